@@ -1,0 +1,161 @@
+//! What can go wrong when a collection is read or written.
+
+use crate::embed::EmbedError;
+use crate::index::IndexError;
+use crate::log::LogError;
+use crate::manifest::ManifestError;
+use crate::meta::MetaError;
+use crate::segment::SegmentError;
+use crate::types::{CollectionName, DefinitionError, DocumentId, FilterError, MetadataError, NameError, VectorError};
+
+/// Why a call on a collection failed. The first group is for the caller to mend, the second for a later try, the rest
+/// are faults of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CollectionError {
+    /// No collection has this name.
+    #[error("there is no collection {name:?}; create it with PUT /v1/collections/{name} or `pannier collection create`", name = name.as_str())]
+    NotFound {
+        /// The name asked for.
+        name: CollectionName,
+    },
+    /// A collection of this name stands already with another definition.
+    #[error("collection {name:?} exists with another definition ({difference}); delete it first or use another name", name = name.as_str())]
+    Exists {
+        /// The name.
+        name: CollectionName,
+        /// What differs, as `setting: existing != asked for`.
+        difference: String,
+    },
+    /// A name or id is not allowed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A definition is not allowed, or a document does not fit it.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// A document does not fit the declared fields.
+    #[error("document {id:?}: {source}", id = id.as_str())]
+    Fields {
+        /// The document.
+        id: DocumentId,
+        /// Why.
+        source: DefinitionError,
+    },
+    /// A document's vector was refused.
+    #[error("document {id:?}: {source}", id = id.as_str())]
+    DocumentVector {
+        /// The document.
+        id: DocumentId,
+        /// Why.
+        source: VectorError,
+    },
+    /// The query vector was refused.
+    #[error("query: {0}")]
+    QueryVector(VectorError),
+    /// A document's metadata were refused.
+    #[error("document {id:?}: {source}", id = id.as_str())]
+    Metadata {
+        /// The document.
+        id: DocumentId,
+        /// Why.
+        source: MetadataError,
+    },
+    /// Something is longer than its limit.
+    #[error("{what} is {got} bytes long, at most {max} are allowed")]
+    TooLong {
+        /// What is too long, with the document's id where there is one.
+        what: String,
+        /// Its length in bytes.
+        got: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// One request holds too many documents.
+    #[error("{got} documents in one request, at most {max} are allowed; send several requests or use the import stream")]
+    TooManyDocuments {
+        /// Documents in the request.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Two documents of one request have the same id.
+    #[error("document id {id:?} stands twice in one request; send each id once", id = id.as_str())]
+    DuplicateId {
+        /// The id.
+        id: DocumentId,
+    },
+    /// A document has neither a text nor a vector.
+    #[error("document {id:?} has neither \"text\" nor \"vector\"; it needs at least one", id = id.as_str())]
+    NothingToIndex {
+        /// The document.
+        id: DocumentId,
+    },
+    /// A text came and the collection has no model.
+    #[error("collection {name:?} has no embedding model, so it takes vectors only; send \"vector\", or create a collection with \"embedding\": {{\"model\": ..}}", name = name.as_str())]
+    NoModel {
+        /// The collection.
+        name: CollectionName,
+    },
+    /// The model on disk makes other vectors than the collection holds.
+    #[error("collection {name:?} was embedded by model {model} with fingerprint {expected}, and the installed one is {got}; install the same files again", name = name.as_str())]
+    ModelChanged {
+        /// The collection.
+        name: CollectionName,
+        /// The model's name.
+        model: String,
+        /// Fingerprint in the definition.
+        expected: String,
+        /// Fingerprint of the installed files.
+        got: String,
+    },
+    /// The document to search near does not exist.
+    #[error("there is no document {id:?} in the collection to search near", id = id.as_str())]
+    QueryDocumentNotFound {
+        /// The id asked for.
+        id: DocumentId,
+    },
+    /// A filter is too large or too deep.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A number in a request is outside its range.
+    #[error("{name} is {got}, allowed are {min} to {max}")]
+    OutOfRange {
+        /// The option.
+        name: &'static str,
+        /// As given.
+        got: String,
+        /// Smallest allowed.
+        min: String,
+        /// Largest allowed.
+        max: String,
+    },
+
+    /// Too much work is queued.
+    #[error("too many writes are waiting; try again shortly")]
+    Overloaded,
+    /// The database is closing or has stopped after a failed write to disk.
+    #[error("the database no longer accepts writes: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+
+    /// The embedding model failed or is not there.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The change log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A segment is damaged or could not be read or written.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A segment could not be built or searched.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The manifest could not be read or written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The document index failed.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+}

@@ -1,0 +1,3 @@
+//! Pannier: a vector database that lives beside an application.
+
+pub mod types;

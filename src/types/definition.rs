@@ -1,0 +1,148 @@
+//! What a collection is: dimension, metric, model, index parameters, declared fields.
+
+use std::collections::BTreeMap;
+
+use super::limits::{MAX_DIM, MAX_EF};
+use super::{Metadata, Value};
+
+/// How closeness is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Metric {
+    /// Cosine similarity; vectors are normalised when they arrive.
+    #[default]
+    Cosine,
+    /// Inner product of the vectors as they are.
+    Dot,
+    /// Euclidean distance.
+    L2,
+}
+
+/// What the graph walk reads instead of the f32 vectors; the best candidates are always scored again in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Quantization {
+    /// One signed byte a component.
+    #[default]
+    Int8,
+    /// The f32 vectors themselves.
+    None,
+}
+
+/// Parameters of the HNSW graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct IndexDefinition {
+    /// Neighbours a node keeps on the upper levels; twice as many on level 0. 5 to 48 (Malkov & Yashunin 2018).
+    pub m: u32,
+    /// Candidates considered while inserting.
+    pub ef_construction: u32,
+    /// What the walk reads.
+    pub quantization: Quantization,
+}
+
+impl Default for IndexDefinition {
+    fn default() -> Self {
+        Self { m: 16, ef_construction: 128, quantization: Quantization::Int8 }
+    }
+}
+
+/// The model that embeds a collection's texts.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct EmbeddingDefinition {
+    /// Registry name, such as `sentence-transformers/all-MiniLM-L6-v2`.
+    pub model: String,
+    /// Digest over everything that decides the vectors: weights, tokenizer, pooling, normalisation, prefixes, length.
+    pub fingerprint: String,
+}
+
+/// Declared type of a metadata field; a write that does not fit is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum FieldType {
+    /// A string, or an array of strings.
+    Keyword,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+}
+
+/// A collection's definition, complete.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Definition {
+    /// Numbers in a vector.
+    pub dim: u32,
+    /// How closeness is measured.
+    pub metric: Metric,
+    /// The model that embeds texts; without one, documents bring their vectors.
+    pub embedding: Option<EmbeddingDefinition>,
+    /// Parameters of the graph.
+    pub index: IndexDefinition,
+    /// Declared metadata fields.
+    pub fields: BTreeMap<String, FieldType>,
+}
+
+/// Why a definition, or a document against it, was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DefinitionError {
+    /// A number is outside its range.
+    #[error("{name} is {got}, allowed are {min} to {max}")]
+    OutOfRange {
+        /// The setting.
+        name: &'static str,
+        /// As asked for.
+        got: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// A metadata value does not fit the field's declared type.
+    #[error("metadata field {field:?} is declared as {expected:?} and the document holds {got}")]
+    FieldType {
+        /// The field.
+        field: String,
+        /// As declared.
+        expected: FieldType,
+        /// What kind of value came.
+        got: &'static str,
+    },
+}
+
+impl Definition {
+    /// Checks every number against its range.
+    ///
+    /// # Errors
+    /// [`DefinitionError::OutOfRange`] names the first setting that is outside.
+    pub fn check(&self) -> Result<(), DefinitionError> {
+        let within = |name, got: u32, min: u64, max: u64| {
+            if (min..=max).contains(&u64::from(got)) {
+                return Ok(());
+            }
+            Err(DefinitionError::OutOfRange { name, got: u64::from(got), min, max })
+        };
+        within("dim", self.dim, 1, MAX_DIM as u64)?;
+        within("index.m", self.index.m, 5, 48)?;
+        within("index.ef_construction", self.index.ef_construction, 8, MAX_EF as u64)
+    }
+
+    /// Checks a document's metadata against the declared fields. Null and missing fit any type.
+    ///
+    /// # Errors
+    /// [`DefinitionError::FieldType`] names the first field that does not fit.
+    pub fn check_fields(&self, metadata: &Metadata) -> Result<(), DefinitionError> {
+        for (field, &expected) in &self.fields {
+            let Some(value) = metadata.get(field) else { continue };
+            let fits = match (expected, value) {
+                (_, Value::Null) => true,
+                (FieldType::Keyword, Value::String(_)) => true,
+                (FieldType::Keyword, Value::Array(items)) => items.iter().all(|v| matches!(v, Value::String(_))),
+                (FieldType::Number, Value::Int(_) | Value::Float(_)) => true,
+                (FieldType::Boolean, Value::Bool(_)) => true,
+                _ => false,
+            };
+            if !fits {
+                return Err(DefinitionError::FieldType { field: field.clone(), expected, got: value.kind() });
+            }
+        }
+        Ok(())
+    }
+}

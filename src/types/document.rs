@@ -1,0 +1,60 @@
+//! Documents: as they arrive, as they are stored, as they are returned.
+
+use super::{DocumentId, Metadata, Seq};
+
+/// A document to upsert. It needs a text (embedded by the collection's model) or a vector, or both.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewDocument {
+    /// Unique in the collection; an existing document with this id is replaced whole.
+    pub id: DocumentId,
+    /// The text, stored as given.
+    pub text: Option<String>,
+    /// Filterable fields.
+    pub metadata: Metadata,
+    /// f32, shape `[dim]`; taken instead of embedding the text.
+    pub vector: Option<Vec<f32>>,
+}
+
+impl NewDocument {
+    /// A document of a text alone.
+    pub fn from_text(id: DocumentId, text: impl Into<String>) -> Self {
+        Self { id, text: Some(text.into()), metadata: Metadata::new(), vector: None }
+    }
+}
+
+/// Whether a document has its vector yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum EmbeddingState {
+    /// The vector is there.
+    Ready,
+    /// The text waits to be embedded.
+    Pending,
+}
+
+/// What the log and the segments hold of a document beside its vector and seq.
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct StoredDocument {
+    /// Unique in the collection.
+    pub id: DocumentId,
+    /// The text as given.
+    pub text: Option<String>,
+    /// Filterable fields.
+    pub metadata: Metadata,
+    /// First written, in milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+    /// Last written, in milliseconds since the Unix epoch.
+    pub updated_at_ms: i64,
+    /// Whether the vector is there.
+    pub embedding: EmbeddingState,
+}
+
+/// A document as returned to a reader.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// What was stored.
+    pub stored: StoredDocument,
+    /// The change that wrote it.
+    pub seq: Seq,
+    /// f32, shape `[dim]`; normalised to length 1 where the metric is cosine.
+    pub vector: Vec<f32>,
+}

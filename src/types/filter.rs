@@ -1,0 +1,282 @@
+//! Metadata filters: the tree, its limits, and what it means for one document.
+
+use std::cmp::Ordering;
+
+use super::limits::{MAX_FILTER_NODES, MAX_JSON_DEPTH};
+use super::{Metadata, Value};
+
+/// A condition on metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    /// All of them hold; true when empty.
+    And(Vec<Filter>),
+    /// At least one holds; false when empty.
+    Or(Vec<Filter>),
+    /// It does not hold.
+    Not(Box<Filter>),
+    /// The value at a path fits a condition.
+    Field {
+        /// A field's name, or names joined by dots for a nested one. A field whose own name holds the dots comes first.
+        path: String,
+        /// What the value must be.
+        condition: Condition,
+    },
+}
+
+/// What a field's value must be. Where the value is an array, one fitting element is enough for every condition but
+/// `Ne` and `Nin`, which want no element to be equal. A missing field fits only `Ne`, `Nin` and `Exists(false)`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// Equal; 1 equals 1.0.
+    Eq(Value),
+    /// Not equal.
+    Ne(Value),
+    /// Greater; numbers with numbers, strings with strings by code point.
+    Gt(Value),
+    /// Greater or equal.
+    Gte(Value),
+    /// Less.
+    Lt(Value),
+    /// Less or equal.
+    Lte(Value),
+    /// Equal to one of them.
+    In(Vec<Value>),
+    /// Equal to none of them.
+    Nin(Vec<Value>),
+    /// The field is there (null counts as there), or is not.
+    Exists(bool),
+    /// A string that starts so.
+    Prefix(String),
+    /// An array with such an element, or a string with such a part.
+    Contains(Value),
+}
+
+/// Why a filter was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilterError {
+    /// Too many conditions.
+    #[error("the filter has {got} nodes, at most {MAX_FILTER_NODES} are allowed")]
+    TooLarge {
+        /// Nodes counted.
+        got: usize,
+    },
+    /// Too many levels.
+    #[error("the filter is nested deeper than {MAX_JSON_DEPTH} levels")]
+    TooDeep,
+}
+
+impl Filter {
+    /// The condition that `path` equals `value`.
+    pub fn eq(path: impl Into<String>, value: Value) -> Self {
+        Filter::Field { path: path.into(), condition: Condition::Eq(value) }
+    }
+
+    /// Checks size and depth.
+    ///
+    /// # Errors
+    /// [`FilterError`] says which limit is passed.
+    pub fn check(&self) -> Result<(), FilterError> {
+        let got = self.count_nodes(1)?;
+        if got > MAX_FILTER_NODES {
+            return Err(FilterError::TooLarge { got });
+        }
+        Ok(())
+    }
+
+    fn count_nodes(&self, depth: usize) -> Result<usize, FilterError> {
+        if depth > MAX_JSON_DEPTH {
+            return Err(FilterError::TooDeep);
+        }
+        Ok(1 + match self {
+            Filter::And(parts) | Filter::Or(parts) => {
+                parts.iter().map(|p| p.count_nodes(depth + 1)).sum::<Result<usize, _>>()?
+            }
+            Filter::Not(part) => part.count_nodes(depth + 1)?,
+            Filter::Field { condition: Condition::In(values) | Condition::Nin(values), .. } => values.len(),
+            Filter::Field { .. } => 0,
+        })
+    }
+
+    /// Whether a document with these metadata passes.
+    pub fn matches(&self, metadata: &Metadata) -> bool {
+        match self {
+            Filter::And(parts) => parts.iter().all(|p| p.matches(metadata)),
+            Filter::Or(parts) => parts.iter().any(|p| p.matches(metadata)),
+            Filter::Not(part) => !part.matches(metadata),
+            Filter::Field { path, condition } => condition.matches(lookup(metadata, path)),
+        }
+    }
+}
+
+/// The value at a path: a field of that very name, else the field named by the part before a dot and the rest below it.
+fn lookup<'a>(metadata: &'a Metadata, path: &str) -> Option<&'a Value> {
+    if let Some(value) = metadata.get(path) {
+        return Some(value);
+    }
+    path.match_indices('.').find_map(|(dot, _)| match metadata.get(&path[..dot]) {
+        Some(Value::Object(inner)) => lookup(inner, &path[dot + 1..]),
+        _ => None,
+    })
+}
+
+impl Condition {
+    fn matches(&self, value: Option<&Value>) -> bool {
+        match self {
+            Condition::Exists(wanted) => value.is_some() == *wanted,
+            Condition::Ne(other) => !value.is_some_and(|v| any(v, |x| equal(x, other))),
+            Condition::Nin(others) => !value.is_some_and(|v| others.iter().any(|o| any(v, |x| equal(x, o)))),
+            _ => value.is_some_and(|v| self.fits(v)),
+        }
+    }
+
+    fn fits(&self, value: &Value) -> bool {
+        match self {
+            Condition::Eq(other) => any(value, |x| equal(x, other)),
+            Condition::In(others) => others.iter().any(|o| any(value, |x| equal(x, o))),
+            Condition::Gt(other) => any(value, |x| order(x, other) == Some(Ordering::Greater)),
+            Condition::Gte(other) => any(value, |x| order(x, other).is_some_and(Ordering::is_ge)),
+            Condition::Lt(other) => any(value, |x| order(x, other) == Some(Ordering::Less)),
+            Condition::Lte(other) => any(value, |x| order(x, other).is_some_and(Ordering::is_le)),
+            Condition::Prefix(start) => any(value, |x| matches!(x, Value::String(s) if s.starts_with(start.as_str()))),
+            Condition::Contains(part) => match (value, part) {
+                (Value::String(text), Value::String(part)) => text.contains(part.as_str()),
+                (Value::Array(items), part) => items.iter().any(|x| equal(x, part)),
+                _ => false,
+            },
+            Condition::Ne(_) | Condition::Nin(_) | Condition::Exists(_) => self.matches(Some(value)),
+        }
+    }
+}
+
+/// Whether the value itself, or one element of an array, fits.
+fn any(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
+    fits(value) || matches!(value, Value::Array(items) if items.iter().any(fits))
+}
+
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) => order(a, b) == Some(Ordering::Equal),
+        _ => a == b,
+    }
+}
+
+/// Orders numbers with numbers and strings with strings; anything else has no order.
+fn order(a: &Value, b: &Value) -> Option<Ordering> {
+    match (a, b) {
+        (Value::Int(x), Value::Int(y)) => Some(x.cmp(y)),
+        (Value::Float(x), Value::Float(y)) => x.partial_cmp(y),
+        (Value::Int(x), Value::Float(y)) => order_int_float(*x, *y),
+        (Value::Float(x), Value::Int(y)) => order_int_float(*y, *x).map(Ordering::reverse),
+        (Value::String(x), Value::String(y)) => Some(x.cmp(y)),
+        _ => None,
+    }
+}
+
+/// Compares without rounding the integer: 2^53 + 1 as an f64 would equal 2^53.
+fn order_int_float(int: i64, float: f64) -> Option<Ordering> {
+    /// 2^63: the first f64 above every i64.
+    const TOP: f64 = 9_223_372_036_854_775_808.0;
+    if float.is_nan() {
+        return None;
+    }
+    if float >= TOP {
+        return Some(Ordering::Less);
+    }
+    if float < -TOP {
+        return Some(Ordering::Greater);
+    }
+    let whole = float.trunc();
+    Some(int.cmp(&(whole as i64)).then_with(|| 0.0.partial_cmp(&(float - whole)).unwrap_or(Ordering::Equal)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn sample() -> Metadata {
+        BTreeMap::from([
+            ("price".into(), Value::Float(9.5)),
+            ("count".into(), Value::Int(3)),
+            ("name".into(), Value::String("Anna".into())),
+            ("tags".into(), Value::Array(vec![Value::String("red".into()), Value::String("blue".into())])),
+            ("a.b".into(), Value::Int(1)),
+            ("shop".into(), Value::Object(BTreeMap::from([("city".into(), Value::String("Oslo".into()))]))),
+            ("none".into(), Value::Null),
+        ])
+    }
+
+    fn holds(path: &str, condition: Condition) -> bool {
+        Filter::Field { path: path.into(), condition }.matches(&sample())
+    }
+
+    #[test]
+    fn each_condition_has_a_yes_and_a_no() {
+        let text = |s: &str| Value::String(s.into());
+        let cases = [
+            ("count", Condition::Eq(Value::Float(3.0)), true),
+            ("count", Condition::Eq(text("3")), false),
+            ("count", Condition::Ne(Value::Int(3)), false),
+            ("missing", Condition::Ne(Value::Int(3)), true),
+            ("price", Condition::Gt(Value::Int(9)), true),
+            ("price", Condition::Gt(Value::Float(9.5)), false),
+            ("price", Condition::Gte(Value::Float(9.5)), true),
+            ("price", Condition::Lt(Value::Int(10)), true),
+            ("price", Condition::Lte(Value::Int(9)), false),
+            ("name", Condition::Gt(Value::Int(1)), false),
+            ("name", Condition::Prefix("An".into()), true),
+            ("name", Condition::Prefix("an".into()), false),
+            ("name", Condition::Contains(text("nn")), true),
+            ("tags", Condition::Contains(text("red")), true),
+            ("tags", Condition::Contains(text("re")), false),
+            ("tags", Condition::Eq(text("blue")), true),
+            ("tags", Condition::Ne(text("blue")), false),
+            ("tags", Condition::In(vec![text("x"), text("red")]), true),
+            ("tags", Condition::Nin(vec![text("x"), text("red")]), false),
+            ("missing", Condition::Nin(vec![text("x")]), true),
+            ("missing", Condition::In(vec![Value::Null]), false),
+            ("none", Condition::Exists(true), true),
+            ("none", Condition::Eq(Value::Null), true),
+            ("missing", Condition::Exists(false), true),
+            ("a.b", Condition::Eq(Value::Int(1)), true),
+            ("shop.city", Condition::Eq(text("Oslo")), true),
+            ("shop.street", Condition::Exists(true), false),
+        ];
+        for (path, condition, wanted) in cases {
+            assert_eq!(holds(path, condition.clone()), wanted, "{path} {condition:?}");
+        }
+    }
+
+    #[test]
+    fn connectives_follow_boolean_algebra() {
+        let yes = || Filter::eq("count", Value::Int(3));
+        let no = || Filter::eq("count", Value::Int(4));
+        assert!(Filter::And(vec![]).matches(&sample()));
+        assert!(!Filter::Or(vec![]).matches(&sample()));
+        assert!(Filter::Or(vec![no(), yes()]).matches(&sample()));
+        assert!(!Filter::And(vec![no(), yes()]).matches(&sample()));
+        assert!(Filter::Not(Box::new(no())).matches(&sample()));
+    }
+
+    #[test]
+    fn large_integers_compare_without_rounding() {
+        let big = (1i64 << 53) + 1;
+        assert_eq!(order_int_float(big, (1i64 << 53) as f64), Some(Ordering::Greater));
+        assert_eq!(order_int_float(i64::MAX, 9.3e18), Some(Ordering::Less));
+        assert_eq!(order_int_float(i64::MIN, -9.3e18), Some(Ordering::Greater));
+        assert_eq!(order_int_float(-1, -1.5), Some(Ordering::Greater));
+        assert_eq!(order_int_float(1, 1.5), Some(Ordering::Less));
+    }
+
+    #[test]
+    fn limits_are_held() {
+        let many = Filter::And(vec![Filter::eq("a", Value::Null); MAX_FILTER_NODES]);
+        assert_eq!(many.check(), Err(FilterError::TooLarge { got: MAX_FILTER_NODES + 1 }));
+        let mut deep = Filter::eq("a", Value::Null);
+        for _ in 0..MAX_JSON_DEPTH {
+            deep = Filter::Not(Box::new(deep));
+        }
+        assert_eq!(deep.check(), Err(FilterError::TooDeep));
+    }
+}

@@ -1,0 +1,30 @@
+//! Every limit that a request can run into, as a named constant.
+
+/// Longest request body, in bytes.
+pub const MAX_BODY_BYTES: usize = 32 << 20;
+/// Most documents in one request; streams have no such limit.
+pub const MAX_DOCUMENTS_PER_REQUEST: usize = 1_000;
+/// Largest vector dimension.
+pub const MAX_DIM: usize = 4_096;
+/// Most hits a search may ask for.
+pub const MAX_TOP_K: usize = 1_000;
+/// Largest `ef_search` and `ef_construction`.
+pub const MAX_EF: usize = 4_096;
+/// Deepest nesting of metadata and of JSON bodies.
+pub const MAX_JSON_DEPTH: usize = 32;
+/// Most nodes in a filter.
+pub const MAX_FILTER_NODES: usize = 256;
+/// Longest document id, in bytes of UTF-8.
+pub const MAX_DOCUMENT_ID_BYTES: usize = 512;
+/// Longest text of one document or query, in bytes of UTF-8.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Longest metadata of one document, in bytes as stored.
+pub const MAX_METADATA_BYTES: usize = 1 << 20;
+/// Longest collection name, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// Most documents on one page of a listing.
+pub const MAX_PAGE: usize = 1_000;
+/// Most texts in one embedding request (OpenAI's own limit).
+pub const MAX_EMBEDDING_INPUTS: usize = 2_048;
+/// Most connections served at once.
+pub const MAX_CONNECTIONS: usize = 256;

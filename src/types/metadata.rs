@@ -1,0 +1,187 @@
+//! Metadata: a JSON-like tree of bounded depth.
+
+use std::collections::BTreeMap;
+
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode, Decode, Encode};
+
+use super::limits::MAX_JSON_DEPTH;
+
+/// A document's metadata: field name to value, in key order.
+pub type Metadata = BTreeMap<String, Value>;
+
+/// One metadata value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// JSON null.
+    Null,
+    /// JSON true or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number; finite.
+    Float(f64),
+    /// A string.
+    String(String),
+    /// An array.
+    Array(Vec<Value>),
+    /// An object, in key order.
+    Object(Metadata),
+}
+
+/// Why metadata was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// Nesting is deeper than [`MAX_JSON_DEPTH`].
+    #[error("metadata is nested deeper than {MAX_JSON_DEPTH} levels")]
+    TooDeep,
+    /// A float is NaN or infinite.
+    #[error("metadata field {field:?} holds a number that is not finite")]
+    NotFinite {
+        /// Top-level field.
+        field: String,
+    },
+}
+
+impl Value {
+    /// The kind of value, in JSON's words.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Int(_) | Value::Float(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        }
+    }
+
+    /// `depth`: levels from the document's metadata object, which is level 1. `field`: for the error.
+    fn check(&self, field: &str, depth: usize) -> Result<(), MetadataError> {
+        if depth > MAX_JSON_DEPTH {
+            return Err(MetadataError::TooDeep);
+        }
+        match self {
+            Value::Float(x) if !x.is_finite() => Err(MetadataError::NotFinite { field: field.to_owned() }),
+            Value::Array(items) => items.iter().try_for_each(|v| v.check(field, depth + 1)),
+            Value::Object(map) => map.values().try_for_each(|v| v.check(field, depth + 1)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks depth and numbers of a document's metadata.
+///
+/// # Errors
+/// [`MetadataError`] names what is wrong.
+pub fn check_metadata(metadata: &Metadata) -> Result<(), MetadataError> {
+    metadata.iter().try_for_each(|(field, value)| value.check(field, 2))
+}
+
+const NULL: u8 = 0;
+const BOOL: u8 = 1;
+const INT: u8 = 2;
+const FLOAT: u8 = 3;
+const STRING: u8 = 4;
+const ARRAY: u8 = 5;
+const OBJECT: u8 = 6;
+
+impl Encode for Value {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            Value::Null => NULL.encode(encoder),
+            Value::Bool(x) => (BOOL, x).encode(encoder),
+            Value::Int(x) => (INT, x).encode(encoder),
+            Value::Float(x) => (FLOAT, x).encode(encoder),
+            Value::String(x) => (STRING, x).encode(encoder),
+            Value::Array(x) => (ARRAY, x).encode(encoder),
+            Value::Object(x) => (OBJECT, x).encode(encoder),
+        }
+    }
+}
+
+/// Decodes one value; `depth_left` bounds the recursion that hostile bytes could otherwise drive.
+fn decode_value<D: Decoder>(decoder: &mut D, depth_left: usize) -> Result<Value, DecodeError> {
+    let deeper = depth_left.checked_sub(1).ok_or(DecodeError::Other("metadata is nested too deep"))?;
+    Ok(match u8::decode(decoder)? {
+        NULL => Value::Null,
+        BOOL => Value::Bool(Decode::decode(decoder)?),
+        INT => Value::Int(Decode::decode(decoder)?),
+        FLOAT => Value::Float(Decode::decode(decoder)?),
+        STRING => Value::String(Decode::decode(decoder)?),
+        ARRAY => {
+            let count = u64::decode(decoder)?;
+            let mut items = Vec::new();
+            for _ in 0..count {
+                items.push(decode_value(decoder, deeper)?);
+            }
+            Value::Array(items)
+        }
+        OBJECT => {
+            let count = u64::decode(decoder)?;
+            let mut map = Metadata::new();
+            for _ in 0..count {
+                let key = String::decode(decoder)?;
+                map.insert(key, decode_value(decoder, deeper)?);
+            }
+            Value::Object(map)
+        }
+        _ => return Err(DecodeError::Other("unknown kind of metadata value")),
+    })
+}
+
+impl<C> Decode<C> for Value {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_value(decoder, MAX_JSON_DEPTH)
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Value {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_value(decoder, MAX_JSON_DEPTH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> impl bincode::config::Config {
+        bincode::config::standard().with_fixed_int_encoding()
+    }
+
+    #[test]
+    fn round_trips() {
+        let value = Value::Object(BTreeMap::from([
+            ("a".into(), Value::Array(vec![Value::Null, Value::Bool(true), Value::Int(-1), Value::Float(0.5)])),
+            ("b".into(), Value::Object(BTreeMap::from([("c".into(), Value::String("д".into()))]))),
+        ]));
+        let bytes = bincode::encode_to_vec(&value, config()).unwrap();
+        let (back, used): (Value, usize) = bincode::decode_from_slice(&bytes, config()).unwrap();
+        assert_eq!((back, used), (value, bytes.len()));
+    }
+
+    #[test]
+    fn hostile_nesting_is_an_error() {
+        let mut bytes = Vec::new();
+        for _ in 0..1_000_000 {
+            bytes.push(ARRAY);
+            bytes.extend(1u64.to_le_bytes());
+        }
+        assert!(bincode::decode_from_slice::<Value, _>(&bytes, config()).is_err());
+    }
+
+    #[test]
+    fn depth_is_counted_from_the_metadata_object() {
+        let mut value = Value::Int(1);
+        for _ in 0..MAX_JSON_DEPTH - 2 {
+            value = Value::Array(vec![value]);
+        }
+        assert_eq!(check_metadata(&BTreeMap::from([("a".into(), value.clone())])), Ok(()));
+        let deeper = Value::Array(vec![value]);
+        assert_eq!(check_metadata(&BTreeMap::from([("a".into(), deeper)])), Err(MetadataError::TooDeep));
+    }
+}

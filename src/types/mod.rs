@@ -1,0 +1,20 @@
+//! The words of the domain: plain values without IO and without async.
+
+mod definition;
+mod document;
+mod filter;
+mod ids;
+pub mod limits;
+mod metadata;
+mod search;
+mod vector;
+
+pub use definition::{
+    Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization,
+};
+pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
+pub use filter::{Condition, Filter, FilterError};
+pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
+pub use metadata::{Metadata, MetadataError, Value, check_metadata};
+pub use search::{Hit, Include, Plan, Query, SearchRequest, SearchResponse};
+pub use vector::{VectorError, check_vector, normalise};

@@ -1,0 +1,90 @@
+//! Vectors at the door: finite, of a sane size, normalised in f64.
+
+/// Norms outside `MIN_NORM..=MAX_NORM` are refused: their squares leave the range in which f32 dot products keep
+/// their precision, and no embedding model makes them.
+const MIN_NORM: f64 = 1e-12;
+const MAX_NORM: f64 = 1e12;
+
+/// Why a vector was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VectorError {
+    /// The vector has another dimension than its collection.
+    #[error("vector has {got} numbers, the collection's dim is {expected}")]
+    DimMismatch {
+        /// The collection's dim.
+        expected: usize,
+        /// The vector's length.
+        got: usize,
+    },
+    /// A component is NaN or infinite.
+    #[error("vector component {index} is {value}; every component must be a finite number")]
+    NotFinite {
+        /// Position of the first such component, counted from 0.
+        index: usize,
+        /// The component.
+        value: f32,
+    },
+    /// The vector is zero, or so small or large that its direction is lost in f32.
+    #[error(
+        "vector has norm {norm:e}, outside {MIN_NORM:e} to {MAX_NORM:e}; a zero or absurd vector has no usable direction"
+    )]
+    Norm {
+        /// L2 norm in f64.
+        norm: f64,
+    },
+}
+
+/// Checks dimension, finiteness and norm.
+///
+/// `vector`: f32, shape `[dim]`. Returns its L2 norm, computed in f64.
+///
+/// # Errors
+/// [`VectorError`] names the first thing wrong.
+pub fn check_vector(vector: &[f32], dim: usize) -> Result<f64, VectorError> {
+    if vector.len() != dim {
+        return Err(VectorError::DimMismatch { expected: dim, got: vector.len() });
+    }
+    if let Some((index, &value)) = vector.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+        return Err(VectorError::NotFinite { index, value });
+    }
+    let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if !(MIN_NORM..=MAX_NORM).contains(&norm) {
+        return Err(VectorError::Norm { norm });
+    }
+    Ok(norm)
+}
+
+/// Checks a vector and scales it to L2 norm 1 in f64.
+///
+/// # Errors
+/// As [`check_vector`].
+pub fn normalise(vector: &mut [f32], dim: usize) -> Result<(), VectorError> {
+    let norm = check_vector(vector, dim)?;
+    for x in vector {
+        *x = (f64::from(*x) / norm) as f32;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_has_no_direction() {
+        assert!(matches!(check_vector(&[1.0], 2), Err(VectorError::DimMismatch { expected: 2, got: 1 })));
+        assert!(matches!(check_vector(&[1.0, f32::NAN], 2), Err(VectorError::NotFinite { index: 1, .. })));
+        assert!(matches!(check_vector(&[f32::INFINITY, 0.0], 2), Err(VectorError::NotFinite { index: 0, .. })));
+        for x in [0.0, 1e25, 1e-24] {
+            assert!(matches!(check_vector(&[x, 0.0], 2), Err(VectorError::Norm { .. })), "{x}");
+        }
+    }
+
+    #[test]
+    fn normalises_to_unit_length() {
+        let mut v = [3.0e-5, 4.0e-5];
+        normalise(&mut v, 2).unwrap();
+        assert!((v[0] - 0.6).abs() < 1e-7 && (v[1] - 0.8).abs() < 1e-7, "{v:?}");
+    }
+}
