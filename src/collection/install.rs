@@ -97,7 +97,7 @@ pub fn merge(
     let options = MergeOptions {
         with_graph: plan.with_graph,
         oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
-        threads: shared.threads,
+        threads: shared.settings.threads,
         cancel,
     };
     let merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
