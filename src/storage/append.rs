@@ -1,7 +1,7 @@
 //! A file that only grows at its end, and is cut only when it is recovered.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
@@ -22,7 +22,8 @@ impl AppendFile {
     /// [`StorageError::Io`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let path = path.into();
-        let mut file = OpenOptions::new().write(true).open(&path).map_err(|e| StorageError::io(&path, "open", e))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).open(&path).map_err(|e| StorageError::io(&path, "open", e))?;
         let len = file.seek(SeekFrom::End(0)).map_err(|e| StorageError::io(&path, "read the length of", e))?;
         Ok(Self { path, file, len })
     }
@@ -61,6 +62,26 @@ impl AppendFile {
         fault::check(Operation::Sync, &self.path)
             .and_then(|()| self.file.sync_data())
             .map_err(|e| StorageError::io(&self.path, "sync", e))
+    }
+
+    /// Writes the bytes from `offset` to the end over themselves and makes them durable.
+    ///
+    /// After a failed sync in an earlier process, bytes can stand in the page cache, marked clean, and not on the disk:
+    /// they read well until the machine loses power. Written once more they are dirty again, and this sync is honest.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn rewrite_from(&mut self, offset: u64) -> Result<(), StorageError> {
+        let mut bytes = Vec::new();
+        self.file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| (&self.file).take(self.len.saturating_sub(offset)).read_to_end(&mut bytes))
+            .and_then(|_| self.file.seek(SeekFrom::Start(offset)))
+            .map_err(|e| StorageError::io(&self.path, "read", e))?;
+        self.write(&bytes)
+            .and_then(|()| self.file.seek(SeekFrom::End(0)))
+            .map_err(|e| StorageError::io(&self.path, "write", e))?;
+        self.sync_data()
     }
 
     /// Cuts the file to `len` bytes and makes that durable.
@@ -104,6 +125,19 @@ mod tests {
         file.truncate(3).unwrap();
         file.append(b"x").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abcx");
+    }
+
+    #[test]
+    fn rewriting_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"abcdef").unwrap();
+        let mut file = AppendFile::open(&path).unwrap();
+        let faults = Faults::watch(dir.path());
+        file.rewrite_from(2).unwrap();
+        assert_eq!(faults.seen(), [Operation::Write, Operation::Sync]);
+        file.append(b"x").unwrap();
+        assert_eq!((std::fs::read(&path).unwrap(), file.len()), (b"abcdefx".to_vec(), 7));
     }
 
     #[test]

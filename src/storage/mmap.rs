@@ -25,8 +25,8 @@ plain!(i8, u32, u64, i64, f32);
 
 /// A whole file, mapped read-only.
 ///
-/// The file must not be truncated or written while it is mapped: only published files, which never change, are mapped.
-/// Another program that truncates one makes reads of it fail with SIGBUS.
+/// The file must not be truncated or written while it is mapped: map only published files, which never change, and files
+/// of the log before a writer opens them. Another program that truncates one makes reads of it fail with SIGBUS.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,
@@ -46,8 +46,8 @@ impl Mapped {
         if len == 0 {
             return Ok(Self { path, map: None });
         }
-        // SAFETY: the map is read-only, and a published file is never written or truncated by this program, which
-        // holds the directory's lock; removing it only unlinks the name. Covered by `views_are_checked`.
+        // SAFETY: the map is read-only, and this program, which holds the directory's lock, neither writes nor truncates
+        // a file while it is mapped; removing it only unlinks the name. Covered by `views_are_checked`.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| StorageError::io(&path, "map", e))?;
         Ok(Self { path, map: Some(map) })
     }
@@ -64,10 +64,13 @@ impl Mapped {
     }
 
     /// The bytes of `range` as numbers; `None` where the range leaves the file, is not a multiple of the number's size
-    /// or does not begin at its alignment.
+    /// or does not begin at its alignment. An empty range is an empty view.
     #[inline]
     pub fn view<T: Plain>(&self, range: Range<usize>) -> Option<&[T]> {
         let bytes = self.bytes().get(range)?;
+        if bytes.is_empty() {
+            return Some(&[]);
+        }
         let start = bytes.as_ptr().cast::<T>();
         if !bytes.len().is_multiple_of(size_of::<T>()) || !start.is_aligned() {
             return None;

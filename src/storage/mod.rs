@@ -5,6 +5,7 @@ mod checksum;
 mod directory;
 mod error;
 pub(crate) mod fault;
+mod fields;
 mod lock;
 mod mmap;
 mod paths;
@@ -16,6 +17,7 @@ pub use directory::{
     create_dir_all, disk_free, list_files, move_file, read_file, remove_dir_all, remove_file, sync_directory,
 };
 pub use error::StorageError;
+pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
 pub use paths::DataPaths;
