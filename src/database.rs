@@ -116,7 +116,7 @@ impl Database {
         create_dir_all(path)?;
         let paths = DataPaths::new(path);
         let lock = DirectoryLock::acquire(paths.lock())?;
-        let manifest = Manifest::load_or_create(&paths)?;
+        let manifest = Manifest::open(&paths)?;
         let settings = Settings {
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),

@@ -231,7 +231,6 @@ fn fresh_entry(state: &CollectionState) -> CollectionEntry {
 
 /// Publishes, then trims what the new manifest no longer needs: log files and old lists of dead rows.
 fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Result<(), CollectionError> {
-    next.version = current.version + 1;
     next.publish(&shared.paths)?;
     let unused = dead_files(current).filter(|old| !dead_files(&next).any(|new| new == *old)).collect::<Vec<_>>();
     *current = next;
