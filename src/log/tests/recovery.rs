@@ -71,6 +71,10 @@ fn every_truncation_keeps_every_whole_record_and_the_log_goes_on() {
         assert_eq!(recovery.torn_bytes, (len - ends[whole]) as u64, "{len}");
         assert_eq!(fs::read(store.paths.log_file(1)).unwrap(), &good[..ends[whole]], "{len}");
 
+        // Each of these syncs thrice, so only the cuts around the records' ends go on.
+        if !ends.iter().any(|end| end.abs_diff(len) <= 1) {
+            continue;
+        }
         let mut writer = store.writer(WriterOptions::default()).unwrap();
         writer.append_group(&mut [EncodedRecord::new(&change(whole as u32 + 1)).unwrap()]).unwrap();
         let (recovery, seen) = store.read(EVERYTHING).unwrap();
