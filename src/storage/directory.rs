@@ -196,7 +196,7 @@ mod tests {
         let faults = Faults::watch(root.path());
         move_file(&from, &to).unwrap();
         assert_eq!(faults.seen(), [Operation::Rename, Operation::Sync, Operation::Sync]);
-        assert_eq!(list_files(&root.path().join("q")).unwrap(), [to.clone()]);
+        assert_eq!(list_files(&root.path().join("q")).unwrap(), std::slice::from_ref(&to));
         drop(faults);
         let faults = Faults::arm(root.path(), 0, Then::Recover);
         assert!(remove_file(&to).is_err() && faults.fired());
