@@ -1,3 +1,4 @@
 //! Pannier: a vector database that lives beside an application.
 
+pub mod distance;
 pub mod types;
