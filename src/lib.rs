@@ -1,5 +1,6 @@
 //! Pannier: a vector database that lives beside an application.
 
 pub mod distance;
+pub mod segment;
 pub mod storage;
 pub mod types;

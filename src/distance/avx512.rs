@@ -11,7 +11,9 @@ const LANES: usize = 64;
 /// Whether this machine has what the kernels below need.
 #[inline]
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 /// The first `left` bytes from `bytes`, then zeros.
