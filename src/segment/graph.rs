@@ -1,7 +1,11 @@
 //! The HNSW graph as flat arrays, in memory and as a segment stores it.
 
+use std::convert::Infallible;
 use std::ops::Range;
 
+use super::scratch::with_scratch;
+use super::walk::{Links, Rows, walk};
+use crate::distance::prefetch;
 use crate::types::Ordinal;
 
 /// Fills a neighbour list after its last neighbour.
@@ -89,6 +93,19 @@ impl<'a> GraphView<'a> {
         self.upper_index[row as usize + 1] - self.upper_index[row as usize]
     }
 
+    /// Walks to the `ef` nearest rows for which `live` holds, approximately: nearest first. The graph must be sound.
+    pub fn nearest(
+        &self,
+        ef: usize,
+        closeness: impl Fn(Ordinal) -> f32,
+        live: impl FnMut(Ordinal) -> bool,
+    ) -> Vec<Ordinal> {
+        with_scratch(|scratch| {
+            let Ok(_) = walk(self, &Measured(closeness), ef, live, scratch);
+            scratch.pool.nearest(ef).map(|candidate| candidate.ordinal).collect()
+        })
+    }
+
     /// Checks every list and every level; what the arrays hold is not trusted, their lengths are.
     pub(super) fn check(&self) -> Result<(), GraphFault> {
         self.check_index()?;
@@ -170,6 +187,50 @@ impl<'a> GraphView<'a> {
             }
         }
         count
+    }
+}
+
+impl Links for GraphView<'_> {
+    type Error = Infallible;
+
+    fn rows(&self) -> u32 {
+        GraphView::rows(self)
+    }
+
+    fn entry(&self) -> Ordinal {
+        self.entry
+    }
+
+    fn max_level(&self) -> u32 {
+        self.max_level
+    }
+
+    fn list(&self, ordinal: Ordinal, level: u32) -> Result<&[u32], Infallible> {
+        if level == 0 {
+            return Ok(&self.level0[level0_range(self.m, ordinal)]);
+        }
+        Ok(&self.upper[upper_range(self.m, self.upper_index[ordinal as usize] + level - 1)])
+    }
+
+    fn prefetch(&self, ordinal: Ordinal) {
+        prefetch(&self.level0[level0_range(self.m, ordinal)]);
+    }
+
+    fn out_of_range(&self, ordinal: Ordinal, level: u32, neighbour: u32) -> Infallible {
+        panic!("row {ordinal} is linked on level {level} to row {neighbour} of {}", self.rows());
+    }
+}
+
+/// Rows whose closeness a function tells.
+struct Measured<F>(F);
+
+impl<F: Fn(Ordinal) -> f32> Rows for Measured<F> {
+    type Error = Infallible;
+
+    fn prefetch(&self, _: Ordinal) {}
+
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, Infallible> {
+        Ok((self.0)(ordinal))
     }
 }
 

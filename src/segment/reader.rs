@@ -191,6 +191,12 @@ impl Segment {
         Ok(&self.file.bytes()[range])
     }
 
+    /// First byte of a section in the file.
+    #[cfg(test)]
+    pub(super) fn section_start(&self, section: Section) -> usize {
+        self.layout.section(section).start as usize
+    }
+
     /// Bytes that block checksums cover.
     pub(super) fn covered_bytes(&self) -> usize {
         self.layout.checksums as usize
