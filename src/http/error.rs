@@ -142,7 +142,11 @@ impl ApiError {
 
     fn storage(cause: CollectionError) -> Self {
         if is_storage_full(&cause) {
-            return Self::fault(Code::StorageFull, "the disk of the data directory is full; free space and retry", cause);
+            return Self::fault(
+                Code::StorageFull,
+                "the disk of the data directory is full; free space and retry",
+                cause,
+            );
         }
         Self::fault(Code::Storage, "the store could not read or write; the server's log has the cause", cause)
     }

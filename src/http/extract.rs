@@ -115,7 +115,8 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 /// Reads a whole body within [`MAX_BODY_BYTES`] and [`BODY_READ_TIMEOUT`].
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let too_large = || {
-        let detail = format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
+        let detail =
+            format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
         ApiError::new(Code::BodyTooLarge, detail)
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());

@@ -26,10 +26,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
         (status = 404, body = OpenAiError, description = "There is no such model here."),
     )
 )]
-pub(crate) async fn read(
-    State(state): State<AppState>,
-    Path(name): Path<String>,
-) -> Result<JsonText, ApiError> {
+pub(crate) async fn read(State(state): State<AppState>, Path(name): Path<String>) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| {
         let installed = database.models().installed()?;
         match installed.into_iter().find(|model| *model.name == *name) {

@@ -270,7 +270,8 @@ pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiErr
         "metadata" => Ok(IncludeName::Metadata),
         "vector" => Ok(IncludeName::Vector),
         other => {
-            let detail = format!("\"include\" holds {other:?}; allowed are text, metadata and vector, joined by commas");
+            let detail =
+                format!("\"include\" holds {other:?}; allowed are text, metadata and vector, joined by commas");
             Err(ApiError::new(Code::InvalidParameter, detail))
         }
     };

@@ -82,7 +82,9 @@ fn input(value: Value) -> Result<Input, String> {
         Some(Value::Array(_)) => {
             let lists = items.into_iter().enumerate().map(|(index, item)| match item {
                 Value::Array(ids) => tokens(index, ids),
-                other => Err(format!("\"input\" must hold arrays of token ids only, and item {index} is {}", other.kind())),
+                other => {
+                    Err(format!("\"input\" must hold arrays of token ids only, and item {index} is {}", other.kind()))
+                }
             });
             Ok(Input::Tokens(lists.collect::<Result<_, _>>()?))
         }
@@ -240,12 +242,32 @@ mod tests {
         let many = format!("[{}\"a\"]", "\"a\",".repeat(MAX_EMBEDDING_INPUTS));
         let long = format!("\"{}\"", "a".repeat(MAX_TEXT_BYTES + 1));
         let cases = [
-            "\"\"", "[]", "[\"\"]", "[[]]", "[[1],[]]", "{}", "1", "null", "[\"a\",1]", "[1,\"a\"]", "[1.5]", "[-1]", "[[1],2]",
-            "[null]", "[4294967296]", &many, &long,
+            "\"\"",
+            "[]",
+            "[\"\"]",
+            "[[]]",
+            "[[1],[]]",
+            "{}",
+            "1",
+            "null",
+            "[\"a\",1]",
+            "[1,\"a\"]",
+            "[1.5]",
+            "[-1]",
+            "[[1],2]",
+            "[null]",
+            "[4294967296]",
+            &many,
+            &long,
         ];
         for text in cases {
             let error = read(text).unwrap_err();
-            assert_eq!((error.code, error.param), (Code::InvalidInput, Some("input")), "{}", &text[..text.len().min(40)]);
+            assert_eq!(
+                (error.code, error.param),
+                (Code::InvalidInput, Some("input")),
+                "{}",
+                &text[..text.len().min(40)]
+            );
         }
     }
 

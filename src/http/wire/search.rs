@@ -280,6 +280,8 @@ mod tests {
         let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
         assert_eq!(serde_json::to_string(&SearchView::of(&response)).unwrap(), wanted);
         response.truncated = true;
-        assert!(serde_json::to_string(&SearchView::of(&response)).unwrap().ends_with(r#""plan":"graph","truncated":true}"#));
+        assert!(
+            serde_json::to_string(&SearchView::of(&response)).unwrap().ends_with(r#""plan":"graph","truncated":true}"#)
+        );
     }
 }
