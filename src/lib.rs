@@ -1,7 +1,23 @@
 //! Pannier: a vector database that lives beside an application.
+//!
+//! Open a [`Database`], create a [`Collection`], then `upsert`, `search`, `get` and `delete`. The same engine serves
+//! HTTP when the `pannier` binary runs; the module `http` has the routes.
 
+pub mod collection;
+mod database;
+mod distance;
+pub mod embed;
 #[cfg(feature = "server")]
 pub mod http;
+mod index;
+mod log;
+mod manifest;
+mod meta;
+mod segment;
+mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
 pub mod types;
+
+pub use collection::{Collection, CollectionError, DefinitionRequest};
+pub use database::{Database, Health, OpenError, Options};

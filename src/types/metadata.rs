@@ -81,6 +81,19 @@ pub fn check_metadata(metadata: &Metadata) -> Result<(), MetadataError> {
     metadata.iter().try_for_each(|(field, value)| value.check(field, 2))
 }
 
+/// What metadata weigh against their limit: bytes of all names and strings, and 9 for each value.
+pub fn metadata_bytes(metadata: &Metadata) -> usize {
+    fn value_bytes(value: &Value) -> usize {
+        9 + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(value_bytes).sum(),
+            Value::Object(map) => metadata_bytes(map),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+        }
+    }
+    metadata.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
+}
+
 const NULL: u8 = 0;
 const BOOL: u8 = 1;
 const INT: u8 = 2;

@@ -15,6 +15,6 @@ pub use definition::{
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use filter::{Condition, Filter, FilterError};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
-pub use metadata::{Metadata, MetadataError, Value, check_metadata};
+pub use metadata::{Metadata, MetadataError, Value, check_metadata, metadata_bytes};
 pub use search::{Hit, Include, Plan, Query, SearchRequest, SearchResponse};
 pub use vector::{VectorError, check_vector, normalise};

@@ -1,0 +1,102 @@
+//! From what a caller asks of a new collection to its complete definition.
+
+use std::collections::BTreeMap;
+
+use crate::embed::{DEFAULT_MODEL, Models};
+use crate::types::{Definition, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization};
+
+use super::CollectionError;
+
+/// What a caller asks of a new collection; what is `None` is filled in.
+///
+/// With neither `dim` nor `model`, texts are embedded by the default model. With `dim` alone, documents bring their
+/// vectors. With both, the model's dim must be `dim`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefinitionRequest {
+    /// Numbers in a vector.
+    pub dim: Option<u32>,
+    /// How closeness is measured.
+    pub metric: Option<Metric>,
+    /// The model that embeds texts.
+    pub model: Option<String>,
+    /// Neighbours of a graph node.
+    pub m: Option<u32>,
+    /// Candidates considered while building the graph.
+    pub ef_construction: Option<u32>,
+    /// What the graph walk reads.
+    pub quantization: Option<Quantization>,
+    /// Declared metadata fields.
+    pub fields: BTreeMap<String, FieldType>,
+}
+
+impl DefinitionRequest {
+    /// A collection whose documents bring vectors of this dimension.
+    pub fn vectors(dim: u32) -> Self {
+        Self { dim: Some(dim), ..Self::default() }
+    }
+
+    /// Fills in what was left open, and checks it.
+    pub(super) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
+        let default = IndexDefinition::default();
+        let model = match (&self.model, self.dim) {
+            (Some(name), _) => Some(name.as_str()),
+            (None, None) => Some(DEFAULT_MODEL),
+            (None, Some(_)) => None,
+        };
+        let (embedding, model_dim) = match model {
+            Some(name) => {
+                let model = models.load(name)?;
+                let embedding = EmbeddingDefinition {
+                    model: model.name().to_owned(),
+                    fingerprint: model.fingerprint().to_owned(),
+                };
+                (Some(embedding), Some(model.dim() as u32))
+            }
+            None => (None, None),
+        };
+        let dim = self.dim.or(model_dim).expect("without a dim the default model was chosen, and it has one");
+        if let Some(expected) = model_dim.filter(|expected| *expected != dim) {
+            let bound = u64::from(expected);
+            return Err(crate::types::DefinitionError::OutOfRange {
+                name: "dim",
+                got: u64::from(dim),
+                min: bound,
+                max: bound,
+            }
+            .into());
+        }
+        let definition = Definition {
+            dim,
+            metric: self.metric.unwrap_or_default(),
+            embedding,
+            index: IndexDefinition {
+                m: self.m.unwrap_or(default.m),
+                ef_construction: self.ef_construction.unwrap_or(default.ef_construction),
+                quantization: self.quantization.unwrap_or(default.quantization),
+            },
+            fields: self.fields.clone(),
+        };
+        definition.check()?;
+        Ok(definition)
+    }
+}
+
+/// The first setting in which two definitions differ, as `setting: existing != asked for`.
+pub(super) fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
+    let rows: [(&str, String, String); 5] = [
+        ("dim", existing.dim.to_string(), asked.dim.to_string()),
+        ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),
+        ("embedding", model_of(existing), model_of(asked)),
+        ("index", format!("{:?}", existing.index), format!("{:?}", asked.index)),
+        ("fields", format!("{:?}", existing.fields), format!("{:?}", asked.fields)),
+    ];
+    let (name, old, new) = rows.into_iter().find(|(_, old, new)| old != new)?;
+    Some(format!("{name}: {old} != {new}"))
+}
+
+fn model_of(definition: &Definition) -> String {
+    match &definition.embedding {
+        Some(embedding) => format!("{} ({})", embedding.model, embedding.fingerprint),
+        None => "none".to_owned(),
+    }
+}

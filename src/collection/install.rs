@@ -1,0 +1,376 @@
+//! How a new segment takes its place: file, manifest, document index, view, in an order that a crash may cut anywhere.
+//!
+//! The manifest is the switch. A file that no manifest names is removed at the next start; a segment that the document
+//! index lacks is indexed then; rows that died after the manifest was published died by changes that are still in the
+//! log, and die again when it is replayed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::index::{
+    self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View,
+};
+use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
+use crate::meta::{MetaError, RowError, SegmentChange};
+use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
+use crate::storage;
+use crate::types::{CollectionId, Definition, DocumentId, Ordinal, SegmentId, Seq};
+
+use super::CollectionError;
+use super::engine::Shared;
+use super::state::CollectionState;
+
+/// The only generation so far: vectors of the model that the collection was created with.
+pub const GENERATION: u32 = 1;
+
+/// Makes the oldest frozen memtable a segment.
+///
+/// # Errors
+/// [`CollectionError`]; the memtable stays where it was, and trying again is safe.
+pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) -> Result<(), CollectionError> {
+    let spec = new_spec(shared, state)?;
+    let path = segment_path(shared, &spec);
+    let older_segments = !state.view().segments.is_empty();
+    let sealed = index::seal(memtable, &path, &spec, older_segments)?;
+    let live = match &sealed.written {
+        Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
+        None => None,
+    };
+    if !publish_seal(shared, state, &spec, memtable, sealed.written.as_ref())? {
+        return Ok(());
+    }
+    if let Some(live) = &live {
+        trust_or_not(shared, index_rows(shared, state, live, &sealed.tombstones));
+    }
+    state.swap(|view| {
+        view.frozen.retain(|frozen| !Arc::ptr_eq(frozen, memtable));
+        if let Some(live) = live {
+            for (row, &source) in sealed.sources.iter().enumerate() {
+                if memtable.is_dead(source) {
+                    live.dead.mark(row as Ordinal);
+                }
+            }
+            view.segments.push(live);
+            view.segments.sort_by_key(|s| s.id);
+        }
+    });
+    Ok(())
+}
+
+/// Publishes a manifest with the sealed segment. `false`: the collection is gone.
+fn publish_seal(
+    shared: &Shared,
+    state: &CollectionState,
+    spec: &SegmentSpec,
+    memtable: &Arc<Memtable>,
+    written: Option<&WrittenSegment>,
+) -> Result<bool, CollectionError> {
+    let mut manifest = shared.manifest();
+    if state.is_dropped() {
+        return Ok(false);
+    }
+    let mut next = begin(shared, &manifest, Some(memtable));
+    // Dropped in this very moment: the catalog no longer has it.
+    let Some(entry) = collection_entry(&mut next, state.identity.id) else { return Ok(false) };
+    entry.sealed_seq = entry.sealed_seq.max(memtable.last_seq());
+    entry.segments.extend(written.map(|written| new_entry(spec, written)));
+    save_dead(shared, &state.view(), spec, entry)?;
+    publish(shared, &mut manifest, next)?;
+    Ok(true)
+}
+
+/// Merges segments into one.
+///
+/// # Errors
+/// [`CollectionError`]; the inputs stay, and trying again is safe.
+pub fn merge(
+    shared: &Shared,
+    state: &CollectionState,
+    plan: &MergePlan,
+    cancel: &AtomicBool,
+) -> Result<(), CollectionError> {
+    let spec = new_spec(shared, state)?;
+    let view = state.view();
+    let (inputs, others): (Vec<_>, Vec<_>) =
+        view.segments.iter().cloned().partition(|live| plan.inputs.contains(&live.id));
+    let options = MergeOptions {
+        with_graph: plan.with_graph,
+        oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
+        threads: shared.settings.threads,
+        cancel,
+    };
+    let merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
+    let live = match &merged.written {
+        Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
+        None => None,
+    };
+    let left_out = left_out_ids(&inputs, &merged)?;
+    if !publish_merge(shared, state, &spec, &inputs, &merged, live.as_deref())? {
+        return Ok(());
+    }
+    let relocations: Vec<_> = inputs.iter().map(|l| l.id).zip(merged.relocations.into_iter().map(Arc::new)).collect();
+    state.swap(|view| {
+        if let Some(live) = &live {
+            mark_moved_dead(&inputs, relocations.iter().map(|(_, r)| r.as_ref()), &live.dead);
+            view.segments.push(live.clone());
+        }
+        view.segments.retain(|old| !plan.inputs.contains(&old.id));
+        view.segments.sort_by_key(|s| s.id);
+        view.relocations.extend(relocations.iter().cloned());
+    });
+    if let Some(live) = &live {
+        trust_or_not(shared, index_rows(shared, state, live, &merged.tombstones));
+    }
+    trust_or_not(shared, shared.meta.retire(state.identity.id, &plan.inputs, &left_out));
+    state.swap(|view| view.relocations.retain(|id, _| !plan.inputs.contains(id)));
+    for input in &inputs {
+        remove_unused(&shared.paths.segment_file(state.identity.id.0, GENERATION, input.id.0));
+    }
+    Ok(())
+}
+
+/// Once the manifest names a segment there is no way back; a document index that cannot follow is given up.
+fn trust_or_not(shared: &Shared, indexed: Result<(), MetaError>) {
+    if let Err(error) = indexed {
+        tracing::error!(%error, "the document index could not follow; it will be made again at the next start");
+        shared.meta.distrust();
+    }
+}
+
+/// Removes a file that nothing names any more; what stays is removed at the next start.
+fn remove_unused(path: &Path) {
+    if let Err(error) = storage::remove_file(path) {
+        tracing::warn!(%error, "an unused file could not be removed");
+    }
+}
+
+/// Publishes a manifest with the merged segment in place of its inputs. `false`: the collection is gone.
+fn publish_merge(
+    shared: &Shared,
+    state: &CollectionState,
+    spec: &SegmentSpec,
+    inputs: &[Arc<LiveSegment>],
+    merged: &Merged,
+    live: Option<&LiveSegment>,
+) -> Result<bool, CollectionError> {
+    let mut manifest = shared.manifest();
+    if state.is_dropped() {
+        return Ok(false);
+    }
+    let mut next = begin(shared, &manifest, None);
+    // Dropped in this very moment: the catalog no longer has it.
+    let Some(entry) = collection_entry(&mut next, state.identity.id) else { return Ok(false) };
+    entry.segments.retain(|old| inputs.iter().all(|input| input.id != old.id));
+    entry.segments.extend(merged.written.as_ref().map(|written| new_entry(spec, written)));
+    if let Some(live) = live {
+        // Rows that died while the merge ran may have died by changes that a seal has meanwhile put into a segment, and
+        // that the log no longer replays.
+        mark_moved_dead(inputs, merged.relocations.iter(), &live.dead);
+        save_dead_of(shared, spec.collection, live, entry)?;
+    }
+    save_dead(shared, &state.view(), spec, entry)?;
+    publish(shared, &mut manifest, next)?;
+    Ok(true)
+}
+
+/// Removes a dropped collection from the manifest, the disk and the document index.
+///
+/// # Errors
+/// [`CollectionError`]; trying again is safe.
+pub fn remove_collection(shared: &Shared, state: &CollectionState) -> Result<(), CollectionError> {
+    let id = state.identity.id;
+    {
+        let mut manifest = shared.manifest();
+        let next = begin(shared, &manifest, None);
+        publish(shared, &mut manifest, next)?;
+    }
+    storage::remove_dir_all(&shared.paths.collection_dir(id.0)).map_err(MetaError::from)?;
+    Ok(shared.meta.drop_collection(id)?)
+}
+
+/// A copy of the manifest brought up to the catalog: collections created and dropped since, and how far the log is
+/// needed. `sealing`: a frozen memtable that the caller is about to name a segment for.
+fn begin(shared: &Shared, current: &Manifest, sealing: Option<&Arc<Memtable>>) -> Manifest {
+    let mut next = current.clone();
+    // Read first: every change up to here is in some memtable or segment, and every collection it created is in the
+    // catalog.
+    let applied = shared.applied_seq();
+    let (collections, next_id) = shared.catalog.all();
+    next.next_collection_id = next_id;
+    next.collections.retain(|entry| collections.iter().any(|state| state.identity.id == entry.id));
+    let mut log_start = applied;
+    for state in &collections {
+        if next.collections.iter().all(|entry| entry.id != state.identity.id) {
+            next.collections.push(fresh_entry(state));
+        }
+        let view = state.view();
+        let pending = view.memtables().filter(|m| sealing.is_none_or(|s| !Arc::ptr_eq(m, s)) && !m.is_empty());
+        if let Some(first) = pending.map(|m| m.first_seq()).min() {
+            log_start = log_start.min(Seq(first.0 - 1));
+        }
+    }
+    next.collections.sort_by_key(|entry| entry.id);
+    next.log_start = next.log_start.max(log_start);
+    next
+}
+
+fn fresh_entry(state: &CollectionState) -> CollectionEntry {
+    let identity = &state.identity;
+    CollectionEntry {
+        id: identity.id,
+        name: identity.name.clone(),
+        definition: identity.definition.clone(),
+        created_at_ms: identity.created_at_ms,
+        created_seq: identity.created_seq,
+        generation: GENERATION,
+        sealed_seq: identity.created_seq,
+        segments: Vec::new(),
+    }
+}
+
+/// Publishes, then trims what the new manifest no longer needs: log files and old lists of dead rows.
+fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Result<(), CollectionError> {
+    next.publish(&shared.paths)?;
+    let unused = dead_files(current).filter(|old| !dead_files(&next).any(|new| new == *old)).collect::<Vec<_>>();
+    *current = next;
+    if let Some(Err(error)) = shared.log().map(|log| log.trim(current.log_start)) {
+        tracing::warn!(%error, "the log could not be trimmed");
+    }
+    for (collection, generation, segment, version) in unused {
+        remove_unused(&shared.paths.dead_file(collection, generation, segment, version));
+    }
+    Ok(())
+}
+
+/// Collection, generation, segment and version of every list of dead rows that a manifest names.
+fn dead_files(manifest: &Manifest) -> impl Iterator<Item = (u32, u32, u64, u64)> + '_ {
+    manifest.collections.iter().flat_map(|collection| {
+        let named = collection.segments.iter().filter(|segment| segment.dead_version > 0);
+        named.map(|segment| (collection.id.0, collection.generation, segment.id.0, segment.dead_version))
+    })
+}
+
+fn new_spec(shared: &Shared, state: &CollectionState) -> Result<SegmentSpec, CollectionError> {
+    let mut manifest = shared.manifest();
+    let id = SegmentId(manifest.next_segment_id);
+    manifest.next_segment_id += 1;
+    let spec = spec_of(state.identity.id, &state.identity.definition, id);
+    let dir = shared.paths.segment_dir(spec.collection.0, spec.generation);
+    storage::create_dir_all(&dir).map_err(MetaError::from)?;
+    Ok(spec)
+}
+
+/// What a segment of a collection must say of itself.
+pub fn spec_of(collection: CollectionId, definition: &Definition, id: SegmentId) -> SegmentSpec {
+    SegmentSpec {
+        id,
+        collection,
+        generation: GENERATION,
+        metric: definition.metric,
+        dim: definition.dim,
+        index: definition.index,
+    }
+}
+
+fn segment_path(shared: &Shared, spec: &SegmentSpec) -> PathBuf {
+    shared.paths.segment_file(spec.collection.0, spec.generation, spec.id.0)
+}
+
+fn open_segment(shared: &Shared, spec: &SegmentSpec) -> Result<LiveSegment, CollectionError> {
+    let segment = Segment::open(&segment_path(shared, spec), spec)?;
+    let dead = DeadRows::new(segment.rows());
+    Ok(LiveSegment { id: spec.id, segment, dead })
+}
+
+fn collection_entry(manifest: &mut Manifest, id: CollectionId) -> Option<&mut CollectionEntry> {
+    manifest.collections.iter_mut().find(|entry| entry.id == id)
+}
+
+fn new_entry(spec: &SegmentSpec, written: &WrittenSegment) -> SegmentEntry {
+    SegmentEntry {
+        id: spec.id,
+        rows: written.rows,
+        tombstones: written.tombstones,
+        min_seq: written.min_seq,
+        max_seq: written.max_seq,
+        len_bytes: written.len_bytes,
+        has_graph: written.has_graph,
+        dead_version: 0,
+        dead_rows: 0,
+    }
+}
+
+/// Writes the list of dead rows of every segment where it has grown since the manifest.
+fn save_dead(
+    shared: &Shared,
+    view: &View,
+    spec: &SegmentSpec,
+    entry: &mut CollectionEntry,
+) -> Result<(), CollectionError> {
+    view.segments.iter().try_for_each(|live| save_dead_of(shared, spec.collection, live, entry))
+}
+
+fn save_dead_of(
+    shared: &Shared,
+    collection: CollectionId,
+    live: &LiveSegment,
+    entry: &mut CollectionEntry,
+) -> Result<(), CollectionError> {
+    let Some(segment) = entry.segments.iter_mut().find(|segment| segment.id == live.id) else { return Ok(()) };
+    let dead = live.dead.count();
+    if dead == segment.dead_rows {
+        return Ok(());
+    }
+    let version = segment.dead_version + 1;
+    let path = shared.paths.dead_file(collection.0, entry.generation, live.id.0, version);
+    segment.dead_rows = live.dead.save(&path, live.id)?;
+    segment.dead_version = version;
+    Ok(())
+}
+
+/// Marks rows of a merged segment that died in its inputs while the merge ran.
+fn mark_moved_dead<'a>(
+    inputs: &[Arc<LiveSegment>],
+    relocations: impl Iterator<Item = &'a Relocation>,
+    dead: &DeadRows,
+) {
+    for (input, relocation) in inputs.iter().zip(relocations) {
+        for (old, &new) in relocation.ordinals.iter().enumerate() {
+            if new != Relocation::LEFT_OUT && input.dead.is_dead(old as Ordinal) {
+                dead.mark(new);
+            }
+        }
+    }
+}
+
+/// The ids of the rows that a merge left out.
+fn left_out_ids(inputs: &[Arc<LiveSegment>], merged: &Merged) -> Result<Vec<DocumentId>, CollectionError> {
+    let mut ids = Vec::new();
+    for (input, relocation) in inputs.iter().zip(&merged.relocations) {
+        for (old, &new) in relocation.ordinals.iter().enumerate() {
+            if new == Relocation::LEFT_OUT {
+                ids.push(input.segment.document_id(old as Ordinal)?);
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// Takes a segment's rows and tombstones into the document index.
+///
+/// # Errors
+/// [`MetaError`] when the index fails or the segment is damaged.
+pub fn index_rows(
+    shared: &Shared,
+    state: &CollectionState,
+    live: &LiveSegment,
+    tombstones: &[(DocumentId, Seq)],
+) -> Result<(), MetaError> {
+    let segment = &live.segment;
+    let mut rows = (0..segment.rows()).map(|ordinal| -> Result<_, RowError> {
+        Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?))
+    });
+    let change = SegmentChange { collection: state.identity.id, segment: live.id, rows: &mut rows, tombstones };
+    shared.meta.index_segment(change)
+}

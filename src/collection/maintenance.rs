@@ -1,0 +1,270 @@
+//! The background threads: one seals memtables, one merges segments.
+//!
+//! They are two so that sealing, on which writers wait, never waits for a graph to be built.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::index::{IndexError, MergePlan, plan_merge};
+use crate::storage;
+use crate::types::{CollectionId, Seq};
+
+use super::CollectionError;
+use super::engine::Shared;
+use super::install;
+use super::state::CollectionState;
+
+/// Work for the sealing thread.
+pub enum Job {
+    /// A memtable of the collection is frozen.
+    Seal(Arc<CollectionState>),
+    /// The collection was dropped: remove its files.
+    Drop(Arc<CollectionState>),
+}
+
+/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long.
+const TICK: Duration = Duration::from_secs(5);
+/// A log of more bytes than this seals the collection that holds its oldest change.
+const MAX_LOG_BYTES: u64 = 256 << 20;
+/// Longer waits are made of steps this long, so that closing is noticed.
+const STEP: Duration = Duration::from_millis(50);
+/// After a failed attempt, the next one waits this long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the threads tell those who wait for them.
+#[derive(Default)]
+struct Progress {
+    lock: Mutex<Status>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Status {
+    /// Collections whose merges are to be planned.
+    to_merge: BTreeSet<CollectionId>,
+    /// Collections to be merged into one segment.
+    to_optimise: BTreeSet<CollectionId>,
+    /// The collection being merged.
+    merging: Option<CollectionId>,
+    /// Merges that failed, by count, so that a waiter sees a failure that came after it began to wait.
+    failures: u64,
+    last_failure: Option<String>,
+    stopping: bool,
+}
+
+/// The running threads. Dropping it finishes the step at hand, gives up a merge, and joins them.
+pub struct Maintenance {
+    progress: Arc<Progress>,
+    cancel: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Maintenance {
+    /// Starts both, with a look at every collection.
+    pub fn start(shared: Arc<Shared>) -> Self {
+        let (jobs, queue) = mpsc::channel();
+        let progress = Arc::new(Progress::default());
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (collections, _) = shared.catalog.all();
+        for state in collections {
+            progress.edit(|status| _ = status.to_merge.insert(state.identity.id));
+            _ = jobs.send(Job::Seal(state));
+        }
+        shared.connect(jobs);
+        let sealer = {
+            let (shared, progress, cancel) = (shared.clone(), progress.clone(), cancel.clone());
+            move || seal_loop(&shared, &queue, &progress, &cancel)
+        };
+        let merger = {
+            let (progress, cancel) = (progress.clone(), cancel.clone());
+            move || merge_loop(&shared, &progress, &cancel)
+        };
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(run).expect("the system has a thread left")
+        };
+        let threads = vec![spawn("pannier-seal", Box::new(sealer)), spawn("pannier-merge", Box::new(merger))];
+        Self { progress, cancel, threads }
+    }
+
+    /// Merges everything of a collection into one segment with a graph, and waits for it.
+    ///
+    /// # Errors
+    /// [`CollectionError::Stopped`] with the reason when the merge failed or the store closes.
+    pub fn optimise(&self, state: &CollectionState) -> Result<(), CollectionError> {
+        let id = state.identity.id;
+        let failures = self.progress.edit(|status| {
+            status.to_optimise.insert(id);
+            status.failures
+        });
+        let mut status = self.progress.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while status.to_optimise.contains(&id) || status.merging == Some(id) {
+            if status.stopping || status.failures > failures {
+                status.to_optimise.remove(&id);
+                let reason = status.last_failure.clone().unwrap_or_else(|| "it is closing".to_owned());
+                return Err(CollectionError::Stopped { reason });
+            }
+            status = self.progress.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Release);
+        self.progress.edit(|status| status.stopping = true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread panicked");
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn edit<T>(&self, edit: impl FnOnce(&mut Status) -> T) -> T {
+        let done = edit(&mut self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+        done
+    }
+}
+
+fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
+    while !cancel.load(Ordering::Acquire) {
+        let job = match wait_for_job(queue, cancel) {
+            Some(job) => job,
+            None => match pins_the_log(shared) {
+                Some(state) if state.freeze() => Job::Seal(state),
+                _ => continue,
+            },
+        };
+        let (state, done) = match job {
+            Job::Seal(state) => {
+                let done = seal_all(shared, &state, cancel);
+                (state, done)
+            }
+            Job::Drop(state) => {
+                let done = install::remove_collection(shared, &state);
+                (state, done)
+            }
+        };
+        match done {
+            Ok(()) => progress.edit(|status| _ = status.to_merge.insert(state.identity.id)),
+            Err(error) => {
+                let name = &state.identity.name;
+                tracing::error!(collection = %name, error = %Chain(&error), "background work failed; trying again");
+                pause(RETRY, cancel);
+                shared.ask(if state.is_dropped() { Job::Drop(state) } else { Job::Seal(state) });
+            }
+        }
+    }
+}
+
+/// The next job; `None` after [`TICK`] without one, or when closing.
+fn wait_for_job(queue: &mpsc::Receiver<Job>, cancel: &AtomicBool) -> Option<Job> {
+    let deadline = Instant::now() + TICK;
+    while Instant::now() < deadline && !cancel.load(Ordering::Acquire) {
+        if let Ok(job) = queue.recv_timeout(STEP) {
+            return Some(job);
+        }
+    }
+    None
+}
+
+fn pause(time: Duration, cancel: &AtomicBool) {
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline && !cancel.load(Ordering::Acquire) {
+        std::thread::sleep(STEP);
+    }
+}
+
+fn seal_all(shared: &Shared, state: &CollectionState, cancel: &AtomicBool) -> Result<(), CollectionError> {
+    while !state.is_dropped() && !cancel.load(Ordering::Acquire) {
+        let Some(memtable) = state.view().frozen.first().cloned() else { break };
+        install::seal(shared, state, &memtable)?;
+    }
+    Ok(())
+}
+
+/// The collection with the oldest unsealed change, when the log has grown too long.
+fn pins_the_log(shared: &Shared) -> Option<Arc<CollectionState>> {
+    let files = storage::list_files(&shared.paths.log_dir()).ok()?;
+    let bytes: u64 = files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
+    if bytes <= MAX_LOG_BYTES {
+        return None;
+    }
+    let first_seq = |state: &Arc<CollectionState>| state.view().active.first_seq();
+    let (collections, _) = shared.catalog.all();
+    collections.into_iter().filter(|state| first_seq(state) > Seq(0)).min_by_key(first_seq)
+}
+
+fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
+    while let Some((id, optimise)) = next_merge(progress) {
+        let outcome = merge_collection(shared, id, optimise, cancel);
+        progress.edit(|status| {
+            status.merging = None;
+            if let Err(error) = &outcome {
+                status.failures += 1;
+                status.last_failure = Some(Chain(error).to_string());
+            }
+        });
+        match outcome {
+            Ok(()) | Err(CollectionError::Index(IndexError::Cancelled)) => {}
+            Err(error) => tracing::error!(collection = %id, error = %Chain(&error), "merging segments failed"),
+        }
+    }
+}
+
+fn next_merge(progress: &Progress) -> Option<(CollectionId, bool)> {
+    let mut status = progress.lock.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if status.stopping {
+            return None;
+        }
+        if let Some(id) = status.to_optimise.pop_first() {
+            status.merging = Some(id);
+            return Some((id, true));
+        }
+        if let Some(id) = status.to_merge.pop_first() {
+            status.merging = Some(id);
+            return Some((id, false));
+        }
+        status = progress.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn merge_collection(
+    shared: &Shared,
+    id: CollectionId,
+    optimise: bool,
+    cancel: &AtomicBool,
+) -> Result<(), CollectionError> {
+    loop {
+        let Some(state) = shared.catalog.by_id(id) else { return Ok(()) };
+        let candidates: Vec<_> = state.view().segments.iter().map(|s| s.as_candidate()).collect();
+        let plan: Option<MergePlan> =
+            if optimise { plan_merge::full(&candidates) } else { plan_merge::due(&candidates) };
+        match plan {
+            Some(plan) => install::merge(shared, &state, &plan, cancel)?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Collections: the only place where the log, the document index, the segments and the models meet.
+
+mod catalog;
+mod definition;
+mod engine;
+mod error;
+mod install;
+mod maintenance;
+mod read;
+mod recover;
+mod search;
+mod state;
+mod verify;
+mod write;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::index::Place;
+use crate::log::Change;
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
+
+pub use definition::DefinitionRequest;
+pub(crate) use engine::{Engine, Settings};
+pub use error::CollectionError;
+pub use read::{CollectionStats, ListRequest, Page};
+pub(crate) use recover::{Recovered, recover};
+pub(crate) use verify::{VerifyReport, verify};
+pub use write::{Deleted, Upserted};
+
+use maintenance::Job;
+use state::CollectionState;
+
+/// A collection of documents: cheap to clone, safe to share between threads.
+#[derive(Clone)]
+pub struct Collection {
+    engine: Arc<Engine>,
+    state: Arc<CollectionState>,
+}
+
+/// A collection that was asked for, and whether it is new.
+pub struct Created {
+    /// The collection.
+    pub collection: Collection,
+    /// `false` where it stood already, with the same definition.
+    pub created: bool,
+    /// The change that created it.
+    pub seq: Seq,
+}
+
+impl Collection {
+    /// Its name.
+    pub fn name(&self) -> &CollectionName {
+        &self.state.identity.name
+    }
+
+    /// Its definition.
+    pub fn definition(&self) -> &Definition {
+        &self.state.identity.definition
+    }
+
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub fn created_at_ms(&self) -> i64 {
+        self.state.identity.created_at_ms
+    }
+
+    /// Writes what stands in memory into a segment, and waits for it. Nothing needs this for safety: the log has it.
+    ///
+    /// # Errors
+    /// [`CollectionError::Overloaded`] when it takes longer than ten minutes, [`CollectionError::Stopped`] when the
+    /// store closes.
+    pub fn flush(&self) -> Result<(), CollectionError> {
+        self.check_exists()?;
+        self.state.freeze();
+        self.engine.shared.ask(Job::Seal(self.state.clone()));
+        let deadline = Instant::now() + Duration::from_secs(600);
+        while !self.state.view().frozen.is_empty() {
+            if let Some(reason) = self.engine.stop_reason() {
+                return Err(CollectionError::Stopped { reason });
+            }
+            if Instant::now() > deadline {
+                return Err(CollectionError::Overloaded);
+            }
+            self.state.wait_for_change();
+        }
+        Ok(())
+    }
+
+    /// Merges everything into one segment with a graph and without dead rows, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Collection::flush`], and [`CollectionError::Stopped`] with the reason when merging fails.
+    pub fn optimise(&self) -> Result<(), CollectionError> {
+        self.flush()?;
+        self.engine.maintenance().optimise(&self.state)
+    }
+
+    fn find(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
+        self.state.find(&self.engine.shared.meta, id)
+    }
+
+    fn check_exists(&self) -> Result<(), CollectionError> {
+        match self.state.is_dropped() {
+            true => Err(CollectionError::NotFound { name: self.name().clone() }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Creates a collection, or finds the one that stands already.
+pub(crate) fn create(
+    engine: &Arc<Engine>,
+    name: &CollectionName,
+    request: &DefinitionRequest,
+) -> Result<Created, CollectionError> {
+    let definition = request.complete(&engine.models)?;
+    let _defining = engine.defining.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(state) = engine.shared.catalog.by_name(name) {
+        return match definition::difference(&state.identity.definition, &definition) {
+            Some(difference) => Err(CollectionError::Exists { name: name.clone(), difference }),
+            None => {
+                let seq = state.identity.created_seq;
+                Ok(Created { collection: Collection { engine: engine.clone(), state }, created: false, seq })
+            }
+        };
+    }
+    let id = CollectionId(engine.shared.catalog.next_id());
+    let change = Change::CreateCollection { id, name: name.clone(), definition, created_at_ms: now_ms() };
+    let seq = engine.commit(change)?;
+    Ok(Created { collection: open(engine, name)?, created: true, seq })
+}
+
+/// The collection of this name.
+pub(crate) fn open(engine: &Arc<Engine>, name: &CollectionName) -> Result<Collection, CollectionError> {
+    match engine.shared.catalog.by_name(name) {
+        Some(state) => Ok(Collection { engine: engine.clone(), state }),
+        None => Err(CollectionError::NotFound { name: name.clone() }),
+    }
+}
+
+/// Every collection, by name.
+pub(crate) fn all(engine: &Arc<Engine>) -> Vec<Collection> {
+    let (states, _) = engine.shared.catalog.all();
+    states.into_iter().map(|state| Collection { engine: engine.clone(), state }).collect()
+}
+
+/// Drops a collection with everything in it.
+pub(crate) fn drop_collection(engine: &Arc<Engine>, name: &CollectionName) -> Result<Seq, CollectionError> {
+    let _defining = engine.defining.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let collection = open(engine, name)?;
+    engine.commit(Change::DropCollection { id: collection.state.identity.id })
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+fn out_of_range(
+    name: &'static str,
+    got: impl ToString,
+    min: impl ToString,
+    max: impl ToString,
+) -> CollectionError {
+    CollectionError::OutOfRange { name, got: got.to_string(), min: min.to_string(), max: max.to_string() }
+}

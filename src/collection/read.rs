@@ -1,0 +1,164 @@
+//! Reading without a query: one document, a page of them, the collection's figures.
+
+use std::collections::BTreeSet;
+
+use crate::index::Place;
+use crate::types::limits::MAX_PAGE;
+use crate::types::{Document, DocumentId, Filter, Seq};
+
+use super::{Collection, CollectionError};
+
+/// Ids are fetched at least so many at a time.
+const MIN_STEP: usize = 64;
+
+/// What part of a listing to return.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListRequest {
+    /// Only documents with a greater id.
+    pub after: Option<DocumentId>,
+    /// Most documents to return, 1 to [`MAX_PAGE`].
+    pub limit: usize,
+    /// Leaves out documents whose metadata do not match.
+    pub filter: Option<Filter>,
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// By ascending id.
+    pub documents: Vec<Document>,
+    /// Where the next page begins: pass it as [`ListRequest::after`]. `None` on the last page.
+    pub next: Option<DocumentId>,
+}
+
+/// Figures of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectionStats {
+    /// Documents alive.
+    pub documents: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Of them searched by a graph.
+    pub graph_segments: u64,
+    /// Documents that stand in memory only, beside the log.
+    pub memtable_documents: u64,
+    /// Memory they take, about.
+    pub memtable_bytes: u64,
+    /// Rows of segments that were replaced or deleted and wait for a merge.
+    pub deleted_rows: u64,
+    /// Bytes of segment files.
+    pub disk_bytes: u64,
+    /// The youngest change applied.
+    pub last_seq: Seq,
+    /// Changes up to here are in segments.
+    pub sealed_seq: Seq,
+    /// Numbers in a vector.
+    pub dim: u32,
+}
+
+impl Collection {
+    /// A document by its id.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when the collection is gone or its bytes are damaged.
+    pub fn get(&self, id: &DocumentId) -> Result<Option<Document>, CollectionError> {
+        self.check_exists()?;
+        self.find(id)?.map(|place| read(&place)).transpose()
+    }
+
+    /// A page of documents by ascending id.
+    ///
+    /// # Errors
+    /// [`CollectionError::OutOfRange`] for the limit, [`CollectionError::Filter`], and as [`Collection::get`].
+    pub fn list(&self, request: &ListRequest) -> Result<Page, CollectionError> {
+        self.check_exists()?;
+        if !(1..=MAX_PAGE).contains(&request.limit) {
+            return Err(super::out_of_range("limit", request.limit, 1, MAX_PAGE));
+        }
+        if let Some(filter) = &request.filter {
+            filter.check()?;
+        }
+        let (ids, next) = self.matching_ids(request.after.as_ref(), request.limit, request.filter.as_ref())?;
+        let mut documents = Vec::with_capacity(ids.len());
+        for id in ids {
+            // Deleted since it was listed: it is left out, as in a listing that began later.
+            if let Some(place) = self.find(&id)? {
+                documents.push(read(&place)?);
+            }
+        }
+        Ok(Page { documents, next })
+    }
+
+    /// Up to `limit` ids after `after` whose documents pass the filter, and where to go on.
+    pub(super) fn matching_ids(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+        filter: Option<&Filter>,
+    ) -> Result<(Vec<DocumentId>, Option<DocumentId>), CollectionError> {
+        let mut matching: Vec<DocumentId> = Vec::new();
+        let mut after = after.cloned();
+        loop {
+            let (ids, more) = self.known_ids(after.as_ref(), limit.max(MIN_STEP))?;
+            for id in &ids {
+                let Some(place) = self.find(id)? else { continue };
+                if let Some(filter) = filter
+                    && !filter.matches(&place.document()?.metadata)
+                {
+                    continue;
+                }
+                if matching.len() == limit {
+                    let next = matching.last().cloned();
+                    return Ok((matching, next));
+                }
+                matching.push(id.clone());
+            }
+            if !more {
+                return Ok((matching, None));
+            }
+            after = ids.last().cloned().or(after);
+        }
+    }
+
+    /// The next ids that the memtables or the document index know, deleted ones included, by ascending id, and whether
+    /// there are more.
+    fn known_ids(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<(Vec<DocumentId>, bool), CollectionError> {
+        let view = self.state.view();
+        let memory = view.memtables().map(|m| m.page(after, limit).into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+        let sealed = self.engine.shared.meta.page(self.state.identity.id, after, limit)?;
+        let pages: Vec<_> = memory.chain([sealed.into_iter().map(|(id, _)| id).collect()]).collect();
+        // Behind the last id of a full page, more of that source may follow; what others have there comes later.
+        let horizon = pages.iter().filter(|page| page.len() == limit).filter_map(|page| page.last()).min().cloned();
+        let within = |id: &DocumentId| horizon.as_ref().is_none_or(|horizon| id <= horizon);
+        let ids: BTreeSet<_> = pages.into_iter().flatten().filter(within).collect();
+        Ok((ids.into_iter().collect(), horizon.is_some()))
+    }
+
+    /// The collection's figures at this moment.
+    pub fn stats(&self) -> CollectionStats {
+        let view = self.state.view();
+        let manifest = self.engine.shared.manifest();
+        let entry = manifest.collections.iter().find(|entry| entry.id == self.state.identity.id);
+        let segments = || view.segments.iter();
+        CollectionStats {
+            documents: view.live_documents(),
+            segments: view.segments.len() as u64,
+            graph_segments: segments().filter(|s| s.segment.has_graph()).count() as u64,
+            memtable_documents: view.memtables().map(|m| u64::from(m.live_rows())).sum(),
+            memtable_bytes: view.memtables().map(|m| m.bytes()).sum(),
+            deleted_rows: segments().map(|s| u64::from(s.dead.count())).sum(),
+            disk_bytes: segments().map(|s| s.segment.len_bytes()).sum(),
+            last_seq: self.state.last_seq(),
+            sealed_seq: entry.map_or(self.state.identity.created_seq, |entry| entry.sealed_seq),
+            dim: self.definition().dim,
+        }
+    }
+}
+
+fn read(place: &Place) -> Result<Document, CollectionError> {
+    Ok(Document { stored: place.document()?, seq: place.seq()?, vector: place.vector()? })
+}

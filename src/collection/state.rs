@@ -1,0 +1,272 @@
+//! One collection in memory: its definition, its current view, and how a change is applied to it.
+//!
+//! Locks, in this order: `applying`, then `view`. `applying` is held while a change is applied and while a segment is
+//! swapped in; readers take only `view`, to clone the `Arc` in it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::index::{LiveSegment, MemEntry, Memtable, Place, Resolved, View};
+use crate::log::LoggedDocument;
+use crate::meta::MetaIndex;
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Metric, Seq};
+
+use super::CollectionError;
+
+/// Writers wait while so many full memtables wait to be sealed.
+const MAX_FROZEN: usize = 4;
+/// So long a writer waits for a memtable to be sealed before it is turned away.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
+/// A read that meets the document index ahead of or behind its view looks again this often before it gives up on the
+/// index and looks into the segments.
+const STALE_RETRIES: usize = 3;
+
+/// What never changes about a collection.
+pub struct Identity {
+    /// Its number.
+    pub id: CollectionId,
+    /// Its name.
+    pub name: CollectionName,
+    /// Its definition.
+    pub definition: Definition,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+    /// The change that created it.
+    pub created_seq: Seq,
+}
+
+/// One collection.
+pub struct CollectionState {
+    /// What never changes.
+    pub identity: Identity,
+    memtable_entries: u32,
+    applying: Mutex<()>,
+    view: RwLock<Arc<View>>,
+    last_seq: AtomicU64,
+    dropped: AtomicBool,
+    /// Signalled when a frozen memtable has become a segment.
+    room: Condvar,
+    room_lock: Mutex<()>,
+}
+
+/// What the segments know when a collection is opened.
+pub struct SealedPart {
+    /// Its segments, by ascending number.
+    pub segments: Vec<Arc<LiveSegment>>,
+    /// Its changes up to here are in them.
+    pub sealed_seq: Seq,
+}
+
+impl CollectionState {
+    /// A collection with these segments and nothing younger.
+    pub fn new(identity: Identity, sealed: SealedPart, memtable_entries: u32) -> Self {
+        let view = View::new(Memtable::new(memtable_entries), sealed.segments);
+        let last_seq = sealed.sealed_seq.max(identity.created_seq);
+        Self {
+            identity,
+            memtable_entries,
+            applying: Mutex::new(()),
+            view: RwLock::new(Arc::new(view)),
+            last_seq: AtomicU64::new(last_seq.0),
+            dropped: AtomicBool::new(false),
+            room: Condvar::new(),
+            room_lock: Mutex::new(()),
+        }
+    }
+
+    /// The collection as it is now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The youngest change applied.
+    pub fn last_seq(&self) -> Seq {
+        Seq(self.last_seq.load(Ordering::Acquire))
+    }
+
+    /// Whether it was dropped.
+    pub fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    /// Turns away whoever still holds it.
+    pub fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+        self.room.notify_all();
+    }
+
+    /// How closeness is measured.
+    pub fn metric(&self) -> Metric {
+        self.identity.definition.metric
+    }
+
+    /// Applies an upsert. Returns whether a memtable was frozen.
+    pub fn apply_upsert(&self, meta: &MetaIndex, seq: Seq, documents: Vec<LoggedDocument>) -> bool {
+        let guard = self.hold();
+        let froze = self.freeze_when(&guard, Memtable::is_full);
+        let view = self.view();
+        for LoggedDocument { document, vector } in documents {
+            let id = document.id.clone();
+            if !view.active.insert(seq, document, vector) {
+                self.supersede(&view, meta, &id);
+            }
+        }
+        self.last_seq.store(seq.0, Ordering::Release);
+        froze
+    }
+
+    /// Applies a delete. Returns whether a memtable was frozen.
+    pub fn apply_delete(&self, meta: &MetaIndex, seq: Seq, ids: Vec<DocumentId>) -> bool {
+        let guard = self.hold();
+        let froze = self.freeze_when(&guard, Memtable::is_full);
+        let view = self.view();
+        for id in ids {
+            if !view.active.delete(seq, id.clone()) {
+                self.supersede(&view, meta, &id);
+            }
+        }
+        self.last_seq.store(seq.0, Ordering::Release);
+        froze
+    }
+
+    /// Marks the one older version of an id dead, wherever it stands.
+    fn supersede(&self, view: &View, meta: &MetaIndex, id: &DocumentId) {
+        if view.frozen.iter().rev().any(|frozen| frozen.supersede(id)) {
+            return;
+        }
+        let location = meta.locate(self.identity.id, id);
+        let resolved = match &location {
+            Ok(Some(location)) => view.resolve(location.segment, location.ordinal),
+            Ok(None) => return,
+            Err(_) => Resolved::Stale,
+        };
+        match resolved {
+            Resolved::Row(live, ordinal) => _ = live.dead.mark(ordinal),
+            Resolved::LeftOut => {}
+            // Under the `applying` lock the view is current, so the index is what is wrong: the segments know.
+            Resolved::Stale => {
+                tracing::error!(collection = %self.identity.name, "the document index failed; looking into the segments");
+                for live in &view.segments {
+                    if let Ok(Some(ordinal)) = live.segment.find(id) {
+                        live.dead.mark(ordinal);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the living version of a document stands.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when the index and a segment are damaged.
+    pub fn find(&self, meta: &MetaIndex, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
+        for _ in 0..STALE_RETRIES {
+            let view = self.view();
+            for memtable in view.memtables() {
+                match memtable.entry(id) {
+                    Some(MemEntry::Row(ordinal)) => return Ok(Some(Place::Memory(memtable.clone(), ordinal))),
+                    Some(MemEntry::Tombstone(_)) => return Ok(None),
+                    None => {}
+                }
+            }
+            let location = match meta.locate(self.identity.id, id) {
+                Ok(Some(location)) => location,
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    tracing::error!(%error, "the document index failed; looking into the segments");
+                    break;
+                }
+            };
+            match view.resolve(location.segment, location.ordinal) {
+                Resolved::Row(live, ordinal) if !live.dead.is_dead(ordinal) => {
+                    return Ok(Some(Place::Sealed(live.clone(), ordinal)));
+                }
+                // Dead in this view: it was deleted, or a younger version came after the memtables were asked.
+                Resolved::Row(..) | Resolved::LeftOut if Arc::ptr_eq(&view, &self.view()) => {
+                    if view.memtables().all(|memtable| memtable.entry(id).is_none()) {
+                        return Ok(None);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.find_in_segments(id)
+    }
+
+    fn find_in_segments(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
+        for live in &self.view().segments {
+            if let Some(ordinal) = live.segment.find(id)?
+                && !live.dead.is_dead(ordinal)
+            {
+                return Ok(Some(Place::Sealed(live.clone(), ordinal)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Freezes what the active memtable holds, if anything.
+    pub fn freeze(&self) -> bool {
+        let guard = self.hold();
+        self.freeze_when(&guard, |memtable| !memtable.is_empty())
+    }
+
+    fn freeze_when(&self, _applying: &Hold<'_>, due: impl Fn(&Memtable) -> bool) -> bool {
+        let view = self.view();
+        if !due(&view.active) {
+            return false;
+        }
+        let mut next = View::clone(&view);
+        let full = std::mem::replace(&mut next.active, Arc::new(Memtable::new(self.memtable_entries)));
+        next.frozen.push(full);
+        self.set_view(next);
+        true
+    }
+
+    /// Swaps the view, with no change applied meanwhile.
+    pub fn swap(&self, edit: impl FnOnce(&mut View)) {
+        let _applying = self.hold();
+        let mut next = View::clone(&self.view());
+        edit(&mut next);
+        self.set_view(next);
+        self.room.notify_all();
+    }
+
+    fn set_view(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    fn hold(&self) -> Hold<'_> {
+        Hold(self.applying.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits a moment, or until a segment is swapped in.
+    pub fn wait_for_change(&self) {
+        let guard = self.room_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // A signal between a look and this wait is missed; the next look comes soon.
+        drop(self.room.wait_timeout(guard, Duration::from_millis(50)));
+    }
+
+    /// Waits until few enough memtables wait to be sealed.
+    ///
+    /// # Errors
+    /// [`CollectionError::Overloaded`] when sealing does not keep up, [`CollectionError::NotFound`] once dropped.
+    pub fn wait_for_room(&self) -> Result<(), CollectionError> {
+        let deadline = Instant::now() + ROOM_TIMEOUT;
+        loop {
+            if self.is_dropped() {
+                return Err(CollectionError::NotFound { name: self.identity.name.clone() });
+            }
+            if self.view().frozen.len() < MAX_FROZEN {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(CollectionError::Overloaded);
+            }
+            self.wait_for_change();
+        }
+    }
+}
+
+/// The `applying` lock, held.
+struct Hold<'a>(#[expect(dead_code, reason = "held for its drop")] MutexGuard<'a, ()>);

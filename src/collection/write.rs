@@ -1,0 +1,211 @@
+//! Upsert and delete: everything is checked and embedded before the first byte is logged.
+
+use std::collections::HashSet;
+
+use crate::embed::{InputKind, TextModel};
+use crate::log::{Change, LoggedDocument};
+use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
+use crate::types::{
+    DocumentId, EmbeddingState, Filter, Metric, NewDocument, Seq, StoredDocument, check_metadata, check_vector,
+    metadata_bytes, normalise,
+};
+
+use super::{Collection, CollectionError, now_ms};
+
+/// What an upsert did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upserted {
+    /// Documents written.
+    pub upserted: usize,
+    /// The change that wrote them.
+    pub seq: Seq,
+    /// Texts embedded by the model.
+    pub embedded: usize,
+    /// Texts whose vector was known already.
+    pub cached: usize,
+    /// Documents whose text was longer than the model reads; the rest of it did not go into the vector.
+    pub truncated: Vec<DocumentId>,
+}
+
+/// What a delete did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Documents that were there and are no more.
+    pub deleted: usize,
+    /// The change that deleted them; where there were none, the youngest change.
+    pub seq: Seq,
+}
+
+impl Collection {
+    /// Writes documents, replacing those of the same ids, all or none of them. On return they are durable and every
+    /// later read sees them.
+    ///
+    /// # Errors
+    /// [`CollectionError`]; a refused request changes nothing.
+    pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
+        self.check_documents(&documents)?;
+        if documents.is_empty() {
+            return Ok(Upserted { upserted: 0, seq: self.state.last_seq(), embedded: 0, cached: 0, truncated: vec![] });
+        }
+        let embedded = self.embed_texts(&documents)?;
+        self.state.wait_for_room()?;
+        let now = now_ms();
+        let mut vectors = embedded.vectors.into_iter();
+        let mut logged = Vec::with_capacity(documents.len());
+        for document in documents {
+            let NewDocument { id, text, metadata, vector } = document;
+            let vector = match vector.or_else(|| vectors.next()) {
+                Some(vector) => self.admit(&id, vector)?,
+                None => return Err(CollectionError::NothingToIndex { id }),
+            };
+            let created_at_ms = match self.find(&id)? {
+                Some(place) => place.document()?.created_at_ms,
+                None => now,
+            };
+            let embedding = EmbeddingState::Ready;
+            let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
+            logged.push(LoggedDocument { document, vector });
+        }
+        let upserted = logged.len();
+        let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
+        Ok(Upserted { upserted, seq, embedded: embedded.count, cached: 0, truncated: embedded.truncated })
+    }
+
+    /// Deletes documents. Ids that are not there are passed over.
+    ///
+    /// # Errors
+    /// [`CollectionError`]; a refused request changes nothing.
+    pub fn delete(&self, ids: &[DocumentId]) -> Result<Deleted, CollectionError> {
+        if ids.len() > MAX_DOCUMENTS_PER_REQUEST {
+            return Err(CollectionError::TooManyDocuments { got: ids.len(), max: MAX_DOCUMENTS_PER_REQUEST });
+        }
+        self.check_exists()?;
+        let mut there = Vec::new();
+        for id in ids.iter().collect::<HashSet<_>>() {
+            if self.find(id)?.is_some() {
+                there.push(id.clone());
+            }
+        }
+        if there.is_empty() {
+            return Ok(Deleted { deleted: 0, seq: self.state.last_seq() });
+        }
+        self.state.wait_for_room()?;
+        there.sort();
+        let deleted = there.len();
+        let seq = self.engine.commit(Change::Delete { collection: self.state.identity.id, ids: there })?;
+        Ok(Deleted { deleted, seq })
+    }
+
+    /// Deletes the documents that pass a filter, as they stand while it runs, in steps of
+    /// [`MAX_DOCUMENTS_PER_REQUEST`].
+    ///
+    /// # Errors
+    /// [`CollectionError`]; steps before a failure stay done.
+    pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
+        filter.check()?;
+        self.check_exists()?;
+        let mut total = Deleted { deleted: 0, seq: self.state.last_seq() };
+        let mut after = None;
+        loop {
+            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, Some(filter))?;
+            let step = self.delete(&ids)?;
+            total = Deleted { deleted: total.deleted + step.deleted, seq: step.seq };
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(total),
+            }
+        }
+    }
+
+    fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
+        self.check_exists()?;
+        if documents.len() > MAX_DOCUMENTS_PER_REQUEST {
+            return Err(CollectionError::TooManyDocuments { got: documents.len(), max: MAX_DOCUMENTS_PER_REQUEST });
+        }
+        let definition = self.definition();
+        let mut seen = HashSet::with_capacity(documents.len());
+        for NewDocument { id, text, metadata, vector } in documents {
+            if !seen.insert(id) {
+                return Err(CollectionError::DuplicateId { id: id.clone() });
+            }
+            check_length(|| format!("the text of document {:?}", id.as_str()), text.as_ref().map_or(0, String::len))?;
+            check_metadata(metadata).map_err(|source| CollectionError::Metadata { id: id.clone(), source })?;
+            let bytes = metadata_bytes(metadata);
+            if bytes > MAX_METADATA_BYTES {
+                let what = format!("the metadata of document {:?}", id.as_str());
+                return Err(CollectionError::TooLong { what, got: bytes, max: MAX_METADATA_BYTES });
+            }
+            definition
+                .check_fields(metadata)
+                .map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
+            match vector {
+                Some(vector) => _ = check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?,
+                None if text.is_none() => return Err(CollectionError::NothingToIndex { id: id.clone() }),
+                None if definition.embedding.is_none() => {
+                    return Err(CollectionError::NoModel { name: self.name().clone() });
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Embeds the texts of those documents that bring no vector.
+    fn embed_texts(&self, documents: &[NewDocument]) -> Result<EmbeddedTexts, CollectionError> {
+        let wanting: Vec<_> = documents.iter().filter(|d| d.vector.is_none()).collect();
+        if wanting.is_empty() {
+            return Ok(EmbeddedTexts::default());
+        }
+        let texts: Vec<&str> = wanting.iter().filter_map(|d| d.text.as_deref()).collect();
+        let embeddings = self.model()?.embed(&texts, InputKind::Document)?;
+        let cut = wanting.iter().zip(&embeddings.truncated).filter(|(_, cut)| **cut);
+        let truncated = cut.map(|(document, _)| document.id.clone()).collect();
+        Ok(EmbeddedTexts { count: texts.len(), vectors: embeddings.vectors, truncated })
+    }
+
+    /// A vector as it is stored.
+    fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
+        let dim = self.definition().dim as usize;
+        match self.definition().metric {
+            Metric::Cosine => normalise(&mut vector, dim),
+            Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
+        }
+        .map_err(|source| refused(id, source))?;
+        Ok(vector)
+    }
+
+    /// The collection's model, which must be the one that made the stored vectors.
+    pub(super) fn model(&self) -> Result<std::sync::Arc<TextModel>, CollectionError> {
+        let Some(embedding) = &self.definition().embedding else {
+            return Err(CollectionError::NoModel { name: self.name().clone() });
+        };
+        let model = self.engine.models.load(&embedding.model)?;
+        if model.fingerprint() != embedding.fingerprint {
+            return Err(CollectionError::ModelChanged {
+                name: self.name().clone(),
+                model: embedding.model.clone(),
+                expected: embedding.fingerprint.clone(),
+                got: model.fingerprint().to_owned(),
+            });
+        }
+        Ok(model)
+    }
+}
+
+#[derive(Default)]
+struct EmbeddedTexts {
+    count: usize,
+    vectors: Vec<Vec<f32>>,
+    truncated: Vec<DocumentId>,
+}
+
+fn refused(id: &DocumentId, source: crate::types::VectorError) -> CollectionError {
+    CollectionError::DocumentVector { id: id.clone(), source }
+}
+
+pub(super) fn check_length(what: impl Fn() -> String, got: usize) -> Result<(), CollectionError> {
+    if got > MAX_TEXT_BYTES {
+        return Err(CollectionError::TooLong { what: what(), got, max: MAX_TEXT_BYTES });
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! A store: opening it, its collections, closing it.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::collection::{
+    self, Collection, CollectionError, Created, DefinitionRequest, Engine, Recovered, Settings, VerifyReport,
+};
+use crate::embed::Models;
+use crate::index::MAX_MEMTABLE_ENTRIES;
+use crate::manifest::{Manifest, ManifestError};
+use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
+use crate::types::{CollectionName, Seq};
+
+/// How to open a store.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the embedding models are; `None` for the user's cache directory.
+    pub models_dir: Option<PathBuf>,
+    /// Compute threads; `None` for all cores.
+    pub threads: Option<NonZeroUsize>,
+    /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
+    /// which is also the most.
+    pub memtable_documents: Option<u32>,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory could not be locked, read or written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Its manifest is missing, damaged or of another version.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Its log, a segment or the document index could not be opened.
+    #[error("the data directory {} could not be opened", path.display())]
+    Recover {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<CollectionError>,
+    },
+}
+
+/// What a health check wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether writes are taken.
+    pub accepting_writes: bool,
+    /// Why they are not.
+    pub reason: Option<String>,
+    /// The youngest change, durable and visible.
+    pub last_seq: Seq,
+    /// Bytes of log on disk.
+    pub log_bytes: u64,
+    /// The store's id, in hex.
+    pub store_id: String,
+}
+
+/// An open store: cheap to clone, safe to share between threads. Dropping the last handle, and the last collection's,
+/// closes it.
+///
+/// ```
+/// use pannier::{Database, DefinitionRequest};
+/// use pannier::types::{CollectionName, DocumentId, NewDocument, Query, SearchRequest};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// let database = Database::open(path)?;
+/// let name = CollectionName::new("colours")?;
+/// // With the feature `local-models`, `DefinitionRequest::default()` embeds texts by the default model.
+/// let colours = database.create_collection(&name, &DefinitionRequest::vectors(3))?.collection;
+///
+/// let colour = |id: &str, rgb: [f32; 3]| -> Result<_, pannier::types::NameError> {
+///     let id = DocumentId::new(id)?;
+///     Ok(NewDocument { id, text: None, metadata: Default::default(), vector: Some(rgb.to_vec()) })
+/// };
+/// colours.upsert(vec![colour("red", [1.0, 0.0, 0.0])?, colour("lime", [0.7, 1.0, 0.0])?])?;
+///
+/// let orange = SearchRequest::new(Query::Vector(vec![1.0, 0.5, 0.0]));
+/// let hits = colours.search(&orange)?.hits;
+/// assert_eq!(hits[0].id.as_str(), "red");
+///
+/// colours.delete(&[DocumentId::new("red")?])?;
+/// assert!(colours.get(&DocumentId::new("red")?)?.is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    engine: Arc<Engine>,
+    recovered: Arc<Recovered>,
+    path: Arc<Path>,
+}
+
+impl Database {
+    /// Opens the store in a directory, or makes one where the directory is empty or missing.
+    ///
+    /// # Errors
+    /// [`OpenError`] that names the file and what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(path, Options::default())
+    }
+
+    /// As [`Database::open`], with settings.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        create_dir_all(path)?;
+        let paths = DataPaths::new(path);
+        let lock = DirectoryLock::acquire(paths.lock())?;
+        let manifest = Manifest::open(&paths)?;
+        let settings = Settings {
+            threads: options.threads,
+            memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
+        };
+        let (shared, recovered) = collection::recover(paths, manifest, settings)
+            .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
+        let models_dir = options.models_dir.unwrap_or_else(Models::default_dir);
+        let engine = Engine::start(shared, Models::new(models_dir, options.threads), lock);
+        Ok(Self {
+            engine: Arc::new(engine),
+            recovered: Arc::new(recovered),
+            path: path.into(),
+        })
+    }
+
+    /// Creates a collection, or finds the one that stands already with the same definition.
+    ///
+    /// # Errors
+    /// [`CollectionError::Exists`] when another definition stands, [`CollectionError::Embed`] when the model is not
+    /// there, [`CollectionError::Definition`] for a setting outside its range.
+    pub fn create_collection(
+        &self,
+        name: &CollectionName,
+        request: &DefinitionRequest,
+    ) -> Result<Created, CollectionError> {
+        collection::create(&self.engine, name, request)
+    }
+
+    /// The collection of this name.
+    ///
+    /// # Errors
+    /// [`CollectionError::NotFound`].
+    pub fn collection(&self, name: &CollectionName) -> Result<Collection, CollectionError> {
+        collection::open(&self.engine, name)
+    }
+
+    /// Every collection, by name.
+    pub fn collections(&self) -> Vec<Collection> {
+        collection::all(&self.engine)
+    }
+
+    /// Drops a collection with everything in it.
+    ///
+    /// # Errors
+    /// [`CollectionError::NotFound`], [`CollectionError::Stopped`].
+    pub fn drop_collection(&self, name: &CollectionName) -> Result<Seq, CollectionError> {
+        collection::drop_collection(&self.engine, name)
+    }
+
+    /// The embedding models.
+    pub fn models(&self) -> &Models {
+        &self.engine.models
+    }
+
+    /// The data directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What opening found.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Whether all is well.
+    pub fn health(&self) -> Health {
+        let reason = self.stop_reason();
+        Health {
+            accepting_writes: reason.is_none(),
+            reason,
+            last_seq: self.engine.shared.applied_seq(),
+            log_bytes: self.engine.log_bytes(),
+            store_id: self.engine.shared.identity.store_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+
+    /// Why writes are no longer taken, if so. After a failed write to disk the process is to exit: it must not go on
+    /// as if the next sync could make up for it.
+    pub fn stop_reason(&self) -> Option<String> {
+        self.engine.stop_reason()
+    }
+
+    /// Reads every stored byte again. `progress` gets the bytes done and the bytes in all.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when something cannot be read at all; what is damaged stands in the report.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, CollectionError> {
+        collection::verify(&self.engine, progress)
+    }
+
+    /// Takes no more writes, finishes those accepted, and closes once the last other handle is gone.
+    pub fn close(self) {
+        self.engine.stop();
+    }
+}

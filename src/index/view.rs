@@ -1,0 +1,114 @@
+//! What a reader holds while it searches: the memtables and segments of one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::segment::{DeadRows, Segment};
+use crate::types::{Ordinal, SegmentId};
+
+use super::memtable::Memtable;
+use super::plan_merge::Candidate;
+
+/// A segment in use, with the rows of it that have died since it was written.
+pub struct LiveSegment {
+    /// Its number.
+    pub id: SegmentId,
+    /// Its file.
+    pub segment: Segment,
+    /// Rows replaced or deleted.
+    pub dead: DeadRows,
+}
+
+impl LiveSegment {
+    /// What the choice of the next merge depends on.
+    pub fn as_candidate(&self) -> Candidate {
+        Candidate {
+            id: self.id,
+            rows: u64::from(self.segment.rows()),
+            dead: u64::from(self.dead.count()),
+            has_graph: self.segment.has_graph(),
+        }
+    }
+
+    /// Rows alive.
+    pub fn live_rows(&self) -> u32 {
+        self.segment.rows() - self.dead.count()
+    }
+}
+
+/// Where a merge put the rows of one segment, until the document index knows it too.
+pub struct Relocation {
+    /// The segment that took them.
+    pub into: SegmentId,
+    /// By old row: the new row, or [`Relocation::LEFT_OUT`].
+    pub ordinals: Vec<Ordinal>,
+}
+
+impl Relocation {
+    /// The row was dead and the merge left it out.
+    pub const LEFT_OUT: Ordinal = Ordinal::MAX;
+}
+
+/// One moment of a collection. Readers clone the `Arc` around it and hold no lock.
+///
+/// An id may be alive in at most one place. Look for it in `active`, then `frozen` from the youngest, then the
+/// document index.
+#[derive(Clone)]
+pub struct View {
+    /// Takes the writes.
+    pub active: Arc<Memtable>,
+    /// Full, waiting to become segments; oldest first.
+    pub frozen: Vec<Arc<Memtable>>,
+    /// By ascending number.
+    pub segments: Vec<Arc<LiveSegment>>,
+    /// By merged segment.
+    pub relocations: BTreeMap<SegmentId, Arc<Relocation>>,
+}
+
+/// What a location in the document index means to a view.
+pub enum Resolved<'a> {
+    /// A row of this segment.
+    Row(&'a Arc<LiveSegment>, Ordinal),
+    /// A merge left the row out: it was dead.
+    LeftOut,
+    /// The view is older or younger than the index: look again in a fresh one.
+    Stale,
+}
+
+impl View {
+    /// Segments, and a memtable for what comes.
+    pub fn new(active: Memtable, segments: Vec<Arc<LiveSegment>>) -> Self {
+        Self { active: Arc::new(active), frozen: Vec::new(), segments, relocations: BTreeMap::new() }
+    }
+
+    /// The memtables from the youngest.
+    pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.active).chain(self.frozen.iter().rev())
+    }
+
+    /// The segment with this number.
+    pub fn segment(&self, id: SegmentId) -> Option<&Arc<LiveSegment>> {
+        let place = self.segments.binary_search_by_key(&id, |s| s.id).ok()?;
+        self.segments.get(place)
+    }
+
+    /// Follows a location through merges that the document index does not know yet.
+    pub fn resolve(&self, mut id: SegmentId, mut ordinal: Ordinal) -> Resolved<'_> {
+        loop {
+            if let Some(segment) = self.segment(id) {
+                return Resolved::Row(segment, ordinal);
+            }
+            let Some(relocation) = self.relocations.get(&id) else { return Resolved::Stale };
+            match relocation.ordinals.get(ordinal as usize) {
+                Some(&Relocation::LEFT_OUT) | None => return Resolved::LeftOut,
+                Some(&moved) => (id, ordinal) = (relocation.into, moved),
+            }
+        }
+    }
+
+    /// Documents alive.
+    pub fn live_documents(&self) -> u64 {
+        let memtables = self.memtables().map(|m| u64::from(m.live_rows())).sum::<u64>();
+        memtables + self.segments.iter().map(|s| u64::from(s.live_rows())).sum::<u64>()
+    }
+}

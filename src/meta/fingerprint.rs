@@ -1,0 +1,132 @@
+//! Whether sled's files can be trusted: the `CHECK` file beside them. Layout: `docs/formats/meta.md`.
+//!
+//! While the index is in use, `CHECK` names the running operating system; after a clean close, it holds a checksum over
+//! every file of sled's.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::storage::{self, StorageError};
+
+use super::Identity;
+
+const MAGIC: &[u8; 8] = b"PANNMETA";
+const VERSION: u32 = 1;
+const STATE_OPEN: u32 = 1;
+const STATE_CLOSED: u32 = 2;
+/// Magic, version, state, store id, timeline, proof, crc32c.
+const LEN: usize = 8 + 4 + 4 + 16 + 4 + 16 + 4;
+/// Where Linux tells one start of the system from another; other systems have none, and after a crash the index is
+/// made again there.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The directory that sled owns.
+pub fn sled_dir(path: &Path) -> PathBuf {
+    path.join("db")
+}
+
+fn check_file(path: &Path) -> PathBuf {
+    path.join("CHECK")
+}
+
+/// The state written into `CHECK`, with its proof.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    state: u32,
+    proof: [u8; 16],
+}
+
+fn encode(identity: Identity, mark: Mark) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[12..16].copy_from_slice(&mark.state.to_le_bytes());
+    bytes[16..32].copy_from_slice(&identity.store_id);
+    bytes[32..36].copy_from_slice(&identity.timeline.to_le_bytes());
+    bytes[36..52].copy_from_slice(&mark.proof);
+    let crc = crc32c::crc32c(&bytes[..52]);
+    bytes[52..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Says why the files cannot be trusted, or nothing where they can.
+pub fn check(path: &Path, identity: Identity) -> Result<(), String> {
+    let file = check_file(path);
+    let bytes = match std::fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(format!("{} could not be read: {error}", file.display())),
+    };
+    let candidates = [
+        boot_id().map(|proof| Mark { state: STATE_OPEN, proof }),
+        if bytes.get(12) == Some(&(STATE_CLOSED as u8)) { contents(path).ok() } else { None },
+    ];
+    if candidates.into_iter().flatten().any(|mark| encode(identity, mark)[..] == bytes[..]) {
+        return Ok(());
+    }
+    Err(format!("{} does not vouch for the files beside it", file.display()))
+}
+
+/// Writes that the index is in use.
+pub fn write_open(path: &Path, identity: Identity) -> Result<(), StorageError> {
+    // Without a boot id nothing will equal this proof, so that the index is made again after a crash.
+    let proof = boot_id().unwrap_or([0xff; 16]);
+    storage::publish(&check_file(path), &encode(identity, Mark { state: STATE_OPEN, proof }))
+}
+
+/// Writes that the index was closed, with the checksum of its files.
+pub fn write_closed(path: &Path, identity: Identity) -> Result<(), StorageError> {
+    storage::publish(&check_file(path), &encode(identity, contents(path)?))
+}
+
+/// Removes sled's files and `CHECK`, and leaves an empty directory.
+pub fn discard(path: &Path) -> Result<(), StorageError> {
+    storage::remove_dir_all(path)?;
+    storage::create_dir_all(path)
+}
+
+fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string(BOOT_ID).ok()?;
+    let hex: String = text.trim().chars().filter(|c| *c != '-').collect();
+    Some(u128::from_str_radix(&hex, 16).ok()?.to_be_bytes())
+}
+
+/// Length and crc32c over the names, lengths and bytes of all files below sled's directory.
+fn contents(path: &Path) -> Result<Mark, StorageError> {
+    let mut files = Vec::new();
+    collect_files(&sled_dir(path), &mut files)?;
+    files.sort();
+    let (mut total, mut crc) = (0u64, 0u32);
+    let mut buffer = vec![0; 1 << 20];
+    for file in files {
+        let io = |source| StorageError::io(&file, "read", source);
+        let mut reader = File::open(&file).map_err(io)?;
+        crc = crc32c::crc32c_append(crc, file.strip_prefix(path).unwrap_or(&file).as_os_str().as_encoded_bytes());
+        loop {
+            let count = reader.read(&mut buffer).map_err(io)?;
+            if count == 0 {
+                break;
+            }
+            total += count as u64;
+            crc = crc32c::crc32c_append(crc, &buffer[..count]);
+        }
+        crc = crc32c::crc32c_append(crc, &total.to_le_bytes());
+    }
+    let mut proof = [0; 16];
+    proof[..8].copy_from_slice(&total.to_le_bytes());
+    proof[8..12].copy_from_slice(&crc.to_le_bytes());
+    Ok(Mark { state: STATE_CLOSED, proof })
+}
+
+fn collect_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), StorageError> {
+    let io = |source| StorageError::io(dir, "list", source);
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_type().map_err(io)?.is_dir() {
+            collect_files(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}

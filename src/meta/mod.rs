@@ -1,0 +1,332 @@
+//! The document index in sled: where each sealed document stands.
+//!
+//! It is a view, never the truth: sled does not fsync on flush and does not notice flipped bits, so everything here can
+//! be made again from the segments, and is, whenever it cannot be trusted (see [`MetaIndex::open`]). It speaks only of
+//! sealed documents; what is younger stands in the memtables, which readers ask first.
+
+mod codec;
+mod fingerprint;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::storage::StorageError;
+use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq};
+
+use codec::{Key, Marker};
+
+/// Rows put into sled in one atomic batch.
+const BATCH_ROWS: usize = 4_096;
+/// sled's own page cache.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// Why the document index could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetaError {
+    /// sled failed.
+    #[error("the document index {} failed", path.display())]
+    Sled {
+        /// sled's directory.
+        path: PathBuf,
+        /// sled's own error.
+        #[source]
+        source: sled::Error,
+    },
+    /// An entry's checksum is wrong, or its bytes have no meaning.
+    #[error("the document index {} holds a damaged entry; it is made again from the segments at the next start", path.display())]
+    Damaged {
+        /// sled's directory.
+        path: PathBuf,
+    },
+    /// A row or id to take in could not be read.
+    #[error("a row to be indexed could not be read")]
+    Row(#[source] RowError),
+    /// An earlier failure left the index incomplete.
+    #[error("the document index {} is incomplete after an earlier failure; it is made again at the next start", path.display())]
+    Distrusted {
+        /// sled's directory.
+        path: PathBuf,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What stopped an iterator of rows.
+pub type RowError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where a sealed document stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The segment.
+    pub segment: SegmentId,
+    /// The row in it.
+    pub ordinal: Ordinal,
+    /// The change that wrote it.
+    pub seq: Seq,
+}
+
+/// Which store, and which of its histories, an index belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The store's id.
+    pub store_id: [u8; 16],
+    /// The history, as restored snapshots start new ones.
+    pub timeline: u32,
+}
+
+/// What opening found.
+pub enum Opened {
+    /// An index that can be trusted as far as its markers go.
+    Usable(MetaIndex),
+    /// An empty one, with the reason why there was none to trust: every segment is to be indexed.
+    Fresh(MetaIndex, String),
+}
+
+/// What a sealed or merged segment changes in the index.
+pub struct SegmentChange<'a> {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The new segment.
+    pub segment: SegmentId,
+    /// Its rows in ascending order of id.
+    pub rows: &'a mut dyn Iterator<Item = Result<(DocumentId, Ordinal, Seq), RowError>>,
+    /// Ids deleted, with the seq of the delete.
+    pub tombstones: &'a [(DocumentId, Seq)],
+}
+
+/// Ids to locations, for every collection of a store.
+pub struct MetaIndex {
+    /// There until [`MetaIndex::close`].
+    db: Option<sled::Db>,
+    path: PathBuf,
+    /// Set when a change could not be taken in: from then on the index answers nothing.
+    distrusted: AtomicBool,
+    /// Held for a whole read-compare-write of a segment, so that a merge cannot put back what a seal replaced.
+    writing: Mutex<()>,
+}
+
+impl MetaIndex {
+    /// Opens the index at `path`, or starts an empty one.
+    ///
+    /// An index is trusted when it belongs to this store and timeline and was either closed cleanly with its bytes
+    /// unchanged since, or left behind by a process that died while the operating system lived on: then what sled had
+    /// written is all there. After a crash of the system it is made again.
+    ///
+    /// # Errors
+    /// [`MetaError`] when not even an empty index can be made.
+    pub fn open(path: &Path, identity: Identity) -> Result<Opened, MetaError> {
+        let reason = match fingerprint::check(path, identity) {
+            Ok(()) => match Self::open_sled(path) {
+                Ok(index) => return Ok(Opened::Usable(index)),
+                Err(error) => error.to_string(),
+            },
+            Err(reason) => reason,
+        };
+        fingerprint::discard(path)?;
+        let index = Self::open_sled(path)?;
+        fingerprint::write_open(path, identity)?;
+        Ok(Opened::Fresh(index, reason))
+    }
+
+    fn open_sled(path: &Path) -> Result<Self, MetaError> {
+        let config = sled::Config::new().path(fingerprint::sled_dir(path)).cache_capacity(CACHE_BYTES);
+        let db = config.open().map_err(|source| MetaError::Sled { path: path.to_owned(), source })?;
+        Ok(Self { db: Some(db), path: path.to_owned(), distrusted: AtomicBool::new(false), writing: Mutex::new(()) })
+    }
+
+    /// Marks the index as in use: until [`MetaIndex::close`], its bytes may change.
+    ///
+    /// # Errors
+    /// [`MetaError::Storage`] when the mark cannot be written.
+    pub fn begin(&self, identity: Identity) -> Result<(), MetaError> {
+        Ok(fingerprint::write_open(&self.path, identity)?)
+    }
+
+    /// Where a sealed document stands, if it is one.
+    ///
+    /// # Errors
+    /// [`MetaError`] when sled fails or the entry is damaged.
+    pub fn locate(&self, collection: CollectionId, id: &DocumentId) -> Result<Option<Location>, MetaError> {
+        self.check_trusted()?;
+        self.get(&Key::document(collection, id))
+    }
+
+    /// Up to `limit` sealed documents after `after`, by ascending id.
+    ///
+    /// # Errors
+    /// [`MetaError`] when sled fails or an entry is damaged.
+    pub fn page(
+        &self,
+        collection: CollectionId,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<(DocumentId, Location)>, MetaError> {
+        self.check_trusted()?;
+        let start = match after {
+            Some(id) => Key::after(collection, id),
+            None => Key::first(collection),
+        };
+        let mut page = Vec::new();
+        for entry in self.db().range(start..Key::end(collection)).take(limit) {
+            let (key, value) = entry.map_err(|e| self.sled_error(e))?;
+            let id = Key::id(&key).ok_or_else(|| self.damaged())?;
+            page.push((id, self.decode(&key, &value)?));
+        }
+        Ok(page)
+    }
+
+    /// The segments whose rows are in the index.
+    ///
+    /// # Errors
+    /// [`MetaError`] when sled fails or a marker is damaged.
+    pub fn indexed_segments(&self) -> Result<BTreeSet<(CollectionId, SegmentId)>, MetaError> {
+        self.db()
+            .scan_prefix(Marker::PREFIX)
+            .keys()
+            .map(|key| Marker::decode(&key.map_err(|e| self.sled_error(e))?).ok_or_else(|| self.damaged()))
+            .collect()
+    }
+
+    /// Takes a segment's rows and tombstones in: for each id the youngest seq wins, and of two rows of one seq the one
+    /// in the younger segment. Doing it again changes nothing. The segment's marker is written last.
+    ///
+    /// # Errors
+    /// [`MetaError`] when sled fails or an entry is damaged.
+    pub fn index_segment(&self, change: SegmentChange<'_>) -> Result<(), MetaError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let SegmentChange { collection, segment, rows, tombstones } = change;
+        let mut batch = sled::Batch::default();
+        let mut batched = 0;
+        for row in rows {
+            let (id, ordinal, seq) = row.map_err(MetaError::Row)?;
+            let key = Key::document(collection, &id);
+            let location = Location { segment, ordinal, seq };
+            if self.get(&key)?.is_some_and(|old| (old.seq, old.segment) > (seq, segment)) {
+                continue;
+            }
+            batch.insert(key.as_slice(), codec::encode(&key, &location).as_slice());
+            batched += 1;
+            if batched == BATCH_ROWS {
+                self.apply(std::mem::take(&mut batch))?;
+                batched = 0;
+            }
+        }
+        for (id, seq) in tombstones {
+            let key = Key::document(collection, id);
+            if self.get(&key)?.is_some_and(|old| old.seq < *seq) {
+                batch.remove(key.as_slice());
+            }
+        }
+        batch.insert(Marker::encode(collection, segment).as_slice(), &[]);
+        self.apply(batch)
+    }
+
+    /// Forgets merged segments: their markers, and what still points at the rows that the merge left out.
+    ///
+    /// # Errors
+    /// [`MetaError`] when sled fails or an entry is damaged.
+    pub fn retire(
+        &self,
+        collection: CollectionId,
+        segments: &[SegmentId],
+        left_out: &[DocumentId],
+    ) -> Result<(), MetaError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = sled::Batch::default();
+        for id in left_out {
+            let key = Key::document(collection, id);
+            if self.get(&key)?.is_some_and(|old| segments.contains(&old.segment)) {
+                batch.remove(key.as_slice());
+            }
+        }
+        for &segment in segments {
+            batch.remove(Marker::encode(collection, segment).as_slice());
+        }
+        self.apply(batch)
+    }
+
+    /// Forgets a collection.
+    ///
+    /// # Errors
+    /// [`MetaError`] when sled fails.
+    pub fn drop_collection(&self, collection: CollectionId) -> Result<(), MetaError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let documents = self.db().range(Key::first(collection)..Key::end(collection)).keys();
+        let markers = self.db().scan_prefix(Marker::prefix(collection)).keys();
+        let mut batch = sled::Batch::default();
+        for (count, key) in documents.chain(markers).enumerate() {
+            batch.remove(key.map_err(|e| self.sled_error(e))?);
+            if count % BATCH_ROWS == BATCH_ROWS - 1 {
+                self.apply(std::mem::take(&mut batch))?;
+            }
+        }
+        self.apply(batch)
+    }
+
+    /// Answers nothing from now on, and is made again at the next start: a change could not be taken in.
+    pub fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Release);
+    }
+
+    fn check_trusted(&self) -> Result<(), MetaError> {
+        match self.distrusted.load(Ordering::Acquire) {
+            true => Err(MetaError::Distrusted { path: self.path.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Flushes, closes, and leaves behind what [`MetaIndex::open`] checks the bytes against.
+    ///
+    /// # Errors
+    /// [`MetaError`] when flushing fails; the index is then made again at the next start.
+    pub fn close(&mut self, identity: Identity) -> Result<(), MetaError> {
+        let Some(db) = self.db.take() else { return Ok(()) };
+        if self.check_trusted().is_err() {
+            drop(db);
+            return Ok(fingerprint::discard(&self.path)?);
+        }
+        db.flush().map_err(|e| self.sled_error(e))?;
+        // sled's threads write until the last handle is gone.
+        drop(db);
+        Ok(fingerprint::write_closed(&self.path, identity)?)
+    }
+
+    /// Bytes on disk.
+    pub fn size_bytes(&self) -> u64 {
+        self.db().size_on_disk().unwrap_or(0)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Location>, MetaError> {
+        match self.db().get(key).map_err(|e| self.sled_error(e))? {
+            Some(value) => self.decode(key, &value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn decode(&self, key: &[u8], value: &[u8]) -> Result<Location, MetaError> {
+        codec::decode(key, value).ok_or_else(|| self.damaged())
+    }
+
+    fn apply(&self, batch: sled::Batch) -> Result<(), MetaError> {
+        self.db().apply_batch(batch).map_err(|e| self.sled_error(e))
+    }
+
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("the index is used until it is closed")
+    }
+
+    fn sled_error(&self, source: sled::Error) -> MetaError {
+        MetaError::Sled { path: self.path.clone(), source }
+    }
+
+    fn damaged(&self) -> MetaError {
+        MetaError::Damaged { path: self.path.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
