@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use pannier::database::Database;
 use pannier::http::{AppState, HttpConfig, ServeError, serve};
+use pannier::{Database, Options};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ impl Server {
     pub fn start_with(config: HttpConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options =
-            pannier::database::Options { models_dir: Some(directory.path().join("models")), ..Default::default() };
+            Options { models_dir: Some(directory.path().join("models")), ..Default::default() };
         let database = Database::open_with(directory.path().join("data"), options).unwrap();
         let metrics = pannier::telemetry::install_recorder().unwrap();
         let state = AppState::new(database.clone(), config, Some(metrics));
@@ -42,7 +42,7 @@ impl Server {
                 serve(listener, state, ended).await
             });
             drop(runtime);
-            database.close().unwrap();
+            database.close();
             served
         });
         let address = address_rx.recv().unwrap();
