@@ -49,4 +49,5 @@ fn models_are_listed_in_openais_form() {
     for path in ["/v1/models/no/such", "/v1/models/no%2Fsuch"] {
         refused(&server.get(path), 404, "model_not_found", json!("model"));
     }
+    refused(&server.get("/v1/models/%FF"), 400, "invalid_path", Value::Null);
 }

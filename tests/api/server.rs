@@ -24,8 +24,7 @@ impl Server {
 
     pub fn start_with(config: HttpConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            Options { models_dir: Some(directory.path().join("models")), ..Default::default() };
+        let options = Options { models_dir: Some(directory.path().join("models")), ..Default::default() };
         let database = Database::open_with(directory.path().join("data"), options).unwrap();
         let metrics = pannier::telemetry::install_recorder().unwrap();
         let state = AppState::new(database.clone(), config, Some(metrics));

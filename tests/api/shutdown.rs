@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use pannier::http::{HttpConfig, Limits, ServeError};
 use serde_json::json;
 
 use super::client::{Request, connect, read_answer};
@@ -43,4 +44,16 @@ fn idle_connections_do_not_hold_the_shutdown_up() {
     let started = Instant::now();
     server.stop().unwrap();
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_does_not_end_is_cut_off_at_the_deadline() {
+    let limits = Limits { shutdown_deadline: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 3})).ok();
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", "/v1/collections/c/import").header("expect", "100-continue");
+    stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
+    stream.read_exact(&mut [0; 25]).unwrap();
+    assert!(matches!(server.stop(), Err(ServeError::Unfinished { unfinished: 1, .. })));
 }

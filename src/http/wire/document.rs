@@ -186,6 +186,7 @@ pub(crate) struct DocumentView<'a> {
 /// Whether a document has its vector yet.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = EmbeddingState)]
 enum WireEmbeddingState {
     Ready,
     Pending,

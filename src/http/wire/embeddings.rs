@@ -16,7 +16,7 @@ use crate::types::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXT_BYTES};
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingsBody {
     /// A string, an array of strings, an array of token ids, or an array of such arrays; at most 2,048 of them.
-    #[schema(value_type = Object, example = "who feeds the birds?")]
+    #[schema(value_type = InputForms)]
     input: WireValue,
     /// A name of `GET /v1/models`.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
@@ -29,6 +29,17 @@ pub(crate) struct EmbeddingsBody {
     /// Taken and not used.
     #[expect(dead_code, reason = "clients send it")]
     user: Option<String>,
+}
+
+/// What `input` may be, for the API's description.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used; the value is read as WireValue for better errors")]
+enum InputForms {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
 }
 
 /// How vectors are written.

@@ -46,6 +46,7 @@ pub(crate) struct SearchBody {
 /// What a search looks at.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SearchMode)]
 pub(crate) enum WireMode {
     /// Closeness of vectors.
     Vector,
@@ -172,6 +173,7 @@ struct HitView<'a> {
 /// How a search was answered.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SearchPlan)]
 enum WirePlan {
     /// Approximate, by the graph.
     Graph,
