@@ -3,6 +3,8 @@
 mod build;
 mod params;
 mod repair;
+#[cfg(test)]
+mod tests;
 
 pub use build::{BuildOptions, build_graph};
 pub use params::{MIN_GRAPH_ROWS, default_ef};
