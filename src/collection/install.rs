@@ -97,7 +97,7 @@ pub fn merge(
     let options = MergeOptions {
         with_graph: plan.with_graph,
         oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
-        threads: shared.threads,
+        threads: shared.settings.threads,
         cancel,
     };
     let merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
@@ -231,7 +231,6 @@ fn fresh_entry(state: &CollectionState) -> CollectionEntry {
 
 /// Publishes, then trims what the new manifest no longer needs: log files and old lists of dead rows.
 fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Result<(), CollectionError> {
-    next.version = current.version + 1;
     next.publish(&shared.paths)?;
     let unused = dead_files(current).filter(|old| !dead_files(&next).any(|new| new == *old)).collect::<Vec<_>>();
     *current = next;

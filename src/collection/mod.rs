@@ -21,7 +21,7 @@ use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 pub use definition::DefinitionRequest;
-pub(crate) use engine::Engine;
+pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
