@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::database::{Database, Options};
-use crate::embed::Models;
+use crate::embed::{Models, default_models_dir};
 
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
@@ -112,7 +112,7 @@ impl Context {
 
     /// The models, without a database.
     pub fn model_store(&self) -> Models {
-        Models::new(self.models.clone().unwrap_or_else(Models::default_dir), self.threads)
+        Models::new(self.models.clone().unwrap_or_else(default_models_dir), self.threads)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::storage::DataPaths;
 use crate::types::CollectionName;
 
 use local::Local;
-use remote::Remote;
+pub(super) use remote::{Remote, read_key};
 
 /// Where a server is expected unless another address is given.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:7117";
@@ -158,9 +158,7 @@ fn server_of_store(context: &Context) -> Option<Remote> {
     let store_id = Manifest::load(&DataPaths::new(&context.data)).ok()?.store_id.to_string();
     let address = std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
     let remote = Remote::new(&format!("http://{address}"), context).ok()?;
-    let answer = remote.call("GET", "/version", None).ok()?;
-    let version: Value = serde_json::from_str(&answer.body).ok()?;
-    (version["store_id"].as_str() == Some(&store_id)).then_some(remote)
+    (remote.version()?["store_id"].as_str() == Some(&store_id)).then_some(remote)
 }
 
 /// Reads a whole body that has to be UTF-8.

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Answer, read_body};
 use crate::cli::{CliError, Context};
 
@@ -45,6 +47,13 @@ impl Remote {
     /// The address without a slash at its end.
     pub(in crate::cli) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// What the server says of itself, if it is one of ours.
+    pub(in crate::cli) fn version(&self) -> Option<Value> {
+        let answer = self.call("GET", "/version", None).ok()?;
+        let version: Value = serde_json::from_str(&answer.body).ok()?;
+        (version["name"] == env!("CARGO_PKG_NAME")).then_some(version)
     }
 
     pub(super) fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Answer, CliError> {
