@@ -34,8 +34,6 @@ pub const SEGMENT_BYTES: &str = "pannier_segment_bytes";
 pub const LOG_BYTES: &str = "pannier_log_bytes";
 /// Gauge: seq of the last change.
 pub const LAST_SEQ: &str = "pannier_last_seq";
-/// Gauge: seq of the last change that is on disk for certain.
-pub const DURABLE_SEQ: &str = "pannier_durable_seq";
 /// Gauge: 1 while writes are accepted, else 0.
 pub const ACCEPTING_WRITES: &str = "pannier_accepting_writes";
 /// Gauge, always 1: the version is its label.
@@ -84,7 +82,6 @@ fn describe() {
     describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "Bytes of all segments on disk.");
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
-    describe_gauge!(DURABLE_SEQ, "Seq of the last change that is on disk for certain.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label.");
     describe_gauge!(PROCESS_RESIDENT_MEMORY_BYTES, Unit::Bytes, "Resident memory of the process.");

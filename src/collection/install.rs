@@ -324,7 +324,9 @@ fn save_dead_of(
     }
     let version = segment.dead_version + 1;
     let path = shared.paths.dead_file(collection.0, entry.generation, live.id.0, version);
-    segment.dead_rows = live.dead.save(&path, live.id)?;
+    live.dead.write(&path, live.id)?;
+    // Rows that died since the count are in the file too; it is merely written again next time.
+    segment.dead_rows = dead;
     segment.dead_version = version;
     Ok(())
 }

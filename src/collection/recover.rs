@@ -102,7 +102,7 @@ fn open_collection(
             0 => (DeadRows::new(opened.rows()), None),
             version => {
                 let path = paths.dead_file(entry.id.0, entry.generation, segment.id.0, version);
-                match DeadRows::load(&path, segment.id, opened.rows()) {
+                match DeadRows::read(&path, segment.id, opened.rows()) {
                     Ok(dead) => (dead, None),
                     Err(error) => (DeadRows::new(opened.rows()), Some(error)),
                 }

@@ -148,7 +148,7 @@ impl CollectionState {
             Resolved::Stale => {
                 tracing::error!(collection = %self.identity.name, "the document index failed; looking into the segments");
                 for live in &view.segments {
-                    if let Ok(Some(ordinal)) = live.segment.find(id) {
+                    if let Ok(Some(ordinal)) = live.find(id) {
                         live.dead.mark(ordinal);
                     }
                 }
@@ -196,7 +196,7 @@ impl CollectionState {
 
     fn find_in_segments(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
         for live in &self.view().segments {
-            if let Some(ordinal) = live.segment.find(id)?
+            if let Some(ordinal) = live.find(id)?
                 && !live.dead.is_dead(ordinal)
             {
                 return Ok(Some(Place::Sealed(live.clone(), ordinal)));

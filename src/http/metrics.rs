@@ -40,7 +40,6 @@ fn measure(database: &Database) {
     gauge!(telemetry::SEGMENT_BYTES).set(stats.iter().map(|s| s.disk_bytes).sum::<u64>() as f64);
     gauge!(telemetry::LOG_BYTES).set(health.log_bytes as f64);
     gauge!(telemetry::LAST_SEQ).set(health.last_seq.0 as f64);
-    gauge!(telemetry::DURABLE_SEQ).set(health.durable_seq.0 as f64);
     gauge!(telemetry::ACCEPTING_WRITES).set(f64::from(u8::from(health.accepting_writes)));
     gauge!(telemetry::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     if let Some(bytes) = resident_bytes() {

@@ -47,7 +47,7 @@ pub fn seal(
         match entry {
             MemEntry::Row(ordinal) if !memtable.is_dead(ordinal) => {
                 let row = memtable.row(ordinal).expect("an entry names a published row");
-                frames.push(encode_document(&row.document)?);
+                frames.push(encode_document(&row.document));
                 sources.push(ordinal);
             }
             MemEntry::Tombstone(seq) if older_segments => tombstones.push((id, seq)),

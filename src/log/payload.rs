@@ -119,7 +119,8 @@ fn decode_upsert(payload: &[u8]) -> Result<Change, PayloadError> {
     let documents_len = fields.u32().ok_or_else(short)? as usize;
     let mut vector_lens = Fields::new(count.checked_mul(4).and_then(|n| fields.bytes(n)).ok_or_else(short)?);
     let mut values = fields.bytes(documents_len).ok_or_else(short)?;
-    let mut documents = Vec::with_capacity(count);
+    // A document takes more than 32 bytes, so a count that lies cannot make this large.
+    let mut documents = Vec::with_capacity(count.min(documents_len / 32));
     while let Some(vector_len) = vector_lens.u32() {
         let (document, used): (StoredDocument, usize) = take(values)?;
         values = &values[used..];
@@ -146,5 +147,131 @@ fn nothing_left(bytes: &[u8]) -> Result<(), PayloadError> {
     match bytes.len() {
         0 => Ok(()),
         left => Err(PayloadError::Malformed(format!("{left} bytes are left over"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::types::{
+        CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Metric, Value,
+    };
+
+    fn encoded(change: &Change) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(change, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn upsert() -> Change {
+        let document = StoredDocument {
+            id: DocumentId::new("a").unwrap(),
+            text: Some("hi".into()),
+            metadata: BTreeMap::from([("k".into(), Value::Array(vec![Value::Null, Value::Bool(true)]))]),
+            created_at_ms: 1,
+            updated_at_ms: -1,
+            embedding: EmbeddingState::Ready,
+        };
+        let pending = StoredDocument {
+            id: DocumentId::new("b").unwrap(),
+            text: None,
+            metadata: BTreeMap::new(),
+            embedding: EmbeddingState::Pending,
+            ..document.clone()
+        };
+        let documents = vec![
+            LoggedDocument { document, vector: vec![1.0, -2.0] },
+            LoggedDocument { document: pending, vector: Vec::new() },
+        ];
+        Change::Upsert { collection: CollectionId(7), documents }
+    }
+
+    fn create() -> Change {
+        let definition = Definition {
+            dim: 384,
+            metric: Metric::L2,
+            embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
+            index: IndexDefinition::default(),
+            fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
+        };
+        let name = CollectionName::new("docs").unwrap();
+        Change::CreateCollection { id: CollectionId(7), name, definition, created_at_ms: 3 }
+    }
+
+    fn delete() -> Change {
+        Change::Delete { collection: CollectionId(7), ids: vec![DocumentId::new("é").unwrap()] }
+    }
+
+    fn samples() -> [Change; 4] {
+        [create(), Change::DropCollection { id: CollectionId(7) }, upsert(), delete()]
+    }
+
+    #[test]
+    fn golden_upsert() {
+        let mut expected = Vec::new();
+        let documents_len = (9 + 11 + 8 + 9 + 1 + 8 + 1 + 2 + 16 + 4) + (9 + 1 + 8 + 16 + 4);
+        expected.extend([7u32, 2, documents_len, 2, 0].map(u32::to_le_bytes).concat());
+        expected.extend(b"\x01\0\0\0\0\0\0\0a\x01\x02\0\0\0\0\0\0\0hi");
+        expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x05\x02\0\0\0\0\0\0\0\0\x01\x01");
+        expected.extend(b"\x01\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0");
+        expected.extend(b"\x01\0\0\0\0\0\0\0b\0\0\0\0\0\0\0\0\0");
+        expected.extend(b"\x01\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0");
+        expected.extend(b"\0\0\x80\x3f\0\0\0\xc0");
+        assert_eq!(encoded(&upsert()), expected);
+    }
+
+    #[test]
+    fn golden_others() {
+        assert_eq!(encoded(&Change::DropCollection { id: CollectionId(7) }), [7, 0, 0, 0]);
+        assert_eq!(encoded(&delete()), b"\x07\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\xc3\xa9");
+        let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
+        expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
+        expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0\x03\0\0\0\0\0\0\0");
+        assert_eq!(encoded(&create()), expected);
+    }
+
+    #[test]
+    fn round_trips_and_every_truncation_is_refused() {
+        for change in samples() {
+            let bytes = encoded(&change);
+            assert_eq!(decode(PAYLOAD_VERSION, kind(&change), &bytes).unwrap(), change);
+            for len in 0..bytes.len() {
+                let result = decode(PAYLOAD_VERSION, kind(&change), &bytes[..len]);
+                assert!(matches!(result, Err(PayloadError::Malformed(_))), "{len} of {change:?}");
+            }
+            let longer = [bytes.as_slice(), &[0]].concat();
+            let result = decode(PAYLOAD_VERSION, kind(&change), &longer);
+            assert!(matches!(result, Err(PayloadError::Malformed(_))), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_never_panic_and_allocate_no_more_than_the_limit() {
+        for change in samples() {
+            let bytes = encoded(&change);
+            for at in 0..bytes.len() {
+                for value in [0, 1, 0x7f, 0x80, 0xff] {
+                    let mut bytes = bytes.clone();
+                    bytes[at] = value;
+                    for kind in 0..=5 {
+                        let _ = decode(PAYLOAD_VERSION, kind, &bytes);
+                    }
+                }
+            }
+        }
+        assert_eq!(decode(2, UPSERT, &[]), Err(PayloadError::Version(2)));
+        assert_eq!(decode(PAYLOAD_VERSION, 0, &[]), Err(PayloadError::Kind(0)));
+    }
+
+    #[test]
+    fn the_largest_allowed_list_of_ids_can_be_read_again() {
+        // The shortest ids take the most memory for their bytes.
+        let ids = vec![DocumentId::new("a").unwrap(); (MAX_PAYLOAD_BYTES - 12) / 9];
+        let change = Change::Delete { collection: CollectionId(1), ids };
+        let bytes = encoded(&change);
+        assert!(bytes.len() <= MAX_PAYLOAD_BYTES);
+        assert_eq!(decode(PAYLOAD_VERSION, DELETE, &bytes).unwrap(), change);
     }
 }

@@ -52,7 +52,8 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens the log at the end that [`super::read_from`] found; a log without files gets its first one.
+    /// Opens the log at the end that [`super::read_from`] found; a log without files gets its first one, which begins
+    /// after `recovery.last_seq`.
     ///
     /// # Errors
     /// [`LogError::Storage`]; [`LogError::BadHeader`] when the newest file is not as it was read.

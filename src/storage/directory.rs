@@ -102,6 +102,28 @@ pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
     Ok(files)
 }
 
+/// The files anywhere below `dir`, by path; a directory that is not there holds none.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn list_files_below(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let mut files = list_files(dir)?;
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(e) => return Err(StorageError::io(dir, "list", e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| StorageError::io(dir, "list", e))?.path();
+        // A link is not followed: what it leads to is not ours.
+        if path.is_dir() && !path.is_symlink() {
+            files.extend(list_files_below(&path)?);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// A whole file; `None` where there is none.
 ///
 /// # Errors
@@ -174,7 +196,7 @@ mod tests {
         let faults = Faults::watch(root.path());
         move_file(&from, &to).unwrap();
         assert_eq!(faults.seen(), [Operation::Rename, Operation::Sync, Operation::Sync]);
-        assert_eq!(list_files(&root.path().join("q")).unwrap(), [to.clone()]);
+        assert_eq!(list_files(&root.path().join("q")).unwrap(), std::slice::from_ref(&to));
         drop(faults);
         let faults = Faults::arm(root.path(), 0, Then::Recover);
         assert!(remove_file(&to).is_err() && faults.fired());

@@ -2,6 +2,7 @@
 
 mod build;
 mod compact;
+mod error;
 mod memtable;
 mod params;
 pub mod plan_merge;
@@ -10,6 +11,7 @@ mod top_k;
 mod view;
 
 pub use compact::{MergeOptions, Merged, merge, seal};
+pub use error::IndexError;
 pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
 pub use plan_merge::MergePlan;
 pub use searcher::{IndexQuery, Neighbour, Place, search};
