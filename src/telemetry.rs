@@ -32,7 +32,7 @@ pub const SEGMENTS: &str = "pannier_segments";
 pub const SEGMENT_BYTES: &str = "pannier_segment_bytes";
 /// Gauge: bytes of the change log on disk.
 pub const LOG_BYTES: &str = "pannier_log_bytes";
-/// Gauge: seq of the last change.
+/// Gauge: seq of the last change; every acknowledged change is on disk.
 pub const LAST_SEQ: &str = "pannier_last_seq";
 /// Gauge: 1 while writes are accepted, else 0.
 pub const ACCEPTING_WRITES: &str = "pannier_accepting_writes";

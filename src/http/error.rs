@@ -142,7 +142,11 @@ impl ApiError {
 
     fn storage(cause: CollectionError) -> Self {
         if is_storage_full(&cause) {
-            return Self::fault(Code::StorageFull, "the disk of the data directory is full; free space and retry", cause);
+            return Self::fault(
+                Code::StorageFull,
+                "the disk of the data directory is full; free space and retry",
+                cause,
+            );
         }
         Self::fault(Code::Storage, "the store could not read or write; the server's log has the cause", cause)
     }
@@ -206,7 +210,7 @@ impl From<CollectionError> for ApiError {
             E::OutOfRange { .. } => Code::OutOfRange,
             E::Overloaded => Code::Overloaded,
             E::Stopped { .. } => Code::Stopped,
-            E::Embed(EmbedError::Unknown { .. }) => Code::UnknownModel,
+            E::Embed(EmbedError::Unknown { .. } | EmbedError::Name { .. }) => Code::UnknownModel,
             E::ModelChanged { .. } => Code::ModelChanged,
             _ => {
                 return match error {
@@ -223,7 +227,9 @@ impl From<EmbedError> for ApiError {
     fn from(error: EmbedError) -> Self {
         let code = match &error {
             EmbedError::NotInstalled { .. } => Code::ModelNotInstalled,
-            EmbedError::Unknown { .. } => Code::ModelNotFound,
+            EmbedError::Unknown { .. } | EmbedError::Name { .. } => Code::ModelNotFound,
+            EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
+            EmbedError::Disabled => Code::ModelNotInstalled,
             _ => {
                 let detail = "the embedding model could not be read or run; `pannier model verify` checks its files";
                 return ApiError::fault(Code::ModelFailed, detail, error);

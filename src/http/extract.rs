@@ -28,6 +28,9 @@ pub(crate) struct DocumentPath {
     pub(crate) id: DocumentId,
 }
 
+/// The model that a path names.
+pub(crate) struct InModel(pub(crate) String);
+
 /// A query string's parameters.
 pub(crate) struct Params<T>(pub(crate) T);
 
@@ -62,6 +65,15 @@ impl<S: Send + Sync> FromRequestParts<S> for DocumentPath {
         // The route `documents/delete` is fixed, and still a document may have that id.
         let id = DocumentId::new(values.get("id").map_or("delete", String::as_str))?;
         Ok(Self { collection, id })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InModel {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut values = path_values(parts, state).await?;
+        Ok(Self(values.remove("model").unwrap_or_default()))
     }
 }
 
@@ -115,7 +127,8 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 /// Reads a whole body within [`MAX_BODY_BYTES`] and [`BODY_READ_TIMEOUT`].
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     let too_large = || {
-        let detail = format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
+        let detail =
+            format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
         ApiError::new(Code::BodyTooLarge, detail)
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());

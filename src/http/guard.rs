@@ -134,9 +134,16 @@ mod tests {
     #[test]
     fn loopback_and_configured_hosts_pass() {
         let guard = guard("127.0.0.1:7117");
-        for host in
-            ["localhost", "LOCALHOST:7117", "127.0.0.1:1", "127.9.9.9", "[::1]:7117", "[::1]", "search.example:9", "proxy:8080"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST:7117",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:7117",
+            "[::1]",
+            "search.example:9",
+            "proxy:8080",
+        ] {
             assert_eq!(check(&guard, host, None), Ok(Passage::Plain), "{host}");
         }
         for host in
@@ -160,9 +167,13 @@ mod tests {
         assert_eq!(check(&guard, "localhost:7117", Some("http://localhost:7117")), Ok(Passage::Plain));
         let configured = Ok(Passage::CrossOrigin("https://app.example".into()));
         assert_eq!(check(&guard, "localhost:7117", Some("https://app.example")), configured);
-        for origin in
-            ["http://evil.example", "null", "http://localhost:3000", "http://127.0.0.1:7117", "https://app.example.evil"]
-        {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://localhost:3000",
+            "http://127.0.0.1:7117",
+            "https://app.example.evil",
+        ] {
             assert_eq!(check(&guard, "localhost:7117", Some(origin)), Err(Code::OriginNotAllowed), "{origin}");
         }
     }

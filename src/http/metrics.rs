@@ -20,12 +20,13 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 )]
 pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
     let started_at = state.started_at().as_millisecond() as f64 / 1_000.0;
-    state.engine(move |database| {
-        measure(database);
-        gauge!(telemetry::PROCESS_START_TIME_SECONDS).set(started_at);
-        Ok(())
-    })
-    .await?;
+    state
+        .engine(move |database| {
+            measure(database);
+            gauge!(telemetry::PROCESS_START_TIME_SECONDS).set(started_at);
+            Ok(())
+        })
+        .await?;
     let text = state.metrics().map(|metrics| metrics.render()).unwrap_or_default();
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text))
 }

@@ -26,6 +26,7 @@ mod tests;
 mod wire;
 
 pub use auth::{ApiKey, AuthPolicy, InvalidApiKey};
+pub use limits::Limits;
 pub use openapi::openapi_json;
 pub use router::router;
 pub use server::{ServeError, serve};

@@ -1,8 +1,9 @@
 //! `GET /v1/models` in OpenAI's wire: the models that are installed.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::error::{ApiError, Code};
+use super::extract::InModel;
 use super::problem::OpenAiError;
 use super::state::AppState;
 use super::wire::embeddings::{ModelView, ModelsView};
@@ -26,10 +27,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
         (status = 404, body = OpenAiError, description = "There is no such model here."),
     )
 )]
-pub(crate) async fn read(
-    State(state): State<AppState>,
-    Path(name): Path<String>,
-) -> Result<JsonText, ApiError> {
+pub(crate) async fn read(State(state): State<AppState>, InModel(name): InModel) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| {
         let installed = database.models().installed()?;
         match installed.into_iter().find(|model| *model.name == *name) {

@@ -93,7 +93,8 @@ fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn count(method: &Method, route: &str, status: StatusCode, started: Instant, span: &Span) {
     let elapsed = started.elapsed();
-    let labels = [("method", known(method).to_owned()), ("route", route.to_owned()), ("status", status.as_str().to_owned())];
+    let labels =
+        [("method", known(method).to_owned()), ("route", route.to_owned()), ("status", status.as_str().to_owned())];
     metrics::counter!(telemetry::HTTP_REQUESTS_TOTAL, &labels).increment(1);
     metrics::histogram!(telemetry::HTTP_REQUEST_DURATION_SECONDS, &labels).record(elapsed.as_secs_f64());
     span.in_scope(|| tracing::debug!(status = status.as_u16(), took_us = elapsed.as_micros() as u64, "answered"));
@@ -166,7 +167,10 @@ pub(crate) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
 }
 
 pub(crate) async fn wrong_method(method: Method) -> ApiError {
-    ApiError::new(Code::MethodNotAllowed, format!("this route does not take {method}; the allow header lists what it takes"))
+    ApiError::new(
+        Code::MethodNotAllowed,
+        format!("this route does not take {method}; the allow header lists what it takes"),
+    )
 }
 
 #[cfg(test)]

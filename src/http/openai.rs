@@ -47,7 +47,8 @@ pub(crate) async fn embeddings(
 fn check_dimensions(model: &TextModel, asked: Option<u32>) -> Result<(), ApiError> {
     match asked {
         Some(dim) if dim as usize != model.dim() => {
-            let detail = format!("\"dimensions\" is {dim}, and model {} makes {}; leave it out", model.name(), model.dim());
+            let detail =
+                format!("\"dimensions\" is {dim}, and model {} makes {}; leave it out", model.name(), model.dim());
             Err(ApiError::new(Code::DimensionsNotSupported, detail).param("dimensions"))
         }
         _ => Ok(()),

@@ -51,8 +51,8 @@ impl Modify for Failures {
     fn modify(&self, document: &mut Document) {
         for (path, item) in &mut document.paths.paths {
             let openai = path == "/v1/embeddings" || path.starts_with("/v1/models");
-            for operation in operations(item) {
-                for status in statuses(path, operation) {
+            for (changes, operation) in operations(path, item) {
+                for status in statuses(path, changes, operation) {
                     let added = failure(status, openai);
                     operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(added));
                 }
@@ -61,24 +61,32 @@ impl Modify for Failures {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
+/// Each operation, and whether it changes what is stored.
+fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (bool, &'a mut Operation)> {
+    let post_changes = !path.ends_with("/search") && path != "/v1/embeddings";
+    let methods =
+        [(false, &mut item.get), (true, &mut item.put), (post_changes, &mut item.post), (true, &mut item.delete)];
+    methods.into_iter().filter_map(|(changes, operation)| Some((changes, operation.as_mut()?)))
 }
 
 /// Statuses that the layers and the extractors answer with, by what an operation takes.
-fn statuses(path: &str, operation: &Operation) -> Vec<u16> {
+fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     if HEALTH_ROUTES.contains(&path) {
         return vec![500];
     }
-    let mut statuses = vec![401, 403, 421, 429, 500, 503];
+    let mut statuses = vec![401, 403, 421, 500];
+    if path.starts_with("/v1/") || path == "/metrics" {
+        statuses.extend([429, 503]);
+        statuses.push(if changes { 507 } else { 504 });
+    }
+    if path.contains('{') {
+        statuses.push(400);
+    }
     if path.starts_with("/v1/collections/") {
-        statuses.extend([400, 422]);
+        statuses.push(422);
     }
     if operation.request_body.is_some() {
-        statuses.extend([400, 408, 413, 415, 422, 507]);
-    }
-    if path.ends_with("/search") || path == "/v1/embeddings" || operation.request_body.is_none() {
-        statuses.push(504);
+        statuses.extend([400, 408, 413, 415]);
     }
     statuses
 }

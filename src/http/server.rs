@@ -66,25 +66,30 @@ pub async fn serve(
     let address = listener.local_addr().map_err(|source| ServeError::Listener { source })?;
     let router = bound_router(state.clone(), Some(address));
     let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tracing::info!(%address, "serving");
     let stopped = tokio::select! {
-        never = accept_all(&listener, &router, &graceful) => match never {},
+        never = accept_all(&listener, &router, &graceful, &places) => match never {},
         () = shutdown => None,
         reason = database_stopped(&state) => Some(reason),
     };
     drop(listener);
-    let drained = drain(graceful, state.config().limits.shutdown_deadline).await;
+    let drained = drain(graceful, &places, state.config().limits.shutdown_deadline).await;
     match stopped {
         Some(reason) => Err(ServeError::DatabaseStopped { reason }),
         None => drained,
     }
 }
 
-async fn accept_all(listener: &TcpListener, router: &Router, graceful: &GracefulShutdown) -> std::convert::Infallible {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept_all(
+    listener: &TcpListener,
+    router: &Router,
+    graceful: &GracefulShutdown,
+    places: &Arc<Semaphore>,
+) -> std::convert::Infallible {
     loop {
         // The place is taken before the connection: those beyond the limit wait in the kernel's queue.
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(connection(stream, router.clone(), graceful.watcher(), place));
@@ -153,11 +158,11 @@ async fn database_stopped(state: &AppState) -> String {
     }
 }
 
-async fn drain(graceful: GracefulShutdown, deadline: Duration) -> Result<(), ServeError> {
-    let open = graceful.count();
-    tracing::info!(open, "shutting down");
+async fn drain(graceful: GracefulShutdown, places: &Semaphore, deadline: Duration) -> Result<(), ServeError> {
+    let open = || MAX_CONNECTIONS - places.available_permits();
+    tracing::info!(open = open(), "shutting down");
     match tokio::time::timeout(deadline, graceful.shutdown()).await {
         Ok(()) => Ok(()),
-        Err(_) => Err(ServeError::Unfinished { unfinished: open, seconds: deadline.as_secs() }),
+        Err(_) => Err(ServeError::Unfinished { unfinished: open(), seconds: deadline.as_secs() }),
     }
 }

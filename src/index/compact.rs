@@ -13,7 +13,7 @@ use crate::segment::{RowRef, SegmentSpec, Tombstone, WrittenSegment, encode_docu
 use crate::types::{DocumentId, Ordinal, Seq};
 
 use super::IndexError;
-use super::build::build_graph;
+use super::build::{BuildOptions, build_graph};
 use super::memtable::{MemEntry, Memtable};
 use super::view::{LiveSegment, Relocation};
 
@@ -115,8 +115,10 @@ pub fn merge(
         })
         .collect::<Result<Vec<_>, IndexError>>()?;
     let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
+    let progress = |done: usize| tracing::debug!(done, rows = rows.len(), "building a graph");
+    let build = BuildOptions { threads: options.threads, progress: &progress, cancel: options.cancel };
     let graph = match options.with_graph && !rows.is_empty() {
-        true => Some(build_graph(&vectors, spec, options.threads, options.cancel)?),
+        true => Some(build_graph(&vectors, spec.metric, &spec.index, &build)?),
         false => None,
     };
     let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), graph.as_ref())?;

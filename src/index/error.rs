@@ -6,10 +6,17 @@ use crate::segment::SegmentError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// A segment is damaged, or could not be read or written.
+    /// The work was called off.
+    #[error("the graph was not finished: its building was cancelled")]
+    Cancelled,
+    /// The threads that build graphs could not be started.
+    #[error("the threads that build a graph could not be started")]
+    Threads {
+        /// The cause.
+        #[source]
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// A segment is damaged or could not be read or written.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// The build was told to stop.
-    #[error("the build was cancelled")]
-    Cancelled,
 }

@@ -6,6 +6,7 @@ mod error;
 mod memtable;
 mod params;
 pub mod plan_merge;
+mod repair;
 mod searcher;
 mod top_k;
 mod view;

@@ -22,7 +22,10 @@ pub(crate) fn encode(last: &DocumentId) -> String {
 /// [`Code::InvalidCursor`] for whatever [`encode`] does not write.
 pub(crate) fn decode(cursor: &str) -> Result<DocumentId, ApiError> {
     decode_id(cursor).ok_or_else(|| {
-        ApiError::new(Code::InvalidCursor, "send \"next_cursor\" of the page before as it is, or no cursor to start over")
+        ApiError::new(
+            Code::InvalidCursor,
+            "send \"next_cursor\" of the page before as it is, or no cursor to start over",
+        )
     })
 }
 

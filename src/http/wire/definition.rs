@@ -15,6 +15,7 @@ use crate::types::{FieldType, Metric, Quantization};
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Metric)]
 pub(crate) enum WireMetric {
     /// Cosine similarity.
     Cosine,
@@ -27,6 +28,7 @@ pub(crate) enum WireMetric {
 /// What the graph walk reads; candidates are always scored again in f32.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Quantization)]
 pub(crate) enum WireQuantization {
     /// One signed byte a component.
     Int8,
@@ -39,6 +41,7 @@ pub(crate) enum WireQuantization {
 /// Declared type of a metadata field.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = FieldType)]
 pub(crate) enum WireFieldType {
     /// A string, or an array of strings.
     Keyword,

@@ -186,6 +186,7 @@ pub(crate) struct DocumentView<'a> {
 /// Whether a document has its vector yet.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = EmbeddingState)]
 enum WireEmbeddingState {
     Ready,
     Pending,
@@ -270,7 +271,8 @@ pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiErr
         "metadata" => Ok(IncludeName::Metadata),
         "vector" => Ok(IncludeName::Vector),
         other => {
-            let detail = format!("\"include\" holds {other:?}; allowed are text, metadata and vector, joined by commas");
+            let detail =
+                format!("\"include\" holds {other:?}; allowed are text, metadata and vector, joined by commas");
             Err(ApiError::new(Code::InvalidParameter, detail))
         }
     };

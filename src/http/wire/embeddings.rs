@@ -16,7 +16,7 @@ use crate::types::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXT_BYTES};
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingsBody {
     /// A string, an array of strings, an array of token ids, or an array of such arrays; at most 2,048 of them.
-    #[schema(value_type = Object, example = "who feeds the birds?")]
+    #[schema(value_type = InputForms)]
     input: WireValue,
     /// A name of `GET /v1/models`.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
@@ -29,6 +29,17 @@ pub(crate) struct EmbeddingsBody {
     /// Taken and not used.
     #[expect(dead_code, reason = "clients send it")]
     user: Option<String>,
+}
+
+/// What `input` may be, for the API's description.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used; the value is read as WireValue for better errors")]
+enum InputForms {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
 }
 
 /// How vectors are written.
@@ -82,7 +93,9 @@ fn input(value: Value) -> Result<Input, String> {
         Some(Value::Array(_)) => {
             let lists = items.into_iter().enumerate().map(|(index, item)| match item {
                 Value::Array(ids) => tokens(index, ids),
-                other => Err(format!("\"input\" must hold arrays of token ids only, and item {index} is {}", other.kind())),
+                other => {
+                    Err(format!("\"input\" must hold arrays of token ids only, and item {index} is {}", other.kind()))
+                }
             });
             Ok(Input::Tokens(lists.collect::<Result<_, _>>()?))
         }
@@ -240,12 +253,32 @@ mod tests {
         let many = format!("[{}\"a\"]", "\"a\",".repeat(MAX_EMBEDDING_INPUTS));
         let long = format!("\"{}\"", "a".repeat(MAX_TEXT_BYTES + 1));
         let cases = [
-            "\"\"", "[]", "[\"\"]", "[[]]", "[[1],[]]", "{}", "1", "null", "[\"a\",1]", "[1,\"a\"]", "[1.5]", "[-1]", "[[1],2]",
-            "[null]", "[4294967296]", &many, &long,
+            "\"\"",
+            "[]",
+            "[\"\"]",
+            "[[]]",
+            "[[1],[]]",
+            "{}",
+            "1",
+            "null",
+            "[\"a\",1]",
+            "[1,\"a\"]",
+            "[1.5]",
+            "[-1]",
+            "[[1],2]",
+            "[null]",
+            "[4294967296]",
+            &many,
+            &long,
         ];
         for text in cases {
             let error = read(text).unwrap_err();
-            assert_eq!((error.code, error.param), (Code::InvalidInput, Some("input")), "{}", &text[..text.len().min(40)]);
+            assert_eq!(
+                (error.code, error.param),
+                (Code::InvalidInput, Some("input")),
+                "{}",
+                &text[..text.len().min(40)]
+            );
         }
     }
 

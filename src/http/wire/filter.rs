@@ -44,9 +44,9 @@ fn parse_entry(key: String, value: Value) -> Result<Filter, String> {
         "$and" => Ok(Filter::And(parse_list("$and", value)?)),
         "$or" => Ok(Filter::Or(parse_list("$or", value)?)),
         "$not" => Ok(Filter::Not(Box::new(parse(value)?))),
-        _ if key.starts_with('$') => {
-            Err(format!("{key:?} is no connective; allowed are {CONNECTIVES}, and operators stand below a field's name"))
-        }
+        _ if key.starts_with('$') => Err(format!(
+            "{key:?} is no connective; allowed are {CONNECTIVES}, and operators stand below a field's name"
+        )),
         "" => Err("a field's name is empty; write {\"field\": value}".to_owned()),
         _ => parse_field(key, value),
     }
@@ -82,7 +82,9 @@ fn plain_object(path: String, object: Metadata) -> Result<Filter, String> {
         return Err(format!("the condition of {path:?} is empty; allowed are a value or {OPERATORS}"));
     }
     if let Some(operator) = object.keys().find(|key| key.starts_with('$')) {
-        return Err(format!("the condition of {path:?} mixes {operator:?} with field names; keep them apart with $and"));
+        return Err(format!(
+            "the condition of {path:?} mixes {operator:?} with field names; keep them apart with $and"
+        ));
     }
     Ok(Filter::Field { path, condition: Condition::Eq(Value::Object(object)) })
 }

@@ -46,6 +46,7 @@ pub(crate) struct SearchBody {
 /// What a search looks at.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SearchMode)]
 pub(crate) enum WireMode {
     /// Closeness of vectors.
     Vector,
@@ -172,6 +173,7 @@ struct HitView<'a> {
 /// How a search was answered.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SearchPlan)]
 enum WirePlan {
     /// Approximate, by the graph.
     Graph,
@@ -280,6 +282,8 @@ mod tests {
         let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
         assert_eq!(serde_json::to_string(&SearchView::of(&response)).unwrap(), wanted);
         response.truncated = true;
-        assert!(serde_json::to_string(&SearchView::of(&response)).unwrap().ends_with(r#""plan":"graph","truncated":true}"#));
+        assert!(
+            serde_json::to_string(&SearchView::of(&response)).unwrap().ends_with(r#""plan":"graph","truncated":true}"#)
+        );
     }
 }

@@ -56,7 +56,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<WireValue, E> {
-        let int = i64::try_from(value).map_err(|_| E::custom(format_args!("the integer {value} does not fit 64 bits")))?;
+        let int =
+            i64::try_from(value).map_err(|_| E::custom(format_args!("the integer {value} does not fit 64 bits")))?;
         Ok(WireValue(Value::Int(int)))
     }
 
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn values_come_back_as_they_were_sent() {
-        let text = r#"{"a":[1,-2,0.5,1e300,null,true,"д\n"],"b":{"c":{}},"max":9223372036854775807,"one":1.0}"#;
+        let text = r#"{"a":[1,-2,0.5,1e+300,null,true,"д\n"],"b":{"c":{}},"max":9223372036854775807,"one":1.0}"#;
         let WireMetadata(metadata) = serde_json::from_str(text).unwrap();
         assert_eq!(metadata["one"], Value::Float(1.0));
         assert_eq!(metadata["max"], Value::Int(i64::MAX));

@@ -38,7 +38,9 @@ impl<'de> Visitor<'de> for VectorVisitor {
                 return Err(A::Error::custom(format_args!("{REFUSED} {index} is {number:e}, more than an f32 holds")));
             }
             if vector.len() == MAX_DIM {
-                return Err(A::Error::custom(format_args!("{REFUSED} {MAX_DIM} is one too many; the largest dim is {MAX_DIM}")));
+                return Err(A::Error::custom(format_args!(
+                    "{REFUSED} {MAX_DIM} is one too many; the largest dim is {MAX_DIM}"
+                )));
             }
             vector.push(component);
         }
