@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::collection::{
     self, Collection, CollectionError, Created, DefinitionRequest, Engine, Recovered, Settings, VerifyReport,
 };
-use crate::embed::Models;
+use crate::embed::{Models, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
@@ -123,13 +123,9 @@ impl Database {
         };
         let (shared, recovered) = collection::recover(paths, manifest, settings)
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
-        let models_dir = options.models_dir.unwrap_or_else(Models::default_dir);
+        let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
         let engine = Engine::start(shared, Models::new(models_dir, options.threads), lock);
-        Ok(Self {
-            engine: Arc::new(engine),
-            recovered: Arc::new(recovered),
-            path: path.into(),
-        })
+        Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }
 
     /// Creates a collection, or finds the one that stands already with the same definition.

@@ -181,7 +181,8 @@ fn every_acknowledged_write_survives_kill_9() {
         check(&server.url, &mut all, cycle);
         for (client, ledger) in ledgers.iter_mut().enumerate() {
             let prefix = format!("c{client}-");
-            *ledger = all.iter().filter(|(id, _)| id.starts_with(&prefix)).map(|(i, e)| (i.clone(), e.clone())).collect();
+            *ledger =
+                all.iter().filter(|(id, _)| id.starts_with(&prefix)).map(|(i, e)| (i.clone(), e.clone())).collect();
         }
         println!("cycle {cycle}: {acknowledged} acknowledged so far, restart and check {:?}", restarted.elapsed());
     }

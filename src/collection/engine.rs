@@ -46,13 +46,7 @@ pub struct Shared {
 
 impl Shared {
     /// The state of a store before its log is replayed.
-    pub fn new(
-        paths: DataPaths,
-        catalog: Catalog,
-        meta: MetaIndex,
-        manifest: Manifest,
-        settings: Settings,
-    ) -> Self {
+    pub fn new(paths: DataPaths, catalog: Catalog, meta: MetaIndex, manifest: Manifest, settings: Settings) -> Self {
         Self {
             paths,
             identity: meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline },

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::index::{
-    self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View,
-};
+use crate::index::{self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View};
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::meta::{MetaError, RowError, SegmentChange};
 use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
@@ -370,9 +368,8 @@ pub fn index_rows(
     tombstones: &[(DocumentId, Seq)],
 ) -> Result<(), MetaError> {
     let segment = &live.segment;
-    let mut rows = (0..segment.rows()).map(|ordinal| -> Result<_, RowError> {
-        Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?))
-    });
+    let mut rows = (0..segment.rows())
+        .map(|ordinal| -> Result<_, RowError> { Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?)) });
     let change = SegmentChange { collection: state.identity.id, segment: live.id, rows: &mut rows, tombstones };
     shared.meta.index_segment(change)
 }

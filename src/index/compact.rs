@@ -34,12 +34,7 @@ pub struct Sealed {
 ///
 /// # Errors
 /// [`IndexError`] when the file cannot be written.
-pub fn seal(
-    memtable: &Memtable,
-    path: &Path,
-    spec: &SegmentSpec,
-    older_segments: bool,
-) -> Result<Sealed, IndexError> {
+pub fn seal(memtable: &Memtable, path: &Path, spec: &SegmentSpec, older_segments: bool) -> Result<Sealed, IndexError> {
     let mut sources = Vec::new();
     let mut frames = Vec::new();
     let mut tombstones = Vec::new();

@@ -207,7 +207,7 @@ pub(crate) struct ModelView {
     dim: usize,
     /// Tokens that the model reads of a text.
     max_tokens: usize,
-    licence: String,
+    licence: Option<String>,
 }
 
 impl ModelView {
@@ -219,7 +219,7 @@ impl ModelView {
             created: 0,
             dim: model.dim,
             max_tokens: model.max_tokens,
-            licence: model.licence.to_string(),
+            licence: model.licence.clone(),
             id: model.name.to_string(),
         }
     }
