@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::collection::{
-    self, Collection, CollectionError, Created, DefinitionRequest, Engine, Recovered, VerifyReport,
+    self, Collection, CollectionError, Created, DefinitionRequest, Engine, Recovered, Settings, VerifyReport,
 };
-use crate::embed::Models;
+use crate::embed::{Models, default_models_dir};
+use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
 use crate::types::{CollectionName, Seq};
@@ -19,6 +20,9 @@ pub struct Options {
     pub models_dir: Option<PathBuf>,
     /// Compute threads; `None` for all cores.
     pub threads: Option<NonZeroUsize>,
+    /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
+    /// which is also the most.
+    pub memtable_documents: Option<u32>,
 }
 
 /// Why a store could not be opened.
@@ -112,16 +116,16 @@ impl Database {
         create_dir_all(path)?;
         let paths = DataPaths::new(path);
         let lock = DirectoryLock::acquire(paths.lock())?;
-        let manifest = Manifest::load_or_create(&paths)?;
-        let (shared, recovered) = collection::recover(paths, manifest, options.threads)
+        let manifest = Manifest::open(&paths)?;
+        let settings = Settings {
+            threads: options.threads,
+            memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
+        };
+        let (shared, recovered) = collection::recover(paths, manifest, settings)
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
-        let models_dir = options.models_dir.unwrap_or_else(Models::default_dir);
+        let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
         let engine = Engine::start(shared, Models::new(models_dir, options.threads), lock);
-        Ok(Self {
-            engine: Arc::new(engine),
-            recovered: Arc::new(recovered),
-            path: path.into(),
-        })
+        Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }
 
     /// Creates a collection, or finds the one that stands already with the same definition.

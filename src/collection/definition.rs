@@ -46,10 +46,8 @@ impl DefinitionRequest {
         let (embedding, model_dim) = match model {
             Some(name) => {
                 let model = models.load(name)?;
-                let embedding = EmbeddingDefinition {
-                    model: model.name().to_owned(),
-                    fingerprint: model.fingerprint().to_owned(),
-                };
+                let embedding =
+                    EmbeddingDefinition { model: model.name().to_owned(), fingerprint: model.fingerprint().to_owned() };
                 (Some(embedding), Some(model.dim() as u32))
             }
             None => (None, None),

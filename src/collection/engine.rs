@@ -16,6 +16,15 @@ use super::catalog::Catalog;
 use super::maintenance::{Job, Maintenance};
 use super::state::{CollectionState, Identity, SealedPart};
 
+/// How an engine works, as decided when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Threads for building graphs; `None` for all cores.
+    pub threads: Option<NonZeroUsize>,
+    /// Most entries of a memtable before it is sealed.
+    pub memtable_entries: u32,
+}
+
 /// Everything that the log's thread and the background threads need.
 pub struct Shared {
     /// Where the files are.
@@ -26,8 +35,8 @@ pub struct Shared {
     pub catalog: Catalog,
     /// Where sealed documents stand.
     pub meta: MetaIndex,
-    /// Threads for building graphs; `None` for all cores.
-    pub threads: Option<NonZeroUsize>,
+    /// How it works.
+    pub settings: Settings,
     /// The manifest as last published. Held while segments are installed; taken before any collection's locks.
     manifest: Mutex<Manifest>,
     applied_seq: AtomicU64,
@@ -37,19 +46,13 @@ pub struct Shared {
 
 impl Shared {
     /// The state of a store before its log is replayed.
-    pub fn new(
-        paths: DataPaths,
-        catalog: Catalog,
-        meta: MetaIndex,
-        manifest: Manifest,
-        threads: Option<NonZeroUsize>,
-    ) -> Self {
+    pub fn new(paths: DataPaths, catalog: Catalog, meta: MetaIndex, manifest: Manifest, settings: Settings) -> Self {
         Self {
             paths,
             identity: meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline },
             catalog,
             meta,
-            threads,
+            settings,
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),
             log: OnceLock::new(),
@@ -100,7 +103,7 @@ impl Shared {
             Change::CreateCollection { id, name, definition, created_at_ms } => {
                 let identity = Identity { id, name, definition, created_at_ms, created_seq: seq };
                 let sealed = SealedPart { segments: Vec::new(), sealed_seq: Seq(0) };
-                self.catalog.insert(Arc::new(CollectionState::new(identity, sealed)));
+                self.catalog.insert(Arc::new(CollectionState::new(identity, sealed, self.settings.memtable_entries)));
             }
             Change::DropCollection { id } => {
                 if let Some(state) = self.catalog.remove(id) {

@@ -71,7 +71,9 @@ pub enum CollectionError {
         max: usize,
     },
     /// One request holds too many documents.
-    #[error("{got} documents in one request, at most {max} are allowed; send several requests or use the import stream")]
+    #[error(
+        "{got} documents in one request, at most {max} are allowed; send several requests or use the import stream"
+    )]
     TooManyDocuments {
         /// Documents in the request.
         got: usize,

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::index::{
-    self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View,
-};
+use crate::index::{self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View};
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::meta::{MetaError, RowError, SegmentChange};
 use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
@@ -97,7 +95,7 @@ pub fn merge(
     let options = MergeOptions {
         with_graph: plan.with_graph,
         oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
-        threads: shared.threads,
+        threads: shared.settings.threads,
         cancel,
     };
     let merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
@@ -231,7 +229,6 @@ fn fresh_entry(state: &CollectionState) -> CollectionEntry {
 
 /// Publishes, then trims what the new manifest no longer needs: log files and old lists of dead rows.
 fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Result<(), CollectionError> {
-    next.version = current.version + 1;
     next.publish(&shared.paths)?;
     let unused = dead_files(current).filter(|old| !dead_files(&next).any(|new| new == *old)).collect::<Vec<_>>();
     *current = next;
@@ -325,7 +322,9 @@ fn save_dead_of(
     }
     let version = segment.dead_version + 1;
     let path = shared.paths.dead_file(collection.0, entry.generation, live.id.0, version);
-    segment.dead_rows = live.dead.save(&path, live.id)?;
+    live.dead.write(&path, live.id)?;
+    // Rows that died since the count are in the file too; it is merely written again next time.
+    segment.dead_rows = dead;
     segment.dead_version = version;
     Ok(())
 }
@@ -369,9 +368,8 @@ pub fn index_rows(
     tombstones: &[(DocumentId, Seq)],
 ) -> Result<(), MetaError> {
     let segment = &live.segment;
-    let mut rows = (0..segment.rows()).map(|ordinal| -> Result<_, RowError> {
-        Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?))
-    });
+    let mut rows = (0..segment.rows())
+        .map(|ordinal| -> Result<_, RowError> { Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?)) });
     let change = SegmentChange { collection: state.identity.id, segment: live.id, rows: &mut rows, tombstones };
     shared.meta.index_segment(change)
 }

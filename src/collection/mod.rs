@@ -21,7 +21,7 @@ use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 pub use definition::DefinitionRequest;
-pub(crate) use engine::Engine;
+pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
@@ -155,11 +155,6 @@ fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-fn out_of_range(
-    name: &'static str,
-    got: impl ToString,
-    min: impl ToString,
-    max: impl ToString,
-) -> CollectionError {
+fn out_of_range(name: &'static str, got: impl ToString, min: impl ToString, max: impl ToString) -> CollectionError {
     CollectionError::OutOfRange { name, got: got.to_string(), min: min.to_string(), max: max.to_string() }
 }

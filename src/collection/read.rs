@@ -122,11 +122,7 @@ impl Collection {
 
     /// The next ids that the memtables or the document index know, deleted ones included, by ascending id, and whether
     /// there are more.
-    fn known_ids(
-        &self,
-        after: Option<&DocumentId>,
-        limit: usize,
-    ) -> Result<(Vec<DocumentId>, bool), CollectionError> {
+    fn known_ids(&self, after: Option<&DocumentId>, limit: usize) -> Result<(Vec<DocumentId>, bool), CollectionError> {
         let view = self.state.view();
         let memory = view.memtables().map(|m| m.page(after, limit).into_iter().map(|(id, _)| id).collect::<Vec<_>>());
         let sealed = self.engine.shared.meta.page(self.state.identity.id, after, limit)?;

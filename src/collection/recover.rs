@@ -1,7 +1,6 @@
 //! Opening a store: segments from the manifest, the document index, then the log on top.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use crate::types::{CollectionId, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
-use super::engine::Shared;
+use super::engine::{Settings, Shared};
 use super::install;
 use super::state::{CollectionState, Identity, SealedPart};
 
@@ -40,13 +39,13 @@ pub struct Recovered {
 pub fn recover(
     paths: DataPaths,
     manifest: Manifest,
-    threads: Option<NonZeroUsize>,
+    settings: Settings,
 ) -> Result<(Arc<Shared>, Recovered), CollectionError> {
     remove_leftovers(&paths, &manifest)?;
     let catalog = Catalog::new(manifest.next_collection_id);
     let mut lost = Vec::new();
     for entry in &manifest.collections {
-        catalog.insert(Arc::new(open_collection(&paths, entry, &mut lost)?));
+        catalog.insert(Arc::new(open_collection(&paths, entry, settings, &mut lost)?));
     }
     let identity = meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline };
     let (meta, index_rebuilt) = match MetaIndex::open(&paths.meta_dir(), identity)? {
@@ -57,7 +56,7 @@ pub fn recover(
     };
     meta.begin(identity)?;
     let log_start = manifest.log_start;
-    let shared = Arc::new(Shared::new(paths, catalog, meta, manifest, threads));
+    let shared = Arc::new(Shared::new(paths, catalog, meta, manifest, settings));
     index_missing_segments(&shared)?;
     for (collection, live) in &lost {
         find_dead_rows(&shared, *collection, live)?;
@@ -92,6 +91,7 @@ type LostDead = Vec<(CollectionId, Arc<LiveSegment>)>;
 fn open_collection(
     paths: &DataPaths,
     entry: &CollectionEntry,
+    settings: Settings,
     lost: &mut LostDead,
 ) -> Result<CollectionState, CollectionError> {
     let mut segments = Vec::with_capacity(entry.segments.len());
@@ -102,7 +102,7 @@ fn open_collection(
             0 => (DeadRows::new(opened.rows()), None),
             version => {
                 let path = paths.dead_file(entry.id.0, entry.generation, segment.id.0, version);
-                match DeadRows::load(&path, segment.id, opened.rows()) {
+                match DeadRows::read(&path, segment.id, opened.rows()) {
                     Ok(dead) => (dead, None),
                     Err(error) => (DeadRows::new(opened.rows()), Some(error)),
                 }
@@ -123,7 +123,7 @@ fn open_collection(
         created_at_ms: entry.created_at_ms,
         created_seq: entry.created_seq,
     };
-    Ok(CollectionState::new(identity, SealedPart { segments, sealed_seq: entry.sealed_seq }))
+    Ok(CollectionState::new(identity, SealedPart { segments, sealed_seq: entry.sealed_seq }, settings.memtable_entries))
 }
 
 /// Takes the segments that the document index lacks into it, oldest first.

@@ -40,6 +40,7 @@ pub struct Identity {
 pub struct CollectionState {
     /// What never changes.
     pub identity: Identity,
+    memtable_entries: u32,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
     last_seq: AtomicU64,
@@ -59,11 +60,12 @@ pub struct SealedPart {
 
 impl CollectionState {
     /// A collection with these segments and nothing younger.
-    pub fn new(identity: Identity, sealed: SealedPart) -> Self {
-        let view = View { segments: sealed.segments, ..View::default() };
+    pub fn new(identity: Identity, sealed: SealedPart, memtable_entries: u32) -> Self {
+        let view = View::new(Memtable::new(memtable_entries), sealed.segments);
         let last_seq = sealed.sealed_seq.max(identity.created_seq);
         Self {
             identity,
+            memtable_entries,
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),
             last_seq: AtomicU64::new(last_seq.0),
@@ -146,7 +148,7 @@ impl CollectionState {
             Resolved::Stale => {
                 tracing::error!(collection = %self.identity.name, "the document index failed; looking into the segments");
                 for live in &view.segments {
-                    if let Ok(Some(ordinal)) = live.segment.find(id) {
+                    if let Ok(Some(ordinal)) = live.find(id) {
                         live.dead.mark(ordinal);
                     }
                 }
@@ -194,7 +196,7 @@ impl CollectionState {
 
     fn find_in_segments(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
         for live in &self.view().segments {
-            if let Some(ordinal) = live.segment.find(id)?
+            if let Some(ordinal) = live.find(id)?
                 && !live.dead.is_dead(ordinal)
             {
                 return Ok(Some(Place::Sealed(live.clone(), ordinal)));
@@ -215,7 +217,8 @@ impl CollectionState {
             return false;
         }
         let mut next = View::clone(&view);
-        next.frozen.push(std::mem::take(&mut next.active));
+        let full = std::mem::replace(&mut next.active, Arc::new(Memtable::new(self.memtable_entries)));
+        next.frozen.push(full);
         self.set_view(next);
         true
     }

@@ -135,9 +135,7 @@ impl Collection {
                 let what = format!("the metadata of document {:?}", id.as_str());
                 return Err(CollectionError::TooLong { what, got: bytes, max: MAX_METADATA_BYTES });
             }
-            definition
-                .check_fields(metadata)
-                .map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
+            definition.check_fields(metadata).map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
             match vector {
                 Some(vector) => _ = check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?,
                 None if text.is_none() => return Err(CollectionError::NothingToIndex { id: id.clone() }),

@@ -13,7 +13,7 @@ use crate::segment::{RowRef, SegmentSpec, Tombstone, WrittenSegment, encode_docu
 use crate::types::{DocumentId, Ordinal, Seq};
 
 use super::IndexError;
-use super::build::build_graph;
+use super::build::{BuildOptions, build_graph};
 use super::memtable::{MemEntry, Memtable};
 use super::view::{LiveSegment, Relocation};
 
@@ -34,12 +34,7 @@ pub struct Sealed {
 ///
 /// # Errors
 /// [`IndexError`] when the file cannot be written.
-pub fn seal(
-    memtable: &Memtable,
-    path: &Path,
-    spec: &SegmentSpec,
-    older_segments: bool,
-) -> Result<Sealed, IndexError> {
+pub fn seal(memtable: &Memtable, path: &Path, spec: &SegmentSpec, older_segments: bool) -> Result<Sealed, IndexError> {
     let mut sources = Vec::new();
     let mut frames = Vec::new();
     let mut tombstones = Vec::new();
@@ -47,7 +42,7 @@ pub fn seal(
         match entry {
             MemEntry::Row(ordinal) if !memtable.is_dead(ordinal) => {
                 let row = memtable.row(ordinal).expect("an entry names a published row");
-                frames.push(encode_document(&row.document)?);
+                frames.push(encode_document(&row.document));
                 sources.push(ordinal);
             }
             MemEntry::Tombstone(seq) if older_segments => tombstones.push((id, seq)),
@@ -115,8 +110,10 @@ pub fn merge(
         })
         .collect::<Result<Vec<_>, IndexError>>()?;
     let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
+    let progress = |done: usize| tracing::debug!(done, rows = rows.len(), "building a graph");
+    let build = BuildOptions { threads: options.threads, progress: &progress, cancel: options.cancel };
     let graph = match options.with_graph && !rows.is_empty() {
-        true => Some(build_graph(&vectors, spec, options.threads, options.cancel)?),
+        true => Some(build_graph(&vectors, spec.metric, &spec.index, &build)?),
         false => None,
     };
     let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), graph.as_ref())?;

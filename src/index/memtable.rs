@@ -13,13 +13,13 @@ use crate::segment::DeadRows;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{DocumentId, Filter, Ordinal, Seq, StoredDocument};
 
-/// A memtable with this many entries is sealed.
-pub const SEAL_ENTRIES: u32 = 16_384;
+/// Most entries of a memtable before it is sealed, and the default.
+pub const MAX_ENTRIES: u32 = 16_384;
 /// A memtable of this many bytes is sealed.
 pub const SEAL_BYTES: u64 = 64 << 20;
 const CHUNK_ROWS: usize = 1_024;
 /// Room for a full memtable and for the one request that filled it.
-const CHUNKS: usize = (SEAL_ENTRIES as usize + MAX_DOCUMENTS_PER_REQUEST).div_ceil(CHUNK_ROWS);
+const CHUNKS: usize = (MAX_ENTRIES as usize + MAX_DOCUMENTS_PER_REQUEST).div_ceil(CHUNK_ROWS);
 
 /// One document of a memtable.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ type Chunk = Box<[OnceLock<MemRow>]>;
 
 /// The changes of one collection since the last seal.
 pub struct Memtable {
+    max_entries: u32,
     chunks: Box<[OnceLock<Chunk>]>,
     /// Rows before this one are published.
     count: AtomicU32,
@@ -55,9 +56,11 @@ pub struct Memtable {
     entries: RwLock<BTreeMap<DocumentId, MemEntry>>,
 }
 
-impl Default for Memtable {
-    fn default() -> Self {
+impl Memtable {
+    /// An empty one that is full with `max_entries`, 1 to [`MAX_ENTRIES`].
+    pub fn new(max_entries: u32) -> Self {
         Self {
+            max_entries: max_entries.clamp(1, MAX_ENTRIES),
             chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
             count: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
@@ -67,14 +70,12 @@ impl Default for Memtable {
             entries: RwLock::default(),
         }
     }
-}
 
-impl Memtable {
     /// Whether it is to be sealed before it takes more.
     pub fn is_full(&self) -> bool {
-        self.rows() >= SEAL_ENTRIES
-            || self.bytes.load(Ordering::Relaxed) >= SEAL_BYTES
-            || self.entries().len() >= SEAL_ENTRIES as usize
+        self.rows() >= self.max_entries
+            || self.bytes() >= SEAL_BYTES
+            || self.entries().len() >= self.max_entries as usize
     }
 
     /// Whether it holds no change at all.
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_youngest_version_is_the_one_that_lives() {
-        let memtable = Memtable::default();
+        let memtable = Memtable::new(MAX_ENTRIES);
         assert!(!memtable.insert(Seq(5), document("a"), vec![1.0]));
         assert!(!memtable.insert(Seq(6), document("b"), vec![2.0]));
         assert!(memtable.insert(Seq(7), document("a"), vec![3.0]));
@@ -258,7 +259,7 @@ mod tests {
 
     #[test]
     fn takes_a_whole_request_beyond_full() {
-        let memtable = Memtable::default();
+        let memtable = Memtable::new(MAX_ENTRIES);
         let mut count = 0;
         while !memtable.is_full() {
             memtable.insert(Seq(1), document(&count.to_string()), vec![0.5]);

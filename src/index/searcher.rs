@@ -1,11 +1,10 @@
 //! One search over a view: each segment by its graph or by a scan, the memtables by a scan, merged into one top_k.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::distance::VectorQuery;
-use crate::segment::{Candidate, PreparedQuery, SegmentError, WalkOptions};
+use crate::segment::{Candidate, SegmentError, WalkOptions};
 use crate::types::{DocumentId, Filter, Metric, Ordinal, Plan, Seq, StoredDocument};
 
 use super::IndexError;
@@ -113,16 +112,15 @@ pub struct Neighbour {
 pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<(Vec<Neighbour>, Plan), IndexError> {
     let mut found: Vec<(f32, Place)> = Vec::new();
     let mut plan = Plan::Exact;
-    let prepared = PreparedQuery::new(query.metric, query.vector);
+    let vector = VectorQuery::new(query.metric, query.vector.to_vec());
     let mut candidates = Vec::new();
     for live in &view.segments {
         candidates.clear();
-        if search_segment(live, query, &prepared, &mut candidates)? == Plan::Graph {
+        if search_segment(live, query, &vector, &mut candidates)? == Plan::Graph {
             plan = Plan::Graph;
         }
         found.extend(candidates.iter().map(|c| (c.closeness, Place::Sealed(live.clone(), c.ordinal))));
     }
-    let vector = VectorQuery::new(query.metric, query.vector.to_vec());
     for memtable in view.frozen.iter().chain([&view.active]) {
         let mut top = TopK::new(query.top_k);
         memtable.search(&vector, query.filter, |closeness, ordinal| {
@@ -156,28 +154,28 @@ fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, Index
 fn search_segment(
     live: &LiveSegment,
     query: &IndexQuery<'_>,
-    prepared: &PreparedQuery,
+    vector: &VectorQuery,
     out: &mut Vec<Candidate>,
 ) -> Result<Plan, IndexError> {
     let segment = &live.segment;
-    let damage = RefCell::new(None);
+    let mut damage = None;
     let passes = |ordinal: Ordinal| match row_passes(live, query.filter, ordinal) {
         Ok(passes) => passes,
         Err(error) => {
-            damage.borrow_mut().get_or_insert(error);
+            damage.get_or_insert(error);
             false
         }
     };
     let walk = !query.exact && segment.has_graph() && share_passing(live, query.filter)? >= WALK_SHARE;
     if walk {
         let ef = query.ef_search.unwrap_or_else(|| default_ef(segment.rows(), query.top_k, query.m)).max(query.top_k);
-        segment.search(prepared, &WalkOptions { top_k: query.top_k, ef }, &passes, out)?;
+        segment.search(vector, WalkOptions { top_k: query.top_k, ef }, passes, out)?;
     } else if query.exact {
-        segment.scan_exact(prepared, query.top_k, &passes, out)?;
+        segment.scan_exact(vector, query.top_k, passes, out)?;
     } else {
-        segment.scan(prepared, query.top_k, &passes, out)?;
+        segment.scan(vector, query.top_k, passes, out)?;
     }
-    match damage.into_inner() {
+    match damage {
         Some(error) => Err(error.into()),
         None if walk => Ok(Plan::Graph),
         None => Ok(Plan::Exact),

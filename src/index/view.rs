@@ -1,12 +1,14 @@
 //! What a reader holds while it searches: the memtables and segments of one moment.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::segment::{DeadRows, Segment};
-use crate::types::{Ordinal, SegmentId};
+use crate::segment::{DeadRows, Segment, SegmentError};
+use crate::types::{DocumentId, Ordinal, SegmentId};
 
 use super::memtable::Memtable;
+use super::plan_merge::Candidate;
 
 /// A segment in use, with the rows of it that have died since it was written.
 pub struct LiveSegment {
@@ -19,6 +21,34 @@ pub struct LiveSegment {
 }
 
 impl LiveSegment {
+    /// The row of an id, dead or alive, by halving: rows stand in ascending order of id. The document index is the
+    /// faster way.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when the segment is damaged.
+    pub fn find(&self, id: &DocumentId) -> Result<Option<Ordinal>, SegmentError> {
+        let (mut low, mut high) = (0, self.segment.rows());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.segment.document_id(middle)?.cmp(id) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(Some(middle)),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the choice of the next merge depends on.
+    pub fn as_candidate(&self) -> Candidate {
+        Candidate {
+            id: self.id,
+            rows: u64::from(self.segment.rows()),
+            dead: u64::from(self.dead.count()),
+            has_graph: self.segment.has_graph(),
+        }
+    }
+
     /// Rows alive.
     pub fn live_rows(&self) -> u32 {
         self.segment.rows() - self.dead.count()
@@ -42,7 +72,7 @@ impl Relocation {
 ///
 /// An id may be alive in at most one place. Look for it in `active`, then `frozen` from the youngest, then the
 /// document index.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct View {
     /// Takes the writes.
     pub active: Arc<Memtable>,
@@ -65,6 +95,11 @@ pub enum Resolved<'a> {
 }
 
 impl View {
+    /// Segments, and a memtable for what comes.
+    pub fn new(active: Memtable, segments: Vec<Arc<LiveSegment>>) -> Self {
+        Self { active: Arc::new(active), frozen: Vec::new(), segments, relocations: BTreeMap::new() }
+    }
+
     /// The memtables from the youngest.
     pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(self.frozen.iter().rev())

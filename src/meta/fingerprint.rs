@@ -93,9 +93,7 @@ fn boot_id() -> Option<[u8; 16]> {
 
 /// Length and crc32c over the names, lengths and bytes of all files below sled's directory.
 fn contents(path: &Path) -> Result<Mark, StorageError> {
-    let mut files = Vec::new();
-    collect_files(&sled_dir(path), &mut files)?;
-    files.sort();
+    let files = storage::list_files_below(&sled_dir(path))?;
     let (mut total, mut crc) = (0u64, 0u32);
     let mut buffer = vec![0; 1 << 20];
     for file in files {
@@ -116,17 +114,4 @@ fn contents(path: &Path) -> Result<Mark, StorageError> {
     proof[..8].copy_from_slice(&total.to_le_bytes());
     proof[8..12].copy_from_slice(&crc.to_le_bytes());
     Ok(Mark { state: STATE_CLOSED, proof })
-}
-
-fn collect_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), StorageError> {
-    let io = |source| StorageError::io(dir, "list", source);
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.file_type().map_err(io)?.is_dir() {
-            collect_files(&entry.path(), files)?;
-        } else {
-            files.push(entry.path());
-        }
-    }
-    Ok(())
 }

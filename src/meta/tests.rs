@@ -17,12 +17,8 @@ fn open(path: &Path) -> (MetaIndex, bool) {
 fn put(index: &MetaIndex, segment: u64, rows: &[(&str, u64)], tombstones: &[(&str, u64)]) {
     let mut rows = rows.iter().enumerate().map(|(n, (name, seq))| Ok((id(name), n as u32, Seq(*seq))));
     let tombstones: Vec<_> = tombstones.iter().map(|(name, seq)| (id(name), Seq(*seq))).collect();
-    let change = SegmentChange {
-        collection: COLLECTION,
-        segment: SegmentId(segment),
-        rows: &mut rows,
-        tombstones: &tombstones,
-    };
+    let change =
+        SegmentChange { collection: COLLECTION, segment: SegmentId(segment), rows: &mut rows, tombstones: &tombstones };
     index.index_segment(change).unwrap();
 }
 

@@ -1,0 +1,41 @@
+//! How close two vectors are: SIMD kernels with a scalar reference each, and queries prepared for many comparisons.
+//!
+//! "Closeness" rises as vectors get nearer: the dot product for cosine (vectors have length 1) and dot, minus the squared
+//! Euclidean distance for L2. It orders candidates; [`score`] turns it into what users see.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod kernels;
+mod query;
+pub mod scalar;
+
+pub use kernels::{dot_f32, dot_i8, l2sq_f32, l2sq_i8, prefetch};
+pub use query::{CodeQuery, VectorQuery};
+
+use crate::types::Metric;
+
+/// The score of a closeness between f32 vectors: cosine similarity in [-1, 1], dot product, or minus the Euclidean
+/// distance.
+#[inline]
+pub fn score(metric: Metric, closeness: f32) -> f32 {
+    match metric {
+        // Rounding takes the dot product of two unit vectors a few ulps beyond 1.
+        Metric::Cosine => closeness.clamp(-1.0, 1.0),
+        Metric::Dot => closeness,
+        Metric::L2 => -(-closeness).max(0.0).sqrt(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_what_users_expect() {
+        assert_eq!(score(Metric::Cosine, 1.000_000_1), 1.0);
+        assert_eq!(score(Metric::Cosine, -2.0), -1.0);
+        assert_eq!(score(Metric::Dot, 7.5), 7.5);
+        assert_eq!(score(Metric::L2, -9.0), -3.0);
+        assert_eq!(score(Metric::L2, 0.0), 0.0);
+    }
+}

@@ -1,0 +1,96 @@
+//! A query prepared once, so that each of its many comparisons only runs a kernel.
+
+use super::kernels::{CodeKernel, dot_f32, l2sq_f32, shift};
+use crate::types::Metric;
+
+/// A query of codes.
+#[derive(Clone, Debug)]
+pub struct CodeQuery {
+    codes: Vec<i8>,
+    kernel: CodeKernel,
+    is_l2: bool,
+    shift: i32,
+}
+
+impl CodeQuery {
+    /// `codes`: i8, shape `[stride]`, padded with zeros as the rows are.
+    pub fn new(metric: Metric, codes: Vec<i8>) -> Self {
+        let shift = shift(&codes);
+        Self { codes, kernel: CodeKernel::detect(), is_l2: metric == Metric::L2, shift }
+    }
+
+    /// Rises as `row` gets nearer. `row`: i8, shape `[stride]`.
+    ///
+    /// # Panics
+    /// When `row` has another length than the query's codes.
+    #[inline]
+    pub fn closeness(&self, row: &[i8]) -> i32 {
+        if self.is_l2 { -self.kernel.l2sq(row, &self.codes) } else { self.kernel.dot(row, &self.codes, self.shift) }
+    }
+
+    /// The codes, for their memory to be used again.
+    pub fn into_codes(self) -> Vec<i8> {
+        self.codes
+    }
+}
+
+/// A query of f32 numbers.
+#[derive(Clone, Debug)]
+pub struct VectorQuery {
+    vector: Vec<f32>,
+    metric: Metric,
+}
+
+impl VectorQuery {
+    /// `vector`: f32, shape `[dim]`, checked, and of length 1 where the metric is cosine.
+    pub fn new(metric: Metric, vector: Vec<f32>) -> Self {
+        Self { vector, metric }
+    }
+
+    /// Rises as `row` gets nearer; [`super::score`] makes it a score. `row`: f32, shape `[dim]`.
+    ///
+    /// # Panics
+    /// When `row` has another length than the query.
+    #[inline]
+    pub fn closeness(&self, row: &[f32]) -> f32 {
+        match self.metric {
+            Metric::Cosine | Metric::Dot => dot_f32(row, &self.vector),
+            Metric::L2 => -l2sq_f32(row, &self.vector),
+        }
+    }
+
+    /// How closeness is measured.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// f32, shape `[dim]`.
+    pub fn vector(&self) -> &[f32] {
+        &self.vector
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closeness_rises_as_rows_get_nearer() {
+        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+            let codes = CodeQuery::new(metric, vec![100, -50, 0]);
+            assert!(codes.closeness(&[90, -60, 0]) > codes.closeness(&[-90, 60, 10]), "{metric:?}");
+            let vectors = VectorQuery::new(metric, vec![0.8, -0.6]);
+            assert!(vectors.closeness(&[0.6, -0.8]) > vectors.closeness(&[0.6, 0.8]), "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn closeness_is_the_dot_product_or_minus_the_squared_distance() {
+        assert_eq!(CodeQuery::new(Metric::Cosine, vec![3, -4]).closeness(&[5, 6]), -9);
+        assert_eq!(CodeQuery::new(Metric::Dot, vec![3, -4]).closeness(&[5, 6]), -9);
+        assert_eq!(CodeQuery::new(Metric::L2, vec![3, -4]).closeness(&[5, 6]), -104);
+        assert_eq!(VectorQuery::new(Metric::Dot, vec![3.0, -4.0]).closeness(&[5.0, 6.0]), -9.0);
+        assert_eq!(VectorQuery::new(Metric::L2, vec![3.0, -4.0]).closeness(&[5.0, 6.0]), -104.0);
+        assert_eq!(CodeQuery::new(Metric::Dot, vec![1, 2]).into_codes(), [1, 2]);
+    }
+}

@@ -1,0 +1,105 @@
+//! The same surface in a build without local models: every call says so.
+
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{EmbedError, Embeddings, InputKind, InstalledModel, PullProgress, VerifiedFile};
+
+/// The models directory, which this build does not read.
+#[derive(Clone, Debug)]
+pub struct Models {
+    dir: PathBuf,
+}
+
+/// A loaded model; there is none in this build.
+#[derive(Debug)]
+pub struct TextModel(Infallible);
+
+impl Models {
+    /// Remembers `dir`.
+    pub fn new(dir: PathBuf, _threads: Option<NonZeroUsize>) -> Models {
+        Models { dir }
+    }
+
+    /// The models directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// No model can be loaded.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn load(&self, _name: &str) -> Result<Arc<TextModel>, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
+    /// No model is usable.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn installed(&self) -> Result<Vec<InstalledModel>, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
+    /// No model can be verified.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn verify(&self, _name: &str) -> Result<Vec<VerifiedFile>, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
+    /// No model can be fetched.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn pull(
+        &self,
+        _name: &str,
+        _from: Option<&Path>,
+        _progress: &mut dyn FnMut(PullProgress),
+    ) -> Result<InstalledModel, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+}
+
+impl TextModel {
+    /// Canonical name.
+    pub fn name(&self) -> &str {
+        match self.0 {}
+    }
+
+    /// Numbers in a vector.
+    pub fn dim(&self) -> usize {
+        match self.0 {}
+    }
+
+    /// Tokens read of a text.
+    pub fn max_tokens(&self) -> usize {
+        match self.0 {}
+    }
+
+    /// Digest over all that decides the vectors.
+    pub fn fingerprint(&self) -> &str {
+        match self.0 {}
+    }
+
+    /// Embeds texts.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn embed(&self, _texts: &[&str], _input: InputKind) -> Result<Embeddings, EmbedError> {
+        match self.0 {}
+    }
+
+    /// Embeds lists of tokens.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn embed_tokens(&self, _ids: &[Vec<u32>]) -> Result<Embeddings, EmbedError> {
+        match self.0 {}
+    }
+}

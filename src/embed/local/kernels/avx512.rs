@@ -1,0 +1,132 @@
+//! AVX-512: registers of 16 numbers, tiles of 14 rows by 32 columns.
+
+use std::arch::x86_64::*;
+
+use super::simd::Simd;
+use super::tile::{self, Tile};
+use super::{attention, layer_norm, matmul};
+
+/// Whether this CPU runs the kernels of this file.
+pub(super) fn is_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+/// See [`matmul::run`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run_matmul(args: &matmul::Args) {
+    // SAFETY: the feature is enabled here; the rest is the caller's promise.
+    unsafe { matmul::run::<Avx512>(args) }
+}
+
+/// See [`attention::run`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run_attention(args: &attention::Args) {
+    // SAFETY: as above.
+    unsafe { attention::run::<Avx512>(args) }
+}
+
+/// See [`layer_norm::run`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run_layer_norm(args: &layer_norm::Args) {
+    // SAFETY: as above.
+    unsafe { layer_norm::run::<Avx512>(args) }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn tile_of<const M: usize>(tile: &Tile) {
+    // SAFETY: as above.
+    unsafe { tile::compute::<Avx512, M>(tile) }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+// SAFETY of every function below: the caller's promise of `Simd`.
+impl Simd for Avx512 {
+    type F32 = __m512;
+    const LANES: usize = 16;
+    const TILE_ROWS: usize = 14;
+    const ATTENTION_ROWS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        unsafe { _mm512_setzero_ps() }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: __m512) {
+        unsafe { _mm512_storeu_ps(to, x) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn neg_mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn abs(x: __m512) -> __m512 {
+        unsafe { _mm512_abs_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<0>(x) }
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(x: __m512, n: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(x, n) }
+    }
+    #[inline(always)]
+    unsafe fn reciprocal(x: __m512) -> __m512 {
+        unsafe {
+            // One step of Newton takes the 14 bits of the estimate to all that f32 has.
+            let estimate = _mm512_rcp14_ps(x);
+            _mm512_mul_ps(estimate, _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(2.0)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_first(x: __m512, count: usize) -> __m512 {
+        let kept = ((1u32 << count) - 1) as __mmask16;
+        unsafe { _mm512_mask_blend_ps(kept, _mm512_set1_ps(f32::NEG_INFINITY), x) }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn largest(x: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn tile(rows: usize, tile: &Tile) {
+        unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
+    }
+}

@@ -1,0 +1,57 @@
+//! Which instruction set the kernels use.
+
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+
+/// An instruction set that the kernels are built for, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CpuLevel {
+    /// Plain Rust.
+    Scalar,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 F.
+    Avx512,
+}
+
+impl CpuLevel {
+    /// Every level, slowest first.
+    pub(crate) const ALL: [CpuLevel; 3] = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512];
+
+    /// As settings write it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            CpuLevel::Scalar => "scalar",
+            CpuLevel::Avx2 => "avx2",
+            CpuLevel::Avx512 => "avx512",
+        }
+    }
+
+    /// The level that settings write as `name`.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// Whether this CPU has it.
+    pub(crate) fn is_available(self) -> bool {
+        match self {
+            CpuLevel::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 => avx2::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 => avx512::is_available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The fastest that this CPU has.
+    pub(crate) fn fastest() -> Self {
+        Self::ALL.into_iter().rev().find(|level| level.is_available()).unwrap_or(CpuLevel::Scalar)
+    }
+
+    /// Those that this CPU has, slowest first.
+    pub(crate) fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|level| level.is_available()).collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! Plain Rust: registers of 4 numbers that any compiler turns into what its target has, tiles of 4 rows by 8 columns.
+
+use super::simd::Simd;
+use super::tile::{self, Tile};
+use super::{attention, layer_norm, matmul};
+
+/// See [`matmul::run`].
+pub(super) unsafe fn run_matmul(args: &matmul::Args) {
+    // SAFETY: every CPU runs plain Rust; the rest is the caller's promise.
+    unsafe { matmul::run::<Scalar>(args) }
+}
+
+/// See [`attention::run`].
+pub(super) unsafe fn run_attention(args: &attention::Args) {
+    // SAFETY: as above.
+    unsafe { attention::run::<Scalar>(args) }
+}
+
+/// See [`layer_norm::run`].
+pub(super) unsafe fn run_layer_norm(args: &layer_norm::Args) {
+    // SAFETY: as above.
+    unsafe { layer_norm::run::<Scalar>(args) }
+}
+
+unsafe fn tile_of<const M: usize>(tile: &Tile) {
+    // SAFETY: as above.
+    unsafe { tile::compute::<Scalar, M>(tile) }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Scalar;
+
+type Four = [f32; 4];
+
+#[inline(always)]
+fn zip(a: Four, b: Four, f: impl Fn(f32, f32) -> f32) -> Four {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+// SAFETY of every function below: the caller's promise of `Simd`.
+impl Simd for Scalar {
+    type F32 = Four;
+    const LANES: usize = 4;
+    const TILE_ROWS: usize = 4;
+    const ATTENTION_ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Four {
+        [0.0; 4]
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Four {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Four {
+        unsafe { from.cast::<Four>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: Four) {
+        unsafe { to.cast::<Four>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
+    #[inline(always)]
+    unsafe fn add(a: Four, b: Four) -> Four {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Four, b: Four) -> Four {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Four, b: Four) -> Four {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: Four, b: Four, c: Four) -> Four {
+        zip(zip(a, b, |a, b| a * b), c, |ab, c| ab + c)
+    }
+    #[inline(always)]
+    unsafe fn neg_mul_add(a: Four, b: Four, c: Four) -> Four {
+        zip(zip(a, b, |a, b| a * b), c, |ab, c| c - ab)
+    }
+    #[inline(always)]
+    unsafe fn max(a: Four, b: Four) -> Four {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn abs(x: Four) -> Four {
+        x.map(f32::abs)
+    }
+    #[inline(always)]
+    unsafe fn round(x: Four) -> Four {
+        // Adding 1.5 * 2^23 leaves no bits below one: the sum is rounded to a whole number.
+        const WHOLE: f32 = 12_582_912.0;
+        x.map(|x| (x + WHOLE) - WHOLE)
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(x: Four, n: Four) -> Four {
+        zip(x, n, |x, n| x * f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn reciprocal(x: Four) -> Four {
+        x.map(|x| 1.0 / x)
+    }
+    #[inline(always)]
+    unsafe fn keep_first(mut x: Four, count: usize) -> Four {
+        for (lane, x) in x.iter_mut().enumerate() {
+            if lane >= count {
+                *x = f32::NEG_INFINITY;
+            }
+        }
+        x
+    }
+    #[inline(always)]
+    unsafe fn sum(x: Four) -> f32 {
+        (x[0] + x[1]) + (x[2] + x[3])
+    }
+    #[inline(always)]
+    unsafe fn largest(x: Four) -> f32 {
+        x[0].max(x[1]).max(x[2].max(x[3]))
+    }
+    #[inline(always)]
+    unsafe fn tile(rows: usize, tile: &Tile) {
+        unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4]) }
+    }
+}

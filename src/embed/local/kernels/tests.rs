@@ -1,0 +1,199 @@
+//! Every level against sums in f64, and the promise that a row's result does not depend on the rows beside it.
+
+use super::*;
+
+/// Seeded numbers in -1..1 (splitmix64).
+pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn rows_of(width: usize, data: &[f32]) -> Rows {
+    let mut rows = Rows::new(width);
+    rows.set_count(data.len() / width);
+    for (i, from) in data.chunks_exact(width).enumerate() {
+        rows.row_mut(i).copy_from_slice(from);
+    }
+    rows
+}
+
+fn every_level(check: impl Fn(Kernels)) {
+    for level in CpuLevel::available() {
+        check(Kernels::new(level).unwrap());
+    }
+}
+
+#[track_caller]
+fn assert_close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), want.len());
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(g) - w).abs() <= tolerance * w.abs().max(1.0), "{what}[{i}]: {g} against {w}");
+    }
+}
+
+/// erf in f64 by its series; beyond 5 it is 1 to 12 digits.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    (sum * 2.0 / std::f64::consts::PI.sqrt()).clamp(-1.0, 1.0)
+}
+
+#[test]
+fn matmul_agrees_with_f64_sums_for_every_epilogue() {
+    every_level(|kernels| {
+        // 768 products need two blocks; 29 rows end in a partial tile.
+        for (count, depth, columns) in [(29, 32, 64), (1, 768, 32), (14, 400, 96)] {
+            let (x, w) = (random(1, count * depth), random(2, columns * depth));
+            let (bias, residual) = (random(3, columns), random(4, count * columns));
+            let mut packed = kernels.packed_matrix(columns, depth);
+            packed.fill(0, &w, &bias, 1.0);
+            let mut want = Vec::new();
+            for row in x.chunks_exact(depth) {
+                for (column, b) in w.chunks_exact(depth).zip(&bias) {
+                    let sum: f64 = row.iter().zip(column).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    want.push(sum + f64::from(*b));
+                }
+            }
+            let rows = rows_of(depth, &x);
+            let what = format!("{:?} {count}x{depth}x{columns}", kernels.level());
+            let run = |epilogue: Epilogue| {
+                let mut out = Rows::new(columns);
+                kernels.matmul(&rows, &packed, epilogue, &mut out);
+                (0..count).flat_map(|i| out.row(i).to_vec()).collect::<Vec<f32>>()
+            };
+            assert_close(&run(Epilogue::Bias), &want, 2e-5, &what);
+            let activated: Vec<f64> = want.iter().map(|&x| 0.5 * x * (1.0 + erf(x / 2f64.sqrt()))).collect();
+            assert_close(&run(Epilogue::BiasGelu), &activated, 2e-5, &what);
+            let added: Vec<f64> = want.iter().zip(&residual).map(|(a, b)| a + f64::from(*b)).collect();
+            assert_close(&run(Epilogue::BiasResidual(&rows_of(columns, &residual))), &added, 2e-5, &what);
+        }
+    });
+}
+
+#[test]
+fn matmul_of_a_row_does_not_depend_on_the_rows_beside_it() {
+    every_level(|kernels| {
+        let (count, depth, columns) = (33, 416, 64);
+        let x = random(5, count * depth);
+        let mut packed = kernels.packed_matrix(columns, depth);
+        packed.fill(0, &random(6, columns * depth), &random(7, columns), 1.0);
+        let mut all = Rows::new(columns);
+        kernels.matmul(&rows_of(depth, &x), &packed, Epilogue::BiasGelu, &mut all);
+        for (i, row) in x.chunks_exact(depth).enumerate() {
+            let mut one = Rows::new(columns);
+            kernels.matmul(&rows_of(depth, row), &packed, Epilogue::BiasGelu, &mut one);
+            assert_eq!(one.row(0), all.row(i), "{:?} row {i}", kernels.level());
+        }
+    });
+}
+
+#[test]
+fn gelu_and_exp_hold_over_their_whole_range() {
+    every_level(|kernels| {
+        let xs: Vec<f32> = (-320..320).map(|i| i as f32 / 32.0).chain([-1e30, -1e4, 1e4, 1e30, 0.0, -0.0]).collect();
+        let mut rows = Rows::new(32);
+        rows.set_count(xs.len());
+        for (i, x) in xs.iter().enumerate() {
+            rows.row_mut(i).fill(0.0);
+            rows.row_mut(i)[0] = *x;
+        }
+        let mut identity = kernels.packed_matrix(32, 32);
+        let weights: Vec<f32> = (0..32 * 32).map(|i| if i / 32 == i % 32 { 1.0 } else { 0.0 }).collect();
+        identity.fill(0, &weights, &[0.0; 32], 1.0);
+        let mut out = Rows::new(32);
+        kernels.matmul(&rows, &identity, Epilogue::BiasGelu, &mut out);
+        for (i, &x) in xs.iter().enumerate() {
+            let wide = f64::from(x);
+            let want = 0.5 * wide * (1.0 + erf(wide / 2f64.sqrt()));
+            let got = f64::from(out.row(i)[0]);
+            assert!(
+                (got - want).abs() <= 5e-7 * want.abs().max(1.0),
+                "{:?} gelu({x}) = {got}, not {want}",
+                kernels.level()
+            );
+        }
+    });
+}
+
+#[test]
+fn layer_norm_agrees_with_f64() {
+    every_level(|kernels| {
+        let (count, width) = (5, 96);
+        let (x, weight, bias) = (random(8, count * width), random(9, width), random(10, width));
+        let mut rows = rows_of(width, &x);
+        kernels.layer_norm(&mut rows, &weight, &bias, 1e-12);
+        for (i, row) in x.chunks_exact(width).enumerate() {
+            let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / width as f64;
+            let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / width as f64;
+            let want: Vec<f64> = (0..width)
+                .map(|k| (f64::from(row[k]) - mean) / variance.sqrt() * f64::from(weight[k]) + f64::from(bias[k]))
+                .collect();
+            assert_close(rows.row(i), &want, 1e-5, &format!("{:?} row {i}", kernels.level()));
+        }
+    });
+}
+
+#[test]
+fn attention_agrees_with_f64_for_every_tail() {
+    every_level(|kernels| {
+        for head_width in [32, 64] {
+            let (heads, lengths) = (2, [1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 47, 70]);
+            let (hidden, tokens) = (heads * head_width, lengths.iter().sum::<usize>());
+            let data = random(11, tokens * 3 * hidden);
+            let qkv = rows_of(3 * hidden, &data);
+            let (mut out, mut scratch) = (Rows::new(hidden), Vec::new());
+            kernels.attention(&qkv, &lengths, heads, &mut scratch, &mut out);
+            let mut from = 0;
+            for count in lengths {
+                for row in from..from + count {
+                    let want = attend(&qkv, from, count, row, heads, head_width);
+                    let what = format!("{:?} {head_width} of {count} row {row}", kernels.level());
+                    assert_close(out.row(row), &want, 1e-5, &what);
+                }
+                from += count;
+            }
+        }
+    });
+}
+
+/// Attention of token `row` in f64.
+fn attend(qkv: &Rows, from: usize, count: usize, row: usize, heads: usize, width: usize) -> Vec<f64> {
+    let hidden = heads * width;
+    let mut result = Vec::new();
+    for head in 0..heads {
+        let part = |token: usize, which: usize| &qkv.row(token)[which * hidden + head * width..][..width];
+        let scores: Vec<f64> = (from..from + count)
+            .map(|t| part(row, 0).iter().zip(part(t, 1)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum())
+            .collect();
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for k in 0..width {
+            let sum: f64 = (0..count).map(|t| weights[t] * f64::from(part(from + t, 2)[k])).sum();
+            result.push(sum / total);
+        }
+    }
+    result
+}
+
+#[test]
+fn levels_are_found_by_name() {
+    for level in CpuLevel::ALL {
+        assert_eq!(CpuLevel::from_name(level.name()), Some(level));
+    }
+    assert_eq!(CpuLevel::from_name("AVX-9"), None);
+    assert!(CpuLevel::available().contains(&CpuLevel::fastest()));
+}

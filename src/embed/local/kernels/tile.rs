@@ -1,0 +1,125 @@
+//! The innermost loop: one tile of a matrix product, with what follows it fused in.
+
+use super::math::gelu;
+use super::simd::Simd;
+
+/// What is done to a sum of products before it is stored.
+#[derive(Clone, Copy)]
+pub(super) enum Finish {
+    /// Nothing: more products follow.
+    Pause,
+    /// Adds the bias.
+    Bias,
+    /// Adds the bias, then applies GELU.
+    BiasGelu,
+    /// Adds the bias and the tile of another matrix.
+    BiasResidual { residual: *const f32, stride: usize },
+}
+
+/// One output tile: `rows` by two registers, the sum over `depth` products.
+pub(super) struct Tile {
+    /// First element of the left matrix' first row.
+    pub a: *const f32,
+    /// Elements from one row of the left matrix to the next.
+    pub a_stride: usize,
+    /// Panel of packed weights, shape `[depth, TILE_COLUMNS]`.
+    pub b: *const f32,
+    /// Products to sum.
+    pub depth: usize,
+    /// First element of the output tile.
+    pub out: *mut f32,
+    /// Elements from one row of the output to the next.
+    pub out_stride: usize,
+    /// Whether `out` holds a sum that is continued.
+    pub resume: bool,
+    /// Biases of the tile's columns.
+    pub bias: *const f32,
+    /// What follows the sum.
+    pub finish: Finish,
+}
+
+/// How far ahead of its use a panel is fetched, in rows of the panel.
+const PREFETCH_ROWS: usize = 8;
+
+/// Computes a tile of `M` rows.
+///
+/// The sums live in registers only if every loop over them is unrolled, so nothing large stands inside those loops:
+/// what follows the sums is done by a second pass over the stored tile, which the first-level cache still holds.
+///
+/// # Safety
+/// `Simd`'s promise, and every pointer of the tile covers `M` rows (`a`: `depth` columns, the others `TILE_COLUMNS`).
+#[inline(always)]
+pub(super) unsafe fn compute<S: Simd, const M: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[S::zero(); 2]; M];
+        if tile.resume {
+            for i in 0..M {
+                let out = tile.out.wrapping_add(i.wrapping_mul(tile.out_stride));
+                sums[i][0] = S::load(out);
+                sums[i][1] = S::load(out.wrapping_add(S::LANES));
+            }
+        }
+        let mut a = tile.a;
+        let mut b = tile.b;
+        for _ in 0..tile.depth {
+            let left = S::load(b);
+            let right = S::load(b.wrapping_add(S::LANES));
+            S::prefetch(b.wrapping_add(PREFETCH_ROWS * S::TILE_COLUMNS));
+            S::prefetch(b.wrapping_add(PREFETCH_ROWS * S::TILE_COLUMNS + S::LANES));
+            for i in 0..M {
+                let x = S::splat(*a.wrapping_add(i.wrapping_mul(tile.a_stride)));
+                sums[i][0] = S::mul_add(x, left, sums[i][0]);
+                sums[i][1] = S::mul_add(x, right, sums[i][1]);
+            }
+            a = a.wrapping_add(1);
+            b = b.wrapping_add(S::TILE_COLUMNS);
+        }
+        for i in 0..M {
+            let out = tile.out.wrapping_add(i.wrapping_mul(tile.out_stride));
+            S::store(out, sums[i][0]);
+            S::store(out.wrapping_add(S::LANES), sums[i][1]);
+        }
+    }
+}
+
+/// Does what follows the sums to a stored tile of `rows` rows.
+///
+/// # Safety
+/// As for [`compute`].
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd>(rows: usize, tile: &Tile) {
+    if matches!(tile.finish, Finish::Pause) {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        for column in [0, S::LANES] {
+            let bias = S::load(tile.bias.wrapping_add(column));
+            let mut out = tile.out.wrapping_add(column);
+            for i in 0..rows {
+                let x = S::add(S::load(out), bias);
+                let x = match tile.finish {
+                    Finish::Pause | Finish::Bias => x,
+                    Finish::BiasGelu => gelu::<S>(x),
+                    Finish::BiasResidual { residual, stride } => {
+                        S::add(x, S::load(residual.wrapping_add(i.wrapping_mul(stride) + column)))
+                    }
+                };
+                S::store(out, x);
+                out = out.wrapping_add(tile.out_stride);
+            }
+        }
+    }
+}
+
+/// Calls `$function::<rows>($tile)` for one of the listed numbers of rows.
+macro_rules! by_rows {
+    ($rows:expr, $tile:expr, $function:ident, [$($count:literal),*]) => {
+        match $rows {
+            $($count => $function::<$count>($tile),)*
+            rows => unreachable!("a tile has no {rows} rows"),
+        }
+    };
+}
+pub(super) use by_rows;

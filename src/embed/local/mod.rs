@@ -1,0 +1,89 @@
+//! Encoders that run on this machine; the only place where candle is named.
+
+mod batch;
+mod bert;
+mod candle_bert;
+mod embeddings;
+mod kernels;
+mod weights;
+mod workspace;
+
+use std::path::Path;
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::EmbedError;
+use super::settings::Settings;
+use bert::Bert;
+use candle_bert::CandleBert;
+use kernels::{CpuLevel, Kernels};
+use weights::Weights;
+
+/// Forces the instruction set of the kernels: `avx512`, `avx2` or `scalar`.
+const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
+
+/// A model's encoder, from tokens to pooled vectors.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    backend: Backend,
+    settings: Settings,
+}
+
+#[derive(Debug)]
+enum Backend {
+    /// Our own kernels, on the CPU.
+    Kernels(Box<Bert>),
+    /// candle, for shapes that the kernels do not take and for other devices.
+    Candle(Box<CandleBert>),
+}
+
+impl Encoder {
+    /// Loads the weights at `path`.
+    ///
+    /// # Errors
+    /// [`EmbedError::CpuLevel`], [`EmbedError::Malformed`], [`EmbedError::Compute`], [`EmbedError::Storage`].
+    pub(super) fn load(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
+        let kernels = chosen_kernels()?;
+        let weights = Weights::open(path)?;
+        let architecture = &settings.architecture;
+        let device = candle_bert::device()?;
+        let backend = if device.is_cpu() && Bert::fits(architecture) {
+            Backend::Kernels(Box::new(Bert::load(weights, architecture, kernels)?))
+        } else {
+            Backend::Candle(Box::new(CandleBert::load(&weights, architecture, device)?))
+        };
+        Ok(Self { backend, settings: settings.clone() })
+    }
+
+    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary, on the threads of `pool`. Returns one pooled
+    /// vector a sequence, in order, shape `[hidden]`, not normalised.
+    ///
+    /// # Errors
+    /// [`EmbedError::Compute`].
+    pub(super) fn encode(&self, sequences: &[&[u32]], pool: &ThreadPool) -> Result<Vec<Vec<f64>>, EmbedError> {
+        let pooling = self.settings.pooling;
+        match &self.backend {
+            Backend::Kernels(bert) => {
+                let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
+                let passes = batch::split(&lengths, pool.current_num_threads());
+                let encode = |pass: &std::ops::Range<usize>| bert.encode(&sequences[pass.clone()], pooling);
+                let vectors: Vec<_> = pool.install(|| passes.par_iter().flat_map_iter(encode).collect());
+                Ok(vectors)
+            }
+            Backend::Candle(bert) => pool.install(|| bert.encode(sequences, pooling)),
+        }
+    }
+}
+
+/// The kernels that the environment asks for, or the fastest.
+fn chosen_kernels() -> Result<Kernels, EmbedError> {
+    let Some(got) = std::env::var_os(LEVEL_VARIABLE).filter(|value| !value.is_empty()) else {
+        return Ok(Kernels::fastest());
+    };
+    let got = got.to_string_lossy().into_owned();
+    CpuLevel::from_name(&got).and_then(Kernels::new).ok_or_else(|| EmbedError::CpuLevel {
+        got,
+        available: CpuLevel::available().into_iter().map(CpuLevel::name).collect::<Vec<_>>().join(", "),
+    })
+}

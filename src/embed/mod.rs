@@ -1,0 +1,35 @@
+//! Texts to vectors: models, where they come from, and the encoders that run them.
+
+mod error;
+mod registry;
+mod types;
+
+#[cfg(feature = "local-models")]
+mod local;
+#[cfg(feature = "local-models")]
+mod lock_file;
+#[cfg(feature = "local-models")]
+mod model;
+#[cfg(feature = "local-models")]
+mod models;
+#[cfg(feature = "local-models")]
+mod pull;
+#[cfg(feature = "local-models")]
+mod settings;
+#[cfg(feature = "local-models")]
+mod store;
+#[cfg(feature = "local-models")]
+mod tokenizer;
+
+#[cfg(not(feature = "local-models"))]
+mod disabled;
+
+#[cfg(not(feature = "local-models"))]
+pub use disabled::{Models, TextModel};
+pub use error::{EmbedError, PullFailure};
+#[cfg(feature = "local-models")]
+pub use model::TextModel;
+#[cfg(feature = "local-models")]
+pub use models::Models;
+pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
+pub use types::{Embeddings, InputKind, InstalledModel, PullProgress, VerifiedFile, default_models_dir};

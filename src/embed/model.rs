@@ -1,0 +1,152 @@
+//! A loaded model: texts in, vectors out.
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::local::Encoder;
+use super::lock_file::hex;
+use super::settings::Settings;
+use super::store::Place;
+use super::tokenizer::{TextTokenizer, Tokens, tokenizer_path};
+use super::{EmbedError, Embeddings, InputKind, VerifiedFile};
+use crate::types::{VectorError, check_vector, normalise};
+
+/// A model ready to embed. It is shared by threads.
+pub struct TextModel {
+    name: String,
+    fingerprint: String,
+    settings: Settings,
+    tokenizer: TextTokenizer,
+    encoder: Encoder,
+    threads: Arc<ThreadPool>,
+}
+
+/// Changes when this code makes other vectors from the same files.
+const FINGERPRINT_VERSION: &str = "pannier embedding 1";
+
+impl TextModel {
+    /// Loads an installed model whose files have been checked.
+    ///
+    /// # Errors
+    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
+    pub(super) fn load(place: &Place, files: &[VerifiedFile], threads: Arc<ThreadPool>) -> Result<Self, EmbedError> {
+        let settings = Settings::read(place)?;
+        let tokenizer = TextTokenizer::load(&tokenizer_path(&place.dir), &place.name, settings.max_tokens)?;
+        let encoder = Encoder::load(&place.dir.join("model.safetensors"), &settings)?;
+        let fingerprint = fingerprint(&settings, files);
+        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, threads })
+    }
+
+    /// Canonical name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Numbers in a vector.
+    pub fn dim(&self) -> usize {
+        self.settings.architecture.hidden_size
+    }
+
+    /// Tokens read of a text, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.settings.max_tokens
+    }
+
+    /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
+    /// prefixes and length. Vectors of equal fingerprints can be compared with each other.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Embeds texts, each with the prefix that the model wants for `input`. Texts longer than the model reads are cut and
+    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`].
+    pub fn embed(&self, texts: &[&str], input: InputKind) -> Result<Embeddings, EmbedError> {
+        let prefix = match input {
+            InputKind::Query => &self.settings.query_prefix,
+            InputKind::Document => &self.settings.document_prefix,
+        };
+        let encode = |text: &&str| self.tokenizer.encode(prefix, text);
+        let tokens = match texts {
+            [text] => vec![encode(text)?],
+            _ => self.threads.install(|| texts.par_iter().map(encode).collect::<Result<_, _>>())?,
+        };
+        self.embed_all(tokens)
+    }
+
+    /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What is
+    /// beyond the model's length is cut and reported.
+    ///
+    /// # Errors
+    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`].
+    pub fn embed_tokens(&self, ids: &[Vec<u32>]) -> Result<Embeddings, EmbedError> {
+        let cut = |(index, ids): (usize, &Vec<u32>)| match ids.len() {
+            0 => Err(EmbedError::NoTokens { index }),
+            len => {
+                let kept = len.min(self.settings.max_tokens);
+                Ok(Tokens { ids: ids[..kept].to_vec(), truncated: kept < len })
+            }
+        };
+        self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?)
+    }
+
+    fn embed_all(&self, tokens: Vec<Tokens>) -> Result<Embeddings, EmbedError> {
+        let vocabulary = self.settings.architecture.vocab_size;
+        for (index, Tokens { ids, .. }) in tokens.iter().enumerate() {
+            if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocabulary) {
+                return Err(EmbedError::Token { index, token, vocabulary });
+            }
+            if ids.is_empty() {
+                return Err(EmbedError::NoTokens { index });
+            }
+        }
+        let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
+        let pooled = self.encoder.encode(&sequences, &self.threads)?;
+        let finish = |(index, vector): (usize, Vec<f64>)| {
+            self.finish(&vector).map_err(|e| EmbedError::Vector {
+                model: self.name.clone(),
+                index,
+                reason: e.to_string(),
+            })
+        };
+        Ok(Embeddings {
+            vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
+            token_counts: sequences.iter().map(|ids| ids.len()).collect(),
+            truncated: tokens.iter().map(|tokens| tokens.truncated).collect(),
+        })
+    }
+
+    fn finish(&self, pooled: &[f64]) -> Result<Vec<f32>, VectorError> {
+        let mut vector: Vec<f32> = pooled.iter().map(|&x| x as f32).collect();
+        match self.settings.normalise {
+            true => normalise(&mut vector, self.dim())?,
+            false => drop(check_vector(&vector, self.dim())?),
+        }
+        Ok(vector)
+    }
+}
+
+impl std::fmt::Debug for TextModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("TextModel")
+            .field("name", &self.name)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings stand for the files they were read from, so that a comment in one of those changes nothing.
+fn fingerprint(settings: &Settings, files: &[VerifiedFile]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{FINGERPRINT_VERSION}\n{}\n", settings.identity()));
+    for name in ["model.safetensors", "tokenizer.json"] {
+        let digest = files.iter().find(|file| file.path.ends_with(name)).map_or("none", |file| &file.sha256);
+        hash.update(format!("{name} {digest}\n"));
+    }
+    hex(&hash.finalize())
+}

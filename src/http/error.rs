@@ -1,0 +1,301 @@
+//! What a request can fail with, and the only place that turns it into a status code.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::io;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::collection::CollectionError;
+use crate::embed::EmbedError;
+use crate::types::{DefinitionError, FilterError, MetadataError, NameError, VectorError};
+
+macro_rules! codes {
+    ($($name:ident $code:literal $status:ident $title:literal;)*) => {
+        /// A stable code; clients branch on it, so a code is never renamed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code { $($name,)* }
+
+        impl Code {
+            /// The code as it stands on the wire.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $code,)* }
+            }
+
+            /// The same sentence for every occurrence of the code.
+            pub(crate) fn title(self) -> &'static str {
+                match self { $(Code::$name => $title,)* }
+            }
+
+            pub(crate) fn status(self) -> StatusCode {
+                match self { $(Code::$name => StatusCode::$status,)* }
+            }
+
+            /// Every code, for the API's description and the tests.
+            pub(crate) const ALL: &[Code] = &[$(Code::$name,)*];
+        }
+    };
+}
+
+codes! {
+    InvalidJson "invalid_json" BAD_REQUEST "The body is not valid JSON";
+    JsonTooDeep "json_too_deep" BAD_REQUEST "The body is nested too deep";
+    InvalidPath "invalid_path" BAD_REQUEST "The path is not valid UTF-8";
+    InvalidParameter "invalid_parameter" BAD_REQUEST "A query parameter is not valid";
+    InvalidCursor "invalid_cursor" BAD_REQUEST "The cursor is not valid";
+    BodyIncomplete "body_incomplete" BAD_REQUEST "The body ended early";
+    Unauthorized "unauthorized" UNAUTHORIZED "An API key is needed";
+    OriginNotAllowed "origin_not_allowed" FORBIDDEN "The origin is not allowed";
+    RouteNotFound "route_not_found" NOT_FOUND "There is no such route";
+    CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
+    DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
+    ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
+    BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
+    DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported";
+    HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST "The host is not allowed";
+    UnknownField "unknown_field" UNPROCESSABLE_ENTITY "The body has an unknown field";
+    MissingField "missing_field" UNPROCESSABLE_ENTITY "The body lacks a field";
+    InvalidValue "invalid_value" UNPROCESSABLE_ENTITY "A value has the wrong type or form";
+    IntegerOutOfRange "integer_out_of_range" UNPROCESSABLE_ENTITY "An integer does not fit 64 bits";
+    InvalidName "invalid_name" UNPROCESSABLE_ENTITY "A name or id is not allowed";
+    UnknownModel "unknown_model" UNPROCESSABLE_ENTITY "The definition names an unknown model";
+    InvalidDefinition "invalid_definition" UNPROCESSABLE_ENTITY "The definition is not allowed";
+    FieldTypeMismatch "field_type_mismatch" UNPROCESSABLE_ENTITY "A metadata field has another type than declared";
+    InvalidMetadata "invalid_metadata" UNPROCESSABLE_ENTITY "The metadata are not allowed";
+    InvalidFilter "invalid_filter" UNPROCESSABLE_ENTITY "The filter is not valid";
+    InvalidQuery "invalid_query" UNPROCESSABLE_ENTITY "The query is not valid";
+    DimMismatch "dim_mismatch" UNPROCESSABLE_ENTITY "A vector has the wrong dimension";
+    InvalidVector "invalid_vector" UNPROCESSABLE_ENTITY "A vector is not usable";
+    NothingToIndex "nothing_to_index" UNPROCESSABLE_ENTITY "A document has neither text nor vector";
+    NoModel "no_model" UNPROCESSABLE_ENTITY "The collection has no model";
+    DuplicateId "duplicate_id" UNPROCESSABLE_ENTITY "An id stands twice in one request";
+    TooManyDocuments "too_many_documents" UNPROCESSABLE_ENTITY "Too many documents in one request";
+    TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
+    OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
+    ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "The search mode is not supported";
+    ExplainNotSupported "explain_not_supported" UNPROCESSABLE_ENTITY "Explaining a search is not supported";
+    TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
+    QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
+    WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
+    DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
+    InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
+    Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
+    Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
+    Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
+    ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
+    Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
+    ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
+    ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
+    Timeout "timeout" GATEWAY_TIMEOUT "The request took too long";
+    StorageFull "storage_full" INSUFFICIENT_STORAGE "The disk is full";
+}
+
+/// Seconds that a client should wait after an answer of 429.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// A failed request. It becomes a response only through [`super::observe`], which knows the path, the request's id and
+/// the dialect to answer in.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) code: Code,
+    /// For the client: what is wrong with this request and what to change.
+    pub(crate) detail: Cow<'static, str>,
+    /// The parameter at fault, where a dialect names it.
+    pub(crate) param: Option<&'static str>,
+    /// More members of the problem's object.
+    pub(crate) extra: Option<serde_json::Map<String, serde_json::Value>>,
+    /// For the log, never for the client.
+    pub(crate) cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), param: None, extra: None, cause: None }
+    }
+
+    /// A fault of ours: the client reads a generic sentence, the log the cause.
+    pub(crate) fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::fault(Code::Internal, "an unexpected fault; the server's log has it under this request's id", cause)
+    }
+
+    pub(crate) fn param(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
+        self
+    }
+
+    /// Whether the request itself is at fault, so that it fails again however often it is sent.
+    pub(crate) fn is_callers_fault(&self) -> bool {
+        self.code.status().is_client_error() && self.code != Code::Overloaded
+    }
+
+    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
+        (self.code == Code::Overloaded).then_some(RETRY_AFTER_SECONDS)
+    }
+
+    fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { cause: Some(cause.into()), ..Self::new(code, detail) }
+    }
+
+    fn storage(cause: CollectionError) -> Self {
+        if is_storage_full(&cause) {
+            return Self::fault(
+                Code::StorageFull,
+                "the disk of the data directory is full; free space and retry",
+                cause,
+            );
+        }
+        Self::fault(Code::Storage, "the store could not read or write; the server's log has the cause", cause)
+    }
+}
+
+/// Whether a full disk is the root of it.
+fn is_storage_full(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        }
+        next = error.source();
+    }
+    false
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(Failure(std::sync::Arc::new(self)));
+        response
+    }
+}
+
+/// How an [`ApiError`] travels in a response's extensions to the layer that writes its body.
+#[derive(Clone)]
+pub(crate) struct Failure(pub(crate) std::sync::Arc<ApiError>);
+
+fn vector_code(error: &VectorError) -> Code {
+    match error {
+        VectorError::DimMismatch { .. } => Code::DimMismatch,
+        _ => Code::InvalidVector,
+    }
+}
+
+fn definition_code(error: &DefinitionError) -> Code {
+    match error {
+        DefinitionError::FieldType { .. } => Code::FieldTypeMismatch,
+        _ => Code::InvalidDefinition,
+    }
+}
+
+impl From<CollectionError> for ApiError {
+    fn from(error: CollectionError) -> Self {
+        use CollectionError as E;
+        let code = match &error {
+            E::NotFound { .. } => Code::CollectionNotFound,
+            E::QueryDocumentNotFound { .. } => Code::DocumentNotFound,
+            E::Exists { .. } => Code::DefinitionConflict,
+            E::Name(_) => Code::InvalidName,
+            E::Definition(e) | E::Fields { source: e, .. } => definition_code(e),
+            E::DocumentVector { source: e, .. } | E::QueryVector(e) => vector_code(e),
+            E::Metadata { .. } => Code::InvalidMetadata,
+            E::TooLong { .. } => Code::TooLong,
+            E::TooManyDocuments { .. } => Code::TooManyDocuments,
+            E::DuplicateId { .. } => Code::DuplicateId,
+            E::NothingToIndex { .. } => Code::NothingToIndex,
+            E::NoModel { .. } => Code::NoModel,
+            E::Filter(_) => Code::InvalidFilter,
+            E::OutOfRange { .. } => Code::OutOfRange,
+            E::Overloaded => Code::Overloaded,
+            E::Stopped { .. } => Code::Stopped,
+            E::Embed(EmbedError::Unknown { .. } | EmbedError::Name { .. }) => Code::UnknownModel,
+            E::ModelChanged { .. } => Code::ModelChanged,
+            _ => {
+                return match error {
+                    E::Embed(e) => e.into(),
+                    other => ApiError::storage(other),
+                };
+            }
+        };
+        ApiError::new(code, error.to_string())
+    }
+}
+
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        let code = match &error {
+            EmbedError::NotInstalled { .. } => Code::ModelNotInstalled,
+            EmbedError::Unknown { .. } | EmbedError::Name { .. } => Code::ModelNotFound,
+            EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
+            EmbedError::Disabled => Code::ModelNotInstalled,
+            _ => {
+                let detail = "the embedding model could not be read or run; `pannier model verify` checks its files";
+                return ApiError::fault(Code::ModelFailed, detail, error);
+            }
+        };
+        ApiError::new(code, error.to_string())
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        ApiError::new(Code::InvalidName, error.to_string())
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        ApiError::new(Code::InvalidFilter, error.to_string())
+    }
+}
+
+impl From<MetadataError> for ApiError {
+    fn from(error: MetadataError) -> Self {
+        ApiError::new(Code::InvalidMetadata, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::CollectionName;
+
+    #[test]
+    fn codes_are_snake_case_and_unique() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in Code::ALL {
+            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code:?}");
+            assert!(seen.insert(code.as_str()), "{code:?}");
+            assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_caller_can_mend_is_a_client_error_with_its_sentence() {
+        let error = ApiError::from(CollectionError::NotFound { name: CollectionName::new("a").unwrap() });
+        assert_eq!((error.code, error.code.status().as_u16()), (Code::CollectionNotFound, 404));
+        assert!(error.detail.contains("PUT /v1/collections/a"), "{}", error.detail);
+        let dim = CollectionError::QueryVector(VectorError::DimMismatch { expected: 3, got: 2 });
+        assert_eq!(ApiError::from(dim).code, Code::DimMismatch);
+        let zero = CollectionError::QueryVector(VectorError::Norm { norm: 0.0 });
+        assert_eq!(ApiError::from(zero).code, Code::InvalidVector);
+    }
+
+    #[test]
+    fn overload_asks_to_retry() {
+        let error = ApiError::from(CollectionError::Overloaded);
+        assert_eq!((error.code.status().as_u16(), error.retry_after_seconds()), (429, Some(1)));
+        assert!(!error.is_callers_fault());
+    }
+
+    #[test]
+    fn a_full_disk_is_found_below_other_errors() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        assert!(is_storage_full(&Outer(io::ErrorKind::StorageFull.into())));
+        assert!(!is_storage_full(&Outer(io::ErrorKind::NotFound.into())));
+    }
+}

@@ -1,0 +1,171 @@
+//! What handlers take from a request: names from the path, parameters, JSON bodies; every refusal is an `ApiError`.
+
+use std::collections::HashMap;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::error::{ApiError, Code};
+use super::limits::BODY_READ_TIMEOUT;
+use super::wire::json;
+use crate::types::limits::MAX_BODY_BYTES;
+use crate::types::{CollectionName, DocumentId};
+
+/// Bodies up to this length are parsed where they arrive; longer ones on a thread that may block.
+const INLINE_PARSE_BYTES: usize = 64 << 10;
+
+/// The collection that a path names.
+pub(crate) struct InCollection(pub(crate) CollectionName);
+
+/// The document that a path names.
+pub(crate) struct DocumentPath {
+    pub(crate) collection: CollectionName,
+    pub(crate) id: DocumentId,
+}
+
+/// The model that a path names.
+pub(crate) struct InModel(pub(crate) String);
+
+/// A query string's parameters.
+pub(crate) struct Params<T>(pub(crate) T);
+
+/// A JSON body.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+/// A JSON body that may be missing altogether.
+pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
+
+async fn path_values<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<HashMap<String, String>, ApiError> {
+    match Path::<HashMap<String, String>>::from_request_parts(parts, state).await {
+        Ok(Path(values)) => Ok(values),
+        Err(_) => Err(ApiError::new(Code::InvalidPath, "percent-encode names and ids in the path as UTF-8")),
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InCollection {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let values = path_values(parts, state).await?;
+        Ok(Self(CollectionName::new(values.get("collection").map_or("", String::as_str))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DocumentPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let values = path_values(parts, state).await?;
+        let collection = CollectionName::new(values.get("collection").map_or("", String::as_str))?;
+        // The route `documents/delete` is fixed, and still a document may have that id.
+        let id = DocumentId::new(values.get("id").map_or("delete", String::as_str))?;
+        Ok(Self { collection, id })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InModel {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut values = path_values(parts, state).await?;
+        Ok(Self(values.remove("model").unwrap_or_default()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(QueryRejection::FailedToDeserializeQueryString(error)) => {
+                Err(ApiError::new(Code::InvalidParameter, error.body_text()))
+            }
+            Err(error) => Err(ApiError::new(Code::InvalidParameter, error.to_string())),
+        }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            return Err(ApiError::new(Code::UnsupportedMediaType, "send JSON with \"Content-Type: application/json\""));
+        }
+        parse(read(&parts.headers, body).await?).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Default + Send + 'static> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        JsonBody::from_request(request, state).await.map(|JsonBody(value)| Self(value))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|media| media == "application/json" || media.ends_with("+json"))
+}
+
+/// The content type without its parameters, in lower case.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Reads a whole body within [`MAX_BODY_BYTES`] and [`BODY_READ_TIMEOUT`].
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let detail =
+            format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
+        ApiError::new(Code::BodyTooLarge, detail)
+    };
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
+        Err(_) => {
+            let detail = format!("the body took longer than {} s; send it faster", BODY_READ_TIMEOUT.as_secs());
+            Err(ApiError::new(Code::BodyTimeout, detail))
+        }
+    }
+}
+
+async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<T, ApiError> {
+    if bytes.len() <= INLINE_PARSE_BYTES {
+        return json::parse(&bytes);
+    }
+    let task = tokio::task::spawn_blocking(move || json::parse(&bytes));
+    task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn only_json_types_are_json() {
+        let is = |value: &'static str| {
+            is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]))
+        };
+        assert!(is("application/json") && is("Application/JSON; charset=utf-8") && is("application/x+json"));
+        assert!(!is("text/plain") && !is("application/x-www-form-urlencoded") && !is("application/jsonp"));
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

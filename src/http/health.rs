@@ -1,0 +1,145 @@
+//! Whether the server is well, what it is, and where to go from `/`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::ApiError;
+use super::state::AppState;
+use super::wire::json::JsonText;
+use super::wire::time::rfc3339;
+
+/// Whether the server is well, and no more than that.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HealthView {
+    /// `ok` or `unavailable`.
+    #[schema(value_type = String, example = "ok")]
+    status: &'static str,
+}
+
+/// Which program answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VersionView {
+    #[schema(value_type = String, example = "pannier")]
+    name: &'static str,
+    #[schema(value_type = String, example = "0.1.0")]
+    version: &'static str,
+    /// Identifies the data directory.
+    store_id: String,
+    /// RFC 3339, UTC.
+    #[schema(format = DateTime)]
+    started_at: String,
+}
+
+/// Where to go.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HelloView {
+    #[schema(value_type = String, example = "pannier")]
+    name: &'static str,
+    #[schema(value_type = String, example = "0.1.0")]
+    version: &'static str,
+    links: Links,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Links {
+    #[schema(value_type = String)]
+    collections: &'static str,
+    #[schema(value_type = String)]
+    models: &'static str,
+    #[schema(value_type = String)]
+    openapi: &'static str,
+    #[schema(value_type = String)]
+    metrics: &'static str,
+    #[schema(value_type = String)]
+    ready: &'static str,
+}
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Says what this is.
+#[utoipa::path(
+    get, path = "/", operation_id = "hello", tag = "operations",
+    responses((status = 200, body = HelloView, description = "Name, version, links."))
+)]
+pub(crate) async fn hello() -> Json<HelloView> {
+    let links = Links {
+        collections: "/v1/collections",
+        models: "/v1/models",
+        openapi: "/openapi.json",
+        metrics: "/metrics",
+        ready: "/readyz",
+    };
+    Json(HelloView { name: NAME, version: VERSION, links })
+}
+
+/// Says that the process answers.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "live", tag = "operations",
+    responses((status = 200, body = HealthView, description = "It does."))
+)]
+pub(crate) async fn livez() -> Json<HealthView> {
+    Json(HealthView { status: "ok" })
+}
+
+/// Says whether reads and writes are taken.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "ready", tag = "operations",
+    responses(
+        (status = 200, body = HealthView, description = "They are."),
+        (status = 503, body = HealthView, description = "They are not; the server's log says why."),
+    )
+)]
+pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
+    ready(&state)
+}
+
+/// The same as `/readyz`.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "healthz", tag = "operations",
+    responses(
+        (status = 200, body = HealthView, description = "Reads and writes are taken."),
+        (status = 503, body = HealthView, description = "They are not; the server's log says why."),
+    )
+)]
+pub(crate) async fn healthz(State(state): State<AppState>) -> Response {
+    ready(&state)
+}
+
+/// The same as `/readyz`.
+#[utoipa::path(
+    get, path = "/health", operation_id = "health", tag = "operations",
+    responses(
+        (status = 200, body = HealthView, description = "Reads and writes are taken."),
+        (status = 503, body = HealthView, description = "They are not; the server's log says why."),
+    )
+)]
+pub(crate) async fn health(State(state): State<AppState>) -> Response {
+    ready(&state)
+}
+
+/// Not behind the gate: a server whose every place is taken by searches is still well.
+fn ready(state: &AppState) -> Response {
+    match state.database().health().accepting_writes {
+        true => Json(HealthView { status: "ok" }).into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(HealthView { status: "unavailable" })).into_response(),
+    }
+}
+
+/// Says which program answers, since when, and over which data.
+#[utoipa::path(
+    get, path = "/version", operation_id = "version", tag = "operations",
+    responses((status = 200, body = VersionView, description = "Name, version, store."))
+)]
+pub(crate) async fn version(State(state): State<AppState>) -> Result<JsonText, ApiError> {
+    JsonText::of(&VersionView {
+        name: NAME,
+        version: VERSION,
+        store_id: state.database().health().store_id.to_string(),
+        started_at: rfc3339(state.started_at().as_millisecond()),
+    })
+}

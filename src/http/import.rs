@@ -1,0 +1,341 @@
+//! The import stream: a document a line, of any length, with a report of the lines that did not get in.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::HeaderMap;
+use http_body_util::BodyExt;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::{ApiError, Code};
+use super::extract::{InCollection, media_type};
+use super::limits::IMPORT_IDLE_TIMEOUT;
+use super::ndjson::{Line, LineContent, LineSplitter};
+use super::problem::Problem;
+use super::state::AppState;
+use super::wire::document::DocumentBody;
+use super::wire::json::{self, JsonText};
+use crate::collection::{Collection, Upserted};
+use crate::telemetry;
+use crate::types::limits::{MAX_METADATA_BYTES, MAX_TEXT_BYTES};
+use crate::types::{CollectionName, DocumentId, NewDocument};
+
+/// Longest line: the longest text with every character escaped, and the longest metadata.
+const MAX_LINE_BYTES: usize = 6 * MAX_TEXT_BYTES + 2 * MAX_METADATA_BYTES;
+/// A batch is written when it holds so many documents,
+const BATCH_DOCUMENTS: usize = 256;
+/// or lines of so many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// Most errors, and most ids of cut texts, that the report lists; all are counted.
+const MAX_LISTED: usize = 1_000;
+/// How often a batch is tried again while too many writes wait,
+const OVERLOAD_RETRIES: u32 = 10;
+/// and the first pause before that, which doubles each time up to [`MAX_OVERLOAD_PAUSE`].
+const OVERLOAD_PAUSE: Duration = Duration::from_millis(50);
+const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(5);
+/// What a file may start with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What an import did.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct ImportView {
+    /// Lines that were not blank.
+    lines: u64,
+    /// Documents written.
+    upserted: u64,
+    /// Lines that did not get in.
+    failed: u64,
+    /// The first 1,000 of them.
+    errors: Vec<LineError>,
+    /// Texts that the model embedded.
+    embedded: u64,
+    /// Texts whose vector was known already.
+    cached: u64,
+    /// Documents whose text is longer than the model reads.
+    truncated_count: u64,
+    /// The ids of the first 1,000 of them.
+    truncated: Vec<String>,
+    /// The last change; null where nothing was written.
+    #[schema(required)]
+    seq: Option<u64>,
+}
+
+/// Why a line did not get in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LineError {
+    /// Counted from 1.
+    line: u64,
+    /// The same codes as of a problem.
+    #[schema(value_type = String, example = "dim_mismatch")]
+    code: &'static str,
+    /// What to change.
+    detail: String,
+}
+
+/// Writes documents from a stream of lines, a JSON document each.
+///
+/// Lines are written in batches as they come: what was written stays, also when a later line is refused or the stream
+/// breaks. Of two lines with one id the later stands.
+#[utoipa::path(
+    post, path = "/v1/collections/{collection}/import", operation_id = "importDocuments", tag = "documents",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body(content = String, content_type = "application/x-ndjson", description = "A document a line, of any length."),
+    responses(
+        (status = 200, body = ImportView, description = "The stream was read to its end."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn import(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    headers: HeaderMap,
+    mut body: Body,
+) -> Result<JsonText, ApiError> {
+    check_media_type(&headers)?;
+    // An unknown collection is refused before the first byte is read.
+    state.on_collection(name.clone(), |_| Ok(())).await?;
+    let mut import = Import { state, name, batch: Batch::default(), report: ImportView::default() };
+    let mut splitter = LineSplitter::new(MAX_LINE_BYTES);
+    loop {
+        let chunk = match next_chunk(&mut body).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => return Err(import.abandon(error).await),
+        };
+        let mut rest: &[u8] = &chunk;
+        while !rest.is_empty() {
+            if let Some(line) = splitter.next_line(&mut rest) {
+                import.take(line).await?;
+            }
+        }
+    }
+    if let Some(line) = splitter.finish() {
+        import.take(line).await?;
+    }
+    import.flush().await?;
+    JsonText::of(&import.report)
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let allowed = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
+    match media_type(headers) {
+        None => Ok(()),
+        Some(media) if allowed.contains(&media.as_str()) => Ok(()),
+        Some(media) => {
+            let detail = format!("send lines of JSON with \"Content-Type: application/x-ndjson\", not {media:?}");
+            Err(ApiError::new(Code::UnsupportedMediaType, detail))
+        }
+    }
+}
+
+async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+    loop {
+        match tokio::time::timeout(IMPORT_IDLE_TIMEOUT, body.frame()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(Ok(frame))) => {
+                // Trailers carry no lines.
+                if let Ok(chunk) = frame.into_data() {
+                    return Ok(Some(chunk));
+                }
+            }
+            Ok(Some(Err(_))) => return Err(ApiError::new(Code::BodyIncomplete, "the stream broke before its end")),
+            Err(_) => {
+                let detail = format!("no byte came for {} s", IMPORT_IDLE_TIMEOUT.as_secs());
+                return Err(ApiError::new(Code::BodyTimeout, detail));
+            }
+        }
+    }
+}
+
+/// Documents that wait to be written together, with the numbers of their lines.
+#[derive(Default)]
+struct Batch {
+    documents: Vec<(u64, NewDocument)>,
+    ids: HashSet<DocumentId>,
+    bytes: usize,
+}
+
+struct Import {
+    state: AppState,
+    name: CollectionName,
+    batch: Batch,
+    report: ImportView,
+}
+
+impl Import {
+    async fn take(&mut self, line: Line) -> Result<(), ApiError> {
+        let Line { number, content } = line;
+        let text = match content {
+            LineContent::Text(text) => text,
+            LineContent::TooLong { length_bytes } => {
+                self.report.lines += 1;
+                let detail = format!("the line is {length_bytes} bytes long, at most {MAX_LINE_BYTES} are allowed");
+                self.report.refuse(number, &ApiError::new(Code::TooLong, detail));
+                return Ok(());
+            }
+        };
+        let text = if number == 1 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text) } else { &text };
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        self.report.lines += 1;
+        match json::parse::<DocumentBody>(text).and_then(DocumentBody::into_document) {
+            Ok(document) => self.add(number, document, text.len()).await,
+            Err(error) => {
+                self.report.refuse(number, &error);
+                Ok(())
+            }
+        }
+    }
+
+    async fn add(&mut self, number: u64, document: NewDocument, bytes: usize) -> Result<(), ApiError> {
+        if self.batch.ids.contains(&document.id) || self.batch.bytes + bytes > BATCH_BYTES {
+            self.flush().await?;
+        }
+        self.batch.ids.insert(document.id.clone());
+        self.batch.bytes += bytes;
+        self.batch.documents.push((number, document));
+        if self.batch.documents.len() >= BATCH_DOCUMENTS {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the batch. Where one of its documents is refused, the others get in.
+    ///
+    /// # Errors
+    /// What is no document's fault, with the report so far.
+    async fn flush(&mut self) -> Result<(), ApiError> {
+        let mut documents = std::mem::take(&mut self.batch).documents;
+        let mut pause = OVERLOAD_PAUSE;
+        for retry in 0.. {
+            if documents.is_empty() {
+                return Ok(());
+            }
+            let outcome = match self.write(documents.clone()).await {
+                Ok(outcome) => outcome,
+                Err(error) if error.code == Code::Overloaded => Outcome::stopped_at(documents, error),
+                Err(error) => return Err(self.report.attach(error)),
+            };
+            outcome.done.iter().for_each(|upserted| self.report.add(upserted));
+            outcome.refused.iter().for_each(|(number, error)| self.report.refuse(*number, error));
+            match outcome.stopped {
+                None => return Ok(()),
+                Some((rest, error)) if error.code == Code::Overloaded && retry < OVERLOAD_RETRIES => documents = rest,
+                Some((_, error)) => return Err(self.report.attach(error)),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_OVERLOAD_PAUSE);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, documents: Vec<(u64, NewDocument)>) -> Result<Outcome, ApiError> {
+        let write = self.state.on_collection(self.name.clone(), move |collection| {
+            let mut outcome = Outcome::default();
+            write_splitting(collection, documents, &mut outcome);
+            Ok(outcome)
+        });
+        write.await
+    }
+
+    /// Writes what has been read of a broken stream, and says with its error how far it got.
+    async fn abandon(&mut self, error: ApiError) -> ApiError {
+        match self.flush().await {
+            Ok(()) => self.report.attach(error),
+            Err(worse) => worse,
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Outcome {
+    done: Vec<Upserted>,
+    refused: Vec<(u64, ApiError)>,
+    /// The documents that were not tried to the end, and why.
+    stopped: Option<(Vec<(u64, NewDocument)>, ApiError)>,
+}
+
+impl Outcome {
+    fn stopped_at(rest: Vec<(u64, NewDocument)>, error: ApiError) -> Self {
+        Self { stopped: Some((rest, error)), ..Self::default() }
+    }
+}
+
+/// Writes documents together. When one is refused, writes the halves on their own, and so on down to that one:
+/// log2(256) steps instead of one write and one fsync for each document.
+fn write_splitting(collection: &Collection, mut documents: Vec<(u64, NewDocument)>, outcome: &mut Outcome) {
+    if let Some((rest, _)) = &mut outcome.stopped {
+        rest.append(&mut documents);
+        return;
+    }
+    match collection.upsert(documents.iter().map(|(_, document)| document.clone()).collect()) {
+        Ok(upserted) => outcome.done.push(upserted),
+        Err(error) => {
+            let error = ApiError::from(error);
+            if !error.is_callers_fault() || error.code == Code::CollectionNotFound {
+                outcome.stopped = Some((documents, error));
+            } else if let [(number, _)] = documents[..] {
+                outcome.refused.push((number, error));
+            } else {
+                let second = documents.split_off(documents.len() / 2);
+                write_splitting(collection, documents, outcome);
+                write_splitting(collection, second, outcome);
+            }
+        }
+    }
+}
+
+impl ImportView {
+    fn add(&mut self, upserted: &Upserted) {
+        self.upserted += upserted.upserted as u64;
+        self.embedded += upserted.embedded as u64;
+        self.cached += upserted.cached as u64;
+        self.truncated_count += upserted.truncated.len() as u64;
+        let room = MAX_LISTED - self.truncated.len();
+        self.truncated.extend(upserted.truncated.iter().take(room).map(DocumentId::to_string));
+        self.seq = self.seq.max(Some(upserted.seq.0));
+        metrics::counter!(telemetry::DOCUMENTS_UPSERTED_TOTAL).increment(upserted.upserted as u64);
+    }
+
+    fn refuse(&mut self, line: u64, error: &ApiError) {
+        self.failed += 1;
+        if self.errors.len() < MAX_LISTED {
+            self.errors.push(LineError { line, code: error.code.as_str(), detail: error.detail.to_string() });
+        }
+    }
+
+    /// Puts the report so far into the error that ends the import.
+    fn attach(&self, mut error: ApiError) -> ApiError {
+        if let Ok(report) = serde_json::to_value(self) {
+            error.extra = Some(serde_json::Map::from_iter([("progress".to_owned(), report)]));
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_lists_so_many_errors_and_counts_all() {
+        let mut report = ImportView::default();
+        for line in 1..=1_500 {
+            report.refuse(line, &ApiError::new(Code::InvalidJson, "x"));
+        }
+        assert_eq!((report.failed, report.errors.len(), report.errors[999].line), (1_500, MAX_LISTED, 1_000));
+    }
+
+    #[test]
+    fn the_error_that_ends_an_import_says_how_far_it_got() {
+        let report = ImportView { lines: 7, upserted: 5, ..ImportView::default() };
+        let error = report.attach(ApiError::new(Code::Stopped, "stopped"));
+        let progress = &error.extra.unwrap()["progress"];
+        assert_eq!((progress["lines"].as_u64(), progress["upserted"].as_u64()), (Some(7), Some(5)));
+    }
+}

@@ -1,0 +1,158 @@
+//! Limits on time and on work at once, and the gate in front of the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+use tracing::Span;
+
+use super::error::{ApiError, Code};
+use super::state::AppState;
+
+/// Longest time for a request's headers to arrive.
+pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a JSON body to arrive.
+pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest pause between two chunks of an import.
+pub(crate) const IMPORT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Limits of one server; the defaults are the documented ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Engine calls that run at once, each on a thread of its own.
+    pub engine_calls: usize,
+    /// Engine calls that wait for one of those to end; one more is answered 429.
+    pub waiting_calls: usize,
+    /// Longest time to answer a request that does not write. Writes are never cut off.
+    pub read_timeout: Duration,
+    /// Longest time to finish accepted requests at shutdown.
+    pub shutdown_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            engine_calls: 64,
+            waiting_calls: 1_024,
+            read_timeout: Duration::from_secs(30),
+            shutdown_deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Lets a bounded number of engine calls run and a bounded number wait.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    max_waiting: usize,
+}
+
+/// Counts one waiting call for as long as it waits, also when its future is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(limits.engine_calls)),
+            waiting: AtomicUsize::new(0),
+            max_waiting: limits.waiting_calls,
+        }
+    }
+
+    /// Runs a blocking call. Once started it runs to its end, whether or not the client still waits.
+    ///
+    /// # Errors
+    /// What the call returns; [`Code::Overloaded`] when too many wait; [`Code::Internal`] when it panics.
+    pub(crate) async fn run<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+    {
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait().await?,
+        };
+        let span = Span::current();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            span.in_scope(call)
+        });
+        task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+    }
+
+    async fn wait(&self) -> Result<tokio::sync::OwnedSemaphorePermit, ApiError> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.max_waiting {
+            return Err(ApiError::new(Code::Overloaded, "too many requests are waiting; try again shortly"));
+        }
+        Arc::clone(&self.permits).acquire_owned().await.map_err(ApiError::internal)
+    }
+}
+
+/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`].
+pub(crate) async fn read_timeout(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let limit = state.config().limits.read_timeout;
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("the answer took longer than {} s; ask for less or try again", limit.as_secs());
+            ApiError::new(Code::Timeout, detail).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn gate(engine_calls: usize, waiting_calls: usize) -> Arc<Gate> {
+        Arc::new(Gate::new(&Limits { engine_calls, waiting_calls, ..Limits::default() }))
+    }
+
+    #[tokio::test]
+    async fn one_runs_one_waits_and_the_next_is_refused() {
+        let gate = gate(1, 1);
+        let (started_tx, started_rx) = tokio::sync::oneshot::channel();
+        let (release_tx, release_rx) = mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.run(move || {
+                    started_tx.send(()).unwrap();
+                    release_rx.recv().unwrap();
+                    Ok(1)
+                })
+                .await
+            }
+        });
+        started_rx.await.unwrap();
+        let mut second = Box::pin(gate.run(|| Ok(2)));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
+        assert_eq!(gate.run(|| Ok(3)).await.unwrap_err().code, Code::Overloaded);
+        release_tx.send(()).unwrap();
+        assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap()), (1, 2));
+        assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panicking_call_is_an_internal_error_and_gives_its_place_back() {
+        let gate = gate(1, 0);
+        let error = gate.run::<(), _>(|| panic!("boom")).await.unwrap_err();
+        assert_eq!(error.code, Code::Internal);
+        assert!(!error.detail.contains("boom"));
+        assert_eq!(gate.run(|| Ok(1)).await.unwrap(), 1);
+    }
+}

@@ -1,0 +1,33 @@
+//! The HTTP API: JSON in and out, one file a resource, the engine behind `spawn_blocking`.
+
+mod auth;
+mod collections;
+mod cors;
+mod documents;
+mod error;
+mod extract;
+mod guard;
+mod health;
+mod import;
+mod limits;
+mod metrics;
+mod models;
+mod ndjson;
+mod observe;
+mod openai;
+mod openapi;
+mod problem;
+mod router;
+mod search;
+mod server;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use auth::{ApiKey, AuthPolicy, InvalidApiKey};
+pub use limits::Limits;
+pub use openapi::openapi_json;
+pub use router::router;
+pub use server::{ServeError, serve};
+pub use state::{AppState, HttpConfig};

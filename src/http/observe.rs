@@ -1,0 +1,200 @@
+//! The outermost layers: request id, span, metrics, guards, and the body of whatever failed.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::{Instrument, Span};
+
+use super::cors;
+use super::error::{ApiError, Code, Failure};
+use super::guard::{Guard, Passage};
+use super::problem;
+use super::state::AppState;
+use crate::telemetry;
+
+/// Name of the header that carries a request's id, both ways.
+const REQUEST_ID: &str = "x-request-id";
+/// Longest id that is taken over from a client.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+/// The routes that say whether the server is well and nothing more.
+pub(crate) const HEALTH_ROUTES: [&str; 4] = ["/livez", "/readyz", "/healthz", "/health"];
+
+/// Gives every request an id and a span, counts it, and writes the body of a failed one.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let uri = request.uri().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let id = request_id(request.headers());
+    let span = tracing::info_span!("request", id = %id, method = %method, route);
+    let in_flight = InFlight::enter();
+    let response = next.run(request).instrument(span.clone()).await;
+    drop(in_flight);
+    let mut response = span.in_scope(|| finish(response, &uri, &id));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    count(&method, route, response.status(), started, &span);
+    response
+}
+
+/// One request in flight, also when its future is dropped.
+struct InFlight;
+
+impl InFlight {
+    fn enter() -> Self {
+        metrics::gauge!(telemetry::HTTP_REQUESTS_IN_FLIGHT).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!(telemetry::HTTP_REQUESTS_IN_FLIGHT).decrement(1.0);
+    }
+}
+
+/// Replaces the empty body of a failed response by one that its client can read, and logs the cause once.
+fn finish(mut response: Response, uri: &Uri, id: &str) -> Response {
+    let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() else { return response };
+    match &error.cause {
+        Some(cause) => {
+            let chain = with_sources(cause.as_ref());
+            tracing::error!(code = error.code.as_str(), cause = %chain, "the request failed");
+        }
+        None => tracing::debug!(code = error.code.as_str(), detail = %error.detail, "the request was refused"),
+    }
+    let mut rendered = problem::render(&error, uri, id);
+    for (name, value) in response.headers() {
+        if !rendered.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
+            rendered.headers_mut().append(name, value.clone());
+        }
+    }
+    rendered
+}
+
+/// An error and its sources, joined by colons.
+fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+fn count(method: &Method, route: &str, status: StatusCode, started: Instant, span: &Span) {
+    let elapsed = started.elapsed();
+    let labels =
+        [("method", known(method).to_owned()), ("route", route.to_owned()), ("status", status.as_str().to_owned())];
+    metrics::counter!(telemetry::HTTP_REQUESTS_TOTAL, &labels).increment(1);
+    metrics::histogram!(telemetry::HTTP_REQUEST_DURATION_SECONDS, &labels).record(elapsed.as_secs_f64());
+    span.in_scope(|| tracing::debug!(status = status.as_u16(), took_us = elapsed.as_micros() as u64, "answered"));
+}
+
+/// The method as a label: clients can make up methods, labels have to be few.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+/// The client's own id where it is short and plain, else a new one of 128 random bits.
+fn request_id(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
+        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(plain)
+    };
+    if let Some(id) = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane) {
+        return id.to_owned();
+    }
+    let mut bytes = [0u8; 16];
+    // Without randomness ids are zero: a log that is harder to read is better than no answer.
+    let _ = getrandom::fill(&mut bytes);
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+/// Holds host, origin and API key to the rules; the health routes are open to anybody.
+pub(crate) async fn guard(
+    State((guard, state)): State<(Arc<Guard>, AppState)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if HEALTH_ROUTES.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let passage = match guard.check(request.method(), request.uri(), request.headers()) {
+        Ok(passage) => passage,
+        Err(error) => return error.into_response(),
+    };
+    if let Passage::Preflight(origin) = &passage {
+        return cors::preflight(origin);
+    }
+    let mut response = match state.config().auth.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    if let Passage::CrossOrigin(origin) = &passage {
+        cors::allow(response.headers_mut(), origin);
+    }
+    response
+}
+
+/// What a panicking handler answers.
+pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    ApiError::internal(format!("a handler panicked: {}", text.unwrap_or("no message"))).into_response()
+}
+
+pub(crate) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
+    let detail = format!("there is no route {method} {}; GET /openapi.json lists every route", uri.path());
+    ApiError::new(Code::RouteNotFound, detail)
+}
+
+pub(crate) async fn wrong_method(method: Method) -> ApiError {
+    ApiError::new(
+        Code::MethodNotAllowed,
+        format!("this route does not take {method}; the allow header lists what it takes"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sane_request_ids_are_taken_over_and_others_replaced() {
+        let with = |id: &[u8]| {
+            request_id(&HeaderMap::from_iter([(REQUEST_ID.parse().unwrap(), HeaderValue::from_bytes(id).unwrap())]))
+        };
+        assert_eq!(with(b"Root=1-abc_9.z"), "Root=1-abc_9.z");
+        for id in [&b""[..], b"a b", b"a\"b", &[b'x'; 129], b"\xff"] {
+            let made = with(id);
+            assert!(made.len() == 32 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{id:?} {made}");
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn the_chain_of_causes_is_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(with_sources(&Outer(std::io::Error::other("inner"))), "outer: inner");
+    }
+}

@@ -1,0 +1,163 @@
+//! The API's description, generated from the handlers and the wire types.
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::error::Code;
+use super::observe::HEALTH_ROUTES;
+use super::problem::{OpenAiError, Problem};
+use super::{collections, documents, health, import, metrics, models, openai, search};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Pannier", description = "A vector database that lives beside an application. Failed requests answer \
+        with RFC 9457 problems whose `code` is stable."),
+    paths(
+        health::hello, health::livez, health::readyz, health::healthz, health::health, health::version,
+        metrics::render, serve,
+        collections::list, collections::create, collections::read, collections::drop, collections::stats,
+        documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
+        import::import,
+        search::search, search::search_by_url,
+        openai::embeddings, models::list, models::read,
+    ),
+    components(schemas(Problem, OpenAiError)),
+    modifiers(&Failures, &Security),
+)]
+struct Api;
+
+/// The description as JSON text.
+pub fn openapi_json() -> String {
+    Api::openapi().to_json().expect("the generated description always serialises")
+}
+
+/// Describes this API.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "operations",
+    responses((status = 200, body = Object, description = "OpenAPI 3.1."))
+)]
+pub(crate) async fn serve() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json())
+}
+
+/// Adds to every operation the ways in which any request of its kind can fail.
+struct Failures;
+
+impl Modify for Failures {
+    fn modify(&self, document: &mut Document) {
+        for (path, item) in &mut document.paths.paths {
+            let openai = path == "/v1/embeddings" || path.starts_with("/v1/models");
+            for (changes, operation) in operations(path, item) {
+                for status in statuses(path, changes, operation) {
+                    let added = failure(status, openai);
+                    operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(added));
+                }
+            }
+        }
+    }
+}
+
+/// Each operation, and whether it changes what is stored.
+fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (bool, &'a mut Operation)> {
+    let post_changes = !path.ends_with("/search") && path != "/v1/embeddings";
+    let methods =
+        [(false, &mut item.get), (true, &mut item.put), (post_changes, &mut item.post), (true, &mut item.delete)];
+    methods.into_iter().filter_map(|(changes, operation)| Some((changes, operation.as_mut()?)))
+}
+
+/// Statuses that the layers and the extractors answer with, by what an operation takes.
+fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
+    if HEALTH_ROUTES.contains(&path) {
+        return vec![500];
+    }
+    let mut statuses = vec![401, 403, 421, 500];
+    if path.starts_with("/v1/") || path == "/metrics" {
+        statuses.extend([429, 503]);
+        statuses.push(if changes { 507 } else { 504 });
+    }
+    if path.contains('{') {
+        statuses.push(400);
+    }
+    if path.starts_with("/v1/collections/") {
+        statuses.push(422);
+    }
+    if operation.request_body.is_some() {
+        statuses.extend([400, 408, 413, 415]);
+    }
+    statuses
+}
+
+fn failure(status: u16, openai: bool) -> Response {
+    let codes: Vec<&str> =
+        Code::ALL.iter().filter(|code| code.status().as_u16() == status).map(|code| code.as_str()).collect();
+    let (media, schema) = match openai {
+        true => ("application/json", "OpenAiError"),
+        false => ("application/problem+json", "Problem"),
+    };
+    let content = Content::new(Some(RefOr::Ref::<utoipa::openapi::Schema>(Ref::from_schema_name(schema))));
+    ResponseBuilder::new().description(format!("One of: {}.", codes.join(", "))).content(media, content).build()
+}
+
+/// Says how a key is sent, where the server asks for one.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut Document) {
+        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        let components = document.components.get_or_insert_default();
+        components.security_schemes.insert("bearer".to_owned(), bearer);
+        // The empty requirement: a server on loopback may ask for no key.
+        let none = SecurityRequirement::default();
+        document.security = Some(vec![none, SecurityRequirement::new("bearer", Vec::<String>::new())]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn every_operation_has_an_id_and_describes_its_failures() {
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id.to_owned()), "{method} {path}: {id} stands twice");
+                assert!(operation["responses"]["500"].is_object(), "{method} {path}");
+                assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+            }
+        }
+        assert_eq!(ids.len(), 24);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn references(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(map) => {
+                    for (key, value) in map {
+                        match value.as_str() {
+                            Some(target) if key == "$ref" => found.push(target.to_owned()),
+                            _ => references(value, found),
+                        }
+                    }
+                }
+                Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+                _ => {}
+            }
+        }
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20);
+        for target in found {
+            assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The table of routes and the layers around them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, delete, get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::guard::Guard;
+use super::state::AppState;
+use super::{collections, documents, health, import, limits, metrics, models, observe, openai, openapi, search};
+
+/// All routes behind all layers, for a server that listens on loopback.
+pub fn router(state: AppState) -> Router {
+    bound_router(state, None)
+}
+
+/// `bound`: where the listener listens; the guard lets clients name that address.
+pub(crate) fn bound_router(state: AppState, bound: Option<SocketAddr>) -> Router {
+    let mut router = Router::new();
+    for (path, methods) in routes(&state) {
+        router = router.route(path, methods);
+    }
+    layered(router, state, bound)
+}
+
+/// Puts the layers around routes; the last one is the outermost.
+pub(super) fn layered(routes: Router<AppState>, state: AppState, bound: Option<SocketAddr>) -> Router {
+    let guard = Arc::new(Guard::new(state.config(), bound));
+    routes
+        .fallback(observe::unknown_route)
+        .method_not_allowed_fallback(observe::wrong_method)
+        .layer(from_fn_with_state((guard, state.clone()), observe::guard))
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(observe::observe))
+        .with_state(state)
+}
+
+/// Reads are cut off after their time, writes never: a write that was begun is finished and answered.
+fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
+    let timed = || from_fn_with_state(state.clone(), limits::read_timeout);
+    let collection = get(collections::read.layer(timed())).merge(put(collections::create).delete(collections::drop));
+    let document = || get(documents::read.layer(timed())).merge(delete(documents::delete));
+    vec![
+        ("/", get(health::hello)),
+        ("/livez", get(health::livez)),
+        ("/readyz", get(health::readyz)),
+        ("/healthz", get(health::healthz)),
+        ("/health", get(health::health)),
+        ("/metrics", get(metrics::render.layer(timed()))),
+        ("/version", get(health::version)),
+        ("/openapi.json", get(openapi::serve)),
+        ("/v1/collections", get(collections::list.layer(timed()))),
+        ("/v1/collections/{collection}", collection),
+        ("/v1/collections/{collection}/stats", get(collections::stats.layer(timed()))),
+        ("/v1/collections/{collection}/documents", get(documents::list.layer(timed())).merge(post(documents::upsert))),
+        ("/v1/collections/{collection}/documents/delete", document().merge(post(documents::delete_many))),
+        ("/v1/collections/{collection}/documents/{id}", document()),
+        ("/v1/collections/{collection}/import", post(import::import)),
+        ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),
+        ("/v1/embeddings", post(openai::embeddings).layer(timed())),
+        ("/v1/models", get(models::list).layer(timed())),
+        ("/v1/models/{*model}", get(models::read).layer(timed())),
+    ]
+}

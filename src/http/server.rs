@@ -1,0 +1,168 @@
+//! The connection loop: accepts within a limit, serves HTTP/1.1, and ends without losing what was accepted.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::limits::HEADER_READ_TIMEOUT;
+use super::router::bound_router;
+use super::state::AppState;
+use crate::telemetry;
+use crate::types::limits::MAX_CONNECTIONS;
+
+/// Pause after a failed accept: out of file descriptors, accepting at once again would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the database is asked whether it has stopped, and the histograms are drained.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The listener's address could not be read.
+    #[error("the listener has no local address")]
+    Listener {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database has stopped and can only be opened anew.
+    #[error("the database has stopped: {reason}; mend the cause and start again")]
+    DatabaseStopped {
+        /// Why.
+        reason: String,
+    },
+    /// Some requests were still being answered when the time to finish them was over.
+    #[error("{unfinished} connections were still open {seconds} s after the shutdown began")]
+    Unfinished {
+        /// Connections cut off.
+        unfinished: usize,
+        /// The deadline.
+        seconds: u64,
+    },
+}
+
+/// Serves until `shutdown` completes or the database stops, then finishes the requests that were accepted.
+///
+/// At the end of a shutdown the caller closes the database, which waits for writes whose client has gone.
+///
+/// # Errors
+/// [`ServeError::DatabaseStopped`] after a failed fsync, when the process has to exit; [`ServeError::Unfinished`] when
+/// the deadline of [`super::state::HttpConfig::limits`] passes first.
+pub async fn serve(
+    listener: TcpListener,
+    state: AppState,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr().map_err(|source| ServeError::Listener { source })?;
+    let router = bound_router(state.clone(), Some(address));
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    tracing::info!(%address, "serving");
+    let stopped = tokio::select! {
+        never = accept_all(&listener, &router, &graceful, &places) => match never {},
+        () = shutdown => None,
+        reason = database_stopped(&state) => Some(reason),
+    };
+    drop(listener);
+    let drained = drain(graceful, &places, state.config().limits.shutdown_deadline).await;
+    match stopped {
+        Some(reason) => Err(ServeError::DatabaseStopped { reason }),
+        None => drained,
+    }
+}
+
+async fn accept_all(
+    listener: &TcpListener,
+    router: &Router,
+    graceful: &GracefulShutdown,
+    places: &Arc<Semaphore>,
+) -> std::convert::Infallible {
+    loop {
+        // The place is taken before the connection: those beyond the limit wait in the kernel's queue.
+        let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, router.clone(), graceful.watcher(), place));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether only the connection that was to be accepted is at fault.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
+}
+
+async fn connection(stream: TcpStream, router: Router, watcher: Watcher, place: OwnedSemaphorePermit) {
+    let _place = place;
+    let _counted = Open::enter();
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "could not set TCP_NODELAY");
+    }
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(served).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// One open connection, for the gauge.
+struct Open;
+
+impl Open {
+    fn enter() -> Self {
+        metrics::gauge!(telemetry::HTTP_CONNECTIONS).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!(telemetry::HTTP_CONNECTIONS).decrement(1.0);
+    }
+}
+
+/// Completes with the reason once the database has stopped. Drains the histograms meanwhile.
+async fn database_stopped(state: &AppState) -> String {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        if let Some(reason) = state.database().stop_reason() {
+            return reason;
+        }
+        tokio::select! {
+            () = state.write_was_refused() => {}
+            _ = tick.tick() => {
+                if let Some(metrics) = state.metrics() {
+                    metrics.run_upkeep();
+                }
+            }
+        }
+    }
+}
+
+async fn drain(graceful: GracefulShutdown, places: &Semaphore, deadline: Duration) -> Result<(), ServeError> {
+    let open = || MAX_CONNECTIONS - places.available_permits();
+    tracing::info!(open = open(), "shutting down");
+    match tokio::time::timeout(deadline, graceful.shutdown()).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(ServeError::Unfinished { unfinished: open(), seconds: deadline.as_secs() }),
+    }
+}

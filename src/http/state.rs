@@ -1,0 +1,97 @@
+//! What every handler shares: the database, the settings, the gate, the metrics.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Notify;
+
+use super::auth::AuthPolicy;
+use super::error::{ApiError, Code};
+use super::limits::{Gate, Limits};
+use crate::collection::Collection;
+use crate::database::Database;
+use crate::types::CollectionName;
+
+/// Settings of the HTTP API.
+#[derive(Clone, Debug, Default)]
+pub struct HttpConfig {
+    /// Names that clients may put into `Host` beside loopback and the bound address, with or without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose web pages may call, such as `https://app.example`, beside the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Who may call.
+    pub auth: AuthPolicy,
+    /// Limits on time and on work at once.
+    pub limits: Limits,
+}
+
+/// Shared by all handlers; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    config: HttpConfig,
+    gate: Gate,
+    started_at: Timestamp,
+    metrics: Option<PrometheusHandle>,
+    stopped: Notify,
+}
+
+impl AppState {
+    /// `metrics`: what `/metrics` renders, from [`crate::telemetry::install_recorder`]; `None` answers an empty page.
+    pub fn new(database: Database, config: HttpConfig, metrics: Option<PrometheusHandle>) -> Self {
+        let gate = Gate::new(&config.limits);
+        let started_at = Timestamp::now();
+        Self { inner: Arc::new(Inner { database, config, gate, started_at, metrics, stopped: Notify::new() }) }
+    }
+
+    /// The database behind the API.
+    pub fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &HttpConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.inner.started_at
+    }
+
+    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.inner.metrics.as_ref()
+    }
+
+    /// Runs a call on the engine behind the gate.
+    pub(crate) async fn engine<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        let result = self.inner.gate.run(move || call(&database)).await;
+        if matches!(&result, Err(error) if error.code == Code::Stopped) {
+            self.inner.stopped.notify_one();
+        }
+        result
+    }
+
+    /// Runs a call on one collection behind the gate.
+    pub(crate) async fn on_collection<T, F>(&self, name: CollectionName, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Collection) -> Result<T, ApiError> + Send + 'static,
+    {
+        self.engine(move |database| call(&database.collection(&name)?)).await
+    }
+
+    /// Waits until a write was refused because the database has stopped.
+    pub(crate) async fn write_was_refused(&self) {
+        self.inner.stopped.notified().await;
+    }
+}

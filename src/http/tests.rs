@@ -1,0 +1,203 @@
+//! The router as a whole, without a socket: layers, routes against their description, dialects.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::limits::{Limits, read_timeout};
+use super::router::layered;
+use super::{ApiKey, AppState, AuthPolicy, HttpConfig, openapi_json, router};
+use crate::database::Database;
+
+const KEY: &str = "0123456789abcdef";
+
+struct Answer {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The state over a new directory, which lives as long as the guard beside it.
+fn state(config: HttpConfig) -> (tempfile::TempDir, AppState) {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    (directory, AppState::new(database, config, None))
+}
+
+async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+fn request(method: Method, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path).header("host", "localhost:7117")
+}
+
+fn empty(method: Method, path: &str) -> Request<Body> {
+    request(method, path).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn the_routes_are_those_of_the_description() {
+    let (_directory, state) = state(HttpConfig::default());
+    let router = router(state);
+    let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let url = path.replace("{collection}", "c").replace("{id}", "a").replace("{model}", "m%2Fn");
+        for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
+            let answer = send(&router, empty(method.clone(), &url)).await;
+            let mut described = item.get(method.as_str().to_lowercase()).is_some();
+            // The fixed route also reads and deletes the document whose id is "delete".
+            described |= path.ends_with("/documents/delete") && matches!(method, Method::GET | Method::DELETE);
+            assert_eq!(answer.status != StatusCode::METHOD_NOT_ALLOWED, described, "{method} {path}");
+            assert_ne!(answer.code(), "route_not_found", "{method} {path}");
+            if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+                assert!(answer.headers.contains_key("allow"), "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_problems() {
+    let (_directory, state) = state(HttpConfig::default());
+    let router = router(state);
+    let answer = send(&router, empty(Method::GET, "/v2/x?y=1")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "route_not_found"));
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    assert_eq!(answer.json()["instance"], "/v2/x");
+    let answer = send(&router, empty(Method::POST, "/livez")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (405, "method_not_allowed"));
+    assert_eq!(answer.headers["allow"], "GET,HEAD");
+}
+
+#[tokio::test]
+async fn request_ids_are_echoed_or_made() {
+    let (_directory, state) = state(HttpConfig::default());
+    let router = router(state);
+    let with_id = request(Method::GET, "/nowhere").header("x-request-id", "mine-1").body(Body::empty()).unwrap();
+    let answer = send(&router, with_id).await;
+    assert_eq!(answer.headers["x-request-id"], "mine-1");
+    assert_eq!(answer.json()["request_id"], "mine-1");
+    let answer = send(&router, empty(Method::GET, "/livez")).await;
+    assert_eq!(answer.headers["x-request-id"].len(), 32);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_and_its_text_stays_inside() {
+    async fn panics() -> &'static str {
+        panic!("secret")
+    }
+    let (_directory, state) = state(HttpConfig::default());
+    let router = layered(Router::new().route("/panic", get(panics)), state, None);
+    let answer = send(&router, empty(Method::GET, "/panic")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "internal"));
+    assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+    assert!(answer.headers.contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn a_read_that_takes_too_long_is_cut_off() {
+    let limits = Limits { read_timeout: Duration::from_millis(1), ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let never = get(std::future::pending::<&'static str>).layer(from_fn_with_state(state.clone(), read_timeout));
+    let router = layered(Router::new().route("/never", never), state, None);
+    let answer = send(&router, empty(Method::GET, "/never")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (504, "timeout"));
+}
+
+#[tokio::test]
+async fn the_key_is_asked_for_everywhere_but_on_the_health_routes() {
+    let auth = AuthPolicy::Key(ApiKey::new(KEY).unwrap());
+    let (_directory, state) = state(HttpConfig { auth, ..HttpConfig::default() });
+    let router = router(state);
+    for path in ["/", "/metrics", "/v1/collections", "/openapi.json", "/version", "/nowhere"] {
+        let answer = send(&router, empty(Method::GET, path)).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "unauthorized"), "{path}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    }
+    for path in ["/livez", "/readyz", "/healthz", "/health"] {
+        let without_host = Request::builder().uri(path).body(Body::empty()).unwrap();
+        assert_eq!(send(&router, without_host).await.status, 200, "{path}");
+    }
+    let bearer = request(Method::GET, "/v1/collections").header("authorization", format!("Bearer {KEY}"));
+    assert_eq!(send(&router, bearer.body(Body::empty()).unwrap()).await.status, 200);
+    let answer = send(&router, empty(Method::POST, "/v1/embeddings")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (401, &json!("unauthorized")));
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_are_refused_and_configured_ones_get_cors() {
+    let config = HttpConfig { allowed_origins: vec!["https://app.example".into()], ..HttpConfig::default() };
+    let (_directory, state) = state(config);
+    let router = router(state);
+    let rebound = Request::builder().uri("/").header("host", "evil.example:7117").body(Body::empty()).unwrap();
+    let answer = send(&router, rebound).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (421, "host_not_allowed"));
+    let with_origin = |method, origin| request(method, "/v1/collections").header("origin", origin);
+    let answer = send(&router, with_origin(Method::GET, "http://evil.example").body(Body::empty()).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (403, "origin_not_allowed"));
+    let answer = send(&router, with_origin(Method::GET, "https://app.example").body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.headers["access-control-allow-origin"].as_bytes()),
+        (200, &b"https://app.example"[..])
+    );
+    let preflight = with_origin(Method::OPTIONS, "https://app.example").header("access-control-request-method", "POST");
+    let answer = send(&router, preflight.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status, 204);
+    assert!(answer.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
+}
+
+#[tokio::test]
+async fn with_no_place_and_no_queue_the_answer_is_to_retry() {
+    let limits = Limits { engine_calls: 0, waiting_calls: 0, ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let router = router(state);
+    let answer = send(&router, empty(Method::GET, "/v1/collections")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "overloaded"));
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(send(&router, empty(Method::GET, "/readyz")).await.status, 200);
+}
+
+#[tokio::test]
+async fn openai_routes_fail_in_openais_shape() {
+    let (_directory, state) = state(HttpConfig::default());
+    let router = router(state);
+    let cases = [
+        (json!({"input": "a", "model": "no/such-model"}), 404, "model_not_found", json!("model")),
+        (json!({"input": [], "model": "m"}), 400, "invalid_input", json!("input")),
+        (json!({"input": "a"}), 400, "missing_field", Value::Null),
+        (json!({"input": "a", "model": "m", "seed": 1}), 400, "unknown_field", Value::Null),
+        (json!({"input": "a", "model": "m", "encoding_format": "int8"}), 400, "invalid_value", Value::Null),
+    ];
+    for (body, status, code, param) in cases {
+        let request = request(Method::POST, "/v1/embeddings").header("content-type", "application/json");
+        let answer = send(&router, request.body(Body::from(body.to_string())).unwrap()).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status.as_u16(), &error["code"]), (status, &json!(code)), "{body}");
+        assert_eq!(error["param"], param, "{body}");
+        assert_eq!((&error["type"], error["message"].is_string()), (&json!("invalid_request_error"), true));
+    }
+    let answer = send(&router, empty(Method::GET, "/v1/models/no%2Fsuch")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert_eq!(send(&router, empty(Method::GET, "/v1/models")).await.json()["object"], "list");
+}

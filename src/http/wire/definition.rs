@@ -1,0 +1,320 @@
+//! Collections on the wire: what a client asks for, what stands, and its figures.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::json::Object;
+use super::time::rfc3339;
+use crate::collection::{Collection, CollectionStats, DefinitionRequest};
+use crate::embed::DEFAULT_MODEL;
+use crate::http::error::{ApiError, Code};
+use crate::types::{FieldType, Metric, Quantization};
+
+/// How closeness is measured.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Metric)]
+pub(crate) enum WireMetric {
+    /// Cosine similarity.
+    Cosine,
+    /// Inner product.
+    Dot,
+    /// Euclidean distance; a score is minus the distance.
+    L2,
+}
+
+/// What the graph walk reads; candidates are always scored again in f32.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Quantization)]
+pub(crate) enum WireQuantization {
+    /// One signed byte a component.
+    Int8,
+    /// The vectors themselves.
+    None,
+    /// One bit a component; not supported yet.
+    Binary,
+}
+
+/// Declared type of a metadata field.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = FieldType)]
+pub(crate) enum WireFieldType {
+    /// A string, or an array of strings.
+    Keyword,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+}
+
+/// A collection to create; what is left out is filled in.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DefinitionBody {
+    /// Numbers in a vector; the model's when left out.
+    #[schema(minimum = 1, maximum = 4096, example = 384)]
+    dim: Option<u32>,
+    /// Cosine when left out.
+    metric: Option<WireMetric>,
+    /// How texts are embedded. With a `dim` and without this, documents bring their vectors.
+    #[schema(value_type = Option<EmbeddingBody>)]
+    embedding: Option<Object<EmbeddingBody>>,
+    /// Parameters of the graph.
+    #[schema(value_type = Option<IndexBody>)]
+    index: Option<Object<IndexBody>>,
+    /// Declared metadata fields; a document that does not fit is refused.
+    fields: Option<BTreeMap<String, WireFieldType>>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EmbeddingBody {
+    /// A name of `GET /v1/models`.
+    #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
+    model: Option<String>,
+    /// Not supported yet.
+    template: Option<String>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct IndexBody {
+    /// Neighbours a node keeps.
+    #[schema(minimum = 5, maximum = 48)]
+    m: Option<u32>,
+    /// Candidates considered while inserting.
+    #[schema(minimum = 8, maximum = 4096)]
+    ef_construction: Option<u32>,
+    /// Int8 when left out.
+    quantization: Option<WireQuantization>,
+}
+
+impl DefinitionBody {
+    /// # Errors
+    /// What is not supported yet is refused by name.
+    pub(crate) fn into_request(self) -> Result<DefinitionRequest, ApiError> {
+        let index = self.index.map(|Object(index)| index);
+        let quantization = match index.as_ref().and_then(|index| index.quantization) {
+            Some(WireQuantization::Binary) => {
+                let detail = "quantization \"binary\" is not supported yet; use \"int8\" or \"none\"";
+                return Err(ApiError::new(Code::QuantizationNotSupported, detail));
+            }
+            Some(WireQuantization::Int8) => Some(Quantization::Int8),
+            Some(WireQuantization::None) => Some(Quantization::None),
+            None => None,
+        };
+        let model = match self.embedding {
+            Some(Object(EmbeddingBody { template: Some(_), .. })) => {
+                let detail = "\"embedding.template\" is not supported yet; leave it out and send the text to embed";
+                return Err(ApiError::new(Code::TemplateNotSupported, detail));
+            }
+            Some(Object(EmbeddingBody { model, .. })) => Some(model.unwrap_or_else(|| DEFAULT_MODEL.to_owned())),
+            None => None,
+        };
+        Ok(DefinitionRequest {
+            dim: self.dim,
+            metric: self.metric.map(Metric::from),
+            model,
+            m: index.as_ref().and_then(|index| index.m),
+            ef_construction: index.as_ref().and_then(|index| index.ef_construction),
+            quantization,
+            fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
+        })
+    }
+}
+
+/// A collection as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CollectionView {
+    name: String,
+    /// Numbers in a vector.
+    dim: u32,
+    metric: WireMetric,
+    /// Null where documents bring their vectors.
+    #[schema(required)]
+    embedding: Option<EmbeddingView>,
+    index: IndexView,
+    fields: BTreeMap<String, WireFieldType>,
+    /// RFC 3339, UTC.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct EmbeddingView {
+    model: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct IndexView {
+    m: u32,
+    ef_construction: u32,
+    quantization: WireQuantization,
+}
+
+impl CollectionView {
+    pub(crate) fn of(collection: &Collection) -> Self {
+        let definition = collection.definition();
+        Self {
+            name: collection.name().to_string(),
+            dim: definition.dim,
+            metric: definition.metric.into(),
+            embedding: definition.embedding.as_ref().map(|e| EmbeddingView { model: e.model.clone() }),
+            index: IndexView {
+                m: definition.index.m,
+                ef_construction: definition.index.ef_construction,
+                quantization: match definition.index.quantization {
+                    Quantization::Int8 => WireQuantization::Int8,
+                    Quantization::None => WireQuantization::None,
+                },
+            },
+            fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
+            created_at: rfc3339(collection.created_at_ms()),
+        }
+    }
+}
+
+/// All collections, by name.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CollectionsView {
+    pub(crate) collections: Vec<CollectionView>,
+}
+
+/// A collection that was dropped.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DroppedView {
+    /// Always true: a collection that was not there is an error.
+    pub(crate) deleted: bool,
+    /// The change that dropped it.
+    pub(crate) seq: u64,
+}
+
+/// A collection's figures.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatsView {
+    /// Documents that reads see.
+    documents: u64,
+    /// Immutable segments.
+    segments: u64,
+    /// Those of them that have a graph.
+    graph_segments: u64,
+    /// Documents that are in no segment yet.
+    memtable_documents: u64,
+    memtable_bytes: u64,
+    /// Rows in segments that a later change has replaced or deleted.
+    deleted_rows: u64,
+    /// Bytes of the segments.
+    disk_bytes: u64,
+    /// The last change of the collection.
+    last_seq: u64,
+    /// Changes up to this one are in segments.
+    sealed_seq: u64,
+    /// Numbers in a vector.
+    dim: u32,
+}
+
+impl From<CollectionStats> for StatsView {
+    fn from(stats: CollectionStats) -> Self {
+        Self {
+            documents: stats.documents,
+            segments: stats.segments,
+            graph_segments: stats.graph_segments,
+            memtable_documents: stats.memtable_documents,
+            memtable_bytes: stats.memtable_bytes,
+            deleted_rows: stats.deleted_rows,
+            disk_bytes: stats.disk_bytes,
+            last_seq: stats.last_seq.0,
+            sealed_seq: stats.sealed_seq.0,
+            dim: stats.dim,
+        }
+    }
+}
+
+impl From<WireMetric> for Metric {
+    fn from(metric: WireMetric) -> Self {
+        match metric {
+            WireMetric::Cosine => Metric::Cosine,
+            WireMetric::Dot => Metric::Dot,
+            WireMetric::L2 => Metric::L2,
+        }
+    }
+}
+
+impl From<Metric> for WireMetric {
+    fn from(metric: Metric) -> Self {
+        match metric {
+            Metric::Cosine => WireMetric::Cosine,
+            Metric::Dot => WireMetric::Dot,
+            Metric::L2 => WireMetric::L2,
+        }
+    }
+}
+
+impl From<WireFieldType> for FieldType {
+    fn from(kind: WireFieldType) -> Self {
+        match kind {
+            WireFieldType::Keyword => FieldType::Keyword,
+            WireFieldType::Number => FieldType::Number,
+            WireFieldType::Boolean => FieldType::Boolean,
+        }
+    }
+}
+
+impl From<FieldType> for WireFieldType {
+    fn from(kind: FieldType) -> Self {
+        match kind {
+            FieldType::Keyword => WireFieldType::Keyword,
+            FieldType::Number => WireFieldType::Number,
+            FieldType::Boolean => WireFieldType::Boolean,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::wire::json;
+
+    fn read(text: &str) -> Result<DefinitionRequest, ApiError> {
+        json::parse::<DefinitionBody>(text.as_bytes())?.into_request()
+    }
+
+    #[test]
+    fn every_key_is_optional() {
+        assert!(read("{}").unwrap() == DefinitionRequest::default());
+        let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
+            "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"}}"#;
+        let wanted = DefinitionRequest {
+            dim: Some(3),
+            metric: Some(Metric::L2),
+            model: Some("m".into()),
+            m: Some(8),
+            ef_construction: Some(64),
+            quantization: Some(Quantization::None),
+            fields: [("a".to_owned(), FieldType::Keyword)].into(),
+        };
+        assert!(read(full).unwrap() == wanted);
+        assert_eq!(read(r#"{"embedding":{}}"#).unwrap().model.as_deref(), Some(DEFAULT_MODEL));
+        assert_eq!(read(r#"{"embedding":null}"#).unwrap().model, None);
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_by_name() {
+        let cases = [
+            (r#"{"index":{"quantization":"binary"}}"#, Code::QuantizationNotSupported),
+            (r#"{"embedding":{"model":"m","template":"{a}"}}"#, Code::TemplateNotSupported),
+            (r#"{"metric":"hamming"}"#, Code::InvalidValue),
+            (r#"{"dim":-1}"#, Code::InvalidValue),
+            (r#"{"dims":1}"#, Code::UnknownField),
+            (r#"{"index":{"ef":1}}"#, Code::UnknownField),
+            (r#"{"fields":{"a":"date"}}"#, Code::InvalidValue),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(read(text).err().map(|e| e.code), Some(wanted), "{text}");
+        }
+    }
+}

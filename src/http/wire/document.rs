@@ -1,0 +1,354 @@
+//! Documents on the wire.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::filter::WireFilter;
+use super::json::Object;
+use super::time::rfc3339;
+use super::value::{MetadataView, WireMetadata};
+use super::vector::WireVector;
+use crate::collection::Upserted;
+use crate::http::error::{ApiError, Code};
+use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
+use crate::types::{Document, DocumentId, EmbeddingState, Filter, Include, NewDocument};
+
+/// Documents to write; all of them or none.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpsertBody {
+    /// 1 to 1,000, each id once.
+    #[schema(value_type = Vec<DocumentBody>, min_items = 1, max_items = 1000)]
+    documents: Vec<Object<DocumentBody>>,
+    /// Whether the answer waits until the write is safe and visible. Only true for now.
+    #[schema(default = true)]
+    wait: Option<bool>,
+}
+
+/// A document to write. It needs a text or a vector, or both; then the vector stands and the text is stored.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DocumentBody {
+    /// Unique in the collection; a document that has it already is replaced whole.
+    #[schema(min_length = 1, max_length = 512, example = "a")]
+    id: String,
+    /// The text to embed, stored as given.
+    #[schema(example = "The lighthouse keeper feeds the gulls.")]
+    text: Option<String>,
+    /// Fields to filter by.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<WireMetadata>,
+    /// As many numbers as the collection's dim.
+    #[schema(value_type = Option<Vec<f32>>)]
+    vector: Option<WireVector>,
+}
+
+impl UpsertBody {
+    /// # Errors
+    /// An empty or overlong list, an id that is not allowed, `wait: false`.
+    pub(crate) fn into_documents(self) -> Result<Vec<NewDocument>, ApiError> {
+        if self.wait == Some(false) {
+            let detail = "\"wait\": false is not supported yet: every write is on disk before its answer; leave it out";
+            return Err(ApiError::new(Code::WaitNotSupported, detail));
+        }
+        check_count("documents", self.documents.len())?;
+        self.documents.into_iter().map(|Object(document)| document.into_document()).collect()
+    }
+}
+
+impl DocumentBody {
+    /// # Errors
+    /// [`Code::InvalidName`] when the id is not allowed.
+    pub(crate) fn into_document(self) -> Result<NewDocument, ApiError> {
+        Ok(NewDocument {
+            id: DocumentId::new(&self.id)?,
+            text: self.text,
+            metadata: self.metadata.unwrap_or_default().0,
+            vector: self.vector.map(|WireVector(vector)| vector),
+        })
+    }
+}
+
+fn check_count(what: &str, count: usize) -> Result<(), ApiError> {
+    if count == 0 {
+        return Err(ApiError::new(Code::InvalidValue, format!("\"{what}\" is empty; send at least one")));
+    }
+    if count > MAX_DOCUMENTS_PER_REQUEST {
+        let detail = format!(
+            "\"{what}\" holds {count}, at most {MAX_DOCUMENTS_PER_REQUEST} are allowed; send several requests or use \
+             the import stream"
+        );
+        return Err(ApiError::new(Code::TooManyDocuments, detail));
+    }
+    Ok(())
+}
+
+/// What a write did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UpsertedView {
+    upserted: usize,
+    /// The change that holds them.
+    seq: u64,
+    /// Texts that the model embedded.
+    embedded: usize,
+    /// Texts whose vector was known already.
+    cached: usize,
+    /// Ids of documents whose text is longer than the model reads; their vector is that of the text's start.
+    truncated: Vec<String>,
+}
+
+impl From<Upserted> for UpsertedView {
+    fn from(upserted: Upserted) -> Self {
+        Self {
+            upserted: upserted.upserted,
+            seq: upserted.seq.0,
+            embedded: upserted.embedded,
+            cached: upserted.cached,
+            truncated: upserted.truncated.iter().map(DocumentId::to_string).collect(),
+        }
+    }
+}
+
+/// Documents to delete, by id or by filter; give one of the two.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeleteBody {
+    /// 1 to 1,000 ids; unknown ones are no error.
+    ids: Option<Vec<String>>,
+    /// Deletes every document that passes; not empty.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<WireFilter>,
+}
+
+/// What to delete.
+#[derive(Debug)]
+pub(crate) enum Deletion {
+    Ids(Vec<DocumentId>),
+    Matching(Filter),
+}
+
+impl DeleteBody {
+    /// # Errors
+    /// Neither or both of the keys, an empty or overlong list, a filter that passes everything.
+    pub(crate) fn into_deletion(self) -> Result<Deletion, ApiError> {
+        match (self.ids, self.filter) {
+            (Some(ids), None) => {
+                check_count("ids", ids.len())?;
+                let ids = ids.iter().map(|id| DocumentId::new(id)).collect::<Result<_, _>>()?;
+                Ok(Deletion::Ids(ids))
+            }
+            (None, Some(filter)) => match filter.into_filter()? {
+                Filter::And(parts) if parts.is_empty() => {
+                    let detail = "an empty filter would delete every document; delete the collection to mean that";
+                    Err(ApiError::new(Code::InvalidFilter, detail))
+                }
+                filter => Ok(Deletion::Matching(filter)),
+            },
+            _ => Err(ApiError::new(Code::InvalidValue, "give either \"ids\" or \"filter\"")),
+        }
+    }
+}
+
+/// What a deletion did.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeletedView {
+    /// Documents that were there.
+    pub(crate) deleted: usize,
+    /// The change that deleted them.
+    pub(crate) seq: u64,
+}
+
+/// A stored document.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DocumentView<'a> {
+    id: &'a str,
+    /// Left out where `include` does not name it; null where the document has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<Option<&'a str>>,
+    /// Left out where `include` does not name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<MetadataView<'a>>,
+    /// Left out where `include` does not name it. Of length 1 where the metric is cosine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<&'a [f32]>,
+    /// The change that wrote it.
+    seq: u64,
+    /// First written; RFC 3339, UTC.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// Last written; RFC 3339, UTC.
+    #[schema(format = DateTime)]
+    updated_at: String,
+    embedding: WireEmbeddingState,
+}
+
+/// Whether a document has its vector yet.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = EmbeddingState)]
+enum WireEmbeddingState {
+    Ready,
+    Pending,
+}
+
+impl<'a> DocumentView<'a> {
+    pub(crate) fn of(document: &'a Document, include: Include) -> Self {
+        let stored = &document.stored;
+        Self {
+            id: stored.id.as_str(),
+            text: include.text.then_some(stored.text.as_deref()),
+            metadata: include.metadata.then_some(MetadataView(&stored.metadata)),
+            vector: include.vector.then_some(document.vector.as_slice()),
+            seq: document.seq.0,
+            created_at: rfc3339(stored.created_at_ms),
+            updated_at: rfc3339(stored.updated_at_ms),
+            embedding: match stored.embedding {
+                EmbeddingState::Ready => WireEmbeddingState::Ready,
+                EmbeddingState::Pending => WireEmbeddingState::Pending,
+            },
+        }
+    }
+}
+
+/// One page of documents, by ascending id.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PageView<'a> {
+    pub(crate) documents: Vec<DocumentView<'a>>,
+    /// Where the next page starts; null on the last.
+    #[schema(required)]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// Which page of documents, and what of them.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// `next_cursor` of the page before.
+    pub(crate) cursor: Option<String>,
+    /// 1 to 1,000; 100 when left out.
+    pub(crate) limit: Option<usize>,
+    /// A filter as JSON.
+    pub(crate) filter: Option<String>,
+    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    pub(crate) include: Option<String>,
+}
+
+/// What of a document.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadParams {
+    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    pub(crate) include: Option<String>,
+}
+
+/// What to return beside id and score.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum IncludeName {
+    Text,
+    Metadata,
+    Vector,
+}
+
+/// The fields that a list names, or the default ones without a list.
+pub(crate) fn include_of(names: Option<&[IncludeName]>) -> Include {
+    let Some(names) = names else { return Include::default() };
+    let has = |name| names.contains(&name);
+    Include { text: has(IncludeName::Text), metadata: has(IncludeName::Metadata), vector: has(IncludeName::Vector) }
+}
+
+/// Reads names joined by commas; an empty string names none.
+///
+/// # Errors
+/// [`Code::InvalidParameter`] for another name.
+pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiError> {
+    let Some(text) = text else { return Ok(Include::default()) };
+    let name = |name: &str| match name {
+        "text" => Ok(IncludeName::Text),
+        "metadata" => Ok(IncludeName::Metadata),
+        "vector" => Ok(IncludeName::Vector),
+        other => {
+            let detail =
+                format!("\"include\" holds {other:?}; allowed are text, metadata and vector, joined by commas");
+            Err(ApiError::new(Code::InvalidParameter, detail))
+        }
+    };
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    Ok(include_of(Some(&parts.map(name).collect::<Result<Vec<_>, _>>()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::wire::json;
+    use crate::types::{Seq, StoredDocument, Value};
+
+    #[test]
+    fn a_batch_is_read_whole_or_refused() {
+        let read = |text: &str| json::parse::<UpsertBody>(text.as_bytes()).and_then(UpsertBody::into_documents);
+        let documents =
+            read(r#"{"documents":[{"id":"a","text":"t","metadata":{"n":1},"vector":[1,0]}],"wait":true}"#).unwrap();
+        let wanted = NewDocument {
+            id: DocumentId::new("a").unwrap(),
+            text: Some("t".into()),
+            metadata: [("n".to_owned(), Value::Int(1))].into(),
+            vector: Some(vec![1.0, 0.0]),
+        };
+        assert_eq!(documents, [wanted]);
+        let many = format!("{{\"documents\":[{}{{\"id\":\"z\"}}]}}", "{\"id\":\"a\"},".repeat(1_000));
+        let cases = [
+            (r#"{"documents":[]}"#, Code::InvalidValue),
+            (r#"{}"#, Code::MissingField),
+            (r#"{"documents":[{"text":"t"}]}"#, Code::MissingField),
+            (r#"{"documents":[{"id":""}]}"#, Code::InvalidName),
+            (r#"{"documents":[{"id":"a\n"}]}"#, Code::InvalidName),
+            (r#"{"documents":[["a","t"]]}"#, Code::InvalidValue),
+            (r#"{"documents":[{"id":"a","metadata":[1]}]}"#, Code::InvalidValue),
+            (r#"{"documents":[{"id":"a","vector":[1e39]}]}"#, Code::InvalidVector),
+            (r#"{"documents":[{"id":"a","vector":[NaN]}]}"#, Code::InvalidJson),
+            (r#"{"documents":[{"id":"a"}],"wait":false}"#, Code::WaitNotSupported),
+            (many.as_str(), Code::TooManyDocuments),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(read(text).unwrap_err().code, wanted, "{}", &text[..text.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn a_deletion_names_ids_or_a_real_filter() {
+        let read = |text: &str| json::parse::<DeleteBody>(text.as_bytes()).and_then(DeleteBody::into_deletion);
+        assert!(matches!(read(r#"{"ids":["a"]}"#), Ok(Deletion::Ids(ids)) if ids.len() == 1));
+        assert!(matches!(read(r#"{"filter":{"a":1}}"#), Ok(Deletion::Matching(_))));
+        for text in [r#"{}"#, r#"{"ids":["a"],"filter":{"a":1}}"#, r#"{"ids":[]}"#] {
+            assert_eq!(read(text).unwrap_err().code, Code::InvalidValue, "{text}");
+        }
+        assert_eq!(read(r#"{"filter":{}}"#).unwrap_err().code, Code::InvalidFilter);
+    }
+
+    #[test]
+    fn include_decides_what_is_written() {
+        let document = Document {
+            stored: StoredDocument {
+                id: DocumentId::new("a").unwrap(),
+                text: None,
+                metadata: [("n".to_owned(), Value::Int(1))].into(),
+                created_at_ms: 0,
+                updated_at_ms: 1,
+                embedding: EmbeddingState::Ready,
+            },
+            seq: Seq(7),
+            vector: vec![0.5, 1.0],
+        };
+        let write = |include| {
+            serde_json::to_string(&DocumentView::of(&document, include_of_parameter(include).unwrap())).unwrap()
+        };
+        let rest = r#""seq":7,"created_at":"1970-01-01T00:00:00.000Z","updated_at":"1970-01-01T00:00:00.001Z","embedding":"ready"}"#;
+        assert_eq!(write(None), format!(r#"{{"id":"a","text":null,"metadata":{{"n":1}},{rest}"#));
+        assert_eq!(write(Some("vector")), format!(r#"{{"id":"a","vector":[0.5,1.0],{rest}"#));
+        assert_eq!(write(Some("")), format!(r#"{{"id":"a",{rest}"#));
+        assert_eq!(include_of_parameter(Some("text,body")).unwrap_err().code, Code::InvalidParameter);
+    }
+}

@@ -1,0 +1,164 @@
+//! Parsing a JSON body: what is wrong with it becomes a code and a sentence.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::error::Category;
+
+use super::scan::{ScanError, scan};
+use crate::http::error::{ApiError, Code};
+use crate::types::limits::MAX_JSON_DEPTH;
+
+/// Parses a JSON object.
+///
+/// # Errors
+/// 400 where the text is not JSON or too deep, 422 where it is JSON of another shape.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let detail = format!("the body is not UTF-8 (byte {}); send JSON encoded as UTF-8", error.valid_up_to());
+        return Err(ApiError::new(Code::InvalidJson, detail));
+    }
+    scan(bytes).map_err(|error| match error {
+        ScanError::TooDeep { offset } => {
+            let detail = format!("nesting passes {MAX_JSON_DEPTH} levels at byte {offset}; send a flatter body");
+            ApiError::new(Code::JsonTooDeep, detail)
+        }
+        ScanError::Integer { digits } => {
+            let detail =
+                format!("the integer {digits} does not fit 64 bits; send it as a string, or as a float such as 1e20");
+            ApiError::new(Code::IntegerOutOfRange, detail)
+        }
+    })?;
+    let Object(value) = serde_json::from_slice(bytes).map_err(|error| refuse(&error))?;
+    Ok(value)
+}
+
+/// Parses a JSON object that stands in the query string as parameter `name`.
+///
+/// # Errors
+/// [`Code::InvalidParameter`].
+pub(crate) fn parse_parameter<T: DeserializeOwned>(name: &'static str, text: &str) -> Result<T, ApiError> {
+    parse(text.as_bytes()).map_err(|error| {
+        let detail = format!("parameter {name:?} is not what it should be: {}", error.detail.replace("the body", "it"));
+        ApiError::new(Code::InvalidParameter, detail)
+    })
+}
+
+fn refuse(error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    if error.classify() != Category::Data {
+        return ApiError::new(Code::InvalidJson, format!("the body is not valid JSON: {text}"));
+    }
+    // serde has no kinds of error beyond its texts, which its own derive writes; a test below holds them.
+    let code = if text.starts_with("unknown field") {
+        Code::UnknownField
+    } else if text.starts_with("missing field") {
+        Code::MissingField
+    } else if text.starts_with(super::vector::REFUSED) {
+        Code::InvalidVector
+    } else {
+        Code::InvalidValue
+    };
+    ApiError::new(code, text)
+}
+
+/// A JSON object and nothing else: serde's derive would also take an array of the fields in their order.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+/// JSON text as a response, written where its value is at hand.
+#[derive(Debug)]
+pub(crate) struct JsonText(Vec<u8>);
+
+impl JsonText {
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self, ApiError> {
+        serde_json::to_vec(value).map(Self).map_err(ApiError::internal)
+    }
+}
+
+impl IntoResponse for JsonText {
+    fn into_response(self) -> Response {
+        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        #[expect(dead_code, reason = "only parsed")]
+        a: u32,
+        #[expect(dead_code, reason = "only parsed")]
+        inner: Option<Object<Inner>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "only parsed")]
+        b: u32,
+    }
+
+    fn code(text: &[u8]) -> Code {
+        parse::<Body>(text).unwrap_err().code
+    }
+
+    #[test]
+    fn every_fault_has_its_code() {
+        assert!(parse::<Body>(b"{\"a\":1,\"inner\":{\"b\":2}}").is_ok());
+        let cases: [(&[u8], Code); 14] = [
+            (b"", Code::InvalidJson),
+            (b"{\"a\":1", Code::InvalidJson),
+            (b"{\"a\":1}}", Code::InvalidJson),
+            (b"{\"a\":NaN}", Code::InvalidJson),
+            (b"{\"a\":\"\xff\"}", Code::InvalidJson),
+            (b"{'a':1}", Code::InvalidJson),
+            (b"{\"a\":1,\"c\":2}", Code::UnknownField),
+            (b"{\"a\":1,\"inner\":{\"b\":1,\"x\":2}}", Code::UnknownField),
+            (b"{}", Code::MissingField),
+            (b"{\"a\":\"1\"}", Code::InvalidValue),
+            (b"{\"a\":-1}", Code::InvalidValue),
+            (b"[1]", Code::InvalidValue),
+            (b"{\"a\":1,\"inner\":[2]}", Code::InvalidValue),
+            (b"{\"a\":18446744073709551615}", Code::IntegerOutOfRange),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(code(text), wanted, "{}", String::from_utf8_lossy(text));
+        }
+        assert_eq!(code("{\"a\":".repeat(1_000_000).as_bytes()), Code::JsonTooDeep);
+    }
+
+    #[test]
+    fn the_sentence_says_where() {
+        let error = parse::<Body>(b"{\"a\":1,\n\"c\":2}").unwrap_err();
+        assert!(error.detail.contains("`c`") && error.detail.contains("line 2"), "{}", error.detail);
+    }
+}

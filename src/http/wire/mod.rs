@@ -1,0 +1,13 @@
+//! The JSON that clients send and read, and its conversion to and from the domain's types.
+
+pub(crate) mod cursor;
+pub(crate) mod definition;
+pub(crate) mod document;
+pub(crate) mod embeddings;
+pub(crate) mod filter;
+pub(crate) mod json;
+pub(crate) mod scan;
+pub(crate) mod search;
+pub(crate) mod time;
+pub(crate) mod value;
+pub(crate) mod vector;

@@ -1,0 +1,19 @@
+//! The life of the vectors: memtables, segments, views of both, and searches over a view.
+
+mod build;
+mod compact;
+mod error;
+mod memtable;
+mod params;
+pub mod plan_merge;
+mod repair;
+mod searcher;
+mod top_k;
+mod view;
+
+pub use compact::{MergeOptions, Merged, merge, seal};
+pub use error::IndexError;
+pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
+pub use plan_merge::MergePlan;
+pub use searcher::{IndexQuery, Neighbour, Place, search};
+pub use view::{LiveSegment, Relocation, Resolved, View};

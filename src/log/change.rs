@@ -1,0 +1,47 @@
+//! What one record of the log says.
+
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, StoredDocument};
+
+/// One change, as one request asked for it; it is applied as a whole or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A collection begins.
+    CreateCollection {
+        /// Its number, new in this store.
+        id: CollectionId,
+        /// Its name, not taken at this point of the log.
+        name: CollectionName,
+        /// What it is.
+        definition: Definition,
+        /// When, in milliseconds since the Unix epoch.
+        created_at_ms: i64,
+    },
+    /// A collection ends, with everything in it.
+    DropCollection {
+        /// Its number.
+        id: CollectionId,
+    },
+    /// Documents are written, each whole, over what stood under their ids.
+    Upsert {
+        /// Where.
+        collection: CollectionId,
+        /// The documents; each id once.
+        documents: Vec<LoggedDocument>,
+    },
+    /// Documents are deleted.
+    Delete {
+        /// Where.
+        collection: CollectionId,
+        /// Their ids.
+        ids: Vec<DocumentId>,
+    },
+}
+
+/// A document with its vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggedDocument {
+    /// The document.
+    pub document: StoredDocument,
+    /// f32, shape `[dim]`; empty while the document waits for its embedding.
+    pub vector: Vec<f32>,
+}

@@ -1,0 +1,236 @@
+//! Group commit: many writers, one thread that appends, syncs, applies and answers.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::queue::{Queue, Waiting, Work, send};
+use super::{Change, EncodedRecord, LogError, LogPosition, LogWriter, Trimmed, trim};
+use crate::storage::{DataPaths, StorageError};
+use crate::types::Seq;
+
+/// Bounds of the queue and of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupOptions {
+    /// Most changes in one group; at most 65,536.
+    pub max_group_records: usize,
+    /// Most bytes in one group of several changes; a larger change makes a group of its own.
+    pub max_group_bytes: usize,
+    /// Most changes that wait; one more is refused with [`LogError::QueueFull`].
+    pub max_queued_records: usize,
+    /// Most bytes that wait.
+    pub max_queued_bytes: usize,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            max_group_records: 1_024,
+            max_group_bytes: 1 << 20,
+            max_queued_records: 4_096,
+            max_queued_bytes: 128 << 20,
+        }
+    }
+}
+
+/// What is done with each change once it is durable, in order of seq.
+pub type Apply = Box<dyn FnMut(Seq, Change) + Send>;
+
+/// The log as its writers see it. Any number of threads may submit at once.
+#[derive(Debug)]
+pub struct GroupCommit {
+    queue: Arc<Queue>,
+    paths: DataPaths,
+    /// Held while files are deleted, so that two trims do not count one file twice.
+    trimming: Mutex<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl GroupCommit {
+    /// Starts the writer thread. `apply` gets each change after it is durable and before its ticket is answered, so
+    /// what was acknowledged is visible. It must not wait for a ticket of this log.
+    ///
+    /// # Errors
+    /// [`LogError::Storage`] when the system starts no thread.
+    pub fn spawn(writer: LogWriter, apply: Apply, options: GroupOptions) -> Result<Self, LogError> {
+        let options = GroupOptions {
+            max_group_records: options.max_group_records.clamp(1, 1 + usize::from(u16::MAX)),
+            ..options
+        };
+        let queue = Arc::new(Queue::new(options, writer.position()));
+        let paths = writer.paths().clone();
+        let thread = thread::Builder::new()
+            .name("log-writer".into())
+            .spawn({
+                let queue = queue.clone();
+                move || run(writer, apply, &queue)
+            })
+            .map_err(|e| StorageError::io(&paths.log_dir(), "start the writer of", e))?;
+        Ok(Self { queue, paths, trimming: Mutex::new(()), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Encodes a change, here in the caller's thread, and hands it to the writer. Changes of one thread keep their
+    /// order.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`], [`LogError::QueueFull`], [`LogError::Closed`], [`LogError::Failed`]: nothing was queued.
+    pub fn submit(&self, change: Change) -> Result<Ticket, LogError> {
+        let record = EncodedRecord::new(&change)?;
+        let (answer, ticket) = sync_channel(1);
+        self.queue.push(Waiting { record, change, answer })?;
+        Ok(Ticket { answer: ticket })
+    }
+
+    /// Goes on in a new file after everything submitted before, and waits until that is done.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`], [`LogError::Failed`].
+    pub fn rotate(&self) -> Result<(), LogError> {
+        let (answer, ticket) = sync_channel(1);
+        self.queue.push_rotation(answer)?;
+        Ticket { answer: ticket }.wait().map(drop)
+    }
+
+    /// Deletes the files that [`trim`] may delete.
+    ///
+    /// # Errors
+    /// As [`trim`].
+    pub fn trim(&self, up_to: Seq) -> Result<Trimmed, LogError> {
+        let _guard = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
+        let trimmed = trim(&self.paths, up_to)?;
+        self.queue.add_trimmed(trimmed);
+        Ok(trimmed)
+    }
+
+    /// How far the log reaches: every change up to `last_seq` is durable and applied.
+    pub fn position(&self) -> LogPosition {
+        self.queue.position()
+    }
+
+    /// Why the log stopped, if a write or sync failed. The process should exit then.
+    pub fn failed(&self) -> Option<String> {
+        self.queue.failed()
+    }
+
+    /// Finishes every change that was accepted, and accepts no more. A second call only waits.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`] when the log had stopped.
+    pub fn close(&self) -> Result<LogPosition, LogError> {
+        self.queue.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // `apply` may own the last handle, which is then dropped by the writer thread itself.
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+        {
+            // A panic of the thread has become the reason in `failed`.
+            let _ = thread.join();
+        }
+        match self.failed() {
+            Some(reason) => Err(LogError::Failed { reason }),
+            None => Ok(self.position()),
+        }
+    }
+}
+
+impl Drop for GroupCommit {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the log was closed after it had stopped");
+        }
+    }
+}
+
+/// A change that is on its way into the log.
+#[derive(Debug)]
+#[must_use = "a change is acknowledged only once its ticket was waited for"]
+pub struct Ticket {
+    answer: Receiver<Result<Seq, LogError>>,
+}
+
+impl Ticket {
+    /// Waits until the change is durable and applied. Returns its seq.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`]: whether the change is in the log shows only when the log is read again.
+    pub fn wait(self) -> Result<Seq, LogError> {
+        self.answer.recv().unwrap_or_else(|_| Err(LogError::Failed { reason: ENDED.into() }))
+    }
+}
+
+const ENDED: &str = "the thread that writes the log ended before its work was done";
+
+/// Marks the log as stopped when the writer thread ends by a panic.
+struct Ending<'a> {
+    queue: &'a Queue,
+    finished: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.queue.fail(ENDED);
+        }
+    }
+}
+
+fn run(mut writer: LogWriter, mut apply: Apply, queue: &Queue) {
+    let mut ending = Ending { queue, finished: false };
+    loop {
+        let outcome = match queue.next_work() {
+            Work::Finish => break,
+            Work::Rotate(answer) => {
+                let outcome = settle(writer.rotate(), &writer, queue);
+                send(&answer, answer_of(&outcome, writer.position().last_seq));
+                outcome
+            }
+            Work::Group(group) => commit(&mut writer, &mut apply, queue, group),
+        };
+        if let Err(reason) = outcome {
+            tracing::error!(reason, "the log stops: a write to disk failed");
+            break;
+        }
+    }
+    ending.finished = true;
+}
+
+/// Appends and syncs a group, then applies it, then answers it.
+fn commit(writer: &mut LogWriter, apply: &mut Apply, queue: &Queue, group: Vec<Waiting>) -> Result<(), String> {
+    let first = writer.position().last_seq.next();
+    let (mut records, mut changes, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for waiting in group {
+        records.push(waiting.record);
+        changes.push(waiting.change);
+        answers.push(waiting.answer);
+    }
+    let appended = writer.append_group(&mut records).map(drop);
+    // The bytes are on disk, or never will be: what follows needs the changes alone.
+    drop(records);
+    let seqs = (first.0..).map(Seq);
+    if appended.is_ok() {
+        seqs.clone().zip(changes).for_each(|(seq, change)| apply(seq, change));
+    }
+    let outcome = settle(appended, writer, queue);
+    for (seq, answer) in seqs.zip(answers) {
+        send(&answer, answer_of(&outcome, seq));
+    }
+    outcome
+}
+
+/// Makes an outcome known to the queue before any ticket learns of it, so that nobody who was told of a failure can
+/// submit once more.
+fn settle(done: Result<(), LogError>, writer: &LogWriter, queue: &Queue) -> Result<(), String> {
+    let outcome = done.map_err(|error| match error {
+        LogError::Failed { reason } => reason,
+        other => other.to_string(),
+    });
+    match &outcome {
+        Ok(()) => queue.set_position(writer.position()),
+        Err(reason) => queue.fail(reason),
+    }
+    outcome
+}
+
+fn answer_of(outcome: &Result<(), String>, seq: Seq) -> Result<Seq, LogError> {
+    outcome.clone().map(|()| seq).map_err(|reason| LogError::Failed { reason })
+}

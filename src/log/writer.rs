@@ -1,0 +1,193 @@
+//! Appends groups of records, one write and one sync each, and begins new files.
+
+use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
+use super::reader::{LogEnd, Recovery};
+use super::{EncodedRecord, LogError};
+use crate::storage::{
+    AppendFile, DataPaths, StorageError, crc32c, crc32c_append, create_dir_all, publish, remove_temporaries,
+};
+use crate::types::Seq;
+
+/// Settings of the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// A file that has reached this many bytes is followed by a new one.
+    pub file_bytes: u64,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { file_bytes: 64 << 20 }
+    }
+}
+
+/// How far the log reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Seq of the last durable change.
+    pub last_seq: Seq,
+    /// Bytes of all log files.
+    pub bytes: u64,
+    /// Number of log files.
+    pub files: usize,
+}
+
+/// Keeps the buffer of a group for the next one, unless one large group made it huge.
+const KEPT_BUFFER_BYTES: usize = 4 << 20;
+
+/// The end of the log, open for appending. There is one in a process, under the directory's lock.
+#[derive(Debug)]
+pub struct LogWriter {
+    paths: DataPaths,
+    identity: LogIdentity,
+    options: WriterOptions,
+    file: AppendFile,
+    tag: u32,
+    /// crc32c of the whole file, which the next file's header names.
+    crc: u32,
+    position: LogPosition,
+    /// Why nothing more is written. Set by the first failed write or sync and never cleared.
+    failed: Option<String>,
+    buffer: Vec<u8>,
+}
+
+impl LogWriter {
+    /// Opens the log at the end that [`super::read_from`] found; a log without files gets its first one, which begins
+    /// after `recovery.last_seq`.
+    ///
+    /// # Errors
+    /// [`LogError::Storage`]; [`LogError::BadHeader`] when the newest file is not as it was read.
+    pub fn open(
+        paths: &DataPaths,
+        identity: LogIdentity,
+        recovery: &Recovery,
+        options: WriterOptions,
+    ) -> Result<Self, LogError> {
+        create_dir_all(&paths.log_dir())?;
+        remove_temporaries(&paths.log_dir())?;
+        let mut position =
+            LogPosition { last_seq: recovery.last_seq, bytes: recovery.len_bytes, files: recovery.files };
+        let end = match &recovery.end {
+            Some(end) => end.clone(),
+            None => {
+                position.files = 1;
+                position.bytes = FILE_HEADER_BYTES as u64;
+                let (first_seq, previous_len, previous_crc) = (recovery.last_seq.next(), 0, 0);
+                create_file(paths, FileHeader { identity, first_seq, previous_len, previous_crc })?
+            }
+        };
+        let mut file = AppendFile::open(paths.log_file(end.first_seq.0))?;
+        if file.len() != end.len {
+            let reason = format!("it has {} bytes and had {} when it was read", file.len(), end.len);
+            return Err(LogError::BadHeader { path: file.path().to_owned(), reason });
+        }
+        if end.last_group < end.len {
+            file.rewrite_from(end.last_group)?;
+        }
+        let (paths, tag, crc) = (paths.clone(), end.tag, end.crc);
+        Ok(Self { paths, identity, options, file, tag, crc, position, failed: None, buffer: Vec::new() })
+    }
+
+    /// Appends one group and makes it durable. The records get the seqs after [`LogPosition::last_seq`], in order.
+    ///
+    /// Returns the last record's seq.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`], now and from now on: the group may be in the log or not, and the sync is not tried again.
+    ///
+    /// # Panics
+    /// When there are more than 65,536 records.
+    pub fn append_group(&mut self, records: &mut [EncodedRecord]) -> Result<Seq, LogError> {
+        self.guarded(|writer| writer.try_append(records))?;
+        Ok(self.position.last_seq)
+    }
+
+    /// Goes on in a new file, so that the present one can be deleted once nothing needs it. Does nothing while the
+    /// present file holds no record.
+    ///
+    /// # Errors
+    /// [`LogError::Failed`], now and from now on.
+    pub fn rotate(&mut self) -> Result<(), LogError> {
+        self.guarded(Self::try_rotate)
+    }
+
+    /// Where the log is.
+    pub(super) fn paths(&self) -> &DataPaths {
+        &self.paths
+    }
+
+    /// How far the log reaches, without what was trimmed since it was opened.
+    pub fn position(&self) -> LogPosition {
+        self.position
+    }
+
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<(), StorageError>) -> Result<(), LogError> {
+        if self.failed.is_none()
+            && let Err(error) = step(self)
+        {
+            self.failed = Some(with_causes(&error));
+        }
+        self.failed.clone().map_or(Ok(()), |reason| Err(LogError::Failed { reason }))
+    }
+
+    fn try_append(&mut self, records: &mut [EncodedRecord]) -> Result<(), StorageError> {
+        assert!(records.len() <= 1 + usize::from(u16::MAX), "{} records in one group", records.len());
+        if self.file.len() >= self.options.file_bytes {
+            self.try_rotate()?;
+        }
+        let mut seq = self.position.last_seq;
+        for (index, record) in (0..=u16::MAX).zip(&mut *records) {
+            seq = seq.next();
+            record.stamp(seq, self.tag, index);
+        }
+        let bytes = match records {
+            [] => return Ok(()),
+            // The common case of one writer, and of one large record: nothing to gather.
+            [record] => record.bytes(),
+            records => {
+                self.buffer.clear();
+                records.iter().for_each(|record| self.buffer.extend_from_slice(record.bytes()));
+                &self.buffer
+            }
+        };
+        self.file.append(bytes)?;
+        self.crc = crc32c_append(self.crc, bytes);
+        self.position.bytes += bytes.len() as u64;
+        self.file.sync_data()?;
+        self.position.last_seq = seq;
+        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
+        Ok(())
+    }
+
+    fn try_rotate(&mut self) -> Result<(), StorageError> {
+        if self.file.len() == FILE_HEADER_BYTES as u64 {
+            return Ok(());
+        }
+        let header = FileHeader {
+            identity: self.identity,
+            first_seq: self.position.last_seq.next(),
+            previous_len: self.file.len(),
+            previous_crc: self.crc,
+        };
+        let end = create_file(&self.paths, header)?;
+        self.file = AppendFile::open(self.paths.log_file(end.first_seq.0))?;
+        (self.tag, self.crc) = (end.tag, end.crc);
+        self.position.files += 1;
+        self.position.bytes += end.len;
+        Ok(())
+    }
+}
+
+/// Publishes a file that holds its header alone.
+fn create_file(paths: &DataPaths, header: FileHeader) -> Result<LogEnd, StorageError> {
+    let bytes = header.encode();
+    publish(&paths.log_file(header.first_seq.0), &bytes)?;
+    let len = bytes.len() as u64;
+    Ok(LogEnd { first_seq: header.first_seq, tag: header.tag(), len, crc: crc32c(&bytes), last_group: len })
+}
+
+/// An error and its causes in one line, for those who wait and cannot share the error itself.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,11 @@
+//! The manifest: which store this is and which files are live.
+
+mod contents;
+mod error;
+mod format;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use contents::{CollectionEntry, Manifest, SegmentEntry, StoreId};
+pub use error::ManifestError;

@@ -1,0 +1,104 @@
+//! A store's first moment, its opening, and each new manifest.
+
+use std::path::PathBuf;
+
+use super::format::{decode_format, decode_manifest, encode_format, encode_manifest};
+use super::{Manifest, ManifestError, StoreId};
+use crate::storage::{DataPaths, StorageError, create_dir_all, publish, read_file, remove_temporaries};
+
+impl Manifest {
+    /// Makes the directory a store. Call it under the directory's lock; it may hold `LOCK`, what an interrupted call of
+    /// this function left, and a file system's `lost+found`, and nothing else.
+    ///
+    /// # Errors
+    /// [`ManifestError::AlreadyInitialised`], [`ManifestError::NotAStore`], [`ManifestError::Random`],
+    /// [`ManifestError::Storage`].
+    pub fn create(paths: &DataPaths) -> Result<Self, ManifestError> {
+        create_dir_all(paths.root())?;
+        if read_file(&paths.format())?.is_some() {
+            return Err(ManifestError::AlreadyInitialised { path: paths.format() });
+        }
+        if let Some(found) = find_foreign(paths)? {
+            return Err(ManifestError::NotAStore { root: paths.root().to_owned(), found });
+        }
+        // Only after nothing foreign was found: somebody else's temporaries are not ours to remove.
+        remove_temporaries(paths.root())?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|e| ManifestError::Random { reason: e.to_string() })?;
+        let manifest = Self::first(StoreId(id));
+        // FORMAT comes last: it says that the rest is there.
+        publish(&paths.manifest(), &encode_manifest(&manifest)?)?;
+        publish(&paths.format(), &encode_format(manifest.store_id))?;
+        Ok(manifest)
+    }
+
+    /// Reads the manifest of a store.
+    ///
+    /// # Errors
+    /// [`ManifestError::NotInitialised`] where there is no `FORMAT`; every other one names the file at fault.
+    pub fn load(paths: &DataPaths) -> Result<Self, ManifestError> {
+        let format = read_file(&paths.format())?
+            .ok_or_else(|| ManifestError::NotInitialised { root: paths.root().to_owned() })?;
+        let store_id = decode_format(&paths.format(), &format)?;
+        let path = paths.manifest();
+        let Some(bytes) = read_file(&path)? else { return Err(ManifestError::Missing { path }) };
+        let manifest = decode_manifest(&path, &bytes)?;
+        if manifest.store_id != store_id {
+            return Err(ManifestError::Foreign { path, found: manifest.store_id, expected: store_id });
+        }
+        Ok(manifest)
+    }
+
+    /// Loads the store, or makes the directory one. Removes what an interrupted publish left. Call it under the
+    /// directory's lock.
+    ///
+    /// # Errors
+    /// As [`Manifest::create`] and [`Manifest::load`].
+    pub fn open(paths: &DataPaths) -> Result<Self, ManifestError> {
+        if read_file(&paths.format())?.is_none() {
+            return Self::create(paths);
+        }
+        let manifest = Self::load(paths)?;
+        remove_temporaries(paths.root())?;
+        Ok(manifest)
+    }
+
+    /// Replaces the manifest on disk by this one, with the next version.
+    ///
+    /// Publish and sync every file that it names before, and remove files that it no longer names after.
+    ///
+    /// # Errors
+    /// [`ManifestError::Invalid`] and [`ManifestError::Storage`]; `self` then keeps its version. After a storage error
+    /// either manifest may be on disk, so nothing more may be published before the store is opened again.
+    pub fn publish(&mut self, paths: &DataPaths) -> Result<(), ManifestError> {
+        let next = Self { version: self.version + 1, ..self.clone() };
+        next.check().map_err(|reason| ManifestError::Invalid { reason })?;
+        publish(&paths.manifest(), &encode_manifest(&next)?)?;
+        self.version = next.version;
+        Ok(())
+    }
+}
+
+/// Something in a directory without `FORMAT` that makes it no place for a new store.
+fn find_foreign(paths: &DataPaths) -> Result<Option<PathBuf>, ManifestError> {
+    let fail = |e| StorageError::io(paths.root(), "list", e);
+    for entry in std::fs::read_dir(paths.root()).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = path == paths.lock()
+            || name == "lost+found"
+            || (name.ends_with(".tmp") && (name.starts_with("FORMAT.") || name.starts_with("MANIFEST.")))
+            || (path == paths.manifest() && is_first(paths)?);
+        if !ours {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the manifest is one that [`Manifest::create`] wrote before it was interrupted: the first, and empty.
+fn is_first(paths: &DataPaths) -> Result<bool, ManifestError> {
+    let path = paths.manifest();
+    let Some(bytes) = read_file(&path)? else { return Ok(false) };
+    Ok(decode_manifest(&path, &bytes).is_ok_and(|manifest| manifest == Manifest::first(manifest.store_id)))
+}

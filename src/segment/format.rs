@@ -1,0 +1,380 @@
+//! Byte layout of a segment file: docs/formats/segment.md in code.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::SegmentSpec;
+use super::error::{SegmentError, check_beginning, u32_at, u64_at};
+use super::graph::MAX_LEVEL;
+use super::quantize::stride;
+use crate::storage::{BLOCK_BYTES, crc32c};
+use crate::types::limits::MAX_DIM;
+use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
+
+pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
+pub(super) const VERSION: u32 = 1;
+pub(super) const HEADER_BYTES: usize = 512;
+/// Sections begin at multiples of this: a cache line, and the alignment of every number.
+pub(super) const ALIGNMENT: u64 = 64;
+/// Most rows in a segment; a walk keeps a flag beside an ordinal in 32 bits.
+pub(super) const MAX_ROWS: u32 = (1 << 30) - 1;
+
+const FLAG_CODES: u32 = 1;
+const FLAG_GRAPH: u32 = 2;
+const NO_ENTRY: u32 = u32::MAX;
+const SECTION_TABLE: usize = 96;
+const SECTION_ENTRY_BYTES: usize = 24;
+const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
+
+/// The sections of every file, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    Vectors,
+    Codes,
+    Level0,
+    UpperIndex,
+    Upper,
+    Seqs,
+    DocumentOffsets,
+    Documents,
+    Tombstones,
+}
+
+const SECTIONS: usize = 9;
+
+impl Section {
+    pub(super) const ALL: [Self; SECTIONS] = [
+        Self::Vectors,
+        Self::Codes,
+        Self::Level0,
+        Self::UpperIndex,
+        Self::Upper,
+        Self::Seqs,
+        Self::DocumentOffsets,
+        Self::Documents,
+        Self::Tombstones,
+    ];
+}
+
+/// The numbers of a graph that the header holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GraphHeader {
+    pub(super) entry: u32,
+    pub(super) max_level: u32,
+    pub(super) upper_lists: u32,
+}
+
+/// Everything that the header says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Header {
+    pub(super) spec: SegmentSpec,
+    pub(super) rows: u32,
+    /// `Some` exactly where the definition asks for codes.
+    pub(super) scale: Option<f32>,
+    pub(super) min_seq: Seq,
+    pub(super) max_seq: Seq,
+    pub(super) tombstones: u32,
+    pub(super) graph: Option<GraphHeader>,
+    pub(super) documents_bytes: u64,
+    pub(super) tombstones_bytes: u64,
+}
+
+/// Where everything stands in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    sections: [Range<u64>; SECTIONS],
+    /// First byte of the block checksums, which cover everything before them.
+    pub(super) checksums: u64,
+    pub(super) file_len: u64,
+}
+
+impl Layout {
+    pub(super) fn section(&self, section: Section) -> Range<u64> {
+        self.sections[section as usize].clone()
+    }
+
+    /// The padding between a section and what stands before it.
+    pub(super) fn gap_before(&self, section: Section) -> Range<u64> {
+        let before = (section as usize).checked_sub(1).map_or(HEADER_BYTES as u64, |before| self.sections[before].end);
+        before..self.sections[section as usize].start
+    }
+
+    /// Blocks that the checksums cover.
+    pub(super) fn blocks(&self) -> u64 {
+        self.checksums.div_ceil(BLOCK_BYTES as u64)
+    }
+}
+
+impl Header {
+    /// The numbers here are held below their limits, so nothing overflows.
+    pub(super) fn layout(&self) -> Layout {
+        let rows = u64::from(self.rows);
+        let m = u64::from(self.spec.index.m);
+        let index_len = |present: bool| if present { 4 * (rows + 1) } else { 0 };
+        let lengths = [
+            4 * rows * u64::from(self.spec.dim),
+            self.scale.map_or(0, |_| rows * stride(self.spec.dim) as u64),
+            self.graph.map_or(0, |_| 4 * rows * 2 * m),
+            index_len(self.graph.is_some()),
+            self.graph.map_or(0, |graph| 4 * u64::from(graph.upper_lists) * m),
+            8 * rows,
+            8 * (rows + 1),
+            self.documents_bytes,
+            self.tombstones_bytes,
+        ];
+        let mut end = HEADER_BYTES as u64;
+        let sections = lengths.map(|len| {
+            let start = end.next_multiple_of(ALIGNMENT);
+            end = start + len;
+            start..end
+        });
+        let checksums = end.next_multiple_of(ALIGNMENT);
+        let file_len = checksums + 4 * checksums.div_ceil(BLOCK_BYTES as u64) + 4;
+        Layout { sections, checksums, file_len }
+    }
+
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let layout = self.layout();
+        let graph = self.graph.unwrap_or(GraphHeader { entry: NO_ENTRY, max_level: 0, upper_lists: 0 });
+        let mut bytes = Vec::with_capacity(HEADER_BYTES);
+        bytes.extend(MAGIC);
+        bytes.extend(VERSION.to_le_bytes());
+        let codes = if self.scale.is_some() { FLAG_CODES } else { 0 };
+        bytes.extend((codes | if self.graph.is_some() { FLAG_GRAPH } else { 0 }).to_le_bytes());
+        bytes.extend(layout.file_len.to_le_bytes());
+        bytes.extend(self.spec.id.0.to_le_bytes());
+        bytes.extend(self.spec.collection.0.to_le_bytes());
+        bytes.extend(self.spec.generation.to_le_bytes());
+        bytes.extend(self.rows.to_le_bytes());
+        bytes.extend(self.spec.dim.to_le_bytes());
+        bytes.extend([metric_byte(self.spec.metric), quantization_byte(self.spec.index.quantization), 0, 0]);
+        bytes.extend(self.spec.index.m.to_le_bytes());
+        bytes.extend(self.spec.index.ef_construction.to_le_bytes());
+        bytes.extend(self.scale.unwrap_or(0.0).to_le_bytes());
+        bytes.extend(self.min_seq.0.to_le_bytes());
+        bytes.extend(self.max_seq.0.to_le_bytes());
+        for number in [self.tombstones, graph.entry, graph.max_level, graph.upper_lists] {
+            bytes.extend(number.to_le_bytes());
+        }
+        assert_eq!(bytes.len(), SECTION_TABLE);
+        for (kind, section) in (1u64..).zip(&layout.sections) {
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(section.start.to_le_bytes());
+            bytes.extend((section.end - section.start).to_le_bytes());
+        }
+        bytes.resize(HEADER_CHECKSUM, 0);
+        let checksum = crc32c(&bytes);
+        bytes.extend(checksum.to_le_bytes());
+        bytes.try_into().expect("the header has its fixed length")
+    }
+
+    /// Reads the header of a whole file and checks everything in it.
+    pub(super) fn decode(path: &Path, file: &[u8]) -> Result<(Self, Layout), SegmentError> {
+        check_beginning(path, file, HEADER_BYTES, &MAGIC, VERSION)?;
+        let bytes = &file[..HEADER_BYTES];
+        let damaged = |offset: usize, reason: String| SegmentError::damaged(path, offset as u64, reason);
+        let (expected, got) = (u32_at(bytes, HEADER_CHECKSUM), crc32c(&bytes[..HEADER_CHECKSUM]));
+        if expected != got {
+            return Err(damaged(0, format!("the header has checksum {got:08x}, expected {expected:08x}")));
+        }
+        let file_len = u64_at(bytes, 16);
+        if file_len != file.len() as u64 {
+            let reason = format!("the file has {} bytes, its header says {file_len}", file.len());
+            return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
+        }
+        let flags = u32_at(bytes, 12);
+        let supported = FLAG_CODES | FLAG_GRAPH;
+        if flags & !supported != 0 {
+            return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
+        }
+        let header = Self::read(bytes, flags).map_err(|(offset, reason)| damaged(offset, reason))?;
+        header.check_ranges(file_len).map_err(|(offset, reason)| damaged(offset, reason))?;
+        // What was read, written again, gives the same bytes: so offsets, padding and everything implied are right.
+        let again = header.encode();
+        if let Some(offset) = (0..HEADER_BYTES).find(|&at| bytes[at] != again[at]) {
+            return Err(damaged(offset, "the header contradicts itself".to_owned()));
+        }
+        let layout = header.layout();
+        Ok((header, layout))
+    }
+
+    fn read(bytes: &[u8], flags: u32) -> Result<Self, (usize, String)> {
+        let graph =
+            GraphHeader { entry: u32_at(bytes, 84), max_level: u32_at(bytes, 88), upper_lists: u32_at(bytes, 92) };
+        let section_len = |section: Section| u64_at(bytes, SECTION_TABLE + section as usize * SECTION_ENTRY_BYTES + 16);
+        Ok(Self {
+            spec: SegmentSpec {
+                id: SegmentId(u64_at(bytes, 24)),
+                collection: CollectionId(u32_at(bytes, 32)),
+                generation: u32_at(bytes, 36),
+                metric: metric_from(bytes[48]).ok_or((48, "unknown metric".to_owned()))?,
+                dim: u32_at(bytes, 44),
+                index: IndexDefinition {
+                    m: u32_at(bytes, 52),
+                    ef_construction: u32_at(bytes, 56),
+                    quantization: quantization_from(bytes[49]).ok_or((49, "unknown quantization".to_owned()))?,
+                },
+            },
+            rows: u32_at(bytes, 40),
+            scale: (flags & FLAG_CODES != 0).then(|| f32::from_bits(u32_at(bytes, 60))),
+            min_seq: Seq(u64_at(bytes, 64)),
+            max_seq: Seq(u64_at(bytes, 72)),
+            tombstones: u32_at(bytes, 80),
+            graph: (flags & FLAG_GRAPH != 0).then_some(graph),
+            documents_bytes: section_len(Section::Documents),
+            tombstones_bytes: section_len(Section::Tombstones),
+        })
+    }
+
+    /// Checks each number against its range; the layout is computed only afterwards.
+    fn check_ranges(&self, file_len: u64) -> Result<(), (usize, String)> {
+        let index = &self.spec.index;
+        let checks = [
+            (40, "rows", self.rows <= MAX_ROWS),
+            (44, "dim", (1..=MAX_DIM as u32).contains(&self.spec.dim)),
+            (52, "m", (5..=48).contains(&index.m)),
+            (56, "ef_construction", index.ef_construction >= 1),
+            (12, "codes", self.scale.is_some() == (index.quantization == Quantization::Int8)),
+            (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
+            (64, "seqs", self.min_seq <= self.max_seq),
+            (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
+            (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
+            (SECTION_TABLE, "documents", self.documents_bytes <= file_len),
+            (SECTION_TABLE, "tombstones", self.tombstones_bytes <= file_len),
+        ];
+        match checks.into_iter().find(|&(_, _, is_sound)| !is_sound) {
+            None => Ok(()),
+            Some((offset, what, _)) => Err((offset, format!("the header's {what} is outside its range"))),
+        }
+    }
+}
+
+fn metric_byte(metric: Metric) -> u8 {
+    match metric {
+        Metric::Cosine => 0,
+        Metric::Dot => 1,
+        Metric::L2 => 2,
+    }
+}
+
+fn metric_from(byte: u8) -> Option<Metric> {
+    [Metric::Cosine, Metric::Dot, Metric::L2].into_iter().find(|&metric| metric_byte(metric) == byte)
+}
+
+fn quantization_byte(quantization: Quantization) -> u8 {
+    match quantization {
+        Quantization::None => 0,
+        Quantization::Int8 => 1,
+    }
+}
+
+fn quantization_from(byte: u8) -> Option<Quantization> {
+    [Quantization::None, Quantization::Int8].into_iter().find(|&q| quantization_byte(q) == byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            spec: SegmentSpec {
+                id: SegmentId(0x0102_0304_0506_0708),
+                collection: CollectionId(9),
+                generation: 2,
+                metric: Metric::L2,
+                dim: 3,
+                index: IndexDefinition { m: 5, ef_construction: 100, quantization: Quantization::Int8 },
+            },
+            rows: 2,
+            scale: Some(2.0),
+            min_seq: Seq(4),
+            max_seq: Seq(7),
+            tombstones: 1,
+            graph: Some(GraphHeader { entry: 1, max_level: 1, upper_lists: 1 }),
+            documents_bytes: 100,
+            tombstones_bytes: 13,
+        }
+    }
+
+    /// The header followed by zeros up to the length it states.
+    fn file(header: &Header) -> Vec<u8> {
+        let mut bytes = header.encode().to_vec();
+        bytes.resize(header.layout().file_len as usize, 0);
+        bytes
+    }
+
+    fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+        let checksum = crc32c(&bytes[..HEADER_CHECKSUM]);
+        bytes[HEADER_CHECKSUM..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn headers_have_these_bytes() {
+        let mut expected = b"PANNSEGM\x01\0\0\0\x03\0\0\0".to_vec();
+        expected.extend(1288u64.to_le_bytes());
+        expected.extend([8, 7, 6, 5, 4, 3, 2, 1]);
+        expected.extend([9, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
+        expected.extend([2, 1, 0, 0, 5, 0, 0, 0, 100, 0, 0, 0]);
+        expected.extend(2.0f32.to_le_bytes());
+        expected.extend(4u64.to_le_bytes());
+        expected.extend(7u64.to_le_bytes());
+        expected.extend([1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+        let sections: [(u64, u64); 9] =
+            [(512, 24), (576, 128), (704, 80), (832, 12), (896, 20), (960, 16), (1024, 24), (1088, 100), (1216, 13)];
+        for (kind, (offset, len)) in (1u64..).zip(sections) {
+            for number in [kind, offset, len] {
+                expected.extend(number.to_le_bytes());
+            }
+        }
+        expected.resize(508, 0);
+        expected.extend(0x60fc_cf23u32.to_le_bytes());
+        assert_eq!(header().encode().as_slice(), expected);
+        let layout = header().layout();
+        assert_eq!((layout.checksums, layout.file_len, layout.blocks()), (1280, 1288, 1));
+    }
+
+    #[test]
+    fn round_trips() {
+        let small = Header { graph: None, rows: 0, min_seq: Seq(0), ..header() };
+        let mut plain = Header { scale: None, ..header() };
+        plain.spec.index.quantization = Quantization::None;
+        for header in [header(), small, plain] {
+            let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
+            assert_eq!((back, layout), (header.clone(), header.layout()));
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_bit_flip_is_an_error() {
+        let bytes = file(&header());
+        for len in 0..bytes.len() {
+            assert!(Header::decode(Path::new("a"), &bytes[..len]).is_err(), "{len}");
+        }
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::decode(Path::new("a"), &flipped).is_err(), "bit {bit}");
+            // Wrong content under a right checksum must never panic.
+            let _ = Header::decode(Path::new("a"), &with_checksum(flipped));
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_named() {
+        let change = |at: usize, to: u8| {
+            let mut bytes = file(&header());
+            bytes[at] = to;
+            Header::decode(Path::new("a"), &with_checksum(bytes)).unwrap_err()
+        };
+        assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
+        assert!(matches!(change(8, 2), SegmentError::UnsupportedVersion { found: 2, supported: 1, .. }));
+        assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
+        assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
+        assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
+        assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 50, .. }));
+        assert!(matches!(change(84, 2), SegmentError::Damaged { offset: 84, .. }));
+        assert!(matches!(change(104, 1), SegmentError::Damaged { offset: 104, .. }));
+    }
+}

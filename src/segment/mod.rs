@@ -1,0 +1,61 @@
+//! Segments: immutable files of documents, vectors, codes and a graph, written once, mapped, searched.
+//!
+//! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
+
+mod dead;
+mod document;
+mod error;
+mod format;
+mod graph;
+mod pool;
+mod quantize;
+mod reader;
+mod scratch;
+mod search;
+#[cfg(test)]
+mod tests;
+mod tombstone;
+mod verify;
+mod walk;
+mod writer;
+
+pub use dead::DeadRows;
+pub use document::{FrameError, decode_document, decode_document_id, encode_document};
+pub use error::SegmentError;
+pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
+pub use pool::Candidate;
+pub use quantize::Quantizer;
+pub use reader::Segment;
+pub use tombstone::Tombstone;
+pub use walk::{SearchStats, WalkOptions};
+pub use writer::{WrittenSegment, write_segment};
+
+use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};
+
+/// Which segment a file is, and how its rows are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSpec {
+    /// The segment.
+    pub id: SegmentId,
+    /// The collection that it belongs to.
+    pub collection: CollectionId,
+    /// The generation of vectors that it belongs to.
+    pub generation: u32,
+    /// How closeness is measured.
+    pub metric: Metric,
+    /// Numbers in a vector.
+    pub dim: u32,
+    /// Parameters of the graph, and whether there are codes.
+    pub index: IndexDefinition,
+}
+
+/// A row to write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowRef<'a> {
+    /// The change that wrote it.
+    pub seq: Seq,
+    /// The document's frame; see [`encode_document`].
+    pub document: &'a [u8],
+    /// f32, shape `[dim]`; of length 1 where the metric is cosine.
+    pub vector: &'a [f32],
+}

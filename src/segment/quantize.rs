@@ -1,0 +1,125 @@
+//! Int8 codes: one byte a component, with one scale for all rows of a segment.
+
+use crate::distance::{CodeQuery, VectorQuery};
+use crate::types::Metric;
+
+/// Codes lie within -LARGEST..=LARGEST, so that each has its negative.
+const LARGEST: f32 = 127.0;
+/// Share of components that are not clipped. Clipping one in 20,000 keeps the precision of the others where a few
+/// components are extreme, as in embeddings with outlier dimensions.
+const QUANTILE: f64 = 0.999_95;
+/// Components looked at to find the quantile.
+const SAMPLE_COMPONENTS: usize = 1 << 20;
+/// Below this the scale would leave the range of f32.
+const MIN_LARGEST_COMPONENT: f32 = 1e-30;
+/// Codes of a row are padded to a multiple of this: the bytes of a SIMD register and of a cache line.
+const STRIDE: usize = 64;
+
+/// Bytes that the codes of one row take.
+pub(super) fn stride(dim: u32) -> usize {
+    (dim as usize).next_multiple_of(STRIDE)
+}
+
+/// Turns vectors into codes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantizer {
+    scale: f32,
+}
+
+impl Quantizer {
+    /// With the scale of a stored segment; finite and above 0.
+    pub(super) fn with_scale(scale: f32) -> Self {
+        assert!(scale.is_finite() && scale > 0.0, "scale {scale}");
+        Self { scale }
+    }
+
+    /// With the scale that suits `rows` vectors of `dim` finite components.
+    pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> &'a [f32]) -> Self {
+        let step = (rows * dim).div_ceil(SAMPLE_COMPONENTS).max(1);
+        let mut sizes: Vec<f32> = (0..rows).step_by(step).flat_map(&vector).map(|x| x.abs()).collect();
+        if sizes.is_empty() {
+            return Self { scale: 1.0 };
+        }
+        let rank = (sizes.len() as f64 * QUANTILE) as usize;
+        let (_, &mut quantile, above) = sizes.select_nth_unstable_by(rank, f32::total_cmp);
+        // In very sparse data even a high quantile is 0, and only the largest component tells the scale.
+        let largest = if quantile > 0.0 { quantile } else { above.iter().copied().fold(0.0, f32::max) };
+        Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
+    }
+
+    /// Codes are `round(component * scale)`.
+    pub(super) fn scale(self) -> f32 {
+        self.scale
+    }
+
+    /// Writes the codes of `vector` to the beginning of `codes` and leaves the rest as it is.
+    ///
+    /// # Panics
+    /// When `codes` is shorter than `vector`.
+    pub fn encode(self, vector: &[f32], codes: &mut [i8]) {
+        assert!(vector.len() <= codes.len(), "{} components into {} codes", vector.len(), codes.len());
+        for (code, &x) in codes.iter_mut().zip(vector) {
+            // `as` saturates, and rounding half away from zero is symmetric.
+            *code = (x * self.scale).round().clamp(-LARGEST, LARGEST) as i8;
+        }
+    }
+
+    /// Prepares `query` for rows of these codes. `memory`: for the query's codes; its content does not matter.
+    pub(super) fn query(self, query: &VectorQuery, mut memory: Vec<i8>) -> CodeQuery {
+        memory.clear();
+        memory.resize(stride(query.vector().len() as u32), 0);
+        let quantizer = match query.metric() {
+            // Distances need both sides on one scale.
+            Metric::L2 => self,
+            // Dot products order rows alike on any scale of the query, so it gets the one that clips nothing.
+            Metric::Cosine | Metric::Dot => {
+                let largest = query.vector().iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
+            }
+        };
+        quantizer.encode(query.vector(), &mut memory);
+        CodeQuery::new(query.metric(), memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_rounded_and_clipped() {
+        let mut codes = [9i8; 8];
+        Quantizer::with_scale(10.0).encode(&[0.0, 0.04, 0.05, -0.05, 12.7, 13.0, -1e30], &mut codes);
+        assert_eq!(codes, [0, 0, 1, -1, 127, 127, -127, 9]);
+    }
+
+    #[test]
+    fn the_scale_fits_the_largest_of_few_components_and_clips_rare_ones() {
+        let few = [[1.0f32, -2.0], [0.5, 0.25]];
+        assert_eq!(Quantizer::fit(2, 2, |i| &few[i]).scale(), 63.5);
+        let mut many = vec![1.0f32; 100_000];
+        many[77_777] = 1e6;
+        assert_eq!(Quantizer::fit(1_000, 100, |i| &many[i * 100..][..100]).scale(), 127.0);
+    }
+
+    #[test]
+    fn degenerate_data_has_a_usable_scale() {
+        assert_eq!(Quantizer::fit(0, 3, |_| &[]).scale(), 1.0);
+        for x in [0.0f32, 1e-40, 3e38] {
+            let scale = Quantizer::fit(1, 1, |_| std::slice::from_ref(&x)).scale();
+            assert!(scale.is_finite() && scale > 0.0, "{x}: {scale}");
+        }
+        let mut sparse = vec![0.0f32; 1 << 20];
+        sparse[3] = 2.0;
+        assert_eq!(Quantizer::fit(1, 1 << 20, |_| &sparse).scale(), 63.5);
+    }
+
+    #[test]
+    fn queries_are_scaled_to_their_own_size_unless_distances_are_asked_for() {
+        let quantizer = Quantizer::with_scale(1.0);
+        let dot = quantizer.query(&VectorQuery::new(Metric::Dot, vec![0.5, -1.0]), vec![7; 3]);
+        assert_eq!(dot.into_codes()[..3], [64, -127, 0]);
+        let l2 = quantizer.query(&VectorQuery::new(Metric::L2, vec![3.0, -1.0]), Vec::new());
+        assert_eq!(l2.into_codes()[..3], [3, -1, 0]);
+    }
+}

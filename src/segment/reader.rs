@@ -1,0 +1,269 @@
+//! An open segment: a mapped file whose blocks are checked when they are first read.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::SegmentSpec;
+use super::document::{FrameError, decode_document, decode_document_id};
+use super::error::{SegmentError, u32_at};
+use super::format::{Header, Layout, Section};
+use super::graph::GraphView;
+use super::quantize::{Quantizer, stride};
+use super::tombstone::{self, Tombstone};
+use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
+use crate::types::{DocumentId, Ordinal, Seq, StoredDocument};
+
+/// An immutable segment file, open for reading by any number of threads.
+#[derive(Debug)]
+pub struct Segment {
+    file: Mapped,
+    blocks: VerifiedBlocks,
+    pub(super) header: Header,
+    layout: Layout,
+}
+
+impl Segment {
+    /// Opens the segment file at `path`. Reads its header and block checksums, and nothing else yet.
+    ///
+    /// # Errors
+    /// [`SegmentError::Storage`] when the file cannot be read; [`SegmentError::BadMagic`],
+    /// [`SegmentError::UnsupportedVersion`], [`SegmentError::UnsupportedFlags`] or [`SegmentError::Damaged`] when it is
+    /// not a segment file; [`SegmentError::Mismatch`] when it is another segment than `expected`.
+    pub fn open(path: &Path, expected: &SegmentSpec) -> Result<Self, SegmentError> {
+        let file = Mapped::open(path)?;
+        let (header, layout) = Header::decode(path, file.bytes())?;
+        let blocks = read_checksums(path, file.bytes(), &layout)?;
+        check_expected(path, &header.spec, expected)?;
+        Ok(Self { file, blocks, header, layout })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Which segment this is.
+    pub fn spec(&self) -> &SegmentSpec {
+        &self.header.spec
+    }
+
+    /// Rows in the segment, dead ones included.
+    pub fn rows(&self) -> u32 {
+        self.header.rows
+    }
+
+    /// Numbers in a vector.
+    pub fn dim(&self) -> usize {
+        self.header.spec.dim as usize
+    }
+
+    /// Whether the segment has a graph; one without is scanned.
+    pub fn has_graph(&self) -> bool {
+        self.header.graph.is_some()
+    }
+
+    /// Bytes of the file.
+    pub fn len_bytes(&self) -> u64 {
+        self.layout.file_len
+    }
+
+    /// Smallest seq of rows and tombstones; 0 where there are none.
+    pub fn min_seq(&self) -> Seq {
+        self.header.min_seq
+    }
+
+    /// Largest seq of rows and tombstones; 0 where there are none.
+    pub fn max_seq(&self) -> Seq {
+        self.header.max_seq
+    }
+
+    /// The vector of a row: f32, shape `[dim]`.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    #[inline]
+    pub fn vector(&self, ordinal: Ordinal) -> Result<&[f32], SegmentError> {
+        self.check_row(ordinal)?;
+        self.numbers(Section::Vectors, row_range(ordinal, self.dim()))
+    }
+
+    /// The change that wrote a row.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    pub fn seq(&self, ordinal: Ordinal) -> Result<Seq, SegmentError> {
+        self.check_row(ordinal)?;
+        Ok(Seq(self.numbers::<u64>(Section::Seqs, row_range(ordinal, 1))?[0]))
+    }
+
+    /// The document of a row.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    pub fn document(&self, ordinal: Ordinal) -> Result<StoredDocument, SegmentError> {
+        decode_document(self.document_frame(ordinal)?).map_err(|error| self.bad_frame(ordinal, &error))
+    }
+
+    /// The id of a row's document, without decoding the rest.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    pub fn document_id(&self, ordinal: Ordinal) -> Result<DocumentId, SegmentError> {
+        decode_document_id(self.document_frame(ordinal)?).map_err(|error| self.bad_frame(ordinal, &error))
+    }
+
+    /// The document of a row as [`super::encode_document`] made it.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    pub fn document_frame(&self, ordinal: Ordinal) -> Result<&[u8], SegmentError> {
+        self.check_row(ordinal)?;
+        let offsets =
+            self.numbers::<u64>(Section::DocumentOffsets, row_range(ordinal, 1).start..ordinal as usize + 2)?;
+        if offsets[0] > offsets[1] || offsets[1] > self.header.documents_bytes {
+            let reason = format!("the document of row {ordinal} is at {}..{}", offsets[0], offsets[1]);
+            return Err(self.damaged(Section::DocumentOffsets, 8 * ordinal as usize, reason));
+        }
+        self.bytes(Section::Documents, offsets[0] as usize..offsets[1] as usize)
+    }
+
+    /// The deletions that were sealed with the rows, in ascending order of ids.
+    ///
+    /// # Errors
+    /// [`SegmentError::Damaged`].
+    pub fn tombstones(&self) -> Result<Vec<Tombstone>, SegmentError> {
+        let bytes = self.bytes(Section::Tombstones, 0..self.header.tombstones_bytes as usize)?;
+        tombstone::decode(bytes, self.header.tombstones)
+            .map_err(|(at, reason)| self.damaged(Section::Tombstones, at, reason))
+    }
+
+    /// The quantizer of the codes, where the segment has codes.
+    pub(super) fn quantizer(&self) -> Option<Quantizer> {
+        self.header.scale.map(Quantizer::with_scale)
+    }
+
+    /// The codes of a row: i8, shape `[stride]`. The segment has codes and the row exists.
+    #[inline]
+    pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
+        self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
+    }
+
+    /// The numbers `range` of a section, checked.
+    #[inline]
+    pub(super) fn numbers<T: Plain>(&self, section: Section, range: Range<usize>) -> Result<&[T], SegmentError> {
+        let bytes = self.file_range::<T>(section, range);
+        self.ensure(bytes.clone())?;
+        self.file.view(bytes).ok_or_else(|| self.damaged(section, 0, "the section is not aligned"))
+    }
+
+    /// The numbers `range` of a section as they are in the file: only for prefetching.
+    #[inline]
+    pub(super) fn unchecked_numbers<T: Plain>(&self, section: Section, range: Range<usize>) -> &[T] {
+        self.file.view(self.file_range::<T>(section, range)).unwrap_or_default()
+    }
+
+    /// The bytes `range` of a section, checked.
+    pub(super) fn bytes(&self, section: Section, range: Range<usize>) -> Result<&[u8], SegmentError> {
+        let range = self.file_range::<u8>(section, range);
+        self.ensure(range.clone())?;
+        Ok(&self.file.bytes()[range])
+    }
+
+    /// The graph; every one of its blocks is checked. `None` where the segment has none.
+    pub(super) fn graph(&self) -> Result<Option<GraphView<'_>>, SegmentError> {
+        let Some(graph) = self.header.graph else { return Ok(None) };
+        let (rows, m) = (self.header.rows as usize, self.header.spec.index.m as usize);
+        Ok(Some(GraphView {
+            entry: graph.entry,
+            max_level: graph.max_level,
+            m: self.header.spec.index.m,
+            level0: self.numbers(Section::Level0, 0..rows * 2 * m)?,
+            upper_index: self.numbers(Section::UpperIndex, 0..rows + 1)?,
+            upper: self.numbers(Section::Upper, 0..graph.upper_lists as usize * m)?,
+        }))
+    }
+
+    /// The padding before a section, checked.
+    pub(super) fn gap_before(&self, section: Section) -> Result<&[u8], SegmentError> {
+        let range = self.layout.gap_before(section);
+        let range = range.start as usize..range.end as usize;
+        self.ensure(range.clone())?;
+        Ok(&self.file.bytes()[range])
+    }
+
+    /// First byte of a section in the file.
+    #[cfg(test)]
+    pub(super) fn section_start(&self, section: Section) -> usize {
+        self.layout.section(section).start as usize
+    }
+
+    /// Bytes that block checksums cover.
+    pub(super) fn covered_bytes(&self) -> usize {
+        self.layout.checksums as usize
+    }
+
+    /// Compares the blocks of `range`, as bytes of the file, with their checksums, unless that was done.
+    #[inline]
+    pub(super) fn ensure(&self, range: Range<usize>) -> Result<(), SegmentError> {
+        self.blocks.ensure(self.file.bytes(), range).map_err(|damage| SegmentError::block(self.path(), damage))
+    }
+
+    /// Damage `at` bytes into a section.
+    #[cold]
+    pub(super) fn damaged(&self, section: Section, at: usize, reason: impl Into<String>) -> SegmentError {
+        SegmentError::damaged(self.path(), self.layout.section(section).start + at as u64, reason)
+    }
+
+    #[inline]
+    pub(super) fn check_row(&self, ordinal: Ordinal) -> Result<(), SegmentError> {
+        if ordinal < self.header.rows {
+            return Ok(());
+        }
+        Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.rows })
+    }
+
+    fn bad_frame(&self, ordinal: Ordinal, error: &FrameError) -> SegmentError {
+        self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}"))
+    }
+
+    /// File range of the numbers `range` of a section. The layout fits the file, so nothing overflows.
+    #[inline]
+    fn file_range<T>(&self, section: Section, range: Range<usize>) -> Range<usize> {
+        let start = self.layout.section(section).start as usize;
+        start + range.start * size_of::<T>()..start + range.end * size_of::<T>()
+    }
+}
+
+/// Numbers of a row in an array of `width` numbers a row.
+#[inline]
+pub(super) fn row_range(ordinal: Ordinal, width: usize) -> Range<usize> {
+    ordinal as usize * width..(ordinal as usize + 1) * width
+}
+
+fn read_checksums(path: &Path, file: &[u8], layout: &Layout) -> Result<VerifiedBlocks, SegmentError> {
+    let start = layout.checksums as usize;
+    let table = &file[start..file.len() - 4];
+    let (expected, got) = (u32_at(file, file.len() - 4), crc32c(table));
+    if expected != got {
+        let reason = format!("the block checksums have checksum {got:08x}, expected {expected:08x}");
+        return Err(SegmentError::damaged(path, layout.checksums, reason));
+    }
+    let checksums = (0..layout.blocks() as usize).map(|block| u32_at(table, 4 * block)).collect();
+    VerifiedBlocks::new(checksums, start)
+        .ok_or_else(|| SegmentError::damaged(path, layout.checksums, "the block checksums do not fit the file"))
+}
+
+fn check_expected(path: &Path, got: &SegmentSpec, expected: &SegmentSpec) -> Result<(), SegmentError> {
+    let mismatch = |what, expected: String, got: String| {
+        if expected == got {
+            return Ok(());
+        }
+        Err(SegmentError::Mismatch { path: path.to_owned(), what, expected, got })
+    };
+    mismatch("segment id", expected.id.to_string(), got.id.to_string())?;
+    mismatch("collection id", expected.collection.to_string(), got.collection.to_string())?;
+    mismatch("generation", expected.generation.to_string(), got.generation.to_string())?;
+    mismatch("metric", format!("{:?}", expected.metric), format!("{:?}", got.metric))?;
+    mismatch("dim", expected.dim.to_string(), got.dim.to_string())?;
+    mismatch("index definition", format!("{:?}", expected.index), format!("{:?}", got.index))
+}

@@ -1,0 +1,115 @@
+//! Memory that searches of one thread use again and again, so that a search allocates nothing.
+
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::pool::{Candidate, Pool};
+use crate::types::Ordinal;
+
+/// What one walk or scan needs; any state it is left in is fine for the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) visited: Visited,
+    pub(super) pool: Pool,
+    pub(super) frontier: BinaryHeap<Nearest>,
+    pub(super) batch: Vec<Ordinal>,
+    pub(super) codes: Vec<i8>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Lends this thread's scratch; a search inside a search gets a fresh one.
+pub(super) fn with_scratch<T>(search: impl FnOnce(&mut Scratch) -> T) -> T {
+    let mut scratch = SCRATCH.take().unwrap_or_default();
+    let result = search(&mut scratch);
+    SCRATCH.set(Some(scratch));
+    result
+}
+
+/// Orders candidates by closeness, for a heap whose top is the nearest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nearest(pub(super) Candidate);
+
+impl Ord for Nearest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.closeness.total_cmp(&other.0.closeness).then(other.0.ordinal.cmp(&self.0.ordinal))
+    }
+}
+
+impl PartialOrd for Nearest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Nearest {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Nearest {}
+
+/// Which rows a walk has met: one bit a row, cleared by the words that were set.
+#[derive(Debug, Default)]
+pub(super) struct Visited {
+    words: Vec<u64>,
+    dirty: Vec<u32>,
+}
+
+impl Visited {
+    /// Forgets every row and makes room for `rows`.
+    pub(super) fn reset(&mut self, rows: u32) {
+        for &word in &self.dirty {
+            self.words[word as usize] = 0;
+        }
+        self.dirty.clear();
+        let words = (rows as usize).div_ceil(64);
+        if self.words.len() < words {
+            self.words.resize(words, 0);
+        }
+    }
+
+    /// Returns whether `ordinal`, which is below the rows, is new.
+    #[inline]
+    pub(super) fn insert(&mut self, ordinal: Ordinal) -> bool {
+        let index = ordinal / 64;
+        let word = &mut self.words[index as usize];
+        if *word == 0 {
+            self.dirty.push(index);
+        }
+        let bit = 1 << (ordinal % 64);
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visits_are_counted_once_and_forgotten() {
+        let mut visited = Visited::default();
+        visited.reset(130);
+        assert!(visited.insert(0) && visited.insert(64) && visited.insert(129));
+        assert!(!visited.insert(0) && !visited.insert(129));
+        visited.reset(70);
+        assert!(visited.insert(0) && visited.insert(69));
+        visited.reset(1_000);
+        assert!(visited.insert(129) && visited.insert(999));
+    }
+
+    #[test]
+    fn nested_searches_do_not_share_scratch() {
+        with_scratch(|outer| {
+            outer.batch.push(1);
+            with_scratch(|inner| assert!(inner.batch.is_empty()));
+            assert_eq!(outer.batch, [1]);
+        });
+    }
+}

@@ -1,0 +1,328 @@
+//! Searches of one segment: the graph walk, the scan over codes and the exact scan.
+
+use super::error::SegmentError;
+use super::format::{GraphHeader, Section};
+use super::graph::{level0_range, upper_range};
+use super::pool::Candidate;
+use super::quantize::{Quantizer, stride};
+use super::reader::{Segment, row_range};
+use super::scratch::{Scratch, with_scratch};
+use super::walk::{Links, Rows, SearchStats, WalkOptions, walk};
+use crate::distance::{CodeQuery, VectorQuery, prefetch};
+use crate::types::Ordinal;
+
+/// Rows that a scan asks the memory for before it compares the first of them.
+const SCAN_BATCH: usize = 16;
+
+/// Candidates of codes that are compared again in f32 for `top_k` results. 30 to 40 for 10 lose nothing that counts on
+/// embeddings of sentences.
+fn over_fetch(top_k: usize) -> usize {
+    3 * top_k + 10
+}
+
+impl Segment {
+    /// Finds the `top_k` nearest rows for which `live` holds, approximately: by the graph, or by [`Segment::scan`] where
+    /// the segment has none.
+    ///
+    /// `query`: of the segment's metric and dim. `out` is replaced by the candidates, nearest first, ties by ascending
+    /// ordinal, compared in f32. Rows that are not live are walked through and not returned; as long as `top_k` live
+    /// rows exist, as many are returned.
+    ///
+    /// # Errors
+    /// [`SegmentError::Damaged`] when a byte that is read is not what was written.
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn search(
+        &self,
+        query: &VectorQuery,
+        options: WalkOptions,
+        live: impl FnMut(Ordinal) -> bool,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, SegmentError> {
+        let Some(graph) = self.header.graph else { return self.scan(query, options.top_k, live, out) };
+        self.check_query(query);
+        out.clear();
+        if options.top_k == 0 {
+            return Ok(SearchStats::default());
+        }
+        let links = StoredLinks { segment: self, graph };
+        let ef = options.ef.max(options.top_k);
+        with_scratch(|scratch| match self.quantizer() {
+            Some(quantizer) => {
+                let rows = self.code_rows(quantizer, query, scratch);
+                let result = walk(&links, &rows, ef, live, scratch);
+                scratch.codes = rows.query.into_codes();
+                self.rescore(query, options.top_k, result?, scratch, out)
+            }
+            None => {
+                let stats = walk(&links, &FullRows { segment: self, query }, ef, live, scratch)?;
+                out.extend(scratch.pool.nearest(usize::MAX));
+                finish(out, options.top_k);
+                Ok(stats)
+            }
+        })
+    }
+
+    /// Compares every row for which `live` holds, by codes first and the best in f32; see [`Segment::scan_rows`].
+    ///
+    /// # Errors
+    /// As [`Segment::search`].
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn scan(
+        &self,
+        query: &VectorQuery,
+        top_k: usize,
+        mut live: impl FnMut(Ordinal) -> bool,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, SegmentError> {
+        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+    }
+
+    /// Compares the rows `ordinals` by their codes and the best of them again in f32. Nearly exact: a row is lost only
+    /// where its code makes it look worse than three times `top_k` others. Exact in a segment without codes.
+    ///
+    /// `out` is replaced by the `top_k` nearest, nearest first, ties by ascending ordinal where `ordinals` ascend.
+    ///
+    /// # Errors
+    /// As [`Segment::search`]; [`SegmentError::NoSuchRow`] for an ordinal beyond the rows.
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn scan_rows(
+        &self,
+        query: &VectorQuery,
+        top_k: usize,
+        ordinals: impl IntoIterator<Item = Ordinal>,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, SegmentError> {
+        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, out) };
+        self.check_query(query);
+        out.clear();
+        if top_k == 0 {
+            return Ok(SearchStats::default());
+        }
+        with_scratch(|scratch| {
+            let rows = self.code_rows(quantizer, query, scratch);
+            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, scratch);
+            scratch.codes = rows.query.into_codes();
+            self.rescore(query, top_k, result?, scratch, out)
+        })
+    }
+
+    /// Compares every row for which `live` holds in f32: exact. See [`Segment::scan_rows_exact`].
+    ///
+    /// # Errors
+    /// As [`Segment::search`].
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn scan_exact(
+        &self,
+        query: &VectorQuery,
+        top_k: usize,
+        mut live: impl FnMut(Ordinal) -> bool,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, SegmentError> {
+        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+    }
+
+    /// Compares the rows `ordinals` in f32: exact. `out` as for [`Segment::scan_rows`].
+    ///
+    /// # Errors
+    /// As [`Segment::scan_rows`].
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn scan_rows_exact(
+        &self,
+        query: &VectorQuery,
+        top_k: usize,
+        ordinals: impl IntoIterator<Item = Ordinal>,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, SegmentError> {
+        self.check_query(query);
+        out.clear();
+        if top_k == 0 {
+            return Ok(SearchStats::default());
+        }
+        with_scratch(|scratch| {
+            let stats = self.compare_all(&FullRows { segment: self, query }, top_k, ordinals, scratch)?;
+            out.extend(scratch.pool.nearest(top_k));
+            Ok(stats)
+        })
+    }
+
+    /// Leaves the `capacity` nearest of `ordinals` in the scratch's pool.
+    fn compare_all(
+        &self,
+        rows: &impl Rows<Error = SegmentError>,
+        capacity: usize,
+        ordinals: impl IntoIterator<Item = Ordinal>,
+        scratch: &mut Scratch,
+    ) -> Result<SearchStats, SegmentError> {
+        let mut stats = SearchStats::default();
+        let mut ordinals = ordinals.into_iter();
+        scratch.pool.reset(capacity);
+        loop {
+            scratch.batch.clear();
+            scratch.batch.extend(ordinals.by_ref().take(SCAN_BATCH));
+            if scratch.batch.is_empty() {
+                return Ok(stats);
+            }
+            for &ordinal in &scratch.batch {
+                self.check_row(ordinal)?;
+                rows.prefetch(ordinal);
+            }
+            stats.compared += scratch.batch.len() as u64;
+            for &ordinal in &scratch.batch {
+                let closeness = rows.closeness(ordinal)?;
+                if scratch.pool.admits(closeness) {
+                    scratch.pool.insert(Candidate { closeness, ordinal });
+                }
+            }
+        }
+    }
+
+    /// Compares the best of the scratch's pool again in f32.
+    fn rescore(
+        &self,
+        query: &VectorQuery,
+        top_k: usize,
+        mut stats: SearchStats,
+        scratch: &Scratch,
+        out: &mut Vec<Candidate>,
+    ) -> Result<SearchStats, SegmentError> {
+        let rows = FullRows { segment: self, query };
+        let best = || scratch.pool.nearest(over_fetch(top_k));
+        best().for_each(|candidate| rows.prefetch(candidate.ordinal));
+        for candidate in best() {
+            let closeness = rows.closeness(candidate.ordinal)?;
+            out.push(Candidate { closeness, ..candidate });
+        }
+        stats.rescored = out.len() as u64;
+        finish(out, top_k);
+        Ok(stats)
+    }
+
+    fn code_rows(&self, quantizer: Quantizer, query: &VectorQuery, scratch: &mut Scratch) -> CodeRows<'_> {
+        let query = quantizer.query(query, std::mem::take(&mut scratch.codes));
+        CodeRows { segment: self, query, stride: stride(self.header.spec.dim) }
+    }
+
+    fn check_query(&self, query: &VectorQuery) {
+        let spec = &self.header.spec;
+        assert_eq!((query.vector().len(), query.metric()), (self.dim(), spec.metric), "dim and metric of the query");
+    }
+}
+
+/// Nearest first, ties by ascending ordinal, at most `top_k`.
+fn finish(out: &mut Vec<Candidate>, top_k: usize) {
+    out.sort_unstable_by(|a, b| b.closeness.total_cmp(&a.closeness).then(a.ordinal.cmp(&b.ordinal)));
+    out.truncate(top_k);
+}
+
+/// The rows of a segment as codes.
+struct CodeRows<'a> {
+    segment: &'a Segment,
+    query: CodeQuery,
+    stride: usize,
+}
+
+impl Rows for CodeRows<'_> {
+    type Error = SegmentError;
+
+    #[inline]
+    fn prefetch(&self, ordinal: Ordinal) {
+        prefetch(self.segment.unchecked_numbers::<i8>(Section::Codes, row_range(ordinal, self.stride)));
+    }
+
+    #[inline]
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
+        let row = self.segment.numbers::<i8>(Section::Codes, row_range(ordinal, self.stride))?;
+        Ok(self.query.closeness(row) as f32)
+    }
+}
+
+/// The rows of a segment as f32 vectors.
+struct FullRows<'a> {
+    segment: &'a Segment,
+    query: &'a VectorQuery,
+}
+
+impl Rows for FullRows<'_> {
+    type Error = SegmentError;
+
+    #[inline]
+    fn prefetch(&self, ordinal: Ordinal) {
+        prefetch(self.segment.unchecked_numbers::<f32>(Section::Vectors, row_range(ordinal, self.segment.dim())));
+    }
+
+    #[inline]
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
+        let row = self.segment.numbers::<f32>(Section::Vectors, row_range(ordinal, self.segment.dim()))?;
+        Ok(self.query.closeness(row))
+    }
+}
+
+/// The graph of a segment, checked list by list as it is walked.
+struct StoredLinks<'a> {
+    segment: &'a Segment,
+    graph: GraphHeader,
+}
+
+impl StoredLinks<'_> {
+    /// Number of the list of a row on an upper level.
+    fn upper_list(&self, ordinal: Ordinal, level: u32) -> Result<u32, SegmentError> {
+        let index = ordinal as usize;
+        let lists = self.segment.numbers::<u32>(Section::UpperIndex, index..index + 2)?;
+        let list = lists[0].checked_add(level - 1).filter(|&list| list < lists[1]);
+        match list {
+            Some(list) if lists[1] <= self.graph.upper_lists => Ok(list),
+            _ => {
+                let reason = format!("row {ordinal} is linked on level {level}, where it has no list");
+                Err(self.segment.damaged(Section::UpperIndex, 4 * index, reason))
+            }
+        }
+    }
+}
+
+impl Links for StoredLinks<'_> {
+    type Error = SegmentError;
+
+    fn rows(&self) -> u32 {
+        self.segment.rows()
+    }
+
+    fn entry(&self) -> Ordinal {
+        self.graph.entry
+    }
+
+    fn max_level(&self) -> u32 {
+        self.graph.max_level
+    }
+
+    #[inline]
+    fn list(&self, ordinal: Ordinal, level: u32) -> Result<&[u32], SegmentError> {
+        let m = self.segment.spec().index.m;
+        if level == 0 {
+            return self.segment.numbers(Section::Level0, level0_range(m, ordinal));
+        }
+        self.segment.numbers(Section::Upper, upper_range(m, self.upper_list(ordinal, level)?))
+    }
+
+    #[inline]
+    fn prefetch(&self, ordinal: Ordinal) {
+        let range = level0_range(self.segment.spec().index.m, ordinal);
+        prefetch(self.segment.unchecked_numbers::<u32>(Section::Level0, range));
+    }
+
+    #[cold]
+    fn out_of_range(&self, ordinal: Ordinal, level: u32, neighbour: u32) -> SegmentError {
+        let rows = self.segment.rows();
+        let reason = format!("row {ordinal} is linked on level {level} to row {neighbour} of {rows}");
+        self.segment.damaged(Section::Level0, 4 * level0_range(self.segment.spec().index.m, ordinal).start, reason)
+    }
+}

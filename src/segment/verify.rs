@@ -1,0 +1,109 @@
+//! The whole check of a segment: every byte against its checksum, every invariant of the format.
+
+use super::document::decode_document;
+use super::error::SegmentError;
+use super::format::Section;
+use super::graph::{GraphArray, GraphFault};
+use super::quantize::stride;
+use super::reader::Segment;
+use crate::storage::BLOCK_BYTES;
+use crate::types::Ordinal;
+
+/// Blocks between two reports of progress.
+const REPORT_BLOCKS: usize = 64;
+
+impl Segment {
+    /// Reads everything and checks it. `progress` is called now and then with the bytes read so far.
+    ///
+    /// Blocks that were read before are not read again, so open the segment anew to check the disk.
+    ///
+    /// # Errors
+    /// [`SegmentError::Damaged`] names the first thing that is wrong.
+    pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<(), SegmentError> {
+        let len = self.covered_bytes();
+        for start in (0..len).step_by(REPORT_BLOCKS * BLOCK_BYTES) {
+            let end = len.min(start + REPORT_BLOCKS * BLOCK_BYTES);
+            self.ensure(start..end)?;
+            progress(end as u64);
+        }
+        self.verify_gaps()?;
+        self.verify_rows()?;
+        self.verify_seqs()?;
+        self.verify_graph()
+    }
+
+    fn verify_gaps(&self) -> Result<(), SegmentError> {
+        for section in Section::ALL {
+            let gap = self.gap_before(section)?;
+            if gap.iter().any(|&byte| byte != 0) {
+                return Err(self.damaged(section, 0, "the padding before this section is not zero"));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_rows(&self) -> Result<(), SegmentError> {
+        let offsets = self.numbers::<u64>(Section::DocumentOffsets, 0..self.rows() as usize + 1)?;
+        if offsets[0] != 0 || offsets[offsets.len() - 1] != self.header.documents_bytes {
+            return Err(self.damaged(Section::DocumentOffsets, 0, "the documents do not fill their section"));
+        }
+        let mut expected = vec![0; stride(self.header.spec.dim)];
+        for ordinal in 0..self.rows() {
+            self.verify_row(ordinal, &mut expected)?;
+        }
+        Ok(())
+    }
+
+    /// `codes`: memory for the row's codes, zero beyond dim.
+    fn verify_row(&self, ordinal: Ordinal, codes: &mut [i8]) -> Result<(), SegmentError> {
+        let vector = self.vector(ordinal)?;
+        if !vector.iter().all(|x| x.is_finite()) {
+            let at = 4 * self.dim() * ordinal as usize;
+            return Err(self.damaged(Section::Vectors, at, format!("the vector of row {ordinal} is not finite")));
+        }
+        if let Some(quantizer) = self.quantizer() {
+            quantizer.encode(vector, codes);
+            if self.codes(ordinal)? != codes {
+                let reason = format!("the codes of row {ordinal} are not those of its vector");
+                return Err(self.damaged(Section::Codes, codes.len() * ordinal as usize, reason));
+            }
+        }
+        let frame = self.document_frame(ordinal)?;
+        match decode_document(frame) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}"))),
+        }
+    }
+
+    fn verify_seqs(&self) -> Result<(), SegmentError> {
+        let rows = self.numbers::<u64>(Section::Seqs, 0..self.rows() as usize)?;
+        let tombstones = self.tombstones()?;
+        let seqs = || rows.iter().copied().chain(tombstones.iter().map(|tombstone| tombstone.seq.0));
+        let (min, max) = (seqs().min().unwrap_or(0), seqs().max().unwrap_or(0));
+        if (min, max) != (self.min_seq().0, self.max_seq().0) {
+            let reason = format!("seqs are {min} to {max}, the header says {} to {}", self.min_seq(), self.max_seq());
+            return Err(self.damaged(Section::Seqs, 0, reason));
+        }
+        Ok(())
+    }
+
+    fn verify_graph(&self) -> Result<(), SegmentError> {
+        let Some(graph) = self.graph()? else { return Ok(()) };
+        graph.check().map_err(|fault| self.graph_fault(&fault))?;
+        let (reachable, rows) = (graph.reachable(), self.rows());
+        if reachable != rows {
+            let reason = format!("{} of {rows} rows cannot be reached by a search", rows - reachable);
+            return Err(self.damaged(Section::Level0, 0, reason));
+        }
+        Ok(())
+    }
+
+    fn graph_fault(&self, fault: &GraphFault) -> SegmentError {
+        let section = match fault.array {
+            GraphArray::Level0 => Section::Level0,
+            GraphArray::UpperIndex => Section::UpperIndex,
+            GraphArray::Upper => Section::Upper,
+        };
+        self.damaged(section, 4 * fault.index, fault.reason)
+    }
+}

@@ -1,0 +1,225 @@
+//! Writes a segment file in one pass, without holding the vectors.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::document::decode_document_id;
+use super::error::SegmentError;
+use super::format::{ALIGNMENT, GraphHeader, Header, Layout, MAX_ROWS, Section};
+use super::graph::Graph;
+use super::quantize::{Quantizer, stride};
+use super::tombstone::{self, Tombstone};
+use super::{RowRef, SegmentSpec};
+use crate::storage::{BlockChecksums, Publishing, StorageError, crc32c};
+use crate::types::{Quantization, Seq};
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrittenSegment {
+    /// Bytes of the file.
+    pub len_bytes: u64,
+    /// Rows in it.
+    pub rows: u32,
+    /// Smallest seq of rows and tombstones; 0 where there are none.
+    pub min_seq: Seq,
+    /// Largest seq of rows and tombstones; 0 where there are none.
+    pub max_seq: Seq,
+    /// Tombstones in it.
+    pub tombstones: u32,
+    /// Whether it holds a graph.
+    pub has_graph: bool,
+}
+
+/// Publishes a segment at `path`, whose directory exists.
+///
+/// `rows`: in the order of their ordinals; vectors f32, shape `[dim]`, checked. `tombstones`: in any order; of several
+/// for one id the latest is written. `graph`: over exactly these rows, or `None` for a segment that is to be scanned.
+///
+/// # Errors
+/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`]. On an error nothing stands at `path` that was not there
+/// before.
+///
+/// # Panics
+/// When a vector has another dim, a document is no frame, or the graph is not one over these rows: broken invariants of
+/// the caller, which must not reach the disk.
+pub fn write_segment(
+    path: &Path,
+    spec: &SegmentSpec,
+    rows: &[RowRef<'_>],
+    tombstones: &[Tombstone],
+    graph: Option<&Graph>,
+) -> Result<WrittenSegment, SegmentError> {
+    if rows.len() > MAX_ROWS as usize {
+        return Err(SegmentError::TooManyRows { rows: rows.len(), max: MAX_ROWS as usize });
+    }
+    check_rows(spec, rows);
+    let quantizer = (spec.index.quantization == Quantization::Int8)
+        .then(|| Quantizer::fit(rows.len(), spec.dim as usize, |row| rows[row].vector));
+    let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
+    let seqs = || rows.iter().map(|row| row.seq).chain(tombstones.iter().map(|tombstone| tombstone.seq));
+    let header = Header {
+        spec: *spec,
+        rows: rows.len() as u32,
+        scale: quantizer.map(Quantizer::scale),
+        min_seq: seqs().min().unwrap_or_default(),
+        max_seq: seqs().max().unwrap_or_default(),
+        tombstones: tombstone_count,
+        graph: graph.map(|graph| graph_header(spec, rows, graph)),
+        documents_bytes: rows.iter().map(|row| row.document.len() as u64).sum(),
+        tombstones_bytes: tombstone_bytes.len() as u64,
+    };
+    let layout = header.layout();
+    let mut sections = SectionWriter::create(path, &layout)?;
+    sections.write(&header.encode())?;
+    write_rows(&mut sections, spec, rows, quantizer)?;
+    if let Some(graph) = graph {
+        write_graph(&mut sections, graph)?;
+    }
+    write_documents(&mut sections, rows)?;
+    sections.begin(Section::Tombstones)?;
+    sections.write(&tombstone_bytes)?;
+    sections.finish()?;
+    Ok(WrittenSegment {
+        len_bytes: layout.file_len,
+        rows: header.rows,
+        min_seq: header.min_seq,
+        max_seq: header.max_seq,
+        tombstones: tombstone_count,
+        has_graph: graph.is_some(),
+    })
+}
+
+fn check_rows(spec: &SegmentSpec, rows: &[RowRef<'_>]) {
+    for (ordinal, row) in rows.iter().enumerate() {
+        assert_eq!(row.vector.len(), spec.dim as usize, "dim of row {ordinal}");
+        if let Err(error) = decode_document_id(row.document) {
+            panic!("row {ordinal}: {error}");
+        }
+    }
+}
+
+fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> GraphHeader {
+    let m = spec.index.m as usize;
+    assert_eq!(graph.m, spec.index.m, "m of the graph");
+    assert_eq!(graph.level0.len(), rows.len() * 2 * m, "level 0 of {} rows", rows.len());
+    assert_eq!(graph.upper_index.len(), rows.len() + 1, "upper index of {} rows", rows.len());
+    assert!((graph.entry as usize) < rows.len(), "entry point {} of {} rows", graph.entry, rows.len());
+    assert_eq!(graph.upper.len() % m, 0, "the upper levels are lists of {m}");
+    if let Err(fault) = graph.view().check() {
+        panic!("the graph is broken: {fault:?}");
+    }
+    let upper_lists = u32::try_from(graph.upper.len() / m).expect("the upper index counts lists in 32 bits");
+    GraphHeader { entry: graph.entry, max_level: graph.max_level, upper_lists }
+}
+
+fn write_rows(
+    sections: &mut SectionWriter<'_>,
+    spec: &SegmentSpec,
+    rows: &[RowRef<'_>],
+    quantizer: Option<Quantizer>,
+) -> Result<(), SegmentError> {
+    sections.begin(Section::Vectors)?;
+    let mut bytes = vec![0; 4 * spec.dim as usize];
+    for row in rows {
+        for (bytes, x) in bytes.chunks_exact_mut(4).zip(row.vector) {
+            bytes.copy_from_slice(&x.to_le_bytes());
+        }
+        sections.write(&bytes)?;
+    }
+    let Some(quantizer) = quantizer else { return Ok(()) };
+    sections.begin(Section::Codes)?;
+    let mut codes = vec![0i8; stride(spec.dim)];
+    let mut bytes = vec![0u8; codes.len()];
+    for row in rows {
+        quantizer.encode(row.vector, &mut codes);
+        for (byte, code) in bytes.iter_mut().zip(&codes) {
+            *byte = code.cast_unsigned();
+        }
+        sections.write(&bytes)?;
+    }
+    Ok(())
+}
+
+fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), SegmentError> {
+    let arrays =
+        [(Section::Level0, &graph.level0), (Section::UpperIndex, &graph.upper_index), (Section::Upper, &graph.upper)];
+    for (section, numbers) in arrays {
+        sections.begin(section)?;
+        sections.write_each(numbers.iter().map(|number| number.to_le_bytes()))?;
+    }
+    Ok(())
+}
+
+fn write_documents(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Result<(), SegmentError> {
+    sections.begin(Section::Seqs)?;
+    sections.write_each(rows.iter().map(|row| row.seq.0.to_le_bytes()))?;
+    sections.begin(Section::DocumentOffsets)?;
+    let mut end = 0u64;
+    let ends = rows.iter().map(|row| {
+        end += row.document.len() as u64;
+        end
+    });
+    sections.write_each(std::iter::once(0).chain(ends).map(u64::to_le_bytes))?;
+    sections.begin(Section::Documents)?;
+    rows.iter().try_for_each(|row| sections.write(row.document))
+}
+
+/// Writes sections to where the layout puts them, and the checksums after them.
+struct SectionWriter<'a> {
+    path: &'a Path,
+    layout: &'a Layout,
+    file: Publishing,
+    checksums: BlockChecksums,
+}
+
+impl<'a> SectionWriter<'a> {
+    fn create(path: &'a Path, layout: &'a Layout) -> Result<Self, SegmentError> {
+        Ok(Self { path, layout, file: Publishing::create(path)?, checksums: BlockChecksums::new() })
+    }
+
+    /// Fills the gap before `section` with zeros.
+    fn begin(&mut self, section: Section) -> Result<(), SegmentError> {
+        self.pad_to(self.layout.section(section).start)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.checksums.update(bytes);
+        self.write_unchecked(bytes)
+    }
+
+    /// Writes many small pieces through one buffer.
+    fn write_each<const N: usize>(&mut self, pieces: impl Iterator<Item = [u8; N]>) -> Result<(), SegmentError> {
+        const BUFFER_BYTES: usize = 1 << 16;
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+        for piece in pieces {
+            buffer.extend_from_slice(&piece);
+            if buffer.len() >= BUFFER_BYTES {
+                self.write(&buffer)?;
+                buffer.clear();
+            }
+        }
+        self.write(&buffer)
+    }
+
+    fn finish(mut self) -> Result<(), SegmentError> {
+        self.pad_to(self.layout.checksums)?;
+        let checksums = std::mem::take(&mut self.checksums).finish();
+        let mut table: Vec<u8> = checksums.iter().flat_map(|checksum| checksum.to_le_bytes()).collect();
+        table.extend(crc32c(&table).to_le_bytes());
+        self.write_unchecked(&table)?;
+        assert_eq!(self.file.position(), self.layout.file_len, "the file is as long as its header says");
+        Ok(self.file.commit()?)
+    }
+
+    fn pad_to(&mut self, offset: u64) -> Result<(), SegmentError> {
+        // An absent section may begin up to one alignment before the next.
+        let gap = offset.checked_sub(self.file.position()).expect("sections are written in order");
+        assert!(gap < ALIGNMENT, "a section is {gap} bytes short");
+        self.write(&[0; ALIGNMENT as usize][..gap as usize])
+    }
+
+    /// For the checksums themselves.
+    fn write_unchecked(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
+        self.file.write_all(bytes).map_err(|e| StorageError::io(self.path, "write", e).into())
+    }
+}

@@ -1,0 +1,205 @@
+//! Changes to directories that last: each is followed by a sync of the directory that it changed.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+use super::fault::{self, Operation};
+
+/// Makes the entries of a directory durable: names created, renamed and removed.
+///
+/// # Errors
+/// [`StorageError::Io`]. After a failed sync the caller must not assume that a second one would help.
+pub fn sync_directory(dir: &Path) -> Result<(), StorageError> {
+    fault::check(Operation::Sync, dir).map_err(|e| StorageError::io(dir, "sync", e))?;
+    // Only Unix lets a directory be opened and synced; elsewhere the rename itself is what there is.
+    if cfg!(unix) {
+        File::open(dir).and_then(|handle| handle.sync_all()).map_err(|e| StorageError::io(dir, "sync", e))?;
+    }
+    Ok(())
+}
+
+/// Makes `dir` and whatever is missing above it, each durable in its parent. An existing directory is no error.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn create_dir_all(dir: &Path) -> Result<(), StorageError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(dir);
+    if parent != dir {
+        create_dir_all(parent)?;
+    }
+    let created = fault::check(Operation::Create, dir).and_then(|()| fs::create_dir(dir));
+    match created {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+            Err(StorageError::io(dir, "create the directory", e))
+        }
+        _ => sync_directory(parent),
+    }
+}
+
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn remove_file(path: &Path) -> Result<(), StorageError> {
+    remove_with(path, |path| fs::remove_file(path))
+}
+
+/// Removes a directory and everything below it; one that is not there is no error.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn remove_dir_all(path: &Path) -> Result<(), StorageError> {
+    remove_with(path, |path| fs::remove_dir_all(path))
+}
+
+fn remove_with(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), StorageError> {
+    match fault::check(Operation::Remove, path).and_then(|()| remove(path)) {
+        Ok(()) => sync_directory(parent_of(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(StorageError::io(path, "remove", e)),
+    }
+}
+
+/// Moves a file within the data directory, replacing what stands at `to`.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn move_file(from: &Path, to: &Path) -> Result<(), StorageError> {
+    fault::check(Operation::Rename, to)
+        .and_then(|()| fs::rename(from, to))
+        .map_err(|e| StorageError::io(from, "move", e))?;
+    sync_directory(parent_of(to))?;
+    if parent_of(from) != parent_of(to) {
+        sync_directory(parent_of(from))?;
+    }
+    Ok(())
+}
+
+/// The files directly in `dir`, by name; a directory that is not there holds none.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let fail = |e| StorageError::io(dir, "list", e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(fail(e)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if entry.file_type().map_err(fail)?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The files anywhere below `dir`, by path; a directory that is not there holds none.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn list_files_below(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let mut files = list_files(dir)?;
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(e) => return Err(StorageError::io(dir, "list", e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| StorageError::io(dir, "list", e))?.path();
+        // A link is not followed: what it leads to is not ours.
+        if path.is_dir() && !path.is_symlink() {
+            files.extend(list_files_below(&path)?);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A whole file; `None` where there is none.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StorageError::io(path, "read", e)),
+    }
+}
+
+/// Bytes that this process may still write to the file system of `path`.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn disk_free(path: &Path) -> Result<u64, StorageError> {
+    fs2::available_space(path).map_err(|e| StorageError::io(path, "read the free space of", e))
+}
+
+/// The directory that holds `path`'s name.
+pub(super) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fault::{Faults, Then};
+
+    #[test]
+    fn directories_are_made_durable_from_the_top() {
+        let root = tempfile::tempdir().unwrap();
+        let faults = Faults::watch(root.path());
+        create_dir_all(&root.path().join("a/b")).unwrap();
+        use Operation::{Create, Sync};
+        assert_eq!(faults.seen(), [Create, Sync, Create, Sync]);
+        create_dir_all(&root.path().join("a/b")).unwrap();
+        assert_eq!(faults.seen().len(), 4, "an existing directory costs nothing");
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_no_error() {
+        let root = tempfile::tempdir().unwrap();
+        remove_file(&root.path().join("a")).unwrap();
+        remove_dir_all(&root.path().join("b")).unwrap();
+        assert_eq!(list_files(&root.path().join("c")).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(read_file(&root.path().join("d")).unwrap(), None);
+        assert!(disk_free(root.path()).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_file_in_place_of_a_directory_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), "x").unwrap();
+        let error = create_dir_all(&root.path().join("a/b")).unwrap_err();
+        assert!(error.to_string().contains("/a"), "{error}");
+    }
+
+    #[test]
+    fn moving_syncs_both_directories() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("a"), root.path().join("q/a"));
+        fs::write(&from, "x").unwrap();
+        create_dir_all(&root.path().join("q")).unwrap();
+        let faults = Faults::watch(root.path());
+        move_file(&from, &to).unwrap();
+        assert_eq!(faults.seen(), [Operation::Rename, Operation::Sync, Operation::Sync]);
+        assert_eq!(list_files(&root.path().join("q")).unwrap(), std::slice::from_ref(&to));
+        drop(faults);
+        let faults = Faults::arm(root.path(), 0, Then::Recover);
+        assert!(remove_file(&to).is_err() && faults.fired());
+        assert!(to.exists());
+    }
+}

@@ -1,0 +1,87 @@
+//! The lock that keeps a second process out of a data directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+
+/// Holds a data directory until dropped. The operating system frees it when the process dies, so a lock file that is
+/// left behind locks nobody out.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Takes the lock on the file `path`, which is made where it is missing; its directory must exist.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] when another handle has it, [`StorageError::Io`] when the file cannot be used.
+    pub fn acquire(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let path = path.into();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| StorageError::io(&path, "open", e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = read_holder(&mut file);
+                return Err(StorageError::Locked { path, holder });
+            }
+            Err(TryLockError::Error(e)) => return Err(StorageError::io(&path, "lock", e)),
+        }
+        write_holder(&mut file).map_err(|e| StorageError::io(&path, "write", e))?;
+        Ok(Self { path, _file: file })
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The pid is only for the message of whoever comes second, so what cannot be read is left out.
+fn read_holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn write_holder(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_learns_who_is_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = DirectoryLock::acquire(&path).unwrap();
+        let error = DirectoryLock::acquire(&path).unwrap_err();
+        let pid = std::process::id();
+        assert!(matches!(&error, StorageError::Locked { holder: Some(holder), .. } if *holder == pid), "{error}");
+        assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
+        drop(first);
+        assert_eq!(DirectoryLock::acquire(&path).unwrap().path(), path);
+    }
+
+    #[test]
+    fn what_an_earlier_holder_left_does_not_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        std::fs::write(&path, "123456789012\n").unwrap();
+        let _lock = DirectoryLock::acquire(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+}

@@ -1,0 +1,184 @@
+//! Files mapped into memory, with checked views of their numbers.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::{Advice, Mmap};
+
+use super::StorageError;
+
+#[cfg(target_endian = "big")]
+compile_error!("stored numbers are little-endian and are read where they lie; this target is big-endian");
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Numbers that every bit pattern is a value of, so that any bytes of their size can be read as one.
+pub trait Plain: sealed::Sealed + Copy + 'static {}
+
+macro_rules! plain {
+    ($($number:ty),*) => { $(impl sealed::Sealed for $number {} impl Plain for $number {})* };
+}
+plain!(i8, u32, u64, i64, f32);
+
+/// A whole file, mapped read-only.
+///
+/// The file must not be truncated or written while it is mapped: map only published files, which never change, and files
+/// of the log before a writer opens them. Another program that truncates one makes reads of it fail with SIGBUS.
+#[derive(Debug)]
+pub struct Mapped {
+    path: PathBuf,
+    /// `None` for an empty file, which cannot be mapped.
+    map: Option<Mmap>,
+}
+
+impl Mapped {
+    /// Maps the file `path`.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when it cannot be opened or mapped.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let path = path.into();
+        let file = File::open(&path).map_err(|e| StorageError::io(&path, "open", e))?;
+        let len = file.metadata().map_err(|e| StorageError::io(&path, "read the length of", e))?.len();
+        if len == 0 {
+            return Ok(Self { path, map: None });
+        }
+        // SAFETY: the map is read-only, and this program, which holds the directory's lock, neither writes nor truncates
+        // a file while it is mapped; removing it only unlinks the name. Covered by `views_are_checked`.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| StorageError::io(&path, "map", e))?;
+        Ok(Self { path, map: Some(map) })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every byte of the file.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// The bytes of `range` as numbers; `None` where the range leaves the file, is not a multiple of the number's size
+    /// or does not begin at its alignment. An empty range is an empty view.
+    #[inline]
+    pub fn view<T: Plain>(&self, range: Range<usize>) -> Option<&[T]> {
+        let bytes = self.bytes().get(range)?;
+        if bytes.is_empty() {
+            return Some(&[]);
+        }
+        let start = bytes.as_ptr().cast::<T>();
+        if !bytes.len().is_multiple_of(size_of::<T>()) || !start.is_aligned() {
+            return None;
+        }
+        // SAFETY: `start` is aligned and followed by `bytes.len()` readable bytes that live as long as `self`; `Plain`
+        // types take any bit pattern; nothing writes to the map. Covered by `views_are_checked`.
+        Some(unsafe { std::slice::from_raw_parts(start, bytes.len() / size_of::<T>()) })
+    }
+
+    /// The bytes of `range` as f32, under the conditions of [`Mapped::view`].
+    #[inline]
+    pub fn f32s(&self, range: Range<usize>) -> Option<&[f32]> {
+        self.view(range)
+    }
+
+    /// The bytes of `range` as u32, under the conditions of [`Mapped::view`].
+    #[inline]
+    pub fn u32s(&self, range: Range<usize>) -> Option<&[u32]> {
+        self.view(range)
+    }
+
+    /// The bytes of `range` as u64, under the conditions of [`Mapped::view`].
+    #[inline]
+    pub fn u64s(&self, range: Range<usize>) -> Option<&[u64]> {
+        self.view(range)
+    }
+
+    /// The bytes of `range` as i64, under the conditions of [`Mapped::view`].
+    #[inline]
+    pub fn i64s(&self, range: Range<usize>) -> Option<&[i64]> {
+        self.view(range)
+    }
+
+    /// The bytes of `range` as i8; `None` where the range leaves the file.
+    #[inline]
+    pub fn i8s(&self, range: Range<usize>) -> Option<&[i8]> {
+        self.view(range)
+    }
+
+    /// Tells the operating system that reads will jump about, so that it reads no pages ahead.
+    pub fn advise_random(&self) {
+        self.advise(Advice::Random);
+    }
+
+    /// Tells the operating system that the file will be read from front to back.
+    pub fn advise_sequential(&self) {
+        self.advise(Advice::Sequential);
+    }
+
+    /// Asks the operating system to begin reading the file now.
+    pub fn advise_will_need(&self) {
+        self.advise(Advice::WillNeed);
+    }
+
+    /// Advice changes only speed, so a system that refuses it is no error.
+    fn advise(&self, advice: Advice) {
+        if let Some(map) = &self.map
+            && let Err(error) = map.advise(advice)
+        {
+            tracing::debug!(path = %self.path.display(), ?advice, %error, "advice on a mapped file was refused");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut bytes = Vec::new();
+        bytes.extend(1.5f32.to_le_bytes());
+        bytes.extend((-2.0f32).to_le_bytes());
+        bytes.extend(u64::MAX.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let mapped = Mapped::open(&path).unwrap();
+        assert_eq!(mapped.bytes(), bytes);
+        assert_eq!(mapped.f32s(0..8), Some([1.5, -2.0].as_slice()));
+        assert_eq!(mapped.u64s(8..16), Some([u64::MAX].as_slice()));
+        assert_eq!(mapped.i64s(8..16), Some([-1].as_slice()));
+        assert_eq!(mapped.i8s(9..11), Some([-1, -1].as_slice()));
+        assert_eq!(mapped.u32s(0..4), Some([0x3fc0_0000].as_slice()));
+        assert_eq!(mapped.f32s(1..5), None, "not aligned");
+        assert_eq!(mapped.f32s(0..7), None, "not a multiple of four");
+        assert_eq!(mapped.f32s(8..20), None, "beyond the end");
+        #[expect(clippy::reversed_empty_ranges, reason = "a range read from a damaged file may be reversed")]
+        let reversed = mapped.f32s(8..4);
+        assert_eq!(reversed, None);
+        mapped.advise_random();
+        mapped.advise_sequential();
+        mapped.advise_will_need();
+    }
+
+    #[test]
+    fn an_empty_file_has_no_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, []).unwrap();
+        let mapped = Mapped::open(&path).unwrap();
+        assert_eq!((mapped.bytes(), mapped.f32s(0..0)), ([].as_slice(), Some([].as_slice())));
+        assert_eq!(mapped.path(), path);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Mapped::open("/nowhere/a").unwrap_err();
+        assert_eq!(error.to_string(), "cannot open /nowhere/a");
+    }
+}

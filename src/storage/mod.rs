@@ -1,0 +1,25 @@
+//! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending. Nothing about vectors.
+
+mod append;
+mod checksum;
+mod directory;
+mod error;
+pub(crate) mod fault;
+mod fields;
+mod lock;
+mod mmap;
+mod paths;
+mod publish;
+
+pub use append::AppendFile;
+pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
+pub use directory::{
+    create_dir_all, disk_free, list_files, list_files_below, move_file, read_file, remove_dir_all, remove_file,
+    sync_directory,
+};
+pub use error::StorageError;
+pub use fields::Fields;
+pub use lock::DirectoryLock;
+pub use mmap::{Mapped, Plain};
+pub use paths::DataPaths;
+pub use publish::{Publishing, publish, remove_temporaries};

@@ -1,0 +1,96 @@
+//! Where each file of a data directory stands.
+
+use std::path::{Path, PathBuf};
+
+/// The names inside one data directory. It only computes paths and touches nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataPaths {
+    root: PathBuf,
+}
+
+impl DataPaths {
+    /// Paths below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The data directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `FORMAT`: store id and format version, written once.
+    pub fn format(&self) -> PathBuf {
+        self.root.join("FORMAT")
+    }
+
+    /// `MANIFEST`: the live files.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("MANIFEST")
+    }
+
+    /// `LOCK`: held while a process has the directory open.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    /// `log/`.
+    pub fn log_dir(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// `log/<first_seq>.log`, 20 decimal digits, so that names sort as numbers.
+    pub fn log_file(&self, first_seq: u64) -> PathBuf {
+        self.log_dir().join(format!("{first_seq:020}.log"))
+    }
+
+    /// `segments/`.
+    pub fn segments_dir(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    /// `segments/<collection>/`: every generation of one collection.
+    pub fn collection_dir(&self, collection: u32) -> PathBuf {
+        self.segments_dir().join(collection.to_string())
+    }
+
+    /// `segments/<collection>/<generation>/`.
+    pub fn segment_dir(&self, collection: u32, generation: u32) -> PathBuf {
+        self.collection_dir(collection).join(generation.to_string())
+    }
+
+    /// `segments/<collection>/<generation>/<id>.seg`.
+    pub fn segment_file(&self, collection: u32, generation: u32, id: u64) -> PathBuf {
+        self.segment_dir(collection, generation).join(format!("{id}.seg"))
+    }
+
+    /// `segments/<collection>/<generation>/<id>.<version>.dead`: rows of a segment that no longer count.
+    pub fn dead_file(&self, collection: u32, generation: u32, id: u64, version: u64) -> PathBuf {
+        self.segment_dir(collection, generation).join(format!("{id}.{version}.dead"))
+    }
+
+    /// `meta.sled`: the document index, which can be rebuilt.
+    pub fn meta_dir(&self) -> PathBuf {
+        self.root.join("meta.sled")
+    }
+
+    /// `quarantine/`: damaged files, moved aside and never served.
+    pub fn quarantine_dir(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_design() {
+        let paths = DataPaths::new("/d");
+        assert_eq!(paths.log_file(17), Path::new("/d/log/00000000000000000017.log"));
+        assert_eq!(paths.log_file(u64::MAX), Path::new("/d/log/18446744073709551615.log"));
+        assert_eq!(paths.segment_file(1, 2, 3), Path::new("/d/segments/1/2/3.seg"));
+        assert_eq!(paths.dead_file(1, 2, 3, 4), Path::new("/d/segments/1/2/3.4.dead"));
+        assert_eq!(paths.meta_dir(), Path::new("/d/meta.sled"));
+    }
+}

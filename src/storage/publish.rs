@@ -1,0 +1,226 @@
+//! Atomic publishing: a file appears under its name whole and durable, or not at all.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::StorageError;
+use super::directory::{list_files, parent_of, remove_file, sync_directory};
+use super::fault::{self, Operation};
+
+/// Ends the names of unpublished files.
+const TEMPORARY: &str = "tmp";
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Keeps the temporaries of one path apart when two threads publish to it.
+static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+/// Writes a file whole: temporary, fsync, rename, fsync of the directory. What stood at `path` is replaced.
+///
+/// # Errors
+/// [`StorageError::Io`]; `path` then holds what it held before or, if only the last step failed, the new bytes.
+pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let mut publishing = Publishing::create(path)?;
+    publishing.write_all(bytes).map_err(|e| StorageError::io(path, "write", e))?;
+    publishing.commit()
+}
+
+/// Removes what publishings that were cut short left in `dir`. Call it only while nothing is being published there.
+///
+/// Returns how many files were removed.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn remove_temporaries(dir: &Path) -> Result<usize, StorageError> {
+    let mut removed = 0;
+    for file in list_files(dir)? {
+        if file.extension() == Some(OsStr::new(TEMPORARY)) {
+            remove_file(&file)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// A file being written under a temporary name. Dropped without [`Publishing::commit`], it leaves nothing.
+#[derive(Debug)]
+pub struct Publishing {
+    path: PathBuf,
+    temporary: PathBuf,
+    position: u64,
+    /// `None` once the temporary has its final name, or is to be left to the next start's clean-up.
+    writer: Option<BufWriter<FaultyFile>>,
+}
+
+impl Publishing {
+    /// Begins a file that will stand at `path`; its directory must exist.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn create(path: &Path) -> Result<Self, StorageError> {
+        let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{number}.{TEMPORARY}"));
+        let temporary = PathBuf::from(temporary);
+        let file = fault::check(Operation::Create, &temporary)
+            .and_then(|()| File::create(&temporary))
+            .map_err(|e| StorageError::io(&temporary, "create", e))?;
+        let file = FaultyFile { file, path: temporary.clone() };
+        let writer = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
+        Ok(Self { path: path.to_owned(), temporary, position: 0, writer })
+    }
+
+    /// Where the next byte goes, counted from the file's start.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Makes the file durable and gives it its name.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], as for [`publish`].
+    pub fn commit(mut self) -> Result<(), StorageError> {
+        self.writer().flush().map_err(|e| StorageError::io(&self.temporary, "write", e))?;
+        fault::check(Operation::Sync, &self.temporary)
+            .and_then(|()| self.writer().get_ref().file.sync_all())
+            .map_err(|e| StorageError::io(&self.temporary, "sync", e))?;
+        fault::check(Operation::Rename, &self.path)
+            .and_then(|()| fs::rename(&self.temporary, &self.path))
+            .map_err(|e| StorageError::io(&self.path, "publish", e))?;
+        self.writer = None;
+        sync_directory(parent_of(&self.path))
+    }
+
+    fn writer(&mut self) -> &mut BufWriter<FaultyFile> {
+        self.writer.as_mut().expect("only commit, which consumes self, takes the writer")
+    }
+}
+
+impl Write for Publishing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.writer().write(bytes)?;
+        self.position += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer().flush()
+    }
+}
+
+impl Seek for Publishing {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = self.writer().seek(to)?;
+        Ok(self.position)
+    }
+}
+
+impl Drop for Publishing {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        // What is still buffered must not be written to a file that nobody wants.
+        let (file, _) = writer.into_parts();
+        drop(file);
+        // A temporary that cannot be removed now goes at the next start, by `remove_temporaries`.
+        let removed = fault::check(Operation::Remove, &self.temporary).and_then(|()| fs::remove_file(&self.temporary));
+        if let Err(error) = removed {
+            tracing::debug!(path = %self.temporary.display(), %error, "a temporary file was left behind");
+        }
+    }
+}
+
+/// A file whose writes pass the fault points.
+#[derive(Debug)]
+struct FaultyFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Write for FaultyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = fault::check(Operation::Write, &self.path) {
+            self.file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(error);
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for FaultyFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fault::{Faults, Then};
+
+    #[test]
+    fn the_order_is_write_sync_rename_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Faults::watch(dir.path());
+        publish(&dir.path().join("a"), b"new").unwrap();
+        use Operation::{Create, Rename, Sync, Write};
+        assert_eq!(faults.seen(), [Create, Write, Sync, Rename, Sync]);
+    }
+
+    #[test]
+    fn a_crash_at_every_step_leaves_the_old_bytes_or_the_new() {
+        for then in [Then::Crash, Then::Recover] {
+            let mut outcomes = Vec::new();
+            for fail_at in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join("a");
+                publish(&path, b"old").unwrap();
+                let faults = Faults::arm(dir.path(), fail_at, then);
+                let result = publish(&path, b"the new bytes");
+                let fired = faults.fired();
+                drop(faults);
+                assert_eq!(result.is_err(), fired, "{fail_at}");
+                let bytes = fs::read(&path).unwrap();
+                assert!(bytes == b"old" || bytes == b"the new bytes", "{fail_at}: {bytes:?}");
+                let left = remove_temporaries(dir.path()).unwrap();
+                assert!(left == 0 || then == Then::Crash, "{fail_at}: {left}");
+                assert_eq!(list_files(dir.path()).unwrap(), [path]);
+                outcomes.push(bytes == b"old");
+                if !fired {
+                    break;
+                }
+            }
+            assert_eq!(outcomes, [true, true, true, true, false, false], "{then:?}");
+        }
+    }
+
+    #[test]
+    fn dropped_uncommitted_it_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut publishing = Publishing::create(&path).unwrap();
+        publishing.write_all(b"half").unwrap();
+        drop(publishing);
+        assert_eq!(list_files(dir.path()).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_header_can_be_filled_in_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut publishing = Publishing::create(&path).unwrap();
+        publishing.write_all(&[0; 4]).unwrap();
+        publishing.write_all(b"body").unwrap();
+        assert_eq!(publishing.position(), 8);
+        publishing.seek(SeekFrom::Start(0)).unwrap();
+        publishing.write_all(b"head").unwrap();
+        assert_eq!(publishing.position(), 4);
+        publishing.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"headbody");
+    }
+}

@@ -1,0 +1,103 @@
+//! Names of the metrics, and the recorder that renders them for Prometheus.
+//!
+//! Base units, one-word prefix, and no label whose values are unbounded: never a collection, an id or a query.
+
+use std::sync::{Mutex, PoisonError};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Counter: requests answered, by `method`, `route` and `status`.
+pub const HTTP_REQUESTS_TOTAL: &str = "pannier_http_requests_total";
+/// Histogram, seconds: from the request's head to the response's head, by `method`, `route` and `status`.
+pub const HTTP_REQUEST_DURATION_SECONDS: &str = "pannier_http_request_duration_seconds";
+/// Gauge: requests being answered.
+pub const HTTP_REQUESTS_IN_FLIGHT: &str = "pannier_http_requests_in_flight";
+/// Gauge: open connections.
+pub const HTTP_CONNECTIONS: &str = "pannier_http_connections";
+/// Counter: documents written through the API.
+pub const DOCUMENTS_UPSERTED_TOTAL: &str = "pannier_documents_upserted_total";
+/// Counter: documents deleted through the API.
+pub const DOCUMENTS_DELETED_TOTAL: &str = "pannier_documents_deleted_total";
+/// Histogram, seconds: searches as the engine measures them, by `plan`.
+pub const SEARCH_DURATION_SECONDS: &str = "pannier_search_duration_seconds";
+/// Counter: tokens that `/v1/embeddings` read.
+pub const EMBEDDING_TOKENS_TOTAL: &str = "pannier_embedding_tokens_total";
+/// Gauge: collections.
+pub const COLLECTIONS: &str = "pannier_collections";
+/// Gauge: documents in all collections.
+pub const DOCUMENTS: &str = "pannier_documents";
+/// Gauge: segments in all collections.
+pub const SEGMENTS: &str = "pannier_segments";
+/// Gauge: bytes of all segments on disk.
+pub const SEGMENT_BYTES: &str = "pannier_segment_bytes";
+/// Gauge: bytes of the change log on disk.
+pub const LOG_BYTES: &str = "pannier_log_bytes";
+/// Gauge: seq of the last change; every acknowledged change is on disk.
+pub const LAST_SEQ: &str = "pannier_last_seq";
+/// Gauge: 1 while writes are accepted, else 0.
+pub const ACCEPTING_WRITES: &str = "pannier_accepting_writes";
+/// Gauge, always 1: the version is its label.
+pub const BUILD_INFO: &str = "pannier_build_info";
+/// Gauge: resident memory of the process.
+pub const PROCESS_RESIDENT_MEMORY_BYTES: &str = "process_resident_memory_bytes";
+/// Gauge: when the process started, in seconds since the Unix epoch.
+pub const PROCESS_START_TIME_SECONDS: &str = "process_start_time_seconds";
+
+/// Upper bounds of the duration histograms, in seconds: a search takes tenths of a millisecond, a large write seconds.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// Installs the process-wide recorder on the first call; every call returns a handle that renders it.
+///
+/// # Errors
+/// [`BuildError`] when the program around this crate has installed a recorder of its own.
+pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &DURATION_BUCKETS)?
+        .install_recorder()?;
+    describe();
+    *installed = Some(handle.clone());
+    Ok(handle)
+}
+
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(HTTP_REQUESTS_TOTAL, "Requests answered.");
+    describe_histogram!(HTTP_REQUEST_DURATION_SECONDS, Unit::Seconds, "Time to answer a request.");
+    describe_gauge!(HTTP_REQUESTS_IN_FLIGHT, "Requests being answered.");
+    describe_gauge!(HTTP_CONNECTIONS, "Open connections.");
+    describe_counter!(DOCUMENTS_UPSERTED_TOTAL, "Documents written through the API.");
+    describe_counter!(DOCUMENTS_DELETED_TOTAL, "Documents deleted through the API.");
+    describe_histogram!(SEARCH_DURATION_SECONDS, Unit::Seconds, "Searches as the engine measures them.");
+    describe_counter!(EMBEDDING_TOKENS_TOTAL, "Tokens read by the embeddings endpoint.");
+    describe_gauge!(COLLECTIONS, "Collections.");
+    describe_gauge!(DOCUMENTS, "Documents in all collections.");
+    describe_gauge!(SEGMENTS, "Segments in all collections.");
+    describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "Bytes of all segments on disk.");
+    describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
+    describe_gauge!(LAST_SEQ, "Seq of the last change.");
+    describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");
+    describe_gauge!(BUILD_INFO, "Always 1; the version is a label.");
+    describe_gauge!(PROCESS_RESIDENT_MEMORY_BYTES, Unit::Bytes, "Resident memory of the process.");
+    describe_gauge!(PROCESS_START_TIME_SECONDS, Unit::Seconds, "Start of the process since the Unix epoch.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorder_is_installed_once_and_renders_what_is_counted() {
+        let first = install_recorder().unwrap();
+        let second = install_recorder().unwrap();
+        metrics::counter!("pannier_test_total").increment(3);
+        assert!(first.render().contains("pannier_test_total 3"), "{}", first.render());
+        assert_eq!(first.render().contains("pannier_test_total"), second.render().contains("pannier_test_total"));
+    }
+}

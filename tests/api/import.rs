@@ -1,0 +1,123 @@
+//! The import stream.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::client::{Answer, Request, connect, read_answer};
+use super::server::Server;
+
+const PATH: &str = "/v1/collections/c/import";
+
+fn import(server: &Server, body: impl Into<Vec<u8>>) -> Answer {
+    Request::new("POST", PATH).body("application/x-ndjson", body).send(server.address)
+}
+
+#[test]
+fn good_lines_get_in_and_bad_ones_are_reported() {
+    let server = Server::with_documents(&[]);
+    let lines = [
+        "\u{feff}{\"id\":\"a\",\"vector\":[1,0,0],\"metadata\":{\"n\":1}}\r",
+        "",
+        "not json",
+        "{\"id\":\"b\",\"vector\":[1,0]}",
+        "{\"id\":\"c\",\"vector\":[0,0,0]}",
+        "{\"id\":\"d\"}",
+        "{\"id\":\"e\",\"vector\":[0,1,0],\"color\":1}",
+        "{\"id\":\"f\",\"vector\":[0,1e39,0]}",
+        "{\"id\":\"\",\"vector\":[0,1,0]}",
+        "{\"id\":\"g\",\"text\":\"no model\"}",
+        "{\"id\":\"last\",\"vector\":[0,0,1]}",
+    ];
+    let report = import(&server, lines.join("\n")).ok();
+    assert_eq!((&report["lines"], &report["upserted"], &report["failed"]), (&json!(10), &json!(2), &json!(8)));
+    let errors: Vec<(u64, &str)> = report["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| (error["line"].as_u64().unwrap(), error["code"].as_str().unwrap()))
+        .collect();
+    let mut sorted = errors.clone();
+    sorted.sort_unstable();
+    let wanted = [
+        (3, "invalid_json"),
+        (4, "dim_mismatch"),
+        (5, "invalid_vector"),
+        (6, "nothing_to_index"),
+        (7, "unknown_field"),
+        (8, "invalid_vector"),
+        (9, "invalid_name"),
+        (10, "no_model"),
+    ];
+    assert_eq!(sorted, wanted);
+    assert!(report["errors"].as_array().unwrap().iter().all(|e| !e["detail"].as_str().unwrap().is_empty()));
+    assert!(report["seq"].as_u64().is_some_and(|seq| seq > 0));
+    assert_eq!(server.ids(), ["a", "last"]);
+}
+
+#[test]
+fn many_documents_in_small_chunks_get_in_and_the_last_of_an_id_stands() {
+    let server = Server::with_documents(&[]);
+    let mut body = String::new();
+    for n in 0..2_000 {
+        body.push_str(&format!("{{\"id\":\"{}\",\"vector\":[1,{n},0],\"metadata\":{{\"n\":{n}}}}}\n", n % 700));
+    }
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", PATH).header("content-type", "application/x-ndjson");
+    stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
+    for chunk in body.as_bytes().chunks(997) {
+        stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).unwrap();
+        stream.write_all(chunk).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let report = read_answer(&mut stream).ok();
+    assert_eq!((&report["lines"], &report["upserted"], &report["errors"]), (&json!(2_000), &json!(2_000), &json!([])));
+    assert_eq!(server.get("/v1/collections/c/stats").ok()["documents"], 700);
+    assert_eq!(server.get("/v1/collections/c/documents/5").ok()["metadata"], json!({"n": 1_405}));
+}
+
+#[test]
+fn one_refused_document_does_not_keep_the_others_of_its_batch_out() {
+    let server = Server::with_documents(&[]);
+    let mut body = String::new();
+    for n in 0..250 {
+        let vector = if n % 50 == 7 { "[1]" } else { "[1,0,0]" };
+        body.push_str(&format!("{{\"id\":\"{n:03}\",\"vector\":{vector}}}\n"));
+    }
+    let report = import(&server, body).ok();
+    assert_eq!((&report["upserted"], &report["failed"]), (&json!(245), &json!(5)));
+    let lines: Vec<u64> = report["errors"].as_array().unwrap().iter().map(|e| e["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [8, 58, 108, 158, 208]);
+    assert_eq!(server.ids().len(), 245);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_an_error_of_that_line() {
+    let server = Server::with_documents(&[]);
+    let long = "x".repeat(9 << 20);
+    let body = format!("{{\"id\":\"a\",\"vector\":[1,0,0]}}\n{long}\n{{\"id\":\"b\",\"vector\":[1,0,0]}}\n");
+    let report = import(&server, body).ok();
+    assert_eq!(
+        (&report["upserted"], &report["errors"][0]["line"], &report["errors"][0]["code"]),
+        (&json!(2), &json!(2), &json!("too_long"))
+    );
+}
+
+#[test]
+fn errors_are_counted_beyond_those_that_are_listed() {
+    let server = Server::with_documents(&[]);
+    let report = import(&server, "{\n".repeat(1_234)).ok();
+    assert_eq!((&report["failed"], report["errors"].as_array().unwrap().len()), (&json!(1_234), 1_000));
+    assert_eq!((&report["upserted"], &report["seq"]), (&json!(0), &json!(null)));
+}
+
+#[test]
+fn what_is_no_import_is_refused_before_it_is_read() {
+    let server = Server::with_documents(&[]);
+    Request::new("POST", "/v1/collections/nobody/import").send(server.address).refused(404, "collection_not_found");
+    let json_array = Request::new("POST", PATH).body("application/json", "[]");
+    json_array.send(server.address).refused(415, "unsupported_media_type");
+    let empty = import(&server, "").ok();
+    assert_eq!((&empty["lines"], &empty["upserted"]), (&json!(0), &json!(0)));
+}

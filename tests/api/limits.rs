@@ -1,0 +1,89 @@
+//! Sizes, counts, keys, hosts and origins.
+
+use std::io::Write;
+
+use pannier::http::{ApiKey, AuthPolicy, HttpConfig};
+use serde_json::{Value, json};
+
+use super::client::{Request, connect, read_answer};
+use super::server::Server;
+
+const DOCUMENTS: &str = "/v1/collections/c/documents";
+
+#[test]
+fn a_body_that_announces_too_much_is_refused_unread() {
+    let server = Server::with_documents(&[]);
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", DOCUMENTS).header("content-type", "application/json");
+    stream.write_all(&request.head(&format!("content-length: {}", (32 << 20) + 1))).unwrap();
+    read_answer(&mut stream).refused(413, "body_too_large");
+}
+
+#[test]
+fn a_body_that_grows_too_large_is_refused() {
+    let server = Server::with_documents(&[]);
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", DOCUMENTS).header("content-type", "application/json");
+    stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
+    let chunk = vec![b' '; 1 << 20];
+    for _ in 0..32 {
+        stream.write_all(b"100000\r\n").unwrap();
+        stream.write_all(&chunk).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    // One byte more than the limit, and no end: the answer does not wait for one.
+    stream.write_all(b"1\r\n \r\n").unwrap();
+    read_answer(&mut stream).refused(413, "body_too_large");
+}
+
+#[test]
+fn so_many_documents_and_no_more() {
+    let server = Server::with_documents(&[]);
+    let documents = |count: usize| -> Vec<Value> {
+        (0..count).map(|n| json!({"id": n.to_string(), "vector": [1, n, 0]})).collect()
+    };
+    let detail = server.post(DOCUMENTS, &json!({"documents": documents(1_001)})).refused(422, "too_many_documents");
+    assert!(detail.contains("import"), "{detail}");
+    assert_eq!(server.post(DOCUMENTS, &json!({"documents": documents(1_000)})).ok()["upserted"], 1_000);
+    let ids: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
+    server.post(&format!("{DOCUMENTS}/delete"), &json!({"ids": ids})).refused(422, "too_many_documents");
+}
+
+#[test]
+fn a_key_is_asked_for_when_one_is_set() {
+    const KEY: &str = "a-key-of-some-length";
+    let auth = AuthPolicy::Key(ApiKey::new(KEY).unwrap());
+    let server = Server::start_with(HttpConfig { auth, ..HttpConfig::default() });
+    let detail = server.get("/v1/collections").refused(401, "unauthorized");
+    assert!(detail.contains("Authorization"), "{detail}");
+    for (name, value) in
+        [("authorization", format!("Bearer {KEY}")), ("x-api-key", KEY.into()), ("api-key", KEY.into())]
+    {
+        Request::new("GET", "/v1/collections").header(name, &value).send(server.address).ok();
+        let wrong = Request::new("GET", "/v1/collections").header(name, &format!("{value}x"));
+        wrong.send(server.address).refused(401, "unauthorized");
+    }
+    assert_eq!(server.get("/livez").status, 200);
+}
+
+#[test]
+fn pages_of_others_cannot_reach_the_server() {
+    let config = HttpConfig {
+        allowed_hosts: vec!["search.example".into()],
+        allowed_origins: vec!["https://app.example".into()],
+        ..HttpConfig::default()
+    };
+    let server = Server::start_with(config);
+    let with =
+        |name: &str, value: &str| Request::new("GET", "/v1/collections").header(name, value).send(server.address);
+    let port = server.address.port();
+    for host in [format!("127.0.0.1:{port}"), format!("localhost:{port}"), "[::1]".into(), "search.example".into()] {
+        with("host", &host).ok();
+    }
+    with("host", &format!("evil.example:{port}")).refused(421, "host_not_allowed");
+    with("origin", "http://evil.example").refused(403, "origin_not_allowed");
+    with("origin", "null").refused(403, "origin_not_allowed");
+    let allowed = with("origin", "https://app.example");
+    allowed.ok();
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
+}

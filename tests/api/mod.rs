@@ -1,0 +1,13 @@
+//! The HTTP API over real connections, against a server in this process on a port of its own.
+
+mod bad_input;
+mod client;
+mod collections;
+mod documents;
+mod embeddings;
+mod import;
+mod limits;
+mod operations;
+mod search;
+mod server;
+mod shutdown;

@@ -1,0 +1,9 @@
+//! Everything that is tested from outside: one binary, a module each.
+
+mod api;
+
+mod crash;
+mod damage;
+mod histories;
+mod support;
+mod tidy;

@@ -1,0 +1,174 @@
+//! The house rules that a compiler does not hold: the ranks of the map, and who may name which crate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A module uses only modules of a lower rank (docs/ARCHITECTURE.md). Longest prefix first.
+const RANKS: &[(&str, u32)] = &[
+    ("main.rs", 9),
+    ("lib.rs", 9),
+    ("cli", 8),
+    ("http", 7),
+    ("database.rs", 5),
+    ("collection", 4),
+    ("index", 3),
+    ("embed", 2),
+    ("log", 2),
+    ("manifest", 2),
+    ("meta", 2),
+    ("segment", 2),
+    ("distance", 1),
+    ("storage", 1),
+    ("telemetry.rs", 0),
+    ("types", 0),
+];
+
+/// Who may name what: (text that names it, where it may stand).
+const NAMES: &[(&str, &[&str])] = &[
+    ("sled::", &["meta/"]),
+    ("hnsw_rs::", &["index/build.rs"]),
+    ("simsimd::", &["distance/"]),
+    ("candle_core::", &["embed/local/"]),
+    ("candle_nn::", &["embed/local/"]),
+    ("candle_transformers::", &["embed/local/"]),
+    ("memmap2::", &["storage/mmap.rs"]),
+    ("axum::", &["http/"]),
+    ("hyper::", &["http/"]),
+    ("clap::", &["cli/", "main.rs"]),
+    (".sync_all()", &["storage/"]),
+    (".sync_data()", &["storage/", "log/"]),
+    ("fs::rename(", &["storage/"]),
+    ("StatusCode", &["http/"]),
+    ("std::process::exit", &["main.rs", "cli/"]),
+];
+
+/// Longest file of non-test code, in lines.
+const MAX_LINES: usize = 500;
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// Every source file, as its path below src/ and its text without unit tests.
+fn files() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![source()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(source()).unwrap().to_str().unwrap().to_owned();
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+                if !name.ends_with("tests.rs") && !name.contains("/tests/") {
+                    found.push((name, code));
+                }
+            }
+        }
+    }
+    assert!(found.len() > 50, "only {} files found", found.len());
+    found
+}
+
+fn rank(path: &str) -> Option<u32> {
+    RANKS.iter().find(|(name, _)| path == *name || path.starts_with(&format!("{name}/"))).map(|(_, rank)| *rank)
+}
+
+/// Modules named by `crate::a`, or by `crate::{a, b::c}`.
+fn crate_uses(code: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c == '$' || c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        let names = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap().split(',').collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let end = |c: char| !c.is_alphanumeric() && c != '_';
+            used.push(name.trim().split(end).next().unwrap().to_owned());
+        }
+    }
+    used
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+fn without_comments(code: &str) -> String {
+    code.lines().filter(|line| !is_comment(line)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn modules_use_only_what_stands_below_them() {
+    let mut wrong = Vec::new();
+    for (path, code) in files() {
+        let own = rank(&path).unwrap_or_else(|| panic!("{path} has no rank: add it to the map and to this test"));
+        let top = path.split('/').next().unwrap().trim_end_matches(".rs");
+        for used in crate_uses(&without_comments(&code)) {
+            let other = rank(&used).or_else(|| rank(&format!("{used}.rs")));
+            match other {
+                Some(other) if used != top && other >= own && own < 9 => {
+                    wrong.push(format!("{path} (rank {own}) uses {used} (rank {other})"));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn crates_are_named_only_where_the_map_says() {
+    let mut wrong = Vec::new();
+    for (path, code) in files() {
+        for (line_number, line) in code.lines().enumerate().filter(|(_, line)| !is_comment(line)) {
+            for (text, places) in NAMES {
+                if line.contains(text) && !places.iter().any(|place| path.starts_with(place)) {
+                    wrong.push(format!("{path}:{} names {text}", line_number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_file_says_what_it_is_and_stays_short() {
+    let mut wrong = Vec::new();
+    for (path, code) in files() {
+        if !code.starts_with("//! ") {
+            wrong.push(format!("{path} does not begin with its one sentence"));
+        }
+        let lines = code.lines().count();
+        if lines > MAX_LINES {
+            wrong.push(format!("{path} has {lines} lines"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn unsafe_stands_only_where_it_is_allowed_and_explained() {
+    let mut wrong = Vec::new();
+    for (path, code) in files() {
+        let allowed = ["storage/mmap.rs", "distance/", "embed/local/"].iter().any(|place| path.starts_with(place));
+        let lines: Vec<_> = code.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if is_comment(line) || !line.contains("unsafe {") && !line.contains("unsafe impl") {
+                continue;
+            }
+            let explained = lines[number.saturating_sub(8)..=number].iter().any(|l| l.contains("SAFETY"));
+            if !allowed || !explained {
+                wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
