@@ -1,1 +1,81 @@
-fn main() {}
+//! The `pannier` program: parses, runs, prints what went wrong with its causes, and picks the exit code.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use pannier::cli::{self, Cli, CliError, Failure};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const LOCKED: u8 = 3;
+const DAMAGED: u8 = 4;
+const DISK_FAILED: u8 = 5;
+
+/// Beneath every `--help`; the test below holds it to the constants.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, or a part of the input was refused
+  2  the arguments are wrong
+  3  another process holds the data directory
+  4  the data directory is damaged
+  5  the disk failed while writing";
+
+fn main() -> ExitCode {
+    let matches = Cli::command().after_help(EXIT_CODES).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            ExitCode::from(exit_code(error.failure()))
+        }
+    }
+}
+
+fn exit_code(failure: Failure) -> u8 {
+    match failure {
+        Failure::General => FAILED,
+        Failure::Usage => USAGE,
+        Failure::Locked => LOCKED,
+        Failure::Damaged => DAMAGED,
+        Failure::DiskFailed => DISK_FAILED,
+    }
+}
+
+fn print_error(error: &CliError) {
+    eprintln!("error: {error}");
+    let mut printed = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some errors quote their cause in their own sentence.
+        if !printed.contains(&text) {
+            eprintln!("  because: {text}");
+        }
+        printed = text;
+        next = cause.source();
+    }
+}
+
+/// Whoever read our output has read enough, as `head` does: that is no failure.
+fn is_broken_pipe(error: &CliError) -> bool {
+    matches!(error, CliError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        for code in [FAILED, USAGE, LOCKED, DAMAGED, DISK_FAILED] {
+            assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
+        }
+    }
+}

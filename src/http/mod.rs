@@ -23,7 +23,7 @@ mod server;
 mod state;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use auth::{ApiKey, AuthPolicy, InvalidApiKey};
 pub use limits::Limits;

@@ -1,0 +1,51 @@
+# What a person types. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PANNIER := $(TARGET_DIR)/release/pannier
+# One profile for everything, so that the dependencies are compiled once.
+CARGO_FLAGS := --release --locked
+
+.PHONY: help run build model test lint format doc bench clean tools
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: model ## Build, get the default model, load the tour's articles, serve on 127.0.0.1:7117
+	@$(PANNIER) --quiet collection create articles \
+		--field category:keyword --field language:keyword --field price:number --field in_stock:boolean
+	@$(PANNIER) import articles docs/tour/articles.jsonl
+	@exec $(PANNIER) serve
+
+build: tools ## Build the program
+	cargo build $(CARGO_FLAGS)
+
+model: build ## Get the default embedding model, where it is not installed
+	@$(PANNIER) model pull
+
+test: model ## Run every test
+	cargo test $(CARGO_FLAGS)
+
+lint: tools ## Check formatting and lints
+	cargo fmt --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+format: tools ## Format the code
+	cargo fmt
+
+doc: tools ## Build the documentation of the crate
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --lib --no-deps
+
+bench: model ## Measure relevance on the Cranfield collection
+	$(PANNIER) bench quality
+
+clean: ## Remove what was built
+	cargo clean
+
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: install gcc or clang" >&2; exit 1; }
+	@command -v python3 >/dev/null || echo "python3 is missing: the model then comes from the model hub only" >&2

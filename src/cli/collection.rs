@@ -1,0 +1,266 @@
+//! `collection`: create, list, show, delete.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use super::import::field_type;
+use super::target::{Access, Target, collection_path};
+use super::{CliError, Context, output};
+use crate::types::CollectionName;
+
+/// The commands on collections.
+#[derive(Debug, Subcommand)]
+pub enum CollectionCommand {
+    /// Create a collection; what is left out is filled in
+    Create(CreateArgs),
+    /// List all collections
+    List,
+    /// Show a collection's definition and figures
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Delete a collection with all its documents
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Arguments of `collection create`.
+#[derive(Args, Debug)]
+pub struct CreateArgs {
+    /// Its name: a-z, 0-9, _ and -
+    name: String,
+    /// Model that embeds its texts [default: the default model; none where --dim is given]
+    #[arg(long)]
+    model: Option<String>,
+    /// Numbers in a vector [default: the model's]
+    #[arg(long, value_name = "N")]
+    dim: Option<u32>,
+    /// How closeness is measured [default: cosine]
+    #[arg(long)]
+    metric: Option<MetricName>,
+    /// Declared metadata field, with its type: keyword, number or boolean; may be repeated
+    #[arg(long = "field", value_name = "NAME:TYPE", value_parser = parse_field)]
+    fields: Vec<(String, String)>,
+    /// Neighbours of a graph node [default: 16]
+    #[arg(long, value_name = "N")]
+    m: Option<u32>,
+    /// Candidates considered while building the graph [default: 128]
+    #[arg(long, value_name = "N")]
+    ef_construction: Option<u32>,
+    /// What the graph walk reads [default: int8]
+    #[arg(long)]
+    quantization: Option<QuantizationName>,
+}
+
+/// Metrics by their names in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricName {
+    /// Cosine similarity.
+    Cosine,
+    /// Inner product.
+    Dot,
+    /// Euclidean distance.
+    L2,
+}
+
+/// Quantizations by their names in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QuantizationName {
+    /// One signed byte a component.
+    Int8,
+    /// The vectors themselves.
+    None,
+}
+
+/// Runs a command on collections.
+///
+/// # Errors
+/// [`CliError::Api`] when it is refused.
+pub(super) fn run(command: &CollectionCommand, context: &Context) -> Result<(), CliError> {
+    match command {
+        CollectionCommand::Create(args) => create(args, context),
+        CollectionCommand::List => list(context),
+        CollectionCommand::Show { name } => show(&CollectionName::new(name)?, context),
+        CollectionCommand::Delete { name, yes } => delete(&CollectionName::new(name)?, *yes, context),
+    }
+}
+
+fn parse_field(text: &str) -> Result<(String, String), String> {
+    let (name, kind) = text.rsplit_once(':').ok_or("write it as NAME:TYPE, such as price:number")?;
+    match field_type(kind) {
+        Some(_) if !name.is_empty() => Ok((name.to_owned(), kind.to_owned())),
+        _ => Err("the type is keyword, number or boolean, such as price:number".to_owned()),
+    }
+}
+
+impl CreateArgs {
+    fn body(&self) -> Value {
+        let mut index = Map::new();
+        insert(&mut index, "m", self.m.map(Value::from));
+        insert(&mut index, "ef_construction", self.ef_construction.map(Value::from));
+        insert(&mut index, "quantization", self.quantization.map(possible_name));
+        let mut body = Map::new();
+        insert(&mut body, "dim", self.dim.map(Value::from));
+        insert(&mut body, "metric", self.metric.map(possible_name));
+        insert(&mut body, "embedding", self.model.as_ref().map(|model| json!({"model": model})));
+        insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
+        let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
+        insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
+        Value::Object(body)
+    }
+}
+
+fn insert(object: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+fn possible_name(value: impl ValueEnum) -> Value {
+    value.to_possible_value().map_or(Value::Null, |value| Value::from(value.get_name()))
+}
+
+fn create(args: &CreateArgs, context: &Context) -> Result<(), CliError> {
+    let name = CollectionName::new(&args.name)?;
+    let target = Target::of(context, Access::Create)?;
+    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()))?;
+    if context.json {
+        return output::line(definition);
+    }
+    output::hint(context, format!("collection {name} is there"));
+    Ok(())
+}
+
+fn list(context: &Context) -> Result<(), CliError> {
+    let target = Target::of(context, Access::Existing)?;
+    if context.json {
+        return output::line(target.call("GET", "/v1/collections", None)?);
+    }
+    let answer = target.value("GET", "/v1/collections", None)?;
+    let collections = answer["collections"].as_array().map_or(&[][..], Vec::as_slice);
+    if collections.is_empty() {
+        output::hint(context, "there are no collections; make one with `pannier collection create NAME`");
+        return Ok(());
+    }
+    let mut rows = vec![["name", "documents", "dim", "metric", "model"].map(str::to_owned).to_vec()];
+    for collection in collections {
+        let name = CollectionName::new(collection["name"].as_str().unwrap_or_default())?;
+        let stats = target.value("GET", &format!("{}/stats", collection_path(&name)), None)?;
+        rows.push(vec![
+            name.to_string(),
+            output::count(stats["documents"].as_u64().unwrap_or(0)),
+            collection["dim"].to_string(),
+            collection["metric"].as_str().unwrap_or_default().to_owned(),
+            collection["embedding"]["model"].as_str().unwrap_or("-").to_owned(),
+        ]);
+    }
+    output::table(&rows, &[1, 2])
+}
+
+fn show(name: &CollectionName, context: &Context) -> Result<(), CliError> {
+    let target = Target::of(context, Access::Existing)?;
+    let mut shown = target.value("GET", &collection_path(name), None)?;
+    shown["stats"] = target.value("GET", &format!("{}/stats", collection_path(name)), None)?;
+    if context.json {
+        return output::line(shown);
+    }
+    let mut rows = Vec::new();
+    flatten("", &shown, &mut rows);
+    output::table(&rows, &[])
+}
+
+/// Every leaf of an object as a row of its path and its value.
+fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(&below, value, rows);
+            }
+        }
+        Value::String(text) => rows.push(vec![path.to_owned(), text.clone()]),
+        Value::Null => rows.push(vec![path.to_owned(), "-".to_owned()]),
+        other => rows.push(vec![path.to_owned(), other.to_string()]),
+    }
+}
+
+fn delete(name: &CollectionName, yes: bool, context: &Context) -> Result<(), CliError> {
+    let target = Target::of(context, Access::Existing)?;
+    let stats = target.value("GET", &format!("{}/stats", collection_path(name)), None)?;
+    let documents = output::counted(stats["documents"].as_u64().unwrap_or(0), "document");
+    if !yes {
+        confirm(&format!("Delete collection {name} with {documents}?"), context)?;
+    }
+    let answer = target.call("DELETE", &collection_path(name), None)?;
+    if context.json {
+        return output::line(answer);
+    }
+    output::hint(context, format!("collection {name} with {documents} is deleted"));
+    Ok(())
+}
+
+/// Asks on the terminal; anything but yes is no.
+fn confirm(question: &str, context: &Context) -> Result<(), CliError> {
+    if context.no_input || !io::stdin().is_terminal() {
+        return Err(CliError::Usage("deleting needs a yes: add --yes where nobody can be asked".to_owned()));
+    }
+    eprint!("{question} [y/N] ");
+    io::stderr().flush().map_err(|e| CliError::io("write to stderr", e))?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|e| CliError::io("read the answer", e))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CliError::Refused("nothing was deleted".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn body(arguments: &[&str]) -> Result<Value, String> {
+        let all = ["pannier", "collection", "create", "c"].iter().chain(arguments);
+        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
+        match cli.command {
+            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_become_the_api_s_body() {
+        assert_eq!(body(&[]).unwrap(), json!({}));
+        let full = [
+            "--dim", "3", "--metric", "l2", "--model", "m", "--field", "price:number", "--field", "a:b:keyword", "--m",
+            "8", "--ef-construction", "64", "--quantization", "none",
+        ];
+        let wanted = json!({"dim": 3, "metric": "l2", "embedding": {"model": "m"},
+            "fields": {"price": "number", "a:b": "keyword"},
+            "index": {"m": 8, "ef_construction": 64, "quantization": "none"}});
+        assert_eq!(body(&full).unwrap(), wanted);
+    }
+
+    #[test]
+    fn field_types_are_those_of_the_api() {
+        for wrong in ["price", "price:date", ":number"] {
+            assert!(body(&["--field", wrong]).unwrap_err().contains("price:number"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn leaves_become_rows() {
+        let mut rows = Vec::new();
+        flatten("", &json!({"a": {"b": 1, "c": null}, "d": "x"}), &mut rows);
+        assert_eq!(rows, [["a.b", "1"], ["a.c", "-"], ["d", "x"]]);
+    }
+}

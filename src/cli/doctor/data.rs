@@ -1,0 +1,173 @@
+//! The data directory: whether it is a store, who holds it, how much room and how much time its disk has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::super::output;
+use super::{Finding, Status};
+use crate::manifest::Manifest;
+use crate::storage::{AppendFile, DataPaths, DirectoryLock, StorageError, disk_free};
+
+/// Less room than this, and the next merge may not fit.
+const LITTLE_FREE_BYTES: u64 = 2 << 30;
+/// Less room than this, and the log itself has no place.
+const NO_FREE_BYTES: u64 = 128 << 20;
+/// Every acknowledged write waits for a sync; one slower than this is felt.
+const SLOW_SYNC: Duration = Duration::from_millis(20);
+const SYNCS: usize = 21;
+const SYNC_BYTES: usize = 4 << 10;
+
+/// Checks the directory and its disk.
+pub(super) fn check(data: &Path) -> Vec<Finding> {
+    let paths = DataPaths::new(data);
+    let is_store = paths.format().exists();
+    let mut findings = vec![directory(&paths, is_store)];
+    if is_store {
+        findings.push(lock(&paths));
+    }
+    match existing(data) {
+        Some(dir) => findings.extend([free(&dir), sync(&dir)]),
+        None => {
+            let detail = format!("none of the directories above {} exists", data.display());
+            findings.push(Finding::new(Status::Fail, "disk", detail));
+        }
+    }
+    findings
+}
+
+/// The directory itself, or the nearest one above it that exists.
+fn existing(data: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(data).ok()?;
+    absolute.ancestors().find(|dir| dir.is_dir()).map(Path::to_path_buf)
+}
+
+fn directory(paths: &DataPaths, is_store: bool) -> Finding {
+    const NAME: &str = "data directory";
+    let root = paths.root().display();
+    if !is_store {
+        return match fs::read_dir(paths.root()).map(|mut entries| entries.next().is_none()) {
+            Ok(false) => Finding::new(Status::Fail, NAME, format!("{root} holds something else than a store")),
+            _ => Finding::new(Status::Warn, NAME, format!("{root} is not there yet; `pannier serve` makes it")),
+        };
+    }
+    match Manifest::load(paths) {
+        Ok(manifest) => {
+            let collections = output::counted(manifest.collections.len() as u64, "sealed collection");
+            Finding::new(Status::Ok, NAME, format!("{root}, store {}, {collections}", manifest.store_id))
+        }
+        Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+fn lock(paths: &DataPaths) -> Finding {
+    const NAME: &str = "lock";
+    match DirectoryLock::acquire(paths.lock()) {
+        Ok(_) => Finding::new(Status::Ok, NAME, "nobody holds the data directory"),
+        Err(StorageError::Locked { holder: Some(pid), .. }) => {
+            Finding::new(Status::Ok, NAME, format!("process {pid} holds the data directory"))
+        }
+        Err(StorageError::Locked { holder: None, .. }) => {
+            Finding::new(Status::Ok, NAME, "another process holds the data directory")
+        }
+        Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+fn free(dir: &Path) -> Finding {
+    const NAME: &str = "free disk";
+    match disk_free(dir) {
+        Ok(bytes) if bytes < NO_FREE_BYTES => Finding::new(Status::Fail, NAME, output::bytes(bytes)),
+        Ok(bytes) if bytes < LITTLE_FREE_BYTES => {
+            Finding::new(Status::Warn, NAME, format!("{}; merging may need more", output::bytes(bytes)))
+        }
+        Ok(bytes) => Finding::new(Status::Ok, NAME, output::bytes(bytes)),
+        Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+fn sync(dir: &Path) -> Finding {
+    const NAME: &str = "fsync";
+    match measure_sync(dir) {
+        Ok(median) => {
+            let ms = median.as_secs_f64() * 1e3;
+            let detail = format!("{ms:.2} ms, median of {SYNCS} writes of 4 KiB");
+            match median > SLOW_SYNC {
+                true => Finding::new(Status::Warn, NAME, format!("{detail}: slow, and every write waits for one")),
+                false => Finding::new(Status::Ok, NAME, detail),
+            }
+        }
+        Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+fn measure_sync(dir: &Path) -> Result<Duration, StorageError> {
+    let trial = Trial::new(dir)?;
+    let mut file = AppendFile::open(&trial.path)?;
+    let mut times = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        let started = Instant::now();
+        file.append(&[0; SYNC_BYTES])?;
+        file.sync_data()?;
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[SYNCS / 2])
+}
+
+/// A file that goes when this does.
+struct Trial {
+    path: PathBuf,
+}
+
+impl Trial {
+    fn new(dir: &Path) -> Result<Self, StorageError> {
+        let path = dir.join(format!(".pannier-doctor.{}", std::process::id()));
+        fs::File::create_new(&path).map_err(|e| StorageError::io(&path, "create", e))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a trial file could not be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_directory_is_a_warning_and_nothing_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let findings = check(&dir.path().join("a/b"));
+        assert_eq!((findings[0].status, findings[0].name), (Status::Warn, "data directory"));
+        assert!(findings.iter().all(|finding| finding.status != Status::Fail), "{findings:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_of_something_else_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        let findings = check(dir.path());
+        assert_eq!((findings[0].status, findings[0].name), (Status::Fail, "data directory"));
+    }
+
+    #[test]
+    fn a_store_and_its_holder_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        Manifest::create(&paths).unwrap();
+        let of_lock = |findings: Vec<Finding>| findings.into_iter().find(|finding| finding.name == "lock").unwrap();
+        assert!(of_lock(check(dir.path())).detail.starts_with("nobody"));
+        let _lock = DirectoryLock::acquire(paths.lock()).unwrap();
+        let held = of_lock(check(dir.path()));
+        assert_eq!((held.status, held.detail.contains(&std::process::id().to_string())), (Status::Ok, true));
+        fs::write(paths.manifest(), "x").unwrap();
+        assert_eq!(check(dir.path())[0].status, Status::Fail);
+    }
+}

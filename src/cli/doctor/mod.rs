@@ -1,0 +1,122 @@
+//! `doctor`: whether this machine, the data directory and the model are fit to serve.
+
+mod data;
+mod machine;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote};
+use super::{CliError, Context, output};
+use crate::embed::{DEFAULT_MODEL, EmbedError};
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Address that the server listens at, or is to
+    #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE, default_value = DEFAULT_ADDRESS)]
+    addr: String,
+    /// Model to check
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_MODEL)]
+    model: String,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Ok,
+    /// It works, and something is to be known.
+    Warn,
+    /// It will not work.
+    Fail,
+}
+
+/// One check's outcome.
+#[derive(Debug)]
+struct Finding {
+    status: Status,
+    name: &'static str,
+    detail: String,
+}
+
+impl Status {
+    fn word(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warn => "warn",
+            Status::Fail => "fail",
+        }
+    }
+}
+
+impl Finding {
+    fn new(status: Status, name: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, name, detail: detail.into() }
+    }
+}
+
+/// Runs `doctor`. It changes nothing but a small file that it removes again.
+///
+/// # Errors
+/// [`CliError::Refused`] when a check failed, after all of them were printed.
+pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<(), CliError> {
+    let mut findings = data::check(&context.data);
+    findings.extend(machine::check());
+    findings.push(model(context, &args.model));
+    findings.push(address(context, &args.addr));
+    print(&findings, context)?;
+    match findings.iter().filter(|finding| finding.status == Status::Fail).count() as u64 {
+        0 => Ok(()),
+        failed => Err(CliError::Refused(format!("{} failed", output::counted(failed, "check")))),
+    }
+}
+
+fn print(findings: &[Finding], context: &Context) -> Result<(), CliError> {
+    if context.json {
+        let checks: Vec<Value> = findings
+            .iter()
+            .map(|finding| json!({"status": finding.status.word(), "name": finding.name, "detail": finding.detail}))
+            .collect();
+        return output::line(json!({"checks": checks}));
+    }
+    let rows: Vec<Vec<String>> = findings
+        .iter()
+        .map(|finding| vec![finding.status.word().to_owned(), finding.name.to_owned(), finding.detail.clone()])
+        .collect();
+    output::table(&rows, &[])
+}
+
+fn model(context: &Context, name: &str) -> Finding {
+    const NAME: &str = "model";
+    match context.model_store().verify(name) {
+        Ok(files) => {
+            let size = output::bytes(files.iter().map(|file| file.size_bytes).sum());
+            Finding::new(Status::Ok, NAME, format!("{name}, {} files of {size} are sound", files.len()))
+        }
+        // Documents that bring their vectors need none.
+        Err(error @ (EmbedError::NotInstalled { .. } | EmbedError::Disabled)) => {
+            Finding::new(Status::Warn, NAME, error.to_string())
+        }
+        Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+fn address(context: &Context, address: &str) -> Finding {
+    const NAME: &str = "address";
+    let server = context.server.as_deref().unwrap_or(address);
+    let version = Remote::new(server, context).ok().and_then(|remote| remote.version());
+    match (version, &context.server) {
+        (Some(version), _) => {
+            let number = version["version"].as_str().unwrap_or("unknown");
+            Finding::new(Status::Ok, NAME, format!("pannier {number} answers at {server}"))
+        }
+        (None, Some(server)) => Finding::new(Status::Fail, NAME, format!("no pannier answers at {server}")),
+        (None, None) => match std::net::TcpListener::bind(address) {
+            Ok(_) => Finding::new(Status::Ok, NAME, format!("{address} is free")),
+            Err(error) => {
+                let detail = format!("{address} cannot be used ({error}), and no pannier answers there; choose another with --addr");
+                Finding::new(Status::Fail, NAME, detail)
+            }
+        },
+    }
+}

@@ -1,0 +1,190 @@
+//! Why a command failed, and what kind of failure it is for the exit code.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use crate::collection::CollectionError;
+use crate::database::OpenError;
+use crate::embed::EmbedError;
+use crate::log::LogError;
+use crate::manifest::ManifestError;
+use crate::segment::SegmentError;
+use crate::storage::StorageError;
+use crate::types::NameError;
+
+/// What the exit code tells a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The command did not do what was asked.
+    General,
+    /// The arguments do not make sense together.
+    Usage,
+    /// Another process holds the data directory.
+    Locked,
+    /// The data directory is damaged.
+    Damaged,
+    /// A write to the disk failed, and the process had to stop.
+    DiskFailed,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The arguments do not make sense together.
+    #[error("{0}")]
+    Usage(String),
+    /// The command cannot do what was asked; the sentence says what to change.
+    #[error("{0}")]
+    Refused(String),
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+    /// The model is missing, damaged or failed.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// A name or id is not allowed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A file of the data directory failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The operating system refused.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried: "read articles.jsonl".
+        action: String,
+        /// Its answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No server answers where one was asked for.
+    #[error("no server answers at {address}; start one with `pannier serve`, or leave --server out to open the data directory")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The API refused a request.
+    #[error("{detail}")]
+    Api {
+        /// The stable code of the problem.
+        code: String,
+        /// What is wrong and what to change.
+        detail: String,
+    },
+    /// What the server sent is not what its API promises.
+    #[error("the answer of {address} is not what this program expects ({reason}); are both of the same version?")]
+    Protocol {
+        /// Who answered.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Some of the input did not get in; each was named as it happened.
+    #[error("{failed} of {total} {unit} failed; mend them and run the command again, what got in is only replaced")]
+    Lines {
+        /// Lines that failed.
+        failed: u64,
+        /// Lines read.
+        total: u64,
+        /// What they are: "lines", "rows".
+        unit: &'static str,
+    },
+    /// Stored bytes are not what was written; each problem was named.
+    #[error("{} is damaged: {count} problems; restore a snapshot, or import the documents into a new data directory", path.display())]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// Problems found.
+        count: usize,
+    },
+    /// The server stopped because of its disk.
+    #[error("the server stopped: {reason}")]
+    DiskFailed {
+        /// What failed.
+        reason: String,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] Box<dyn Error + Send + Sync>),
+}
+
+impl CliError {
+    /// The operating system's refusal of an action, named by a verb and its object.
+    pub(crate) fn io(action: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io { action: action.into(), source }
+    }
+
+    /// Which kind of failure this is.
+    pub fn failure(&self) -> Failure {
+        match self {
+            CliError::Usage(_) => Failure::Usage,
+            CliError::Damaged { .. } => Failure::Damaged,
+            CliError::DiskFailed { .. } => Failure::DiskFailed,
+            CliError::Api { code, .. } if code == "stopped" => Failure::DiskFailed,
+            CliError::Open(error) => of_opening(error),
+            CliError::Collection(error) => of_collection(error),
+            CliError::Storage(error) => of_storage(error),
+            _ => Failure::General,
+        }
+    }
+}
+
+fn of_opening(error: &OpenError) -> Failure {
+    match error {
+        OpenError::Storage(error) => of_storage(error),
+        OpenError::Manifest(error) => of_manifest(error),
+        OpenError::Recover { source, .. } => of_collection(source),
+    }
+}
+
+fn of_storage(error: &StorageError) -> Failure {
+    match error {
+        StorageError::Locked { .. } => Failure::Locked,
+        StorageError::Io { .. } => Failure::General,
+    }
+}
+
+fn of_manifest(error: &ManifestError) -> Failure {
+    match error {
+        ManifestError::Storage(error) => of_storage(error),
+        ManifestError::Damaged { .. } | ManifestError::Missing { .. } | ManifestError::Foreign { .. } => {
+            Failure::Damaged
+        }
+        _ => Failure::General,
+    }
+}
+
+fn of_segment(error: &SegmentError) -> Failure {
+    match error {
+        SegmentError::Damaged { .. } | SegmentError::BadMagic { .. } | SegmentError::Mismatch { .. } => {
+            Failure::Damaged
+        }
+        _ => Failure::General,
+    }
+}
+
+fn of_collection(error: &CollectionError) -> Failure {
+    use LogError as L;
+    match error {
+        CollectionError::Stopped { .. } => Failure::DiskFailed,
+        CollectionError::Manifest(error) => of_manifest(error),
+        CollectionError::Segment(error) => of_segment(error),
+        CollectionError::Log(
+            L::BadHeader { .. }
+            | L::Foreign { .. }
+            | L::BrokenChain { .. }
+            | L::Missing { .. }
+            | L::CutShort { .. }
+            | L::Damaged { .. }
+            | L::Malformed { .. },
+        ) => Failure::Damaged,
+        _ => Failure::General,
+    }
+}

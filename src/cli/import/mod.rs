@@ -1,0 +1,140 @@
+//! `import`: the documents of a file into a collection.
+
+mod lines;
+mod report;
+
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+
+use super::read::{self, FieldTypes, Format, Mapping, STDIN};
+use super::target::{Access, Target, collection_path};
+use super::{CliError, Context, output};
+use crate::types::{CollectionName, FieldType};
+
+use lines::Lines;
+use report::Report;
+
+/// Arguments of `import`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A document needs an id and a text or a vector. Every other field becomes metadata, and so do the fields of an object
+named `metadata`. Cells of a CSV file stay strings, unless the collection declares the field as number or boolean.
+A document whose id is there already is replaced, so running an import twice does no harm.
+
+Examples:
+  pannier import articles articles.jsonl --create
+  pannier import products products.csv --id-field sku --text-field title --text-field description
+  zcat dump.json.gz | pannier import articles - --format json")]
+pub struct ImportArgs {
+    /// Collection to write into
+    collection: String,
+    /// File to read, or - for stdin
+    file: String,
+    /// What is in the file [default: by its extension]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Create the collection with the default model where it is missing
+    #[arg(long)]
+    create: bool,
+    /// Field that holds the id
+    #[arg(long, value_name = "FIELD", default_value = "id")]
+    id_field: String,
+    /// Field that holds the text; several are joined, each on its own line
+    #[arg(long = "text-field", value_name = "FIELD", default_value = "text")]
+    text_fields: Vec<String>,
+    /// Field that holds the vector, as an array of numbers
+    #[arg(long, value_name = "FIELD", default_value = "vector")]
+    vector_field: String,
+    /// Fields to keep as metadata, joined by commas [default: all others]
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    metadata_fields: Option<Vec<String>>,
+}
+
+/// Runs `import`.
+///
+/// # Errors
+/// [`CliError::Lines`] when some documents did not get in, after all others have.
+pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
+    let name = CollectionName::new(&args.collection)?;
+    let format = match (args.format, args.file.as_str()) {
+        (Some(format), _) => format,
+        (None, STDIN) => Format::Jsonl,
+        (None, file) => Format::of_name(file)?,
+    };
+    let mapping = args.mapping()?;
+    // Before anything is created: a file that is not there changes nothing.
+    let (input, len_bytes) = read::open(&args.file)?;
+    let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
+    let types = declared_types(&target, &name, args.create)?;
+    let progress = output::byte_progress(context, len_bytes);
+    let records = format.records(read::buffered(input, &progress), types)?;
+
+    let started = Instant::now();
+    let mut lines = Lines::new(records, mapping, format, &args.file, progress.clone());
+    let answer = target.stream(&format!("{}/import", collection_path(&name)), &mut lines);
+    progress.finish_and_clear();
+    let read = lines.finish();
+    let report = Report::new(answer?, &read, started.elapsed());
+    report.print_refusals(&read);
+    if context.json {
+        output::line(report.to_json())?;
+    }
+    output::hint(context, report.summary(&name, &read));
+    match read.broken {
+        Some(error) => Err(error),
+        None if report.failed > 0 => {
+            Err(CliError::Lines { failed: report.failed, total: read.count, unit: format.unit() })
+        }
+        None => Ok(()),
+    }
+}
+
+impl ImportArgs {
+    fn mapping(&self) -> Result<Mapping, CliError> {
+        let mut named = vec![&self.id_field, &self.vector_field];
+        named.extend(&self.text_fields);
+        for (index, name) in named.iter().enumerate() {
+            if named[..index].contains(name) {
+                return Err(CliError::Usage(format!(
+                    "field {name:?} is named twice; id, text and vector need a field each"
+                )));
+            }
+        }
+        Ok(Mapping {
+            id_field: self.id_field.clone(),
+            text_fields: self.text_fields.clone(),
+            vector_field: self.vector_field.clone(),
+            metadata_fields: self.metadata_fields.clone(),
+        })
+    }
+}
+
+/// The fields that the collection declares. Creates it where that was asked for.
+fn declared_types(target: &Target, name: &CollectionName, create: bool) -> Result<FieldTypes, CliError> {
+    let definition = match target.find_collection(name)? {
+        Some(definition) => definition,
+        None if create => target.value("PUT", &collection_path(name), Some(&json!({})))?,
+        None => {
+            let detail = format!(
+                "there is no collection {name}; add --create for one with the default model, or make it with \
+                 `pannier collection create {name}`"
+            );
+            return Err(CliError::Refused(detail));
+        }
+    };
+    let declared = definition["fields"].as_object().into_iter().flatten();
+    let types = declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?)));
+    Ok(types.collect())
+}
+
+/// A type by its name in the API.
+pub(super) fn field_type(name: &str) -> Option<FieldType> {
+    match name {
+        "keyword" => Some(FieldType::Keyword),
+        "number" => Some(FieldType::Number),
+        "boolean" => Some(FieldType::Boolean),
+        _ => None,
+    }
+}

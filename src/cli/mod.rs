@@ -1,0 +1,148 @@
+//! The command line: what every command shares, and one file a command.
+
+mod bench;
+mod collection;
+mod doctor;
+mod embed;
+mod error;
+mod import;
+mod logging;
+mod model;
+mod output;
+mod read;
+mod search;
+mod serve;
+mod target;
+mod verify;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::database::{Database, Options};
+use crate::embed::{Models, default_models_dir};
+
+pub use error::{CliError, Failure};
+pub use logging::LogFormat;
+
+/// A vector database beside your application: embeds text on this machine, keeps documents, finds the nearest.
+#[derive(Debug, Parser)]
+#[command(name = "pannier", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What every command shares.
+    #[command(flatten)]
+    pub context: Context,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command shares.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Context {
+    /// Data directory
+    #[arg(long, global = true, value_name = "DIR", env = "PANNIER_DATA", default_value = "./pannier-data")]
+    pub data: PathBuf,
+    /// Server to send the command to, such as http://127.0.0.1:7117, instead of opening the data directory
+    #[arg(long, global = true, value_name = "URL", env = "PANNIER_SERVER")]
+    pub server: Option<String>,
+    /// File that holds the server's API key
+    #[arg(long, global = true, value_name = "FILE", env = "PANNIER_API_KEY_FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Directory of the embedding models [default: the user's cache directory]
+    #[arg(long, global = true, value_name = "DIR", env = "PANNIER_MODELS")]
+    pub models: Option<PathBuf>,
+    /// Compute threads [default: all cores]
+    #[arg(long, global = true, value_name = "N", env = "PANNIER_THREADS")]
+    pub threads: Option<NonZeroUsize>,
+    /// Write results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Never ask: fail where an answer would be needed
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Write neither progress nor hints
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// How log lines are written on stderr; PANNIER_LOG says which, such as `debug` or `pannier=trace`
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Get, list and check embedding models
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Turn texts into vectors
+    Embed(embed::EmbedArgs),
+    /// Write the documents of a file into a collection
+    Import(import::ImportArgs),
+    /// Find the documents nearest to a text, a vector or another document
+    Search(search::SearchArgs),
+    /// Create, list, show and delete collections
+    #[command(subcommand)]
+    Collection(collection::CollectionCommand),
+    /// Check this machine, the data directory and the model
+    Doctor(doctor::DoctorArgs),
+    /// Read every stored byte again and compare checksums
+    Verify,
+    /// Measure speed and quality
+    Bench(bench::BenchArgs),
+}
+
+impl Context {
+    /// How to open a store with these settings.
+    pub fn options(&self) -> Options {
+        Options { models_dir: self.models.clone(), threads: self.threads }
+    }
+
+    /// Opens the data directory, which no other process may hold.
+    ///
+    /// # Errors
+    /// [`CliError::Open`].
+    pub fn open(&self) -> Result<Database, CliError> {
+        Ok(Database::open_with(&self.data, self.options())?)
+    }
+
+    /// The models, without a database.
+    pub fn model_store(&self) -> Models {
+        Models::new(self.models.clone().unwrap_or_else(default_models_dir), self.threads)
+    }
+}
+
+/// Runs a parsed command line.
+///
+/// # Errors
+/// [`CliError`], to be printed with its causes; [`CliError::failure`] says which exit code fits.
+pub fn run(cli: Cli) -> Result<(), CliError> {
+    let Cli { context, command } = cli;
+    logging::start(context.log_format, matches!(command, Command::Serve(_)))?;
+    match command {
+        Command::Serve(args) => serve::run(&args, &context),
+        Command::Model(command) => model::run(&command, &context),
+        Command::Embed(args) => embed::run(&args, &context),
+        Command::Import(args) => import::run(&args, &context),
+        Command::Search(args) => search::run(&args, &context),
+        Command::Collection(command) => collection::run(&command, &context),
+        Command::Doctor(args) => doctor::run(&args, &context),
+        Command::Verify => verify::run(&context),
+        Command::Bench(args) => bench::run(args, &context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_contradict_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

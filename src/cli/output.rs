@@ -1,0 +1,112 @@
+//! What commands write: results on stdout, everything else on stderr.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{CliError, Context};
+
+/// Writes one line of a result.
+///
+/// # Errors
+/// [`CliError::Io`], also when nobody reads any more.
+pub(super) fn line(text: impl Display) -> Result<(), CliError> {
+    writeln!(io::stdout(), "{text}").map_err(|e| CliError::io("write to stdout", e))
+}
+
+/// Writes a hint for a person.
+pub(super) fn hint(context: &Context, text: impl Display) {
+    if !context.quiet {
+        eprintln!("{text}");
+    }
+}
+
+/// Writes rows as columns that stand below each other. `numeric`: columns to align at their end.
+///
+/// # Errors
+/// As [`line`].
+pub(super) fn table(rows: &[Vec<String>], numeric: &[usize]) -> Result<(), CliError> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let mut text = String::new();
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            let padded = match numeric.contains(&column) {
+                true => format!("{gap}{cell:>width$}"),
+                false => format!("{gap}{cell:<width$}"),
+            };
+            text.push_str(&padded);
+        }
+        line(text.trim_end())?;
+    }
+    Ok(())
+}
+
+/// A bar over bytes, on stderr; a spinner where the total is not known. Nothing where stderr is no terminal.
+pub(super) fn byte_progress(context: &Context, total_bytes: Option<u64>) -> ProgressBar {
+    let template = match total_bytes {
+        Some(_) => "{bar:30} {bytes}/{total_bytes} {msg}",
+        None => "{spinner} {bytes} {msg}",
+    };
+    let target = if context.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let style = ProgressStyle::with_template(template).expect("the template is a constant");
+    ProgressBar::with_draw_target(total_bytes, target).with_style(style)
+}
+
+/// Digits in groups of three: `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number and its noun: `1 line`, `2 lines`.
+pub(super) fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number))
+}
+
+/// Bytes in binary units, one decimal.
+pub(super) fn bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// The first line of a text, cut to `max` characters.
+pub(super) fn cut(text: &str, max: usize) -> String {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if flat.chars().count() <= max {
+        return flat;
+    }
+    let mut short: String = flat.chars().take(max.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let cases = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")];
+        for (number, wanted) in cases {
+            assert_eq!(count(number), wanted);
+        }
+        assert_eq!((counted(1, "line"), counted(2_000, "line")), ("1 line".into(), "2,000 lines".into()));
+    }
+
+    #[test]
+    fn texts_are_cut_by_characters() {
+        assert_eq!(cut("a\n b", 9), "a b");
+        assert_eq!(cut("дом у моря", 5), "дом …");
+    }
+}

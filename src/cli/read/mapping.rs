@@ -1,0 +1,175 @@
+//! From a record of a file to a document of the API: which field is the id, the text, the vector, the metadata.
+
+use super::{LineError, string};
+use crate::http::wire::value::WireValue;
+use crate::types::{Metadata, Value};
+
+/// A field of the API's document that may already be laid out so in the file.
+const METADATA: &str = "metadata";
+
+/// Which fields of a record become what.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Mapping {
+    /// A string, or a whole number, which is written as a string.
+    pub id_field: String,
+    /// Strings; those that are there are joined by line ends.
+    pub text_fields: Vec<String>,
+    /// An array of numbers, or a string that holds one.
+    pub vector_field: String,
+    /// `None`: every other field. An object named `metadata` counts as its fields.
+    pub metadata_fields: Option<Vec<String>>,
+}
+
+impl Mapping {
+    /// The document as the API takes it: `id`, `text`, `vector`, `metadata`. Values are checked there.
+    ///
+    /// # Errors
+    /// [`LineError`] when a field is missing, or is nothing that could be turned into what it has to be.
+    pub(in crate::cli) fn document(&self, mut record: Metadata) -> Result<Metadata, LineError> {
+        let mut document = Metadata::new();
+        document.insert("id".to_owned(), self.take_id(&mut record)?);
+        if let Some(text) = self.take_text(&mut record)? {
+            document.insert("text".to_owned(), string(text));
+        }
+        match record.remove(&self.vector_field) {
+            None | Some(Value::Null) => {}
+            Some(value) => {
+                document.insert("vector".to_owned(), self.vector(value)?);
+            }
+        }
+        let metadata = self.metadata(record)?;
+        if !metadata.is_empty() {
+            document.insert(METADATA.to_owned(), Value::Object(metadata));
+        }
+        Ok(document)
+    }
+
+    fn take_id(&self, record: &mut Metadata) -> Result<Value, LineError> {
+        let name = &self.id_field;
+        match record.remove(name) {
+            Some(Value::String(id)) => Ok(Value::String(id)),
+            Some(Value::Int(id)) => Ok(string(id.to_string())),
+            Some(other) => {
+                let detail = format!("the id field {name:?} is {}; it must be a string or a whole number", other.kind());
+                Err(LineError::new("invalid_value", detail))
+            }
+            None => {
+                let present = record.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let detail = format!("there is no id field {name:?} among {present}; name it with --id-field");
+                Err(LineError::new("missing_field", detail))
+            }
+        }
+    }
+
+    fn take_text(&self, record: &mut Metadata) -> Result<Option<String>, LineError> {
+        let mut parts = Vec::new();
+        for name in &self.text_fields {
+            match record.remove(name) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) => parts.push(text),
+                Some(other) => {
+                    let detail = format!("the text field {name:?} is {}; it must be a string", other.kind());
+                    return Err(LineError::new("invalid_value", detail));
+                }
+            }
+        }
+        Ok((!parts.is_empty()).then(|| parts.join("\n")))
+    }
+
+    fn vector(&self, value: Value) -> Result<Value, LineError> {
+        let name = &self.vector_field;
+        let fail = |what: &str| {
+            let detail = format!("the vector field {name:?} is {what}; it must be an array of numbers");
+            LineError::new("invalid_value", detail)
+        };
+        match value {
+            Value::Array(_) => Ok(value),
+            // A cell of a CSV file.
+            Value::String(text) => match serde_json::from_str(&text) {
+                Ok(WireValue(array @ Value::Array(_))) => Ok(array),
+                _ => Err(fail("a string that holds no JSON array")),
+            },
+            other => Err(fail(other.kind())),
+        }
+    }
+
+    fn metadata(&self, mut record: Metadata) -> Result<Metadata, LineError> {
+        let mut fields = match record.remove(METADATA) {
+            Some(Value::Object(fields)) => fields,
+            None | Some(Value::Null) => Metadata::new(),
+            Some(other) => Metadata::from([(METADATA.to_owned(), other)]),
+        };
+        for (name, value) in record {
+            if fields.contains_key(&name) {
+                let detail = format!("field {name:?} stands both beside and in {METADATA:?}; keep one of them");
+                return Err(LineError::new("invalid_metadata", detail));
+            }
+            fields.insert(name, value);
+        }
+        if let Some(wanted) = &self.metadata_fields {
+            fields.retain(|name, _| wanted.contains(name));
+        }
+        Ok(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::wire::value::{MetadataView, WireMetadata};
+
+    fn mapping() -> Mapping {
+        Mapping {
+            id_field: "id".into(),
+            text_fields: vec!["text".into()],
+            vector_field: "vector".into(),
+            metadata_fields: None,
+        }
+    }
+
+    fn map(mapping: &Mapping, record: &str) -> Result<String, String> {
+        let WireMetadata(record) = serde_json::from_str(record).unwrap();
+        let document = mapping.document(record).map_err(|error| error.detail)?;
+        Ok(serde_json::to_string(&MetadataView(&document)).unwrap())
+    }
+
+    #[test]
+    fn a_document_of_the_api_stays_as_it_is() {
+        let text = r#"{"id":"a","metadata":{"n":1},"text":"t","vector":[0.5,1]}"#;
+        assert_eq!(map(&mapping(), text).unwrap(), text);
+        assert_eq!(map(&mapping(), r#"{"id":7,"text":null,"vector":null}"#).unwrap(), r#"{"id":"7"}"#);
+    }
+
+    #[test]
+    fn other_fields_become_metadata() {
+        let text = r#"{"id":"a","metadata":{"n":1},"price":2,"tags":["x"]}"#;
+        assert_eq!(map(&mapping(), text).unwrap(), r#"{"id":"a","metadata":{"n":1,"price":2,"tags":["x"]}}"#);
+        let only = Mapping { metadata_fields: Some(vec!["price".into()]), ..mapping() };
+        assert_eq!(map(&only, text).unwrap(), r#"{"id":"a","metadata":{"price":2}}"#);
+        assert!(map(&mapping(), r#"{"id":"a","metadata":{"n":1},"n":2}"#).unwrap_err().contains("beside and in"));
+        assert_eq!(map(&mapping(), r#"{"id":"a","metadata":5}"#).unwrap(), r#"{"id":"a","metadata":{"metadata":5}}"#);
+    }
+
+    #[test]
+    fn texts_are_joined_in_the_order_of_the_options() {
+        let two = Mapping { text_fields: vec!["title".into(), "body".into()], id_field: "sku".into(), ..mapping() };
+        let text = r#"{"sku":"a","body":"B","title":"T"}"#;
+        assert_eq!(map(&two, text).unwrap(), r#"{"id":"a","text":"T\nB"}"#);
+        assert_eq!(map(&two, r#"{"sku":"a","body":"B"}"#).unwrap(), r#"{"id":"a","text":"B"}"#);
+        assert!(map(&two, r#"{"sku":"a","title":5}"#).unwrap_err().contains("\"title\" is a number"));
+    }
+
+    #[test]
+    fn a_vector_may_stand_in_a_cell() {
+        assert_eq!(map(&mapping(), r#"{"id":"a","vector":"[1, 0.5]"}"#).unwrap(), r#"{"id":"a","vector":[1,0.5]}"#);
+        assert!(map(&mapping(), r#"{"id":"a","vector":"1 2"}"#).unwrap_err().contains("no JSON array"));
+        assert!(map(&mapping(), r#"{"id":"a","vector":1}"#).unwrap_err().contains("is a number"));
+    }
+
+    #[test]
+    fn a_missing_id_is_named_with_what_is_there() {
+        let error = map(&mapping(), r#"{"sku":"a","name":"b"}"#).unwrap_err();
+        assert!(error.contains("name, sku") && error.contains("--id-field"), "{error}");
+        assert!(map(&mapping(), r#"{"id":[]}"#).unwrap_err().contains("is an array"));
+    }
+}

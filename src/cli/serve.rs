@@ -1,0 +1,247 @@
+//! `serve`: runs the server until a signal, or until the disk fails.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
+use super::{CliError, Context, output};
+use crate::database::Database;
+use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
+use crate::telemetry;
+
+/// Threads that move bytes; the engine's calls run on threads of their own.
+const WORKER_THREADS: usize = 2;
+/// Longest wait for engine calls whose client was cut off at the shutdown's deadline.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+/// 128 + SIGINT, as shells report a process that a signal ended.
+const SECOND_SIGNAL: i32 = 130;
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The first SIGINT or SIGTERM finishes what was accepted and exits; a second one exits at once. Nothing that was
+answered is lost either way.")]
+pub struct ServeArgs {
+    /// Address to listen at; one beyond this machine needs --api-key-file
+    #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE, default_value = DEFAULT_ADDRESS)]
+    addr: String,
+    /// Name that clients may put into the Host header beside localhost and the address; may be repeated
+    #[arg(long = "allow-host", value_name = "HOST")]
+    allow_hosts: Vec<String>,
+    /// Origin whose web pages may call, such as https://app.example; may be repeated
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    allow_origins: Vec<String>,
+}
+
+/// Runs `serve`.
+///
+/// # Errors
+/// [`CliError::DiskFailed`] when the database stopped; [`CliError::Usage`] for an address that needs an API key.
+pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
+    let config = args.config(context)?;
+    // Before the database is opened: a port in use costs nothing then.
+    let listener = bind(&args.addr, matches!(config.auth, AuthPolicy::Key(_)))?;
+    let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
+    let database = context.open()?;
+    log_recovery(&database);
+    warm_up(&database);
+    let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;
+    let state = AppState::new(database.clone(), config, Some(metrics));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::io("start the server's threads", e))?;
+    let served = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
+        let signal = shutdown_signal()?;
+        announce(context, address, &database)?;
+        Ok(http::serve(listener, state, signal).await)
+    });
+    runtime.shutdown_timeout(LAST_CALLS);
+    database.close();
+    match served? {
+        Ok(()) => Ok(()),
+        Err(ServeError::DatabaseStopped { reason }) => Err(CliError::DiskFailed { reason }),
+        Err(error) => Err(CliError::Other(Box::new(error))),
+    }
+}
+
+impl ServeArgs {
+    fn config(&self, context: &Context) -> Result<HttpConfig, CliError> {
+        let auth = match &context.api_key_file {
+            None => AuthPolicy::Open,
+            Some(path) => {
+                let key = ApiKey::new(&read_key(path)?)
+                    .map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?;
+                AuthPolicy::Key(key)
+            }
+        };
+        Ok(HttpConfig {
+            allowed_hosts: self.allow_hosts.clone(),
+            allowed_origins: self.allow_origins.clone(),
+            auth,
+            ..HttpConfig::default()
+        })
+    }
+}
+
+/// Takes the address. Beyond loopback everybody in the network could read and delete, so that needs a key.
+fn bind(address: &str, has_key: bool) -> Result<TcpListener, CliError> {
+    let resolved: Vec<SocketAddr> = address
+        .to_socket_addrs()
+        .map_err(|error| CliError::Usage(format!("{address:?} is no address to listen at ({error}); write HOST:PORT")))?
+        .collect();
+    if !has_key && resolved.iter().any(|address| !address.ip().is_loopback()) {
+        return Err(CliError::Usage(format!(
+            "{address} can be reached from other machines, so an API key is needed: write one of at least 16 characters \
+             into a file and name it with --api-key-file, or listen at {DEFAULT_ADDRESS}"
+        )));
+    }
+    let listener = TcpListener::bind(&*resolved).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => CliError::Refused(format!(
+            "{address} is in use, perhaps by another pannier; stop it, or choose another port with --addr"
+        )),
+        _ => CliError::io(format!("listen at {address}"), error),
+    })?;
+    listener.set_nonblocking(true).map_err(|e| CliError::io(format!("listen at {address}"), e))?;
+    Ok(listener)
+}
+
+fn log_recovery(database: &Database) {
+    let recovered = database.recovered();
+    tracing::info!(
+        data = %database.path().display(),
+        last_seq = recovered.last_seq.0,
+        replayed = recovered.replayed,
+        "the store is open"
+    );
+    if recovered.torn_bytes > 0 {
+        tracing::warn!(bytes = recovered.torn_bytes, "a write that was never answered was cut off the log");
+    }
+    if let Some(reason) = &recovered.index_rebuilt {
+        tracing::info!(reason, "the document index was made again");
+    }
+}
+
+/// Loads the collections' models, so that the first query does not wait for them.
+fn warm_up(database: &Database) {
+    for collection in database.collections() {
+        let Some(embedding) = &collection.definition().embedding else { continue };
+        if let Err(error) = database.models().load(&embedding.model) {
+            tracing::warn!(collection = %collection.name(), %error, "texts of this collection cannot be embedded");
+        }
+    }
+}
+
+/// Says where the server is: on stdout, for a person or as JSON for a program that started it.
+fn announce(context: &Context, address: SocketAddr, database: &Database) -> Result<(), CliError> {
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        reachable.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { [0u16, 0, 0, 0, 0, 0, 0, 1].into() });
+    }
+    let base = format!("http://{reachable}");
+    if context.json {
+        let version = env!("CARGO_PKG_VERSION");
+        return output::line(json!({"address": base, "version": version, "pid": process::id()}));
+    }
+    output::line(format!("Pannier {} is ready at {base}", env!("CARGO_PKG_VERSION")))?;
+    let key = context.api_key_file.as_ref().map(|file| format!("-H \"x-api-key: $(cat '{}')\" ", file.display()));
+    let key = key.unwrap_or_default();
+    let collections = database.collections();
+    let hint = match collections.iter().find(|collection| collection.definition().embedding.is_some()) {
+        Some(found) => format!("curl {key}'{base}/v1/collections/{}/search?q=something+warm&limit=3'", found.name()),
+        None => format!("curl {key}-X PUT {base}/v1/collections/articles"),
+    };
+    output::hint(context, format!("Try it:  {hint}"));
+    Ok(())
+}
+
+/// Completes at the first signal; the second ends the process.
+fn shutdown_signal() -> Result<impl Future<Output = ()>, CliError> {
+    let mut signals = Signals::listen().map_err(|e| CliError::io("listen for signals", e))?;
+    let (sender, receiver) = oneshot::channel();
+    tokio::spawn(async move {
+        signals.next().await;
+        eprintln!("finishing what was accepted; once more to stop at once");
+        // The server may have stopped by itself meanwhile.
+        let _ = sender.send(());
+        signals.next().await;
+        process::exit(SECOND_SIGNAL);
+    });
+    Ok(async {
+        // The sender is only dropped with the runtime.
+        let _ = receiver.await;
+    })
+}
+
+/// SIGINT and SIGTERM.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Control-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_loopback_a_key_is_needed() {
+        for address in ["0.0.0.0:0", "[::]:0"] {
+            let error = bind(address, false).unwrap_err();
+            assert!(matches!(&error, CliError::Usage(text) if text.contains("--api-key-file")), "{error}");
+        }
+        assert!(bind("127.0.0.1:0", false).is_ok());
+        assert!(bind("0.0.0.0:0", true).is_ok());
+        assert!(matches!(bind("nonsense", false), Err(CliError::Usage(_))));
+    }
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let first = bind("127.0.0.1:0", false).unwrap();
+        let address = first.local_addr().unwrap().to_string();
+        let error = bind(&address, false).unwrap_err().to_string();
+        assert!(error.contains(&address) && error.contains("--addr"), "{error}");
+    }
+}

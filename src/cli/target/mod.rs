@@ -1,0 +1,174 @@
+//! Where a command goes: to a running server, or to a data directory that nobody holds.
+//!
+//! Both speak the same wire: without a server the routes of the API run inside this process, so that a command has one
+//! code path and one set of errors.
+
+mod local;
+mod remote;
+
+use std::io::{self, Read};
+
+use serde_json::Value;
+
+use super::{CliError, Context, Failure};
+use crate::manifest::Manifest;
+use crate::storage::DataPaths;
+use crate::types::CollectionName;
+
+use local::Local;
+pub(super) use remote::{Remote, read_key};
+
+/// Where a server is expected unless another address is given.
+pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:7117";
+/// The variable with another address.
+pub(super) const ADDRESS_VARIABLE: &str = "PANNIER_ADDR";
+
+/// Whether a data directory may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It must be there.
+    Existing,
+    /// It is made where it is missing.
+    Create,
+}
+
+/// Whom the command talks to.
+pub(super) enum Target {
+    /// A server.
+    Server(Remote),
+    /// A data directory, opened by this process.
+    Directory(Box<Local>),
+}
+
+/// An answer: its status, its body.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Target {
+    /// A server where one is named; else the data directory; else, where another process holds that, its server.
+    ///
+    /// # Errors
+    /// [`CliError::Open`] when the directory cannot be opened and no server of its store answers.
+    pub(super) fn of(context: &Context, access: Access) -> Result<Self, CliError> {
+        if let Some(server) = &context.server {
+            return Ok(Self::Server(Remote::new(server, context)?));
+        }
+        if access == Access::Existing && !DataPaths::new(&context.data).format().exists() {
+            let detail = format!(
+                "there is no data directory at {}; name another with --data, or a server with --server, or make one \
+                 with `pannier import` or `pannier collection create`",
+                context.data.display()
+            );
+            return Err(CliError::Refused(detail));
+        }
+        match context.open() {
+            Ok(database) => Ok(Self::Directory(Box::new(Local::new(database)?))),
+            Err(error) if error.failure() == Failure::Locked => match server_of_store(context) {
+                Some(remote) => Ok(Self::Server(remote)),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a request, with a JSON body or without, and returns the body of its success.
+    ///
+    /// # Errors
+    /// [`CliError::Api`] for a refusal.
+    pub(super) fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, CliError> {
+        let body = body.map(Value::to_string);
+        let answer = match self {
+            Self::Server(remote) => remote.call(method, path, body.as_deref())?,
+            Self::Directory(local) => local.call(method, path, body)?,
+        };
+        self.unpack(answer)
+    }
+
+    /// As [`Target::call`], read into a value.
+    ///
+    /// # Errors
+    /// As [`Target::call`], and [`CliError::Protocol`].
+    pub(super) fn value(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
+        self.parse(&self.call(method, path, body)?)
+    }
+
+    /// Posts a stream of JSON lines as it is read.
+    ///
+    /// # Errors
+    /// As [`Target::value`].
+    pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Value, CliError> {
+        let answer = match self {
+            Self::Server(remote) => remote.stream(path, lines)?,
+            Self::Directory(local) => local.stream(path, lines)?,
+        };
+        self.parse(&self.unpack(answer)?)
+    }
+
+    /// A collection's definition, or `None` where there is no such collection.
+    ///
+    /// # Errors
+    /// As [`Target::value`].
+    pub(super) fn find_collection(&self, name: &CollectionName) -> Result<Option<Value>, CliError> {
+        match self.value("GET", &collection_path(name), None) {
+            Ok(definition) => Ok(Some(definition)),
+            Err(CliError::Api { code, .. }) if code == "collection_not_found" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Self::Server(remote) => remote.base().to_owned(),
+            Self::Directory(_) => "this process".to_owned(),
+        }
+    }
+
+    fn parse(&self, body: &str) -> Result<Value, CliError> {
+        serde_json::from_str(body)
+            .map_err(|error| CliError::Protocol { address: self.address(), reason: error.to_string() })
+    }
+
+    fn unpack(&self, answer: Answer) -> Result<String, CliError> {
+        if (200..300).contains(&answer.status) {
+            return Ok(answer.body);
+        }
+        let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        let (Some(code), Some(detail)) = (problem["code"].as_str(), problem["detail"].as_str()) else {
+            let reason = format!("status {}", answer.status);
+            return Err(CliError::Protocol { address: self.address(), reason });
+        };
+        let detail = match problem["progress"]["upserted"].as_u64() {
+            Some(upserted) => format!("{detail} ({upserted} documents had been written)"),
+            None => detail.to_owned(),
+        };
+        Err(CliError::Api { code: code.to_owned(), detail })
+    }
+}
+
+/// The path of a collection's routes. Its name needs no escapes.
+pub(super) fn collection_path(name: &CollectionName) -> String {
+    format!("/v1/collections/{name}")
+}
+
+/// The server that holds the data directory, if it listens where servers listen by default. Another store's server
+/// must not get what was meant for this one.
+fn server_of_store(context: &Context) -> Option<Remote> {
+    let store_id = Manifest::load(&DataPaths::new(&context.data)).ok()?.store_id.to_string();
+    let address = std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
+    let remote = Remote::new(&format!("http://{address}"), context).ok()?;
+    (remote.version()?["store_id"].as_str() == Some(&store_id)).then_some(remote)
+}
+
+/// Reads a whole body that has to be UTF-8.
+fn read_body(mut body: impl Read, address: &str) -> Result<String, CliError> {
+    let mut text = String::new();
+    match body.read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(CliError::Protocol { address: address.to_owned(), reason: error.to_string() })
+        }
+        Err(error) => Err(CliError::io(format!("read the answer of {address}"), error)),
+    }
+}

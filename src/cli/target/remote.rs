@@ -1,0 +1,99 @@
+//! A running server, over HTTP.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Answer, read_body};
+use crate::cli::{CliError, Context};
+
+/// A server on this machine or its network answers a connection at once, or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence while a server works, such as on one batch of an import.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A server's address and how to call it.
+pub(in crate::cli) struct Remote {
+    agent: ureq::Agent,
+    base: String,
+    key: Option<String>,
+}
+
+impl Remote {
+    /// `address`: a URL, or a host and port. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] for an address that is none.
+    pub(in crate::cli) fn new(address: &str, context: &Context) -> Result<Self, CliError> {
+        let base = address.trim_end_matches('/');
+        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        if !(base.starts_with("http://") || base.starts_with("https://")) {
+            return Err(CliError::Usage(format!(
+                "{address:?} is not a server's address; write it as http://127.0.0.1:7117"
+            )));
+        }
+        let key = context.api_key_file.as_deref().map(read_key).transpose()?;
+        let agent = ureq::AgentBuilder::new()
+            .timeout_connect(CONNECT_TIMEOUT)
+            .timeout_read(READ_TIMEOUT)
+            .redirects(0)
+            .user_agent(concat!("pannier/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent, base, key })
+    }
+
+    /// The address without a slash at its end.
+    pub(in crate::cli) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// What the server says of itself, if it is one of ours.
+    pub(in crate::cli) fn version(&self) -> Option<Value> {
+        let answer = self.call("GET", "/version", None).ok()?;
+        let version: Value = serde_json::from_str(&answer.body).ok()?;
+        (version["name"] == env!("CARGO_PKG_NAME")).then_some(version)
+    }
+
+    pub(super) fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Answer, CliError> {
+        let request = self.request(method, path);
+        self.answer(match body {
+            Some(body) => request.set("content-type", "application/json").send_string(body),
+            None => request.call(),
+        })
+    }
+
+    pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Answer, CliError> {
+        self.answer(self.request("POST", path).set("content-type", "application/x-ndjson").send(lines))
+    }
+
+    fn request(&self, method: &str, path: &str) -> ureq::Request {
+        let request = self.agent.request(method, &format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => request.set("authorization", &format!("Bearer {key}")),
+            None => request,
+        }
+    }
+
+    fn answer(&self, result: Result<ureq::Response, ureq::Error>) -> Result<Answer, CliError> {
+        let response = match result {
+            Ok(response) | Err(ureq::Error::Status(_, response)) => response,
+            Err(error @ ureq::Error::Transport(_)) => {
+                return Err(CliError::Unreachable { address: self.base.clone(), source: Box::new(error) });
+            }
+        };
+        let status = response.status();
+        Ok(Answer { status, body: read_body(response.into_reader(), &self.base)? })
+    }
+}
+
+/// Reads an API key from its file; the space around it does not count.
+///
+/// # Errors
+/// [`CliError::Io`].
+pub(in crate::cli) fn read_key(path: &Path) -> Result<String, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| CliError::io(format!("read the API key file {}", path.display()), e))?;
+    Ok(text.trim().to_owned())
+}

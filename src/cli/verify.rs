@@ -1,0 +1,49 @@
+//! `verify`: reads every stored byte again.
+
+use serde_json::json;
+
+use super::{CliError, Context, output};
+use crate::storage::DataPaths;
+
+/// Runs `verify`. The directory is opened as a server would open it, so no server may hold it.
+///
+/// # Errors
+/// [`CliError::Damaged`] after every problem was printed.
+pub(super) fn run(context: &Context) -> Result<(), CliError> {
+    if !DataPaths::new(&context.data).format().exists() {
+        return Err(CliError::Refused(format!("there is no data directory at {}", context.data.display())));
+    }
+    if context.server.is_some() {
+        return Err(CliError::Usage(
+            "verify reads the data directory itself: stop the server and leave --server out".to_owned(),
+        ));
+    }
+    let database = context.open()?;
+    let bar = output::byte_progress(context, Some(0));
+    let report = database.verify(&mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let recovered = database.recovered();
+    if context.json {
+        output::line(json!({
+            "segments": report.segments, "bytes": report.bytes, "rows": report.rows, "problems": report.problems,
+            "replayed": recovered.replayed, "torn_bytes": recovered.torn_bytes, "last_seq": recovered.last_seq.0,
+        }))?;
+    } else {
+        report.problems.iter().for_each(|problem| eprintln!("damaged: {problem}"));
+        output::line(format!(
+            "{} with {} and {} read; {} replayed from the log",
+            output::counted(report.segments, "segment"),
+            output::counted(report.rows, "document"),
+            output::bytes(report.bytes),
+            output::counted(recovered.replayed, "change"),
+        ))?;
+    }
+    match report.problems.len() {
+        0 => Ok(()),
+        count => Err(CliError::Damaged { path: context.data.clone(), count }),
+    }
+}

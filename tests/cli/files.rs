@@ -1,0 +1,112 @@
+//! Importing files: every format, what is wrong with them, and what is left alone.
+
+use super::{Place, THREE};
+
+#[test]
+fn every_format_brings_the_same_documents() {
+    let array = format!("[{}]", THREE.trim_end().replace('\n', ",\n"));
+    let csv = "id,text,vector,price\nred,a red thing,\"[1,0,0]\",3\nlime,,\"[0.7,1,0]\",12.5\nblue,,\"[0, 0, 1]\",7\n";
+    for (name, text) in [("a.jsonl", THREE), ("a.ndjson", THREE), ("a.json", &array), ("a.csv", csv)] {
+        let place = Place::with_colours();
+        let file = place.write(name, text);
+        let ran = place.succeed(&["import", "colours", &file]);
+        assert!(ran.stderr.contains("3 documents written into colours"), "{name}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{name}");
+        let cheap = place.hits(&["--vector", "[1,0,0]", "--filter", r#"{"price":{"$lt":10}}"#]);
+        assert_eq!(cheap, ["red", "blue"], "{name}");
+    }
+}
+
+#[test]
+fn stdin_is_read_as_json_lines_unless_told_otherwise() {
+    let place = Place::with_colours();
+    let ran = place.run_with_input(&["import", "colours", "-", "--json", "--quiet"], THREE);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((report["lines"].as_u64(), report["upserted"].as_u64(), report["failed"].as_u64()), (Some(3), Some(3), Some(0)));
+    let again = place.run_with_input(&["import", "colours", "-", "--format", "json"], "[{\"id\":\"red\",\"vector\":[0,1,0]}]");
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert_eq!(place.hits(&["--vector", "[0,1,0]", "-k", "1"]), ["red"]);
+}
+
+#[test]
+fn fields_are_taken_from_where_the_options_say() {
+    let place = Place::with_colours();
+    let csv = "sku;x\n";
+    let file = place.write("bad.csv", csv);
+    place.run(&["import", "colours", &file, "--id-field", "sku"]).succeeds_with_nothing();
+    let line = "{\"sku\":7,\"title\":\"T\",\"body\":\"B\",\"emb\":[1,0,0],\"price\":1,\"secret\":\"s\"}\n";
+    let file = place.write("a.jsonl", line);
+    let arguments = [
+        "import", "colours", &file, "--id-field", "sku", "--text-field", "title", "--text-field", "body",
+        "--vector-field", "emb", "--metadata-fields", "price",
+    ];
+    place.succeed(&arguments);
+    let found = place.succeed(&["search", "colours", "--vector", "[1,0,0]", "--json"]).stdout;
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let hit = &found["hits"][0];
+    assert_eq!((hit["id"].as_str(), hit["text"].as_str()), (Some("7"), Some("T\nB")));
+    assert_eq!(hit["metadata"], serde_json::json!({"price": 1}));
+    place.run(&["import", "colours", &file, "--id-field", "sku", "--text-field", "sku"]).failed_with(2, &["named twice"]);
+}
+
+#[test]
+fn bad_lines_are_named_the_others_get_in_and_the_exit_code_tells() {
+    let place = Place::with_colours();
+    let text = concat!(
+        "{\"id\":\"red\",\"vector\":[1,0,0]}\n",
+        "nonsense\n",
+        "\n",
+        "{\"id\":\"short\",\"vector\":[1,0]}\n",
+        "{\"id\":\"zero\",\"vector\":[0,0,0]}\n",
+        "{\"id\":\"empty\"}\n",
+        "{\"text\":\"no id\"}\n",
+        "{\"id\":\"typed\",\"vector\":[1,0,0],\"price\":\"x\"}\n",
+        "{\"id\":\"blue\",\"vector\":[0,0,1]}\n",
+    );
+    let file = place.write("bad.jsonl", text);
+    let ran = place.run(&["import", "colours", &file]);
+    let lines = ["line 2: ", "line 4: ", "line 5: ", "line 6: ", "line 7: ", "line 8: "];
+    ran.failed_with(1, &lines);
+    ran.failed_with(1, &["invalid_json", "dim_mismatch", "nothing_to_index", "missing_field", "field_type_mismatch"]);
+    ran.failed_with(1, &["2 documents written", "error: 6 of 8 lines failed"]);
+    assert_eq!(place.hits(&["--vector", "[1,0,0]"]), ["red", "blue"]);
+}
+
+#[test]
+fn what_is_no_such_file_is_refused_before_anything_changes() {
+    let place = Place::with_colours();
+    place.run(&["import", "colours", "absent.jsonl"]).failed_with(1, &["cannot open absent.jsonl", "because: "]);
+    let unknown = place.write("a.txt", THREE);
+    place.run(&["import", "colours", &unknown]).failed_with(2, &["--format"]);
+    let object = place.write("a.json", THREE);
+    place.run(&["import", "colours", &object]).failed_with(1, &["--format jsonl"]);
+    let file = place.write("a.jsonl", THREE);
+    place.run(&["import", "shapes", &file]).failed_with(1, &["there is no collection shapes", "--create"]);
+    place.run(&["import", "..", &file]).failed_with(1, &["[a-z0-9_-]"]);
+    let cut = place.write("cut.json", "[{\"id\":\"red\",\"vector\":[1,0,0]},{\"id\":\"blue\"");
+    place.run(&["import", "colours", &cut]).failed_with(1, &["1 document written", "ends within the array"]);
+    place.run(&["import", "colours", place.path("").to_str().unwrap(), "--format", "json"])
+        .failed_with(2, &["is a directory"]);
+}
+
+#[test]
+fn thousands_of_lines_go_through_a_pipe() {
+    let place = Place::with_colours();
+    let text: String = (0..5_000)
+        .map(|n| format!("{{\"id\":\"{n}\",\"vector\":[{},{},1],\"price\":{n}}}\n", n % 71, n % 13))
+        .collect();
+    let ran = place.run_with_input(&["import", "colours", "-"], &text);
+    assert!(ran.stderr.contains("5,000 documents written"), "{}", ran.stderr);
+    let stats = place.succeed(&["collection", "show", "colours", "--json"]).stdout;
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats["stats"]["documents"], 5_000);
+}
+
+impl super::Ran {
+    #[track_caller]
+    fn succeeds_with_nothing(&self) {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        assert!(self.stderr.contains("0 documents written"), "{}", self.stderr);
+    }
+}

@@ -1,0 +1,224 @@
+//! The program as a person or a script runs it: arguments, stdout, stderr, exit codes.
+
+mod files;
+mod server;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const THREE: &str = concat!(
+    "{\"id\":\"red\",\"text\":\"a red thing\",\"vector\":[1,0,0],\"price\":3}\n",
+    "{\"id\":\"lime\",\"vector\":[0.7,1,0],\"price\":12.5}\n",
+    "{\"id\":\"blue\",\"vector\":[0,0,1],\"metadata\":{\"price\":7}}\n",
+);
+
+/// A directory with a data directory in it, and what runs there.
+struct Place {
+    dir: TempDir,
+}
+
+/// What a run left.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a collection `colours` of dim 3 that declares `price`.
+    fn with_colours() -> Self {
+        let place = Self::new();
+        place.succeed(&["collection", "create", "colours", "--dim", "3", "--field", "price:number"]);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The program over this place's data, with nothing of the caller's settings. The address is one where nobody can
+    /// listen, so that no server of the machine is found.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
+        for variable in ["PANNIER_SERVER", "PANNIER_LOG", "PANNIER_THREADS", "PANNIER_API_KEY_FILE"] {
+            command.env_remove(variable);
+        }
+        command
+            .env("PANNIER_DATA", self.data())
+            .env("PANNIER_MODELS", self.path("no-models"))
+            .env("PANNIER_ADDR", "127.0.0.1:1")
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Ran::of(child.wait_with_output().unwrap())
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.stderr);
+        ran
+    }
+
+    /// The ids of the hits of a search, in order.
+    fn hits(&self, arguments: &[&str]) -> Vec<String> {
+        let ran = self.succeed(&[&["search", "colours", "--json"], arguments].concat());
+        let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let hits = answer["hits"].as_array().unwrap();
+        hits.iter().map(|hit| hit["id"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Fails unless the run ended with this code and said these words on stderr.
+    #[track_caller]
+    fn failed_with(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.stderr);
+        for words in words {
+            assert!(self.stderr.contains(words), "{words:?} is not in\n{}", self.stderr);
+        }
+    }
+}
+
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn help_names_commands_variables_and_exit_codes() {
+    let place = Place::new();
+    let help = place.succeed(&["--help"]).stdout;
+    for word in ["serve", "import", "search", "doctor", "verify", "PANNIER_DATA", "PANNIER_SERVER", "Exit codes:", "3  "] {
+        assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    assert!(place.succeed(&["--version"]).stdout.starts_with("pannier "));
+    place.run(&["import"]).failed_with(2, &["COLLECTION"]);
+    place.run(&["serch"]).failed_with(2, &["search"]);
+    assert!(!place.data().exists());
+}
+
+#[test]
+fn commands_that_only_read_make_no_directory() {
+    let place = Place::new();
+    for arguments in [&["search", "c", "a"][..], &["collection", "list"], &["verify"]] {
+        place.run(arguments).failed_with(1, &["there is no data directory at"]);
+    }
+    assert!(!place.data().exists());
+}
+
+#[test]
+fn collections_are_created_listed_shown_and_deleted() {
+    let place = Place::with_colours();
+    let list = place.succeed(&["collection", "list"]).stdout;
+    assert!(list.lines().nth(1).unwrap().starts_with("colours"), "{list}");
+    let shown = place.succeed(&["collection", "show", "colours", "--json"]).stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((shown["dim"].as_u64(), shown["fields"]["price"].as_str()), (Some(3), Some("number")));
+    assert_eq!(shown["stats"]["documents"], 0);
+    place.run(&["collection", "create", "colours", "--dim", "4"]).failed_with(1, &["another definition", "dim"]);
+    place.run(&["collection", "create", "Colours"]).failed_with(1, &["[a-z0-9_-]"]);
+    place.run(&["collection", "show", "shapes"]).failed_with(1, &["there is no collection"]);
+    place.run(&["collection", "delete", "colours", "--no-input"]).failed_with(2, &["--yes"]);
+    place.run(&["collection", "delete", "colours"]).failed_with(2, &["--yes"]);
+    place.succeed(&["collection", "delete", "colours", "--yes"]);
+    place.run(&["collection", "show", "colours"]).failed_with(1, &["there is no collection"]);
+}
+
+#[test]
+fn searches_by_vector_and_id_filter_and_cut_off() {
+    let place = Place::with_colours();
+    let file = place.write("three.jsonl", THREE);
+    place.succeed(&["import", "colours", &file]);
+    assert_eq!(place.hits(&["--vector", "[1,0.1,0]"]), ["red", "lime", "blue"]);
+    assert_eq!(place.hits(&["--vector", "[1,0.1,0]", "--top-k", "1", "--exact"]), ["red"]);
+    assert_eq!(place.hits(&["--vector", "[1,0.1,0]", "--threshold", "0.9"]), ["red"]);
+    assert_eq!(place.hits(&["--vector", "[1,0,0]", "--filter", r#"{"price":{"$gt":5}}"#]), ["lime", "blue"]);
+    assert_eq!(place.hits(&["--id", "red"])[0], "lime");
+    let table = place.succeed(&["search", "colours", "--id", "lime", "-k", "1"]);
+    assert!(table.stdout.contains("a red thing") && table.stderr.contains("1 hit in"), "{}", table.stdout);
+    place.run(&["search", "colours", "--vector", "[1,0]"]).failed_with(1, &["the collection's dim is 3"]);
+    place.run(&["search", "colours", "--vector", "[0,0,0]"]).failed_with(1, &["error: "]);
+    place.run(&["search", "colours", "--vector", "[1"]).failed_with(2, &["--vector is not valid JSON"]);
+    place.run(&["search", "colours", "--id", "x"]).failed_with(1, &["no document"]);
+    place.run(&["search", "colours", "a text"]).failed_with(1, &["no embedding model"]);
+    place.run(&["search", "colours", "--id", "red", "--filter", r#"{"a":{"$x":1}}"#]).failed_with(1, &["$x"]);
+}
+
+#[test]
+fn a_missing_model_is_an_error_that_names_the_ways_to_get_it() {
+    let place = Place::new();
+    for arguments in [&["embed", "a"][..], &["collection", "create", "articles"]] {
+        place.run(arguments).failed_with(1, &["is not installed", "pannier model pull", "--from"]);
+    }
+    let list = place.succeed(&["model", "list"]).stdout;
+    assert!(list.contains("all-MiniLM-L6-v2") && list.contains("not installed"), "{list}");
+    place.run(&["model", "verify"]).failed_with(1, &["no model is installed"]);
+    place.run(&["embed", "a", "--model", "who/knows"]).failed_with(1, &["unknown model"]);
+}
+
+#[test]
+fn doctor_looks_at_everything_and_leaves_nothing() {
+    let place = Place::with_colours();
+    let before = std::fs::read_dir(place.data()).unwrap().count();
+    let ran = place.run(&["doctor", "--addr", "127.0.0.1:0", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let status = |name: &str| {
+        let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+        check.unwrap_or_else(|| panic!("{name} is not in {report}"))["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((status("data directory"), status("lock"), status("address")), ("ok".into(), "ok".into(), "ok".into()));
+    assert_eq!(status("model"), "warn");
+    assert!(["ok", "warn"].contains(&status("fsync").as_str()));
+    assert_eq!(std::fs::read_dir(place.data()).unwrap().count(), before);
+    damage(&place.data().join("MANIFEST"));
+    place.run(&["doctor", "--addr", "127.0.0.1:0"]).failed_with(1, &["failed"]);
+}
+
+#[test]
+fn verify_passes_a_sound_store_and_names_what_is_damaged() {
+    let place = Place::with_colours();
+    let file = place.write("three.jsonl", THREE);
+    place.succeed(&["import", "colours", &file]);
+    assert!(place.succeed(&["verify"]).stdout.contains("segment"));
+    damage(&place.data().join("MANIFEST"));
+    place.run(&["verify"]).failed_with(4, &["MANIFEST", "damaged"]);
+    place.run(&["search", "colours", "--id", "red"]).failed_with(4, &["MANIFEST"]);
+}

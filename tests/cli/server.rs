@@ -1,0 +1,109 @@
+//! A running server, and the commands that talk to it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+
+use super::{Place, Ran, THREE};
+
+/// A server of a place's data; killed when dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    /// Starts it at a free port and waits until it says where.
+    fn start(place: &Place, arguments: &[&str]) -> Self {
+        let all = [&["serve", "--addr", "127.0.0.1:0", "--json"], arguments].concat();
+        let mut child = place.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut complaint = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+            panic!("the server did not start: {complaint}");
+        }
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        Self { child, address: ready["address"].as_str().unwrap().to_owned() }
+    }
+
+    /// Asks it to end, and returns its exit code.
+    #[cfg(unix)]
+    fn stop(mut self) -> i32 {
+        let pid = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn commands_go_to_the_server_and_a_signal_ends_it_well() {
+    let place = Place::new();
+    let server = Server::start(&place, &[]);
+    let at = ["--server", server.address.as_str()];
+    let run = |arguments: &[&str]| -> Ran { place.run(&[&at[..], arguments].concat()) };
+    assert_eq!(run(&["collection", "create", "colours", "--dim", "3"]).code, 0);
+    let file = place.write("three.jsonl", &format!("{THREE}nonsense\n{{\"id\":\"bad\",\"vector\":[1]}}\n"));
+    let ran = run(&["import", "colours", &file]);
+    ran.failed_with(1, &["line 4: ", "line 5: ", "dim_mismatch", "3 documents written", "2 of 5 lines failed"]);
+    let found = run(&["search", "colours", "--vector", "[1,0,0]", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((found["hits"][0]["id"].as_str(), found["hits"].as_array().unwrap().len()), (Some("red"), 3));
+    run(&["search", "shapes", "--vector", "[1]"]).failed_with(1, &["there is no collection"]);
+    assert_eq!(run(&["doctor"]).stdout.lines().filter(|line| line.starts_with("fail")).count(), 0);
+    run(&["verify"]).failed_with(2, &["stop the server"]);
+    assert_eq!(server.stop(), 0);
+    assert_eq!(place.hits(&["--vector", "[1,0,0]"]), ["red", "lime", "blue"]);
+}
+
+#[test]
+fn a_held_directory_is_a_lock_error_unless_its_own_server_answers() {
+    let place = Place::with_colours();
+    let server = Server::start(&place, &[]);
+    place.run(&["verify"]).failed_with(3, &["is held by process"]);
+    place.run(&["collection", "list"]).failed_with(3, &["is held by process"]);
+    place.run(&["serve", "--addr", "127.0.0.1:0"]).failed_with(3, &["is held by process"]);
+    let here = server.address.strip_prefix("http://").unwrap();
+    let list = Ran::of(place.command(&["collection", "list"]).env("PANNIER_ADDR", here).output().unwrap());
+    assert!(list.code == 0 && list.stdout.contains("colours"), "{}", list.stderr);
+    // A server of another store is not taken for this one's.
+    let other = Place::with_colours();
+    let stranger = Server::start(&other, &[]);
+    let there = stranger.address.strip_prefix("http://").unwrap();
+    Ran::of(place.command(&["collection", "list"]).env("PANNIER_ADDR", there).output().unwrap())
+        .failed_with(3, &["is held by process"]);
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why() {
+    let place = Place::new();
+    place.run(&["serve", "--addr", "0.0.0.0:0"]).failed_with(2, &["--api-key-file"]);
+    place.run(&["serve", "--addr", "nonsense"]).failed_with(2, &["HOST:PORT"]);
+    let short = place.write("key", "short\n");
+    place.run(&["serve", "--api-key-file", &short]).failed_with(2, &["at least 16"]);
+    let first = Server::start(&place, &[]);
+    let taken = first.address.strip_prefix("http://").unwrap();
+    let other = Place::new();
+    other.run(&["serve", "--addr", taken]).failed_with(1, &[taken, "is in use"]);
+    assert!(!other.data().exists());
+    other.run(&["--server", "http://127.0.0.1:1", "collection", "list"]).failed_with(1, &["no server answers", "because: "]);
+}
+
+#[test]
+fn with_a_key_only_its_holder_gets_in() {
+    let place = Place::new();
+    let key = place.write("key", "0123456789abcdef\n");
+    let server = Server::start(&place, &["--api-key-file", &key]);
+    let at = ["--server", server.address.as_str(), "collection", "list"];
+    place.run(&at).failed_with(1, &["API key"]);
+    place.succeed(&[&at[..], &["--api-key-file", &key]].concat());
+}
