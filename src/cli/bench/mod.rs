@@ -1,0 +1,78 @@
+//! `pannier bench`: measures quality and speed on this machine, and compares with peers in the same run.
+
+mod cranfield;
+mod embed;
+mod ingest;
+mod machine;
+mod store;
+mod oracle;
+mod peers;
+mod quality;
+mod random;
+mod ranking;
+mod report;
+mod rows;
+mod samples;
+mod scratch;
+mod search;
+mod stats;
+mod sweep;
+mod vectors;
+mod writes;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{CliError, Context};
+
+/// What `pannier bench` measures.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What every measurement shares.
+    #[command(flatten)]
+    places: Places,
+    /// What to measure.
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+/// Where measurements read from and write to.
+#[derive(Args, Clone, Debug)]
+struct Places {
+    /// Directory of the data sets and the peers' scripts
+    #[arg(long, global = true, value_name = "DIR", env = "PANNIER_SHARED", default_value = "../shared")]
+    shared: PathBuf,
+    /// Directory for temporary databases; its disk is the one that is measured [default: the system's temporary directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum BenchCommand {
+    /// Relevance on the Cranfield collection, and whether exact search is exact
+    Quality(quality::QualityArgs),
+    /// Documents a second, latency of durable writes, disk and memory
+    Ingest(ingest::IngestArgs),
+    /// Recall, queries a second and latency over ef_search, build and open times
+    Search(search::SearchArgs),
+    /// Texts and tokens a second of the embedding model
+    Embed(embed::EmbedArgs),
+    /// Write real vectors for `bench search` and its peers
+    Vectors(vectors::VectorsArgs),
+}
+
+/// Runs a measurement and writes its report.
+///
+/// # Errors
+/// [`CliError`]; [`CliError::Refused`] says what is missing and how to get it.
+pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
+    let BenchArgs { places, command } = args;
+    match command {
+        BenchCommand::Quality(args) => quality::run(&args, &places, context),
+        BenchCommand::Ingest(args) => ingest::run(&args, &places, context),
+        BenchCommand::Search(args) => search::run(&args, &places, context),
+        BenchCommand::Embed(args) => embed::run(&args, &places, context),
+        BenchCommand::Vectors(args) => vectors::run(&args, &places, context),
+    }
+}
