@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::*;
+use super::IndexError;
+use super::build::{BuildOptions, build_graph};
+use super::params::default_ef;
 use crate::distance::VectorQuery;
 use crate::segment::{Candidate, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment};
 use crate::types::{
