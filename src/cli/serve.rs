@@ -68,7 +68,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
         let signal = shutdown_signal()?;
         announce(context, address, &database)?;
-        Ok(http::serve(listener, state, signal).await)
+        Ok::<_, CliError>(http::serve(listener, state, signal).await)
     });
     runtime.shutdown_timeout(LAST_CALLS);
     database.close();
