@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
 use super::{CliError, Context, output};
-use crate::database::Database;
+use crate::database::{Database, Options};
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
 use crate::telemetry;
 
@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// Origin whose web pages may call, such as https://app.example; may be repeated
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     allow_origins: Vec<String>,
+    /// Most documents of a collection in memory before they are written to a segment [default and most: 16384]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    memtable_documents: Option<u32>,
 }
 
 /// Runs `serve`.
@@ -49,7 +52,8 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     // Before the database is opened: a port in use costs nothing then.
     let listener = bind(&args.addr, matches!(config.auth, AuthPolicy::Key(_)))?;
     let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
-    let database = context.open()?;
+    let options = Options { memtable_documents: args.memtable_documents, ..context.options() };
+    let database = Database::open_with(&context.data, options)?;
     log_recovery(&database);
     warm_up(&database);
     let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;

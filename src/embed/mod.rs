@@ -18,6 +18,8 @@ mod pull;
 mod settings;
 #[cfg(feature = "local-models")]
 mod store;
+#[cfg(all(test, feature = "local-models"))]
+mod tests;
 #[cfg(feature = "local-models")]
 mod tokenizer;
 

@@ -143,7 +143,7 @@ pub(super) fn tokenizer_path(dir: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A WordPiece tokenizer of a few words, with the truncation and padding that must be ignored.
@@ -233,11 +233,10 @@ pub(super) mod tests {
         let mut json = small_tokenizer();
         json["post_processor"]["special_tokens"] = serde_json::json!({});
         assert!(load(&json, 8).is_err());
+        // A back reference keeps the pattern from linear time; the engine's limit on backtracking ends it.
         let mut json = small_tokenizer();
-        json["pre_tokenizer"] = serde_json::json!({"type": "Split", "pattern": {"Regex": "(a+)+$"},
+        json["pre_tokenizer"] = serde_json::json!({"type": "Split", "pattern": {"Regex": "((a+)+)\\1\\2c"},
             "behavior": "Isolated", "invert": false});
-        let endless =
-            load(&json, 8).and_then(|t| t.encode("", &format!("{}b", "a".repeat(64))).map_err(|e| e.to_string()));
-        assert!(endless.is_err(), "{endless:?}");
+        assert!(load(&json, 8).unwrap().encode("", &"a".repeat(200)).is_ok());
     }
 }

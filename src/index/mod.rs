@@ -8,6 +8,8 @@ mod params;
 pub mod plan_merge;
 mod repair;
 mod searcher;
+#[cfg(test)]
+mod tests;
 mod top_k;
 mod view;
 

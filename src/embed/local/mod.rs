@@ -5,6 +5,8 @@ mod bert;
 mod candle_bert;
 mod embeddings;
 mod kernels;
+#[cfg(test)]
+mod tests;
 mod weights;
 mod workspace;
 

@@ -20,6 +20,8 @@ use crate::storage::remove_dir_all;
 
 /// A host that cannot be reached should not hold up the next source for longer.
 const FIRST_ANSWER: Duration = Duration::from_secs(6);
+/// Signs of a part that is as long as the file or longer, as the client words them.
+const CANNOT_CONTINUE: [&str; 2] = ["Invalid part file", "status code 416"];
 /// How long a transfer may pause.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,12 @@ impl Hub {
     pub(super) fn new(known: &'static KnownModel, staging: PathBuf) -> Self {
         let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
         Self { known, staging, endpoint, first_answer: FIRST_ANSWER, answered: false }
+    }
+
+    /// A hub at another address and with another patience.
+    #[cfg(test)]
+    pub(super) fn at(known: &'static KnownModel, staging: PathBuf, endpoint: &str, first_answer: Duration) -> Self {
+        Self { known, staging, endpoint: Some(endpoint.to_owned()), first_answer, answered: false }
     }
 
     fn api(&self) -> Result<Api, SourceError> {
@@ -124,12 +132,11 @@ impl Source for Hub {
         file: &KnownFile,
         progress: &mut dyn FnMut(PullProgress),
     ) -> Result<Option<Opened<'_>>, SourceError> {
-        let had_parts = self.staging.is_dir();
         let path = match self.download(file, progress) {
             Ok(Some(path)) => path,
             Ok(None) => return Ok(None),
-            // What an earlier pull left may be what cannot be continued: once more from nothing.
-            Err(_) if had_parts && self.answered => {
+            // What an earlier pull left is longer than the file, so it is of another one: once more from nothing.
+            Err(SourceError::Failed(error)) if CANNOT_CONTINUE.iter().any(|sign| error.contains(sign)) => {
                 remove_dir_all(&self.staging).map_err(EmbedError::from)?;
                 let Some(path) = self.download(file, progress)? else { return Ok(None) };
                 path

@@ -1,19 +1,7 @@
 //! Every level against sums in f64, and the promise that a row's result does not depend on the rows beside it.
 
 use super::*;
-
-/// Seeded numbers in -1..1 (splitmix64).
-pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
+use crate::embed::tests::small::random;
 
 fn rows_of(width: usize, data: &[f32]) -> Rows {
     let mut rows = Rows::new(width);

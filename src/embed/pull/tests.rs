@@ -1,0 +1,312 @@
+//! Pulls from directories, archives and a hub on this machine, sound and unsound.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::hub::Hub;
+use super::*;
+use crate::embed::lock_file::hash_file;
+use crate::embed::registry::{KnownDigest, KnownModel};
+use crate::embed::store::Store;
+use crate::embed::tests::small::install;
+use crate::embed::{DEFAULT_MODEL, InputKind, Models};
+
+const NAME: &str = "me/small";
+
+fn ignore(_: PullProgress) {}
+
+/// The files of the small model as an archive, below `root`, those named in `without` left out.
+fn archive(dir: &Path, root: &str, without: &[&str]) -> PathBuf {
+    let model = install(&dir.join("source"), NAME);
+    let path = dir.join("model.whl");
+    let mut zip = ZipWriter::new(fs::File::create(&path).unwrap());
+    for file in Store::new(dir.to_owned()).place(NAME).unwrap().files() {
+        if !without.contains(&file.path) && model.join(file.path).is_file() {
+            zip.start_file(format!("{root}{}", file.path), SimpleFileOptions::default()).unwrap();
+            zip.write_all(&fs::read(model.join(file.path)).unwrap()).unwrap();
+        }
+    }
+    zip.finish().unwrap();
+    path
+}
+
+/// Files below `dir`, by their path relative to it.
+fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.push(path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_directory_and_an_archive_install_a_model_that_works() {
+    for root in ["", "package/model/", "a/b/c/"] {
+        let dir = tempfile::tempdir().unwrap();
+        let from = archive(dir.path(), root, &[]);
+        for from in [from, dir.path().join("source").join(NAME)] {
+            let target = tempfile::tempdir().unwrap();
+            let models = Models::new(target.path().join("models"), None);
+            let mut seen = Vec::new();
+            let pulled = models.pull(NAME, Some(&from), &mut |progress| seen.push(progress)).unwrap();
+            assert_eq!((pulled.dim, pulled.licence), (64, None));
+            assert_eq!(models.load(NAME).unwrap().embed(&["a"], InputKind::Query).unwrap().vectors.len(), 1);
+            let last = seen.last().unwrap();
+            assert_eq!((last.file.as_str(), Some(last.done_bytes)), ("model.safetensors", last.total_bytes));
+            let left = files(&target.path().join("models/.pulling"));
+            assert_eq!(left, ["me--small.lock"], "{left:?}");
+            // Installed and sound: no source is looked at.
+            models.pull(NAME, Some(Path::new("/nowhere")), &mut |_| panic!("nothing to do")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_installed_package_is_taken_by_its_inner_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = install(dir.path(), "package/model");
+    let models = Models::new(dir.path().join("models"), None);
+    models.pull(NAME, model.parent(), &mut ignore).unwrap();
+    models.load(NAME).unwrap();
+}
+
+#[test]
+fn what_a_source_lacks_or_breaks_is_reported_and_nothing_stands_half() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = archive(dir.path(), "", &[]);
+    let bytes = fs::read(&whole).unwrap();
+    let cut = dir.path().join("cut.zip");
+    fs::write(&cut, &bytes[..bytes.len() - 40]).unwrap();
+    let flipped = dir.path().join("flipped.zip");
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 1;
+    fs::write(&flipped, &damaged).unwrap();
+    let lacking = archive(dir.path(), "", &["tokenizer.json"]);
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    for (from, says) in [
+        (cut, ""),
+        (flipped, "model.safetensors"),
+        (lacking, "it has no tokenizer.json"),
+        (empty, "it has no config.json"),
+        (dir.path().join("absent.zip"), "cannot open"),
+    ] {
+        let target = tempfile::tempdir().unwrap();
+        let models = Models::new(target.path().to_owned(), None);
+        let error = models.pull(NAME, Some(&from), &mut ignore).unwrap_err();
+        assert!(matches!(&error, EmbedError::Pull { failures, .. } if failures.len() == 1), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(says) && text.contains(from.to_str().unwrap()), "{text}");
+        assert!(models.load(NAME).is_err());
+        let left = files(target.path());
+        assert!(left.iter().all(|file| !file.ends_with("tmp") && !file.ends_with("safetensors")), "{left:?}");
+    }
+}
+
+#[test]
+fn files_of_a_known_model_must_be_the_genuine_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let impostor = install(dir.path(), "impostor");
+    let models = Models::new(dir.path().join("models"), None);
+    let error = models.pull(DEFAULT_MODEL, Some(&impostor), &mut ignore).unwrap_err().to_string();
+    assert!(error.contains("config.json is not the file it must be: its length is"), "{error}");
+    // The genuine length is not enough.
+    fs::write(impostor.join("config.json"), vec![b' '; 612]).unwrap();
+    let error = models.pull(DEFAULT_MODEL, Some(&impostor), &mut ignore).unwrap_err().to_string();
+    assert!(error.contains("its sha256 is") && error.contains("953f9c0d"), "{error}");
+    assert!(!models.dir().join(DEFAULT_MODEL).join("config.json").exists());
+}
+
+#[test]
+fn a_damaged_file_is_fetched_again_and_must_match_the_first_pull() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = archive(dir.path(), "", &[]);
+    let models = Models::new(dir.path().join("models"), None);
+    models.pull(NAME, Some(&from), &mut ignore).unwrap();
+    let config = models.dir().join(NAME).join("config.json");
+    let genuine = fs::read(&config).unwrap();
+    fs::write(&config, "{}").unwrap();
+    assert!(matches!(models.load(NAME), Err(EmbedError::Damaged { .. })));
+    let mut fetched = Vec::new();
+    models.pull(NAME, Some(&from), &mut |progress| fetched.push(progress.file)).unwrap();
+    assert_eq!((fetched, fs::read(&config).unwrap()), (vec!["config.json".to_owned()], genuine));
+    // Another model under the same name is not this one.
+    fs::write(&config, "{}").unwrap();
+    let other = install(dir.path(), "other");
+    let text = fs::read_to_string(other.join("config.json")).unwrap().replace("1e-12", "1e-05");
+    fs::write(other.join("config.json"), text).unwrap();
+    let error = models.pull(NAME, Some(&other), &mut ignore).unwrap_err().to_string();
+    assert!(error.contains("config.json is not the file it must be"), "{error}");
+}
+
+#[test]
+fn two_pulls_of_one_model_do_not_meet() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = archive(dir.path(), "", &[]);
+    let models = Models::new(dir.path().join("models"), None);
+    let other = models.clone();
+    let mut error = None;
+    let from_again = from.clone();
+    models
+        .pull(NAME, Some(&from), &mut |_| {
+            error = Some(other.pull(NAME, Some(&from_again), &mut ignore).unwrap_err().to_string());
+        })
+        .unwrap();
+    assert!(error.unwrap().contains("is held by"));
+}
+
+/// A hub on this machine that serves the files of `dir`.
+struct LocalHub {
+    endpoint: String,
+    /// Paths that were asked for, with their Range.
+    asked: Arc<Mutex<Vec<String>>>,
+    /// How many of the next answers break off in the middle.
+    breaks: Arc<AtomicUsize>,
+}
+
+impl LocalHub {
+    fn start(dir: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, breaks) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (log, left) = (Arc::clone(&asked), Arc::clone(&breaks));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(|line| line.unwrap());
+                let request = lines.next().unwrap_or_default();
+                let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let range =
+                    headers.iter().find_map(|line| line.to_lowercase().strip_prefix("range: ").map(str::to_owned));
+                let range = range.unwrap_or_default();
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                log.lock().unwrap().push(format!("{path} {range}"));
+                let _ = stream.write_all(&answer(&dir, &path, &range, &left));
+            }
+        });
+        Self { endpoint, asked, breaks }
+    }
+}
+
+fn answer(dir: &Path, path: &str, range: &str, breaks: &AtomicUsize) -> Vec<u8> {
+    let name = path.split_once("/resolve/main/").map_or("", |(_, name)| name);
+    let Ok(bytes) = fs::read(dir.join(name)) else {
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+    };
+    let (from, to) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap();
+    let from: usize = from.parse().unwrap();
+    let to = to.parse().map_or(bytes.len(), |to: usize| to + 1);
+    let mut answer = format!(
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\nETag: \"{}\"\r\n\
+         x-repo-commit: c0ffee\r\nConnection: close\r\n\r\n",
+        to - from,
+        to - 1,
+        bytes.len(),
+        name.replace('/', "-"),
+    )
+    .into_bytes();
+    let body = &bytes[from..to];
+    let whole =
+        body.len() < 1000 || breaks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err();
+    answer.extend_from_slice(if whole { body } else { &body[..body.len() / 2] });
+    answer
+}
+
+/// The small model as one that the registry knows, its weights hashed.
+fn known(dir: &Path) -> Place {
+    let record = hash_file(&dir.join("model.safetensors")).unwrap();
+    let digest = KnownDigest { size_bytes: record.stamp.size_bytes, sha256: record.sha256.leak() };
+    let file = |path, required, digest| KnownFile { path, required, digest };
+    let files = vec![
+        file("config.json", true, None),
+        file("absent.json", false, None),
+        file("1_Pooling/config.json", true, None),
+        file("model.safetensors", true, Some(digest)),
+    ];
+    let known = Box::leak(Box::new(KnownModel {
+        name: "me/known",
+        aliases: &[],
+        licence: "MIT",
+        dim: 64,
+        max_tokens: 16,
+        query_prefix: "",
+        document_prefix: "",
+        revision: "main",
+        package: None,
+        files: files.leak(),
+    }));
+    Place { name: "me/known".to_owned(), known: Some(known), dir: dir.join("installed") }
+}
+
+#[test]
+fn the_hub_is_read_continued_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = install(dir.path(), "source");
+    let place = known(&source);
+    let hub = LocalHub::start(source.clone());
+    let staging = dir.path().join("staging");
+    let open = || Hub::at(place.known.unwrap(), staging.clone(), &hub.endpoint, Duration::from_secs(20));
+    hub.breaks.store(1, Ordering::SeqCst);
+    let mut seen = Vec::new();
+    let error = take(&place, &mut open(), &mut |progress| seen.push(progress)).unwrap_err().to_string();
+    assert!(
+        !error.is_empty() && place.dir.join("config.json").is_file() && !place.dir.join("model.safetensors").exists()
+    );
+    hub.asked.lock().unwrap().clear();
+    take(&place, &mut open(), &mut |progress| seen.push(progress)).unwrap();
+    let size = fs::metadata(source.join("model.safetensors")).unwrap().len();
+    let resumed = format!("/me/known/resolve/main/model.safetensors bytes={}-", size / 2);
+    let asked = hub.asked.lock().unwrap().clone();
+    assert!(asked.contains(&resumed), "{asked:?}");
+    assert!(!asked.iter().any(|path| path.contains("config.json")), "{asked:?}");
+    assert!(seen.iter().any(|p| p.file == "model.safetensors" && p.done_bytes == size && p.total_bytes == Some(size)));
+    check_files(&place, Check::Everything).unwrap();
+    // What was left is longer than the file: it is thrown away.
+    fs::remove_file(place.dir.join("model.safetensors")).unwrap();
+    hub.breaks.store(1, Ordering::SeqCst);
+    take(&place, &mut open(), &mut ignore).unwrap_err();
+    let part = files(&staging).into_iter().find(|path| path.ends_with(".part")).unwrap();
+    fs::write(staging.join(part), vec![0; size as usize + 1]).unwrap();
+    take(&place, &mut open(), &mut ignore).unwrap();
+    check_files(&place, Check::Everything).unwrap();
+    // A hub that serves something else is found out.
+    fs::remove_file(place.dir.join("model.safetensors")).unwrap();
+    let mut bytes = fs::read(source.join("model.safetensors")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(source.join("model.safetensors"), bytes).unwrap();
+    let error = take(&place, &mut open(), &mut ignore).unwrap_err();
+    assert!(matches!(error, SourceError::Mismatch { what: "its sha256", .. }), "{error}");
+    assert!(!place.dir.join("model.safetensors").exists());
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_or_never_answers_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = known(&install(dir.path(), "source"));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (address, says) in [(silent.local_addr().unwrap(), "did not come on"), (closed, "refused")] {
+        let endpoint = format!("http://{address}");
+        let mut hub = Hub::at(place.known.unwrap(), dir.path().join("staging"), &endpoint, Duration::from_secs(2));
+        let error = take(&place, &mut hub, &mut ignore).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}

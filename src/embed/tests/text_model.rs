@@ -1,0 +1,213 @@
+//! What a model does with texts and tokens, and what becomes of damaged files.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::Dtype;
+use serde_json::json;
+
+use super::small::{config, install, safetensors};
+use crate::embed::lock_file::LOCK_FILE;
+use crate::embed::{EmbedError, InputKind, Models, TextModel};
+
+const NAME: &str = "me/small";
+
+fn open(dir: &Path) -> Result<Arc<TextModel>, EmbedError> {
+    Models::new(dir.to_owned(), NonZeroUsize::new(2)).load(NAME)
+}
+
+/// The model after `change` has altered its directory.
+fn changed(change: impl FnOnce(&Path)) -> Result<Arc<TextModel>, EmbedError> {
+    let dir = tempfile::tempdir().unwrap();
+    change(&install(dir.path(), NAME));
+    open(dir.path())
+}
+
+#[test]
+fn texts_become_unit_vectors_and_truncation_is_reported() {
+    let model = changed(|_| {}).unwrap();
+    assert_eq!((model.name(), model.dim(), model.max_tokens()), (NAME, 64, 16));
+    let long = "c ".repeat(40);
+    let texts = ["", "a", "a b c мир", &long];
+    let result = model.embed(&texts, InputKind::Document).unwrap();
+    // Two special tokens and the prefix's one.
+    assert_eq!(result.token_counts, [3, 4, 7, 16]);
+    assert_eq!(result.truncated, [false, false, false, true]);
+    for (i, vector) in result.vectors.iter().enumerate() {
+        let norm: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+        assert!((norm - 1.0).abs() < 1e-6, "{norm}");
+        let single = model.embed(&texts[i..=i], InputKind::Document).unwrap();
+        assert_eq!(single.vectors[0], *vector, "{:?}", texts[i]);
+    }
+    assert!(model.embed(&[], InputKind::Query).unwrap().vectors.is_empty());
+}
+
+#[test]
+fn a_mebibyte_is_cut_like_any_long_text() {
+    let model = changed(|_| {}).unwrap();
+    let long = "c мир ".repeat((1 << 20) / 8);
+    let result = model.embed(&[&long, &long[..200]], InputKind::Query).unwrap();
+    assert_eq!(result.token_counts, [16, 16]);
+    assert_eq!(result.truncated, [true, true]);
+    assert_eq!(result.vectors[0], result.vectors[1]);
+}
+
+#[test]
+fn queries_and_documents_have_their_prefixes() {
+    let model = changed(|_| {}).unwrap();
+    let embed = |text, input| model.embed(&[text], input).unwrap().vectors.remove(0);
+    assert_eq!(embed("c", InputKind::Query), model.embed_tokens(&[vec![2, 4, 7, 3]]).unwrap().vectors[0]);
+    assert_eq!(embed("c", InputKind::Document), model.embed_tokens(&[vec![2, 5, 7, 3]]).unwrap().vectors[0]);
+}
+
+#[test]
+fn tokens_are_checked_and_cut() {
+    let model = changed(|_| {}).unwrap();
+    let error = model.embed_tokens(&[vec![2, 3], vec![2, 10, 3]]).unwrap_err();
+    assert!(matches!(error, EmbedError::Token { index: 1, token: 10, vocabulary: 10 }), "{error}");
+    assert!(matches!(model.embed_tokens(&[vec![]]), Err(EmbedError::NoTokens { index: 0 })));
+    let result = model.embed_tokens(&[vec![4; 17], vec![4; 16]]).unwrap();
+    assert_eq!((result.token_counts, result.truncated), (vec![16, 16], vec![true, false]));
+    assert_eq!(result.vectors[0], result.vectors[1]);
+}
+
+#[test]
+fn one_load_serves_all_and_the_second_start_hashes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = install(dir.path(), NAME);
+    let models = Models::new(dir.path().to_owned(), None);
+    let loaded: Vec<Arc<TextModel>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| models.clone().load(NAME).unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(loaded.iter().all(|model| Arc::ptr_eq(model, &loaded[0])));
+    let lock = fs::read(path.join(LOCK_FILE)).unwrap();
+    assert_eq!(open(dir.path()).unwrap().fingerprint(), loaded[0].fingerprint());
+    assert_eq!(fs::read(path.join(LOCK_FILE)).unwrap(), lock);
+    let installed = models.installed().unwrap();
+    assert_eq!(installed.len(), 1);
+    assert_eq!((installed[0].name.as_str(), installed[0].dim, installed[0].max_tokens), (NAME, 64, 16));
+    assert_eq!(models.verify(NAME).unwrap().len(), 7);
+}
+
+#[test]
+fn the_fingerprint_follows_everything_that_decides_the_vectors() {
+    let write = |path: &'static str, json: serde_json::Value| {
+        changed(move |dir| fs::write(dir.join(path), json.to_string()).unwrap()).unwrap()
+    };
+    let mut eps = config();
+    eps["layer_norm_eps"] = 1e-5.into();
+    let prompts = json!({"prompts": {"query": "c ", "passage": "b "}});
+    let mut prints = vec![
+        changed(|_| {}).unwrap(),
+        write("config.json", eps),
+        write("sentence_bert_config.json", json!({"max_seq_length": 12})),
+        write("1_Pooling/config.json", json!({"pooling_mode_cls_token": true})),
+        write("config_sentence_transformers.json", prompts),
+        changed(|dir| {
+            let weights = safetensors(&config(), "", Dtype::F32, |name, x| {
+                if name.ends_with("query.bias") {
+                    x[0] += 1.0;
+                }
+            });
+            fs::write(dir.join("model.safetensors"), weights).unwrap();
+        })
+        .unwrap(),
+    ];
+    let same = changed(|dir| {
+        let text = fs::read_to_string(dir.join("config.json")).unwrap();
+        fs::write(dir.join("config.json"), format!("{text}\n")).unwrap();
+    });
+    assert_eq!(same.unwrap().fingerprint(), prints[0].fingerprint());
+    prints.sort_by(|a, b| a.fingerprint().cmp(b.fingerprint()));
+    prints.dedup_by(|a, b| a.fingerprint() == b.fingerprint());
+    assert_eq!(prints.len(), 6);
+    assert_eq!(prints[0].fingerprint().len(), 64);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_errors_that_name_them() {
+    let with = |path: &'static str, text: &str| {
+        let text = text.to_owned();
+        changed(move |dir| fs::write(dir.join(path), text).unwrap()).map(|_| ()).unwrap_err()
+    };
+    let file = |error: &EmbedError| match error {
+        EmbedError::Malformed { path, .. } | EmbedError::Unsupported { path, .. } => path.clone(),
+        other => panic!("{other}"),
+    };
+    for path in ["config.json", "modules.json", "1_Pooling/config.json", "tokenizer.json", "model.safetensors"] {
+        for text in ["", "{", "[]", "null", "\u{80}\u{4}pickle"] {
+            assert!(file(&with(path, text)).ends_with(path), "{path} {text:?}");
+        }
+    }
+    let changes = [
+        ("model_type", json!("mpnet")),
+        ("hidden_act", json!("silu")),
+        ("hidden_size", json!(0)),
+        ("hidden_size", json!(1u64 << 60)),
+        ("num_attention_heads", json!(3)),
+        ("num_attention_heads", json!(0)),
+        ("vocab_size", json!(1u64 << 40)),
+        ("num_hidden_layers", json!(100_000)),
+        ("layer_norm_eps", json!(-1)),
+        ("position_embedding_type", json!("relative_key")),
+        ("max_position_embeddings", json!(2)),
+    ];
+    for (key, value) in changes {
+        let mut json = config();
+        json[key] = value.clone();
+        let error = with("config.json", &json.to_string());
+        assert!(
+            matches!(error, EmbedError::Malformed { .. } | EmbedError::Unsupported { .. }),
+            "{key} {value}: {error}"
+        );
+    }
+    let dense = json!([{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"},
+        {"path": "2_Dense", "type": "a.Dense"}]);
+    assert!(matches!(with("modules.json", &dense.to_string()), EmbedError::Unsupported { .. }));
+    let outside = json!([{"path": "", "type": "a.Transformer"}, {"path": "../../1_Pooling", "type": "a.Pooling"}]);
+    assert!(matches!(with("modules.json", &outside.to_string()), EmbedError::Malformed { .. }));
+    let error = with("1_Pooling/config.json", &json!({"pooling_mode_max_tokens": true}).to_string());
+    assert!(error.to_string().contains("max_tokens"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_that_knows_more_than_the_weights_is_an_error() {
+    let mut small = config();
+    small["vocab_size"] = 6.into();
+    let model = changed(|dir| {
+        fs::write(dir.join("config.json"), small.to_string()).unwrap();
+        fs::write(dir.join("model.safetensors"), safetensors(&small, "", Dtype::F32, |_, _| {})).unwrap();
+    })
+    .unwrap();
+    assert!(matches!(model.embed(&["мир"], InputKind::Query), Err(EmbedError::Token { token: 8, .. })));
+}
+
+#[test]
+fn weights_that_are_not_finite_make_an_error_instead_of_a_vector() {
+    let model = changed(|dir| {
+        let weights = safetensors(&config(), "", Dtype::F32, |name, x| {
+            if name.ends_with("layer.1.output.dense.bias") {
+                x[0] = f32::NAN;
+            }
+        });
+        fs::write(dir.join("model.safetensors"), weights).unwrap();
+    })
+    .unwrap();
+    let error = model.embed(&["a", "b"], InputKind::Query).unwrap_err();
+    assert!(matches!(error, EmbedError::Vector { index: 0, .. }), "{error}");
+}
+
+#[test]
+fn unknown_and_absent_models_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = Models::new(dir.path().to_owned(), None);
+    let error = models.load("gpt-17").unwrap_err();
+    assert!(matches!(error, EmbedError::Unknown { .. }) && error.to_string().contains("all-MiniLM-L6-v2"), "{error}");
+    assert!(matches!(models.load("all-MiniLM-L6-v2"), Err(EmbedError::NotInstalled { .. })));
+    assert!(matches!(models.load("../etc"), Err(EmbedError::Name { .. })));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert!(Models::new(PathBuf::from("/nowhere/at/all"), None).installed().unwrap().is_empty());
+}

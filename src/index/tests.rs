@@ -1,0 +1,225 @@
+//! Tests of built graphs in written segments: recall against the exact scan, filters, metrics, degenerate data.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::IndexError;
+use super::build::{BuildOptions, build_graph};
+use super::params::default_ef;
+use crate::distance::VectorQuery;
+use crate::segment::{Candidate, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment};
+use crate::types::{
+    CollectionId, DocumentId, EmbeddingState, IndexDefinition, Metadata, Metric, Ordinal, Quantization, SegmentId, Seq,
+    StoredDocument, normalise,
+};
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// In 0..1.
+    fn uniform(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Of mean 0 and variance 1, near enough to normal.
+    fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
+    }
+}
+
+/// Vectors as embedding models make them: clusters in a space of 24 dimensions that lies within all `dim`. The first
+/// `rows` are to be stored, the others are queries.
+fn clustered(count: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32>> {
+    const INNER: usize = 24;
+    let mut random = Random(seed);
+    let basis: Vec<Vec<f32>> = (0..INNER).map(|_| (0..dim).map(|_| random.normal()).collect()).collect();
+    let centers: Vec<Vec<f32>> = (0..100).map(|_| (0..INNER).map(|_| random.normal()).collect()).collect();
+    (0..count)
+        .map(|_| {
+            let center = &centers[random.next() as usize % centers.len()];
+            let size = if metric == Metric::Cosine { 1.0 } else { 0.5 + random.uniform() };
+            let mut vector = vec![0.0; dim];
+            for (&x, direction) in center.iter().zip(&basis) {
+                let x = (x + 0.6 * random.normal()) * size;
+                vector.iter_mut().zip(direction).for_each(|(sum, &component)| *sum += x * component);
+            }
+            if metric == Metric::Cosine {
+                normalise(&mut vector, dim).unwrap();
+            }
+            vector
+        })
+        .collect()
+}
+
+fn build(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, threads: usize) -> Graph {
+    let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let options =
+        BuildOptions { threads: NonZeroUsize::new(threads), progress: &|_| (), cancel: &AtomicBool::new(false) };
+    build_graph(&rows, metric, index, &options).unwrap()
+}
+
+/// A segment of `vectors` with a graph, in a directory that lasts as long as it.
+fn segment(vectors: &[Vec<f32>], metric: Metric, quantization: Quantization) -> (Segment, tempfile::TempDir) {
+    let index = IndexDefinition { quantization, ..IndexDefinition::default() };
+    let graph = build(vectors, metric, &index, 2);
+    let dim = vectors[0].len() as u32;
+    let spec = SegmentSpec { id: SegmentId(1), collection: CollectionId(1), generation: 1, metric, dim, index };
+    let document = encode_document(&StoredDocument {
+        id: DocumentId::new("a").unwrap(),
+        text: None,
+        metadata: Metadata::new(),
+        created_at_ms: 0,
+        updated_at_ms: 0,
+        embedding: EmbeddingState::Ready,
+    });
+    let row = |vector| RowRef { seq: Seq(1), document: &document, vector };
+    let rows: Vec<RowRef<'_>> = vectors.iter().map(|vector| row(vector)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("1.seg");
+    write_segment(&path, &spec, &rows, &[], Some(&graph)).unwrap();
+    (Segment::open(&path, &spec).unwrap(), dir)
+}
+
+/// Share of the exact `top_k` that walks find, each having to return `top_k` live rows.
+fn recall(segment: &Segment, queries: &[Vec<f32>], options: WalkOptions, live: impl Fn(Ordinal) -> bool + Copy) -> f64 {
+    let (mut found, mut exact) = (Vec::new(), Vec::new());
+    let mut hits = 0;
+    for query in queries {
+        let query = VectorQuery::new(segment.spec().metric, query.clone());
+        segment.search(&query, options, live, &mut found).unwrap();
+        segment.scan_exact(&query, options.top_k, live, &mut exact).unwrap();
+        assert_eq!(found.len(), options.top_k);
+        assert!(found.iter().all(|candidate| live(candidate.ordinal)));
+        assert!(found.is_sorted_by(|a, b| a.closeness >= b.closeness));
+        let exact: HashSet<Ordinal> = exact.iter().map(|candidate: &Candidate| candidate.ordinal).collect();
+        hits += found.iter().filter(|candidate| exact.contains(&candidate.ordinal)).count();
+    }
+    hits as f64 / (queries.len() * options.top_k) as f64
+}
+
+const ROWS: usize = 6_000;
+const QUERIES: usize = 100;
+const TOP_10: WalkOptions = WalkOptions { top_k: 10, ef: 64 };
+
+#[test]
+fn walks_find_the_nearest_on_every_metric() {
+    for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
+        for quantization in [Quantization::Int8, Quantization::None] {
+            let vectors = clustered(ROWS + QUERIES, 96, metric, 1);
+            let (segment, _dir) = segment(&vectors[..ROWS], metric, quantization);
+            segment.verify(|_| ()).unwrap();
+            let recall = recall(&segment, &vectors[ROWS..], TOP_10, |_| true);
+            assert!(recall >= 0.95, "{metric:?} {quantization:?}: recall@10 {recall} at ef 64");
+        }
+    }
+}
+
+#[test]
+fn the_default_effort_finds_the_nearest() {
+    let vectors = clustered(ROWS + QUERIES, 384, Metric::Cosine, 2);
+    let (segment, _dir) = segment(&vectors[..ROWS], Metric::Cosine, Quantization::Int8);
+    for top_k in [1, 10, 100] {
+        let options = WalkOptions { top_k, ef: default_ef(ROWS as u32, top_k, 16) };
+        let recall = recall(&segment, &vectors[ROWS..], options, |_| true);
+        assert!(recall >= 0.97, "recall@{top_k} {recall}");
+    }
+}
+
+#[test]
+fn filtered_walks_return_as_many_as_exist() {
+    let vectors = clustered(ROWS + QUERIES, 96, Metric::Cosine, 3);
+    let (segment, _dir) = segment(&vectors[..ROWS], Metric::Cosine, Quantization::Int8);
+    for every in [2, 10, 100] {
+        let recall = recall(&segment, &vectors[ROWS..], TOP_10, |row| row % every == 1);
+        assert!(recall >= 0.95, "1 in {every}: recall@10 {recall} at ef 64");
+    }
+    let query = VectorQuery::new(Metric::Cosine, vectors[ROWS].clone());
+    let mut out = Vec::new();
+    segment.search(&query, TOP_10, |row| row % 2_000 == 7, &mut out).unwrap();
+    let mut rows: Vec<Ordinal> = out.iter().map(|candidate| candidate.ordinal).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [7, 2_007, 4_007]);
+}
+
+#[test]
+fn outliers_among_near_duplicates_are_found() {
+    let mut random = Random(4);
+    let dim = 32;
+    let mut vectors = Vec::new();
+    for row in 0..3_000 {
+        // 2,990 rows around one point, 10 far from it and from each other.
+        let mut vector = vec![0.0f32; dim];
+        vector[if row % 300 == 299 { 1 + row / 300 } else { 0 }] = 1.0;
+        vector.iter_mut().for_each(|x| *x += 1e-3 * random.normal());
+        normalise(&mut vector, dim).unwrap();
+        vectors.push(vector);
+    }
+    let (segment, _dir) = segment(&vectors, Metric::Cosine, Quantization::Int8);
+    segment.verify(|_| ()).unwrap();
+    let mut out = Vec::new();
+    for outlier in (299..3_000).step_by(300) {
+        let query = VectorQuery::new(Metric::Cosine, vectors[outlier].clone());
+        segment.search(&query, WalkOptions { top_k: 10, ef: 128 }, |_| true, &mut out).unwrap();
+        assert_eq!(out[0].ordinal, outlier as Ordinal);
+    }
+}
+
+#[test]
+fn degenerate_data_makes_sound_graphs() {
+    let same = vec![vec![0.6f32, 0.8]; 700];
+    let line: Vec<Vec<f32>> = (0..700).map(|x| vec![x as f32]).collect();
+    let zeros = vec![vec![0.0f32; 3]; 300];
+    let huge: Vec<Vec<f32>> = (0..300).map(|x| vec![1e12 / (1.0 + x as f32), 1e11]).collect();
+    let one = vec![vec![1.0f32, 2.0]];
+    let two = vec![vec![1.0f32, 2.0], vec![-1.0, 2.0]];
+    for vectors in [same, line, zeros, huge, one, two] {
+        for metric in [Metric::L2, Metric::Dot] {
+            for quantization in [Quantization::Int8, Quantization::None] {
+                let (segment, _dir) = segment(&vectors, metric, quantization);
+                segment.verify(|_| ()).unwrap();
+                let query = VectorQuery::new(metric, vectors[0].clone());
+                let mut out = Vec::new();
+                segment.search(&query, TOP_10, |_| true, &mut out).unwrap();
+                assert_eq!(out.len(), vectors.len().min(10));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_thread_makes_the_same_graph_every_time() {
+    let vectors = clustered(1_500, 24, Metric::Cosine, 5);
+    let index = IndexDefinition { m: 8, ef_construction: 40, quantization: Quantization::Int8 };
+    assert_eq!(build(&vectors, Metric::Cosine, &index, 1), build(&vectors, Metric::Cosine, &index, 1));
+}
+
+#[test]
+fn progress_is_told_and_building_can_be_called_off() {
+    let vectors = clustered(5_000, 8, Metric::L2, 6);
+    let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let (cancel, last) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let index = IndexDefinition { m: 8, ef_construction: 20, quantization: Quantization::None };
+    let progress = |rows| {
+        assert!(last.swap(rows, Ordering::Relaxed) <= rows);
+    };
+    let options = BuildOptions { threads: None, progress: &progress, cancel: &cancel };
+    build_graph(&rows, Metric::L2, &index, &options).unwrap();
+    assert_eq!(last.load(Ordering::Relaxed), 5_000);
+    let progress = |rows| {
+        last.store(rows, Ordering::Relaxed);
+        cancel.store(rows >= 2_000, Ordering::Relaxed);
+    };
+    let options = BuildOptions { progress: &progress, ..options };
+    let result = build_graph(&rows, Metric::L2, &index, &options);
+    assert!(matches!(result, Err(IndexError::Cancelled)));
+    assert!(last.load(Ordering::Relaxed) < 4_000);
+}
