@@ -99,7 +99,7 @@ pub enum Command {
 impl Context {
     /// How to open a store with these settings.
     pub fn options(&self) -> Options {
-        Options { models_dir: self.models.clone(), threads: self.threads }
+        Options { models_dir: self.models.clone(), threads: self.threads, ..Options::default() }
     }
 
     /// Opens the data directory, which no other process may hold.

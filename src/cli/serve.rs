@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
@@ -64,7 +63,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
         let signal = shutdown_signal()?;
         announce(context, address, &database)?;
-        Ok(http::serve(listener, state, signal).await)
+        Ok::<_, CliError>(http::serve(listener, state, signal).await)
     });
     runtime.shutdown_timeout(LAST_CALLS);
     database.close();
