@@ -241,8 +241,22 @@ mod tests {
     fn options_become_the_api_s_body() {
         assert_eq!(body(&[]).unwrap(), json!({}));
         let full = [
-            "--dim", "3", "--metric", "l2", "--model", "m", "--field", "price:number", "--field", "a:b:keyword", "--m",
-            "8", "--ef-construction", "64", "--quantization", "none",
+            "--dim",
+            "3",
+            "--metric",
+            "l2",
+            "--model",
+            "m",
+            "--field",
+            "price:number",
+            "--field",
+            "a:b:keyword",
+            "--m",
+            "8",
+            "--ef-construction",
+            "64",
+            "--quantization",
+            "none",
         ];
         let wanted = json!({"dim": 3, "metric": "l2", "embedding": {"model": "m"},
             "fields": {"price": "number", "a:b": "keyword"},

@@ -155,7 +155,12 @@ fn text_of(mut record: Metadata) -> Result<Text, LineError> {
             let detail = format!("\"text\" is {}; it must be a string", other.kind());
             return Err(LineError::new("invalid_value", detail));
         }
-        None => return Err(LineError::new("missing_field", "there is no \"text\"; write {\"id\": \"a\", \"text\": \"..\"}")),
+        None => {
+            return Err(LineError::new(
+                "missing_field",
+                "there is no \"text\"; write {\"id\": \"a\", \"text\": \"..\"}",
+            ));
+        }
     };
     match record.remove("id") {
         Some(id @ (Value::String(_) | Value::Int(_))) => Ok(Text { id, text }),

@@ -62,7 +62,9 @@ pub enum CliError {
         source: std::io::Error,
     },
     /// No server answers where one was asked for.
-    #[error("no server answers at {address}; start one with `pannier serve`, or leave --server out to open the data directory")]
+    #[error(
+        "no server answers at {address}; start one with `pannier serve`, or leave --server out to open the data directory"
+    )]
     Unreachable {
         /// Where.
         address: String,

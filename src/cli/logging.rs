@@ -24,8 +24,9 @@ pub enum LogFormat {
 pub(super) fn start(format: LogFormat, is_server: bool) -> Result<(), CliError> {
     let default = if is_server { "warn,pannier=info" } else { "warn" };
     let directives = std::env::var(FILTER_VARIABLE).ok().filter(|value| !value.is_empty());
-    let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(default))
-        .map_err(|error| CliError::Usage(format!("{FILTER_VARIABLE} is not valid: {error}; use for example `debug`")))?;
+    let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(default)).map_err(|error| {
+        CliError::Usage(format!("{FILTER_VARIABLE} is not valid: {error}; use for example `debug`"))
+    })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber is only there in a test that runs several commands in one process.
     let _ = match format {

@@ -98,7 +98,10 @@ fn list(models: &Models, context: &Context) -> Result<(), CliError> {
         rows.push(cells.map(str::to_owned).to_vec());
     }
     output::table(&rows, &[1, 2])?;
-    output::hint(context, format!("models are in {}; install one with `pannier model pull NAME`", models.dir().display()));
+    output::hint(
+        context,
+        format!("models are in {}; install one with `pannier model pull NAME`", models.dir().display()),
+    );
     Ok(())
 }
 

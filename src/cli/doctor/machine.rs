@@ -74,7 +74,10 @@ mod tests {
                     Max processes             95866                95866                processes \n\
                     Max open files            1024                 524288               files     \n";
         assert_eq!(open_files(text), Some(1024));
-        assert_eq!(open_files("Max open files            unlimited            unlimited            files"), Some(u64::MAX));
+        assert_eq!(
+            open_files("Max open files            unlimited            unlimited            files"),
+            Some(u64::MAX)
+        );
         assert_eq!(open_files("nothing of it"), None);
         assert_eq!((files(1_023).status, files(1_024).status), (Status::Warn, Status::Ok));
     }

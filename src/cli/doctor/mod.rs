@@ -114,7 +114,9 @@ fn address(context: &Context, address: &str) -> Finding {
         (None, None) => match std::net::TcpListener::bind(address) {
             Ok(_) => Finding::new(Status::Ok, NAME, format!("{address} is free")),
             Err(error) => {
-                let detail = format!("{address} cannot be used ({error}), and no pannier answers there; choose another with --addr");
+                let detail = format!(
+                    "{address} cannot be used ({error}), and no pannier answers there; choose another with --addr"
+                );
                 Finding::new(Status::Fail, NAME, detail)
             }
         },

@@ -42,10 +42,15 @@ pub(super) struct InputRead<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(records: Records, mapping: Mapping, format: Format, file: &'a str, progress: ProgressBar) -> Self {
+    pub(super) fn new(
+        records: Records,
+        mapping: Mapping,
+        format: Format,
+        file: &'a str,
+        progress: ProgressBar,
+    ) -> Self {
         let (count, printed) = (0, std::cell::Cell::new(0));
-        let read =
-            InputRead { file, format, count, positions: Vec::new(), refused: Vec::new(), broken: None, printed };
+        let read = InputRead { file, format, count, positions: Vec::new(), refused: Vec::new(), broken: None, printed };
         Self { records, mapping, progress, started: Instant::now(), piece: Vec::new(), used: 0, read }
     }
 

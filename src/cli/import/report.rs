@@ -127,7 +127,10 @@ mod tests {
             "errors": [{"line": 2, "code": "nothing_to_index", "detail": "d"}]});
         let report = Report::new(answer, &read, Duration::from_secs(2));
         let json = report.to_json();
-        assert_eq!((json["lines"].as_u64(), json["failed"].as_u64(), json["seq"].as_u64()), (Some(3), Some(2), Some(7)));
+        assert_eq!(
+            (json["lines"].as_u64(), json["failed"].as_u64(), json["seq"].as_u64()),
+            (Some(3), Some(2), Some(7))
+        );
         assert_eq!((json["errors"][0]["line"].as_u64(), json["errors"][1]["line"].as_u64()), (Some(1), Some(4)));
         let name = CollectionName::new("c").unwrap();
         let summary = report.summary(&name, &read);

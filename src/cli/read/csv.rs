@@ -21,11 +21,14 @@ pub(super) fn read<R: BufRead + 'static>(
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
     let names = reader.headers().map_err(refuse)?.clone();
     if names.is_empty() {
-        return Err(CliError::Refused("the input is empty; a CSV file begins with the names of its columns".to_owned()));
+        return Err(CliError::Refused(
+            "the input is empty; a CSV file begins with the names of its columns".to_owned(),
+        ));
     }
     for (index, name) in names.iter().enumerate() {
         if name.is_empty() || names.iter().take(index).any(|earlier| earlier == name) {
-            let detail = format!("column {} of the first row is named {name:?}; give every column its own name", index + 1);
+            let detail =
+                format!("column {} of the first row is named {name:?}; give every column its own name", index + 1);
             return Err(CliError::Refused(detail));
         }
     }

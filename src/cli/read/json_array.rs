@@ -19,7 +19,9 @@ pub(super) struct JsonArray<R> {
 pub(super) fn read<R: BufRead>(mut input: R) -> Result<JsonArray<R>, CliError> {
     match next_token(&mut input)? {
         Some(b'[') => {}
-        Some(b'{') => return Err(refuse("begins with an object, not an array; for an object a line use --format jsonl")),
+        Some(b'{') => {
+            return Err(refuse("begins with an object, not an array; for an object a line use --format jsonl"));
+        }
         Some(_) => return Err(refuse("is no JSON array")),
         None => return Err(refuse("is empty; a JSON array without elements is []")),
     }

@@ -50,7 +50,8 @@ impl Mapping {
             Some(Value::String(id)) => Ok(Value::String(id)),
             Some(Value::Int(id)) => Ok(string(id.to_string())),
             Some(other) => {
-                let detail = format!("the id field {name:?} is {}; it must be a string or a whole number", other.kind());
+                let detail =
+                    format!("the id field {name:?} is {}; it must be a string or a whole number", other.kind());
                 Err(LineError::new("invalid_value", detail))
             }
             None => {

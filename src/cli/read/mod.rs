@@ -139,7 +139,9 @@ fn parse_object(bytes: &[u8], unit: &str) -> Result<Metadata, LineError> {
     }
     match json::parse::<WireMetadata>(bytes) {
         Ok(WireMetadata(object)) => Ok(object),
-        Err(error) => Err(LineError::new(error.code.as_str(), error.detail.replace("the body", &format!("the {unit}")))),
+        Err(error) => {
+            Err(LineError::new(error.code.as_str(), error.detail.replace("the body", &format!("the {unit}"))))
+        }
     }
 }
 
