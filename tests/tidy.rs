@@ -32,11 +32,11 @@ const NAMES: &[(&str, &[&str])] = &[
     ("candle_nn::", &["embed/local/"]),
     ("candle_transformers::", &["embed/local/"]),
     ("memmap2::", &["storage/mmap.rs"]),
-    ("axum::", &["http/"]),
+    ("axum::", &["http/", "cli/target/local.rs"]),
     ("hyper::", &["http/"]),
     ("clap::", &["cli/", "main.rs"]),
     (".sync_all()", &["storage/"]),
-    (".sync_data()", &["storage/", "log/"]),
+    (".sync_data()", &["storage/", "log/", "cli/doctor/"]),
     ("fs::rename(", &["storage/"]),
     ("StatusCode", &["http/"]),
     ("std::process::exit", &["main.rs", "cli/"]),
@@ -157,6 +157,8 @@ fn every_file_says_what_it_is_and_stays_short() {
 #[test]
 fn unsafe_stands_only_where_it_is_allowed_and_explained() {
     let mut wrong = Vec::new();
+    // A file of many one-line kernels may explain them once.
+    const FOR_THE_REST: &str = "// SAFETY of every function below";
     for (path, code) in files() {
         let allowed = ["storage/mmap.rs", "distance/", "embed/local/"].iter().any(|place| path.starts_with(place));
         let lines: Vec<_> = code.lines().collect();
@@ -164,7 +166,8 @@ fn unsafe_stands_only_where_it_is_allowed_and_explained() {
             if is_comment(line) || !line.contains("unsafe {") && !line.contains("unsafe impl") {
                 continue;
             }
-            let explained = lines[number.saturating_sub(8)..=number].iter().any(|l| l.contains("SAFETY"));
+            let explained = lines[number.saturating_sub(8)..=number].iter().any(|l| l.contains("SAFETY"))
+                || lines[..number].iter().any(|l| l.contains(FOR_THE_REST));
             if !allowed || !explained {
                 wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }

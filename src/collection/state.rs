@@ -135,23 +135,21 @@ impl CollectionState {
         if view.frozen.iter().rev().any(|frozen| frozen.supersede(id)) {
             return;
         }
-        let location = meta.locate(self.identity.id, id);
-        let resolved = match &location {
-            Ok(Some(location)) => view.resolve(location.segment, location.ordinal),
+        match meta.locate(self.identity.id, id) {
             Ok(None) => return,
-            Err(_) => Resolved::Stale,
-        };
-        match resolved {
-            Resolved::Row(live, ordinal) => _ = live.dead.mark(ordinal),
-            Resolved::LeftOut => {}
-            // Under the `applying` lock the view is current, so the index is what is wrong: the segments know.
-            Resolved::Stale => {
-                tracing::error!(collection = %self.identity.name, "the document index failed; looking into the segments");
-                for live in &view.segments {
-                    if let Ok(Some(ordinal)) = live.find(id) {
-                        live.dead.mark(ordinal);
-                    }
-                }
+            Ok(Some(location)) => match view.resolve(location.segment, location.ordinal) {
+                Resolved::Row(live, ordinal) => return _ = live.dead.mark(ordinal),
+                Resolved::LeftOut => return,
+                // Left behind by a crash between a merge and the index's following it.
+                Resolved::Stale => {}
+            },
+            Err(error) => tracing::error!(%error, "the document index failed; looking into the segments"),
+        }
+        for live in &view.segments {
+            match live.find(id) {
+                Ok(Some(ordinal)) => _ = live.dead.mark(ordinal),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a segment could not be searched for a replaced document"),
             }
         }
     }
