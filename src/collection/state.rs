@@ -138,7 +138,10 @@ impl CollectionState {
         match meta.locate(self.identity.id, id) {
             Ok(None) => return,
             Ok(Some(location)) => match view.resolve(location.segment, location.ordinal) {
-                Resolved::Row(live, ordinal) => return _ = live.dead.mark(ordinal),
+                Resolved::Row(live, ordinal) => {
+                    live.dead.mark(ordinal);
+                    return;
+                }
                 Resolved::LeftOut => return,
                 // Left behind by a crash between a merge and the index's following it.
                 Resolved::Stale => {}
