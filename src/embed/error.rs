@@ -1,8 +1,7 @@
 //! What can go wrong between a text and its vector, and between a model's name and its files.
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::storage::StorageError;
 
@@ -155,9 +154,10 @@ impl fmt::Display for Failures<'_> {
     }
 }
 
+#[cfg(feature = "local-models")]
 impl EmbedError {
     /// The operating system's refusal to do something with a file.
-    pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+    pub(crate) fn io(path: &std::path::Path, action: &'static str, source: std::io::Error) -> Self {
         StorageError::io(path, action, source).into()
     }
 

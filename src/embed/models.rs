@@ -24,8 +24,10 @@ struct Shared {
     pool: OnceLock<Arc<ThreadPool>>,
     /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
     /// twice; the map's lock is never held with it.
-    loaded: Mutex<HashMap<String, Arc<Mutex<Option<Arc<TextModel>>>>>>,
+    loaded: Mutex<HashMap<String, Slot>>,
 }
+
+type Slot = Arc<Mutex<Option<Arc<TextModel>>>>;
 
 impl Models {
     /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.

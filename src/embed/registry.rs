@@ -70,7 +70,7 @@ const fn optional(path: &'static str) -> KnownFile {
     KnownFile { path, required: false, digest: None }
 }
 
-/// The files of a sentence-transformers model that are read, whatever the model.
+/// The files that are read of any sentence-transformers model.
 pub(super) static ANY_FILES: [KnownFile; 7] = [
     required("config.json"),
     required("modules.json"),
@@ -155,6 +155,7 @@ pub fn find(name: &str) -> Option<&'static KnownModel> {
 }
 
 /// Names of the known models, separated by commas.
+#[cfg(feature = "local-models")]
 pub(super) fn known_names() -> String {
     KNOWN_MODELS.iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
 }

@@ -46,7 +46,8 @@ impl Encoder {
     /// # Errors
     /// [`EmbedError::CpuLevel`], [`EmbedError::Malformed`], [`EmbedError::Compute`], [`EmbedError::Storage`].
     pub(super) fn load(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
-        let kernels = chosen_kernels()?;
+        let setting = std::env::var_os(LEVEL_VARIABLE).map(|setting| setting.to_string_lossy().into_owned());
+        let kernels = kernels_for(setting)?;
         let weights = Weights::open(path)?;
         let architecture = &settings.architecture;
         let device = candle_bert::device()?;
@@ -78,12 +79,11 @@ impl Encoder {
     }
 }
 
-/// The kernels that the environment asks for, or the fastest.
-fn chosen_kernels() -> Result<Kernels, EmbedError> {
-    let Some(got) = std::env::var_os(LEVEL_VARIABLE).filter(|value| !value.is_empty()) else {
+/// The kernels that the setting asks for, or the fastest.
+fn kernels_for(setting: Option<String>) -> Result<Kernels, EmbedError> {
+    let Some(got) = setting.filter(|setting| !setting.is_empty()) else {
         return Ok(Kernels::fastest());
     };
-    let got = got.to_string_lossy().into_owned();
     CpuLevel::from_name(&got).and_then(Kernels::new).ok_or_else(|| EmbedError::CpuLevel {
         got,
         available: CpuLevel::available().into_iter().map(CpuLevel::name).collect::<Vec<_>>().join(", "),

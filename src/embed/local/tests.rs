@@ -12,7 +12,7 @@ use super::bert::Bert;
 use super::candle_bert::CandleBert;
 use super::kernels::{CpuLevel, Kernels};
 use super::weights::Weights;
-use super::{Backend, Encoder};
+use super::{Backend, Encoder, kernels_for};
 use crate::embed::settings::{Pooling, Settings};
 use crate::embed::store::Store;
 use crate::embed::tests::small::{POSITIONS, VOCABULARY, config, cosine, random, safetensors, settings};
@@ -181,4 +181,14 @@ fn the_genuine_model_agrees_with_candle_up_to_its_last_position() {
         }
     }
     assert!(checked >= 2);
+}
+
+#[test]
+fn a_level_can_be_forced_and_a_wrong_one_is_refused() {
+    for level in CpuLevel::available() {
+        assert_eq!(kernels_for(Some(level.name().to_owned())).unwrap().level(), level);
+    }
+    assert_eq!(kernels_for(Some(String::new())).unwrap().level(), CpuLevel::fastest());
+    let error = kernels_for(Some("sse".to_owned())).unwrap_err();
+    assert!(matches!(&error, EmbedError::CpuLevel { .. }) && error.to_string().contains("scalar"), "{error}");
 }

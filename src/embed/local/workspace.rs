@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::super::settings::Architecture;
-use super::kernels::Rows;
+use super::kernels::{Aligned, Rows};
 
 /// Buffers for the tokens of one pass. Each holds as many rows as the longest pass so far had tokens.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) struct Workspace {
     pub context: Rows,
     /// Inside the feed-forward layer, shape `[tokens, intermediate]`.
     pub inner: Rows,
-    /// Keys and scores of one head.
-    pub scratch: Vec<f32>,
+    /// Keys, values and scores of one head.
+    pub scratch: Aligned,
 }
 
 impl Workspace {
@@ -31,7 +31,7 @@ impl Workspace {
             qkv: Rows::new(3 * hidden),
             context: Rows::new(hidden),
             inner: Rows::new(architecture.intermediate_size),
-            scratch: Vec::new(),
+            scratch: Aligned::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::math::exp;
 use super::simd::Simd;
+use super::tile::{Finish, Tile};
 
 /// Operands of [`run`]. A row of `qkv` holds the token's queries, already divided by the root of the head's width, then
 /// its keys, then its values, each `heads * head_width` numbers.
@@ -12,7 +13,7 @@ pub(super) struct Args {
     /// Tokens of the sequence, at least 1.
     pub count: usize,
     pub heads: usize,
-    /// A multiple of `2 * LANES` of every instruction set.
+    /// A multiple of the `TILE_COLUMNS` of every instruction set.
     pub head_width: usize,
     /// First row of the result, shape `[count, heads * head_width]`.
     pub out: *mut f32,
@@ -21,26 +22,26 @@ pub(super) struct Args {
     pub scratch: *mut f32,
 }
 
-/// The widest block of columns of any instruction set.
-const MAX_COLUMNS: usize = 32;
-/// The most rows of any instruction set.
-const MAX_ROWS: usize = 8;
+/// The widest and highest tiles of any instruction set.
+const MAX_TILE_COLUMNS: usize = 32;
+const MAX_TILE_ROWS: usize = 14;
 
-/// Numbers of scratch that a sequence of `count` tokens needs: keys turned on their side, and a block of scores.
+/// Numbers of scratch that a sequence of `count` tokens needs: one head's keys and values, and a block of scores.
 pub(super) fn scratch_len(count: usize, head_width: usize) -> usize {
-    (head_width + MAX_ROWS) * count.next_multiple_of(MAX_COLUMNS)
+    (2 * head_width + MAX_TILE_ROWS) * count.next_multiple_of(MAX_TILE_COLUMNS)
 }
 
-/// What one head's blocks of rows share.
+/// Where the parts of one head lie.
 struct Head {
     queries: *const f32,
-    values: *const f32,
     out: *mut f32,
-    /// Keys turned on their side, shape `[head_width, padded]`, zero beyond `count`.
-    keys: *const f32,
-    /// Room for scores, shape `[ATTENTION_ROWS, padded]`.
+    /// Panels of `TILE_COLUMNS` keys, each of shape `[head_width, TILE_COLUMNS]`; zero beyond the last key.
+    keys: *mut f32,
+    /// Panels of `TILE_COLUMNS` columns of the values, each of shape `[count, TILE_COLUMNS]`.
+    values: *mut f32,
+    /// Room for scores, shape `[TILE_ROWS, padded]`.
     scores: *mut f32,
-    /// `count` rounded up to whole blocks of columns.
+    /// `count` rounded up to whole panels.
     padded: usize,
 }
 
@@ -52,128 +53,136 @@ struct Head {
 pub(super) unsafe fn run<S: Simd>(args: &Args) {
     let hidden = args.heads * args.head_width;
     let padded = args.count.next_multiple_of(S::TILE_COLUMNS);
-    let keys = args.scratch;
     for index in 0..args.heads {
-        // SAFETY: the caller's promise; the scratch holds `head_width + ATTENTION_ROWS` rows of `padded` numbers.
+        let queries = args.qkv.wrapping_add(index * args.head_width);
+        let values = args.scratch.wrapping_add(args.head_width * padded);
+        let head = Head {
+            queries,
+            out: args.out.wrapping_add(index * args.head_width),
+            keys: args.scratch,
+            values,
+            scores: values.wrapping_add(args.head_width * padded),
+            padded,
+        };
+        // SAFETY: the caller's promise; the scratch holds the three parts.
         unsafe {
-            let queries = args.qkv.add(index * args.head_width);
-            transpose_keys(args, queries.add(hidden), keys, padded);
-            let head = Head {
-                queries,
-                values: queries.add(2 * hidden),
-                out: args.out.add(index * args.head_width),
-                keys,
-                scores: keys.add(args.head_width * padded),
-                padded,
-            };
-            let mut row = 0;
-            while row < args.count {
-                row += match args.count - row {
-                    8.. if S::ATTENTION_ROWS == 8 => rows::<S, 8>(args, &head, row),
-                    4.. => rows::<S, 4>(args, &head, row),
-                    2.. => rows::<S, 2>(args, &head, row),
-                    _ => rows::<S, 1>(args, &head, row),
-                };
+            pack_keys::<S>(args, &head, queries.wrapping_add(hidden));
+            pack_values::<S>(args, &head, queries.wrapping_add(2 * hidden));
+            for row in (0..args.count).step_by(S::TILE_ROWS) {
+                rows::<S>(args, &head, row, S::TILE_ROWS.min(args.count - row));
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn transpose_keys(args: &Args, from: *const f32, to: *mut f32, padded: usize) {
-    // SAFETY: the caller's promise; `to` has `head_width` rows of `padded` numbers.
-    unsafe {
-        for token in 0..args.count {
-            let key = from.add(token * args.qkv_stride);
-            let mut slot = to.add(token);
-            for k in 0..args.head_width {
-                *slot = *key.add(k);
-                slot = slot.wrapping_add(padded);
-            }
-        }
-        for k in 0..args.head_width {
-            std::slice::from_raw_parts_mut(to.add(k * padded), padded)[args.count..].fill(0.0);
-        }
-    }
-}
-
-/// Attends for the tokens `row..row + M`; returns `M`.
-#[inline(always)]
-unsafe fn rows<S: Simd, const M: usize>(args: &Args, head: &Head, row: usize) -> usize {
+unsafe fn pack_keys<S: Simd>(args: &Args, head: &Head, mut key: *const f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        let largest = score::<S, M>(args, head, row);
-        let scores: [*mut f32; M] = std::array::from_fn(|i| head.scores.wrapping_add(i * head.padded));
-        let mut scale = [0.0; M];
-        for i in 0..M {
-            scale[i] = 1.0 / softmax::<S>(scores[i], head.padded, largest[i]);
+        let last_panel = (head.padded - S::TILE_COLUMNS) * args.head_width;
+        for i in (0..S::TILE_COLUMNS * args.head_width).step_by(S::LANES) {
+            S::store(head.keys.wrapping_add(last_panel + i), S::zero());
+        }
+        for token in 0..args.count {
+            let column = token % S::TILE_COLUMNS;
+            let mut slot = head.keys.wrapping_add((token - column) * args.head_width + column);
+            for k in 0..args.head_width {
+                *slot = *key.wrapping_add(k);
+                slot = slot.wrapping_add(S::TILE_COLUMNS);
+            }
+            key = key.wrapping_add(args.qkv_stride);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn pack_values<S: Simd>(args: &Args, head: &Head, from: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for column in (0..args.head_width).step_by(S::TILE_COLUMNS) {
+            let mut value = from.wrapping_add(column);
+            let mut slot = head.values.wrapping_add(column * args.count);
+            for _ in 0..args.count {
+                S::store(slot, S::load(value));
+                S::store(slot.wrapping_add(S::LANES), S::load(value.wrapping_add(S::LANES)));
+                value = value.wrapping_add(args.qkv_stride);
+                slot = slot.wrapping_add(S::TILE_COLUMNS);
+            }
+        }
+    }
+}
+
+/// Attends for the tokens `row..row + rows`, at most `TILE_ROWS`.
+#[inline(always)]
+unsafe fn rows<S: Simd>(args: &Args, head: &Head, row: usize, rows: usize) {
+    // SAFETY: the caller's promise; a tile's pointers cover `rows` rows.
+    unsafe {
+        for column in (0..head.padded).step_by(S::TILE_COLUMNS) {
+            let scores = Tile {
+                a: head.queries.wrapping_add(row * args.qkv_stride),
+                a_stride: args.qkv_stride,
+                b: head.keys.wrapping_add(column * args.head_width),
+                depth: args.head_width,
+                out: head.scores.wrapping_add(column),
+                out_stride: head.padded,
+                resume: false,
+                bias: std::ptr::null(),
+                finish: Finish::Pause,
+            };
+            S::tile(rows, &scores);
+        }
+        let mut scales = [0.0; MAX_TILE_ROWS];
+        for (i, scale) in scales.iter_mut().enumerate().take(rows) {
+            *scale = 1.0 / softmax::<S>(head.scores.wrapping_add(i * head.padded), args.count);
         }
         for column in (0..args.head_width).step_by(S::TILE_COLUMNS) {
-            let mut sums = [[S::zero(); 2]; M];
-            let mut value = head.values.add(column);
-            for token in 0..args.count {
-                let (left, right) = (S::load(value), S::load(value.add(S::LANES)));
-                for i in 0..M {
-                    let p = S::splat(*scores[i].add(token));
-                    sums[i] = [S::mul_add(p, left, sums[i][0]), S::mul_add(p, right, sums[i][1])];
+            let out = head.out.wrapping_add(row * args.out_stride + column);
+            let gathered = Tile {
+                a: head.scores,
+                a_stride: head.padded,
+                b: head.values.wrapping_add(column * args.count),
+                depth: args.count,
+                out,
+                out_stride: args.out_stride,
+                resume: false,
+                bias: std::ptr::null(),
+                finish: Finish::Pause,
+            };
+            S::tile(rows, &gathered);
+            for (i, scale) in scales.iter().enumerate().take(rows) {
+                let out = out.wrapping_add(i * args.out_stride);
+                for out in [out, out.wrapping_add(S::LANES)] {
+                    S::store(out, S::mul(S::load(out), S::splat(*scale)));
                 }
-                value = value.wrapping_add(args.qkv_stride);
-            }
-            for i in 0..M {
-                let out = head.out.add((row + i) * args.out_stride + column);
-                S::store(out, S::mul(sums[i][0], S::splat(scale[i])));
-                S::store(out.add(S::LANES), S::mul(sums[i][1], S::splat(scale[i])));
             }
         }
     }
-    M
 }
 
-/// Writes the scores of `M` tokens against all, negative infinity beyond the last; returns the largest of each.
+/// Replaces `count` scores by e^(score - the largest) and returns their sum. What follows the scores in the last register
+/// is overwritten.
 #[inline(always)]
-unsafe fn score<S: Simd, const M: usize>(args: &Args, head: &Head, row: usize) -> [f32; M] {
-    // SAFETY: the caller's promise.
+unsafe fn softmax<S: Simd>(scores: *mut f32, count: usize) -> f32 {
+    // SAFETY: the caller's promise; scores are padded to whole registers.
     unsafe {
-        let queries: [*const f32; M] = std::array::from_fn(|i| head.queries.wrapping_add((row + i) * args.qkv_stride));
-        let mut largest = [S::splat(f32::NEG_INFINITY); M];
-        for column in (0..head.padded).step_by(S::TILE_COLUMNS) {
-            let mut sums = [[S::zero(); 2]; M];
-            let mut key = head.keys.add(column);
-            for k in 0..args.head_width {
-                let (left, right) = (S::load(key), S::load(key.add(S::LANES)));
-                for i in 0..M {
-                    let q = S::splat(*queries[i].add(k));
-                    sums[i] = [S::mul_add(q, left, sums[i][0]), S::mul_add(q, right, sums[i][1])];
-                }
-                key = key.wrapping_add(head.padded);
-            }
-            let left = args.count - column;
-            for i in 0..M {
-                if left < S::TILE_COLUMNS {
-                    sums[i][0] = S::keep_first(sums[i][0], left.min(S::LANES));
-                    sums[i][1] = S::keep_first(sums[i][1], left.saturating_sub(S::LANES));
-                }
-                largest[i] = S::max(S::max(sums[i][0], sums[i][1]), largest[i]);
-                let to = head.scores.add(i * head.padded + column);
-                S::store(to, sums[i][0]);
-                S::store(to.add(S::LANES), sums[i][1]);
-            }
+        let whole = count - count % S::LANES;
+        let tail = scores.wrapping_add(whole);
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for column in (0..whole).step_by(S::LANES) {
+            largest = S::max(largest, S::load(scores.wrapping_add(column)));
         }
-        std::array::from_fn(|i| S::largest(largest[i]))
-    }
-}
-
-/// Replaces scores by e^(score - largest) and returns their sum.
-#[inline(always)]
-unsafe fn softmax<S: Simd>(scores: *mut f32, len: usize, largest: f32) -> f32 {
-    // SAFETY: the caller's promise; `len` is a multiple of `LANES`.
-    unsafe {
-        let shift = S::splat(largest);
+        if whole < count {
+            let kept = S::keep_first(S::load(tail), count - whole);
+            S::store(tail, kept);
+            largest = S::max(largest, kept);
+        }
+        let shift = S::splat(S::largest(largest));
         let mut total = S::zero();
-        for column in (0..len).step_by(S::LANES) {
-            let weight = exp::<S>(S::sub(S::load(scores.add(column)), shift));
+        for column in (0..count).step_by(S::LANES) {
+            let score = scores.wrapping_add(column);
+            let weight = exp::<S>(S::sub(S::load(score), shift));
             total = S::add(total, weight);
-            S::store(scores.add(column), weight);
+            S::store(score, weight);
         }
         S::sum(total)
     }

@@ -46,7 +46,6 @@ impl Simd for Avx2 {
     type F32 = __m256;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
-    const ATTENTION_ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn zero() -> __m256 {

@@ -46,7 +46,6 @@ impl Simd for Avx512 {
     type F32 = __m512;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 14;
-    const ATTENTION_ROWS: usize = 8;
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {

@@ -7,7 +7,7 @@ use super::simd::Simd;
 /// Cody and Waite's reduction to |r| <= ln 2 / 2, then the polynomial of Cephes' expf.
 #[inline(always)]
 pub(super) unsafe fn exp<S: Simd>(x: S::F32) -> S::F32 {
-    const POLYNOMIAL: [f32; 5] = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    const POLYNOMIAL: [f32; 5] = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     // SAFETY: the caller's promise of `Simd`.
     unsafe {
         let x = S::max(x, S::splat(-87.0));

@@ -16,7 +16,7 @@ mod tile;
 
 pub(crate) use level::CpuLevel;
 pub(crate) use matmul::PackedMatrix;
-pub(crate) use rows::Rows;
+pub(crate) use rows::{Aligned, Rows};
 
 use simd::Simd;
 use tile::Finish;
@@ -66,6 +66,7 @@ impl Kernels {
     }
 
     /// Their instruction set.
+    #[cfg(test)]
     pub(crate) fn level(&self) -> CpuLevel {
         self.level
     }
@@ -76,14 +77,7 @@ impl Kernels {
     /// If `columns` is not a multiple of [`WIDTH_MULTIPLE`].
     pub(crate) fn packed_matrix(&self, columns: usize, depth: usize) -> PackedMatrix {
         assert!(columns.is_multiple_of(WIDTH_MULTIPLE), "columns={columns}");
-        let panel_columns = match self.level {
-            #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 => avx512::Avx512::TILE_COLUMNS,
-            #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx2 => avx2::Avx2::TILE_COLUMNS,
-            _ => scalar::Scalar::TILE_COLUMNS,
-        };
-        PackedMatrix::new(columns, depth, panel_columns)
+        PackedMatrix::new(columns, depth, self.panel_columns())
     }
 
     /// `out = epilogue(x * weights)`: shapes `[count, depth]`, `[depth, columns]` and `[count, columns]`. A row's result
@@ -93,7 +87,7 @@ impl Kernels {
     /// If the shapes do not fit, or the weights were packed by other kernels.
     pub(crate) fn matmul(&self, x: &Rows, weights: &PackedMatrix, epilogue: Epilogue, out: &mut Rows) {
         assert_eq!(x.width(), weights.depth(), "depth");
-        assert_eq!(self.packed_matrix(0, 0).panel_columns, weights.panel_columns, "packed by other kernels");
+        assert_eq!(self.panel_columns(), weights.panel_columns, "packed by other kernels");
         out.set_count(x.count());
         assert_eq!(out.width(), weights.columns(), "columns");
         let finish = match epilogue {
@@ -135,14 +129,7 @@ impl Kernels {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    pub(crate) fn attention(
-        &self,
-        qkv: &Rows,
-        lengths: &[usize],
-        heads: usize,
-        scratch: &mut Vec<f32>,
-        out: &mut Rows,
-    ) {
+    pub(crate) fn attention(&self, qkv: &Rows, lengths: &[usize], heads: usize, scratch: &mut Aligned, out: &mut Rows) {
         let hidden = out.width();
         assert_eq!(qkv.width(), 3 * hidden, "qkv");
         assert!(hidden.is_multiple_of(heads * WIDTH_MULTIPLE), "hidden={hidden} heads={heads}");
@@ -150,10 +137,7 @@ impl Kernels {
         out.set_count(qkv.count());
         let (head_width, out_stride) = (hidden / heads, out.stride());
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let needed = attention::scratch_len(longest, head_width);
-        if scratch.len() < needed {
-            scratch.resize(needed, 0.0);
-        }
+        scratch.grow(attention::scratch_len(longest, head_width));
         let mut from = 0;
         for &count in lengths {
             let args = attention::Args {
@@ -164,11 +148,22 @@ impl Kernels {
                 head_width,
                 out: out.as_mut_ptr().wrapping_add(from * out_stride),
                 out_stride,
-                scratch: scratch.as_mut_ptr(),
+                scratch: scratch.as_mut_slice().as_mut_ptr(),
             };
             // SAFETY: `self` proves the instruction set; the shapes were checked above. Covered by `attention_*`.
             unsafe { run!(self.level, run_attention, &args) }
             from += count;
+        }
+    }
+
+    /// Columns that packed weights hold side by side.
+    fn panel_columns(&self) -> usize {
+        match self.level {
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 => avx512::Avx512::TILE_COLUMNS,
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 => avx2::Avx2::TILE_COLUMNS,
+            _ => scalar::Scalar::TILE_COLUMNS,
         }
     }
 }

@@ -25,6 +25,13 @@ impl Aligned {
         Self { storage, start, len }
     }
 
+    /// Makes it at least `len` long; what it holds is then unspecified. Memory is only ever added.
+    pub(crate) fn grow(&mut self, len: usize) {
+        if self.len < len {
+            *self = Self::zeroed(len);
+        }
+    }
+
     pub(crate) fn as_slice(&self) -> &[f32] {
         &self.storage[self.start..self.start + self.len]
     }
@@ -50,10 +57,7 @@ impl Rows {
 
     /// Sets the number of rows. What they hold is unspecified; memory is only ever added.
     pub(crate) fn set_count(&mut self, count: usize) {
-        let len = count * self.stride();
-        if self.data.len < len {
-            self.data = Aligned::zeroed(len);
-        }
+        self.data.grow(count * self.stride());
         self.count = count;
     }
 

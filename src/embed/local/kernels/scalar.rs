@@ -42,7 +42,6 @@ impl Simd for Scalar {
     type F32 = Four;
     const LANES: usize = 4;
     const TILE_ROWS: usize = 4;
-    const ATTENTION_ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn zero() -> Four {

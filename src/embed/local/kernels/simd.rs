@@ -16,8 +16,6 @@ pub(super) trait Simd: Copy {
     const TILE_COLUMNS: usize = 2 * Self::LANES;
     /// Rows of an output tile: what the register file holds beside two columns of weights.
     const TILE_ROWS: usize;
-    /// Most rows of queries that attention takes at once.
-    const ATTENTION_ROWS: usize;
 
     unsafe fn zero() -> Self::F32;
     unsafe fn splat(x: f32) -> Self::F32;

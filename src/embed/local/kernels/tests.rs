@@ -142,7 +142,7 @@ fn attention_agrees_with_f64_for_every_tail() {
             let (hidden, tokens) = (heads * head_width, lengths.iter().sum::<usize>());
             let data = random(11, tokens * 3 * hidden);
             let qkv = rows_of(3 * hidden, &data);
-            let (mut out, mut scratch) = (Rows::new(hidden), Vec::new());
+            let (mut out, mut scratch) = (Rows::new(hidden), Aligned::default());
             kernels.attention(&qkv, &lengths, heads, &mut scratch, &mut out);
             let mut from = 0;
             for count in lengths {

@@ -49,6 +49,7 @@ const PREFETCH_ROWS: usize = 8;
 /// # Safety
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows (`a`: `depth` columns, the others `TILE_COLUMNS`).
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep `sums` in registers")]
 pub(super) unsafe fn compute<S: Simd, const M: usize>(tile: &Tile) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -59,6 +60,12 @@ pub(super) unsafe fn compute<S: Simd, const M: usize>(tile: &Tile) {
                 sums[i][0] = S::load(out);
                 sums[i][1] = S::load(out.wrapping_add(S::LANES));
             }
+        }
+        // The output is written long after its lines have come.
+        for i in 0..M {
+            let out = tile.out.wrapping_add(i.wrapping_mul(tile.out_stride));
+            S::prefetch(out);
+            S::prefetch(out.wrapping_add(S::LANES));
         }
         let mut a = tile.a;
         let mut b = tile.b;
