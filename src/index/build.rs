@@ -54,13 +54,13 @@ pub fn build_graph(
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
     let built = Hnsw::new(m, rows.len(), MAX_LEVEL as usize + 1, ef_construction, RowDistance(&points));
     insert_all(&built, rows.len(), &pool, options)?;
-    let mut graph = pool.install(|| {
-        let graph = export(&built, rows.len(), index.m);
+    let (graph, repaired) = pool.install(|| {
+        let mut graph = export(&built, rows.len(), index.m);
         // Its parts point at each other, so it takes itself apart in parallel.
         drop(built);
-        graph
+        let repaired = repair::connect(&mut graph, distance);
+        (graph, repaired)
     });
-    let repaired = repair::connect(&mut graph, distance);
     tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");
     Ok(graph)
 }
