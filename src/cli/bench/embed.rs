@@ -12,7 +12,7 @@ use super::super::{CliError, Context};
 use super::cranfield::DataSetArgs;
 use super::peers::{self, EmbedRun, PeerArgs};
 use super::scratch::Scratch;
-use super::stats::{Latencies, median, peak_rss_mib, rounded};
+use super::stats::{Latencies, median, peak_rss_mib, rounded, whole};
 use super::{Places, report, samples, vectors};
 use crate::embed::{DEFAULT_MODEL, InputKind, TextModel};
 
@@ -224,7 +224,7 @@ impl<'a> Workload<'a> {
                 (0..args.reps).map(|_| self.pass(model, args.batch as usize)).collect::<Result<Vec<_>, _>>()?;
             let middle = median(&seconds);
             row["texts_per_s"] = json!(rounded(self.texts.len() as f64 / middle, 1));
-            row["tokens_per_s"] = json!(rounded(self.tokens as f64 / middle, 0));
+            row["tokens_per_s"] = json!(whole(self.tokens as f64 / middle));
             row["runs_s"] = json!(seconds.iter().map(|s| rounded(*s, 3)).collect::<Vec<_>>());
         }
         row["peak_rss_mb"] = json!(peak_rss_mib());
@@ -279,7 +279,10 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
     ];
     let array = |key: &str| report[key].as_array().cloned().unwrap_or_default();
     let texts = report["runs"][0]["texts"].clone();
-    let title = format!("{} texts of {} tokens on average, {} threads", texts, report["mean_tokens"], report["runs"][0]["threads"]);
+    let title = format!(
+        "{} texts of {} tokens on average, {} threads",
+        texts, report["mean_tokens"], report["runs"][0]["threads"]
+    );
     report::fields(report, &[("source", "source"), ("model load s", "load_s")])?;
     report::table(&format!("{title}; medians of {} rounds", report["rounds"]), &array("medians"), &columns)?;
     match array("ratios").as_slice() {

@@ -10,7 +10,7 @@ use super::super::{CliError, Context};
 use super::cranfield::{Cranfield, DataSetArgs};
 use super::oracle::Oracle;
 use super::scratch::Scratch;
-use super::stats::{Latencies, rate, rounded};
+use super::stats::{Latencies, rate, rounded, whole};
 use super::store::{Store, bare_request, id_of, rows_of, upsert};
 use super::{Places, ranking, report};
 use crate::collection::{Collection, DefinitionRequest};
@@ -82,7 +82,7 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
         "documents": set.documents.len(),
         "seconds": rounded(embedded.documents_took.as_secs_f64(), 2),
         "documents_per_s": rounded(rate(set.documents.len(), embedded.documents_took), 1),
-        "tokens_per_s": rounded(rate(embedded.tokens, embedded.documents_took), 0),
+        "tokens_per_s": whole(rate(embedded.tokens, embedded.documents_took)),
         "truncated": embedded.truncated,
     });
     report["ingest_s"] = json!(rounded(ingest.as_secs_f64(), 3));
@@ -120,8 +120,7 @@ fn write(collection: &Collection, set: &Cranfield, vectors: &[Vec<f32>]) -> Resu
         let document = NewDocument::from_text(id_of(row)?, entry.text.as_str());
         Ok(NewDocument { vector: Some(vector.clone()), ..document })
     };
-    let documents: Vec<_> =
-        set.documents.iter().zip(vectors).enumerate().map(row).collect::<Result<_, CliError>>()?;
+    let documents: Vec<_> = set.documents.iter().zip(vectors).enumerate().map(row).collect::<Result<_, CliError>>()?;
     documents.chunks(BATCH).try_for_each(|batch| upsert(collection, batch.to_vec()).map(drop))
 }
 
