@@ -90,7 +90,7 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
     report["searches"] = json!([measure("default", &set, &by_text), measure("exact", &set, &exact)]);
     report["overlap_at_10"] = json!(rounded(mean_overlap(&set, &by_text, &exact), 4));
     report["oracle"] = json!({
-        "queries": exact.hits.len(), "top_k": TOP_K, "equal": true, "max_score_difference": difference,
+        "queries": exact.hits.len(), "top_k": TOP_K, "equal": true, "max_score_difference": rounded(difference, 9),
     });
     report::write(context, &report, || write_tables(&report))
 }

@@ -106,7 +106,7 @@ mod tests {
         };
         let short = Entry { id: "short".into(), text: "too short".into() };
         let documents = (0..20).map(document).chain([short]).collect();
-        Cranfield { documents, queries: Vec::new(), relevant: HashMap::new() }
+        Cranfield { documents, titles: Vec::new(), queries: Vec::new(), relevant: HashMap::new() }
     }
 
     #[test]

@@ -239,7 +239,7 @@ fn check(vectors: &Vectors, n: usize, truth: &Truth) -> Result<Value, CliError> 
         })?;
         worst = worst.max(difference);
     }
-    Ok(json!({ "queries": checked, "equal": true, "max_score_difference": worst }))
+    Ok(json!({ "queries": checked, "equal": true, "max_score_difference": rounded(worst, 9) }))
 }
 
 /// A file of the first `n` rows: the given one where it has no more.
