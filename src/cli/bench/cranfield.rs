@@ -35,6 +35,8 @@ pub(super) struct Entry {
 pub(super) struct Cranfield {
     /// In the file's order.
     pub documents: Vec<Entry>,
+    /// Titles of the documents, in the file's order, without the missing ones.
+    pub titles: Vec<String>,
     /// In the file's order.
     pub queries: Vec<Entry>,
     /// Query id to the ids of the documents that answer it.
@@ -48,8 +50,10 @@ impl DataSetArgs {
     /// [`CliError::Refused`] when it is not there or is not what it should be.
     pub fn load(&self, places: &Places) -> Result<Cranfield, CliError> {
         let dir = self.data_set.clone().unwrap_or_else(|| places.shared.join("data").join("cranfield"));
+        let documents = read(&dir, "documents.jsonl")?;
         Ok(Cranfield {
-            documents: parse_entries(&read(&dir, "documents.jsonl")?, "documents.jsonl")?,
+            documents: parse_entries(&documents, "documents.jsonl")?,
+            titles: parse_titles(&documents),
             queries: parse_entries(&read(&dir, "queries.jsonl")?, "queries.jsonl")?,
             relevant: parse_judgements(&read(&dir, "qrels.tsv")?)?,
         })
@@ -72,11 +76,24 @@ fn parse_entries(text: &str, name: &str) -> Result<Vec<Entry>, CliError> {
             .map_err(|error| CliError::Refused(format!("{name}, line {}: {error}", index + 1)))?;
         let field = |key: &str| value[key].as_str().map(str::to_owned);
         match (field("id"), field("text")) {
-            (Some(id), Some(text)) => Ok(Entry { id, text: text.split_whitespace().collect::<Vec<_>>().join(" ") }),
+            (Some(id), Some(text)) => Ok(Entry { id, text: one_line(&text) }),
             _ => Err(CliError::Refused(format!("{name}, line {}: no \"id\" or no \"text\"", index + 1))),
         }
     };
     text.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(entry).collect()
+}
+
+/// Lines without a title are passed over: [`parse_entries`] has refused what is not JSON.
+fn parse_titles(text: &str) -> Vec<String> {
+    let title = |line: &str| {
+        let document: Value = serde_json::from_str(line).ok()?;
+        Some(one_line(document["title"].as_str()?)).filter(|title| !title.is_empty())
+    };
+    text.lines().filter_map(title).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Lines `query_id TAB document_id TAB relevance` below a line of names.
@@ -108,7 +125,10 @@ mod tests {
     fn reads_entries_and_judgements() {
         let entries = parse_entries("{\"id\":\"1\",\"title\":\"t\",\"text\":\" a \\n b\"}\n\n", "x").unwrap();
         assert_eq!(entries, [Entry { id: "1".into(), text: "a b".into() }]);
-        let judged = parse_judgements("query_id\tdocument_id\trelevance\n1\t10\t1\n1\t11\t0\n1\t12\t3\n2\t10\t0\n").unwrap();
+        let titles = parse_titles("{\"title\":\"t \\n u\"}\n{\"title\":\"\"}\n{\"id\":\"3\"}\n");
+        assert_eq!(titles, ["t u"]);
+        let judged =
+            parse_judgements("query_id\tdocument_id\trelevance\n1\t10\t1\n1\t11\t0\n1\t12\t3\n2\t10\t0\n").unwrap();
         assert_eq!(judged, HashMap::from([("1".into(), HashSet::from(["10".into(), "12".into()]))]));
     }
 

@@ -8,22 +8,21 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::super::{CliError, Context};
+use super::super::{CliError, Context, output};
 use super::cranfield::DataSetArgs;
 use super::peers::{self, EmbedRun, PeerArgs};
 use super::scratch::Scratch;
-use super::stats::{Latencies, median, peak_rss_mib, rounded};
-use super::{Places, report, samples, vectors};
+use super::stats::{Latencies, median, peak_rss_mib, rounded, whole};
+use super::{Places, report, vectors};
 use crate::embed::{DEFAULT_MODEL, InputKind, TextModel};
 
 /// Queries embedded before the clock starts, as the peer does.
 const WARM_UP: usize = 20;
 /// Texts of the samples that are not the queries.
-const SAMPLE_TEXTS: usize = 512;
+const SHORT_TEXTS: usize = 512;
 const LONG_TEXTS: usize = 64;
 /// Shortest abstract that counts as long, in words.
 const LONG_WORDS: usize = 150;
-const SEED: u64 = 1;
 
 /// How texts are given to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -39,7 +38,7 @@ enum Mode {
 /// Texts to embed when no file is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Sample {
-    /// 512 windows of 8 to 24 words
+    /// The first 512 titles
     Short,
     /// The first 64 abstracts of 150 words or more
     Long,
@@ -138,7 +137,7 @@ impl EmbedArgs {
         let set = self.data_set.load(places)?;
         let is_long = |text: &String| text.split(' ').count() >= LONG_WORDS;
         let texts: Vec<String> = match self.sample {
-            Sample::Short => samples::draw(&set, SAMPLE_TEXTS, 0, SEED)?.base,
+            Sample::Short => set.titles.into_iter().take(SHORT_TEXTS).collect(),
             Sample::Long => set.documents.into_iter().map(|d| d.text).filter(is_long).take(LONG_TEXTS).collect(),
             Sample::Queries => set.queries.into_iter().map(|query| query.text).collect(),
         };
@@ -224,7 +223,7 @@ impl<'a> Workload<'a> {
                 (0..args.reps).map(|_| self.pass(model, args.batch as usize)).collect::<Result<Vec<_>, _>>()?;
             let middle = median(&seconds);
             row["texts_per_s"] = json!(rounded(self.texts.len() as f64 / middle, 1));
-            row["tokens_per_s"] = json!(rounded(self.tokens as f64 / middle, 0));
+            row["tokens_per_s"] = json!(whole(self.tokens as f64 / middle));
             row["runs_s"] = json!(seconds.iter().map(|s| rounded(*s, 3)).collect::<Vec<_>>());
         }
         row["peak_rss_mb"] = json!(peak_rss_mib());
@@ -279,7 +278,8 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
     ];
     let array = |key: &str| report[key].as_array().cloned().unwrap_or_default();
     let texts = report["runs"][0]["texts"].clone();
-    let title = format!("{} texts of {} tokens on average, {} threads", texts, report["mean_tokens"], report["runs"][0]["threads"]);
+    let threads = output::counted(report["runs"][0]["threads"].as_u64().unwrap_or(0), "thread");
+    let title = format!("{texts} texts of {} tokens on average, {threads}", report["mean_tokens"]);
     report::fields(report, &[("source", "source"), ("model load s", "load_s")])?;
     report::table(&format!("{title}; medians of {} rounds", report["rounds"]), &array("medians"), &columns)?;
     match array("ratios").as_slice() {

@@ -145,6 +145,7 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
             ("documents/s", "documents_per_s"),
             ("p50 us", "p50_us"),
             ("p99 us", "p99_us"),
+            ("max us", "max_us"),
             ("calls", "calls"),
         ],
     )?;

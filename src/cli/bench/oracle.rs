@@ -53,7 +53,9 @@ impl Oracle {
                 return Err(format!("query {query}, rank {rank}: row {row} has score {score}, its cosine is {cosine}"));
             }
             if (cosine - ideal).abs() > TIE {
-                return Err(format!("query {query}, rank {rank}: row {row} has cosine {cosine}, the oracle's has {ideal}"));
+                return Err(format!(
+                    "query {query}, rank {rank}: row {row} has cosine {cosine}, the oracle's has {ideal}"
+                ));
             }
             worst = worst.max(difference);
         }
@@ -88,7 +90,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_wrong_answer_fails() {
-        let wrong: [(&[(usize, f32)], usize, &str); 6] = [
+        type Hits<'a> = &'a [(usize, f32)];
+        let wrong: [(Hits<'_>, usize, &str); 6] = [
             (&[(1, 1.0)], 2, "1 hits"),
             (&[(1, 1.0), (0, 0.0)], 2, "rank 1"),
             (&[(1, 1.0), (2, 0.61)], 2, "score 0.61"),

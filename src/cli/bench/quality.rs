@@ -10,7 +10,7 @@ use super::super::{CliError, Context};
 use super::cranfield::{Cranfield, DataSetArgs};
 use super::oracle::Oracle;
 use super::scratch::Scratch;
-use super::stats::{Latencies, rate, rounded};
+use super::stats::{Latencies, rate, rounded, whole};
 use super::store::{Store, bare_request, id_of, rows_of, upsert};
 use super::{Places, ranking, report};
 use crate::collection::{Collection, DefinitionRequest};
@@ -82,7 +82,7 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
         "documents": set.documents.len(),
         "seconds": rounded(embedded.documents_took.as_secs_f64(), 2),
         "documents_per_s": rounded(rate(set.documents.len(), embedded.documents_took), 1),
-        "tokens_per_s": rounded(rate(embedded.tokens, embedded.documents_took), 0),
+        "tokens_per_s": whole(rate(embedded.tokens, embedded.documents_took)),
         "truncated": embedded.truncated,
     });
     report["ingest_s"] = json!(rounded(ingest.as_secs_f64(), 3));
@@ -90,7 +90,7 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
     report["searches"] = json!([measure("default", &set, &by_text), measure("exact", &set, &exact)]);
     report["overlap_at_10"] = json!(rounded(mean_overlap(&set, &by_text, &exact), 4));
     report["oracle"] = json!({
-        "queries": exact.hits.len(), "top_k": TOP_K, "equal": true, "max_score_difference": difference,
+        "queries": exact.hits.len(), "top_k": TOP_K, "equal": true, "max_score_difference": rounded(difference, 9),
     });
     report::write(context, &report, || write_tables(&report))
 }
@@ -120,8 +120,7 @@ fn write(collection: &Collection, set: &Cranfield, vectors: &[Vec<f32>]) -> Resu
         let document = NewDocument::from_text(id_of(row)?, entry.text.as_str());
         Ok(NewDocument { vector: Some(vector.clone()), ..document })
     };
-    let documents: Vec<_> =
-        set.documents.iter().zip(vectors).enumerate().map(row).collect::<Result<_, CliError>>()?;
+    let documents: Vec<_> = set.documents.iter().zip(vectors).enumerate().map(row).collect::<Result<_, CliError>>()?;
     documents.chunks(BATCH).try_for_each(|batch| upsert(collection, batch.to_vec()).map(drop))
 }
 

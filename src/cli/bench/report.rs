@@ -1,7 +1,7 @@
 //! How measurements are written: one JSON object for programs, a head and tables for people.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use super::super::{CliError, Context, output};
 use super::machine;
@@ -60,7 +60,7 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Number(number) => match number.as_u64() {
+        Value::Number(number) => match number.as_u64().or_else(|| whole_float(number)) {
             Some(whole) => output::count(whole),
             None => number.to_string(),
         },
@@ -68,11 +68,16 @@ fn cell(value: &Value) -> String {
     }
 }
 
+fn whole_float(number: &Number) -> Option<u64> {
+    let float = number.as_f64()?;
+    (float.fract() == 0.0 && (0.0..1e15).contains(&float)).then_some(float as u64)
+}
+
 /// A bar over counted things on stderr; nothing where stderr is no terminal.
 pub(super) fn progress(context: &Context, total: usize, what: &'static str) -> ProgressBar {
     let target = if context.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style =
-        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {msg}, {eta} left").expect("a constant template");
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {msg}, {eta} left")
+        .expect("a constant template");
     ProgressBar::with_draw_target(Some(total as u64), target).with_style(style).with_message(what)
 }
 
@@ -82,7 +87,8 @@ mod tests {
 
     #[test]
     fn cells_are_readable() {
-        let cells = [json!(null), json!("a b"), json!(12_345), json!(0.25), json!(-3), json!(true)].map(|v| cell(&v));
-        assert_eq!(cells, ["-", "a b", "12,345", "0.25", "-3", "true"]);
+        let cells = [json!(null), json!("a b"), json!(12_345), json!(0.25), json!(-3), json!(4096.0), json!(true)]
+            .map(|v| cell(&v));
+        assert_eq!(cells, ["-", "a b", "12,345", "0.25", "-3", "4,096", "true"]);
     }
 }

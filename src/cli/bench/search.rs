@@ -12,7 +12,7 @@ use super::oracle::Oracle;
 use super::peers::{self, PeerArgs};
 use super::rows::{RowReader, RowWriter, Source};
 use super::scratch::{Scratch, directory_bytes, filesystem};
-use super::stats::{Memory, median, rate, rounded};
+use super::stats::{Memory, median, rate, rounded, whole};
 use super::store::{self, BUILD_BATCH, Store};
 use super::sweep::{self, TOP_K, Truth};
 use super::vectors::{self, RecipeArgs, Target};
@@ -91,13 +91,17 @@ pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Resu
         let mut size = args.measure(&vectors, n, root, &options, context)?;
         if args.peer.is_wanted() {
             let base = first_rows(&vectors, n, scratch.path())?;
-            let rows = peers::search(&args.peer, places, &peers::AnnRun {
-                base: &base,
-                queries: &vectors.queries_path,
-                dim: vectors.dim,
-                m: args.m,
-                ef_construction: args.ef_construction,
-            })?;
+            let rows = peers::search(
+                &args.peer,
+                places,
+                &peers::AnnRun {
+                    base: &base,
+                    queries: &vectors.queries_path,
+                    dim: vectors.dim,
+                    m: args.m,
+                    ef_construction: args.ef_construction,
+                },
+            )?;
             size["ratios"] = json!(peers::search_ratios(&size, &rows));
             size["peers"] = json!(rows);
         }
@@ -148,7 +152,7 @@ impl SearchArgs {
             store.close();
         };
         size["open_ms"] = json!(rounded(median(&opens), 2));
-        size["first_search_us"] = json!(rounded(median(&firsts), 0));
+        size["first_search_us"] = json!(whole(median(&firsts)));
         size["opens"] = json!(REOPENS);
 
         let passes = (self.ef.len() + 2) * vectors.queries.len();
@@ -214,7 +218,7 @@ fn describe_build(size: &mut Value, n: usize, ingest: Duration, optimise: Durati
     size["ingest_s"] = json!(rounded(ingest.as_secs_f64(), 2));
     size["optimise_s"] = json!(rounded(optimise.as_secs_f64(), 2));
     size["build_s"] = json!(rounded(build.as_secs_f64(), 2));
-    size["vectors_per_s"] = json!(rounded(rate(n, build), 0));
+    size["vectors_per_s"] = json!(whole(rate(n, build)));
 }
 
 /// Checks the exact answers to the first queries against f64 arithmetic over the file itself.
@@ -235,7 +239,7 @@ fn check(vectors: &Vectors, n: usize, truth: &Truth) -> Result<Value, CliError> 
         })?;
         worst = worst.max(difference);
     }
-    Ok(json!({ "queries": checked, "equal": true, "max_score_difference": worst }))
+    Ok(json!({ "queries": checked, "equal": true, "max_score_difference": rounded(worst, 9) }))
 }
 
 /// A file of the first `n` rows: the given one where it has no more.

@@ -60,6 +60,11 @@ pub(super) fn rounded(value: f64, decimals: i32) -> f64 {
     (value * scale).round() / scale
 }
 
+/// Rounds to a whole number, for a report; below 0 is 0.
+pub(super) fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
 /// Memory of this process, in KiB, as the kernel counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Memory {
@@ -133,6 +138,7 @@ mod tests {
     #[test]
     fn rounding_keeps_the_sign() {
         assert_eq!((rounded(1.2345, 2), rounded(-0.005, 2), rounded(1250.0, -2)), (1.23, -0.01, 1300.0));
+        assert_eq!((whole(1.5), whole(-1.0), whole(f64::NAN)), (2, 0, 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::super::CliError;
-use super::stats::{Latencies, rounded};
+use super::stats::{Latencies, rounded, whole};
 use super::store::{bare_request, rows_of};
 use crate::collection::Collection;
 use crate::types::{Hit, Plan, SearchRequest};
@@ -108,8 +108,9 @@ fn figures(ef: Option<usize>, plan: Plan, recall: f64, latencies: &Latencies) ->
     json!({
         "ef": ef,
         "plan": match plan { Plan::Exact => "exact", Plan::Graph => "graph" },
-        "recall_at_10": rounded(recall, 4),
-        "qps_calls": rounded(latencies.per_second(), 0),
+        // Cut, not rounded: 0.94999 does not reach 0.95.
+        "recall_at_10": (recall * 1e4).floor() / 1e4,
+        "qps_calls": whole(latencies.per_second()),
         "p50_us": rounded(latencies.percentile_us(0.5), 1),
         "p99_us": rounded(latencies.percentile_us(0.99), 1),
         "calls": latencies.count(),
@@ -124,13 +125,8 @@ mod tests {
     #[test]
     fn hits_count_by_their_score_so_that_ties_do_not_cost_recall() {
         let truth = Truth { hits: vec![vec![(1, 0.9), (2, 0.8)]], latencies: Latencies::new(Vec::new()) };
-        let hit = |id: &str, score| Hit {
-            id: DocumentId::new(id).unwrap(),
-            score,
-            text: None,
-            metadata: None,
-            vector: None,
-        };
+        let hit =
+            |id: &str, score| Hit { id: DocumentId::new(id).unwrap(), score, text: None, metadata: None, vector: None };
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.8)]), 2);
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.79)]), 1);
         assert_eq!(truth.right(0, &[]), 0);
@@ -139,7 +135,8 @@ mod tests {
 
     #[test]
     fn the_lowest_ef_that_reaches_a_floor_is_taken() {
-        let sweep = [(16, 0.90), (32, 0.96), (64, 0.97)].map(|(ef, recall)| json!({ "ef": ef, "recall_at_10": recall }));
+        let sweep =
+            [(16, 0.90), (32, 0.96), (64, 0.97)].map(|(ef, recall)| json!({ "ef": ef, "recall_at_10": recall }));
         let rows = at_floors(&sweep, &[0.95, 0.99]);
         assert_eq!(rows, [json!({ "ef": 32, "recall_at_10": 0.96, "floor": 0.95 })]);
     }

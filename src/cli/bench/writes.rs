@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::{CliError, Context};
 use super::rows::Source;
 use super::scratch::directory_bytes;
-use super::stats::{Latencies, peak_rss_mib, rate, reset_peak_rss, rounded};
+use super::stats::{Latencies, peak_rss_mib, rate, reset_peak_rss, rounded, whole};
 use super::store::{Store, document, upsert};
 use crate::collection::{Collection, DefinitionRequest};
 use crate::types::NewDocument;
@@ -48,12 +48,12 @@ pub(super) fn measure_batches(
         "documents": count,
         "batch": batch,
         "seconds": rounded(ingest.as_secs_f64(), 3),
-        "documents_per_s": rounded(rate(count, ingest), 0),
+        "documents_per_s": whole(rate(count, ingest)),
         "batches": latencies.count(),
-        "batch_p50_us": rounded(latencies.percentile_us(0.5), 0),
-        "batch_p99_us": rounded(latencies.percentile_us(0.99), 0),
+        "batch_p50_us": whole(latencies.percentile_us(0.5)),
+        "batch_p99_us": whole(latencies.percentile_us(0.99)),
         "optimise_s": rounded(optimise.as_secs_f64(), 3),
-        "documents_per_s_with_optimise": rounded(rate(count, ingest + optimise), 0),
+        "documents_per_s_with_optimise": whole(rate(count, ingest + optimise)),
         "segment_bytes_per_document": segment_bytes / count.max(1) as u64,
         "directory_bytes_per_document": directory_bytes(dir) / count.max(1) as u64,
         "peak_rss_mib": peak_rss_mib(),
@@ -103,9 +103,10 @@ pub(super) fn measure_singles(
     Ok(json!({
         "threads": shape.threads,
         "calls": latencies.count(),
-        "documents_per_s": rounded(rate(latencies.count(), elapsed), 0),
-        "p50_us": rounded(latencies.percentile_us(0.5), 0),
-        "p99_us": rounded(latencies.percentile_us(0.99), 0),
+        "documents_per_s": whole(rate(latencies.count(), elapsed)),
+        "p50_us": whole(latencies.percentile_us(0.5)),
+        "p99_us": whole(latencies.percentile_us(0.99)),
+        "max_us": whole(latencies.percentile_us(1.0)),
     }))
 }
 
