@@ -95,7 +95,9 @@ fn a_server_that_cannot_start_says_why() {
     let other = Place::new();
     other.run(&["serve", "--addr", taken]).failed_with(1, &[taken, "is in use"]);
     assert!(!other.data().exists());
-    other.run(&["--server", "http://127.0.0.1:1", "collection", "list"]).failed_with(1, &["no server answers", "because: "]);
+    other
+        .run(&["--server", "http://127.0.0.1:1", "collection", "list"])
+        .failed_with(1, &["no server answers", "because: "]);
 }
 
 #[test]

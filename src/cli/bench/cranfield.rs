@@ -108,7 +108,8 @@ mod tests {
     fn reads_entries_and_judgements() {
         let entries = parse_entries("{\"id\":\"1\",\"title\":\"t\",\"text\":\" a \\n b\"}\n\n", "x").unwrap();
         assert_eq!(entries, [Entry { id: "1".into(), text: "a b".into() }]);
-        let judged = parse_judgements("query_id\tdocument_id\trelevance\n1\t10\t1\n1\t11\t0\n1\t12\t3\n2\t10\t0\n").unwrap();
+        let judged =
+            parse_judgements("query_id\tdocument_id\trelevance\n1\t10\t1\n1\t11\t0\n1\t12\t3\n2\t10\t0\n").unwrap();
         assert_eq!(judged, HashMap::from([("1".into(), HashSet::from(["10".into(), "12".into()]))]));
     }
 

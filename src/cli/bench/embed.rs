@@ -279,7 +279,10 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
     ];
     let array = |key: &str| report[key].as_array().cloned().unwrap_or_default();
     let texts = report["runs"][0]["texts"].clone();
-    let title = format!("{} texts of {} tokens on average, {} threads", texts, report["mean_tokens"], report["runs"][0]["threads"]);
+    let title = format!(
+        "{} texts of {} tokens on average, {} threads",
+        texts, report["mean_tokens"], report["runs"][0]["threads"]
+    );
     report::fields(report, &[("source", "source"), ("model load s", "load_s")])?;
     report::table(&format!("{title}; medians of {} rounds", report["rounds"]), &array("medians"), &columns)?;
     match array("ratios").as_slice() {

@@ -53,7 +53,9 @@ impl Oracle {
                 return Err(format!("query {query}, rank {rank}: row {row} has score {score}, its cosine is {cosine}"));
             }
             if (cosine - ideal).abs() > TIE {
-                return Err(format!("query {query}, rank {rank}: row {row} has cosine {cosine}, the oracle's has {ideal}"));
+                return Err(format!(
+                    "query {query}, rank {rank}: row {row} has cosine {cosine}, the oracle's has {ideal}"
+                ));
             }
             worst = worst.max(difference);
         }

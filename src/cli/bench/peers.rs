@@ -99,7 +99,8 @@ pub(super) fn search_ratios(ours: &Value, rows: &[Value]) -> Vec<Value> {
         if let Some(floor) = row["floor"].as_f64() {
             let at_floor = ours["floors"].as_array().and_then(|all| all.iter().find(|r| r["floor"] == json!(floor)));
             for (key, theirs) in [("qps_calls", &row["qps_calls"]), ("qps_batch", &row["qps_batch"])] {
-                ratio[format!("{key}_at_{floor}")] = divide(&at_floor.map_or(Value::Null, |r| r["qps_calls"].clone()), theirs);
+                ratio[format!("{key}_at_{floor}")] =
+                    divide(&at_floor.map_or(Value::Null, |r| r["qps_calls"].clone()), theirs);
             }
         } else {
             ratio["vectors_per_s"] = divide(&ours["vectors_per_s"], &row["vectors_per_s"]);
@@ -146,7 +147,8 @@ fn lines(mut command: Command) -> Result<Vec<Value>, CliError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| CliError::io(format!("run {program}"), e))?;
     if !output.status.success() {
-        let detail = format!("the peer ended with {}; its script says at its top which packages it needs", output.status);
+        let detail =
+            format!("the peer ended with {}; its script says at its top which packages it needs", output.status);
         return Err(CliError::Refused(detail));
     }
     let parse = |line: &str| {

@@ -120,8 +120,7 @@ fn write(collection: &Collection, set: &Cranfield, vectors: &[Vec<f32>]) -> Resu
         let document = NewDocument::from_text(id_of(row)?, entry.text.as_str());
         Ok(NewDocument { vector: Some(vector.clone()), ..document })
     };
-    let documents: Vec<_> =
-        set.documents.iter().zip(vectors).enumerate().map(row).collect::<Result<_, CliError>>()?;
+    let documents: Vec<_> = set.documents.iter().zip(vectors).enumerate().map(row).collect::<Result<_, CliError>>()?;
     documents.chunks(BATCH).try_for_each(|batch| upsert(collection, batch.to_vec()).map(drop))
 }
 

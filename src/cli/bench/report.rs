@@ -71,8 +71,8 @@ fn cell(value: &Value) -> String {
 /// A bar over counted things on stderr; nothing where stderr is no terminal.
 pub(super) fn progress(context: &Context, total: usize, what: &'static str) -> ProgressBar {
     let target = if context.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style =
-        ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {msg}, {eta} left").expect("a constant template");
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {msg}, {eta} left")
+        .expect("a constant template");
     ProgressBar::with_draw_target(Some(total as u64), target).with_style(style).with_message(what)
 }
 

@@ -57,9 +57,7 @@ impl RowReader {
         let mut bytes = vec![0; self.dim * 4];
         let mut rows = Vec::with_capacity(count);
         for _ in 0..count {
-            self.reader
-                .read_exact(&mut bytes)
-                .map_err(|e| CliError::io(format!("read {}", self.path.display()), e))?;
+            self.reader.read_exact(&mut bytes).map_err(|e| CliError::io(format!("read {}", self.path.display()), e))?;
             let row: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
             let norm = check_vector(&row, self.dim).map_err(|error| self.refuse(error))?;
             if (norm - 1.0).abs() > NORM_TOLERANCE {

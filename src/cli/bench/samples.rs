@@ -99,7 +99,10 @@ mod tests {
     fn set() -> Cranfield {
         let document = |id: usize| Entry {
             id: id.to_string(),
-            text: (0..60).map(|word| if word % 12 == 11 { ".".into() } else { format!("w{id}x{word}") }).collect::<Vec<_>>().join(" "),
+            text: (0..60)
+                .map(|word| if word % 12 == 11 { ".".into() } else { format!("w{id}x{word}") })
+                .collect::<Vec<_>>()
+                .join(" "),
         };
         let short = Entry { id: "short".into(), text: "too short".into() };
         let documents = (0..20).map(document).chain([short]).collect();

@@ -91,13 +91,17 @@ pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Resu
         let mut size = args.measure(&vectors, n, root, &options, context)?;
         if args.peer.is_wanted() {
             let base = first_rows(&vectors, n, scratch.path())?;
-            let rows = peers::search(&args.peer, places, &peers::AnnRun {
-                base: &base,
-                queries: &vectors.queries_path,
-                dim: vectors.dim,
-                m: args.m,
-                ef_construction: args.ef_construction,
-            })?;
+            let rows = peers::search(
+                &args.peer,
+                places,
+                &peers::AnnRun {
+                    base: &base,
+                    queries: &vectors.queries_path,
+                    dim: vectors.dim,
+                    m: args.m,
+                    ef_construction: args.ef_construction,
+                },
+            )?;
             size["ratios"] = json!(peers::search_ratios(&size, &rows));
             size["peers"] = json!(rows);
         }

@@ -124,13 +124,8 @@ mod tests {
     #[test]
     fn hits_count_by_their_score_so_that_ties_do_not_cost_recall() {
         let truth = Truth { hits: vec![vec![(1, 0.9), (2, 0.8)]], latencies: Latencies::new(Vec::new()) };
-        let hit = |id: &str, score| Hit {
-            id: DocumentId::new(id).unwrap(),
-            score,
-            text: None,
-            metadata: None,
-            vector: None,
-        };
+        let hit =
+            |id: &str, score| Hit { id: DocumentId::new(id).unwrap(), score, text: None, metadata: None, vector: None };
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.8)]), 2);
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.79)]), 1);
         assert_eq!(truth.right(0, &[]), 0);
@@ -139,7 +134,8 @@ mod tests {
 
     #[test]
     fn the_lowest_ef_that_reaches_a_floor_is_taken() {
-        let sweep = [(16, 0.90), (32, 0.96), (64, 0.97)].map(|(ef, recall)| json!({ "ef": ef, "recall_at_10": recall }));
+        let sweep =
+            [(16, 0.90), (32, 0.96), (64, 0.97)].map(|(ef, recall)| json!({ "ef": ef, "recall_at_10": recall }));
         let rows = at_floors(&sweep, &[0.95, 0.99]);
         assert_eq!(rows, [json!({ "ef": 32, "recall_at_10": 0.96, "floor": 0.95 })]);
     }
