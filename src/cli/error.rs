@@ -89,7 +89,7 @@ pub enum CliError {
         reason: String,
     },
     /// Some of the input did not get in; each was named as it happened.
-    #[error("{failed} of {total} {unit}s failed; mend them and run the command again: what got in already is replaced")]
+    #[error("{failed} of {total} {unit}s failed; each was named above, mend those and run the command again")]
     Lines {
         /// Lines that failed.
         failed: u64,
