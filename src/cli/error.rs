@@ -46,7 +46,7 @@ pub enum CliError {
     /// The model is missing, damaged or failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// A name or id is not allowed.
+    /// A name among the arguments is not allowed.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A file of the data directory failed.
@@ -89,13 +89,13 @@ pub enum CliError {
         reason: String,
     },
     /// Some of the input did not get in; each was named as it happened.
-    #[error("{failed} of {total} {unit} failed; mend them and run the command again, what got in is only replaced")]
+    #[error("{failed} of {total} {unit}s failed; each was named above, mend those and run the command again")]
     Lines {
         /// Lines that failed.
         failed: u64,
         /// Lines read.
         total: u64,
-        /// What they are: "lines", "rows".
+        /// What each of them is: "line", "row".
         unit: &'static str,
     },
     /// Stored bytes are not what was written; each problem was named.
@@ -126,7 +126,7 @@ impl CliError {
     /// Which kind of failure this is.
     pub fn failure(&self) -> Failure {
         match self {
-            CliError::Usage(_) => Failure::Usage,
+            CliError::Usage(_) | CliError::Name(_) => Failure::Usage,
             CliError::Damaged { .. } => Failure::Damaged,
             CliError::DiskFailed { .. } => Failure::DiskFailed,
             CliError::Api { code, .. } if code == "stopped" => Failure::DiskFailed,

@@ -52,7 +52,7 @@ fn commands_go_to_the_server_and_a_signal_ends_it_well() {
     let at = ["--server", server.address.as_str()];
     let run = |arguments: &[&str]| -> Ran { place.run(&[&at[..], arguments].concat()) };
     assert_eq!(run(&["collection", "create", "colours", "--dim", "3"]).code, 0);
-    let file = place.write("three.jsonl", &format!("{THREE}nonsense\n{{\"id\":\"bad\",\"vector\":[1]}}\n"));
+    let file = place.write("three.jsonl", format!("{THREE}nonsense\n{{\"id\":\"bad\",\"vector\":[1]}}\n"));
     let ran = run(&["import", "colours", &file]);
     ran.failed_with(1, &["line 4: ", "line 5: ", "dim_mismatch", "3 documents written", "2 of 5 lines failed"]);
     let found = run(&["search", "colours", "--vector", "[1,0,0]", "--json"]);
@@ -95,7 +95,9 @@ fn a_server_that_cannot_start_says_why() {
     let other = Place::new();
     other.run(&["serve", "--addr", taken]).failed_with(1, &[taken, "is in use"]);
     assert!(!other.data().exists());
-    other.run(&["--server", "http://127.0.0.1:1", "collection", "list"]).failed_with(1, &["no server answers", "because: "]);
+    other
+        .run(&["--server", "http://127.0.0.1:1", "collection", "list"])
+        .failed_with(1, &["no server answers", "because: "]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod machine;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote};
+use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, store_id};
 use super::{CliError, Context, output};
 use crate::embed::{DEFAULT_MODEL, EmbedError};
 
@@ -108,7 +108,13 @@ fn address(context: &Context, address: &str) -> Finding {
     match (version, &context.server) {
         (Some(version), _) => {
             let number = version["version"].as_str().unwrap_or("unknown");
-            Finding::new(Status::Ok, NAME, format!("pannier {number} answers at {server}"))
+            let detail = format!("pannier {number} answers at {server}");
+            match store_id(context) {
+                Some(id) if version["store_id"] != id.as_str() => {
+                    Finding::new(Status::Warn, NAME, format!("{detail}, and serves another data directory"))
+                }
+                _ => Finding::new(Status::Ok, NAME, detail),
+            }
         }
         (None, Some(server)) => Finding::new(Status::Fail, NAME, format!("no pannier answers at {server}")),
         (None, None) => match std::net::TcpListener::bind(address) {

@@ -155,10 +155,15 @@ pub(super) fn collection_path(name: &CollectionName) -> String {
 /// The server that holds the data directory, if it listens where servers listen by default. Another store's server
 /// must not get what was meant for this one.
 fn server_of_store(context: &Context) -> Option<Remote> {
-    let store_id = Manifest::load(&DataPaths::new(&context.data)).ok()?.store_id.to_string();
+    let store_id = store_id(context)?;
     let address = std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
     let remote = Remote::new(&format!("http://{address}"), context).ok()?;
     (remote.version()?["store_id"].as_str() == Some(&store_id)).then_some(remote)
+}
+
+/// The id of the store in the data directory, if there is one that can be read.
+pub(super) fn store_id(context: &Context) -> Option<String> {
+    Some(Manifest::load(&DataPaths::new(&context.data)).ok()?.store_id.to_string())
 }
 
 /// Reads a whole body that has to be UTF-8.
