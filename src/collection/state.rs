@@ -184,10 +184,11 @@ impl CollectionState {
                     return Ok(Some(Place::Sealed(live.clone(), ordinal)));
                 }
                 // Dead in this view: it was deleted, or a younger version came after the memtables were asked.
-                Resolved::Row(..) | Resolved::LeftOut if Arc::ptr_eq(&view, &self.view()) => {
-                    if view.memtables().all(|memtable| memtable.entry(id).is_none()) {
-                        return Ok(None);
-                    }
+                Resolved::Row(..) | Resolved::LeftOut
+                    if Arc::ptr_eq(&view, &self.view())
+                        && view.memtables().all(|memtable| memtable.entry(id).is_none()) =>
+                {
+                    return Ok(None);
                 }
                 _ => {}
             }
