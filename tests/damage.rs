@@ -10,6 +10,9 @@ use crate::support::{Random, document, id, name};
 
 const DOCUMENTS: u64 = 60;
 
+/// What a change is called, and what it does to a file's bytes.
+type Change<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+
 fn options() -> Options {
     Options { memtable_documents: Some(20), ..Options::default() }
 }
@@ -69,7 +72,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Applies each change to each file of a copy, and holds what is read then against the truth. The last record of the
 /// log may be lost: a flipped bit there cannot be told from a torn write.
-fn mutate(changes: &[(&str, &dyn Fn(&mut Vec<u8>))]) {
+fn mutate(changes: &[Change<'_>]) {
     let directory = tempfile::tempdir().unwrap();
     let (good, bad) = (directory.path().join("good"), directory.path().join("bad"));
     make(&good);
