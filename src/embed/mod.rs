@@ -34,4 +34,4 @@ pub use model::TextModel;
 #[cfg(feature = "local-models")]
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
-pub use types::{Embeddings, InputKind, InstalledModel, PullProgress, VerifiedFile, default_models_dir};
+pub use types::{Embeddings, InputKind, InstalledModel, Precision, PullProgress, VerifiedFile, default_models_dir};

@@ -11,7 +11,7 @@ use super::lock_file::hex;
 use super::settings::Settings;
 use super::store::Place;
 use super::tokenizer::{TextTokenizer, Tokens, tokenizer_path};
-use super::{EmbedError, Embeddings, InputKind, VerifiedFile};
+use super::{EmbedError, Embeddings, InputKind, Precision, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -32,11 +32,16 @@ impl TextModel {
     ///
     /// # Errors
     /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
-    pub(super) fn load(place: &Place, files: &[VerifiedFile], threads: Arc<ThreadPool>) -> Result<Self, EmbedError> {
+    pub(super) fn load(
+        place: &Place,
+        files: &[VerifiedFile],
+        precision: Precision,
+        threads: Arc<ThreadPool>,
+    ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
         let tokenizer = TextTokenizer::load(&tokenizer_path(&place.dir), &place.name, settings.max_tokens)?;
-        let encoder = Encoder::load(&place.dir.join("model.safetensors"), &settings)?;
-        let fingerprint = fingerprint(&settings, files);
+        let encoder = Encoder::load(&place.dir.join("model.safetensors"), &settings, precision)?;
+        let fingerprint = fingerprint(&settings, files, encoder.precision());
         Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, threads })
     }
 
@@ -55,8 +60,13 @@ impl TextModel {
         self.settings.max_tokens
     }
 
+    /// The precision in which it runs: [`Precision::Float32`] where another was asked for and this model's shape has none.
+    pub fn precision(&self) -> Precision {
+        self.encoder.precision()
+    }
+
     /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
-    /// prefixes and length. Vectors of equal fingerprints can be compared with each other.
+    /// prefixes, length and precision. Vectors of equal fingerprints can be compared with each other.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -141,9 +151,15 @@ impl std::fmt::Debug for TextModel {
 }
 
 /// Settings stand for the files they were read from, so that a comment in one of those changes nothing.
-fn fingerprint(settings: &Settings, files: &[VerifiedFile]) -> String {
+fn fingerprint(settings: &Settings, files: &[VerifiedFile], precision: Precision) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("{FINGERPRINT_VERSION}\n{}\n", settings.identity()));
+    match precision {
+        Precision::Float32 => {}
+        Precision::Float16 => hash.update("float16 1\n"),
+        // The number changes with the way in which weights and activations are rounded.
+        Precision::Int8 => hash.update("int8 1\n"),
+    }
     for name in ["model.safetensors", "tokenizer.json"] {
         let digest = files.iter().find(|file| file.path.ends_with(name)).map_or("none", |file| &file.sha256);
         hash.update(format!("{name} {digest}\n"));

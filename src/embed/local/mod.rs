@@ -2,24 +2,24 @@
 
 mod batch;
 mod bert;
+mod blocks;
 mod candle_bert;
-mod embeddings;
 mod kernels;
 #[cfg(test)]
 mod tests;
+mod transformer;
 mod weights;
-mod workspace;
 
 use std::path::Path;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::EmbedError;
 use super::settings::Settings;
-use bert::Bert;
+use super::{EmbedError, Precision};
 use candle_bert::CandleBert;
 use kernels::{CpuLevel, Kernels};
+use transformer::Transformer;
 use weights::Weights;
 
 /// Forces the instruction set of the kernels: `avx512`, `avx2` or `scalar`.
@@ -29,34 +29,45 @@ const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
 #[derive(Debug)]
 pub(super) struct Encoder {
     backend: Backend,
+    precision: Precision,
     settings: Settings,
 }
 
 #[derive(Debug)]
 enum Backend {
     /// Our own kernels, on the CPU.
-    Kernels(Box<Bert>),
+    Kernels(Box<Transformer>),
     /// candle, for shapes that the kernels do not take and for other devices.
     Candle(Box<CandleBert>),
 }
 
 impl Encoder {
-    /// Loads the weights at `path`.
+    /// Loads the weights at `path`. What candle runs is of [`Precision::Float32`], whatever is asked for; see
+    /// [`Encoder::precision`].
     ///
     /// # Errors
     /// [`EmbedError::CpuLevel`], [`EmbedError::Malformed`], [`EmbedError::Compute`], [`EmbedError::Storage`].
-    pub(super) fn load(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
+    pub(super) fn load(path: &Path, settings: &Settings, precision: Precision) -> Result<Self, EmbedError> {
         let setting = std::env::var_os(LEVEL_VARIABLE).map(|setting| setting.to_string_lossy().into_owned());
         let kernels = kernels_for(setting)?;
         let weights = Weights::open(path)?;
         let architecture = &settings.architecture;
         let device = candle_bert::device()?;
-        let backend = if device.is_cpu() && Bert::fits(architecture) {
-            Backend::Kernels(Box::new(Bert::load(weights, architecture, kernels)?))
-        } else {
-            Backend::Candle(Box::new(CandleBert::load(&weights, architecture, device)?))
-        };
-        Ok(Self { backend, settings: settings.clone() })
+        let settings = settings.clone();
+        if device.is_cpu() && bert::fits(architecture) {
+            let transformer = bert::load(weights, architecture, kernels, precision)?;
+            return Ok(Self { backend: Backend::Kernels(Box::new(transformer)), precision, settings });
+        }
+        if precision != Precision::Float32 {
+            tracing::warn!(path = %path.display(), asked = precision.name(), "this model runs in float32");
+        }
+        let backend = Backend::Candle(Box::new(CandleBert::load(&weights, architecture, device)?));
+        Ok(Self { backend, precision: Precision::Float32, settings })
+    }
+
+    /// The precision in which it runs.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary, on the threads of `pool`. Returns one pooled
@@ -67,10 +78,10 @@ impl Encoder {
     pub(super) fn encode(&self, sequences: &[&[u32]], pool: &ThreadPool) -> Result<Vec<Vec<f64>>, EmbedError> {
         let pooling = self.settings.pooling;
         match &self.backend {
-            Backend::Kernels(bert) => {
+            Backend::Kernels(transformer) => {
                 let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
                 let passes = batch::split(&lengths, pool.current_num_threads());
-                let encode = |pass: &std::ops::Range<usize>| bert.encode(&sequences[pass.clone()], pooling);
+                let encode = |pass: &std::ops::Range<usize>| transformer.encode(&sequences[pass.clone()], pooling);
                 let vectors: Vec<_> = pool.install(|| passes.par_iter().flat_map_iter(encode).collect());
                 Ok(vectors)
             }

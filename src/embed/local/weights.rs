@@ -11,6 +11,9 @@ use safetensors::{Dtype, SafeTensors};
 use super::super::EmbedError;
 use crate::storage::Mapped;
 
+/// What files put before the names of the encoder's tensors.
+const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "mpnet."];
+
 /// A mapped safetensors file whose header has been checked.
 pub(super) struct Weights {
     file: Mapped,
@@ -39,12 +42,12 @@ impl Weights {
     /// Maps the file and checks its header.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] where it is not a whole safetensors file of a BERT encoder; [`EmbedError::Storage`].
+    /// [`EmbedError::Malformed`] where it is not a whole safetensors file of an encoder of this family; [`EmbedError::Storage`].
     pub(super) fn open(path: &Path) -> Result<Self, EmbedError> {
         let file = Mapped::open(path)?;
         let (header, metadata) =
             SafeTensors::read_metadata(file.bytes()).map_err(|e| EmbedError::malformed(path, e))?;
-        let found = ["", "bert."]
+        let found = PREFIXES
             .into_iter()
             .find(|prefix| metadata.info(&format!("{prefix}embeddings.word_embeddings.weight")).is_some());
         let prefix =
