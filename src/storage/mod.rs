@@ -20,6 +20,6 @@ pub use directory::{
 pub use error::StorageError;
 pub use fields::Fields;
 pub use lock::DirectoryLock;
-pub use mmap::{Mapped, Plain};
+pub use mmap::{Arena, Mapped, Piece, Plain};
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries};

@@ -20,6 +20,11 @@ pub(super) struct CandleBert {
     pad_token: u32,
 }
 
+/// The CPU.
+pub(super) fn cpu() -> Device {
+    Device::Cpu
+}
+
 /// The device that this build and machine have beside the CPU, else the CPU.
 ///
 /// # Errors

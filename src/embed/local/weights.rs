@@ -9,7 +9,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
 use super::super::EmbedError;
-use crate::storage::Mapped;
+use crate::storage::{Arena, Mapped};
 
 /// What files put before the names of the encoder's tensors.
 const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "mpnet."];
@@ -22,6 +22,8 @@ pub(super) struct Weights {
     data_from: usize,
     /// What stands before the names of this architecture's tensors.
     prefix: &'static str,
+    /// Where what is packed from them goes.
+    arena: Arena,
 }
 
 /// A tensor of f32 that stays in its file.
@@ -52,12 +54,17 @@ impl Weights {
             .find(|prefix| metadata.info(&format!("{prefix}embeddings.word_embeddings.weight")).is_some());
         let prefix =
             found.ok_or_else(|| EmbedError::malformed(path, "it holds no embeddings.word_embeddings.weight"))?;
-        Ok(Self { file, metadata, data_from: size_of::<u64>() + header, prefix })
+        Ok(Self { file, metadata, data_from: size_of::<u64>() + header, prefix, arena: Arena::default() })
     }
 
     /// The file's path.
     pub(super) fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Memory for what is packed from them.
+    pub(super) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// The named tensor as f32, in place where it is stored so.
