@@ -1,6 +1,7 @@
 //! `bench embed`: texts and tokens a second of the model, in the fields that the peer's script prints.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -22,6 +23,8 @@ const WARM_UP: usize = 20;
 /// Texts of the samples that are not the queries.
 const SHORT_TEXTS: usize = 512;
 const LONG_TEXTS: usize = 64;
+/// Words of a title that is as long as a short question.
+const BRIEF_WORDS: RangeInclusive<usize> = 7..=8;
 /// Shortest abstract that counts as long, in words.
 const LONG_WORDS: usize = 150;
 
@@ -43,6 +46,8 @@ enum Sample {
     Short,
     /// The first 64 abstracts of 150 words or more
     Long,
+    /// The titles of 7 or 8 words, about 12 tokens each
+    Brief,
     /// The 225 queries of Cranfield
     Queries,
 }
@@ -174,9 +179,11 @@ impl EmbedArgs {
         }
         let set = self.data_set.load(places)?;
         let is_long = |text: &String| text.split(' ').count() >= LONG_WORDS;
+        let is_brief = |title: &String| BRIEF_WORDS.contains(&title.split(' ').count());
         let texts: Vec<String> = match self.sample {
             Sample::Short => set.titles.into_iter().take(SHORT_TEXTS).collect(),
             Sample::Long => set.documents.into_iter().map(|d| d.text).filter(is_long).take(LONG_TEXTS).collect(),
+            Sample::Brief => set.titles.into_iter().filter(is_brief).collect(),
             Sample::Queries => set.queries.into_iter().map(|query| query.text).collect(),
         };
         let path = scratch.path().join("texts.txt");
