@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, PullProgress, VerifiedFile};
+use super::{Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Precision, PullProgress, VerifiedFile};
 
 /// The models directory, which this build does not read.
 #[derive(Clone, Debug)]
@@ -20,6 +20,11 @@ pub struct TextModel(Infallible);
 impl Models {
     /// Remembers `dir`.
     pub fn new(dir: PathBuf, _threads: Option<NonZeroUsize>) -> Models {
+        Models { dir }
+    }
+
+    /// Remembers `dir`.
+    pub fn with_precision(dir: PathBuf, _threads: Option<NonZeroUsize>, _precision: Precision) -> Models {
         Models { dir }
     }
 
@@ -79,6 +84,11 @@ impl TextModel {
 
     /// Tokens read of a text.
     pub fn max_tokens(&self) -> usize {
+        match self.0 {}
+    }
+
+    /// The precision in which it runs.
+    pub fn precision(&self) -> Precision {
         match self.0 {}
     }
 

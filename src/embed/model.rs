@@ -6,12 +6,14 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::files::WEIGHTS_FILE;
+use super::head::Head;
 use super::local::Encoder;
 use super::lock_file::hex;
 use super::settings::Settings;
 use super::store::Place;
-use super::tokenizer::{TextTokenizer, Tokens, tokenizer_path};
-use super::{Dimensions, EmbedError, Embeddings, InputKind, VerifiedFile};
+use super::tokenizer::{TOKENIZER_FILE, TextTokenizer, Tokens};
+use super::{Dimensions, EmbedError, Embeddings, InputKind, Precision, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -21,6 +23,7 @@ pub struct TextModel {
     settings: Settings,
     tokenizer: TextTokenizer,
     encoder: Encoder,
+    head: Head,
     threads: Arc<ThreadPool>,
 }
 
@@ -32,12 +35,19 @@ impl TextModel {
     ///
     /// # Errors
     /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
-    pub(super) fn load(place: &Place, files: &[VerifiedFile], threads: Arc<ThreadPool>) -> Result<Self, EmbedError> {
+    pub(super) fn load(
+        place: &Place,
+        files: &[VerifiedFile],
+        precision: Precision,
+        threads: Arc<ThreadPool>,
+    ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
-        let tokenizer = TextTokenizer::load(&tokenizer_path(&place.dir), &place.name, settings.max_tokens)?;
-        let encoder = Encoder::load(&place.dir.join("model.safetensors"), &settings)?;
-        let fingerprint = fingerprint(&settings, files);
-        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, threads })
+        let transformer = place.dir.join(&settings.transformer);
+        let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
+        let head = Head::load(&place.dir, &settings.steps)?;
+        let encoder = Encoder::load(&transformer.join(WEIGHTS_FILE), &settings, precision)?;
+        let fingerprint = fingerprint(&settings, files, encoder.precision());
+        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, head, threads })
     }
 
     /// Canonical name.
@@ -47,7 +57,7 @@ impl TextModel {
 
     /// Numbers in a vector.
     pub fn dim(&self) -> usize {
-        self.settings.architecture.hidden_size
+        self.settings.dim()
     }
 
     /// Tokens read of a text, special tokens included.
@@ -55,8 +65,13 @@ impl TextModel {
         self.settings.max_tokens
     }
 
+    /// The precision in which it runs: [`Precision::Float32`] where another was asked for and this model's shape has none.
+    pub fn precision(&self) -> Precision {
+        self.encoder.precision()
+    }
+
     /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
-    /// prefixes and length. Vectors of equal fingerprints can be compared with each other.
+    /// prefixes, length and precision. Vectors of equal fingerprints can be compared with each other.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -179,7 +194,7 @@ impl TextModel {
     }
 
     fn finish(&self, pooled: Vec<f64>) -> Result<Vec<f32>, VectorError> {
-        let mut vector: Vec<f32> = pooled.iter().map(|&x| x as f32).collect();
+        let mut vector: Vec<f32> = self.head.apply(pooled).iter().map(|&x| x as f32).collect();
         match self.settings.normalise {
             true => normalise(&mut vector, self.dim())?,
             false => drop(check_vector(&vector, self.dim())?),
@@ -198,12 +213,20 @@ impl std::fmt::Debug for TextModel {
 }
 
 /// Settings stand for the files they were read from, so that a comment in one of those changes nothing.
-fn fingerprint(settings: &Settings, files: &[VerifiedFile]) -> String {
+fn fingerprint(settings: &Settings, files: &[VerifiedFile], precision: Precision) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("{FINGERPRINT_VERSION}\n{}\n", settings.identity()));
-    for name in ["model.safetensors", "tokenizer.json"] {
-        let digest = files.iter().find(|file| file.path.ends_with(name)).map_or("none", |file| &file.sha256);
-        hash.update(format!("{name} {digest}\n"));
+    match precision {
+        Precision::Float32 => {}
+        Precision::Float16 => hash.update("float16 1\n"),
+        // The number changes with the way in which weights and activations are rounded.
+        Precision::Int8 => hash.update("int8 1\n"),
+    }
+    // The transformer's weights come first, those of dense layers after them, in the order of the modules.
+    for name in [WEIGHTS_FILE, TOKENIZER_FILE] {
+        for file in files.iter().filter(|file| file.path.ends_with(name)) {
+            hash.update(format!("{name} {}\n", file.sha256));
+        }
     }
     hex(&hash.finalize())
 }

@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::settings::Settings;
 use super::store::{Check, Place, Store, check_files, missing};
-use super::{EmbedError, InstalledModel, PullProgress, TextModel, VerifiedFile, pull};
+use super::{EmbedError, InstalledModel, Precision, PullProgress, TextModel, VerifiedFile, pull};
 
 /// The models directory and the models loaded from it. Clones share both.
 #[derive(Clone, Debug)]
@@ -21,6 +21,7 @@ pub struct Models {
 struct Shared {
     store: Store,
     threads: Option<NonZeroUsize>,
+    precision: Precision,
     pool: OnceLock<Arc<ThreadPool>>,
     /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
     /// twice; the map's lock is never held with it.
@@ -32,8 +33,13 @@ type Slot = Arc<Mutex<Option<Arc<TextModel>>>>;
 impl Models {
     /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.
     pub fn new(dir: PathBuf, threads: Option<NonZeroUsize>) -> Models {
+        Models::with_precision(dir, threads, Precision::default())
+    }
+
+    /// As [`Models::new`], with a precision for every model.
+    pub fn with_precision(dir: PathBuf, threads: Option<NonZeroUsize>, precision: Precision) -> Models {
         let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
-        Models { shared: Arc::new(Shared { store, threads, pool, loaded }) }
+        Models { shared: Arc::new(Shared { store, threads, precision, pool, loaded }) }
     }
 
     /// The models directory.
@@ -57,7 +63,7 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         let files = check_files(&place, Check::Changed)?;
-        let model = Arc::new(TextModel::load(&place, &files, self.pool()?)?);
+        let model = Arc::new(TextModel::load(&place, &files, self.shared.precision, self.pool()?)?);
         *slot = Some(Arc::clone(&model));
         Ok(model)
     }

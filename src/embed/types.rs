@@ -66,6 +66,38 @@ impl Dimensions {
     }
 }
 
+/// How a model's weights are held and multiplied. Vectors of one model in two precisions differ slightly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// As trained.
+    #[default]
+    Float32,
+    /// Weights of half the bytes, multiplied in f32.
+    Float16,
+    /// Weights and activations of 8 bits: a quarter of the bytes, the fastest.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision, the most exact first.
+    pub const ALL: [Precision; 3] = [Precision::Float32, Precision::Float16, Precision::Int8];
+
+    /// As settings write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Float32 => "float32",
+            Precision::Float16 => "float16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    /// The precision that settings write as `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|precision| precision.name() == name)
+    }
+}
+
 /// Vectors of a batch of texts, in the order of the texts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embeddings {

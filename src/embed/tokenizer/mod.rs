@@ -1,24 +1,34 @@
 //! Texts to tokens: a model's own tokenizer, its truncation replaced by ours and always reported.
 
-use std::any::Any;
-use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+mod charsmap;
+mod guard;
+mod inspect;
 
-use serde_json::Value;
-use tokenizers::{Tokenizer, TruncationParams};
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 use super::EmbedError;
+use super::settings::Settings;
+use guard::Guard;
+pub(super) use guard::panic_message;
+use inspect::Inspected;
 
 /// A model's tokenizer.
 pub(super) struct TextTokenizer {
-    inner: Tokenizer,
+    inner: Arc<Tokenizer>,
     model: String,
+    guard: Guard,
     /// Whether no token reaches across an ASCII blank, so that a text may be cut there without changing what stands
     /// before.
     splits_at_blanks: bool,
     /// Bytes that are tokenised first of a long text.
     first_cut_bytes: usize,
+    lower_case: bool,
 }
 
 /// The tokens of one text as the model reads them.
@@ -30,31 +40,56 @@ pub(super) struct Tokens {
     pub truncated: bool,
 }
 
+/// What a tokenizer must keep to.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_tokens: usize,
+    /// Rows of the model's table of tokens.
+    vocabulary: usize,
+    lower_case: bool,
+    /// How long loading, or one text, may take where patterns are involved.
+    patience: Duration,
+}
+
+/// Its name in the transformer's directory.
+pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Longest tokenizer.json that is read; the largest genuine ones have about 17 MB.
 const MAX_FILE_BYTES: u64 = 128 << 20;
 /// Bytes a token that are tokenised first; words of most texts have 4 to 6.
 const FIRST_CUT_BYTES_PER_TOKEN: usize = 16;
+/// How many tokens beyond the limit a beginning must have to stand for the whole: blanks at its end may become tokens
+/// that they are not within the text.
+const MARGIN_TOKENS: usize = 16;
+/// A mebibyte of text takes a genuine tokenizer about a second.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl TextTokenizer {
     /// Loads a tokenizer.json. The file's own truncation and padding are ignored.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] for a file that is not a usable tokenizer, [`EmbedError::Storage`].
-    pub(super) fn load(path: &Path, model: &str, max_tokens: usize) -> Result<Self, EmbedError> {
+    /// [`EmbedError::Malformed`] for a file that is not a usable tokenizer of a model with these settings,
+    /// [`EmbedError::Storage`].
+    pub(super) fn load(path: &Path, model: &str, settings: &Settings) -> Result<Self, EmbedError> {
         let size = fs::metadata(path).map_err(|e| EmbedError::io(path, "read", e))?.len();
         if size > MAX_FILE_BYTES {
             let reason = format!("it has {size} bytes, at most {MAX_FILE_BYTES} are allowed");
             return Err(EmbedError::malformed(path, reason));
         }
         let bytes = fs::read(path).map_err(|e| EmbedError::io(path, "read", e))?;
-        Self::from_bytes(&bytes, model, max_tokens).map_err(|reason| EmbedError::malformed(path, reason))
+        let limits = Limits {
+            max_tokens: settings.max_tokens,
+            vocabulary: settings.architecture.vocab_size,
+            lower_case: settings.lower_case,
+            patience: PATIENCE,
+        };
+        Self::from_bytes(bytes, model, limits).map_err(|reason| EmbedError::malformed(path, reason))
     }
 
-    fn from_bytes(bytes: &[u8], model: &str, max_tokens: usize) -> Result<Self, String> {
-        let json: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        let splits_at_blanks = splits_at_blanks(&json);
-        drop(json);
-        let inner = guarded(|| {
+    fn from_bytes(bytes: Vec<u8>, model: &str, limits: Limits) -> Result<Self, String> {
+        let Limits { max_tokens, vocabulary, lower_case, patience } = limits;
+        let Inspected { splits_at_blanks, has_patterns } = inspect::inspect(&bytes, vocabulary)?;
+        let guard = Guard::new(has_patterns.then_some(patience));
+        let inner = guard.run_within(move || {
             let mut inner = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
             inner.with_padding(None);
             // Truncation subtracts the special tokens without a check of its own.
@@ -64,82 +99,65 @@ impl TextTokenizer {
             }
             let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
             inner.with_truncation(Some(truncation)).map_err(|e| e.to_string())?;
-            Ok(inner)
+            Ok(Arc::new(inner))
         })?;
         let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
-        Ok(Self { inner, model: model.to_owned(), splits_at_blanks, first_cut_bytes })
+        Ok(Self { inner, model: model.to_owned(), guard, splits_at_blanks, first_cut_bytes, lower_case })
     }
 
-    /// The tokens of `prefix` followed by `text`.
+    /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`].
     pub(super) fn encode(&self, prefix: &str, text: &str) -> Result<Tokens, EmbedError> {
-        let joined;
-        let text = if prefix.is_empty() {
-            text
-        } else {
-            joined = format!("{prefix}{text}");
-            &joined
+        let text = match prefix {
+            "" => Cow::Borrowed(text),
+            prefix => Cow::Owned(format!("{prefix}{text}")),
         };
+        let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { text };
+        let text = text.trim();
         let mut limit_bytes = self.first_cut_bytes;
-        loop {
-            let cut = if self.splits_at_blanks { cut_at_blank(text, limit_bytes) } else { text };
-            let tokens = self.encode_whole(cut)?;
-            // A truncated beginning has the tokens that the whole would have; a shorter one tells nothing.
-            if tokens.truncated || cut.len() == text.len() {
-                return Ok(tokens);
+        while self.splits_at_blanks {
+            let cut = cut_at_blank(text, limit_bytes);
+            if cut.len() == text.len() {
+                break;
+            }
+            let encoding = self.encoding(cut)?;
+            // A beginning that is cut itself has the tokens that the whole would have; a shorter one tells nothing.
+            let beyond: usize = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum();
+            if beyond >= MARGIN_TOKENS {
+                return Ok(tokens(&encoding));
             }
             limit_bytes = limit_bytes.saturating_mul(4);
         }
+        Ok(tokens(&self.encoding(text)?))
     }
 
-    fn encode_whole(&self, text: &str) -> Result<Tokens, EmbedError> {
-        let encoding = guarded(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
-            .map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })?;
-        Ok(Tokens { ids: encoding.get_ids().to_vec(), truncated: !encoding.get_overflowing().is_empty() })
+    fn encoding(&self, text: &str) -> Result<Encoding, EmbedError> {
+        let result = if self.guard.is_patient() {
+            self.guard.run(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
+        } else {
+            let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
+            self.guard.run_within(move || inner.encode_fast(text, true).map_err(|e| e.to_string()))
+        };
+        result.map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })
     }
 }
 
-/// The tokenizers crate has panicked on hostile files; whatever it does stays here.
-fn guarded<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
+fn tokens(encoding: &Encoding) -> Tokens {
+    Tokens { ids: encoding.get_ids().to_vec(), truncated: !encoding.get_overflowing().is_empty() }
 }
 
-/// What a caught panic said.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}", text.unwrap_or("without a message"))
-}
-
-/// Whether a tokenizer.json is BERT's: words are cut at blanks first, and no added token holds or swallows a blank.
-fn splits_at_blanks(json: &Value) -> bool {
-    let kind = |part: &str| json[part]["type"].as_str();
-    let tokens = json["added_tokens"].as_array();
-    kind("pre_tokenizer") == Some("BertPreTokenizer")
-        && matches!(kind("normalizer"), None | Some("BertNormalizer"))
-        && kind("model") == Some("WordPiece")
-        && tokens.into_iter().flatten().all(|token| {
-            let content = token["content"].as_str().unwrap_or(" ");
-            !content.contains(char::is_whitespace) && token["lstrip"] == false && token["rstrip"] == false
-        })
-}
-
-/// The longest beginning of `text` of at most `limit_bytes` that ends before a blank, or all of it where none does.
+/// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none does.
 fn cut_at_blank(text: &str, limit_bytes: usize) -> &str {
     if text.len() <= limit_bytes {
         return text;
     }
     match text.as_bytes()[..=limit_bytes].iter().rposition(|b| matches!(b, b' ' | b'\n')) {
         // An ASCII byte is never inside a longer character.
-        Some(end) if end > 0 => &text[..end],
+        Some(end) if !text[..end].trim_end().is_empty() => text[..end].trim_end(),
         _ => text,
     }
-}
-
-/// Where a model's tokenizer lies.
-pub(super) fn tokenizer_path(dir: &Path) -> PathBuf {
-    dir.join("tokenizer.json")
 }
 
 #[cfg(test)]
