@@ -4,6 +4,8 @@ mod batch;
 mod bert;
 mod blocks;
 mod candle;
+#[cfg(test)]
+mod family_tests;
 mod kernels;
 mod mpnet;
 mod nomic_bert;
