@@ -5,6 +5,10 @@ mod registry;
 mod types;
 
 #[cfg(feature = "local-models")]
+mod files;
+#[cfg(feature = "local-models")]
+mod head;
+#[cfg(feature = "local-models")]
 mod local;
 #[cfg(feature = "local-models")]
 mod lock_file;
@@ -34,4 +38,7 @@ pub use model::TextModel;
 #[cfg(feature = "local-models")]
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
-pub use types::{Embeddings, InputKind, InstalledModel, Precision, PullProgress, VerifiedFile, default_models_dir};
+pub use types::{
+    Dimensions, Embeddings, InputKind, InstalledModel, Pooling, Precision, PullProgress, VerifiedFile,
+    default_models_dir,
+};

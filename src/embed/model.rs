@@ -7,12 +7,14 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::files::WEIGHTS_FILE;
+use super::head::Head;
 use super::local::Encoder;
 use super::lock_file::hex;
 use super::settings::Settings;
 use super::store::Place;
-use super::tokenizer::{TextTokenizer, Tokens, tokenizer_path};
-use super::{EmbedError, Embeddings, InputKind, Precision, VerifiedFile};
+use super::tokenizer::{TOKENIZER_FILE, TextTokenizer, Tokens};
+use super::{Dimensions, EmbedError, Embeddings, InputKind, Precision, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -22,6 +24,7 @@ pub struct TextModel {
     settings: Settings,
     tokenizer: TextTokenizer,
     encoder: Encoder,
+    head: Head,
     threads: Arc<ThreadPool>,
 }
 
@@ -61,10 +64,12 @@ impl TextModel {
         load: impl FnOnce(&Path, &Settings) -> Result<Encoder, EmbedError>,
     ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
-        let tokenizer = TextTokenizer::load(&tokenizer_path(&place.dir), &place.name, settings.max_tokens)?;
-        let encoder = load(&place.dir.join("model.safetensors"), &settings)?;
+        let transformer = place.dir.join(&settings.transformer);
+        let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
+        let head = Head::load(&place.dir, &settings.steps)?;
+        let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
         let fingerprint = fingerprint(&settings, files, encoder.precision());
-        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, threads })
+        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, head, threads })
     }
 
     /// Canonical name.
@@ -74,7 +79,7 @@ impl TextModel {
 
     /// Numbers in a vector.
     pub fn dim(&self) -> usize {
-        self.settings.architecture.hidden_size
+        self.settings.dim()
     }
 
     /// Tokens read of a text, special tokens included.
@@ -99,16 +104,74 @@ impl TextModel {
     /// # Errors
     /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`].
     pub fn embed(&self, texts: &[&str], input: InputKind) -> Result<Embeddings, EmbedError> {
+        self.embed_all(self.tokenise(texts, input)?)
+    }
+
+    /// As [`TextModel::embed`], with vectors cut to their first `dimensions` numbers and scaled to length 1 again.
+    ///
+    /// # Errors
+    /// [`EmbedError::Dimensions`] where the model was not trained for that, and as [`TextModel::embed`].
+    pub fn embed_with(
+        &self,
+        texts: &[&str],
+        input: InputKind,
+        dimensions: Option<usize>,
+    ) -> Result<Embeddings, EmbedError> {
+        if let Some(dimensions) = dimensions {
+            self.check_dimensions(dimensions)?;
+        }
+        let mut embeddings = self.embed(texts, input)?;
+        if let Some(dimensions) = dimensions {
+            self.shorten(&mut embeddings, dimensions)?;
+        }
+        Ok(embeddings)
+    }
+
+    /// To which lengths vectors can be cut.
+    pub fn dimensions(&self) -> &Dimensions {
+        &self.settings.dimensions
+    }
+
+    /// Whether vectors can be cut to their first `dimensions` numbers.
+    ///
+    /// # Errors
+    /// [`EmbedError::Dimensions`] where not.
+    pub fn check_dimensions(&self, dimensions: usize) -> Result<(), EmbedError> {
+        if self.settings.dimensions.allow(dimensions, self.dim()) {
+            return Ok(());
+        }
+        let (model, allowed) = (self.name.clone(), self.settings.dimensions.in_words(self.dim()));
+        Err(EmbedError::Dimensions { model, got: dimensions, allowed })
+    }
+
+    /// Cuts whole vectors of this model to their first `dimensions` numbers and scales them to length 1 again. So vectors
+    /// that were kept whole serve every length.
+    ///
+    /// # Errors
+    /// [`EmbedError::Dimensions`]; [`EmbedError::Vector`] where the numbers that are left are all zero.
+    pub fn shorten(&self, embeddings: &mut Embeddings, dimensions: usize) -> Result<(), EmbedError> {
+        self.check_dimensions(dimensions)?;
+        if dimensions == self.dim() {
+            return Ok(());
+        }
+        for (index, vector) in embeddings.vectors.iter_mut().enumerate() {
+            vector.truncate(dimensions);
+            normalise(vector, dimensions).map_err(|e| self.unusable(index, &e))?;
+        }
+        Ok(())
+    }
+
+    /// The tokens of each text, its prefix before it.
+    fn tokenise(&self, texts: &[&str], input: InputKind) -> Result<Vec<Tokens>, EmbedError> {
         let prefix = match input {
             InputKind::Query => &self.settings.query_prefix,
             InputKind::Document => &self.settings.document_prefix,
         };
         let encode = |text: &&str| self.tokenizer.encode(prefix, text);
-        let tokens = match texts {
-            [text] => vec![encode(text)?],
-            _ => self.threads.install(|| texts.par_iter().map(encode).collect::<Result<_, _>>())?,
-        };
-        self.embed_all(tokens)
+        match texts {
+            [text] => Ok(vec![encode(text)?]),
+            _ => self.threads.install(|| texts.par_iter().map(encode).collect()),
+        }
     }
 
     /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What is
@@ -139,13 +202,7 @@ impl TextModel {
         }
         let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
         let pooled = self.encoder.encode(&sequences, &self.threads)?;
-        let finish = |(index, vector): (usize, Vec<f64>)| {
-            self.finish(&vector).map_err(|e| EmbedError::Vector {
-                model: self.name.clone(),
-                index,
-                reason: e.to_string(),
-            })
-        };
+        let finish = |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
             token_counts: sequences.iter().map(|ids| ids.len()).collect(),
@@ -153,8 +210,12 @@ impl TextModel {
         })
     }
 
-    fn finish(&self, pooled: &[f64]) -> Result<Vec<f32>, VectorError> {
-        let mut vector: Vec<f32> = pooled.iter().map(|&x| x as f32).collect();
+    fn unusable(&self, index: usize, error: &VectorError) -> EmbedError {
+        EmbedError::Vector { model: self.name.clone(), index, reason: error.to_string() }
+    }
+
+    fn finish(&self, pooled: Vec<f64>) -> Result<Vec<f32>, VectorError> {
+        let mut vector: Vec<f32> = self.head.apply(pooled).iter().map(|&x| x as f32).collect();
         match self.settings.normalise {
             true => normalise(&mut vector, self.dim())?,
             false => drop(check_vector(&vector, self.dim())?),
@@ -182,9 +243,11 @@ fn fingerprint(settings: &Settings, files: &[VerifiedFile], precision: Precision
         // The number changes with the way in which weights and activations are rounded.
         Precision::Int8 => hash.update("int8 1\n"),
     }
-    for name in ["model.safetensors", "tokenizer.json"] {
-        let digest = files.iter().find(|file| file.path.ends_with(name)).map_or("none", |file| &file.sha256);
-        hash.update(format!("{name} {digest}\n"));
+    // The transformer's weights come first, those of dense layers after them, in the order of the modules.
+    for name in [WEIGHTS_FILE, TOKENIZER_FILE] {
+        for file in files.iter().filter(|file| file.path.ends_with(name)) {
+            hash.update(format!("{name} {}\n", file.sha256));
+        }
     }
     hex(&hash.finalize())
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::settings::Settings;
-use super::store::{Check, Place, Store, check_files};
+use super::store::{Check, Place, Store, check_files, missing};
 use super::{EmbedError, InstalledModel, Precision, PullProgress, TextModel, VerifiedFile, pull};
 
 /// The models directory and the models loaded from it. Clones share both.
@@ -50,8 +50,8 @@ impl Models {
     /// The model of this name or alias, loaded at the first call and kept.
     ///
     /// # Errors
-    /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Damaged`],
-    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
+    /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
+    /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
         let place = self.shared.store.existing(name)?;
         let slot = {
@@ -137,21 +137,20 @@ impl Models {
 /// What an installed model is, without reading its weights.
 fn describe(place: &Place) -> Result<InstalledModel, EmbedError> {
     let mut size_bytes = 0;
-    for file in place.files() {
-        match std::fs::metadata(place.path(file)) {
+    for file in place.files()? {
+        match std::fs::metadata(place.path(&file)) {
             Ok(metadata) => size_bytes += metadata.len(),
             Err(_) if !file.required => {}
-            Err(_) => {
-                let (name, dir) = (place.name.clone(), place.dir.clone());
-                return Err(EmbedError::NotInstalled { name, dir, missing: file.path.to_owned() });
-            }
+            Err(_) => return Err(missing(place, &file)),
         }
     }
     let settings = Settings::read(place)?;
     Ok(InstalledModel {
         name: place.name.clone(),
         dir: place.dir.clone(),
-        dim: settings.architecture.hidden_size,
+        dim: settings.dim(),
+        pooling: settings.pooling,
+        dimensions: settings.dimensions,
         max_tokens: settings.max_tokens,
         size_bytes,
         licence: place.known.map(|known| known.licence.to_owned()),

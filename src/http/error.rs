@@ -229,6 +229,7 @@ impl From<EmbedError> for ApiError {
             EmbedError::NotInstalled { .. } => Code::ModelNotInstalled,
             EmbedError::Unknown { .. } | EmbedError::Name { .. } => Code::ModelNotFound,
             EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
+            EmbedError::Dimensions { .. } => Code::DimensionsNotSupported,
             EmbedError::Disabled => Code::ModelNotInstalled,
             _ => {
                 let detail = "the embedding model could not be read or run; `pannier model verify` checks its files";

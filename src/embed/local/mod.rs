@@ -3,8 +3,13 @@
 mod batch;
 mod bert;
 mod blocks;
-mod candle_bert;
+mod candle;
+#[cfg(test)]
+mod family_tests;
 mod kernels;
+mod mpnet;
+mod nomic_bert;
+mod pooling;
 #[cfg(test)]
 mod tests;
 mod transformer;
@@ -15,9 +20,9 @@ use std::path::Path;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::settings::Settings;
+use super::settings::{Family, Settings};
 use super::{EmbedError, Precision};
-use candle_bert::CandleBert;
+use candle::CandleEncoder;
 use kernels::{CpuLevel, Kernels};
 use transformer::Transformer;
 use weights::Weights;
@@ -38,7 +43,7 @@ enum Backend {
     /// Our own kernels, on the CPU.
     Kernels(Box<Transformer>),
     /// candle, for shapes that the kernels do not take and for other devices.
-    Candle(Box<CandleBert>),
+    Candle(Box<CandleEncoder>),
 }
 
 impl Encoder {
@@ -50,18 +55,21 @@ impl Encoder {
     pub(super) fn load(path: &Path, settings: &Settings, precision: Precision) -> Result<Self, EmbedError> {
         let setting = std::env::var_os(LEVEL_VARIABLE).map(|setting| setting.to_string_lossy().into_owned());
         let kernels = kernels_for(setting)?;
-        let weights = Weights::open(path)?;
+        let weights = Weights::open(path, settings.architecture.word_table())?;
         let architecture = &settings.architecture;
-        let device = candle_bert::device()?;
+        let device = candle::device()?;
         let settings = settings.clone();
-        if device.is_cpu() && bert::fits(architecture) {
-            let transformer = bert::load(weights, architecture, kernels, precision)?;
+        if (device.is_cpu() || !candle::runs(architecture)) && transformer::fits(architecture) {
+            let transformer = match &architecture.family {
+                Family::NomicBert(rotary) => nomic_bert::load(weights, architecture, rotary, kernels, precision)?,
+                _ => bert::load(weights, architecture, kernels, precision)?,
+            };
             return Ok(Self { backend: Backend::Kernels(Box::new(transformer)), precision, settings });
         }
         if precision != Precision::Float32 {
             tracing::warn!(path = %path.display(), asked = precision.name(), "this model runs in float32");
         }
-        let backend = Backend::Candle(Box::new(CandleBert::load(&weights, architecture, device)?));
+        let backend = Backend::Candle(Box::new(CandleEncoder::load(&weights, architecture, device)?));
         Ok(Self { backend, precision: Precision::Float32, settings })
     }
 
@@ -70,8 +78,8 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::load`].
     pub(super) fn load_reference(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
-        let (weights, settings) = (Weights::open(path)?, settings.clone());
-        let model = CandleBert::load(&weights, &settings.architecture, candle_bert::cpu())?;
+        let (weights, settings) = (Weights::open(path, settings.architecture.word_table())?, settings.clone());
+        let model = CandleEncoder::load(&weights, &settings.architecture, candle::cpu())?;
         Ok(Self { backend: Backend::Candle(Box::new(model)), precision: Precision::Float32, settings })
     }
 
@@ -98,9 +106,28 @@ impl Encoder {
                 let vectors: Vec<_> = pool.install(|| passes.par_iter().flat_map_iter(encode).collect());
                 Ok(vectors)
             }
-            Backend::Candle(bert) => pool.install(|| bert.encode(sequences, pooling)),
+            Backend::Candle(encoder) => pool.install(|| encoder.encode(sequences, pooling)),
         }
     }
+}
+
+/// Reads a dense layer: `{name}.weight`, `shape`, and `{name}.bias`, zeros where it has none.
+///
+/// # Errors
+/// [`EmbedError::Malformed`], [`EmbedError::Storage`].
+pub(super) fn read_linear(
+    path: &Path,
+    name: &str,
+    shape: [usize; 2],
+    with_bias: bool,
+) -> Result<(Vec<f32>, Vec<f32>), EmbedError> {
+    let weight = format!("{name}.weight");
+    let weights = Weights::open(path, &weight)?;
+    let bias = match with_bias {
+        true => weights.tensor(&format!("{name}.bias"), &shape[..1])?.into_owned(),
+        false => vec![0.0; shape[0]],
+    };
+    Ok((weights.tensor(&weight, &shape)?.into_owned(), bias))
 }
 
 /// The kernels that the setting asks for, or the fastest.

@@ -8,15 +8,15 @@ use rayon::ThreadPoolBuilder;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::candle_bert::CandleBert;
+use super::candle::CandleEncoder;
 use super::kernels::{CpuLevel, Kernels};
 use super::transformer::Transformer;
 use super::weights::Weights;
 use super::{Backend, Encoder, bert, kernels_for};
-use crate::embed::settings::{Pooling, Settings};
+use crate::embed::settings::Settings;
 use crate::embed::store::Store;
 use crate::embed::tests::small::{POSITIONS, VOCABULARY, config, cosine, random, safetensors, settings};
-use crate::embed::{DEFAULT_MODEL, EmbedError, Precision, default_models_dir};
+use crate::embed::{DEFAULT_MODEL, EmbedError, Pooling, Precision, default_models_dir};
 
 struct File {
     _dir: tempfile::TempDir,
@@ -30,13 +30,17 @@ fn file(bytes: &[u8]) -> File {
     File { _dir: dir, path }
 }
 
-fn ours(path: &Path, settings: &Settings, level: CpuLevel, precision: Precision) -> Transformer {
-    let kernels = Kernels::new(level).unwrap();
-    bert::load(Weights::open(path).unwrap(), &settings.architecture, kernels, precision).unwrap()
+fn open(path: &Path, settings: &Settings) -> Weights {
+    Weights::open(path, settings.architecture.word_table()).unwrap()
 }
 
-fn candles(path: &Path, settings: &Settings) -> CandleBert {
-    CandleBert::load(&Weights::open(path).unwrap(), &settings.architecture, Device::Cpu).unwrap()
+fn ours(path: &Path, settings: &Settings, level: CpuLevel, precision: Precision) -> Transformer {
+    let kernels = Kernels::new(level).unwrap();
+    bert::load(open(path, settings), &settings.architecture, kernels, precision).unwrap()
+}
+
+fn candles(path: &Path, settings: &Settings) -> CandleEncoder {
+    CandleEncoder::load(&open(path, settings), &settings.architecture, Device::Cpu).unwrap()
 }
 
 fn narrow(vector: &[f64]) -> Vec<f32> {

@@ -1,8 +1,10 @@
 //! A transformer encoder of blocks: sequences laid end to end without padding, each layer normalised after its residuals.
 
-use super::super::settings::Pooling;
+use super::super::Pooling;
+use super::super::settings::{Architecture, Family};
 use super::blocks::{Attention, Embeddings, FeedForward, Norm, Position, Widths, Workspace, Workspaces};
-use super::kernels::Rows;
+use super::kernels::WIDTH_MULTIPLE;
+use super::pooling;
 
 /// An encoder of the post-norm kind: BERT and its family. It is shared by threads; each pass borrows a workspace.
 #[derive(Debug)]
@@ -22,6 +24,18 @@ pub(super) struct Layer {
     pub output_norm: Norm,
 }
 
+/// Whether the kernels can run this shape.
+pub(super) fn fits(architecture: &Architecture) -> bool {
+    let family = match &architecture.family {
+        Family::Bert | Family::Roberta | Family::Mpnet { .. } | Family::DistilBert => architecture.hidden_act == "gelu",
+        Family::NomicBert(rotary) => !rotary.interleaved,
+        Family::ModernBert(_) => false,
+    };
+    family
+        && architecture.intermediate_size.is_multiple_of(WIDTH_MULTIPLE)
+        && architecture.head_width().is_multiple_of(WIDTH_MULTIPLE)
+}
+
 impl Transformer {
     /// Puts an encoder together.
     pub(super) fn new(embeddings: Embeddings, position: Position, layers: Vec<Layer>, widths: Widths) -> Self {
@@ -36,7 +50,13 @@ impl Transformer {
             workspace.scratch.helpers = helpers;
             let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
             self.forward(sequences, &lengths, workspace);
-            pool(&workspace.hidden, &lengths, pooling)
+            let mut from = 0;
+            let pooled = lengths.iter().map(|&count| {
+                let tokens: Vec<&[f32]> = (from..from + count).map(|row| workspace.hidden.row(row)).collect();
+                from += count;
+                pooling::pool(&tokens, pooling)
+            });
+            pooled.collect()
         })
     }
 
@@ -50,27 +70,4 @@ impl Transformer {
             layer.output_norm.apply(&mut workspace.hidden);
         }
     }
-}
-
-/// One vector for each sequence, in f64: sums of hundreds of f32 keep their last digits.
-fn pool(hidden: &Rows, lengths: &[usize], pooling: Pooling) -> Vec<Vec<f64>> {
-    let mut from = 0;
-    let mut vectors = Vec::with_capacity(lengths.len());
-    for &count in lengths {
-        let tokens = match pooling {
-            Pooling::Mean => from..from + count,
-            Pooling::FirstToken => from..from + 1,
-        };
-        let scale = 1.0 / tokens.len() as f64;
-        let mut vector = vec![0.0; hidden.width()];
-        for token in tokens {
-            for (sum, x) in vector.iter_mut().zip(hidden.row(token)) {
-                *sum += f64::from(*x);
-            }
-        }
-        vector.iter_mut().for_each(|sum| *sum *= scale);
-        vectors.push(vector);
-        from += count;
-    }
-    vectors
 }

@@ -18,10 +18,19 @@ pub(in crate::embed::local) struct Embeddings {
 /// What is added to the vector of a token.
 #[derive(Debug)]
 pub(in crate::embed::local) enum Added {
-    /// Its position's, shape `[positions, hidden]`; row 0 belongs to a sequence's first token.
-    ByPosition(Vec<f32>),
+    /// Its position's.
+    ByPosition(Positions),
     /// One for all, shape `[hidden]`.
     Constant(Vec<f32>),
+}
+
+/// A vector for each position.
+#[derive(Debug)]
+pub(in crate::embed::local) struct Positions {
+    /// Shape `[positions, hidden]`; row 0 belongs to a sequence's first token.
+    table: Vec<f32>,
+    /// Of encoders that do not count padding: its token, and the vector that it gets wherever it stands.
+    padding: Option<(u32, Vec<f32>)>,
 }
 
 /// The table of token vectors, shape `[vocabulary, hidden]`: more than half of a small model's weights, of which a text
@@ -35,21 +44,36 @@ enum Words {
 }
 
 impl Added {
-    /// Position vectors of shape `[positions, hidden]`, of which the first `skip` rows belong to no token, each with
-    /// `vector` added.
+    /// Position vectors of shape `[positions, hidden]`, each with `vector` added. With `padding`, a token, the first row is
+    /// at `padding + 1`, and tokens of that kind do not count: they have row `padding`, as in RoBERTa.
     pub(in crate::embed::local) fn by_position(
         table: &[f32],
-        skip: usize,
+        padding: Option<usize>,
         vector: Option<&[f32]>,
         hidden: usize,
     ) -> Self {
-        let mut table = table.get(skip * hidden..).unwrap_or_default().to_vec();
+        let mut table = table.to_vec();
         if let Some(vector) = vector {
             for row in table.chunks_exact_mut(hidden) {
                 row.iter_mut().zip(vector).for_each(|(sum, x)| *sum += x);
             }
         }
-        Added::ByPosition(table)
+        let padding = padding.map(|token| {
+            let used = table.split_off(((token + 1) * hidden).min(table.len()));
+            let skipped = std::mem::replace(&mut table, used);
+            (token as u32, skipped[token * hidden..].to_vec())
+        });
+        Added::ByPosition(Positions { table, padding })
+    }
+}
+
+impl Positions {
+    /// The vector of `token` after `before` counted ones, and whether it counts itself.
+    fn of(&self, token: u32, before: usize, width: usize) -> (&[f32], bool) {
+        match &self.padding {
+            Some((padding, vector)) if *padding == token => (vector, false),
+            _ => (&self.table[before * width..][..width], true),
+        }
     }
 }
 
@@ -87,10 +111,15 @@ impl Embeddings {
         out.set_count(sequences.iter().map(|sequence| sequence.len()).sum());
         let mut row = 0;
         for sequence in sequences {
-            for (position, &token) in sequence.iter().enumerate() {
+            let mut position = 0;
+            for &token in *sequence {
                 let word = &words[token as usize * width..][..width];
                 let added = match &self.added {
-                    Added::ByPosition(table) => &table[position * width..][..width],
+                    Added::ByPosition(positions) => {
+                        let (vector, counts) = positions.of(token, position, width);
+                        position += usize::from(counts);
+                        vector
+                    }
                     Added::Constant(vector) => vector,
                 };
                 for ((out, word), added) in out.row_mut(row).iter_mut().zip(word).zip(added) {
