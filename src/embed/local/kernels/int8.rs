@@ -261,13 +261,13 @@ unsafe fn accumulate<I: Int8>(args: &Args, place: &Place, sums: &[i32; MAX_TILE]
             let zero = I::Float::splat(*args.rows.zeros.wrapping_add(row * blocks + place.block));
             let out = args.out.wrapping_add(row * args.out_stride + place.column);
             let sums = sums.as_ptr().wrapping_add(i * I::Float::TILE_COLUMNS);
-            for side in 0..2 {
+            for (side, ((step, weight_sum), bias)) in steps.into_iter().zip(weight_sums).zip(bias).enumerate() {
                 let register = side * I::Float::LANES;
                 let out = out.wrapping_add(register);
                 let sum = I::Float::load_i32(sums.wrapping_add(register));
-                let sum = I::Float::neg_mul_add(zero, weight_sums[side], sum);
-                let before = if place.block == 0 { bias[side] } else { I::Float::load(out) };
-                let x = I::Float::mul_add(sum, I::Float::mul(scale, steps[side]), before);
+                let sum = I::Float::neg_mul_add(zero, weight_sum, sum);
+                let before = if place.block == 0 { bias } else { I::Float::load(out) };
+                let x = I::Float::mul_add(sum, I::Float::mul(scale, step), before);
                 I::Float::store(out, finish.apply::<I::Float>(x, i, register));
             }
         }
