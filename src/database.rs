@@ -23,7 +23,13 @@ pub struct Options {
     /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
     /// which is also the most.
     pub memtable_documents: Option<u32>,
+    /// Most bytes of vectors kept on disk, so that a text that was embedded before is not embedded again; `None` for
+    /// 256 MiB, 0 for none.
+    pub vector_cache_bytes: Option<u64>,
 }
+
+/// Room for 166,000 vectors of 384 numbers.
+const DEFAULT_VECTOR_CACHE_BYTES: u64 = 256 << 20;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -121,10 +127,13 @@ impl Database {
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
         };
+        let vector_cache = paths.vector_cache();
         let (shared, recovered) = collection::recover(paths, manifest, settings)
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
         let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
-        let engine = Engine::start(shared, Models::new(models_dir, options.threads), lock);
+        let models = Models::new(models_dir, options.threads);
+        models.keep_vectors(vector_cache, options.vector_cache_bytes.unwrap_or(DEFAULT_VECTOR_CACHE_BYTES));
+        let engine = Engine::start(shared, models, lock);
         Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }
 

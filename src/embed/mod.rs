@@ -5,6 +5,10 @@ mod registry;
 mod types;
 
 #[cfg(feature = "local-models")]
+mod batcher;
+#[cfg(feature = "local-models")]
+mod cache;
+#[cfg(feature = "local-models")]
 mod local;
 #[cfg(feature = "local-models")]
 mod lock_file;
@@ -26,6 +30,8 @@ mod tokenizer;
 #[cfg(not(feature = "local-models"))]
 mod disabled;
 
+#[cfg(feature = "local-models")]
+pub use batcher::{CancelOnDrop, Cancellation, MAX_PASS_TOKENS};
 #[cfg(not(feature = "local-models"))]
 pub use disabled::{Models, TextModel};
 pub use error::{EmbedError, PullFailure};
@@ -34,4 +40,4 @@ pub use model::TextModel;
 #[cfg(feature = "local-models")]
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
-pub use types::{Embeddings, InputKind, InstalledModel, PullProgress, VerifiedFile, default_models_dir};
+pub use types::{Embeddings, InputKind, InstalledModel, Piece, PullProgress, VerifiedFile, default_models_dir};

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::batcher::{Batcher, Encode, Lane};
+use super::cache::{Key, VectorCache, embed_through};
 use super::local::Encoder;
 use super::lock_file::hex;
-use super::settings::Settings;
+use super::settings::{Pooling, Settings};
 use super::store::Place;
 use super::tokenizer::{TextTokenizer, Tokens, tokenizer_path};
-use super::{EmbedError, Embeddings, InputKind, VerifiedFile};
+use super::{EmbedError, Embeddings, InputKind, Piece, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -20,8 +21,28 @@ pub struct TextModel {
     fingerprint: String,
     settings: Settings,
     tokenizer: TextTokenizer,
+    encoder: Arc<Passes>,
+    batcher: Arc<Batcher>,
+    cache: Option<Arc<VectorCache>>,
+}
+
+/// What the models of a process share.
+pub(super) struct Services {
+    pub threads: Arc<ThreadPool>,
+    pub batcher: Arc<Batcher>,
+    pub cache: Option<Arc<VectorCache>>,
+}
+
+/// The encoder as the batcher runs it.
+struct Passes {
     encoder: Encoder,
     threads: Arc<ThreadPool>,
+}
+
+impl Encode for Passes {
+    fn encode(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f64>>, EmbedError> {
+        self.encoder.encode(sequences, &self.threads)
+    }
 }
 
 /// Changes when this code makes other vectors from the same files.
@@ -32,12 +53,14 @@ impl TextModel {
     ///
     /// # Errors
     /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
-    pub(super) fn load(place: &Place, files: &[VerifiedFile], threads: Arc<ThreadPool>) -> Result<Self, EmbedError> {
+    pub(super) fn load(place: &Place, files: &[VerifiedFile], services: Services) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
         let tokenizer = TextTokenizer::load(&tokenizer_path(&place.dir), &place.name, settings.max_tokens)?;
         let encoder = Encoder::load(&place.dir.join("model.safetensors"), &settings)?;
         let fingerprint = fingerprint(&settings, files);
-        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, threads })
+        let Services { threads, batcher, cache } = services;
+        let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));
+        Ok(Self { name, fingerprint, settings, tokenizer, encoder, batcher, cache })
     }
 
     /// Canonical name.
@@ -62,28 +85,34 @@ impl TextModel {
     }
 
     /// Embeds texts, each with the prefix that the model wants for `input`. Texts longer than the model reads are cut and
-    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it.
+    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it. Texts that were
+    /// embedded before are taken from the cache, where there is one; the others wait in the one queue of the process, a
+    /// query before bulk work, under the [`super::Cancellation`] around this call.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`], [`EmbedError::Overloaded`],
+    /// [`EmbedError::Cancelled`].
     pub fn embed(&self, texts: &[&str], input: InputKind) -> Result<Embeddings, EmbedError> {
-        let prefix = match input {
-            InputKind::Query => &self.settings.query_prefix,
-            InputKind::Document => &self.settings.document_prefix,
+        let prefix = self.prefix(input);
+        let compute = |texts: &[&str]| {
+            let encode = |text: &&str| self.tokenizer.encode(prefix, text);
+            self.embed_all(texts.iter().map(encode).collect::<Result<_, _>>()?, input)
         };
-        let encode = |text: &&str| self.tokenizer.encode(prefix, text);
-        let tokens = match texts {
-            [text] => vec![encode(text)?],
-            _ => self.threads.install(|| texts.par_iter().map(encode).collect::<Result<_, _>>())?,
-        };
-        self.embed_all(tokens)
+        match &self.cache {
+            Some(cache) => {
+                let key = |text: &str| Key::new(&self.fingerprint, prefix, text);
+                embed_through(cache, key, self.dim(), texts, compute)
+            }
+            None => compute(texts),
+        }
     }
 
     /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What is
     /// beyond the model's length is cut and reported.
     ///
     /// # Errors
-    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`].
+    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`],
+    /// [`EmbedError::Overloaded`], [`EmbedError::Cancelled`].
     pub fn embed_tokens(&self, ids: &[Vec<u32>]) -> Result<Embeddings, EmbedError> {
         let cut = |(index, ids): (usize, &Vec<u32>)| match ids.len() {
             0 => Err(EmbedError::NoTokens { index }),
@@ -92,10 +121,39 @@ impl TextModel {
                 Ok(Tokens { ids: ids[..kept].to_vec(), truncated: kept < len })
             }
         };
-        self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?)
+        self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?, InputKind::Document)
     }
 
-    fn embed_all(&self, tokens: Vec<Tokens>) -> Result<Embeddings, EmbedError> {
+    /// The tokens of a text with the prefix for `input`, all of them, however long it is.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub fn tokenize(&self, text: &str, input: InputKind, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        self.tokenizer.pieces(&format!("{}{text}", self.prefix(input)), with_special)
+    }
+
+    /// How a text's vector comes of those of its tokens: `mean` or `cls`.
+    pub fn pooling(&self) -> &'static str {
+        match self.settings.pooling {
+            Pooling::Mean => "mean",
+            Pooling::FirstToken => "cls",
+        }
+    }
+
+    /// Whether vectors have length 1.
+    pub fn normalises(&self) -> bool {
+        self.settings.normalise
+    }
+
+    fn prefix(&self, input: InputKind) -> &str {
+        match input {
+            InputKind::Query => &self.settings.query_prefix,
+            InputKind::Document => &self.settings.document_prefix,
+            InputKind::Plain => "",
+        }
+    }
+
+    fn embed_all(&self, tokens: Vec<Tokens>, input: InputKind) -> Result<Embeddings, EmbedError> {
         let vocabulary = self.settings.architecture.vocab_size;
         for (index, Tokens { ids, .. }) in tokens.iter().enumerate() {
             if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocabulary) {
@@ -105,8 +163,11 @@ impl TextModel {
                 return Err(EmbedError::NoTokens { index });
             }
         }
-        let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
-        let pooled = self.encoder.encode(&sequences, &self.threads)?;
+        let token_counts: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        let truncated = tokens.iter().map(|tokens| tokens.truncated).collect();
+        let lane = Lane::of(input, tokens.len(), token_counts.iter().sum());
+        let encoder: Arc<dyn Encode> = self.encoder.clone();
+        let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), lane)?;
         let finish = |(index, vector): (usize, Vec<f64>)| {
             self.finish(&vector).map_err(|e| EmbedError::Vector {
                 model: self.name.clone(),
@@ -116,8 +177,9 @@ impl TextModel {
         };
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
-            token_counts: sequences.iter().map(|ids| ids.len()).collect(),
-            truncated: tokens.iter().map(|tokens| tokens.truncated).collect(),
+            token_counts,
+            truncated,
+            cached: 0,
         })
     }
 

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::batcher::Batcher;
+use super::cache::VectorCache;
 use super::settings::Settings;
 use super::store::{Check, Place, Store, check_files};
+use super::model::Services;
 use super::{EmbedError, InstalledModel, PullProgress, TextModel, VerifiedFile, pull};
 
 /// The models directory and the models loaded from it. Clones share both.
@@ -22,6 +25,8 @@ struct Shared {
     store: Store,
     threads: Option<NonZeroUsize>,
     pool: OnceLock<Arc<ThreadPool>>,
+    batcher: OnceLock<Arc<Batcher>>,
+    cache: OnceLock<Arc<VectorCache>>,
     /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
     /// twice; the map's lock is never held with it.
     loaded: Mutex<HashMap<String, Slot>>,
@@ -33,7 +38,16 @@ impl Models {
     /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.
     pub fn new(dir: PathBuf, threads: Option<NonZeroUsize>) -> Models {
         let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
-        Models { shared: Arc::new(Shared { store, threads, pool, loaded }) }
+        let (batcher, cache) = (OnceLock::new(), OnceLock::new());
+        Models { shared: Arc::new(Shared { store, threads, pool, batcher, cache, loaded }) }
+    }
+
+    /// Keeps vectors in the file `path` of at most `max_bytes`, so that a text that was embedded before is not embedded
+    /// again. For models loaded from now on; only the first call counts. With 0 nothing is kept.
+    pub fn keep_vectors(&self, path: PathBuf, max_bytes: u64) {
+        if let Some(cache) = VectorCache::new(path, max_bytes) {
+            self.shared.cache.get_or_init(|| Arc::new(cache));
+        }
     }
 
     /// The models directory.
@@ -57,7 +71,8 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         let files = check_files(&place, Check::Changed)?;
-        let model = Arc::new(TextModel::load(&place, &files, self.pool()?)?);
+        let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
+        let model = Arc::new(TextModel::load(&place, &files, services)?);
         *slot = Some(Arc::clone(&model));
         Ok(model)
     }
@@ -105,6 +120,16 @@ impl Models {
         let place = if from.is_some() { store.place(name)? } else { store.existing(name)? };
         pull::pull(&place, store.dir(), from, progress)?;
         describe(&place)
+    }
+
+    /// The one queue of all models of this directory.
+    fn batcher(&self) -> Result<Arc<Batcher>, EmbedError> {
+        if let Some(batcher) = self.shared.batcher.get() {
+            return Ok(Arc::clone(batcher));
+        }
+        // Of two that are started at once one goes unused.
+        let batcher = Arc::new(Batcher::start(self.pool()?.current_num_threads())?);
+        Ok(Arc::clone(self.shared.batcher.get_or_init(|| batcher)))
     }
 
     fn pool(&self) -> Result<Arc<ThreadPool>, EmbedError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::{Tokenizer, TruncationParams};
 
-use super::EmbedError;
+use super::{EmbedError, Piece};
 
 /// A model's tokenizer.
 pub(super) struct TextTokenizer {
@@ -92,6 +92,39 @@ impl TextTokenizer {
             }
             limit_bytes = limit_bytes.saturating_mul(4);
         }
+    }
+
+    /// Every token of `text`, untruncated.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        let encode = || self.inner.encode_char_offsets(text, true).map_err(|e| e.to_string());
+        let encoding = guarded(encode).map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })?;
+        let bytes_of_chars: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let byte = |at: usize| bytes_of_chars.get(at).copied().unwrap_or(text.len());
+        // What truncation cuts off stands beside the encoding, in parts that have special tokens each.
+        let mut pieces = Vec::new();
+        for part in std::iter::once(&encoding).chain(encoding.get_overflowing()) {
+            for (at, (&id, &(start, stop))) in part.get_ids().iter().zip(part.get_offsets()).enumerate() {
+                if part.get_special_tokens_mask()[at] == 0 {
+                    let text = text.get(byte(start)..byte(stop)).unwrap_or_default().to_owned();
+                    pieces.push(Piece { id, text, special: false, range: Some((start, stop)) });
+                }
+            }
+        }
+        if with_special {
+            let mask = encoding.get_special_tokens_mask();
+            let name = |at: usize| {
+                let (id, text) = (encoding.get_ids()[at], encoding.get_tokens()[at].clone());
+                Piece { id, text, special: true, range: None }
+            };
+            let before = mask.iter().take_while(|&&mask| mask != 0).count();
+            let after = mask[before..].iter().rev().take_while(|&&mask| mask != 0).count();
+            pieces.splice(..0, (0..before).map(name));
+            pieces.extend((mask.len() - after..mask.len()).map(name));
+        }
+        Ok(pieces)
     }
 
     fn encode_whole(&self, text: &str) -> Result<Tokens, EmbedError> {
@@ -189,6 +222,25 @@ pub(crate) mod tests {
         assert_eq!(tokens("a b c a b"), Tokens { ids: vec![2, 4, 5, 7, 4, 3], truncated: true });
         assert_eq!(tokens(""), Tokens { ids: vec![2, 3], truncated: false });
         assert_eq!(tokenizer.encode("c ", "ab").unwrap(), Tokens { ids: vec![2, 7, 4, 6, 3], truncated: false });
+    }
+
+    #[test]
+    fn pieces_say_what_of_the_text_they_are_and_nothing_is_cut() {
+        let tokenizer = load(&small_tokenizer(), 4).unwrap();
+        let pieces = tokenizer.pieces("мир, AB c", true).unwrap();
+        let seen: Vec<_> = pieces.iter().map(|p| (p.id, p.text.as_str(), p.special, p.range)).collect();
+        let wanted = [
+            (2, "[CLS]", true, None),
+            (8, "мир", false, Some((0, 3))),
+            (9, ",", false, Some((3, 4))),
+            (4, "A", false, Some((5, 6))),
+            (6, "B", false, Some((6, 7))),
+            (7, "c", false, Some((8, 9))),
+            (3, "[SEP]", true, None),
+        ];
+        assert_eq!(seen, wanted);
+        assert_eq!(tokenizer.pieces("мир, AB c", false).unwrap(), pieces[1..6]);
+        assert_eq!(tokenizer.pieces("", true).unwrap().len(), 2);
     }
 
     #[test]

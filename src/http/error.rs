@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -55,6 +56,7 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
+    TooManyInputs "too_many_inputs" UNPROCESSABLE_ENTITY "Too many inputs in one request";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported";
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST "The host is not allowed";
     UnknownField "unknown_field" UNPROCESSABLE_ENTITY "The body has an unknown field";
@@ -94,8 +96,8 @@ codes! {
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The disk is full";
 }
 
-/// Seconds that a client should wait after an answer of 429.
-const RETRY_AFTER_SECONDS: u32 = 1;
+/// What a client should wait after an answer of 429 where nothing is known of the queue.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A failed request. It becomes a response only through [`super::observe`], which knows the path, the request's id and
 /// the dialect to answer in.
@@ -106,6 +108,8 @@ pub(crate) struct ApiError {
     pub(crate) detail: Cow<'static, str>,
     /// The parameter at fault, where a dialect names it.
     pub(crate) param: Option<&'static str>,
+    /// When to come again, where it is known.
+    pub(crate) retry_after: Option<Duration>,
     /// More members of the problem's object.
     pub(crate) extra: Option<serde_json::Map<String, serde_json::Value>>,
     /// For the log, never for the client.
@@ -114,7 +118,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), param: None, extra: None, cause: None }
+        Self { code, detail: detail.into(), param: None, retry_after: None, extra: None, cause: None }
     }
 
     /// A fault of ours: the client reads a generic sentence, the log the cause.
@@ -132,8 +136,9 @@ impl ApiError {
         self.code.status().is_client_error() && self.code != Code::Overloaded
     }
 
-    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
-        (self.code == Code::Overloaded).then_some(RETRY_AFTER_SECONDS)
+    /// When the same request may succeed.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        (self.code == Code::Overloaded).then_some(self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -230,6 +235,12 @@ impl From<EmbedError> for ApiError {
             EmbedError::Unknown { .. } | EmbedError::Name { .. } => Code::ModelNotFound,
             EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
             EmbedError::Disabled => Code::ModelNotInstalled,
+            EmbedError::Overloaded { retry_after, .. } => {
+                let retry_after = Some(*retry_after);
+                return Self { retry_after, ..ApiError::new(Code::Overloaded, error.to_string()) };
+            }
+            // Nobody reads it.
+            EmbedError::Cancelled => Code::Timeout,
             _ => {
                 let detail = "the embedding model could not be read or run; `pannier model verify` checks its files";
                 return ApiError::fault(Code::ModelFailed, detail, error);
@@ -286,8 +297,11 @@ mod tests {
     #[test]
     fn overload_asks_to_retry() {
         let error = ApiError::from(CollectionError::Overloaded);
-        assert_eq!((error.code.status().as_u16(), error.retry_after_seconds()), (429, Some(1)));
+        assert_eq!((error.code.status().as_u16(), error.retry_after()), (429, Some(RETRY_AFTER)));
         assert!(!error.is_callers_fault());
+        let retry_after = Duration::from_millis(2_500);
+        let error = ApiError::from(EmbedError::Overloaded { waiting_tokens: 9, retry_after });
+        assert_eq!((error.code.status().as_u16(), error.retry_after()), (429, Some(retry_after)));
     }
 
     #[test]

@@ -222,13 +222,16 @@ impl Import {
             };
             outcome.done.iter().for_each(|upserted| self.report.add(upserted));
             outcome.refused.iter().for_each(|(number, error)| self.report.refuse(*number, error));
-            match outcome.stopped {
+            let asked = match outcome.stopped {
                 None => return Ok(()),
-                Some((rest, error)) if error.code == Code::Overloaded && retry < OVERLOAD_RETRIES => documents = rest,
+                Some((rest, error)) if error.code == Code::Overloaded && retry < OVERLOAD_RETRIES => {
+                    documents = rest;
+                    error.retry_after.unwrap_or_default()
+                }
                 Some((_, error)) => return Err(self.report.attach(error)),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_OVERLOAD_PAUSE);
+            };
+            tokio::time::sleep(pause.max(asked).min(MAX_OVERLOAD_PAUSE)).await;
+            pause *= 2;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use tracing::Span;
 
 use super::error::{ApiError, Code};
 use super::state::AppState;
+use crate::embed::Cancellation;
 
 /// Longest time for a request's headers to arrive.
 pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +71,8 @@ impl Gate {
         }
     }
 
-    /// Runs a blocking call. Once started it runs to its end, whether or not the client still waits.
+    /// Runs a blocking call. Once started it runs to its end, whether or not the client still waits; but texts that it
+    /// has waiting to be embedded are given up when the client goes.
     ///
     /// # Errors
     /// What the call returns; [`Code::Overloaded`] when too many wait; [`Code::Internal`] when it panics.
@@ -84,9 +86,12 @@ impl Gate {
             Err(_) => self.wait().await?,
         };
         let span = Span::current();
+        let cancellation = Cancellation::new();
+        // The server drops this future when the client disconnects or its time is over.
+        let _gone = cancellation.cancel_on_drop();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            span.in_scope(call)
+            span.in_scope(|| cancellation.scope(call))
         });
         task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
     }

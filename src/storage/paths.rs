@@ -74,6 +74,11 @@ impl DataPaths {
         self.root.join("meta.sled")
     }
 
+    /// `cache/vectors.cache`: vectors of texts that were embedded before, which may be removed at any time.
+    pub fn vector_cache(&self) -> PathBuf {
+        self.root.join("cache").join("vectors.cache")
+    }
+
     /// `quarantine/`: damaged files, moved aside and never served.
     pub fn quarantine_dir(&self) -> PathBuf {
         self.root.join("quarantine")

@@ -1,6 +1,5 @@
 //! Encoders that run on this machine; the only place where candle is named.
 
-mod batch;
 mod bert;
 mod candle_bert;
 mod embeddings;
@@ -13,7 +12,6 @@ mod workspace;
 use std::path::Path;
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 
 use super::EmbedError;
 use super::settings::Settings;
@@ -59,21 +57,16 @@ impl Encoder {
         Ok(Self { backend, settings: settings.clone() })
     }
 
-    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary, on the threads of `pool`. Returns one pooled
-    /// vector a sequence, in order, shape `[hidden]`, not normalised.
+    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary in one pass: on the calling thread, but for
+    /// candle, which computes on the threads of `pool`. Returns one pooled vector a sequence, in order, shape `[hidden]`,
+    /// not normalised.
     ///
     /// # Errors
     /// [`EmbedError::Compute`].
     pub(super) fn encode(&self, sequences: &[&[u32]], pool: &ThreadPool) -> Result<Vec<Vec<f64>>, EmbedError> {
         let pooling = self.settings.pooling;
         match &self.backend {
-            Backend::Kernels(bert) => {
-                let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
-                let passes = batch::split(&lengths, pool.current_num_threads());
-                let encode = |pass: &std::ops::Range<usize>| bert.encode(&sequences[pass.clone()], pooling);
-                let vectors: Vec<_> = pool.install(|| passes.par_iter().flat_map_iter(encode).collect());
-                Ok(vectors)
-            }
+            Backend::Kernels(bert) => Ok(bert.encode(sequences, pooling)),
             Backend::Candle(bert) => pool.install(|| bert.encode(sequences, pooling)),
         }
     }
