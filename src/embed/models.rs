@@ -9,9 +9,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::batcher::Batcher;
 use super::cache::VectorCache;
+use super::model::Services;
 use super::settings::Settings;
 use super::store::{Check, Place, Store, check_files};
-use super::model::Services;
 use super::{EmbedError, InstalledModel, PullProgress, TextModel, VerifiedFile, pull};
 
 /// The models directory and the models loaded from it. Clones share both.
@@ -71,7 +71,8 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         let files = check_files(&place, Check::Changed)?;
-        let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
+        let services =
+            Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
         let model = Arc::new(TextModel::load(&place, &files, services)?);
         *slot = Some(Arc::clone(&model));
         Ok(model)

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokenizers::{Tokenizer, TruncationParams};
@@ -13,6 +14,8 @@ use super::{EmbedError, Piece};
 /// A model's tokenizer.
 pub(super) struct TextTokenizer {
     inner: Tokenizer,
+    /// The same without truncation, made when somebody wants every token: with it, tokenising stops at the limit.
+    whole: OnceLock<Box<Tokenizer>>,
     model: String,
     /// Whether no token reaches across an ASCII blank, so that a text may be cut there without changing what stands
     /// before.
@@ -67,7 +70,7 @@ impl TextTokenizer {
             Ok(inner)
         })?;
         let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
-        Ok(Self { inner, model: model.to_owned(), splits_at_blanks, first_cut_bytes })
+        Ok(Self { inner, whole: OnceLock::new(), model: model.to_owned(), splits_at_blanks, first_cut_bytes })
     }
 
     /// The tokens of `prefix` followed by `text`.
@@ -99,32 +102,27 @@ impl TextTokenizer {
     /// # Errors
     /// [`EmbedError::Tokenizer`].
     pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
-        let encode = || self.inner.encode_char_offsets(text, true).map_err(|e| e.to_string());
+        let whole = self.whole.get_or_init(|| {
+            let mut whole = self.inner.clone();
+            // Taking truncation away has nothing to check.
+            _ = whole.with_truncation(None);
+            Box::new(whole)
+        });
+        let encode = || whole.encode_char_offsets(text, with_special).map_err(|e| e.to_string());
         let encoding = guarded(encode).map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })?;
         let bytes_of_chars: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
         let byte = |at: usize| bytes_of_chars.get(at).copied().unwrap_or(text.len());
-        // What truncation cuts off stands beside the encoding, in parts that have special tokens each.
-        let mut pieces = Vec::new();
-        for part in std::iter::once(&encoding).chain(encoding.get_overflowing()) {
-            for (at, (&id, &(start, stop))) in part.get_ids().iter().zip(part.get_offsets()).enumerate() {
-                if part.get_special_tokens_mask()[at] == 0 {
+        let piece = |at: usize| {
+            let (id, (start, stop)) = (encoding.get_ids()[at], encoding.get_offsets()[at]);
+            match encoding.get_special_tokens_mask()[at] {
+                0 => {
                     let text = text.get(byte(start)..byte(stop)).unwrap_or_default().to_owned();
-                    pieces.push(Piece { id, text, special: false, range: Some((start, stop)) });
+                    Piece { id, text, special: false, range: Some((start, stop)) }
                 }
+                _ => Piece { id, text: encoding.get_tokens()[at].clone(), special: true, range: None },
             }
-        }
-        if with_special {
-            let mask = encoding.get_special_tokens_mask();
-            let name = |at: usize| {
-                let (id, text) = (encoding.get_ids()[at], encoding.get_tokens()[at].clone());
-                Piece { id, text, special: true, range: None }
-            };
-            let before = mask.iter().take_while(|&&mask| mask != 0).count();
-            let after = mask[before..].iter().rev().take_while(|&&mask| mask != 0).count();
-            pieces.splice(..0, (0..before).map(name));
-            pieces.extend((mask.len() - after..mask.len()).map(name));
-        }
-        Ok(pieces)
+        };
+        Ok((0..encoding.len()).map(piece).collect())
     }
 
     fn encode_whole(&self, text: &str) -> Result<Tokens, EmbedError> {

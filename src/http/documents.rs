@@ -35,7 +35,7 @@ pub(crate) async fn upsert(
     JsonBody(body): JsonBody<UpsertBody>,
 ) -> Result<JsonText, ApiError> {
     let documents = body.into_documents()?;
-    let upsert = state.on_collection(name, move |collection| {
+    let upsert = state.on_collection_writing(name, move |collection| {
         let upserted = collection.upsert(documents)?;
         metrics::counter!(telemetry::DOCUMENTS_UPSERTED_TOTAL).increment(upserted.upserted as u64);
         JsonText::of(&UpsertedView::from(upserted))

@@ -237,7 +237,7 @@ impl Import {
     }
 
     async fn write(&self, documents: Vec<(u64, NewDocument)>) -> Result<Outcome, ApiError> {
-        let write = self.state.on_collection(self.name.clone(), move |collection| {
+        let write = self.state.on_collection_writing(self.name.clone(), move |collection| {
             let mut outcome = Outcome::default();
             write_splitting(collection, documents, &mut outcome);
             Ok(outcome)

@@ -1,4 +1,4 @@
-//! `POST /api/embed`, `GET /api/tags` and `GET /api/version` in Ollama's wire.
+//! `POST /api/embed`, `POST /api/embeddings`, `GET /api/tags` and `GET /api/version` in Ollama's wire.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::extract::JsonBody;
 use super::problem::OllamaError;
 use super::state::AppState;
 use super::wire::json::JsonText;
-use super::wire::ollama::{EmbedBody, EmbedView, TagsView, VersionView, known_name};
+use super::wire::ollama::{EmbedBody, EmbedView, PromptBody, PromptView, TagsView, VersionView, known_name};
 use crate::embed::InputKind;
 
 /// The routes' tag in the API's description.
@@ -42,6 +42,28 @@ pub(crate) async fn embed(
             return Err(ApiError::new(Code::TooLong, detail));
         }
         JsonText::of(&EmbedView::of(embeddings, body.model, started.elapsed(), load))
+    });
+    answer.await
+}
+
+/// Embeds one text, as older clients ask.
+#[utoipa::path(
+    post, path = "/api/embeddings", operation_id = "ollamaEmbeddings", tag = TAG,
+    request_body = PromptBody,
+    responses(
+        (status = 200, body = PromptView, description = "The text's vector; empty where there is no text."),
+        (status = 404, body = OllamaError, description = "There is no such model."),
+    )
+)]
+pub(crate) async fn embed_prompt(
+    State(state): State<AppState>,
+    JsonBody(mut body): JsonBody<PromptBody>,
+) -> Result<JsonText, ApiError> {
+    let text = body.take_text()?;
+    let answer = state.engine(move |database| {
+        let model = database.models().load(known_name(&body.model))?;
+        let mut embeddings = embedding::embed(&model, &text, InputKind::Plain, "prompt")?;
+        JsonText::of(&PromptView { embedding: embeddings.vectors.pop().unwrap_or_default() })
     });
     answer.await
 }

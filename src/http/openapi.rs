@@ -25,7 +25,7 @@ use super::{collections, documents, health, import, metrics, models, ollama, ope
         search::search, search::search_by_url,
         openai::embeddings, models::list, models::read,
         tei::embed, tei::embed_at_root, tei::tokenize, tei::info,
-        ollama::embed, ollama::tags, ollama::version,
+        ollama::embed, ollama::embed_prompt, ollama::tags, ollama::version,
     ),
     components(schemas(Problem, OpenAiError, TeiError, OllamaError)),
     modifiers(&Failures, &Security),
@@ -137,7 +137,7 @@ mod tests {
                 assert!(operation["responses"]["200"].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 31);
+        assert_eq!(ids.len(), 32);
     }
 
     #[test]

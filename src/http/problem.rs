@@ -234,7 +234,8 @@ mod tests {
             let wanted = serde_json::json!({"error": "inputs is empty", "error_type": "validation"});
             assert_eq!(body(response).await, wanted);
         }
-        let response = render(&ApiError::new(Code::Overloaded, "busy"), &Method::POST, &Uri::from_static("/embed"), "r");
+        let response =
+            render(&ApiError::new(Code::Overloaded, "busy"), &Method::POST, &Uri::from_static("/embed"), "r");
         assert_eq!(response.status(), 429);
         assert_eq!(body(response).await, serde_json::json!({"error": "busy", "error_type": "overloaded"}));
         let response = render(&error, &Method::POST, &Uri::from_static("/api/embed"), "r");
@@ -247,6 +248,9 @@ mod tests {
         let retry_after = Some(std::time::Duration::from_millis(1_500));
         let error = ApiError { retry_after, ..ApiError::new(Code::Overloaded, "busy") };
         let response = render(&error, &Method::GET, &Uri::from_static("/"), "r");
-        assert_eq!((&response.headers()["retry-after"], &response.headers()["retry-after-ms"]), (&"2".parse().unwrap(), &"1500".parse().unwrap()));
+        assert_eq!(
+            (&response.headers()["retry-after"], &response.headers()["retry-after-ms"]),
+            (&"2".parse().unwrap(), &"1500".parse().unwrap())
+        );
     }
 }

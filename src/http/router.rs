@@ -67,6 +67,7 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/tokenize", post(tei::tokenize).layer(timed())),
         ("/info", get(tei::info).layer(timed())),
         ("/api/embed", post(ollama::embed).layer(timed())),
+        ("/api/embeddings", post(ollama::embed_prompt).layer(timed())),
         ("/api/tags", get(ollama::tags).layer(timed())),
         ("/api/version", get(ollama::version)),
         ("/v1/models", get(models::list).layer(timed())),

@@ -89,11 +89,26 @@ impl AppState {
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
         let database = self.inner.database.clone();
-        let result = self.inner.gate.run(move || call(&database)).await;
+        self.noticing_a_stop(self.inner.gate.run(move || call(&database)).await)
+    }
+
+    /// Tells the server at once where a write was refused because the database has stopped.
+    fn noticing_a_stop<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
         if matches!(&result, Err(error) if error.code == Code::Stopped) {
             self.inner.stopped.notify_one();
         }
         result
+    }
+
+    /// Runs a call that writes documents of one collection behind the gate.
+    pub(crate) async fn on_collection_writing<T, F>(&self, name: CollectionName, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Collection) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        let call = move || call(&database.collection(&name)?);
+        self.noticing_a_stop(self.inner.gate.run_write(call).await)
     }
 
     /// Runs a call on one collection behind the gate.

@@ -73,7 +73,7 @@ impl Cancellation {
     }
 
     /// The cancellation around the current call, if there is one.
-    pub(super) fn current() -> Option<Self> {
+    pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
     }
 

@@ -172,9 +172,8 @@ fn what_nobody_waits_for_is_not_computed() {
     thread::scope(|scope| {
         let first = scope.spawn(|| batcher.encode(&encoder, vec![vec![WAIT]], Lane::Bulk).unwrap());
         until(|| fake.passes().len() == 1);
-        let gone = scope.spawn(|| {
-            cancellation.scope(|| batcher.encode(&encoder, sequences(20, 9, 13), Lane::Bulk).map(drop))
-        });
+        let gone =
+            scope.spawn(|| cancellation.scope(|| batcher.encode(&encoder, sequences(20, 9, 13), Lane::Bulk).map(drop)));
         let stays = scope.spawn(|| batcher.encode(&encoder, sequences(2, 9, 14), Lane::Bulk).unwrap());
         until(|| waiting(&batcher, Lane::Bulk) == 22);
         drop(cancellation.cancel_on_drop());
@@ -242,8 +241,10 @@ fn bulk_work_keeps_its_share() {
     let mut queue = Queue::new(1);
     let first = queue.submit(entries(&encoder, vec![vec![9]]), Lane::Bulk).unwrap().unwrap();
     queue.submit(entries(&encoder, sequences(5, 512, 0)), Lane::Bulk).unwrap();
-    queue.submit(entries(&encoder, sequences(100, 256, 1)), Lane::Interactive).unwrap();
+    // The extra place takes one at once.
+    let extra = queue.submit(entries(&encoder, sequences(100, 256, 1)), Lane::Interactive).unwrap().unwrap();
     queue.finish(&first, Duration::from_millis(1));
+    queue.finish(&extra, Duration::from_millis(1));
     let mut order = Vec::new();
     while let Some(pass) = queue.next() {
         order.push(pass.lane);
@@ -251,7 +252,7 @@ fn bulk_work_keeps_its_share() {
     }
     let bulk: Vec<usize> = (0..order.len()).filter(|&at| order[at] == Lane::Bulk).collect();
     // 14 interactive passes of 256 tokens are seven times a bulk pass of 512.
-    assert_eq!(bulk, [14, 29, 44, 59, 74]);
+    assert_eq!(bulk, [13, 28, 43, 58, 73]);
 }
 
 #[test]

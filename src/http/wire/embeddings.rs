@@ -280,12 +280,7 @@ mod tests {
         for text in cases {
             let error = read(text).unwrap_err();
             let code = if text == many { Code::TooManyInputs } else { Code::InvalidInput };
-            assert_eq!(
-                (error.code, error.param),
-                (code, Some("input")),
-                "{}",
-                &text[..text.len().min(40)]
-            );
+            assert_eq!((error.code, error.param), (code, Some("input")), "{}", &text[..text.len().min(40)]);
         }
     }
 

@@ -29,6 +29,35 @@ pub(crate) struct EmbedBody {
     pub(crate) dimensions: Option<u32>,
 }
 
+/// One text to embed. Fields that are not listed are passed over.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct PromptBody {
+    /// As in `/api/embed`.
+    pub(crate) model: String,
+    /// The text.
+    #[serde(default)]
+    prompt: String,
+}
+
+impl PromptBody {
+    /// Takes the text out; an empty one is no text, and no error.
+    ///
+    /// # Errors
+    /// As [`read_input`].
+    pub(crate) fn take_text(&mut self) -> Result<Input, ApiError> {
+        match std::mem::take(&mut self.prompt) {
+            prompt if prompt.is_empty() => Ok(Input::Texts(Vec::new())),
+            prompt => read_input(Value::String(prompt), "prompt"),
+        }
+    }
+}
+
+/// The vector of one text.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PromptView {
+    pub(crate) embedding: Vec<f32>,
+}
+
 /// What `input` may be, for the API's description.
 #[derive(ToSchema)]
 #[serde(untagged)]
@@ -180,7 +209,8 @@ mod tests {
     use crate::http::wire::json;
 
     fn take(input: &str) -> Result<Input, Code> {
-        let body = json::parse::<EmbedBody>(format!("{{\"model\":\"m\",\"input\":{input},\"options\":{{}}}}").as_bytes());
+        let body =
+            json::parse::<EmbedBody>(format!("{{\"model\":\"m\",\"input\":{input},\"options\":{{}}}}").as_bytes());
         body.unwrap().take_texts().map_err(|error| error.code)
     }
 
