@@ -78,11 +78,6 @@ impl DataPaths {
     pub fn vector_cache(&self) -> PathBuf {
         self.root.join("cache").join("vectors.cache")
     }
-
-    /// `quarantine/`: damaged files, moved aside and never served.
-    pub fn quarantine_dir(&self) -> PathBuf {
-        self.root.join("quarantine")
-    }
 }
 
 #[cfg(test)]
