@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{EmbedError, Embeddings, InputKind, InstalledModel, PullProgress, VerifiedFile};
+use super::{Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Precision, PullProgress, VerifiedFile};
 
 /// The models directory, which this build does not read.
 #[derive(Clone, Debug)]
@@ -20,6 +20,11 @@ pub struct TextModel(Infallible);
 impl Models {
     /// Remembers `dir`.
     pub fn new(dir: PathBuf, _threads: Option<NonZeroUsize>) -> Models {
+        Models { dir }
+    }
+
+    /// Remembers `dir`.
+    pub fn with_precision(dir: PathBuf, _threads: Option<NonZeroUsize>, _precision: Precision) -> Models {
         Models { dir }
     }
 
@@ -85,6 +90,11 @@ impl TextModel {
         match self.0 {}
     }
 
+    /// The precision in which it runs.
+    pub fn precision(&self) -> Precision {
+        match self.0 {}
+    }
+
     /// Digest over all that decides the vectors.
     pub fn fingerprint(&self) -> &str {
         match self.0 {}
@@ -95,6 +105,40 @@ impl TextModel {
     /// # Errors
     /// Never called.
     pub fn embed(&self, _texts: &[&str], _input: InputKind) -> Result<Embeddings, EmbedError> {
+        match self.0 {}
+    }
+
+    /// Embeds texts, in vectors of another length.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn embed_with(
+        &self,
+        _texts: &[&str],
+        _input: InputKind,
+        _dimensions: Option<usize>,
+    ) -> Result<Embeddings, EmbedError> {
+        match self.0 {}
+    }
+
+    /// To which lengths vectors can be cut.
+    pub fn dimensions(&self) -> &Dimensions {
+        match self.0 {}
+    }
+
+    /// Whether vectors can be cut.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn check_dimensions(&self, _dimensions: usize) -> Result<(), EmbedError> {
+        match self.0 {}
+    }
+
+    /// Cuts vectors.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn shorten(&self, _embeddings: &mut Embeddings, _dimensions: usize) -> Result<(), EmbedError> {
         match self.0 {}
     }
 

@@ -56,6 +56,12 @@ pub enum EmbedError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The weights are there only in a form that runs code when it is read.
+    #[error("{path} is a Python pickle, which can run any code when it is read; weights are taken from model.safetensors only. Most models have one on the hub; of another, make one where you trust the file: `python3 -c \"from sentence_transformers import SentenceTransformer; SentenceTransformer('DIR').save('NEW_DIR', safe_serialization=True)\"`, then `pannier model pull NAME --from NEW_DIR`", path = path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     /// The model is sound, and this version cannot run it.
     #[error("{path} asks for {feature}, which this version does not support; it runs {supported}", path = path.display())]
     Unsupported {
@@ -89,6 +95,16 @@ pub enum EmbedError {
     NoTokens {
         /// Position of the input, counted from 0.
         index: usize,
+    },
+    /// The model's vectors cannot be cut to the length that was asked for.
+    #[error("the vectors of {model} cannot have {got} dimensions; allowed are {allowed}")]
+    Dimensions {
+        /// The model.
+        model: String,
+        /// As asked for.
+        got: usize,
+        /// The lengths there are, in words.
+        allowed: String,
     },
     /// The model made a vector that is not finite, or is zero.
     #[error("model {model} made no usable vector for input {index} ({reason}); its weights are not sound")]

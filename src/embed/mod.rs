@@ -9,6 +9,10 @@ mod batcher;
 #[cfg(feature = "local-models")]
 mod cache;
 #[cfg(feature = "local-models")]
+mod files;
+#[cfg(feature = "local-models")]
+mod head;
+#[cfg(feature = "local-models")]
 mod local;
 #[cfg(feature = "local-models")]
 mod lock_file;
@@ -40,4 +44,7 @@ pub use model::TextModel;
 #[cfg(feature = "local-models")]
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
-pub use types::{Embeddings, InputKind, InstalledModel, Piece, PullProgress, VerifiedFile, default_models_dir};
+pub use types::{
+    Dimensions, Embeddings, InputKind, InstalledModel, Piece, Pooling, Precision, PullProgress, VerifiedFile,
+    default_models_dir,
+};

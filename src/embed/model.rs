@@ -7,12 +7,14 @@ use sha2::{Digest, Sha256};
 
 use super::batcher::{Batcher, Encode, Lane};
 use super::cache::{Key, VectorCache, embed_through};
+use super::files::WEIGHTS_FILE;
+use super::head::Head;
 use super::local::Encoder;
 use super::lock_file::hex;
-use super::settings::{Pooling, Settings};
+use super::settings::Settings;
 use super::store::Place;
-use super::tokenizer::{TextTokenizer, Tokens, tokenizer_path};
-use super::{EmbedError, Embeddings, InputKind, Piece, VerifiedFile};
+use super::tokenizer::{TOKENIZER_FILE, TextTokenizer, Tokens};
+use super::{Dimensions, EmbedError, Embeddings, InputKind, Piece, Pooling, Precision, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -22,6 +24,7 @@ pub struct TextModel {
     settings: Settings,
     tokenizer: TextTokenizer,
     encoder: Arc<Passes>,
+    head: Head,
     batcher: Arc<Batcher>,
     cache: Option<Arc<VectorCache>>,
 }
@@ -53,14 +56,21 @@ impl TextModel {
     ///
     /// # Errors
     /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
-    pub(super) fn load(place: &Place, files: &[VerifiedFile], services: Services) -> Result<Self, EmbedError> {
+    pub(super) fn load(
+        place: &Place,
+        files: &[VerifiedFile],
+        precision: Precision,
+        services: Services,
+    ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
-        let tokenizer = TextTokenizer::load(&tokenizer_path(&place.dir), &place.name, settings.max_tokens)?;
-        let encoder = Encoder::load(&place.dir.join("model.safetensors"), &settings)?;
-        let fingerprint = fingerprint(&settings, files);
+        let transformer = place.dir.join(&settings.transformer);
+        let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
+        let head = Head::load(&place.dir, &settings.steps)?;
+        let encoder = Encoder::load(&transformer.join(WEIGHTS_FILE), &settings, precision)?;
+        let fingerprint = fingerprint(&settings, files, encoder.precision());
         let Services { threads, batcher, cache } = services;
         let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));
-        Ok(Self { name, fingerprint, settings, tokenizer, encoder, batcher, cache })
+        Ok(Self { name, fingerprint, settings, tokenizer, encoder, head, batcher, cache })
     }
 
     /// Canonical name.
@@ -70,7 +80,7 @@ impl TextModel {
 
     /// Numbers in a vector.
     pub fn dim(&self) -> usize {
-        self.settings.architecture.hidden_size
+        self.settings.dim()
     }
 
     /// Tokens read of a text, special tokens included.
@@ -78,8 +88,13 @@ impl TextModel {
         self.settings.max_tokens
     }
 
+    /// The precision in which it runs: [`Precision::Float32`] where another was asked for and this model's shape has none.
+    pub fn precision(&self) -> Precision {
+        self.encoder.encoder.precision()
+    }
+
     /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
-    /// prefixes and length. Vectors of equal fingerprints can be compared with each other.
+    /// prefixes, length and precision. Vectors of equal fingerprints can be compared with each other.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -107,6 +122,86 @@ impl TextModel {
         }
     }
 
+    /// As [`TextModel::embed`], with vectors cut to their first `dimensions` numbers and scaled to length 1 again.
+    ///
+    /// # Errors
+    /// [`EmbedError::Dimensions`] where the model was not trained for that, and as [`TextModel::embed`].
+    pub fn embed_with(
+        &self,
+        texts: &[&str],
+        input: InputKind,
+        dimensions: Option<usize>,
+    ) -> Result<Embeddings, EmbedError> {
+        if let Some(dimensions) = dimensions {
+            self.check_dimensions(dimensions)?;
+        }
+        let mut embeddings = self.embed(texts, input)?;
+        if let Some(dimensions) = dimensions {
+            self.shorten(&mut embeddings, dimensions)?;
+        }
+        Ok(embeddings)
+    }
+
+    /// To which lengths vectors can be cut.
+    pub fn dimensions(&self) -> &Dimensions {
+        &self.settings.dimensions
+    }
+
+    /// Whether vectors can be cut to their first `dimensions` numbers.
+    ///
+    /// # Errors
+    /// [`EmbedError::Dimensions`] where not.
+    pub fn check_dimensions(&self, dimensions: usize) -> Result<(), EmbedError> {
+        if self.settings.dimensions.allow(dimensions, self.dim()) {
+            return Ok(());
+        }
+        let (model, allowed) = (self.name.clone(), self.settings.dimensions.in_words(self.dim()));
+        Err(EmbedError::Dimensions { model, got: dimensions, allowed })
+    }
+
+    /// Cuts whole vectors of this model to their first `dimensions` numbers and scales them to length 1 again. So vectors
+    /// that were kept whole serve every length.
+    ///
+    /// # Errors
+    /// [`EmbedError::Dimensions`]; [`EmbedError::Vector`] where the numbers that are left are all zero.
+    pub fn shorten(&self, embeddings: &mut Embeddings, dimensions: usize) -> Result<(), EmbedError> {
+        self.check_dimensions(dimensions)?;
+        if dimensions == self.dim() {
+            return Ok(());
+        }
+        for (index, vector) in embeddings.vectors.iter_mut().enumerate() {
+            vector.truncate(dimensions);
+            normalise(vector, dimensions).map_err(|e| self.unusable(index, &e))?;
+        }
+        Ok(())
+    }
+
+    /// The tokens of a text with the prefix for `input`, all of them, however long it is.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub fn tokenize(&self, text: &str, input: InputKind, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        self.tokenizer.pieces(&format!("{}{text}", self.prefix(input)), with_special)
+    }
+
+    /// How a text's vector comes of those of its tokens.
+    pub fn pooling(&self) -> Pooling {
+        self.settings.pooling
+    }
+
+    /// Whether vectors have length 1.
+    pub fn normalises(&self) -> bool {
+        self.settings.normalise
+    }
+
+    fn prefix(&self, input: InputKind) -> &str {
+        match input {
+            InputKind::Query => &self.settings.query_prefix,
+            InputKind::Document => &self.settings.document_prefix,
+            InputKind::Plain => "",
+        }
+    }
+
     /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What is
     /// beyond the model's length is cut and reported.
     ///
@@ -124,35 +219,6 @@ impl TextModel {
         self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?, InputKind::Document)
     }
 
-    /// The tokens of a text with the prefix for `input`, all of them, however long it is.
-    ///
-    /// # Errors
-    /// [`EmbedError::Tokenizer`].
-    pub fn tokenize(&self, text: &str, input: InputKind, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
-        self.tokenizer.pieces(&format!("{}{text}", self.prefix(input)), with_special)
-    }
-
-    /// How a text's vector comes of those of its tokens: `mean` or `cls`.
-    pub fn pooling(&self) -> &'static str {
-        match self.settings.pooling {
-            Pooling::Mean => "mean",
-            Pooling::FirstToken => "cls",
-        }
-    }
-
-    /// Whether vectors have length 1.
-    pub fn normalises(&self) -> bool {
-        self.settings.normalise
-    }
-
-    fn prefix(&self, input: InputKind) -> &str {
-        match input {
-            InputKind::Query => &self.settings.query_prefix,
-            InputKind::Document => &self.settings.document_prefix,
-            InputKind::Plain => "",
-        }
-    }
-
     fn embed_all(&self, tokens: Vec<Tokens>, input: InputKind) -> Result<Embeddings, EmbedError> {
         let vocabulary = self.settings.architecture.vocab_size;
         for (index, Tokens { ids, .. }) in tokens.iter().enumerate() {
@@ -168,13 +234,7 @@ impl TextModel {
         let lane = Lane::of(input, tokens.len(), token_counts.iter().sum());
         let encoder: Arc<dyn Encode> = self.encoder.clone();
         let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), lane)?;
-        let finish = |(index, vector): (usize, Vec<f64>)| {
-            self.finish(&vector).map_err(|e| EmbedError::Vector {
-                model: self.name.clone(),
-                index,
-                reason: e.to_string(),
-            })
-        };
+        let finish = |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
             token_counts,
@@ -183,8 +243,12 @@ impl TextModel {
         })
     }
 
-    fn finish(&self, pooled: &[f64]) -> Result<Vec<f32>, VectorError> {
-        let mut vector: Vec<f32> = pooled.iter().map(|&x| x as f32).collect();
+    fn unusable(&self, index: usize, error: &VectorError) -> EmbedError {
+        EmbedError::Vector { model: self.name.clone(), index, reason: error.to_string() }
+    }
+
+    fn finish(&self, pooled: Vec<f64>) -> Result<Vec<f32>, VectorError> {
+        let mut vector: Vec<f32> = self.head.apply(pooled).iter().map(|&x| x as f32).collect();
         match self.settings.normalise {
             true => normalise(&mut vector, self.dim())?,
             false => drop(check_vector(&vector, self.dim())?),
@@ -203,12 +267,20 @@ impl std::fmt::Debug for TextModel {
 }
 
 /// Settings stand for the files they were read from, so that a comment in one of those changes nothing.
-fn fingerprint(settings: &Settings, files: &[VerifiedFile]) -> String {
+fn fingerprint(settings: &Settings, files: &[VerifiedFile], precision: Precision) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("{FINGERPRINT_VERSION}\n{}\n", settings.identity()));
-    for name in ["model.safetensors", "tokenizer.json"] {
-        let digest = files.iter().find(|file| file.path.ends_with(name)).map_or("none", |file| &file.sha256);
-        hash.update(format!("{name} {digest}\n"));
+    match precision {
+        Precision::Float32 => {}
+        Precision::Float16 => hash.update("float16 1\n"),
+        // The number changes with the way in which weights and activations are rounded.
+        Precision::Int8 => hash.update("int8 1\n"),
+    }
+    // The transformer's weights come first, those of dense layers after them, in the order of the modules.
+    for name in [WEIGHTS_FILE, TOKENIZER_FILE] {
+        for file in files.iter().filter(|file| file.path.ends_with(name)) {
+            hash.update(format!("{name} {}\n", file.sha256));
+        }
     }
     hex(&hash.finalize())
 }

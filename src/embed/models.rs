@@ -11,8 +11,8 @@ use super::batcher::Batcher;
 use super::cache::VectorCache;
 use super::model::Services;
 use super::settings::Settings;
-use super::store::{Check, Place, Store, check_files};
-use super::{EmbedError, InstalledModel, PullProgress, TextModel, VerifiedFile, pull};
+use super::store::{Check, Place, Store, check_files, missing};
+use super::{EmbedError, InstalledModel, Precision, PullProgress, TextModel, VerifiedFile, pull};
 
 /// The models directory and the models loaded from it. Clones share both.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ pub struct Models {
 struct Shared {
     store: Store,
     threads: Option<NonZeroUsize>,
+    precision: Precision,
     pool: OnceLock<Arc<ThreadPool>>,
     batcher: OnceLock<Arc<Batcher>>,
     cache: OnceLock<Arc<VectorCache>>,
@@ -37,9 +38,14 @@ type Slot = Arc<Mutex<Option<Arc<TextModel>>>>;
 impl Models {
     /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.
     pub fn new(dir: PathBuf, threads: Option<NonZeroUsize>) -> Models {
+        Models::with_precision(dir, threads, Precision::default())
+    }
+
+    /// As [`Models::new`], with a precision for every model.
+    pub fn with_precision(dir: PathBuf, threads: Option<NonZeroUsize>, precision: Precision) -> Models {
         let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
         let (batcher, cache) = (OnceLock::new(), OnceLock::new());
-        Models { shared: Arc::new(Shared { store, threads, pool, batcher, cache, loaded }) }
+        Models { shared: Arc::new(Shared { store, threads, precision, pool, batcher, cache, loaded }) }
     }
 
     /// Keeps vectors in the file `path` of at most `max_bytes`, so that a text that was embedded before is not embedded
@@ -58,8 +64,8 @@ impl Models {
     /// The model of this name or alias, loaded at the first call and kept.
     ///
     /// # Errors
-    /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Damaged`],
-    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
+    /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
+    /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
         let place = self.shared.store.existing(name)?;
         let slot = {
@@ -73,7 +79,7 @@ impl Models {
         let files = check_files(&place, Check::Changed)?;
         let services =
             Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
-        let model = Arc::new(TextModel::load(&place, &files, services)?);
+        let model = Arc::new(TextModel::load(&place, &files, self.shared.precision, services)?);
         *slot = Some(Arc::clone(&model));
         Ok(model)
     }
@@ -147,21 +153,20 @@ impl Models {
 /// What an installed model is, without reading its weights.
 fn describe(place: &Place) -> Result<InstalledModel, EmbedError> {
     let mut size_bytes = 0;
-    for file in place.files() {
-        match std::fs::metadata(place.path(file)) {
+    for file in place.files()? {
+        match std::fs::metadata(place.path(&file)) {
             Ok(metadata) => size_bytes += metadata.len(),
             Err(_) if !file.required => {}
-            Err(_) => {
-                let (name, dir) = (place.name.clone(), place.dir.clone());
-                return Err(EmbedError::NotInstalled { name, dir, missing: file.path.to_owned() });
-            }
+            Err(_) => return Err(missing(place, &file)),
         }
     }
     let settings = Settings::read(place)?;
     Ok(InstalledModel {
         name: place.name.clone(),
         dir: place.dir.clone(),
-        dim: settings.architecture.hidden_size,
+        dim: settings.dim(),
+        pooling: settings.pooling,
+        dimensions: settings.dimensions,
         max_tokens: settings.max_tokens,
         size_bytes,
         licence: place.known.map(|known| known.licence.to_owned()),

@@ -6,8 +6,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::files::{ModelFile, model_files};
 use super::lock_file::{Lock, Record, Stamp, hash_file};
-use super::registry::{ANY_FILES, KnownFile, KnownModel, find, known_names};
+use super::registry::{KnownModel, find, known_names};
+use super::settings::MODULES_FILE;
 use super::{EmbedError, VerifiedFile};
 
 /// The models directory.
@@ -37,14 +39,17 @@ pub(super) enum Check {
 }
 
 impl Place {
-    /// The files it consists of.
-    pub(super) fn files(&self) -> &'static [KnownFile] {
-        self.known.map_or(&ANY_FILES, |known| known.files)
+    /// The files it consists of; only modules.json where that is not there to name them.
+    ///
+    /// # Errors
+    /// What reading modules.json says.
+    pub(super) fn files(&self) -> Result<Vec<ModelFile>, EmbedError> {
+        model_files(self.known, &self.dir.join(MODULES_FILE))
     }
 
     /// Where a file of the model lies.
-    pub(super) fn path(&self, file: &KnownFile) -> PathBuf {
-        self.dir.join(file.path)
+    pub(super) fn path(&self, file: &ModelFile) -> PathBuf {
+        self.dir.join(&file.path)
     }
 }
 
@@ -76,20 +81,20 @@ impl Store {
     /// [`EmbedError::Unknown`], and as [`Store::place`].
     pub(super) fn existing(&self, name: &str) -> Result<Place, EmbedError> {
         let place = self.place(name)?;
-        if place.known.is_none() && !place.dir.join("config.json").is_file() {
+        if place.known.is_none() && !is_model(&place.dir) {
             return Err(EmbedError::Unknown { name: place.name, known: known_names() });
         }
         Ok(place)
     }
 
-    /// Every place that holds a model's configuration, by name. A models directory that is not there holds none.
+    /// Every place that holds a model, by name. A models directory that is not there holds none.
     ///
     /// # Errors
     /// [`EmbedError::Storage`].
     pub(super) fn places(&self) -> Result<Vec<Place>, EmbedError> {
         let mut names = Vec::new();
         for first in subdirectories(&self.dir)? {
-            if self.dir.join(&first).join("config.json").is_file() {
+            if is_model(&self.dir.join(&first)) {
                 names.push(first);
                 continue;
             }
@@ -98,7 +103,7 @@ impl Store {
         }
         names.sort_unstable();
         let places = names.iter().filter_map(|name| self.place(name).ok());
-        Ok(places.filter(|place| place.dir.join("config.json").is_file()).collect())
+        Ok(places.filter(|place| is_model(&place.dir)).collect())
     }
 }
 
@@ -112,15 +117,15 @@ pub(super) fn check_files(place: &Place, check: Check) -> Result<Vec<VerifiedFil
     let before = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
     let mut lock = Lock::default();
     let mut verified = Vec::new();
-    for file in place.files() {
-        let Some(record) = check_file(place, file, before.records.get(file.path), check)? else { continue };
+    for file in place.files()? {
+        let Some(record) = check_file(place, &file, before.records.get(&file.path), check)? else { continue };
         verified.push(VerifiedFile {
-            path: place.path(file),
+            path: place.path(&file),
             size_bytes: record.stamp.size_bytes,
             sha256: record.sha256.clone(),
             pinned: file.digest.is_some(),
         });
-        lock.records.insert(file.path.to_owned(), record);
+        lock.records.insert(file.path, record);
     }
     if lock != before
         && let Err(error) = lock.write(&place.dir)
@@ -134,7 +139,7 @@ pub(super) fn check_files(place: &Place, check: Check) -> Result<Vec<VerifiedFil
 /// `None`: the file is optional and not there.
 fn check_file(
     place: &Place,
-    file: &KnownFile,
+    file: &ModelFile,
     recorded: Option<&Record>,
     check: Check,
 ) -> Result<Option<Record>, EmbedError> {
@@ -146,8 +151,7 @@ fn check_file(
             if !file.required && recorded.is_none() {
                 return Ok(None);
             }
-            let (name, dir) = (place.name.clone(), place.dir.clone());
-            return Err(EmbedError::NotInstalled { name, dir, missing: file.path.to_owned() });
+            return Err(missing(place, file));
         }
         Err(e) => return Err(EmbedError::io(&path, "read the length of", e)),
     };
@@ -168,6 +172,22 @@ fn check_file(
         }
         _ => Ok(Some(record)),
     }
+}
+
+/// What to say of a file that is not there.
+pub(super) fn missing(place: &Place, file: &ModelFile) -> EmbedError {
+    match file.as_pickle().map(|pickle| place.path(&pickle)).filter(|path| path.is_file()) {
+        Some(path) => EmbedError::Pickle { path },
+        None => {
+            let (name, dir) = (place.name.clone(), place.dir.clone());
+            EmbedError::NotInstalled { name, dir, missing: file.path.clone() }
+        }
+    }
+}
+
+/// Whether a model's files, or some of them, lie in `dir`.
+fn is_model(dir: &Path) -> bool {
+    dir.join(MODULES_FILE).is_file() || dir.join("config.json").is_file()
 }
 
 /// One or two parts joined by '/', none of which could mean another directory.
@@ -210,11 +230,12 @@ mod tests {
     /// A model of somebody's own, with every required file.
     fn install(dir: &Path) -> Place {
         let place = Store::new(dir.to_owned()).place("me/mine").unwrap();
-        for file in &ANY_FILES {
-            if file.required {
-                let path = place.path(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, file.path).unwrap();
+        fs::create_dir_all(place.dir.join("1_Pooling")).unwrap();
+        let modules = r#"[{"path": "", "type": "Transformer"}, {"path": "1_Pooling", "type": "Pooling"}]"#;
+        fs::write(place.dir.join(MODULES_FILE), modules).unwrap();
+        for file in place.files().unwrap() {
+            if file.required && file.path != MODULES_FILE {
+                fs::write(place.path(&file), &file.path).unwrap();
             }
         }
         place

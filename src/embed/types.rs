@@ -27,6 +27,92 @@ pub struct Piece {
     pub range: Option<(usize, usize)>,
 }
 
+/// How the vectors of a text's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    FirstToken,
+    /// The largest of each component.
+    Max,
+    /// Their sum over the root of their number.
+    MeanSqrtLength,
+    /// Their mean, each weighted by its position, counted from 1.
+    WeightedMean,
+    /// The last token's.
+    LastToken,
+}
+
+/// How short the vectors of a model may be cut. Only a model that was trained for it keeps its meaning in the first
+/// numbers (Kusupati et al. 2022, "Matryoshka Representation Learning").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dimensions {
+    /// Not at all.
+    Whole,
+    /// To any length from this one on.
+    From(usize),
+    /// To one of these lengths, ascending.
+    OneOf(Vec<usize>),
+}
+
+impl Dimensions {
+    /// Whether vectors of `dim` numbers may be cut to `asked`.
+    pub fn allow(&self, asked: usize, dim: usize) -> bool {
+        asked == dim
+            || match self {
+                Dimensions::Whole => false,
+                Dimensions::From(shortest) => (*shortest..dim).contains(&asked),
+                Dimensions::OneOf(lengths) => asked < dim && lengths.contains(&asked),
+            }
+    }
+
+    /// The allowed lengths of vectors of `dim` numbers, in words.
+    #[cfg(feature = "local-models")]
+    pub(super) fn in_words(&self, dim: usize) -> String {
+        match self {
+            Dimensions::Whole => format!("{dim} only"),
+            Dimensions::From(shortest) => format!("{shortest} to {dim}"),
+            Dimensions::OneOf(lengths) => {
+                let shorter = lengths.iter().filter(|length| **length < dim);
+                shorter.chain([&dim]).map(usize::to_string).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+}
+
+/// How a model's weights are held and multiplied. Vectors of one model in two precisions differ slightly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// As trained.
+    #[default]
+    Float32,
+    /// Weights of half the bytes, multiplied in f32.
+    Float16,
+    /// Weights and activations of 8 bits: a quarter of the bytes, the fastest.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision, the most exact first.
+    pub const ALL: [Precision; 3] = [Precision::Float32, Precision::Float16, Precision::Int8];
+
+    /// As settings write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Float32 => "float32",
+            Precision::Float16 => "float16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    /// The precision that settings write as `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|precision| precision.name() == name)
+    }
+}
+
 /// Vectors of a batch of texts, in the order of the texts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embeddings {
@@ -49,6 +135,10 @@ pub struct InstalledModel {
     pub dir: PathBuf,
     /// Numbers in a vector.
     pub dim: usize,
+    /// How it makes one vector of a text's tokens.
+    pub pooling: Pooling,
+    /// To which lengths its vectors may be cut.
+    pub dimensions: Dimensions,
     /// Tokens read of a text, special tokens included.
     pub max_tokens: usize,
     /// All of its files.

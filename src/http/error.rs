@@ -234,6 +234,7 @@ impl From<EmbedError> for ApiError {
             EmbedError::NotInstalled { .. } => Code::ModelNotInstalled,
             EmbedError::Unknown { .. } | EmbedError::Name { .. } => Code::ModelNotFound,
             EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
+            EmbedError::Dimensions { .. } => Code::DimensionsNotSupported,
             EmbedError::Disabled => Code::ModelNotInstalled,
             EmbedError::Overloaded { retry_after, .. } => {
                 let retry_after = Some(*retry_after);

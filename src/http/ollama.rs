@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 
-use super::embedding::{self, check_dimensions};
+use super::embedding;
 use super::error::{ApiError, Code};
 use super::extract::JsonBody;
 use super::problem::OllamaError;
@@ -35,8 +35,7 @@ pub(crate) async fn embed(
     let answer = state.engine(move |database| {
         let model = database.models().load(known_name(&body.model))?;
         let load = started.elapsed();
-        check_dimensions(&model, body.dimensions)?;
-        let embeddings = embedding::embed(&model, &texts, InputKind::Plain, "input")?;
+        let embeddings = embedding::embed(&model, &texts, InputKind::Plain, "input", body.dimensions)?;
         if body.truncate == Some(false) && embeddings.truncated.contains(&true) {
             let detail = format!("the input has more than the {} tokens that the model reads", model.max_tokens());
             return Err(ApiError::new(Code::TooLong, detail));
@@ -62,7 +61,7 @@ pub(crate) async fn embed_prompt(
     let text = body.take_text()?;
     let answer = state.engine(move |database| {
         let model = database.models().load(known_name(&body.model))?;
-        let mut embeddings = embedding::embed(&model, &text, InputKind::Plain, "prompt")?;
+        let mut embeddings = embedding::embed(&model, &text, InputKind::Plain, "prompt", None)?;
         JsonText::of(&PromptView { embedding: embeddings.vectors.pop().unwrap_or_default() })
     });
     answer.await

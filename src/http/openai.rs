@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 
-use super::embedding::{check_dimensions, embed};
+use super::embedding::embed;
 use super::error::ApiError;
 use super::extract::JsonBody;
 use super::problem::OpenAiError;
@@ -27,8 +27,7 @@ pub(crate) async fn embeddings(
     let input = body.take_input()?;
     let answer = state.engine(move |database| {
         let model = database.models().load(&body.model).map_err(|error| ApiError::from(error).param("model"))?;
-        check_dimensions(&model, body.dimensions)?;
-        let embeddings = embed(&model, &input, InputKind::Document, "input")?;
+        let embeddings = embed(&model, &input, InputKind::Document, "input", body.dimensions)?;
         let format = body.encoding_format.unwrap_or_default();
         JsonText::of(&EmbeddingsView::of(embeddings, model.name().to_owned(), format))
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::embedding::{self, check_dimensions};
+use super::embedding;
 use super::error::{ApiError, Code};
 use super::extract::JsonBody;
 use super::problem::TeiError;
@@ -57,9 +57,8 @@ async fn run(state: &AppState, mut body: EmbedBody) -> Result<JsonText, ApiError
     let name = state.config().default_model.clone();
     let answer = state.engine(move |database| {
         let model = load(database, &name)?;
-        check_dimensions(&model, body.dimensions)?;
         check_length(&model, body.normalize)?;
-        let embeddings = embedding::embed(&model, &inputs, kind, "inputs")?;
+        let embeddings = embedding::embed(&model, &inputs, kind, "inputs", body.dimensions)?;
         check_truncation(&embeddings, &body, &model)?;
         JsonText::of(&embeddings.vectors)
     });

@@ -1,6 +1,5 @@
 //! `bench clients`: many clients of one text each against the batch figure, and queries while a bulk import runs.
 
-use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::{CliError, Context};
-use super::cranfield::{Cranfield, DataSetArgs};
+use super::cranfield::{Cranfield, DataSetArgs, Entry};
 use super::local_server::LocalServer;
 use super::scratch::Scratch;
 use super::stats::{Latencies, median, rate, rounded};
@@ -25,6 +24,8 @@ const TEXTS: usize = 512;
 const BATCH: usize = 32;
 /// Queries before the clock starts.
 const WARM_UP: usize = 20;
+/// Lines of one import stream.
+const IMPORT_LINES: usize = 256;
 const COLLECTION: &str = "bench";
 
 /// What `bench clients` measures.
@@ -129,46 +130,28 @@ fn query_latencies(server: &LocalServer, set: &Cranfield, count: usize) -> Resul
     Ok(Latencies::new((0..count).map(query).collect::<Result<_, _>>()?))
 }
 
-/// The same searches while one stream imports abstracts to be embedded. Returns also documents a second of the import.
+/// The same searches while one client imports abstracts to be embedded, a stream of a few hundred lines after the other:
+/// one without an end would be buffered for minutes ahead. Returns also documents a second of the import.
 fn during_import(server: &LocalServer, set: &Cranfield, count: usize) -> Result<(Latencies, f64), CliError> {
     let stop = AtomicBool::new(false);
     let url = server.url(&format!("/v1/collections/{COLLECTION}/import"));
     thread::scope(|scope| {
         let import = scope.spawn(|| -> Result<(u64, Duration), CliError> {
-            let started = Instant::now();
-            let request = agent().post(&url).set("content-type", "application/x-ndjson");
-            let answer = request.send(Documents { set, stop: &stop, line: Vec::new(), next: 0 });
-            let body: Value = read_json(answer)?;
-            Ok((body["upserted"].as_u64().unwrap_or_default(), started.elapsed()))
+            let (agent, started, mut documents) = (agent(), Instant::now(), 0);
+            let mut lines = set.documents.iter().cycle().enumerate();
+            while !stop.load(Ordering::Relaxed) {
+                let line = |(index, entry): (usize, &Entry)| json!({ "id": index.to_string(), "text": entry.text });
+                let body: String = lines.by_ref().take(IMPORT_LINES).map(|row| format!("{}\n", line(row))).collect();
+                let request = agent.post(&url).set("content-type", "application/x-ndjson");
+                documents += read_json(request.send_string(&body))?["upserted"].as_u64().unwrap_or_default();
+            }
+            Ok((documents, started.elapsed()))
         });
         let latencies = query_latencies(server, set, count);
         stop.store(true, Ordering::Relaxed);
         let (documents, took) = joined(import.join())?;
         Ok((latencies?, rate(documents as usize, took)))
     })
-}
-
-/// Lines of documents without an end, until it is stopped.
-struct Documents<'a> {
-    set: &'a Cranfield,
-    stop: &'a AtomicBool,
-    line: Vec<u8>,
-    next: usize,
-}
-
-impl Read for Documents<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.line.is_empty() && !self.stop.load(Ordering::Relaxed) {
-            let text = &self.set.documents[self.next % self.set.documents.len()].text;
-            self.line = json!({ "id": self.next.to_string(), "text": text }).to_string().into_bytes();
-            self.line.push(b'\n');
-            self.next += 1;
-        }
-        let count = self.line.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.line[..count]);
-        self.line.drain(..count);
-        Ok(count)
-    }
 }
 
 fn agent() -> ureq::Agent {

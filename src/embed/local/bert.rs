@@ -1,152 +1,172 @@
-//! BERT on our own kernels: sequences laid end to end without padding, weights packed once.
+//! The weights of BERT and of what is built like it (RoBERTa, MPNet, DistilBERT) into the blocks of an encoder.
 
 use super::super::EmbedError;
-use super::super::settings::{Architecture, Pooling};
-use super::embeddings::Embeddings;
-use super::kernels::{Epilogue, Kernels, PackedMatrix, Rows, WIDTH_MULTIPLE};
+use super::super::settings::{Architecture, Family};
+use super::blocks::{Added, Attention, Embeddings, FeedForward, Linear, Loader, Norm, Part, Position, Widths};
+use super::kernels::Kernels;
+use super::mpnet;
+use super::transformer::{Layer, Transformer};
 use super::weights::Weights;
-use super::workspace::{Workspace, Workspaces};
+use crate::embed::Precision;
 
-/// A BERT encoder. It is shared by threads; each pass borrows a workspace.
-#[derive(Debug)]
-pub(super) struct Bert {
-    architecture: Architecture,
+/// What a family calls the tensors of a layer.
+struct Names {
+    layers: &'static str,
+    query: &'static str,
+    key: &'static str,
+    value: &'static str,
+    attention_output: &'static str,
+    attention_norm: &'static str,
+    inner: &'static str,
+    output: &'static str,
+    output_norm: &'static str,
+}
+
+const BERT: Names = Names {
+    layers: "encoder.layer",
+    query: "attention.self.query",
+    key: "attention.self.key",
+    value: "attention.self.value",
+    attention_output: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    inner: "intermediate.dense",
+    output: "output.dense",
+    output_norm: "output.LayerNorm",
+};
+
+const MPNET: Names = Names {
+    query: "attention.attn.q",
+    key: "attention.attn.k",
+    value: "attention.attn.v",
+    attention_output: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..BERT
+};
+
+const DISTIL_BERT: Names = Names {
+    layers: "transformer.layer",
+    query: "attention.q_lin",
+    key: "attention.k_lin",
+    value: "attention.v_lin",
+    attention_output: "attention.out_lin",
+    attention_norm: "sa_layer_norm",
+    inner: "ffn.lin1",
+    output: "ffn.lin2",
+    output_norm: "output_layer_norm",
+};
+
+/// One layer to be loaded.
+struct Source<'a> {
+    loader: Loader<'a>,
+    architecture: &'a Architecture,
+    names: &'static Names,
+    index: usize,
+}
+
+/// Packs the weights for `kernels`. The originals are not kept, but for the table of tokens, which stays mapped.
+///
+/// # Errors
+/// [`EmbedError::Malformed`], [`EmbedError::Storage`].
+pub(super) fn load(
+    weights: Weights,
+    architecture: &Architecture,
     kernels: Kernels,
-    embeddings: Embeddings,
-    layers: Vec<Layer>,
-    workspaces: Workspaces,
+    precision: Precision,
+) -> Result<Transformer, EmbedError> {
+    let loader = Loader { weights: &weights, kernels, precision };
+    let hidden = architecture.hidden_size;
+    let names = names(&architecture.family);
+    let layers = (0..architecture.layers)
+        .map(|index| Source { loader, architecture, names, index }.layer())
+        .collect::<Result<_, _>>()?;
+    let position = match architecture.family {
+        Family::Mpnet { buckets } => Position::Relative(mpnet::relative_bias(&weights, architecture, buckets)?),
+        _ => Position::InEmbeddings,
+    };
+    let added = added(&weights, architecture)?;
+    let norm = Norm::load(&loader, "embeddings.LayerNorm", hidden, architecture.layer_norm_eps)?;
+    let shape = [architecture.vocab_size, hidden];
+    let embeddings = Embeddings::load(weights, architecture.word_table(), shape, added, norm)?;
+    let widths = Widths { hidden, intermediate: architecture.intermediate_size };
+    Ok(Transformer::new(embeddings, position, layers, widths))
 }
 
-#[derive(Debug)]
-struct Layer {
-    /// Queries (divided by the root of the head's width), keys and values.
-    qkv: PackedMatrix,
-    attention_output: PackedMatrix,
-    attention_norm: Norm,
-    inner: PackedMatrix,
-    output: PackedMatrix,
-    output_norm: Norm,
+fn names(family: &Family) -> &'static Names {
+    match family {
+        Family::Mpnet { .. } => &MPNET,
+        Family::DistilBert => &DISTIL_BERT,
+        _ => &BERT,
+    }
 }
 
-/// Weight and bias of a layer normalisation.
-#[derive(Debug)]
-pub(super) struct Norm {
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
+/// The names of a DistilBERT's tensors with those of BERT's beside them, below layer `index`.
+pub(super) fn distil_bert_names(index: usize) -> [(String, String); 8] {
+    let parts = |names: &Names| {
+        let Names { query, key, value, attention_output, attention_norm, inner, output, output_norm, .. } = *names;
+        [query, key, value, attention_output, attention_norm, inner, output, output_norm]
+            .map(|part| format!("{}.{index}.{part}", names.layers))
+    };
+    let mut bert = parts(&BERT).into_iter();
+    parts(&DISTIL_BERT).map(|name| (name, bert.next().unwrap_or_default()))
 }
 
-impl Bert {
-    /// Whether the kernels can run this shape.
-    pub(super) fn fits(architecture: &Architecture) -> bool {
-        architecture.hidden_act == "gelu"
-            && architecture.intermediate_size.is_multiple_of(WIDTH_MULTIPLE)
-            && architecture.head_width().is_multiple_of(WIDTH_MULTIPLE)
+/// The vectors of positions, that of token type 0 added.
+fn added(weights: &Weights, architecture: &Architecture) -> Result<Added, EmbedError> {
+    let hidden = architecture.hidden_size;
+    let positions = weights.tensor("embeddings.position_embeddings.weight", &[architecture.max_positions, hidden])?;
+    let types = match architecture.type_vocab_size {
+        0 => None,
+        types => Some(weights.tensor("embeddings.token_type_embeddings.weight", &[types, hidden])?),
+    };
+    let padding = (architecture.first_position() > 0).then_some(architecture.pad_token_id);
+    Ok(Added::by_position(&positions, padding, types.as_ref().map(|types| &types[..hidden]), hidden))
+}
+
+impl Source<'_> {
+    fn name(&self, part: &str) -> String {
+        format!("{}.{}.{part}", self.names.layers, self.index)
     }
 
-    /// Packs the weights for `kernels`. The originals are not kept, but for the table of tokens, which stays mapped.
-    ///
-    /// # Errors
-    /// [`EmbedError::Malformed`], [`EmbedError::Storage`].
-    pub(super) fn load(weights: Weights, architecture: &Architecture, kernels: Kernels) -> Result<Self, EmbedError> {
-        let layers = (0..architecture.layers)
-            .map(|index| Layer::load(&weights, architecture, kernels, index))
-            .collect::<Result<_, _>>()?;
-        let embeddings = Embeddings::load(weights, architecture)?;
-        let architecture = architecture.clone();
-        Ok(Self { architecture, kernels, embeddings, layers, workspaces: Workspaces::default() })
-    }
-
-    /// Encodes whole sequences in one pass. Every sequence has 1 to `max_positions` tokens of the vocabulary. Returns one
-    /// pooled vector a sequence, shape `[hidden]`, in f64 and not normalised; it does not depend on the sequences beside it.
-    pub(super) fn encode(&self, sequences: &[&[u32]], pooling: Pooling) -> Vec<Vec<f64>> {
-        self.workspaces.with(&self.architecture, |workspace| {
-            let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
-            self.forward(sequences, &lengths, workspace);
-            pool(&workspace.hidden, &lengths, pooling)
+    fn layer(&self) -> Result<Layer, EmbedError> {
+        let (hidden, wide) = (self.architecture.hidden_size, self.architecture.intermediate_size);
+        Ok(Layer {
+            attention: self.attention()?,
+            attention_norm: self.norm(self.names.attention_norm)?,
+            feed_forward: FeedForward::Gelu {
+                inner: self.linear(self.names.inner, [wide, hidden])?,
+                output: self.linear(self.names.output, [hidden, wide])?,
+            },
+            output_norm: self.norm(self.names.output_norm)?,
         })
     }
 
-    /// Leaves the last layer's vectors in `workspace.hidden`.
-    fn forward(&self, sequences: &[&[u32]], lengths: &[usize], workspace: &mut Workspace) {
-        let Workspace { hidden, middle, qkv, context, inner, scratch } = workspace;
-        let kernels = &self.kernels;
-        let epsilon = self.architecture.layer_norm_eps as f32;
-        self.embeddings.look_up(sequences, hidden);
-        kernels.layer_norm(hidden, &self.embeddings.norm.weight, &self.embeddings.norm.bias, epsilon);
-        for layer in &self.layers {
-            kernels.matmul(hidden, &layer.qkv, Epilogue::Bias, qkv);
-            kernels.attention(qkv, lengths, self.architecture.heads, scratch, context);
-            kernels.matmul(context, &layer.attention_output, Epilogue::BiasResidual(hidden), middle);
-            kernels.layer_norm(middle, &layer.attention_norm.weight, &layer.attention_norm.bias, epsilon);
-            kernels.matmul(middle, &layer.inner, Epilogue::BiasGelu, inner);
-            kernels.matmul(inner, &layer.output, Epilogue::BiasResidual(middle), hidden);
-            kernels.layer_norm(hidden, &layer.output_norm.weight, &layer.output_norm.bias, epsilon);
-        }
-    }
-}
-
-impl Layer {
-    fn load(
-        weights: &Weights,
-        architecture: &Architecture,
-        kernels: Kernels,
-        index: usize,
-    ) -> Result<Self, EmbedError> {
-        let (hidden, wide) = (architecture.hidden_size, architecture.intermediate_size);
-        let name = |part: &str| format!("encoder.layer.{index}.{part}");
-        let fill = |matrix: &mut PackedMatrix, at: usize, part: &str, shape: [usize; 2], scale: f32| {
-            let weight = weights.tensor(&name(&format!("{part}.weight")), &shape)?;
-            let bias = weights.tensor(&name(&format!("{part}.bias")), &shape[..1])?;
-            matrix.fill(at, &weight, &bias, scale);
-            Ok::<(), EmbedError>(())
+    fn attention(&self) -> Result<Attention, EmbedError> {
+        let hidden = self.architecture.hidden_size;
+        let Names { query, key, value, attention_output, .. } = *self.names;
+        let tensor = |part: &str, what: &str, shape: &[usize]| {
+            self.loader.weights.tensor(&format!("{}.{what}", self.name(part)), shape)
         };
-        let linear = |part: &str, shape: [usize; 2]| {
-            let mut matrix = kernels.packed_matrix(shape[0], shape[1]);
-            fill(&mut matrix, 0, part, shape, 1.0)?;
-            Ok::<PackedMatrix, EmbedError>(matrix)
-        };
-        let mut qkv = kernels.packed_matrix(3 * hidden, hidden);
-        let root = 1.0 / (architecture.head_width() as f32).sqrt();
-        for (at, (part, scale)) in [("query", root), ("key", 1.0), ("value", 1.0)].into_iter().enumerate() {
-            fill(&mut qkv, at * hidden, &format!("attention.self.{part}"), [hidden, hidden], scale)?;
+        let root = 1.0 / (self.architecture.head_width() as f32).sqrt();
+        let mut loaded = Vec::with_capacity(3);
+        for (part, scale) in [(query, root), (key, 1.0), (value, 1.0)] {
+            loaded.push((tensor(part, "weight", &[hidden, hidden])?, tensor(part, "bias", &[hidden])?, scale));
         }
-        Ok(Self {
-            qkv,
-            attention_output: linear("attention.output.dense", [hidden, hidden])?,
-            attention_norm: Norm::load(weights, &name("attention.output.LayerNorm"), hidden)?,
-            inner: linear("intermediate.dense", [wide, hidden])?,
-            output: linear("output.dense", [hidden, wide])?,
-            output_norm: Norm::load(weights, &name("output.LayerNorm"), hidden)?,
+        let part = |(weight, bias, scale)| Part { weight, bias: Some(bias), scale };
+        let parts: Vec<Part> = loaded.iter().map(|(weight, bias, scale)| part((&**weight, &**bias, *scale))).collect();
+        Ok(Attention {
+            kernels: self.loader.kernels,
+            qkv: Linear::new(&self.loader, hidden, &parts),
+            output: self.linear(attention_output, [hidden, hidden])?,
+            heads: self.architecture.heads,
         })
     }
-}
 
-impl Norm {
-    pub(super) fn load(weights: &Weights, name: &str, width: usize) -> Result<Self, EmbedError> {
-        let part = |part: &str| weights.tensor(&format!("{name}.{part}"), &[width]).map(|values| values.into_owned());
-        Ok(Self { weight: part("weight")?, bias: part("bias")? })
+    fn linear(&self, part: &str, shape: [usize; 2]) -> Result<Linear, EmbedError> {
+        Linear::load(&self.loader, &self.name(part), shape)
     }
-}
 
-/// One vector for each sequence, in f64: sums of hundreds of f32 keep their last digits.
-fn pool(hidden: &Rows, lengths: &[usize], pooling: Pooling) -> Vec<Vec<f64>> {
-    let mut from = 0;
-    let mut vectors = Vec::with_capacity(lengths.len());
-    for &count in lengths {
-        let tokens = match pooling {
-            Pooling::Mean => from..from + count,
-            Pooling::FirstToken => from..from + 1,
-        };
-        let scale = 1.0 / tokens.len() as f64;
-        let mut vector = vec![0.0; hidden.width()];
-        for token in tokens {
-            for (sum, x) in vector.iter_mut().zip(hidden.row(token)) {
-                *sum += f64::from(*x);
-            }
-        }
-        vector.iter_mut().for_each(|sum| *sum *= scale);
-        vectors.push(vector);
-        from += count;
+    fn norm(&self, part: &str) -> Result<Norm, EmbedError> {
+        let Architecture { hidden_size, layer_norm_eps, .. } = *self.architecture;
+        Norm::load(&self.loader, &self.name(part), hidden_size, layer_norm_eps)
     }
-    vectors
 }

@@ -1,23 +1,28 @@
 //! Encoders that run on this machine; the only place where candle is named.
 
 mod bert;
-mod candle_bert;
-mod embeddings;
+mod blocks;
+mod candle;
+#[cfg(test)]
+mod family_tests;
 mod kernels;
+mod mpnet;
+mod nomic_bert;
+mod pooling;
 #[cfg(test)]
 mod tests;
+mod transformer;
 mod weights;
-mod workspace;
 
 use std::path::Path;
 
 use rayon::ThreadPool;
 
-use super::EmbedError;
-use super::settings::Settings;
-use bert::Bert;
-use candle_bert::CandleBert;
+use super::settings::{Family, Settings};
+use super::{EmbedError, Precision};
+use candle::CandleEncoder;
 use kernels::{CpuLevel, Kernels};
+use transformer::Transformer;
 use weights::Weights;
 
 /// Forces the instruction set of the kernels: `avx512`, `avx2` or `scalar`.
@@ -27,34 +32,48 @@ const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
 #[derive(Debug)]
 pub(super) struct Encoder {
     backend: Backend,
+    precision: Precision,
     settings: Settings,
 }
 
 #[derive(Debug)]
 enum Backend {
     /// Our own kernels, on the CPU.
-    Kernels(Box<Bert>),
+    Kernels(Box<Transformer>),
     /// candle, for shapes that the kernels do not take and for other devices.
-    Candle(Box<CandleBert>),
+    Candle(Box<CandleEncoder>),
 }
 
 impl Encoder {
-    /// Loads the weights at `path`.
+    /// Loads the weights at `path`. What candle runs is of [`Precision::Float32`], whatever is asked for; see
+    /// [`Encoder::precision`].
     ///
     /// # Errors
     /// [`EmbedError::CpuLevel`], [`EmbedError::Malformed`], [`EmbedError::Compute`], [`EmbedError::Storage`].
-    pub(super) fn load(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
+    pub(super) fn load(path: &Path, settings: &Settings, precision: Precision) -> Result<Self, EmbedError> {
         let setting = std::env::var_os(LEVEL_VARIABLE).map(|setting| setting.to_string_lossy().into_owned());
         let kernels = kernels_for(setting)?;
-        let weights = Weights::open(path)?;
+        let weights = Weights::open(path, settings.architecture.word_table())?;
         let architecture = &settings.architecture;
-        let device = candle_bert::device()?;
-        let backend = if device.is_cpu() && Bert::fits(architecture) {
-            Backend::Kernels(Box::new(Bert::load(weights, architecture, kernels)?))
-        } else {
-            Backend::Candle(Box::new(CandleBert::load(&weights, architecture, device)?))
-        };
-        Ok(Self { backend, settings: settings.clone() })
+        let device = candle::device()?;
+        let settings = settings.clone();
+        if (device.is_cpu() || !candle::runs(architecture)) && transformer::fits(architecture) {
+            let transformer = match &architecture.family {
+                Family::NomicBert(rotary) => nomic_bert::load(weights, architecture, rotary, kernels, precision)?,
+                _ => bert::load(weights, architecture, kernels, precision)?,
+            };
+            return Ok(Self { backend: Backend::Kernels(Box::new(transformer)), precision, settings });
+        }
+        if precision != Precision::Float32 {
+            tracing::warn!(path = %path.display(), asked = precision.name(), "this model runs in float32");
+        }
+        let backend = Backend::Candle(Box::new(CandleEncoder::load(&weights, architecture, device)?));
+        Ok(Self { backend, precision: Precision::Float32, settings })
+    }
+
+    /// The precision in which it runs.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary in one pass: on the calling thread, but for
@@ -66,10 +85,29 @@ impl Encoder {
     pub(super) fn encode(&self, sequences: &[&[u32]], pool: &ThreadPool) -> Result<Vec<Vec<f64>>, EmbedError> {
         let pooling = self.settings.pooling;
         match &self.backend {
-            Backend::Kernels(bert) => Ok(bert.encode(sequences, pooling)),
-            Backend::Candle(bert) => pool.install(|| bert.encode(sequences, pooling)),
+            Backend::Kernels(transformer) => Ok(transformer.encode(sequences, pooling)),
+            Backend::Candle(encoder) => pool.install(|| encoder.encode(sequences, pooling)),
         }
     }
+}
+
+/// Reads a dense layer: `{name}.weight`, `shape`, and `{name}.bias`, zeros where it has none.
+///
+/// # Errors
+/// [`EmbedError::Malformed`], [`EmbedError::Storage`].
+pub(super) fn read_linear(
+    path: &Path,
+    name: &str,
+    shape: [usize; 2],
+    with_bias: bool,
+) -> Result<(Vec<f32>, Vec<f32>), EmbedError> {
+    let weight = format!("{name}.weight");
+    let weights = Weights::open(path, &weight)?;
+    let bias = match with_bias {
+        true => weights.tensor(&format!("{name}.bias"), &shape[..1])?.into_owned(),
+        false => vec![0.0; shape[0]],
+    };
+    Ok((weights.tensor(&weight, &shape)?.into_owned(), bias))
 }
 
 /// The kernels that the setting asks for, or the fastest.

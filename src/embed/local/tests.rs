@@ -8,15 +8,15 @@ use rayon::ThreadPoolBuilder;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::bert::Bert;
-use super::candle_bert::CandleBert;
+use super::candle::CandleEncoder;
 use super::kernels::{CpuLevel, Kernels};
+use super::transformer::Transformer;
 use super::weights::Weights;
-use super::{Backend, Encoder, kernels_for};
-use crate::embed::settings::{Pooling, Settings};
+use super::{Backend, Encoder, bert, kernels_for};
+use crate::embed::settings::Settings;
 use crate::embed::store::Store;
 use crate::embed::tests::small::{POSITIONS, VOCABULARY, config, cosine, random, safetensors, settings};
-use crate::embed::{DEFAULT_MODEL, EmbedError, default_models_dir};
+use crate::embed::{DEFAULT_MODEL, EmbedError, Pooling, Precision, default_models_dir};
 
 struct File {
     _dir: tempfile::TempDir,
@@ -30,12 +30,17 @@ fn file(bytes: &[u8]) -> File {
     File { _dir: dir, path }
 }
 
-fn ours(path: &Path, settings: &Settings, level: CpuLevel) -> Bert {
-    Bert::load(Weights::open(path).unwrap(), &settings.architecture, Kernels::new(level).unwrap()).unwrap()
+fn open(path: &Path, settings: &Settings) -> Weights {
+    Weights::open(path, settings.architecture.word_table()).unwrap()
 }
 
-fn candles(path: &Path, settings: &Settings) -> CandleBert {
-    CandleBert::load(&Weights::open(path).unwrap(), &settings.architecture, Device::Cpu).unwrap()
+fn ours(path: &Path, settings: &Settings, level: CpuLevel, precision: Precision) -> Transformer {
+    let kernels = Kernels::new(level).unwrap();
+    bert::load(open(path, settings), &settings.architecture, kernels, precision).unwrap()
+}
+
+fn candles(path: &Path, settings: &Settings) -> CandleEncoder {
+    CandleEncoder::load(&open(path, settings), &settings.architecture, Device::Cpu).unwrap()
 }
 
 fn narrow(vector: &[f64]) -> Vec<f32> {
@@ -68,7 +73,7 @@ fn every_level_and_every_pooling_agrees_with_candle() {
         let file = file(&safetensors(&config(), prefix, dtype, |_, _| {}));
         let reference = candles(&file.path, &settings);
         for level in CpuLevel::available() {
-            let bert = ours(&file.path, &settings, level);
+            let bert = ours(&file.path, &settings, level, Precision::Float32);
             for pooling in [Pooling::Mean, Pooling::FirstToken] {
                 let want = reference.encode(&sequences, pooling).unwrap();
                 let what = format!("{level:?} {pooling:?} {dtype:?}");
@@ -84,7 +89,7 @@ fn a_sequence_does_not_depend_on_those_beside_it_nor_on_threads() {
     let file = file(&safetensors(&config(), "", Dtype::F32, |_, _| {}));
     let sequences = sequences();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let encoder = Encoder::load(&file.path, &settings).unwrap();
+    let encoder = Encoder::load(&file.path, &settings, Precision::Float32).unwrap();
     let mut results = Vec::new();
     for threads in [1, 2, 5] {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -110,7 +115,7 @@ fn shapes_beyond_the_kernels_run_by_candle() {
     {
         let settings = settings(&config);
         let file = file(&safetensors(&config, "", Dtype::F32, |_, _| {}));
-        let encoder = Encoder::load(&file.path, &settings).unwrap();
+        let encoder = Encoder::load(&file.path, &settings, Precision::Float32).unwrap();
         assert!(matches!(encoder.backend, Backend::Candle(_)), "{config}");
         let sequences: [&[u32]; 3] = [&[1, 2, 3], &[4], &[5, 6, 7, 8, 9]];
         let batch = encoder.encode(&sequences, &pool).unwrap();
@@ -123,7 +128,7 @@ fn shapes_beyond_the_kernels_run_by_candle() {
 #[test]
 fn damaged_weights_are_errors() {
     let settings = settings(&config());
-    let load = |bytes: &[u8]| Encoder::load(&file(bytes).path, &settings).map(|_| ()).unwrap_err();
+    let load = |bytes: &[u8]| Encoder::load(&file(bytes).path, &settings, Precision::Float32).map(|_| ()).unwrap_err();
     let whole = safetensors(&config(), "", Dtype::F32, |_, _| {});
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
     for len in (0..header).step_by(7).chain([header, header + 1, whole.len() / 2, whole.len() - 1]) {
@@ -139,7 +144,7 @@ fn damaged_weights_are_errors() {
     for bit in (0..header * 8).step_by(5) {
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let _ = Encoder::load(&file(&flipped).path, &settings);
+        let _ = Encoder::load(&file(&flipped).path, &settings, Precision::Float32);
     }
     let text = std::str::from_utf8(&whole[8..header]).unwrap();
     let text = text.replace("layer.1.output.dense.bias", "layer.1.output.dense.bijs");
@@ -171,7 +176,7 @@ fn the_genuine_model_agrees_with_candle_up_to_its_last_position() {
     let want = candles(&path, &settings).encode(&sequences, Pooling::Mean).unwrap();
     let mut checked = 0;
     for level in CpuLevel::available() {
-        let bert = ours(&path, &settings, level);
+        let bert = ours(&path, &settings, level, Precision::Float32);
         let step = if level == CpuLevel::Scalar { SCALAR_SAMPLE } else { 1 };
         for index in (0..sequences.len()).step_by(step) {
             let got = bert.encode(&sequences[index..=index], Pooling::Mean);

@@ -11,6 +11,12 @@ use safetensors::{Dtype, SafeTensors};
 use super::super::EmbedError;
 use crate::storage::Mapped;
 
+/// What files put before the names of the encoder's tensors.
+const PREFIXES: [&str; 7] = ["", "bert.", "roberta.", "mpnet.", "distilbert.", "nomic_bert.", "model."];
+
+/// How pickles begin: archives of them, and bare ones of protocols 2 to 5.
+const PICKLES: [&[u8]; 5] = [b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"];
+
 /// A mapped safetensors file whose header has been checked.
 pub(super) struct Weights {
     file: Mapped,
@@ -36,19 +42,22 @@ impl MappedTensor {
 }
 
 impl Weights {
-    /// Maps the file and checks its header.
+    /// Maps the file and checks its header. Names count from where the tensor `landmark` is found.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] where it is not a whole safetensors file of a BERT encoder; [`EmbedError::Storage`].
-    pub(super) fn open(path: &Path) -> Result<Self, EmbedError> {
+    /// [`EmbedError::Malformed`] where it is not a whole safetensors file with that tensor; [`EmbedError::Pickle`] where it
+    /// is a pickle under another name; [`EmbedError::Storage`].
+    pub(super) fn open(path: &Path, landmark: &str) -> Result<Self, EmbedError> {
         let file = Mapped::open(path)?;
-        let (header, metadata) =
-            SafeTensors::read_metadata(file.bytes()).map_err(|e| EmbedError::malformed(path, e))?;
-        let found = ["", "bert."]
-            .into_iter()
-            .find(|prefix| metadata.info(&format!("{prefix}embeddings.word_embeddings.weight")).is_some());
-        let prefix =
-            found.ok_or_else(|| EmbedError::malformed(path, "it holds no embeddings.word_embeddings.weight"))?;
+        let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| {
+            // The length of a sound header may begin like one, so this is asked of unsound files only.
+            match PICKLES.iter().any(|start| file.bytes().starts_with(start)) {
+                true => EmbedError::Pickle { path: path.to_owned() },
+                false => EmbedError::malformed(path, e),
+            }
+        })?;
+        let found = PREFIXES.into_iter().find(|prefix| metadata.info(&format!("{prefix}{landmark}")).is_some());
+        let prefix = found.ok_or_else(|| EmbedError::malformed(path, format!("it holds no {landmark}")))?;
         Ok(Self { file, metadata, data_from: size_of::<u64>() + header, prefix })
     }
 

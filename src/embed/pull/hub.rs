@@ -13,7 +13,9 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::directory::Directory;
 use super::{Opened, Source, SourceError};
-use crate::embed::registry::{KnownFile, KnownModel};
+use crate::embed::files::{ModelFile, model_files};
+use crate::embed::registry::KnownModel;
+use crate::embed::settings::MODULES_FILE;
 use crate::embed::tokenizer::panic_message;
 use crate::embed::{EmbedError, PullProgress};
 use crate::storage::remove_dir_all;
@@ -47,9 +49,12 @@ enum Event {
 /// The snapshot that another program of this user has fetched already, if it is complete.
 pub(super) fn cached(known: &'static KnownModel) -> Option<Directory> {
     let repository = Cache::from_env().repo(repository(known));
-    let complete = known.files.iter().filter(|file| file.required).all(|file| repository.get(file.path).is_some());
-    let config = repository.get("config.json").filter(|_| complete)?;
-    Some(Directory::new("hub cache", config.parent()?))
+    let modules = repository.get(MODULES_FILE)?;
+    let files = model_files(Some(known), &modules).ok()?;
+    if !files.iter().filter(|file| file.required).all(|file| repository.get(&file.path).is_some()) {
+        return None;
+    }
+    Some(Directory::new("hub cache", modules.parent()?))
 }
 
 fn repository(known: &KnownModel) -> Repo {
@@ -81,14 +86,14 @@ impl Hub {
     /// on its socket until that fails.
     fn download(
         &mut self,
-        file: &KnownFile,
+        file: &ModelFile,
         progress: &mut dyn FnMut(PullProgress),
     ) -> Result<Option<PathBuf>, SourceError> {
         let (sender, events) = mpsc::channel();
-        let (api, repository, path) = (self.api()?, repository(self.known), file.path);
+        let (api, repository, path) = (self.api()?, repository(self.known), file.path.clone());
         thread::spawn(move || {
             let report = Report(sender.clone());
-            let fetch = || api.repo(repository).download_with_progress(path, report).map_err(|e| super::chain(&e));
+            let fetch = || api.repo(repository).download_with_progress(&path, report).map_err(|e| super::chain(&e));
             let result = catch_unwind(AssertUnwindSafe(fetch)).unwrap_or_else(|p| Err(panic_message(p.as_ref())));
             // Nobody listens any more where the download was given up.
             let _ = sender.send(Event::Done(result));
@@ -100,7 +105,7 @@ impl Hub {
                 Ok(Event::Total(total)) => (done_bytes, total_bytes) = (0, Some(total)),
                 Ok(Event::Bytes(count)) => {
                     done_bytes += count;
-                    let (source, file) = (self.label(), file.path.to_owned());
+                    let (source, file) = (self.label(), file.path.clone());
                     progress(PullProgress { source, file, done_bytes, total_bytes });
                 }
                 Ok(Event::Done(Ok(path))) => return Ok(Some(path)),
@@ -129,7 +134,7 @@ impl Source for Hub {
 
     fn open(
         &mut self,
-        file: &KnownFile,
+        file: &ModelFile,
         progress: &mut dyn FnMut(PullProgress),
     ) -> Result<Option<Opened<'_>>, SourceError> {
         let path = match self.download(file, progress) {

@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use sha2::{Digest, Sha256};
 
 use super::{Opened, SourceError};
+use crate::embed::files::ModelFile;
 use crate::embed::lock_file::{hash_file, hex};
-use crate::embed::registry::KnownFile;
 use crate::embed::store::Place;
 use crate::embed::{EmbedError, PullProgress};
 use crate::storage::{Publishing, create_dir_all, remove_temporaries};
@@ -17,9 +17,9 @@ const MAX_FILE_BYTES: u64 = 16 << 30;
 const COPY_BYTES: usize = 1 << 20;
 
 /// Whether the file stands under its name already and is what it must be, as far as anybody knows.
-pub(super) fn is_there(place: &Place, file: &KnownFile, expected: Option<&str>) -> Result<bool, SourceError> {
+pub(super) fn is_there(place: &Place, file: &ModelFile, expected: Option<&str>) -> Result<bool, SourceError> {
     let path = place.path(file);
-    match (fs::metadata(&path), &file.digest) {
+    match (fs::metadata(&path), file.digest) {
         (Err(_), _) => return Ok(false),
         (Ok(metadata), Some(digest)) if metadata.len() != digest.size_bytes => return Ok(false),
         _ => {}
@@ -30,14 +30,15 @@ pub(super) fn is_there(place: &Place, file: &KnownFile, expected: Option<&str>) 
 /// Copies an open file to its place if it is what it must be.
 pub(super) fn land(
     place: &Place,
-    file: &KnownFile,
+    file: &ModelFile,
     expected: Option<&str>,
     mut opened: Opened,
     source: &str,
     progress: &mut dyn FnMut(PullProgress),
 ) -> Result<(), SourceError> {
-    let size_bytes = file.digest.as_ref().map_or(opened.size_bytes, |digest| digest.size_bytes);
-    let mismatch = |what, expected: String, got: String| SourceError::Mismatch { path: file.path, what, expected, got };
+    let size_bytes = file.digest.map_or(opened.size_bytes, |digest| digest.size_bytes);
+    let mismatch =
+        |what, expected: String, got: String| SourceError::Mismatch { path: file.path.clone(), what, expected, got };
     if opened.size_bytes != size_bytes {
         return Err(mismatch("its length", size_bytes.to_string(), opened.size_bytes.to_string()));
     }
@@ -51,7 +52,7 @@ pub(super) fn land(
     remove_temporaries(dir).map_err(EmbedError::from)?;
     let mut publishing = Publishing::create(&path).map_err(EmbedError::from)?;
     let mut report = |done_bytes| {
-        let (source, file) = (source.to_owned(), file.path.to_owned());
+        let (source, file) = (source.to_owned(), file.path.clone());
         progress(PullProgress { source, file, done_bytes, total_bytes: Some(size_bytes) });
     };
     let mut hash = Sha256::new();

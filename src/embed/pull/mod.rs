@@ -5,13 +5,14 @@ mod directory;
 mod hub;
 mod landing;
 mod package;
+mod parts;
 
 use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 
+use super::files::ModelFile;
 use super::lock_file::Lock;
-use super::registry::KnownFile;
 use super::store::{Check, Place, check_files};
 use super::{EmbedError, PullFailure, PullProgress};
 use crate::storage::{DirectoryLock, create_dir_all, remove_dir_all};
@@ -29,9 +30,14 @@ trait Source {
     /// The file's bytes, or `None` where the source does not have it.
     fn open(
         &mut self,
-        file: &KnownFile,
+        file: &ModelFile,
         progress: &mut dyn FnMut(PullProgress),
     ) -> Result<Option<Opened<'_>>, SourceError>;
+
+    /// Whether the source is known to have a file of this path, without fetching it.
+    fn holds(&mut self, _path: &str) -> bool {
+        false
+    }
 }
 
 /// A file of a source, open for reading.
@@ -50,7 +56,7 @@ enum SourceError {
     Failed(String),
     /// A file is not the one that was asked for.
     #[error("{path} is not the file it must be: {what} is {got}, expected is {expected}")]
-    Mismatch { path: &'static str, what: &'static str, expected: String, got: String },
+    Mismatch { path: String, what: &'static str, expected: String, got: String },
     /// Reading or writing failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
@@ -116,20 +122,38 @@ fn sources(place: &Place, from: Option<&Path>, staging: &Path) -> Vec<Box<dyn So
 /// Takes every file that is not there yet from one source.
 fn take(place: &Place, source: &mut dyn Source, progress: &mut dyn FnMut(PullProgress)) -> Result<(), SourceError> {
     let recorded = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
-    for file in place.files() {
-        let recorded = recorded.records.get(file.path).map(|record| record.sha256.as_str());
-        let expected = file.digest.as_ref().map(|digest| digest.sha256).or(recorded);
-        if landing::is_there(place, file, expected)? {
-            continue;
-        }
-        let label = source.label();
-        match source.open(file, progress)? {
-            Some(opened) => landing::land(place, file, expected, opened, &label, progress)?,
-            None if !file.required => {}
-            None => return Err(SourceError::Failed(format!("it has no {}", file.path))),
-        }
+    let mut take_all =
+        |files: &[ModelFile]| files.iter().try_for_each(|f| take_file(place, f, &recorded, source, progress));
+    let files = place.files()?;
+    take_all(&files)?;
+    match files.as_slice() {
+        // Now that modules.json is there, it names the others.
+        [first] => take_all(&place.files()?.into_iter().filter(|file| file.path != first.path).collect::<Vec<_>>()),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn take_file(
+    place: &Place,
+    file: &ModelFile,
+    recorded: &Lock,
+    source: &mut dyn Source,
+    progress: &mut dyn FnMut(PullProgress),
+) -> Result<(), SourceError> {
+    let recorded = recorded.records.get(&file.path).map(|record| record.sha256.as_str());
+    let expected = file.digest.map(|digest| digest.sha256).or(recorded);
+    if landing::is_there(place, file, expected)? {
+        return Ok(());
+    }
+    let label = source.label();
+    if let Some(opened) = source.open(file, progress)? {
+        return landing::land(place, file, expected, opened, &label, progress);
+    }
+    match file.as_pickle() {
+        _ if !file.required => Ok(()),
+        Some(pickle) if source.holds(&pickle.path) => Err(EmbedError::Pickle { path: pickle.path.into() }.into()),
+        _ => Err(SourceError::Failed(format!("it has no {}", file.path))),
+    }
 }
 
 /// An error and its causes, joined by colons.

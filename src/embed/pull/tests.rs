@@ -15,10 +15,9 @@ use zip::write::SimpleFileOptions;
 use super::hub::Hub;
 use super::*;
 use crate::embed::lock_file::hash_file;
-use crate::embed::registry::{KnownDigest, KnownModel};
-use crate::embed::store::Store;
+use crate::embed::registry::{KnownDigest, KnownFile, KnownModel};
 use crate::embed::tests::small::install;
-use crate::embed::{DEFAULT_MODEL, InputKind, Models};
+use crate::embed::{DEFAULT_MODEL, InputKind, Models, Pooling};
 
 const NAME: &str = "me/small";
 
@@ -29,11 +28,9 @@ fn archive(dir: &Path, root: &str, without: &[&str]) -> PathBuf {
     let model = install(&dir.join("source"), NAME);
     let path = dir.join("model.whl");
     let mut zip = ZipWriter::new(fs::File::create(&path).unwrap());
-    for file in Store::new(dir.to_owned()).place(NAME).unwrap().files() {
-        if !without.contains(&file.path) && model.join(file.path).is_file() {
-            zip.start_file(format!("{root}{}", file.path), SimpleFileOptions::default()).unwrap();
-            zip.write_all(&fs::read(model.join(file.path)).unwrap()).unwrap();
-        }
+    for file in files(&model).iter().filter(|file| !without.contains(&file.as_str())) {
+        zip.start_file(format!("{root}{file}"), SimpleFileOptions::default()).unwrap();
+        zip.write_all(&fs::read(model.join(file)).unwrap()).unwrap();
     }
     zip.finish().unwrap();
     path
@@ -106,7 +103,7 @@ fn what_a_source_lacks_or_breaks_is_reported_and_nothing_stands_half() {
         (cut, ""),
         (flipped, "model.safetensors"),
         (lacking, "it has no tokenizer.json"),
-        (empty, "it has no config.json"),
+        (empty, "it has no modules.json"),
         (dir.path().join("absent.zip"), "cannot open"),
     ] {
         let target = tempfile::tempdir().unwrap();
@@ -238,6 +235,7 @@ fn known(dir: &Path) -> Place {
     let files = vec![
         file("config.json", true, None),
         file("absent.json", false, None),
+        file("modules.json", true, None),
         file("1_Pooling/config.json", true, None),
         file("model.safetensors", true, Some(digest)),
     ];
@@ -247,6 +245,8 @@ fn known(dir: &Path) -> Place {
         licence: "MIT",
         dim: 64,
         max_tokens: 16,
+        pooling: Pooling::Mean,
+        shortest: None,
         query_prefix: "",
         document_prefix: "",
         revision: "main",

@@ -7,8 +7,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use crate::embed::settings::{Architecture, Pooling, Settings};
+use crate::embed::settings::{Architecture, Settings};
 use crate::embed::tokenizer::tests::small_tokenizer;
+use crate::embed::{Dimensions, Pooling};
 
 /// Tokens that the small tokenizer knows.
 pub(crate) const VOCABULARY: usize = 10;
@@ -25,12 +26,16 @@ pub(crate) fn config() -> Value {
 
 /// What the small model's directory says, for tests that need no directory.
 pub(crate) fn settings(config: &Value) -> Settings {
-    let architecture: Architecture = serde_json::from_value(config.clone()).unwrap();
+    let architecture = Architecture::from_json(config, Path::new("config.json")).unwrap();
     Settings {
-        max_tokens: architecture.max_positions,
+        max_tokens: architecture.usable_positions(),
         architecture,
+        transformer: String::new(),
         pooling: Pooling::Mean,
+        steps: Vec::new(),
         normalise: true,
+        dimensions: Dimensions::Whole,
+        lower_case: false,
         query_prefix: String::new(),
         document_prefix: String::new(),
     }
@@ -78,13 +83,23 @@ pub(crate) fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 
 /// A safetensors file of seeded weights; each name gets `prefix`, and `change` may alter a tensor's numbers.
 pub(crate) fn safetensors(config: &Value, prefix: &str, dtype: Dtype, change: impl Fn(&str, &mut Vec<f32>)) -> Vec<u8> {
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes(config)
+    serialise(shapes(config), prefix, dtype, change)
+}
+
+/// As [`safetensors`], for tensors of these names and shapes.
+pub(crate) fn serialise(
+    shapes: Vec<(String, Vec<usize>)>,
+    prefix: &str,
+    dtype: Dtype,
+    change: impl Fn(&str, &mut Vec<f32>),
+) -> Vec<u8> {
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
         .into_iter()
         .enumerate()
         .map(|(seed, (name, shape))| {
             let mut values = random(seed as u64, shape.iter().product());
             // Norms near 1 and weights near 1 / sqrt(width) keep activations in a lively range.
-            let (scale, shift) = if name.ends_with("LayerNorm.weight") { (0.1, 1.0) } else { (0.2, 0.0) };
+            let (scale, shift) = if is_norm(&name) && name.ends_with("weight") { (0.1, 1.0) } else { (0.2, 0.0) };
             values.iter_mut().for_each(|x| *x = *x * scale + shift);
             change(&name, &mut values);
             (format!("{prefix}{name}"), shape, values.iter().flat_map(|x| encode(*x, dtype)).collect())
@@ -94,6 +109,10 @@ pub(crate) fn safetensors(config: &Value, prefix: &str, dtype: Dtype, change: im
         .iter()
         .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize(views, None).unwrap()
+}
+
+fn is_norm(name: &str) -> bool {
+    ["LayerNorm.", "layer_norm.", "norm1.", "norm2.", "emb_ln.", "norm."].iter().any(|part| name.contains(part))
 }
 
 fn encode(x: f32, dtype: Dtype) -> Vec<u8> {

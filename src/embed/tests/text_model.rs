@@ -143,7 +143,8 @@ fn files_that_cannot_be_used_are_errors_that_name_them() {
         }
     }
     let changes = [
-        ("model_type", json!("mpnet")),
+        ("model_type", json!("t5")),
+        ("pad_token_id", json!(10)),
         ("hidden_act", json!("silu")),
         ("hidden_size", json!(0)),
         ("hidden_size", json!(1u64 << 60)),
@@ -164,25 +165,27 @@ fn files_that_cannot_be_used_are_errors_that_name_them() {
             "{key} {value}: {error}"
         );
     }
-    let dense = json!([{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"},
-        {"path": "2_Dense", "type": "a.Dense"}]);
-    assert!(matches!(with("modules.json", &dense.to_string()), EmbedError::Unsupported { .. }));
+    let other = json!([{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"},
+        {"path": "2_CNN", "type": "a.CNN"}]);
+    assert!(matches!(with("modules.json", &other.to_string()), EmbedError::Unsupported { .. }));
     let outside = json!([{"path": "", "type": "a.Transformer"}, {"path": "../../1_Pooling", "type": "a.Pooling"}]);
     assert!(matches!(with("modules.json", &outside.to_string()), EmbedError::Malformed { .. }));
-    let error = with("1_Pooling/config.json", &json!({"pooling_mode_max_tokens": true}).to_string());
-    assert!(error.to_string().contains("max_tokens"), "{error}");
+    let both = json!({"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true});
+    let error = with("1_Pooling/config.json", &both.to_string());
+    assert!(error.to_string().contains("pooling by mean + max"), "{error}");
 }
 
 #[test]
 fn a_tokenizer_that_knows_more_than_the_weights_is_an_error() {
     let mut small = config();
-    small["vocab_size"] = 6.into();
-    let model = changed(|dir| {
+    small["vocab_size"] = 9.into();
+    let loaded = changed(|dir| {
         fs::write(dir.join("config.json"), small.to_string()).unwrap();
         fs::write(dir.join("model.safetensors"), safetensors(&small, "", Dtype::F32, |_, _| {})).unwrap();
-    })
-    .unwrap();
-    assert!(matches!(model.embed(&["мир"], InputKind::Query), Err(EmbedError::Token { token: 8, .. })));
+    });
+    let error = loaded.unwrap_err();
+    assert!(matches!(&error, EmbedError::Malformed { path, .. } if path.ends_with("tokenizer.json")), "{error}");
+    assert!(error.to_string().contains("another model"), "{error}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) struct EmbeddingsBody {
     pub(crate) model: String,
     /// How vectors are written; as numbers when left out.
     pub(crate) encoding_format: Option<EncodingFormat>,
-    /// Only the model's own dim for now.
+    /// Numbers in a vector, where the model allows fewer than all.
     #[schema(minimum = 1)]
     pub(crate) dimensions: Option<u32>,
     /// Taken and not used.

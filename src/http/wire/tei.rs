@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::embeddings::{Input, InputForms, read_input};
 use super::value::WireValue;
-use crate::embed::{InputKind, MAX_PASS_TOKENS, Piece, TextModel};
+use crate::embed::{InputKind, MAX_PASS_TOKENS, Piece, Pooling, TextModel};
 use crate::http::error::{ApiError, Code};
 use crate::types::Value;
 use crate::types::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXT_BYTES};
@@ -166,9 +166,20 @@ struct ModelTypeView {
 
 #[derive(Serialize, ToSchema)]
 struct PoolingView {
-    /// `mean` or `cls`.
+    /// `mean`, `cls`, `last_token` or, where the original has no name, `max`, `mean_sqrt_len` or `weighted_mean`.
     #[schema(value_type = String)]
     pooling: &'static str,
+}
+
+fn pooling_name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Mean => "mean",
+        Pooling::FirstToken => "cls",
+        Pooling::LastToken => "last_token",
+        Pooling::Max => "max",
+        Pooling::MeanSqrtLength => "mean_sqrt_len",
+        Pooling::WeightedMean => "weighted_mean",
+    }
 }
 
 impl InfoView {
@@ -176,9 +187,9 @@ impl InfoView {
         Self {
             model_id: model.name().to_owned(),
             model_sha: model.fingerprint().to_owned(),
-            model_dtype: "float32",
+            model_dtype: model.precision().name(),
             served_model_name: model.name().to_owned(),
-            model_type: ModelTypeView { embedding: PoolingView { pooling: model.pooling() } },
+            model_type: ModelTypeView { embedding: PoolingView { pooling: pooling_name(model.pooling()) } },
             max_concurrent_requests,
             max_input_length: model.max_tokens(),
             max_batch_tokens: MAX_PASS_TOKENS,

@@ -1,12 +1,13 @@
 //! Self-attention of one sequence: every token looks at every token, head by head.
 
+use super::RelativeBias;
 use super::math::exp;
 use super::simd::Simd;
 use super::tile::{Finish, Tile};
 
 /// Operands of [`run`]. A row of `qkv` holds the token's queries, already divided by the root of the head's width, then
 /// its keys, then its values, each `heads * head_width` numbers.
-pub(super) struct Args {
+pub(super) struct Args<'a> {
     /// First row of the sequence, shape `[count, 3 * heads * head_width]`.
     pub qkv: *const f32,
     pub qkv_stride: usize,
@@ -18,6 +19,8 @@ pub(super) struct Args {
     /// First row of the result, shape `[count, heads * head_width]`.
     pub out: *mut f32,
     pub out_stride: usize,
+    /// Added to the scores; it reaches `count` tokens and has `heads` heads.
+    pub bias: Option<&'a RelativeBias>,
     /// [`scratch_len`] numbers.
     pub scratch: *mut f32,
 }
@@ -33,6 +36,7 @@ pub(super) fn scratch_len(count: usize, head_width: usize) -> usize {
 
 /// Where the parts of one head lie.
 struct Head {
+    index: usize,
     queries: *const f32,
     out: *mut f32,
     /// Panels of `TILE_COLUMNS` keys, each of shape `[head_width, TILE_COLUMNS]`; zero beyond the last key.
@@ -57,6 +61,7 @@ pub(super) unsafe fn run<S: Simd>(args: &Args) {
         let queries = args.qkv.wrapping_add(index * args.head_width);
         let values = args.scratch.wrapping_add(args.head_width * padded);
         let head = Head {
+            index,
             queries,
             out: args.out.wrapping_add(index * args.head_width),
             keys: args.scratch,
@@ -131,6 +136,12 @@ unsafe fn rows<S: Simd>(args: &Args, head: &Head, row: usize, rows: usize) {
             };
             S::tile(rows, &scores);
         }
+        if let Some(bias) = args.bias {
+            for i in 0..rows {
+                let from = std::ptr::from_ref(bias.at_distance_0(head.index)).wrapping_sub(row + i);
+                add_bias::<S>(head.scores.wrapping_add(i * head.padded), from, args.count);
+            }
+        }
         let mut scales = [0.0; MAX_TILE_ROWS];
         for (i, scale) in scales.iter_mut().enumerate().take(rows) {
             *scale = 1.0 / softmax::<S>(head.scores.wrapping_add(i * head.padded), args.count);
@@ -156,6 +167,17 @@ unsafe fn rows<S: Simd>(args: &Args, head: &Head, row: usize, rows: usize) {
                 }
             }
         }
+    }
+}
+
+/// Adds `count` biases to as many scores. What follows the scores in the last register is overwritten, and what follows
+/// the biases is read.
+#[inline(always)]
+unsafe fn add_bias<S: Simd>(scores: *mut f32, bias: *const f32, count: usize) {
+    for column in (0..count).step_by(S::LANES) {
+        let score = scores.wrapping_add(column);
+        // SAFETY: the caller's promise; scores are padded to whole registers, and so is the last row of biases.
+        unsafe { S::store(score, S::add(S::load(score), S::load(bias.wrapping_add(column)))) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! exp and GELU on registers.
+//! exp, GELU and SiLU on registers.
 
 use super::simd::Simd;
 
@@ -43,5 +43,17 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::F32) -> S::F32 {
         let erf_of_abs = S::neg_mul_add(S::mul(p, t), e, S::splat(1.0));
         let half = S::mul(x, S::splat(0.5));
         S::mul_add(S::abs(half), erf_of_abs, half)
+    }
+}
+
+/// x / (1 + e^-x).
+#[inline(always)]
+pub(super) unsafe fn silu<S: Simd>(x: S::F32) -> S::F32 {
+    // SAFETY: the caller's promise of `Simd`.
+    unsafe {
+        let e = exp::<S>(S::sub(S::zero(), S::abs(x)));
+        let positive = S::max(x, S::zero());
+        let negative = S::sub(x, positive);
+        S::mul(S::mul_add(negative, e, positive), S::reciprocal(S::add(S::splat(1.0), e)))
     }
 }

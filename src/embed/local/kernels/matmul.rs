@@ -109,6 +109,9 @@ unsafe fn one_tile<S: Simd>(args: &Args, depth_from: usize, row_from: usize, pan
         Finish::BiasResidual { residual, stride } => {
             Finish::BiasResidual { residual: residual.wrapping_add(row_from * stride + column), stride }
         }
+        Finish::BiasSiluTimes { factor, stride } => {
+            Finish::BiasSiluTimes { factor: factor.wrapping_add(row_from * stride + column), stride }
+        }
         other => other,
     };
     let panels = weights.panels.as_slice();

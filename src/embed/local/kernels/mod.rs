@@ -9,6 +9,7 @@ mod layer_norm;
 mod level;
 mod math;
 mod matmul;
+mod relative_bias;
 mod rows;
 mod scalar;
 mod simd;
@@ -16,6 +17,7 @@ mod tile;
 
 pub(crate) use level::CpuLevel;
 pub(crate) use matmul::PackedMatrix;
+pub(crate) use relative_bias::RelativeBias;
 pub(crate) use rows::{Aligned, Rows};
 
 use simd::Simd;
@@ -33,6 +35,15 @@ pub(crate) enum Epilogue<'a> {
     BiasGelu,
     /// `x * w + bias + residual`, of the product's shape.
     BiasResidual(&'a Rows),
+    /// `silu(x * w + bias) * factor`, of the product's shape.
+    BiasSiluTimes(&'a Rows),
+}
+
+/// Room that the kernels need beside their operands; what it holds between two calls is unspecified.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Keys, values and scores of one head.
+    attention: Aligned,
 }
 
 /// The kernels of one instruction set. A value is proof that this CPU runs them.
@@ -97,6 +108,10 @@ impl Kernels {
                 assert_eq!((residual.count(), residual.width()), (out.count(), out.width()), "residual");
                 Finish::BiasResidual { residual: residual.as_ptr(), stride: residual.stride() }
             }
+            Epilogue::BiasSiluTimes(factor) => {
+                assert_eq!((factor.count(), factor.width()), (out.count(), out.width()), "factor");
+                Finish::BiasSiluTimes { factor: factor.as_ptr(), stride: factor.stride() }
+            }
         };
         let args = matmul::Args {
             x: x.as_ptr(),
@@ -125,11 +140,20 @@ impl Kernels {
     }
 
     /// Self-attention within each sequence. `qkv`: rows of queries (scaled), keys and values, shape
-    /// `[tokens, 3 * heads * head_width]`; `lengths`: tokens of each sequence, in order, none of them 0.
+    /// `[tokens, 3 * heads * head_width]`; `lengths`: tokens of each sequence, in order, none of them 0; `bias` is added to
+    /// the scores.
     ///
     /// # Panics
-    /// If the shapes do not fit.
-    pub(crate) fn attention(&self, qkv: &Rows, lengths: &[usize], heads: usize, scratch: &mut Aligned, out: &mut Rows) {
+    /// If the shapes do not fit, or a sequence is longer than the bias reaches.
+    pub(crate) fn attention(
+        &self,
+        qkv: &Rows,
+        lengths: &[usize],
+        heads: usize,
+        bias: Option<&RelativeBias>,
+        scratch: &mut Scratch,
+        out: &mut Rows,
+    ) {
         let hidden = out.width();
         assert_eq!(qkv.width(), 3 * hidden, "qkv");
         assert!(hidden.is_multiple_of(heads * WIDTH_MULTIPLE), "hidden={hidden} heads={heads}");
@@ -137,7 +161,10 @@ impl Kernels {
         out.set_count(qkv.count());
         let (head_width, out_stride) = (hidden / heads, out.stride());
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        scratch.grow(attention::scratch_len(longest, head_width));
+        if let Some(bias) = bias {
+            assert!(bias.reach() >= longest && bias.heads() == heads, "longest={longest} heads={heads} {bias:?}");
+        }
+        scratch.attention.grow(attention::scratch_len(longest, head_width));
         let mut from = 0;
         for &count in lengths {
             let args = attention::Args {
@@ -148,7 +175,8 @@ impl Kernels {
                 head_width,
                 out: out.as_mut_ptr().wrapping_add(from * out_stride),
                 out_stride,
-                scratch: scratch.as_mut_slice().as_mut_ptr(),
+                bias,
+                scratch: scratch.attention.as_mut_slice().as_mut_ptr(),
             };
             // SAFETY: `self` proves the instruction set; the shapes were checked above. Covered by `attention_*`.
             unsafe { run!(self.level, run_attention, &args) }

@@ -1,5 +1,7 @@
 //! Every level against sums in f64, and the promise that a row's result does not depend on the rows beside it.
 
+use std::ops::Range;
+
 use super::*;
 use crate::embed::tests::small::random;
 
@@ -67,6 +69,9 @@ fn matmul_agrees_with_f64_sums_for_every_epilogue() {
             assert_close(&run(Epilogue::BiasGelu), &activated, 2e-5, &what);
             let added: Vec<f64> = want.iter().zip(&residual).map(|(a, b)| a + f64::from(*b)).collect();
             assert_close(&run(Epilogue::BiasResidual(&rows_of(columns, &residual))), &added, 2e-5, &what);
+            let gated: Vec<f64> =
+                want.iter().zip(&residual).map(|(a, b)| a / (1.0 + (-a).exp()) * f64::from(*b)).collect();
+            assert_close(&run(Epilogue::BiasSiluTimes(&rows_of(columns, &residual))), &gated, 2e-5, &what);
         }
     });
 }
@@ -142,35 +147,47 @@ fn attention_agrees_with_f64_for_every_tail() {
             let (hidden, tokens) = (heads * head_width, lengths.iter().sum::<usize>());
             let data = random(11, tokens * 3 * hidden);
             let qkv = rows_of(3 * hidden, &data);
-            let (mut out, mut scratch) = (Rows::new(hidden), Aligned::default());
-            kernels.attention(&qkv, &lengths, heads, &mut scratch, &mut out);
-            let mut from = 0;
-            for count in lengths {
-                for row in from..from + count {
-                    let want = attend(&qkv, from, count, row, heads, head_width);
-                    let what = format!("{:?} {head_width} of {count} row {row}", kernels.level());
-                    assert_close(out.row(row), &want, 1e-5, &what);
+            let by_distance = |head: usize, distance: isize| (distance as f32 / 9.0).sin() * (1.0 + head as f32);
+            let bias = RelativeBias::new(heads, 70, by_distance);
+            for biased in [false, true] {
+                let (mut out, mut scratch) = (Rows::new(hidden), Scratch::default());
+                kernels.attention(&qkv, &lengths, heads, biased.then_some(&bias), &mut scratch, &mut out);
+                let mut from = 0;
+                for count in lengths {
+                    for row in from..from + count {
+                        let add = |head, distance| if biased { by_distance(head, distance) } else { 0.0 };
+                        let want = attend(&qkv, from..from + count, row, heads, head_width, add);
+                        let what = format!("{:?} {head_width} of {count} row {row} {biased}", kernels.level());
+                        assert_close(out.row(row), &want, 1e-5, &what);
+                    }
+                    from += count;
                 }
-                from += count;
             }
         }
     });
 }
 
-/// Attention of token `row` in f64.
-fn attend(qkv: &Rows, from: usize, count: usize, row: usize, heads: usize, width: usize) -> Vec<f64> {
+/// Attention of token `row` among `tokens` in f64; `bias` of head and distance is added to the scores.
+fn attend(
+    qkv: &Rows,
+    tokens: Range<usize>,
+    row: usize,
+    heads: usize,
+    width: usize,
+    bias: impl Fn(usize, isize) -> f32,
+) -> Vec<f64> {
     let hidden = heads * width;
     let mut result = Vec::new();
     for head in 0..heads {
         let part = |token: usize, which: usize| &qkv.row(token)[which * hidden + head * width..][..width];
-        let scores: Vec<f64> = (from..from + count)
-            .map(|t| part(row, 0).iter().zip(part(t, 1)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum())
-            .collect();
+        let product = |t| part(row, 0).iter().zip(part(t, 1)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let added = |t| f64::from(bias(head, t as isize - row as isize));
+        let scores: Vec<f64> = tokens.clone().map(|t| product(t) + added(t)).collect();
         let largest = scores.iter().copied().fold(f64::MIN, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
         let total: f64 = weights.iter().sum();
         for k in 0..width {
-            let sum: f64 = (0..count).map(|t| weights[t] * f64::from(part(from + t, 2)[k])).sum();
+            let sum: f64 = tokens.clone().zip(&weights).map(|(t, weight)| weight * f64::from(part(t, 2)[k])).sum();
             result.push(sum / total);
         }
     }

@@ -1,6 +1,6 @@
 //! The innermost loop: one tile of a matrix product, with what follows it fused in.
 
-use super::math::gelu;
+use super::math::{gelu, silu};
 use super::simd::Simd;
 
 /// What is done to a sum of products before it is stored.
@@ -14,6 +14,8 @@ pub(super) enum Finish {
     BiasGelu,
     /// Adds the bias and the tile of another matrix.
     BiasResidual { residual: *const f32, stride: usize },
+    /// Adds the bias, applies SiLU, multiplies by the tile of another matrix.
+    BiasSiluTimes { factor: *const f32, stride: usize },
 }
 
 /// One output tile: `rows` by two registers, the sum over `depth` products.
@@ -111,6 +113,9 @@ pub(super) unsafe fn finish<S: Simd>(rows: usize, tile: &Tile) {
                     Finish::BiasGelu => gelu::<S>(x),
                     Finish::BiasResidual { residual, stride } => {
                         S::add(x, S::load(residual.wrapping_add(i.wrapping_mul(stride) + column)))
+                    }
+                    Finish::BiasSiluTimes { factor, stride } => {
+                        S::mul(silu::<S>(x), S::load(factor.wrapping_add(i.wrapping_mul(stride) + column)))
                     }
                 };
                 S::store(out, x);

@@ -1,0 +1,72 @@
+//! The buffers of one forward pass, kept from one pass to the next.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::embed::local::kernels::{Rows, Scratch};
+
+/// Widths of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::embed::local) struct Widths {
+    /// Numbers of a token's vector.
+    pub hidden: usize,
+    /// Numbers inside the feed-forward network.
+    pub intermediate: usize,
+}
+
+/// Buffers for the tokens of one pass. Each holds as many rows as the longest pass so far had tokens.
+#[derive(Debug)]
+pub(in crate::embed::local) struct Workspace {
+    /// Token vectors, shape `[tokens, hidden]`.
+    pub hidden: Rows,
+    /// Token vectors between attention and the feed-forward network, shape `[tokens, hidden]`.
+    pub middle: Rows,
+    /// Queries, keys and values, shape `[tokens, 3 * hidden]`.
+    pub qkv: Rows,
+    /// What attention gathered, shape `[tokens, hidden]`.
+    pub context: Rows,
+    /// Inside the feed-forward network, shape `[tokens, intermediate]`.
+    pub inner: Rows,
+    /// What is gated there, shape `[tokens, intermediate]`; no memory without gates.
+    pub up: Rows,
+    pub scratch: Scratch,
+}
+
+impl Workspace {
+    fn new(widths: Widths) -> Self {
+        let Widths { hidden, intermediate } = widths;
+        Self {
+            hidden: Rows::new(hidden),
+            middle: Rows::new(hidden),
+            qkv: Rows::new(3 * hidden),
+            context: Rows::new(hidden),
+            inner: Rows::new(intermediate),
+            up: Rows::new(intermediate),
+            scratch: Scratch::default(),
+        }
+    }
+}
+
+/// Workspaces that no pass is using: as many as there have been passes at once.
+#[derive(Debug)]
+pub(in crate::embed::local) struct Workspaces {
+    widths: Widths,
+    idle: Mutex<Vec<Workspace>>,
+}
+
+impl Workspaces {
+    /// None yet.
+    pub(in crate::embed::local) fn new(widths: Widths) -> Self {
+        Self { widths, idle: Mutex::default() }
+    }
+
+    /// Lends a workspace to `act`.
+    pub(in crate::embed::local) fn with<T>(&self, act: impl FnOnce(&mut Workspace) -> T) -> T {
+        // A pass that panicked took its workspace with it, so what the list holds is sound.
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut workspace = taken.unwrap_or_else(|| Workspace::new(self.widths));
+        let result = act(&mut workspace);
+        idle().push(workspace);
+        result
+    }
+}

@@ -1,0 +1,71 @@
+//! Keeps what the tokenizers crate may do on hostile files here: panics, and patterns that match for ever.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+/// Runs parts of a tokenizer.
+pub(super) struct Guard {
+    /// How long each may take. `None` where no patterns are involved: all else takes time in proportion to the text.
+    patience: Option<Duration>,
+    /// Whether one has taken longer. A thread cannot be stopped, so no other is started.
+    overrun: AtomicBool,
+}
+
+impl Guard {
+    pub(super) fn new(patience: Option<Duration>) -> Self {
+        Self { patience, overrun: AtomicBool::new(false) }
+    }
+
+    /// Whether there is no limit of time, so that [`Guard::run`] does.
+    pub(super) fn is_patient(&self) -> bool {
+        self.patience.is_none()
+    }
+
+    /// Runs `act` in this thread.
+    ///
+    /// # Errors
+    /// Its own, and what a panic said.
+    pub(super) fn run<T>(&self, act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+        catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
+    }
+
+    /// Runs `act` in a thread of its own where there is a limit of time. One that exceeds it is left behind.
+    ///
+    /// # Errors
+    /// As [`Guard::run`], and that it takes too long.
+    pub(super) fn run_within<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let Some(patience) = self.patience else { return self.run(act) };
+        if self.overrun.load(Ordering::Relaxed) {
+            return Err("its patterns took too long on an earlier text; it is not used again".to_owned());
+        }
+        let (sender, result) = mpsc::channel();
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())));
+            // Nobody listens any more where it took too long.
+            let _ = sender.send(result);
+        };
+        let thread = thread::Builder::new().name("tokenizer".to_owned()).spawn(run);
+        thread.map_err(|e| format!("no thread could be started for it: {e}"))?;
+        match result.recv_timeout(patience) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                self.overrun.store(true, Ordering::Relaxed);
+                Err(format!("its patterns took longer than {} ms", patience.as_millis()))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err("its thread ended without a result".to_owned()),
+        }
+    }
+}
+
+/// What a caught panic said.
+pub(in crate::embed) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("without a message"))
+}

@@ -1,0 +1,200 @@
+//! Texts to tokens: a model's own tokenizer, its truncation replaced by ours and always reported.
+
+mod charsmap;
+mod guard;
+mod inspect;
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokenizers::{Encoding, Tokenizer, TruncationParams};
+
+use super::settings::Settings;
+use super::{EmbedError, Piece};
+use guard::Guard;
+pub(super) use guard::panic_message;
+use inspect::Inspected;
+
+/// A model's tokenizer.
+pub(super) struct TextTokenizer {
+    inner: Arc<Tokenizer>,
+    /// The same without truncation, made when somebody wants every token: with it, tokenising stops at the limit.
+    whole: OnceLock<Arc<Tokenizer>>,
+    model: String,
+    guard: Guard,
+    /// Whether no token reaches across an ASCII blank, so that a text may be cut there without changing what stands
+    /// before.
+    splits_at_blanks: bool,
+    /// Bytes that are tokenised first of a long text.
+    first_cut_bytes: usize,
+    lower_case: bool,
+}
+
+/// The tokens of one text as the model reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tokens {
+    /// Special tokens included, at most the model's `max_tokens`.
+    pub ids: Vec<u32>,
+    /// Whether the text was longer.
+    pub truncated: bool,
+}
+
+/// What a tokenizer must keep to.
+#[derive(Clone, Copy)]
+struct Limits {
+    max_tokens: usize,
+    /// Rows of the model's table of tokens.
+    vocabulary: usize,
+    lower_case: bool,
+    /// How long loading, or one text, may take where patterns are involved.
+    patience: Duration,
+}
+
+/// Its name in the transformer's directory.
+pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Longest tokenizer.json that is read; the largest genuine ones have about 17 MB.
+const MAX_FILE_BYTES: u64 = 128 << 20;
+/// Bytes a token that are tokenised first; words of most texts have 4 to 6.
+const FIRST_CUT_BYTES_PER_TOKEN: usize = 16;
+/// How many tokens beyond the limit a beginning must have to stand for the whole: blanks at its end may become tokens
+/// that they are not within the text.
+const MARGIN_TOKENS: usize = 16;
+/// A mebibyte of text takes a genuine tokenizer about a second.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl TextTokenizer {
+    /// Loads a tokenizer.json. The file's own truncation and padding are ignored.
+    ///
+    /// # Errors
+    /// [`EmbedError::Malformed`] for a file that is not a usable tokenizer of a model with these settings,
+    /// [`EmbedError::Storage`].
+    pub(super) fn load(path: &Path, model: &str, settings: &Settings) -> Result<Self, EmbedError> {
+        let size = fs::metadata(path).map_err(|e| EmbedError::io(path, "read", e))?.len();
+        if size > MAX_FILE_BYTES {
+            let reason = format!("it has {size} bytes, at most {MAX_FILE_BYTES} are allowed");
+            return Err(EmbedError::malformed(path, reason));
+        }
+        let bytes = fs::read(path).map_err(|e| EmbedError::io(path, "read", e))?;
+        let limits = Limits {
+            max_tokens: settings.max_tokens,
+            vocabulary: settings.architecture.vocab_size,
+            lower_case: settings.lower_case,
+            patience: PATIENCE,
+        };
+        Self::from_bytes(bytes, model, limits).map_err(|reason| EmbedError::malformed(path, reason))
+    }
+
+    fn from_bytes(bytes: Vec<u8>, model: &str, limits: Limits) -> Result<Self, String> {
+        let Limits { max_tokens, vocabulary, lower_case, patience } = limits;
+        let Inspected { splits_at_blanks, has_patterns } = inspect::inspect(&bytes, vocabulary)?;
+        let guard = Guard::new(has_patterns.then_some(patience));
+        let inner = guard.run_within(move || {
+            let mut inner = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+            inner.with_padding(None);
+            // Truncation subtracts the special tokens without a check of its own.
+            let special = inner.encode_fast("", true).map_err(|e| e.to_string())?.get_ids().len();
+            if special >= max_tokens {
+                return Err(format!("it adds {special} special tokens to each text, and {max_tokens} fit"));
+            }
+            let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
+            inner.with_truncation(Some(truncation)).map_err(|e| e.to_string())?;
+            Ok(Arc::new(inner))
+        })?;
+        let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
+        let (model, whole) = (model.to_owned(), OnceLock::new());
+        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, lower_case })
+    }
+
+    /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn encode(&self, prefix: &str, text: &str) -> Result<Tokens, EmbedError> {
+        let text = match prefix {
+            "" => Cow::Borrowed(text),
+            prefix => Cow::Owned(format!("{prefix}{text}")),
+        };
+        let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { text };
+        let text = text.trim();
+        let mut limit_bytes = self.first_cut_bytes;
+        while self.splits_at_blanks {
+            let cut = cut_at_blank(text, limit_bytes);
+            if cut.len() == text.len() {
+                break;
+            }
+            let encoding = self.encoding(cut)?;
+            // A beginning that is cut itself has the tokens that the whole would have; a shorter one tells nothing.
+            let beyond: usize = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum();
+            if beyond >= MARGIN_TOKENS {
+                return Ok(tokens(&encoding));
+            }
+            limit_bytes = limit_bytes.saturating_mul(4);
+        }
+        Ok(tokens(&self.encoding(text)?))
+    }
+
+    /// Every token of `text`, untruncated, without the blanks around it.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
+        let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
+        let text = text.trim();
+        let whole = self.whole.get_or_init(|| {
+            let mut whole = Tokenizer::clone(&self.inner);
+            // Taking truncation away has nothing to check.
+            _ = whole.with_truncation(None);
+            Arc::new(whole)
+        });
+        let (whole, owned) = (Arc::clone(whole), text.to_owned());
+        let encode = move || whole.encode_char_offsets(owned, with_special).map_err(|e| e.to_string());
+        let encoding = self.guard.run_within(encode);
+        let encoding = encoding.map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })?;
+        let bytes_of_chars: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let byte = |at: usize| bytes_of_chars.get(at).copied().unwrap_or(text.len());
+        let piece = |at: usize| {
+            let (id, (start, stop)) = (encoding.get_ids()[at], encoding.get_offsets()[at]);
+            match encoding.get_special_tokens_mask()[at] {
+                0 => {
+                    let text = text.get(byte(start)..byte(stop)).unwrap_or_default().to_owned();
+                    Piece { id, text, special: false, range: Some((blanks + start, blanks + stop)) }
+                }
+                _ => Piece { id, text: encoding.get_tokens()[at].clone(), special: true, range: None },
+            }
+        };
+        Ok((0..encoding.len()).map(piece).collect())
+    }
+
+    fn encoding(&self, text: &str) -> Result<Encoding, EmbedError> {
+        let result = if self.guard.is_patient() {
+            self.guard.run(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
+        } else {
+            let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
+            self.guard.run_within(move || inner.encode_fast(text, true).map_err(|e| e.to_string()))
+        };
+        result.map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })
+    }
+}
+
+fn tokens(encoding: &Encoding) -> Tokens {
+    Tokens { ids: encoding.get_ids().to_vec(), truncated: !encoding.get_overflowing().is_empty() }
+}
+
+/// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none does.
+fn cut_at_blank(text: &str, limit_bytes: usize) -> &str {
+    if text.len() <= limit_bytes {
+        return text;
+    }
+    match text.as_bytes()[..=limit_bytes].iter().rposition(|b| matches!(b, b' ' | b'\n')) {
+        // An ASCII byte is never inside a longer character.
+        Some(end) if !text[..end].trim_end().is_empty() => text[..end].trim_end(),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

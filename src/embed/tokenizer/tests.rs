@@ -1,0 +1,264 @@
+//! Tokenizers sound, long-winded and hostile.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::charsmap::tests::encode as base64;
+use super::*;
+
+/// A WordPiece tokenizer of a few words, with the truncation and padding that must be ignored.
+pub(crate) fn small_tokenizer() -> Value {
+    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##b", "c", "мир", ","];
+    let vocabulary: serde_json::Map<String, Value> =
+        words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), id.into())).collect();
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    json!({
+        "version": "1.0",
+        "truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": {"strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "[PAD]"},
+        "added_tokens": [special(0, "[PAD]"), special(1, "[UNK]"), special(2, "[CLS]"), special(3, "[SEP]")],
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary},
+    })
+}
+
+const LIMITS: Limits = Limits { max_tokens: 8, vocabulary: 10, lower_case: false, patience: Duration::from_secs(60) };
+
+fn load(json: &Value, max_tokens: usize) -> Result<TextTokenizer, String> {
+    TextTokenizer::from_bytes(json.to_string().into_bytes(), "small", Limits { max_tokens, ..LIMITS })
+}
+
+fn whole(tokenizer: &TextTokenizer, text: &str) -> Tokens {
+    tokens(&tokenizer.encoding(text.trim()).unwrap())
+}
+
+#[test]
+fn the_files_truncation_and_padding_are_ignored_and_ours_is_reported() {
+    let tokenizer = load(&small_tokenizer(), 6).unwrap();
+    let tokens = |text: &str| tokenizer.encode("", text).unwrap();
+    assert_eq!(tokens("A b МИР"), Tokens { ids: vec![2, 4, 5, 8, 3], truncated: false });
+    assert_eq!(tokens("a b c a"), Tokens { ids: vec![2, 4, 5, 7, 4, 3], truncated: false });
+    assert_eq!(tokens("a b c a b"), Tokens { ids: vec![2, 4, 5, 7, 4, 3], truncated: true });
+    assert_eq!(tokens(""), Tokens { ids: vec![2, 3], truncated: false });
+    assert_eq!(tokenizer.encode("c ", "ab").unwrap(), Tokens { ids: vec![2, 7, 4, 6, 3], truncated: false });
+}
+
+#[test]
+fn pieces_say_what_of_the_text_they_are_and_nothing_is_cut() {
+    let tokenizer = load(&small_tokenizer(), 4).unwrap();
+    let pieces = tokenizer.pieces(" мир, AB c ", true).unwrap();
+    let seen: Vec<_> = pieces.iter().map(|p| (p.id, p.text.as_str(), p.special, p.range)).collect();
+    let wanted = [
+        (2, "[CLS]", true, None),
+        (8, "мир", false, Some((1, 4))),
+        (9, ",", false, Some((4, 5))),
+        (4, "A", false, Some((6, 7))),
+        (6, "B", false, Some((7, 8))),
+        (7, "c", false, Some((9, 10))),
+        (3, "[SEP]", true, None),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(tokenizer.pieces(" мир, AB c ", false).unwrap(), pieces[1..6]);
+    assert_eq!(tokenizer.pieces("", true).unwrap().len(), 2);
+}
+
+#[test]
+fn a_long_text_has_the_tokens_that_its_whole_has() {
+    let tokenizer = load(&small_tokenizer(), 8).unwrap();
+    assert!(tokenizer.splits_at_blanks);
+    let mebibyte = |unit: &str| unit.repeat((1 << 20) / unit.len());
+    for text in [
+        mebibyte("a b, c "),
+        mebibyte("a"),
+        mebibyte(" "),
+        mebibyte("мир"),
+        format!("{}a b", mebibyte(" \n")),
+        format!("{} b", "a".repeat(130)),
+        format!("{}b c a b c a b c a b c", " ".repeat(127)),
+        format!("{}b c", "\u{301} ".repeat(300)),
+        mebibyte("[SEP] [CLS]"),
+    ] {
+        assert_eq!(tokenizer.encode("", &text).unwrap(), whole(&tokenizer, &text), "{:.40}", text);
+    }
+}
+
+#[test]
+fn only_tokenizers_that_split_at_blanks_are_cut_there() {
+    let mut json = small_tokenizer();
+    json["added_tokens"][1]["rstrip"] = true.into();
+    assert!(!load(&json, 8).unwrap().splits_at_blanks);
+    let mut json = small_tokenizer();
+    json["pre_tokenizer"] = json!({"type": "Whitespace"});
+    assert!(!load(&json, 8).unwrap().splits_at_blanks);
+}
+
+#[test]
+fn hostile_files_are_errors() {
+    assert!(load(&small_tokenizer(), 2).is_err_and(|e| e.contains("special tokens")));
+    let text = small_tokenizer().to_string();
+    for len in (0..text.len()).step_by(37) {
+        assert!(TextTokenizer::from_bytes(text.as_bytes()[..len].to_vec(), "small", LIMITS).is_err(), "{len}");
+    }
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(TextTokenizer::from_bytes(deep.into_bytes(), "small", LIMITS).is_err());
+    let sequences = |depth: usize| {
+        let (open, close) = (r#"{"type": "Sequence", "pretokenizers": ["#, "]}");
+        let whole = small_tokenizer().to_string();
+        let inner = format!("{}{}{}", open.repeat(depth), r#"{"type": "BertPreTokenizer"}"#, close.repeat(depth));
+        whole.replace(r#"{"type":"BertPreTokenizer"}"#, &inner)
+    };
+    assert!(TextTokenizer::from_bytes(sequences(2).into_bytes(), "small", LIMITS).is_ok());
+    assert!(TextTokenizer::from_bytes(sequences(100_000).into_bytes(), "small", LIMITS).is_err());
+}
+
+/// Each change to the small tokenizer with a word of what is said of it.
+fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
+    let replace = |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
+    let doubling: Vec<Value> = (0..40).map(|_| replace(json!({"String": "a"}), "aa")).collect();
+    let charsmap = |length: u32, longest: usize| {
+        let table = [&length.to_le_bytes()[..], &[0; 4], &vec![b'x'; longest]].concat();
+        json!({"type": "Precompiled", "precompiled_charsmap": base64(&table)})
+    };
+    vec![
+        ("/post_processor/special_tokens", json!({}), ""),
+        ("/model/vocab/a", json!(10), "another model"),
+        ("/model/vocab/a", json!(-1), "invalid value"),
+        ("/model/vocab/a", json!(u64::MAX), "another model"),
+        ("/added_tokens/0/id", json!(10), "another model"),
+        ("/added_tokens/0/content", json!("x".repeat(1025)), "1025 bytes"),
+        ("/model/max_input_chars_per_word", json!(1u64 << 40), "characters"),
+        ("/model/dropout", json!(0.1), "draws lots"),
+        ("/normalizer", json!({"type": "Sequence", "normalizers": doubling}), "times as long"),
+        ("/normalizer", replace(json!({"Regex": ""}), &"x".repeat(200)), "times as long"),
+        ("/normalizer", replace(json!({"Regex": "(".repeat(2001)}), ""), "patterns"),
+        ("/normalizer", replace(json!({"Regex": "("}), ""), ""),
+        ("/normalizer", replace(json!({"Regex": "((a{1000}){1000}){1000}"}), ""), ""),
+        ("/normalizer", json!({"type": "Prepend", "prepend": "x".repeat(1 << 20)}), "times as long"),
+        ("/normalizer", charsmap(u32::MAX, 1), "shorter than it says"),
+        ("/normalizer", charsmap(4, 1000), "times as long"),
+        ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA!"}), "base64"),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "ByteLevel"}); 60]}),
+            "times as",
+        ),
+        ("/model/type", json!("Unigram"), ""),
+        ("/model", json!({"type": "Unigram", "unk_id": 7, "vocab": [["a", 0.0]]}), ""),
+    ]
+}
+
+#[test]
+fn numbers_in_the_file_are_not_believed() {
+    for (at, value, says) in hostile_changes() {
+        let mut json = small_tokenizer();
+        match json.pointer_mut(at) {
+            Some(place) => *place = value.clone(),
+            None => json["model"][at.rsplit('/').next().unwrap()] = value.clone(),
+        }
+        let error = load(&json, 8).err().unwrap_or_else(|| panic!("{at} {value} was loaded"));
+        assert!(error.contains(says), "{at} {value:.80}: {error}");
+    }
+}
+
+#[test]
+fn what_panics_on_a_text_is_an_error_for_that_text() {
+    let mut json = small_tokenizer();
+    // The trie points beyond itself, which shows when a character is looked up.
+    let table = [&8u32.to_le_bytes()[..], &(1000u32 << 10).to_le_bytes(), &[0; 4], b"a\0"].concat();
+    json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": base64(&table)});
+    let tokenizer = load(&json, 8).unwrap();
+    for text in ["a", "b c"] {
+        let error = tokenizer.encode("", text).unwrap_err().to_string();
+        assert!(error.contains("panicked"), "{error}");
+    }
+    json = small_tokenizer();
+    json["pre_tokenizer"] = json!({"type": "FixedLength", "length": 0});
+    let tokenizer = load(&json, 8).unwrap();
+    assert!(tokenizer.encode("", "a").unwrap_err().to_string().contains("panicked"));
+}
+
+#[test]
+fn patterns_that_take_for_ever_are_given_up() {
+    let split = |pattern: &str| {
+        let mut json = small_tokenizer();
+        json["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+            "invert": false});
+        json
+    };
+    // A back reference keeps the pattern from linear time; the engine's limit on backtracking ends it.
+    assert!(load(&split("((a+)+)\\1\\2c"), 8).unwrap().encode("", &"a".repeat(200)).is_ok());
+    // Every match looks at all that follows: time grows with the square of the text.
+    let limits = Limits { patience: Duration::from_millis(50), ..LIMITS };
+    let json = split(".*[^A-Z]|[A-Z]").to_string().into_bytes();
+    let tokenizer = TextTokenizer::from_bytes(json, "small", limits).unwrap();
+    assert!(tokenizer.encode("", "ABC").is_ok());
+    let text = "A".repeat(200_000);
+    let error = tokenizer.encode("", &text).unwrap_err().to_string();
+    assert!(error.contains("longer than 50 ms"), "{error}");
+    let begun = Instant::now();
+    let error = tokenizer.encode("", "ABC").unwrap_err().to_string();
+    assert!(error.contains("not used again"), "{error} after {:?}", begun.elapsed());
+}
+
+/// XLM-RoBERTa's kind: Unigram over words that begin with a mark.
+fn unigram(pre_tokenizer: Value) -> Value {
+    let mut json = small_tokenizer();
+    let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁", "▁a", "b", "ab", "▁c", "c"];
+    let vocabulary: Vec<Value> =
+        pieces.iter().enumerate().map(|(i, piece)| json!([piece, -((i * i) as f64)])).collect();
+    json["model"] = json!({"type": "Unigram", "unk_id": 1, "vocab": vocabulary});
+    json["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "NFKC"},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]});
+    json["pre_tokenizer"] = pre_tokenizer;
+    json
+}
+
+#[test]
+fn unigram_texts_are_cut_where_that_changes_nothing() {
+    let metaspace =
+        json!({"type": "Metaspace", "replacement": "▁", "add_prefix_space": true, "prepend_scheme": "always"});
+    let sequence = json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace.clone()]});
+    for pre_tokenizer in [metaspace, sequence] {
+        let tokenizer = load(&unigram(pre_tokenizer), 8).unwrap();
+        assert!(tokenizer.splits_at_blanks);
+        assert_eq!(tokenizer.encode("", " ab  c ").unwrap().ids, [2, 5, 6, 8, 3]);
+        for text in [
+            "ab c ".repeat(3000),
+            "ab     c \u{3000}  ".repeat(3000),
+            "abc".repeat(3000),
+            format!("{}abab c", "\u{200b} ".repeat(100)),
+            " \u{301} a".repeat(400),
+            format!("a{}b", " \u{3000}".repeat(3000)),
+        ] {
+            assert_eq!(tokenizer.encode("", &text).unwrap(), whole(&tokenizer, &text), "{:.30}", text);
+        }
+    }
+    let unsplit = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
+    assert!(!load(&unigram(unsplit), 8).unwrap().splits_at_blanks);
+}
+
+#[test]
+fn texts_are_trimmed_and_put_in_lower_case_where_the_model_wants_that() {
+    let mut json = small_tokenizer();
+    json["normalizer"] = Value::Null;
+    let bytes = json.to_string().into_bytes();
+    let plain = TextTokenizer::from_bytes(bytes.clone(), "small", LIMITS).unwrap();
+    let lower = TextTokenizer::from_bytes(bytes, "small", Limits { lower_case: true, ..LIMITS }).unwrap();
+    assert_eq!(plain.encode("", " A МИР\n").unwrap().ids, [2, 1, 1, 3]);
+    assert_eq!(lower.encode("B ", " A МИР\n").unwrap().ids, [2, 5, 4, 8, 3]);
+}
