@@ -1,5 +1,6 @@
 //! A loaded model: texts in, vectors out.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
@@ -43,8 +44,8 @@ struct Passes {
 }
 
 impl Encode for Passes {
-    fn encode(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f64>>, EmbedError> {
-        self.encoder.encode(sequences, &self.threads)
+    fn encode(&self, sequences: &[&[u32]], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError> {
+        self.encoder.encode(sequences, helpers, &self.threads)
     }
 }
 
@@ -62,11 +63,32 @@ impl TextModel {
         precision: Precision,
         services: Services,
     ) -> Result<Self, EmbedError> {
+        Self::load_with(place, files, services, |path, settings| Encoder::load(path, settings, precision))
+    }
+
+    /// As [`TextModel::load`], to be run by candle's own forward.
+    ///
+    /// # Errors
+    /// As [`TextModel::load`].
+    pub(super) fn load_reference(
+        place: &Place,
+        files: &[VerifiedFile],
+        services: Services,
+    ) -> Result<Self, EmbedError> {
+        Self::load_with(place, files, services, Encoder::load_reference)
+    }
+
+    fn load_with(
+        place: &Place,
+        files: &[VerifiedFile],
+        services: Services,
+        load: impl FnOnce(&Path, &Settings) -> Result<Encoder, EmbedError>,
+    ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
         let transformer = place.dir.join(&settings.transformer);
         let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
         let head = Head::load(&place.dir, &settings.steps)?;
-        let encoder = Encoder::load(&transformer.join(WEIGHTS_FILE), &settings, precision)?;
+        let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
         let fingerprint = fingerprint(&settings, files, encoder.precision());
         let Services { threads, batcher, cache } = services;
         let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));

@@ -8,6 +8,7 @@ mod local_server;
 mod machine;
 mod oracle;
 mod peers;
+mod precision;
 mod quality;
 mod random;
 mod ranking;

@@ -33,12 +33,12 @@ const INTERACTIVE_TOKENS: usize = 256;
 
 /// Runs the passes of one model.
 pub(super) trait Encode: Send + Sync {
-    /// Encodes sequences in one pass, on the calling thread. Returns one pooled vector a sequence, in order; it does
-    /// not depend on the sequences beside it.
+    /// Encodes sequences in one pass, with up to `helpers` threads beside one. Returns one pooled vector a sequence, in
+    /// order; it depends neither on the sequences beside it nor on the threads.
     ///
     /// # Errors
     /// [`EmbedError`] for the whole pass.
-    fn encode(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f64>>, EmbedError>;
+    fn encode(&self, sequences: &[&[u32]], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError>;
 }
 
 /// What is served first.
@@ -179,7 +179,7 @@ impl Shared {
     fn run(&self, pass: Pass) {
         let started = Instant::now();
         metrics::started(&pass, started);
-        let result = encode(&pass.entries);
+        let result = encode(&pass.entries, pass.helpers);
         self.finish(&pass, started.elapsed());
         match result {
             Ok(vectors) => deliver(pass.entries, vectors),
@@ -199,11 +199,11 @@ impl Shared {
 }
 
 /// Encodes the entries of one pass; a panic becomes an error.
-fn encode(entries: &[Entry]) -> Result<Vec<Vec<f64>>, EmbedError> {
+fn encode(entries: &[Entry], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError> {
     let Some(first) = entries.first() else { return Ok(Vec::new()) };
     let sequences: Vec<&[u32]> = entries.iter().map(|entry| entry.ids.as_slice()).collect();
     let encoder = &first.request.encoder;
-    let vectors = catch_unwind(AssertUnwindSafe(|| encoder.encode(&sequences)))
+    let vectors = catch_unwind(AssertUnwindSafe(|| encoder.encode(&sequences, helpers)))
         .unwrap_or_else(|panic| Err(EmbedError::Compute { reason: panic_message(panic.as_ref()) }))?;
     match vectors.len() == entries.len() {
         true => Ok(vectors),
@@ -230,7 +230,7 @@ fn fail(mut entries: Vec<Entry>, error: EmbedError) {
         let is_alone = others.is_empty();
         entries = others;
         // Where the pass held one request only, trying again would say the same.
-        match error.take().filter(|_| is_alone).map_or_else(|| encode(&own), Err) {
+        match error.take().filter(|_| is_alone).map_or_else(|| encode(&own, 0), Err) {
             Ok(vectors) => deliver(own, vectors),
             Err(error) => request.fail(error),
         }

@@ -49,6 +49,8 @@ pub(super) struct Pass {
     pub lane: Lane,
     pub entries: Vec<Entry>,
     pub tokens: usize,
+    /// Threads beside its own that have nothing else to do.
+    pub helpers: usize,
 }
 
 /// What waits, and how many passes run.
@@ -113,13 +115,16 @@ impl Queue {
     /// Takes the next pass and counts it as running; `None` where nothing waits or no place is free.
     pub(super) fn next(&mut self) -> Option<Pass> {
         while let Some(lane) = self.startable() {
-            let pass = self.take(lane);
+            let mut pass = self.take(lane);
             metrics::waiting(lane, &self.lanes[lane as usize].entries, self.lanes[lane as usize].tokens);
             // Every entry that was looked at may have been given up meanwhile.
             if pass.entries.is_empty() {
                 continue;
             }
             self.running[lane as usize] += 1;
+            if self.lanes.iter().all(|waiting| waiting.entries.is_empty()) {
+                pass.helpers = self.places.saturating_sub(self.running.iter().sum());
+            }
             match lane {
                 Lane::Interactive if !self.lanes[Lane::Bulk as usize].entries.is_empty() => {
                     self.overtaking_tokens += pass.tokens;
@@ -193,7 +198,7 @@ impl Queue {
         let free = self.places.saturating_sub(self.running.iter().sum()).max(1);
         let waiting = &mut self.lanes[lane as usize];
         let budget = waiting.tokens.div_ceil(free).clamp(MIN_PASS_TOKENS, PASS_TOKENS[lane as usize]);
-        let mut pass = Pass { lane, entries: Vec::new(), tokens: 0 };
+        let mut pass = Pass { lane, entries: Vec::new(), tokens: 0, helpers: 0 };
         let mut passed_over = Vec::new();
         let mut dropped = 0;
         while let Some(entry) = waiting.entries.pop_front() {

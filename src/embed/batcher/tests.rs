@@ -36,7 +36,7 @@ impl Fake {
 }
 
 impl Encode for Fake {
-    fn encode(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f64>>, EmbedError> {
+    fn encode(&self, sequences: &[&[u32]], _: usize) -> Result<Vec<Vec<f64>>, EmbedError> {
         self.passes.lock().unwrap().push(sequences.iter().map(|ids| ids.to_vec()).collect());
         let has = |token: u32| sequences.iter().any(|ids| ids.contains(&token));
         if has(WAIT) {
@@ -268,6 +268,16 @@ fn interactive_work_has_one_place_more() {
     assert!(!queue.may_start(), "the only place is taken by an interactive pass now");
     queue.finish(&extra, Duration::from_millis(1));
     assert_eq!(queue.next().map(|pass| pass.lane), Some(Lane::Interactive));
+}
+
+#[test]
+fn threads_without_work_help_the_last_pass() {
+    let (_, encoder) = fake();
+    let mut queue = Queue::new(4);
+    let alone = queue.submit(entries(&encoder, sequences(1, 12, 1)), Lane::Interactive).unwrap().unwrap();
+    assert_eq!(alone.helpers, 3);
+    assert!(queue.submit(entries(&encoder, sequences(2, 500, 2)), Lane::Bulk).unwrap().is_some_and(|p| p.helpers == 0));
+    assert_eq!(queue.next().unwrap().helpers, 1, "nothing waits, and one place is free");
 }
 
 #[test]

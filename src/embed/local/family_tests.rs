@@ -103,7 +103,7 @@ fn assert_as_candle(seeded: &Seeded, longest: usize) {
     for pooling in [Pooling::Mean, Pooling::FirstToken, Pooling::LastToken] {
         let want = seeded.candles().encode(&slices(&sequences), pooling).unwrap();
         for level in CpuLevel::available() {
-            let got = seeded.ours(level).encode(&slices(&sequences), pooling);
+            let got = seeded.ours(level).encode(&slices(&sequences), pooling, 0);
             assert_like(&got, &want, 5e-5, &format!("{level:?} {pooling:?}"));
         }
     }
@@ -226,7 +226,7 @@ fn distil_bert_agrees_with_candle_in_both_forms() {
     assert!(matches!(encoder.backend, Backend::Candle(_)));
     let threads = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let sequences = sequences(46);
-    let got = encoder.encode(&slices(&sequences), &threads).unwrap();
+    let got = encoder.encode(&slices(&sequences), 0, &threads).unwrap();
     for (i, sequence) in sequences.iter().enumerate() {
         let ids = Tensor::from_vec(sequence.clone(), (1, sequence.len()), &Device::Cpu).unwrap();
         let visible = Tensor::zeros((1, 1, 1, sequence.len()), DType::U8, &Device::Cpu).unwrap();
@@ -264,9 +264,9 @@ fn modern_bert_runs_by_candle_whatever_the_batch() {
     let encode = |prefix: &str| {
         let encoder = Seeded::new(&config, shapes.clone(), prefix).encoder().unwrap();
         assert!(matches!(encoder.backend, Backend::Candle(_)));
-        let batch = encoder.encode(&slices(&sequences), &threads).unwrap();
+        let batch = encoder.encode(&slices(&sequences), 0, &threads).unwrap();
         for (i, sequence) in sequences.iter().enumerate() {
-            let single = encoder.encode(&[sequence], &threads).unwrap();
+            let single = encoder.encode(&[sequence], 0, &threads).unwrap();
             assert_like(&batch[i..=i], &single, 2e-5, "ModernBERT");
         }
         batch
@@ -281,7 +281,7 @@ fn mpnet_agrees_with_plain_loops_up_to_its_last_position() {
         let sequences = sequences(400);
         let want: Vec<Vec<f64>> = sequences.iter().map(|sequence| mpnet_mean(&seeded, sequence)).collect();
         for level in CpuLevel::available() {
-            let got = seeded.ours(level).encode(&slices(&sequences), Pooling::Mean);
+            let got = seeded.ours(level).encode(&slices(&sequences), Pooling::Mean, 0);
             assert_like(&got, &want, 5e-5, &format!("{level:?} {prefix:?}"));
         }
         assert!(matches!(seeded.encoder().unwrap().backend, Backend::Kernels(_)));

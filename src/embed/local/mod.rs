@@ -25,7 +25,7 @@ use kernels::{CpuLevel, Kernels};
 use transformer::Transformer;
 use weights::Weights;
 
-/// Forces the instruction set of the kernels: `avx512`, `avx2` or `scalar`.
+/// Forces the instruction set of the kernels: `avx512-vnni`, `avx512`, `avx2` or `scalar`.
 const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
 
 /// A model's encoder, from tokens to pooled vectors.
@@ -71,21 +71,37 @@ impl Encoder {
         Ok(Self { backend, precision: Precision::Float32, settings })
     }
 
+    /// Loads the weights at `path` for candle's own forward, on the CPU.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub(super) fn load_reference(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
+        let (weights, settings) = (Weights::open(path, settings.architecture.word_table())?, settings.clone());
+        let model = CandleEncoder::load(&weights, &settings.architecture, candle::cpu())?;
+        Ok(Self { backend: Backend::Candle(Box::new(model)), precision: Precision::Float32, settings })
+    }
+
     /// The precision in which it runs.
     pub(super) fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary in one pass: on the calling thread, but for
-    /// candle, which computes on the threads of `pool`. Returns one pooled vector a sequence, in order, shape `[hidden]`,
-    /// not normalised.
+    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary in one pass: on the calling thread, or, with
+    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`. Returns one
+    /// pooled vector a sequence, in order, shape `[hidden]`, not normalised.
     ///
     /// # Errors
     /// [`EmbedError::Compute`].
-    pub(super) fn encode(&self, sequences: &[&[u32]], pool: &ThreadPool) -> Result<Vec<Vec<f64>>, EmbedError> {
+    pub(super) fn encode(
+        &self,
+        sequences: &[&[u32]],
+        helpers: usize,
+        pool: &ThreadPool,
+    ) -> Result<Vec<Vec<f64>>, EmbedError> {
         let pooling = self.settings.pooling;
         match &self.backend {
-            Backend::Kernels(transformer) => Ok(transformer.encode(sequences, pooling)),
+            Backend::Kernels(transformer) if helpers == 0 => Ok(transformer.encode(sequences, pooling, 0)),
+            Backend::Kernels(transformer) => Ok(pool.install(|| transformer.encode(sequences, pooling, helpers))),
             Backend::Candle(encoder) => pool.install(|| encoder.encode(sequences, pooling)),
         }
     }
