@@ -5,6 +5,11 @@ mod definition;
 mod engine;
 mod error;
 mod install;
+#[cfg(feature = "text")]
+mod keywords;
+#[cfg(not(feature = "text"))]
+#[path = "keywords_off.rs"]
+mod keywords;
 mod maintenance;
 mod read;
 mod recover;
@@ -23,6 +28,7 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 pub use definition::DefinitionRequest;
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
+pub use keywords::KeywordStats;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use verify::{VerifyReport, verify};

@@ -22,4 +22,4 @@ pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
 pub use paths::DataPaths;
-pub use publish::{Publishing, publish, remove_temporaries};
+pub use publish::{Publishing, publish, remove_temporaries, replace};

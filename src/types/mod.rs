@@ -10,7 +10,8 @@ mod search;
 mod vector;
 
 pub use definition::{
-    Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization,
+    Definition, DefinitionError, DefinitionV1, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
+    Quantization, TextDefinition,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use filter::{Condition, Filter, FilterError};
