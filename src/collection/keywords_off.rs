@@ -26,7 +26,7 @@ pub struct Keywords;
 
 impl Keywords {
     /// Knows nothing.
-    pub fn new(_last_seq: Seq, _sealed: bool) -> Self {
+    pub fn new(_last_seq: Seq, _sealed_seq: Seq, _sealed: bool) -> Self {
         Self
     }
 

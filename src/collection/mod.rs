@@ -1,9 +1,14 @@
 //! Collections: the only place where the log, the document index, the segments and the models meet.
 
+mod candidates;
 mod catalog;
+mod check;
 mod definition;
+mod diversity;
 mod engine;
 mod error;
+mod facets;
+mod fusion;
 mod install;
 #[cfg(feature = "text")]
 mod keywords;
@@ -11,6 +16,7 @@ mod keywords;
 #[path = "keywords_off.rs"]
 mod keywords;
 mod maintenance;
+mod page;
 mod read;
 mod recover;
 mod search;

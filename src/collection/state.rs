@@ -43,8 +43,6 @@ pub struct CollectionState {
     pub identity: Identity,
     /// What its keyword index has still to read.
     pub keywords: Keywords,
-    /// Changes up to here were in segments when it was opened, and no longer in the log.
-    pub sealed_at_open: Seq,
     memtable_entries: u32,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
@@ -67,12 +65,11 @@ impl CollectionState {
     /// A collection with these segments and nothing younger.
     pub fn new(identity: Identity, sealed: SealedPart, memtable_entries: u32) -> Self {
         let last_seq = sealed.sealed_seq.max(identity.created_seq);
-        let keywords = Keywords::new(last_seq, !sealed.segments.is_empty());
+        let keywords = Keywords::new(last_seq, sealed.sealed_seq, !sealed.segments.is_empty());
         let view = View::new(Memtable::new(memtable_entries), sealed.segments);
         Self {
             identity,
             keywords,
-            sealed_at_open: sealed.sealed_seq,
             memtable_entries,
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),

@@ -17,6 +17,6 @@ mod writer;
 pub use analysis::Words;
 pub use error::TextError;
 pub use highlight::fragments;
-pub use index::{Opened, Search, TextHit, TextIndex};
+pub use index::{Search, TextHit, TextIndex};
 pub use origin::Origin;
 pub use writer::TextWriter;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Opened, Origin, TextIndex, Words};
+use super::index::Opened;
+use super::{Origin, TextIndex, Words};
 use crate::types::{CollectionId, DocumentId, Language, Seq};
 
 const ORIGIN: Origin =

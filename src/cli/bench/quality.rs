@@ -182,7 +182,7 @@ fn measure(name: &str, set: &Cranfield, searched: &Searched) -> Value {
     let [ndcg, recall_10, recall_100, mrr] = sums.map(|sum| rounded(sum / f64::from(judged.max(1)), 4));
     json!({
         "search": name,
-        "plan": match searched.plan { Plan::Exact => "exact", Plan::Graph => "graph" },
+        "plan": searched.plan.name(),
         "queries": judged,
         "ndcg_at_10": ndcg,
         "recall_at_10": recall_10,

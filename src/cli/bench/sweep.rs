@@ -107,7 +107,7 @@ fn timed(collection: &Collection, request: &SearchRequest) -> Result<(Vec<Hit>, 
 fn figures(ef: Option<usize>, plan: Plan, recall: f64, latencies: &Latencies) -> Value {
     json!({
         "ef": ef,
-        "plan": match plan { Plan::Exact => "exact", Plan::Graph => "graph" },
+        "plan": plan.name(),
         // Cut, not rounded: 0.94999 does not reach 0.95.
         "recall_at_10": (recall * 1e4).floor() / 1e4,
         "qps_calls": whole(latencies.per_second()),

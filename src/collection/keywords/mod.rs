@@ -48,6 +48,8 @@ pub struct KeywordStats {
 
 /// What a collection knows of its keyword index.
 pub struct Keywords {
+    /// Changes up to here were in segments when the collection was opened, and no longer in the log.
+    sealed_at_open: Seq,
     pending: Mutex<Pending>,
     status: Mutex<Status>,
     changed: Condvar,
@@ -66,10 +68,11 @@ struct Status {
 }
 
 impl Keywords {
-    /// `last_seq`: the collection's youngest change. `sealed`: whether it has segments, which may hold texts that an index
+    /// `last_seq`: the collection's youngest change. `sealed_seq`: changes up to here are in segments. `sealed`: whether it has segments, which may hold texts that an index
     /// has to know.
-    pub fn new(last_seq: Seq, sealed: bool) -> Self {
+    pub fn new(last_seq: Seq, sealed_seq: Seq, sealed: bool) -> Self {
         Self {
+            sealed_at_open: sealed_seq,
             pending: Mutex::new(Pending::new(last_seq, sealed)),
             status: Mutex::default(),
             changed: Condvar::new(),

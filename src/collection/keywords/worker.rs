@@ -185,7 +185,7 @@ impl Worker {
             tracing::warn!(collection = %state.identity.name, reason, "the keyword index is made again");
         }
         let (index, applied) = (Arc::new(opened.index), opened.applied);
-        let behind = applied < state.sealed_at_open || applied == Seq(0) || keywords.pending().is_lost();
+        let behind = applied < keywords.sealed_at_open || applied == Seq(0) || keywords.pending().is_lost();
         if behind {
             self.make_up(state, &index, applied)?;
         } else {

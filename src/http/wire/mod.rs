@@ -6,6 +6,7 @@ pub(crate) mod document;
 pub(crate) mod embeddings;
 pub(crate) mod filter;
 pub(crate) mod json;
+pub(crate) mod ranking;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod time;
