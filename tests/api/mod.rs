@@ -8,6 +8,8 @@ mod embeddings;
 mod import;
 mod limits;
 mod operations;
+#[cfg(feature = "text")]
+mod ranking;
 mod search;
 mod server;
 mod shutdown;
