@@ -141,7 +141,11 @@ impl World {
         }
         let documents = batch.iter().map(|(key, (words, group))| {
             // Every other word in another form: the analyzer brings them together.
-            let text: Vec<String> = words.iter().enumerate().map(|(n, w)| if n % 2 == 0 { format!("{w}s") } else { w.to_uppercase() }).collect();
+            let text: Vec<String> = words
+                .iter()
+                .enumerate()
+                .map(|(n, w)| if n % 2 == 0 { format!("{w}s") } else { w.to_uppercase() })
+                .collect();
             NewDocument { text: Some(text.join(", ")), ..document(key, &[1.0, *group as f32, 0.5], *group) }
         });
         let documents = documents.collect();
@@ -160,7 +164,9 @@ impl World {
             let mut wanted: Vec<_> = self
                 .model
                 .iter()
-                .filter(|(_, (words, g))| query.iter().any(|q| words.contains(q)) && group.is_none_or(|group| *g == group))
+                .filter(|(_, (words, g))| {
+                    query.iter().any(|q| words.contains(q)) && group.is_none_or(|group| *g == group)
+                })
                 .map(|(key, _)| key.clone())
                 .collect();
             let request = SearchRequest {
@@ -323,9 +329,8 @@ fn an_older_index_of_the_same_store_catches_up() {
 fn hybrid_finds_what_either_finds() {
     let directory = tempfile::tempdir().unwrap();
     let (_database, things) = open(directory.path());
-    let with = |key: &str, text: &str, vector: [f32; 3]| {
-        NewDocument { text: Some(text.into()), ..document(key, &vector, 0) }
-    };
+    let with =
+        |key: &str, text: &str, vector: [f32; 3]| NewDocument { text: Some(text.into()), ..document(key, &vector, 0) };
     things
         .upsert(vec![
             with("near", "nothing of note", [1.0, 0.0, 0.0]),

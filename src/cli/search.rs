@@ -234,7 +234,8 @@ mod tests {
         let wanted = json!({"vector": [1, 0.5], "top_k": 3, "filter": {"a": 1}, "threshold": -0.5, "exact": true});
         assert_eq!(body(&full).unwrap(), wanted);
         assert_eq!(body(&["--id", "x"]).unwrap(), json!({"id": "x", "top_k": 10}));
-        let more = ["--like", "x", "--like", "y", "--unlike", "z", "--group-by", "g", "--group-size", "2", "--facet", "f"];
+        let more =
+            ["--like", "x", "--like", "y", "--unlike", "z", "--group-by", "g", "--group-size", "2", "--facet", "f"];
         let wanted = json!({"like": {"positive": ["x", "y"], "negative": ["z"]}, "top_k": 10, "group_by": "g",
             "group_size": 2, "facets": ["f"]});
         assert_eq!(body(&more).unwrap(), wanted);

@@ -1,8 +1,6 @@
 //! What of a search does not go together, and what to send instead.
 
-use crate::types::limits::{
-    MAX_DIVERSE_WINDOW, MAX_FACETS, MAX_GROUP_SIZE, MAX_LIKE, MAX_SEARCH_WINDOW,
-};
+use crate::types::limits::{MAX_DIVERSE_WINDOW, MAX_FACETS, MAX_GROUP_SIZE, MAX_LIKE, MAX_SEARCH_WINDOW};
 use crate::types::{Fusion, Mode, Paging, Query, SearchRequest};
 
 use super::{CollectionError, out_of_range};
@@ -83,9 +81,9 @@ fn check_paging(request: &SearchRequest) -> Result<(), CollectionError> {
     let most = MAX_SEARCH_WINDOW - request.top_k;
     match &request.paging {
         Paging::Offset(offset) if *offset > most => Err(out_of_range("offset", offset, 0, most)),
-        Paging::After(after) if after.rank > most || !after.score.is_finite() => {
-            refuse(format!("pages reach {MAX_SEARCH_WINDOW} hits deep and this one is deeper; narrow the search by a filter"))
-        }
+        Paging::After(after) if after.rank > most || !after.score.is_finite() => refuse(format!(
+            "pages reach {MAX_SEARCH_WINDOW} hits deep and this one is deeper; narrow the search by a filter"
+        )),
         Paging::Offset(_) | Paging::FirstPage | Paging::After(_) => Ok(()),
     }
 }

@@ -125,7 +125,9 @@ pub enum CollectionError {
         detail: String,
     },
     /// A search for words in a program that has no keyword search.
-    #[error("this program was built without keyword search (cargo feature \"text\"); search by vector, or use one that has it")]
+    #[error(
+        "this program was built without keyword search (cargo feature \"text\"); search by vector, or use one that has it"
+    )]
     KeywordsOff,
     /// A filter is too large or too deep.
     #[error(transparent)]

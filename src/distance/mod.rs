@@ -7,6 +7,7 @@
 mod avx512;
 mod kernels;
 mod query;
+#[cfg(test)]
 pub mod scalar;
 
 pub use kernels::{dot_f32, dot_i8, l2sq_f32, l2sq_i8, prefetch};

@@ -20,14 +20,14 @@ mod walk;
 mod writer;
 
 pub use dead::DeadRows;
-pub use document::{FrameError, decode_document, decode_document_id, encode_document};
+pub use document::encode_document;
 pub use error::SegmentError;
-pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
+pub use graph::{Graph, MAX_LEVEL, NO_NEIGHBOUR};
 pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
-pub use walk::{SearchStats, WalkOptions};
+pub use walk::WalkOptions;
 pub use writer::{WrittenSegment, write_segment};
 
 use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};

@@ -120,14 +120,6 @@ impl VerifiedBlocks {
         Ok(())
     }
 
-    /// Checks every block that was not checked yet.
-    ///
-    /// # Errors
-    /// [`Damage`] names the first block that differs.
-    pub fn verify_all(&self, bytes: &[u8]) -> Result<(), Damage> {
-        self.ensure(bytes, 0..self.len)
-    }
-
     #[inline]
     fn is_verified(&self, block: usize) -> bool {
         self.verified[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
@@ -196,7 +188,7 @@ mod tests {
         let damage = Damage { offset: BLOCK_BYTES as u64, expected: good, got };
         assert_eq!(blocks.ensure(&bytes, BLOCK_BYTES - 1..BLOCK_BYTES + 1), Err(damage));
         assert_eq!(blocks.ensure(&bytes, BLOCK_BYTES..BLOCK_BYTES + 1), Err(damage), "it stays damaged");
-        assert_eq!(blocks.verify_all(&bytes), Err(damage));
+        assert_eq!(blocks.ensure(&bytes, 0..bytes.len()), Err(damage));
     }
 
     #[test]
@@ -206,7 +198,7 @@ mod tests {
         blocks.ensure(&bytes, 0..1).unwrap();
         bytes[7] ^= 1;
         assert_eq!(blocks.ensure(&bytes, 0..10), Ok(()));
-        blocks.verify_all(&bytes).unwrap();
+        blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.all_verified.load(Ordering::Relaxed));
     }
 
@@ -218,7 +210,7 @@ mod tests {
         assert!(blocks.ensure(&bytes, 990..1_001).is_err());
         assert!(blocks.ensure(&bytes[..500], 0..10).is_err(), "fewer bytes than promised");
         assert_eq!(blocks.ensure(&bytes, 1_000..1_000), Ok(()));
-        blocks.verify_all(&bytes).unwrap();
+        blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.ensure(&bytes, 990..1_001).is_err());
     }
 }

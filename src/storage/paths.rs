@@ -83,11 +83,6 @@ impl DataPaths {
     pub fn text_index_dir(&self, collection: u32) -> PathBuf {
         self.text_dir().join(collection.to_string())
     }
-
-    /// `quarantine/`: damaged files, moved aside and never served.
-    pub fn quarantine_dir(&self) -> PathBuf {
-        self.root.join("quarantine")
-    }
 }
 
 #[cfg(test)]

@@ -13,14 +13,67 @@ const MAX_QUERY_WORDS: usize = 256;
 
 /// Words that say nothing alone. A query leaves them out where it has others; the index has them all.
 const ENGLISH_STOP_WORDS: &[&str] = &[
-    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "how", "if", "in", "into", "is",
-    "it", "its", "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this",
-    "to", "was", "what", "when", "where", "which", "who", "will", "with",
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "how", "if", "in", "into",
+    "is", "it", "its", "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they",
+    "this", "to", "was", "what", "when", "where", "which", "who", "will", "with",
 ];
 const RUSSIAN_STOP_WORDS: &[&str] = &[
-    "а", "без", "бы", "был", "была", "были", "было", "в", "вам", "вас", "во", "вот", "вы", "где", "да", "для", "до", "его",
-    "ее", "её", "если", "есть", "же", "за", "и", "из", "или", "им", "их", "к", "как", "когда", "кто", "ли", "мы", "на", "не",
-    "но", "о", "об", "он", "она", "они", "от", "по", "при", "с", "со", "так", "то", "у", "уже", "что", "чтобы", "это", "я",
+    "а",
+    "без",
+    "бы",
+    "был",
+    "была",
+    "были",
+    "было",
+    "в",
+    "вам",
+    "вас",
+    "во",
+    "вот",
+    "вы",
+    "где",
+    "да",
+    "для",
+    "до",
+    "его",
+    "ее",
+    "её",
+    "если",
+    "есть",
+    "же",
+    "за",
+    "и",
+    "из",
+    "или",
+    "им",
+    "их",
+    "к",
+    "как",
+    "когда",
+    "кто",
+    "ли",
+    "мы",
+    "на",
+    "не",
+    "но",
+    "о",
+    "об",
+    "он",
+    "она",
+    "они",
+    "от",
+    "по",
+    "при",
+    "с",
+    "со",
+    "так",
+    "то",
+    "у",
+    "уже",
+    "что",
+    "чтобы",
+    "это",
+    "я",
 ];
 
 /// The tokenizer of a language: runs of letters and digits, in lower case, with their endings removed.
@@ -110,7 +163,10 @@ mod tests {
     #[test]
     fn no_character_is_an_operator() {
         let query = "title:(a-b AND \"c\") ~2 ^3 *d? -e +f [x TO y] \\ {";
-        assert_eq!(terms(Language::None, query), ["title", "a", "b", "and", "c", "2", "3", "d", "e", "f", "x", "to", "y"]);
+        assert_eq!(
+            terms(Language::None, query),
+            ["title", "a", "b", "and", "c", "2", "3", "d", "e", "f", "x", "to", "y"]
+        );
         assert!(Words::of(Language::English, " ?! \u{1f600} ").is_empty());
     }
 

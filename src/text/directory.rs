@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tantivy::directory::error::{DeleteError, LockError, OpenDirectoryError, OpenReadError, OpenWriteError};
 use tantivy::directory::{
-    AntiCallToken, Directory, DirectoryLock, FileHandle, FileSlice, Lock, MmapDirectory, TerminatingWrite, WatchCallback,
-    WatchHandle, WritePtr,
+    AntiCallToken, Directory, DirectoryLock, FileHandle, FileSlice, Lock, MmapDirectory, TerminatingWrite,
+    WatchCallback, WatchHandle, WritePtr,
 };
 
 use crate::storage::{self, Fields, crc32c, crc32c_append};
@@ -88,12 +88,13 @@ impl Directory for CheckedDirectory {
     }
 
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
-        let file = OpenOptions::new().write(true).create_new(true).open(self.root.join(path)).map_err(|error| {
-            match error.kind() {
+        let file =
+            OpenOptions::new().write(true).create_new(true).open(self.root.join(path)).map_err(|error| match error
+                .kind()
+            {
                 io::ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
                 _ => OpenWriteError::wrap_io_error(error, path.to_owned()),
-            }
-        })?;
+            })?;
         Ok(BufWriter::new(Box::new(Summed { file, crc: 0, len: 0 })))
     }
 

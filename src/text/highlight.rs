@@ -20,11 +20,15 @@ pub fn fragments(words: &Words, text: &str) -> Vec<String> {
     let wanted: HashSet<&str> = words.terms.iter().map(String::as_str).collect();
     let tokens: Vec<Place> = tokens(words.language, text)
         .into_iter()
-        .map(|token| Place { word: wanted.get(token.text.as_str()).copied(), bytes: token.offset_from..token.offset_to })
+        .map(|token| Place {
+            word: wanted.get(token.text.as_str()).copied(),
+            bytes: token.offset_from..token.offset_to,
+        })
         .collect();
     let mut chosen: Vec<Range<usize>> = Vec::new();
     for (_, part) in ranked(&tokens) {
-        if chosen.len() < MAX_FRAGMENTS && chosen.iter().all(|other| part.end <= other.start || other.end <= part.start) {
+        if chosen.len() < MAX_FRAGMENTS && chosen.iter().all(|other| part.end <= other.start || other.end <= part.start)
+        {
             chosen.push(part);
         }
     }

@@ -6,7 +6,9 @@ use tantivy::collector::TopDocs;
 use tantivy::columnar::StrColumn;
 use tantivy::query::{BooleanQuery, Occur, Query, TermQuery};
 use tantivy::schema::IndexRecordOption;
-use tantivy::{DocAddress, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, SegmentReader, TantivyError, Term};
+use tantivy::{
+    DocAddress, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, SegmentReader, TantivyError, Term,
+};
 
 use super::analysis::{Words, analyzer};
 use super::directory::CheckedDirectory;
@@ -79,7 +81,8 @@ impl TextIndex {
 
     fn create(path: &Path, origin: Origin) -> Result<Self, TextError> {
         storage::create_dir_all(path)?;
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| TextError::Index { path: path.to_owned(), source };
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| TextError::Index { path: path.to_owned(), source };
         let directory = CheckedDirectory::open(path).map_err(|e| failed(e.into()))?;
         let (schema, fields) = schema();
         let index = Index::create(directory, schema, IndexSettings::default()).map_err(|e| failed(e.into()))?;
@@ -89,11 +92,8 @@ impl TextIndex {
     /// Opens every file that a search reads, which compares each with its checksum.
     fn with(path: &Path, origin: Origin, index: Index, fields: Fields) -> Result<Self, TantivyError> {
         index.tokenizers().register(ANALYZER, analyzer(origin.language));
-        let reader = index
-            .reader_builder()
-            .reload_policy(ReloadPolicy::Manual)
-            .doc_store_cache_num_blocks(0)
-            .try_into()?;
+        let reader =
+            index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(0).try_into()?;
         Ok(Self { path: path.to_owned(), origin, fields, index, reader })
     }
 
@@ -125,7 +125,10 @@ impl TextIndex {
     ///
     /// # Errors
     /// [`TextError::Index`], and what `visit` fails with.
-    pub fn for_each<E: From<TextError>>(&self, mut visit: impl FnMut(DocumentId, Seq) -> Result<(), E>) -> Result<(), E> {
+    pub fn for_each<E: From<TextError>>(
+        &self,
+        mut visit: impl FnMut(DocumentId, Seq) -> Result<(), E>,
+    ) -> Result<(), E> {
         for segment in self.reader.searcher().segment_readers() {
             let columns = Columns::of(segment).map_err(|e| self.failed(e))?;
             for document in segment.doc_ids_alive() {

@@ -53,12 +53,7 @@ mod tests {
     use super::*;
 
     fn origin() -> Origin {
-        Origin {
-            store_id: *b"0123456789abcdef",
-            timeline: 2,
-            collection: CollectionId(7),
-            language: Language::Russian,
-        }
+        Origin { store_id: *b"0123456789abcdef", timeline: 2, collection: CollectionId(7), language: Language::Russian }
     }
 
     #[test]

@@ -55,11 +55,13 @@ fn what_is_committed_is_found_and_what_is_replaced_is_not() {
     assert_eq!((again.applied, again.reason), (Seq(4), None));
     assert_eq!(found(&again.index, "tent kite").len(), 2);
     let mut all = Vec::new();
-    again.index.for_each::<super::TextError>(|id, seq| {
-        all.push((id.as_str().to_owned(), seq.0));
-        Ok(())
-    })
-    .unwrap();
+    again
+        .index
+        .for_each::<super::TextError>(|id, seq| {
+            all.push((id.as_str().to_owned(), seq.0));
+            Ok(())
+        })
+        .unwrap();
     all.sort();
     assert_eq!(all, [("a".to_owned(), 1), ("b".to_owned(), 3)]);
 }

@@ -18,6 +18,7 @@ pub use filter::{Condition, Filter, FilterError};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use search::{
-    Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest, SearchResponse,
+    Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
+    SearchResponse,
 };
 pub use vector::{VectorError, check_vector, normalise};

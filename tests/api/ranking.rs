@@ -175,7 +175,9 @@ fn a_batch_answers_each_or_none() {
     }
     server.post(&batch, &json!({"searches": []})).refused(422, "out_of_range");
     server.post(&batch, &json!({"searches": vec![good; 101]})).refused(422, "out_of_range");
-    server.post("/v1/collections/nobody/search/batch", &json!({"searches": [{"id": "a"}]})).refused(404, "collection_not_found");
+    server
+        .post("/v1/collections/nobody/search/batch", &json!({"searches": [{"id": "a"}]}))
+        .refused(404, "collection_not_found");
 }
 
 #[test]

@@ -125,8 +125,14 @@ mod tests {
     #[test]
     fn hits_count_by_their_score_so_that_ties_do_not_cost_recall() {
         let truth = Truth { hits: vec![vec![(1, 0.9), (2, 0.8)]], latencies: Latencies::new(Vec::new()) };
-        let hit =
-            |id: &str, score| Hit { id: DocumentId::new(id).unwrap(), score, text: None, metadata: None, vector: None };
+        let hit = |id: &str, score| Hit {
+            id: DocumentId::new(id).unwrap(),
+            score,
+            text: None,
+            metadata: None,
+            vector: None,
+            highlights: None,
+        };
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.8)]), 2);
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.79)]), 1);
         assert_eq!(truth.right(0, &[]), 0);

@@ -14,8 +14,8 @@ use super::super::engine::Shared;
 use super::super::state::CollectionState;
 use super::bell::Woken;
 use super::catch_up::catch_up;
-use super::writers::Writers;
 use super::origin;
+use super::writers::Writers;
 
 /// Documents told to an index between two commits.
 const STEP: usize = 20_000;
@@ -157,7 +157,8 @@ impl Worker {
         let writer = self.writers.of(state.identity.id, &index)?;
         for id in &ids {
             let place = state.find(&self.shared.meta, id)?;
-            let living = place.map(|place| Ok::<_, CollectionError>((place.seq()?, place.document()?.text))).transpose()?;
+            let living =
+                place.map(|place| Ok::<_, CollectionError>((place.seq()?, place.document()?.text))).transpose()?;
             match living {
                 Some((seq, Some(text))) => writer.upsert(id, seq, &text)?,
                 Some((_, None)) | None => writer.delete(id),

@@ -28,7 +28,11 @@ impl Writers {
     ///
     /// # Errors
     /// [`TextError`] when it cannot be opened.
-    pub(super) fn of(&mut self, collection: CollectionId, index: &Arc<TextIndex>) -> Result<&mut TextWriter, TextError> {
+    pub(super) fn of(
+        &mut self,
+        collection: CollectionId,
+        index: &Arc<TextIndex>,
+    ) -> Result<&mut TextWriter, TextError> {
         let open = match self.open.iter().position(|open| open.collection == collection) {
             Some(at) => self.open.remove(at),
             None => {

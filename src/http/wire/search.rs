@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::cursor;
 use super::document::{IncludeName, include_of, include_of_parameter};
 use super::filter::WireFilter;
 use super::json::Object;
 use super::ranking::{
-    FacetView, GroupView, LikeBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of, paging_of, turn_page,
+    FacetView, GroupView, LikeBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of, paging_of,
+    turn_page,
 };
 use super::value::MetadataView;
 use super::vector::WireVector;
-use super::cursor;
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_SEARCHES_PER_REQUEST;
 use crate::types::{DocumentId, Hit, Paging, Plan, Query, SearchRequest, SearchResponse};
@@ -408,7 +409,9 @@ mod tests {
         assert_eq!(serde_json::to_string(&SearchView::of(&response, &request)).unwrap(), wanted);
         response.truncated = true;
         assert!(
-            serde_json::to_string(&SearchView::of(&response, &request)).unwrap().ends_with(r#""plan":"graph","truncated":true}"#)
+            serde_json::to_string(&SearchView::of(&response, &request))
+                .unwrap()
+                .ends_with(r#""plan":"graph","truncated":true}"#)
         );
     }
 
@@ -447,6 +450,9 @@ mod tests {
         let other = read(&format!(r#"{{"text":"b","cursor":"{cursor}"}}"#));
         assert_eq!(other.unwrap_err().code, Code::InvalidCursor);
         let last = SearchResponse { next: None, ..response };
-        assert_eq!(serde_json::to_value(SearchView::of(&last, &request)).unwrap()["next_cursor"], serde_json::Value::Null);
+        assert_eq!(
+            serde_json::to_value(SearchView::of(&last, &request)).unwrap()["next_cursor"],
+            serde_json::Value::Null
+        );
     }
 }
