@@ -85,7 +85,7 @@ fn what_is_published_is_loaded() {
 #[test]
 fn golden_bytes() {
     let store_id = StoreId(*b"0123456789abcdef");
-    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(store_id, 2));
+    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(2));
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn version_1_had_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
-    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(store_id, 1)).unwrap(), wanted);
+    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
 }
 
 /// [`sample`] as each version of the format has it.
-fn bytes_of_sample(store_id: StoreId, version: u8) -> Vec<u8> {
+fn bytes_of_sample(version: u8) -> Vec<u8> {
     let text: &[u8] = if version == 1 { &[] } else { b"\x01\0\0\0" };
     let definition_len = 60 + text.len();
     let mut expected = b"PANNRMAN".to_vec();
