@@ -5,5 +5,7 @@ mod cli;
 mod crash;
 mod damage;
 mod histories;
+#[cfg(feature = "text")]
+mod keywords;
 mod support;
 mod tidy;

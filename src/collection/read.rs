@@ -6,7 +6,7 @@ use crate::index::Place;
 use crate::types::limits::MAX_PAGE;
 use crate::types::{Document, DocumentId, Filter, Seq};
 
-use super::{Collection, CollectionError};
+use super::{Collection, CollectionError, KeywordStats};
 
 /// Ids are fetched at least so many at a time.
 const MIN_STEP: usize = 64;
@@ -54,6 +54,8 @@ pub struct CollectionStats {
     pub sealed_seq: Seq,
     /// Numbers in a vector.
     pub dim: u32,
+    /// How far the keyword index is; `None` where no document has a text.
+    pub keywords: Option<KeywordStats>,
 }
 
 impl Collection {
@@ -151,6 +153,7 @@ impl Collection {
             last_seq: self.state.last_seq(),
             sealed_seq: entry.map_or(self.state.identity.created_seq, |entry| entry.sealed_seq),
             dim: self.definition().dim,
+            keywords: self.state.keywords.stats(),
         }
     }
 }

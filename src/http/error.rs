@@ -78,7 +78,7 @@ codes! {
     TooManyDocuments "too_many_documents" UNPROCESSABLE_ENTITY "Too many documents in one request";
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
-    ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "The search mode is not supported";
+    ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
     ExplainNotSupported "explain_not_supported" UNPROCESSABLE_ENTITY "Explaining a search is not supported";
     TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
     QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
@@ -89,6 +89,7 @@ codes! {
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
+    KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
     ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
@@ -138,7 +139,8 @@ impl ApiError {
 
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        (self.code == Code::Overloaded).then_some(self.retry_after.unwrap_or(RETRY_AFTER))
+        matches!(self.code, Code::Overloaded | Code::KeywordsNotReady)
+            .then_some(self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -211,6 +213,9 @@ impl From<CollectionError> for ApiError {
             E::DuplicateId { .. } => Code::DuplicateId,
             E::NothingToIndex { .. } => Code::NothingToIndex,
             E::NoModel { .. } => Code::NoModel,
+            E::Query { .. } => Code::InvalidQuery,
+            E::KeywordsOff => Code::ModeNotSupported,
+            E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
             E::Filter(_) => Code::InvalidFilter,
             E::OutOfRange { .. } => Code::OutOfRange,
             E::Overloaded => Code::Overloaded,

@@ -62,6 +62,7 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/v1/collections/{collection}/documents/{id}", document()),
         ("/v1/collections/{collection}/import", post(import::import)),
         ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),
+        ("/v1/collections/{collection}/search/batch", post(search::search_batch).layer(timed())),
         ("/v1/embeddings", post(openai::embeddings).layer(timed())),
         ("/embed", post(tei::embed).layer(timed())),
         ("/tokenize", post(tei::tokenize).layer(timed())),

@@ -22,5 +22,5 @@ pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Arena, Mapped, Piece, Plain};
 pub use paths::DataPaths;
-pub use publish::{Publishing, publish, remove_temporaries};
+pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;

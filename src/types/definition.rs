@@ -64,6 +64,25 @@ pub enum FieldType {
     Boolean,
 }
 
+/// How a text becomes the words that keyword search finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Language {
+    /// Lower case, and English endings removed.
+    #[default]
+    English,
+    /// Lower case, ё as е, and Russian endings removed.
+    Russian,
+    /// Lower case only.
+    None,
+}
+
+/// How keyword search reads a collection's texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct TextDefinition {
+    /// How a text becomes words.
+    pub language: Language,
+}
+
 /// A collection's definition, complete.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Definition {
@@ -77,6 +96,25 @@ pub struct Definition {
     pub index: IndexDefinition,
     /// Declared metadata fields.
     pub fields: BTreeMap<String, FieldType>,
+    /// How keyword search reads the texts.
+    pub text: TextDefinition,
+}
+
+/// A definition as manifests and logs of version 1 hold it: before keyword search.
+#[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
+pub struct DefinitionV1 {
+    dim: u32,
+    metric: Metric,
+    embedding: Option<EmbeddingDefinition>,
+    index: IndexDefinition,
+    fields: BTreeMap<String, FieldType>,
+}
+
+impl From<DefinitionV1> for Definition {
+    fn from(old: DefinitionV1) -> Self {
+        let DefinitionV1 { dim, metric, embedding, index, fields } = old;
+        Self { dim, metric, embedding, index, fields, text: TextDefinition::default() }
+    }
 }
 
 /// Why a definition, or a document against it, was refused.

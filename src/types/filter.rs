@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::limits::{MAX_FILTER_NODES, MAX_JSON_DEPTH};
-use super::{Metadata, Value};
+use super::{Metadata, Value, lookup};
 
 /// A condition on metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,17 +107,6 @@ impl Filter {
             Filter::Field { path, condition } => condition.matches(lookup(metadata, path)),
         }
     }
-}
-
-/// The value at a path: a field of that very name, else the field named by the part before a dot and the rest below it.
-fn lookup<'a>(metadata: &'a Metadata, path: &str) -> Option<&'a Value> {
-    if let Some(value) = metadata.get(path) {
-        return Some(value);
-    }
-    path.match_indices('.').find_map(|(dot, _)| match metadata.get(&path[..dot]) {
-        Some(Value::Object(inner)) => lookup(inner, &path[dot + 1..]),
-        _ => None,
-    })
 }
 
 impl Condition {

@@ -10,11 +10,15 @@ mod search;
 mod vector;
 
 pub use definition::{
-    Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization,
+    Definition, DefinitionError, DefinitionV1, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
+    Quantization, TextDefinition,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use filter::{Condition, Filter, FilterError};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
-pub use metadata::{Metadata, MetadataError, Value, check_metadata, metadata_bytes};
-pub use search::{Hit, Include, Plan, Query, SearchRequest, SearchResponse};
+pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
+pub use search::{
+    Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
+    SearchResponse,
+};
 pub use vector::{VectorError, check_vector, normalise};

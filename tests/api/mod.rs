@@ -9,6 +9,8 @@ mod import;
 mod limits;
 mod ollama;
 mod operations;
+#[cfg(feature = "text")]
+mod ranking;
 mod search;
 mod server;
 mod shutdown;

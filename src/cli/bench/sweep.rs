@@ -107,7 +107,7 @@ fn timed(collection: &Collection, request: &SearchRequest) -> Result<(Vec<Hit>, 
 fn figures(ef: Option<usize>, plan: Plan, recall: f64, latencies: &Latencies) -> Value {
     json!({
         "ef": ef,
-        "plan": match plan { Plan::Exact => "exact", Plan::Graph => "graph" },
+        "plan": plan.name(),
         // Cut, not rounded: 0.94999 does not reach 0.95.
         "recall_at_10": (recall * 1e4).floor() / 1e4,
         "qps_calls": whole(latencies.per_second()),
@@ -125,8 +125,14 @@ mod tests {
     #[test]
     fn hits_count_by_their_score_so_that_ties_do_not_cost_recall() {
         let truth = Truth { hits: vec![vec![(1, 0.9), (2, 0.8)]], latencies: Latencies::new(Vec::new()) };
-        let hit =
-            |id: &str, score| Hit { id: DocumentId::new(id).unwrap(), score, text: None, metadata: None, vector: None };
+        let hit = |id: &str, score| Hit {
+            id: DocumentId::new(id).unwrap(),
+            score,
+            text: None,
+            metadata: None,
+            vector: None,
+            highlights: None,
+        };
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.8)]), 2);
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.79)]), 1);
         assert_eq!(truth.right(0, &[]), 0);

@@ -7,6 +7,7 @@ pub(crate) mod embeddings;
 pub(crate) mod filter;
 pub(crate) mod json;
 pub(crate) mod ollama;
+pub(crate) mod ranking;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tei;
