@@ -35,6 +35,15 @@ pub(crate) trait Rows {
 
     /// Rises as the row gets nearer to the query. `ordinal` is below the rows.
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error>;
+
+    /// Replaces `closeness` by that of each of `ordinals`, in their order. Each is below the rows.
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
+        closeness.clear();
+        for &ordinal in ordinals {
+            closeness.push(self.closeness(ordinal)?);
+        }
+        Ok(())
+    }
 }
 
 /// The links of a graph that has at least one row.
@@ -73,7 +82,7 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<SearchStats, L::Error> {
     let mut stats = SearchStats::default();
-    let start = descend(links, rows, &mut stats)?;
+    let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
     scratch.pool.reset(ef);
     scratch.frontier.clear();
@@ -81,33 +90,50 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
     offer(start, &mut live, scratch);
     while let Some(ordinal) = next(scratch) {
         stats.expanded += 1;
-        scratch.batch.clear();
-        for neighbour in neighbours(links, ordinal, 0)? {
-            let neighbour = neighbour?;
-            if scratch.visited.insert(neighbour) {
-                scratch.batch.push(neighbour);
-            }
-        }
+        gather_new(links, ordinal, scratch)?;
         scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
         if let Some(next) = scratch.pool.next_hint() {
             links.prefetch(next);
         }
         stats.compared += scratch.batch.len() as u64;
+        rows.compare(&scratch.batch, &mut scratch.closeness)?;
         for at in 0..scratch.batch.len() {
-            let ordinal = scratch.batch[at];
-            let closeness = rows.closeness(ordinal)?;
-            if scratch.pool.admits(closeness) {
-                offer(Candidate { closeness, ordinal }, &mut live, scratch);
+            let candidate = Candidate { closeness: scratch.closeness[at], ordinal: scratch.batch[at] };
+            if scratch.pool.admits(candidate.closeness) {
+                offer(candidate, &mut live, scratch);
             }
         }
     }
     Ok(stats)
 }
 
+/// Makes the neighbours of a row on level 0 that were not met before the scratch's batch, and marks them as met.
+#[inline]
+fn gather_new<L: Links>(links: &L, ordinal: Ordinal, scratch: &mut Scratch) -> Result<(), L::Error> {
+    let rows = links.rows();
+    let list = links.list(ordinal, 0)?;
+    // Half of the neighbours were met before, unpredictably: each is written down, and kept by the count alone.
+    scratch.batch.resize(list.len(), 0);
+    let mut new = 0;
+    for &neighbour in list {
+        if neighbour >= rows {
+            if neighbour == NO_NEIGHBOUR {
+                break;
+            }
+            return Err(links.out_of_range(ordinal, 0, neighbour));
+        }
+        scratch.batch[new] = neighbour;
+        new += usize::from(scratch.visited.insert(neighbour));
+    }
+    scratch.batch.truncate(new);
+    Ok(())
+}
+
 /// Goes down the upper levels, on each to the nearest row that single steps find.
 fn descend<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
+    scratch: &mut Scratch,
     stats: &mut SearchStats,
 ) -> Result<Candidate, L::Error> {
     let mut best = Candidate { closeness: rows.closeness(links.entry())?, ordinal: links.entry() };
@@ -115,11 +141,14 @@ fn descend<L: Links, R: Rows<Error = L::Error>>(
     for level in (1..=links.max_level()).rev() {
         loop {
             let from = best.ordinal;
-            neighbours(links, from, level)?.flatten().for_each(|neighbour| rows.prefetch(neighbour));
+            scratch.batch.clear();
             for neighbour in neighbours(links, from, level)? {
-                let ordinal = neighbour?;
-                let closeness = rows.closeness(ordinal)?;
-                stats.compared += 1;
+                scratch.batch.push(neighbour?);
+            }
+            scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
+            rows.compare(&scratch.batch, &mut scratch.closeness)?;
+            stats.compared += scratch.batch.len() as u64;
+            for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
                 if closeness > best.closeness {
                     best = Candidate { closeness, ordinal };
                 }
