@@ -9,7 +9,7 @@ use crate::types::{DocumentId, Filter, Metric, Ordinal, Plan, Seq, StoredDocumen
 
 use super::IndexError;
 use super::memtable::Memtable;
-use super::params::default_ef;
+use super::params::{WANTED_RECALL, ef_for};
 use super::top_k::TopK;
 use super::view::{LiveSegment, View};
 
@@ -29,10 +29,8 @@ pub struct IndexQuery<'a> {
     pub top_k: usize,
     /// Compare with every row, in f32.
     pub exact: bool,
-    /// Candidates kept in a graph walk; `None` chooses for recall@10 >= 0.95.
+    /// Candidates kept in a graph walk; `None` takes the least that reaches [`WANTED_RECALL`], as measured.
     pub ef_search: Option<usize>,
-    /// Neighbours on each graph node, which the choice of ef depends on.
-    pub m: u32,
     /// Leaves rows out.
     pub filter: Option<&'a Filter>,
 }
@@ -168,7 +166,7 @@ fn search_segment(
     };
     let walk = !query.exact && segment.has_graph() && share_passing(live, query.filter)? >= WALK_SHARE;
     if walk {
-        let ef = query.ef_search.unwrap_or_else(|| default_ef(segment.rows(), query.top_k, query.m)).max(query.top_k);
+        let ef = query.ef_search.unwrap_or_else(|| ef_for(segment, query.top_k, WANTED_RECALL)).max(query.top_k);
         segment.search(vector, WalkOptions { top_k: query.top_k, ef }, passes, out)?;
     } else if query.exact {
         segment.scan_exact(vector, query.top_k, passes, out)?;
