@@ -22,7 +22,7 @@ mod writer;
 
 pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
-pub use document::{FrameError, decode_document, decode_document_id, encode_document};
+pub use document::encode_document;
 pub use error::SegmentError;
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
 pub use pool::Candidate;
@@ -30,7 +30,7 @@ pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
 pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
-pub use walk::{SearchStats, WalkOptions};
+pub use walk::WalkOptions;
 pub use writer::{WrittenSegment, write_segment};
 
 use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};
