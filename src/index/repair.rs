@@ -214,7 +214,15 @@ mod tests {
             let free = list.iter().position(|&n| n == NO_NEIGHBOUR).unwrap();
             list[free] = to;
         }
-        Graph { entry: 0, max_level: 0, m, level0, upper_index: vec![0; rows + 1], upper: Vec::new(), calibration: Calibration::default() }
+        Graph {
+            entry: 0,
+            max_level: 0,
+            m,
+            level0,
+            upper_index: vec![0; rows + 1],
+            upper: Vec::new(),
+            calibration: Calibration::default(),
+        }
     }
 
     fn reached(graph: &Graph, from: u32) -> usize {

@@ -10,8 +10,8 @@ use super::params::{WANTED_RECALL, ef_for};
 use crate::distance::VectorQuery;
 use crate::segment::{Candidate, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment};
 use crate::types::{
-    CollectionId, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata, Metric, Ordinal, Quantization, SegmentId, Seq,
-    StoredDocument, normalise,
+    CollectionId, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata, Metric, Ordinal, Quantization,
+    SegmentId, Seq, StoredDocument, normalise,
 };
 
 /// splitmix64.

@@ -72,7 +72,10 @@ mod tests {
     fn noise_does_not_make_recall_fall() {
         let mut recalls = [0.99; 12];
         recalls[3] = 1.0;
-        assert_eq!(Calibration::measured(recalls).0, [9_900, 9_900, 9_900, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000]);
+        assert_eq!(
+            Calibration::measured(recalls).0,
+            [9_900, 9_900, 9_900, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000]
+        );
         assert!(Calibration::default().is_sound());
         assert!(!Calibration([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 10]).is_sound());
         assert!(!Calibration([10_001; 12]).is_sound());

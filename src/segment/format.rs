@@ -139,7 +139,8 @@ impl Header {
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let layout = self.layout();
-        let without = GraphHeader { entry: NO_ENTRY, max_level: 0, upper_lists: 0, calibration: Calibration::default() };
+        let without =
+            GraphHeader { entry: NO_ENTRY, max_level: 0, upper_lists: 0, calibration: Calibration::default() };
         let graph = self.graph.unwrap_or(without);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);

@@ -277,7 +277,15 @@ mod tests {
         let mut upper = vec![NO_NEIGHBOUR; 2 * 5];
         upper[0] = 2;
         upper[5] = 0;
-        Graph { entry: 0, max_level: 1, m: 5, level0, upper_index: vec![0, 1, 1, 2], upper, calibration: Calibration::default() }
+        Graph {
+            entry: 0,
+            max_level: 1,
+            m: 5,
+            level0,
+            upper_index: vec![0, 1, 1, 2],
+            upper,
+            calibration: Calibration::default(),
+        }
     }
 
     fn fault(change: impl FnOnce(&mut Graph)) -> (GraphArray, usize) {

@@ -29,8 +29,8 @@ pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
-pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
 pub use walk::WalkOptions;
+pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
 pub use writer::{WrittenSegment, write_segment};
 
 use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};
