@@ -5,5 +5,6 @@ mod cli;
 mod crash;
 mod damage;
 mod histories;
+mod rewrites;
 mod support;
 mod tidy;

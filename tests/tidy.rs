@@ -26,7 +26,7 @@ const RANKS: &[(&str, u32)] = &[
 /// Who may name what: (text that names it, where it may stand).
 const NAMES: &[(&str, &[&str])] = &[
     ("sled::", &["meta/"]),
-    ("hnsw_rs::", &["index/build.rs"]),
+    ("hnsw_rs::", &["index/build/reference.rs"]),
     ("simsimd::", &["distance/"]),
     ("candle_core::", &["embed/local/"]),
     ("candle_nn::", &["embed/local/"]),
