@@ -11,7 +11,7 @@ use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
-use crate::types::{CollectionName, Seq};
+use crate::types::{CollectionName, GraphBuilder, Seq};
 
 /// How to open a store.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub struct Options {
     /// Most bytes of vectors kept on disk, so that a text that was embedded before is not embedded again; `None` for
     /// 256 MiB, 0 for none.
     pub vector_cache_bytes: Option<u64>,
+    /// What builds graphs.
+    pub graph_builder: GraphBuilder,
 }
 
 /// Room for 166,000 vectors of 384 numbers.
@@ -126,6 +128,7 @@ impl Database {
         let lock = DirectoryLock::acquire(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {
+            builder: options.graph_builder,
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
         };

@@ -7,5 +7,6 @@ mod damage;
 mod histories;
 #[cfg(feature = "text")]
 mod keywords;
+mod rewrites;
 mod support;
 mod tidy;

@@ -27,7 +27,7 @@ const RANKS: &[(&str, u32)] = &[
 /// Who may name what: (text that names it, where it may stand).
 const NAMES: &[(&str, &[&str])] = &[
     ("sled::", &["meta/"]),
-    ("hnsw_rs::", &["index/build.rs"]),
+    ("hnsw_rs::", &["index/build/reference.rs"]),
     ("simsimd::", &["distance/"]),
     ("tantivy::", &["text/"]),
     ("candle_core::", &["embed/local/"]),

@@ -95,7 +95,6 @@ impl Collection {
             top_k: depth + query.excluded.len(),
             exact: request.exact,
             ef_search: request.ef_search,
-            m: definition.index.m,
             filter: request.filter.as_ref(),
         };
         let (neighbours, plan) = index::search(&self.state.view(), &index_query)?;

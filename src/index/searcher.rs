@@ -9,7 +9,7 @@ use crate::types::{DocumentId, Filter, Metric, Ordinal, Plan, Seq, StoredDocumen
 
 use super::IndexError;
 use super::memtable::Memtable;
-use super::params::default_ef;
+use super::params::{WANTED_RECALL, ef_for};
 use super::top_k::TopK;
 use super::view::{LiveSegment, View};
 
@@ -29,10 +29,8 @@ pub struct IndexQuery<'a> {
     pub top_k: usize,
     /// Compare with every row, in f32.
     pub exact: bool,
-    /// Candidates kept in a graph walk; `None` chooses for recall@10 >= 0.95.
+    /// Candidates kept in a graph walk; `None` takes the least that reaches [`WANTED_RECALL`], as measured.
     pub ef_search: Option<usize>,
-    /// Neighbours on each graph node, which the choice of ef depends on.
-    pub m: u32,
     /// Leaves rows out.
     pub filter: Option<&'a Filter>,
 }
@@ -113,12 +111,13 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<(Vec<Neighbour>, Pl
     let mut found: Vec<(f32, Place)> = Vec::new();
     let mut plan = Plan::Exact;
     let vector = VectorQuery::new(query.metric, query.vector.to_vec());
-    let mut candidates = Vec::new();
+    let (mut candidates, mut places) = (Vec::new(), 0);
     for live in &view.segments {
         candidates.clear();
         if search_segment(live, query, &vector, &mut candidates)? == Plan::Graph {
             plan = Plan::Graph;
         }
+        places += usize::from(!candidates.is_empty());
         found.extend(candidates.iter().map(|c| (c.closeness, Place::Sealed(live.clone(), c.ordinal))));
     }
     for memtable in view.frozen.iter().chain([&view.active]) {
@@ -129,13 +128,20 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<(Vec<Neighbour>, Pl
                 top.push(closeness, (id.clone(), ordinal));
             }
         });
+        let before = found.len();
         found.extend(top.into_sorted().into_iter().map(|r| (r.closeness, Place::Memory(memtable.clone(), r.item.1))));
+        places += usize::from(found.len() > before);
     }
-    Ok((merge(found, query.top_k)?, plan))
+    Ok((merge(found, places, query.top_k)?, plan))
 }
 
 /// Puts what the places found into one order; of two versions of one document, the younger stays.
-fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+    if places <= 1 {
+        // One place holds one version of each document.
+        let neighbour = |(closeness, place): (f32, Place)| Ok(Neighbour { closeness, id: place.id()?, place });
+        return Ok(in_order(found.into_iter().map(neighbour).collect::<Result<_, IndexError>>()?, top_k));
+    }
     let mut youngest: HashMap<DocumentId, (Seq, f32, Place)> = HashMap::with_capacity(found.len());
     for (closeness, place) in found {
         let (id, seq) = (place.id()?, place.seq()?);
@@ -144,11 +150,14 @@ fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, Index
             _ => _ = youngest.insert(id, (seq, closeness, place)),
         }
     }
-    let mut neighbours: Vec<_> =
-        youngest.into_iter().map(|(id, (_, closeness, place))| Neighbour { closeness, id, place }).collect();
+    let neighbour = |(id, (_, closeness, place))| Neighbour { closeness, id, place };
+    Ok(in_order(youngest.into_iter().map(neighbour).collect(), top_k))
+}
+
+fn in_order(mut neighbours: Vec<Neighbour>, top_k: usize) -> Vec<Neighbour> {
     neighbours.sort_by(|a, b| b.closeness.total_cmp(&a.closeness).then_with(|| a.id.cmp(&b.id)));
     neighbours.truncate(top_k);
-    Ok(neighbours)
+    neighbours
 }
 
 fn search_segment(
@@ -168,7 +177,7 @@ fn search_segment(
     };
     let walk = !query.exact && segment.has_graph() && share_passing(live, query.filter)? >= WALK_SHARE;
     if walk {
-        let ef = query.ef_search.unwrap_or_else(|| default_ef(segment.rows(), query.top_k, query.m)).max(query.top_k);
+        let ef = query.ef_search.unwrap_or_else(|| ef_for(segment, query.top_k, WANTED_RECALL)).max(query.top_k);
         segment.search(vector, WalkOptions { top_k: query.top_k, ef }, passes, out)?;
     } else if query.exact {
         segment.scan_exact(vector, query.top_k, passes, out)?;

@@ -3,6 +3,7 @@
 mod definition;
 mod document;
 mod filter;
+mod graph_builder;
 mod ids;
 pub mod limits;
 mod metadata;
@@ -15,6 +16,7 @@ pub use definition::{
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use filter::{Condition, Filter, FilterError};
+pub use graph_builder::GraphBuilder;
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use search::{
