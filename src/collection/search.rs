@@ -4,10 +4,14 @@ use std::time::Instant;
 
 use crate::distance;
 use crate::embed::InputKind;
-use crate::index::{self, IndexQuery, Neighbour};
+use crate::index::{self, IndexQuery, Neighbour, SegmentOutcome, View};
 use crate::types::limits::{MAX_EF, MAX_TOP_K};
-use crate::types::{DocumentId, Hit, Include, Metric, Query, SearchRequest, SearchResponse, check_vector, normalise};
+use crate::types::{
+    DocumentId, Explain, Hit, Include, Method, Metric, Plan, Query, SearchRequest, SearchResponse, check_vector,
+    normalise,
+};
 
+use super::plan::SearchPlan;
 use super::write::check_length;
 use super::{Collection, CollectionError, out_of_range};
 
@@ -30,28 +34,34 @@ impl Collection {
     pub fn search(&self, request: &SearchRequest) -> Result<SearchResponse, CollectionError> {
         let started = Instant::now();
         self.check_exists()?;
-        check_request(request)?;
+        self.check_request(request)?;
         let query = self.query_vector(&request.query)?;
         let definition = self.definition();
         let wanted = request.top_k + usize::from(query.itself.is_some());
-        let index_query = IndexQuery {
-            vector: &query.vector,
-            metric: definition.metric,
-            top_k: wanted,
-            exact: request.exact,
-            ef_search: request.ef_search,
-            m: definition.index.m,
-            filter: request.filter.as_ref(),
-        };
-        let (neighbours, plan) = index::search(&self.state.view(), &index_query)?;
-        let hits = neighbours
+        let view = self.state.view();
+        let plan = self.plan(&view, request, wanted)?;
+        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
+        let found = index::search(
+            &view,
+            &IndexQuery {
+                vector: &query.vector,
+                metric: definition.metric,
+                top_k: wanted,
+                filter: request.filter.as_ref(),
+                segments: &segments,
+            },
+        )?;
+        let answered_by = answered_by(&found.segments);
+        let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
+        let hits = found
+            .neighbours
             .into_iter()
             .filter(|neighbour| query.itself.as_ref() != Some(&neighbour.id))
             .take(request.top_k)
             .map(|neighbour| hit(neighbour, definition.metric, request.include))
             .take_while(|hit| !matches!(hit, Ok(hit) if request.threshold.is_some_and(|least| hit.score < least)))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(SearchResponse { hits, plan, took: started.elapsed(), truncated: query.truncated })
+        Ok(SearchResponse { hits, plan: answered_by, took: started.elapsed(), truncated: query.truncated, explain })
     }
 
     fn query_vector(&self, query: &Query) -> Result<QueryVector, CollectionError> {
@@ -76,23 +86,54 @@ impl Collection {
         .map_err(CollectionError::QueryVector)?;
         Ok(QueryVector { vector, truncated, itself })
     }
+
+    fn check_request(&self, request: &SearchRequest) -> Result<(), CollectionError> {
+        if !(1..=MAX_TOP_K).contains(&request.top_k) {
+            return Err(out_of_range("top_k", request.top_k, 1, MAX_TOP_K));
+        }
+        if let Some(ef) = request.ef_search
+            && !(request.top_k..=MAX_EF).contains(&ef)
+        {
+            return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
+        }
+        if let Some(threshold) = request.threshold
+            && !threshold.is_finite()
+        {
+            return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
+        }
+        self.check_filter(request.filter.as_ref())
+    }
 }
 
-fn check_request(request: &SearchRequest) -> Result<(), CollectionError> {
-    if !(1..=MAX_TOP_K).contains(&request.top_k) {
-        return Err(out_of_range("top_k", request.top_k, 1, MAX_TOP_K));
+/// One walk makes the answer approximate.
+fn answered_by(segments: &[SegmentOutcome]) -> Plan {
+    match segments.iter().any(|segment| matches!(segment.used, Method::Walk | Method::FilteredWalk)) {
+        true => Plan::Graph,
+        false => Plan::Exact,
     }
-    if let Some(ef) = request.ef_search
-        && !(request.top_k..=MAX_EF).contains(&ef)
-    {
-        return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
+}
+
+fn explain(plan: SearchPlan, outcomes: &[SegmentOutcome], view: &View, answered_by: Plan) -> Explain {
+    let segments: Vec<_> = plan
+        .segments
+        .into_iter()
+        .zip(outcomes)
+        .map(|(planned, outcome)| {
+            let mut explain = planned.explain;
+            explain.used = outcome.used;
+            explain.compared = outcome.stats.compared;
+            explain.rescored = outcome.stats.rescored;
+            explain.decoded += outcome.decoded;
+            explain
+        })
+        .collect();
+    Explain {
+        plan: answered_by,
+        estimated_matches: segments.iter().map(|segment| u64::from(segment.estimated_matches)).sum(),
+        planning: plan.took,
+        segments,
+        memtable_rows: view.memtables().map(|memtable| u64::from(memtable.live_rows())).sum(),
     }
-    if let Some(threshold) = request.threshold
-        && !threshold.is_finite()
-    {
-        return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
-    }
-    Ok(request.filter.as_ref().map_or(Ok(()), |filter| filter.check())?)
 }
 
 fn hit(neighbour: Neighbour, metric: Metric, include: Include) -> Result<Hit, CollectionError> {

@@ -5,6 +5,7 @@
 mod dead;
 mod document;
 mod error;
+mod filtered_walk;
 mod format;
 mod graph;
 mod pool;
@@ -22,6 +23,7 @@ mod writer;
 pub use dead::DeadRows;
 pub use document::{FrameError, decode_document, decode_document_id, encode_document};
 pub use error::SegmentError;
+pub use filtered_walk::FilteredOptions;
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
 pub use pool::Candidate;
 pub use quantize::Quantizer;

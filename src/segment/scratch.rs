@@ -14,6 +14,8 @@ pub(super) struct Scratch {
     pub(super) pool: Pool,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,
+    /// Rows that do not pass a filter, to be walked through.
+    pub(super) through: Vec<Ordinal>,
     pub(super) codes: Vec<i8>,
 }
 

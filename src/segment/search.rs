@@ -1,6 +1,7 @@
 //! Searches of one segment: the graph walk, the scan over codes and the exact scan.
 
 use super::error::SegmentError;
+use super::filtered_walk::{FilteredOptions, FilteredStats, walk_filtered};
 use super::format::{GraphHeader, Section};
 use super::graph::{level0_range, upper_range};
 use super::pool::Candidate;
@@ -67,6 +68,47 @@ impl Segment {
         })
     }
 
+    /// Finds the `top_k` nearest rows for which `passes` holds, approximately, by walking from passing row to passing
+    /// row. `seeds`: some passing rows, spread over the segment. `out` as for [`Segment::search`]; fewer than `top_k` are
+    /// found where the walk does not reach more. `None` where the segment has no graph.
+    ///
+    /// # Errors
+    /// As [`Segment::search`].
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn search_filtered(
+        &self,
+        query: &VectorQuery,
+        options: FilteredOptions,
+        seeds: &[Ordinal],
+        passes: impl Fn(Ordinal) -> bool,
+        out: &mut Vec<Candidate>,
+    ) -> Result<Option<FilteredStats>, SegmentError> {
+        let Some(graph) = self.header.graph else { return Ok(None) };
+        self.check_query(query);
+        seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
+        out.clear();
+        let links = StoredLinks { segment: self, graph };
+        with_scratch(|scratch| match self.quantizer() {
+            Some(quantizer) => {
+                let rows = self.code_rows(quantizer, query, scratch);
+                let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch);
+                scratch.codes = rows.query.into_codes();
+                let FilteredStats { stats, finished } = walked?;
+                let stats = if finished { self.rescore(query, options.top_k, stats, scratch, out)? } else { stats };
+                Ok(Some(FilteredStats { stats, finished }))
+            }
+            None => {
+                let rows = FullRows { segment: self, query };
+                let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch)?;
+                out.extend(scratch.pool.nearest(usize::MAX));
+                finish(out, options.top_k);
+                Ok(Some(walked))
+            }
+        })
+    }
+
     /// Compares every row for which `live` holds, by codes first and the best in f32; see [`Segment::scan_rows`].
     ///
     /// # Errors
@@ -81,11 +123,14 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` by their codes and the best of them again in f32. Nearly exact: a row is lost only
     /// where its code makes it look worse than three times `top_k` others. Exact in a segment without codes.
+    ///
+    /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
+    /// few rows.
     ///
     /// `out` is replaced by the `top_k` nearest, nearest first, ties by ascending ordinal where `ordinals` ascend.
     ///
@@ -99,9 +144,10 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, out) };
+        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, admit, out) };
         self.check_query(query);
         out.clear();
         if top_k == 0 {
@@ -109,7 +155,7 @@ impl Segment {
         }
         with_scratch(|scratch| {
             let rows = self.code_rows(quantizer, query, scratch);
-            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, scratch);
+            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, admit, scratch);
             scratch.codes = rows.query.into_codes();
             self.rescore(query, top_k, result?, scratch, out)
         })
@@ -129,10 +175,11 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
     }
 
-    /// Compares the rows `ordinals` in f32: exact. `out` as for [`Segment::scan_rows`].
+    /// Compares the rows `ordinals` in f32: exact. `admit` and `out` as for
+    /// [`Segment::scan_rows`].
     ///
     /// # Errors
     /// As [`Segment::scan_rows`].
@@ -144,6 +191,7 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         self.check_query(query);
@@ -152,18 +200,19 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         with_scratch(|scratch| {
-            let stats = self.compare_all(&FullRows { segment: self, query }, top_k, ordinals, scratch)?;
+            let stats = self.compare_all(&FullRows { segment: self, query }, top_k, ordinals, admit, scratch)?;
             out.extend(scratch.pool.nearest(top_k));
             Ok(stats)
         })
     }
 
-    /// Leaves the `capacity` nearest of `ordinals` in the scratch's pool.
+    /// Leaves the `capacity` nearest of `ordinals` that are admitted in the scratch's pool.
     fn compare_all(
         &self,
         rows: &impl Rows<Error = SegmentError>,
         capacity: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        mut admit: impl FnMut(Ordinal) -> bool,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
         let mut stats = SearchStats::default();
@@ -185,7 +234,7 @@ impl Segment {
                     rows.prefetch(ahead);
                 }
                 let closeness = rows.closeness(ordinal)?;
-                if scratch.pool.admits(closeness) {
+                if scratch.pool.admits(closeness) && admit(ordinal) {
                     scratch.pool.insert(Candidate { closeness, ordinal });
                 }
             }

@@ -105,7 +105,7 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
 }
 
 /// Goes down the upper levels, on each to the nearest row that single steps find.
-fn descend<L: Links, R: Rows<Error = L::Error>>(
+pub(super) fn descend<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
     stats: &mut SearchStats,

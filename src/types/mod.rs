@@ -2,10 +2,13 @@
 
 mod definition;
 mod document;
+mod explain;
 mod filter;
+mod geo;
 mod ids;
 pub mod limits;
 mod metadata;
+mod row_set;
 mod search;
 mod vector;
 
@@ -13,8 +16,11 @@ pub use definition::{
     Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
-pub use filter::{Condition, Filter, FilterError};
+pub use explain::{Explain, FilterUse, Method, SegmentExplain};
+pub use filter::{Condition, Filter, FilterError, contradiction};
+pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
-pub use metadata::{Metadata, MetadataError, Value, check_metadata, metadata_bytes};
+pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
+pub use row_set::RowSet;
 pub use search::{Hit, Include, Plan, Query, SearchRequest, SearchResponse};
 pub use vector::{VectorError, check_vector, normalise};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DocumentId, Filter, Metadata};
+use super::{DocumentId, Explain, Filter, Metadata};
 
 /// What to search near.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,8 @@ pub struct SearchRequest {
     pub exact: bool,
     /// Candidates kept while walking the graph; `None` lets the planner choose for recall@10 >= 0.95.
     pub ef_search: Option<usize>,
+    /// Adds how the search was planned and what it cost.
+    pub explain: bool,
 }
 
 impl SearchRequest {
@@ -62,6 +64,7 @@ impl SearchRequest {
             include: Include::default(),
             exact: false,
             ef_search: None,
+            explain: false,
         }
     }
 }
@@ -102,4 +105,6 @@ pub struct SearchResponse {
     pub took: Duration,
     /// Whether the query text was longer than the model reads and was cut.
     pub truncated: bool,
+    /// Where [`SearchRequest::explain`] asked for it.
+    pub explain: Option<Explain>,
 }

@@ -49,6 +49,8 @@ pub(crate) enum WireFieldType {
     Number,
     /// True or false.
     Boolean,
+    /// A point, `{"lat": .., "lon": ..}` in degrees, or an array of points.
+    Geo,
 }
 
 /// A collection to create; what is left out is filled in.
@@ -260,6 +262,7 @@ impl From<WireFieldType> for FieldType {
             WireFieldType::Keyword => FieldType::Keyword,
             WireFieldType::Number => FieldType::Number,
             WireFieldType::Boolean => FieldType::Boolean,
+            WireFieldType::Geo => FieldType::Geo,
         }
     }
 }
@@ -270,6 +273,7 @@ impl From<FieldType> for WireFieldType {
             FieldType::Keyword => WireFieldType::Keyword,
             FieldType::Number => WireFieldType::Number,
             FieldType::Boolean => WireFieldType::Boolean,
+            FieldType::Geo => WireFieldType::Geo,
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::document::{IncludeName, include_of, include_of_parameter};
+use super::explain::ExplainView;
 use super::filter::WireFilter;
 use super::value::MetadataView;
 use super::vector::WireVector;
@@ -39,7 +40,7 @@ pub(crate) struct SearchBody {
     /// Candidates kept while walking the graph; chosen by the planner when left out.
     #[schema(minimum = 1, maximum = 4096)]
     ef_search: Option<usize>,
-    /// Only false for now.
+    /// Adds how the search was planned and what it cost.
     explain: Option<bool>,
 }
 
@@ -67,10 +68,6 @@ impl SearchBody {
                 return Err(ApiError::new(Code::ModeNotSupported, detail));
             }
         }
-        if self.explain == Some(true) {
-            let detail = "\"explain\" is not supported yet; leave it out, \"plan\" in the answer says how it was found";
-            return Err(ApiError::new(Code::ExplainNotSupported, detail));
-        }
         let query = match (self.text, self.vector, self.id) {
             (Some(text), None, None) => Query::Text(text),
             (None, Some(WireVector(vector)), None) => Query::Vector(vector),
@@ -88,6 +85,7 @@ impl SearchBody {
             include: include_of(self.include.as_deref()),
             exact: self.exact.unwrap_or(false),
             ef_search: self.ef_search,
+            explain: self.explain.unwrap_or(false),
             ..defaults
         })
     }
@@ -153,6 +151,9 @@ pub(crate) struct SearchView<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     truncated: bool,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<ExplainView<'a>>,
 }
 
 /// One document found.
@@ -174,11 +175,20 @@ struct HitView<'a> {
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SearchPlan)]
-enum WirePlan {
+pub(super) enum WirePlan {
     /// Approximate, by the graph.
     Graph,
     /// Every document that passed the filter was compared.
     Exact,
+}
+
+impl From<Plan> for WirePlan {
+    fn from(plan: Plan) -> Self {
+        match plan {
+            Plan::Graph => WirePlan::Graph,
+            Plan::Exact => WirePlan::Exact,
+        }
+    }
 }
 
 /// The plan as it stands on the wire and in the metrics.
@@ -195,11 +205,9 @@ impl<'a> SearchView<'a> {
             hits: response.hits.iter().map(HitView::of).collect(),
             // Microseconds are as fine as the figure means anything.
             took_ms: response.took.as_micros() as f64 / 1_000.0,
-            plan: match response.plan {
-                Plan::Graph => WirePlan::Graph,
-                Plan::Exact => WirePlan::Exact,
-            },
+            plan: response.plan.into(),
             truncated: response.truncated,
+            explain: response.explain.as_ref().map(ExplainView::of),
         }
     }
 }
@@ -230,7 +238,7 @@ mod tests {
     #[test]
     fn every_option_arrives() {
         let full = r#"{"vector":[1,2],"top_k":3,"threshold":0.5,"filter":{"a":1},"mode":"vector",
-            "include":["vector"],"exact":true,"ef_search":64,"explain":false}"#;
+            "include":["vector"],"exact":true,"ef_search":64,"explain":true}"#;
         let wanted = SearchRequest {
             query: Query::Vector(vec![1.0, 2.0]),
             top_k: 3,
@@ -239,6 +247,7 @@ mod tests {
             include: Include { text: false, metadata: false, vector: true },
             exact: true,
             ef_search: Some(64),
+            explain: true,
         };
         assert_eq!(read(full).unwrap(), wanted);
         assert_eq!(read(r#"{"text":"a"}"#).unwrap(), SearchRequest::new(Query::Text("a".into())));
@@ -252,7 +261,6 @@ mod tests {
             (r#"{"text":"a","mode":"hybrid"}"#, Code::ModeNotSupported),
             (r#"{"text":"a","mode":"keyword"}"#, Code::ModeNotSupported),
             (r#"{"text":"a","mode":"magic"}"#, Code::InvalidValue),
-            (r#"{"text":"a","explain":true}"#, Code::ExplainNotSupported),
             (r#"{"text":"a","topk":1}"#, Code::UnknownField),
             (r#"{"text":"a","top_k":-1}"#, Code::InvalidValue),
             (r#"{"text":"a","threshold":1e300}"#, Code::OutOfRange),
@@ -278,6 +286,7 @@ mod tests {
             plan: Plan::Graph,
             took: Duration::from_nanos(400_900),
             truncated: false,
+            explain: None,
         };
         let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
         assert_eq!(serde_json::to_string(&SearchView::of(&response)).unwrap(), wanted);
