@@ -2,6 +2,7 @@
 
 mod cranfield;
 mod embed;
+mod filters;
 mod ingest;
 mod machine;
 mod oracle;

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::resolve::Resolved;
 use super::*;
 use crate::meta::{Identity, Opened};
 use crate::types::{Condition, Filter, GeoPoint, RowSet, Value};
