@@ -11,7 +11,7 @@ use crate::embed::{Models, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
-use crate::types::{CollectionName, Seq};
+use crate::types::{CollectionName, GraphBuilder, Seq};
 
 /// How to open a store.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Options {
     /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
     /// which is also the most.
     pub memtable_documents: Option<u32>,
+    /// What builds graphs.
+    pub graph_builder: GraphBuilder,
 }
 
 /// Why a store could not be opened.
@@ -118,6 +120,7 @@ impl Database {
         let lock = DirectoryLock::acquire(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {
+            builder: options.graph_builder,
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
         };

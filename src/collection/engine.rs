@@ -9,7 +9,7 @@ use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
 use crate::storage::{DataPaths, DirectoryLock};
-use crate::types::{CollectionId, Seq};
+use crate::types::{CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
@@ -19,6 +19,8 @@ use super::state::{CollectionState, Identity, SealedPart};
 /// How an engine works, as decided when it is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// What builds graphs.
+    pub builder: GraphBuilder,
     /// Threads for building graphs; `None` for all cores.
     pub threads: Option<NonZeroUsize>,
     /// Most entries of a memtable before it is sealed.

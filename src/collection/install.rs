@@ -96,6 +96,7 @@ pub fn merge(
     let options = MergeOptions {
         with_graph: plan.with_graph,
         oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
+        builder: shared.settings.builder,
         threads: shared.settings.threads,
         cancel,
     };

@@ -105,6 +105,30 @@ impl CodeKernel {
         }
     }
 
+    /// The dot product of `query` with each of `rows`, to `take` in their order. `codes`: shape `[rows, query.len()]`.
+    #[inline]
+    pub(super) fn dot_rows(self, codes: &[i8], query: &[i8], shift: i32, rows: &[u32], mut take: impl FnMut(i32)) {
+        assert!(query.len() <= MAX_CODES, "{} codes", query.len());
+        match self {
+            Self::Simsimd => rows.iter().for_each(|&row| take(self.dot(codes_of(codes, query.len(), row), query, shift))),
+            // SAFETY: `detect` made this variant.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { avx512::dot_rows(codes, query, rows, |dot| take(dot - shift)) },
+        }
+    }
+
+    /// As [`CodeKernel::dot_rows`], of squared Euclidean distances.
+    #[inline]
+    pub(super) fn l2sq_rows(self, codes: &[i8], query: &[i8], rows: &[u32], mut take: impl FnMut(i32)) {
+        assert!(query.len() <= MAX_CODES, "{} codes", query.len());
+        match self {
+            Self::Simsimd => rows.iter().for_each(|&row| take(self.l2sq(codes_of(codes, query.len(), row), query))),
+            // SAFETY: `detect` made this variant.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { avx512::l2sq_rows(codes, query, rows, take) },
+        }
+    }
+
     #[inline]
     pub(super) fn l2sq(self, a: &[i8], b: &[i8]) -> i32 {
         assert!(a.len() == b.len() && a.len() <= MAX_CODES, "{} and {}", a.len(), b.len());
@@ -115,6 +139,12 @@ impl CodeKernel {
             Self::Vnni => unsafe { avx512::l2sq(a, b) },
         }
     }
+}
+
+/// The codes of a row among those of all rows, `stride` each.
+#[inline]
+pub(super) fn codes_of(codes: &[i8], stride: usize, row: u32) -> &[i8] {
+    &codes[row as usize * stride..(row as usize + 1) * stride]
 }
 
 #[cfg(test)]

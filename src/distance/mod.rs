@@ -8,9 +8,11 @@ mod avx512;
 mod kernels;
 mod query;
 pub mod scalar;
+mod table;
 
 pub use kernels::{dot_f32, dot_i8, l2sq_f32, l2sq_i8, prefetch};
 pub use query::{CodeQuery, VectorQuery};
+pub use table::CodeTable;
 
 use crate::types::Metric;
 

@@ -28,6 +28,20 @@ impl CodeQuery {
         if self.is_l2 { -self.kernel.l2sq(row, &self.codes) } else { self.kernel.dot(row, &self.codes, self.shift) }
     }
 
+    /// Replaces `closeness` by that of each of `rows`, in their order. `codes`: i8, shape `[rows, stride]`.
+    ///
+    /// # Panics
+    /// When a row lies beyond `codes`.
+    #[inline]
+    pub fn compare(&self, codes: &[i8], rows: &[u32], closeness: &mut Vec<f32>) {
+        closeness.clear();
+        if self.is_l2 {
+            self.kernel.l2sq_rows(codes, &self.codes, rows, |distance| closeness.push(-distance as f32));
+        } else {
+            self.kernel.dot_rows(codes, &self.codes, self.shift, rows, |dot| closeness.push(dot as f32));
+        }
+    }
+
     /// The codes, for their memory to be used again.
     pub fn into_codes(self) -> Vec<i8> {
         self.codes
@@ -82,6 +96,25 @@ mod tests {
             let vectors = VectorQuery::new(metric, vec![0.8, -0.6]);
             assert!(vectors.closeness(&[0.6, -0.8]) > vectors.closeness(&[0.6, 0.8]), "{metric:?}");
         }
+    }
+
+    #[test]
+    fn comparing_many_rows_is_comparing_each() {
+        let codes: Vec<i8> = (0..20 * 70).map(|i| (i * 37 % 251) as u8 as i8).collect();
+        for metric in [Metric::Cosine, Metric::L2] {
+            let query = CodeQuery::new(metric, codes[3 * 70..4 * 70].to_vec());
+            let rows = [7, 0, 19, 7, 3];
+            let mut many = vec![1.0];
+            query.compare(&codes, &rows, &mut many);
+            let row = |row: u32| &codes[row as usize * 70..(row as usize + 1) * 70];
+            assert_eq!(many, rows.map(|at| query.closeness(row(at)) as f32));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn rows_beyond_the_codes_are_refused() {
+        CodeQuery::new(Metric::Dot, vec![1; 8]).compare(&[0; 16], &[1, 2], &mut Vec::new());
     }
 
     #[test]

@@ -42,16 +42,17 @@ struct Repair<'a, D> {
 }
 
 impl<D: Fn(Ordinal, Ordinal) -> f32 + Sync> Repair<'_, D> {
-    /// Links rows that a search for their own vector does not find from where that search ends up.
+    /// Links rows that a search for their own vector does not find from where that search ends up. Rows that `m` others
+    /// lead to are found by one of them, and are not searched for.
     fn find_every_row(&mut self) {
-        let lost: Vec<Ordinal> = (0..self.rows as Ordinal)
-            .into_par_iter()
-            .with_min_len(MIN_SEARCHES)
-            .filter(|&row| self.is_lost(row))
-            .collect();
         let mut links_to = vec![0u32; self.rows];
         let used = self.graph.level0.iter().filter(|&&to| to != NO_NEIGHBOUR);
         used.for_each(|&to| links_to[to as usize] += 1);
+        let lost: Vec<Ordinal> = (0..self.rows as Ordinal)
+            .into_par_iter()
+            .with_min_len(MIN_SEARCHES)
+            .filter(|&row| links_to[row as usize] < self.graph.m && self.is_lost(row))
+            .collect();
         for row in lost {
             for from in self.nearest(row, |other| other != row).into_iter().take(NEW_LINKS as usize) {
                 if self.graph.view().neighbours(from).contains(&row) {

@@ -46,7 +46,7 @@ pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<FilteredStats, L::Error> {
     let mut stats = SearchStats::default();
-    let start = descend(links, rows, &mut stats)?;
+    let start = descend(links, rows, 0, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
     scratch.pool.reset(options.ef.max(options.top_k));
     scratch.batch.clear();
@@ -81,9 +81,10 @@ pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
 /// Offers the rows of the batch to the pool.
 #[inline]
 fn compare<R: Rows>(rows: &R, stats: &mut SearchStats, scratch: &mut Scratch) -> Result<(), R::Error> {
+    scratch.batch.iter().for_each(|&ordinal| rows.prefetch(ordinal));
     stats.compared += scratch.batch.len() as u64;
-    for &ordinal in &scratch.batch {
-        let closeness = rows.closeness(ordinal)?;
+    rows.compare(&scratch.batch, &mut scratch.closeness)?;
+    for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
         if scratch.pool.admits(closeness) {
             scratch.pool.insert(Candidate { closeness, ordinal });
         }

@@ -88,6 +88,14 @@ impl<'a> GraphView<'a> {
         used(&self.level0[level0_range(self.m, row)])
     }
 
+    /// The neighbours of `row`, which is on the level, without the filling.
+    pub fn neighbours_on(&self, row: Ordinal, level: u32) -> &'a [u32] {
+        match level {
+            0 => self.neighbours(row),
+            _ => used(&self.upper[upper_range(self.m, self.upper_index[row as usize] + level - 1)]),
+        }
+    }
+
     /// Levels that `row` has above level 0.
     pub fn levels(&self, row: Ordinal) -> u32 {
         self.upper_index[row as usize + 1] - self.upper_index[row as usize]

@@ -29,6 +29,7 @@ pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
+pub(crate) use walk::{Links, Rows, descend_to, nearest_on_level};
 pub use walk::{SearchStats, WalkOptions};
 pub use writer::{WrittenSegment, write_segment};
 

@@ -6,7 +6,7 @@ use super::format::{GraphHeader, Section};
 use super::graph::{level0_range, upper_range};
 use super::pool::Candidate;
 use super::quantize::{Quantizer, stride};
-use super::reader::{Segment, row_range};
+use super::reader::{SectionView, Segment, row_range};
 use super::scratch::{Scratch, with_scratch};
 use super::walk::{Links, Rows, SearchStats, WalkOptions, walk};
 use crate::distance::{CodeQuery, VectorQuery, prefetch};
@@ -50,7 +50,7 @@ impl Segment {
         if options.top_k == 0 {
             return Ok(SearchStats::default());
         }
-        let links = StoredLinks { segment: self, graph };
+        let links = self.links(graph);
         let ef = options.ef.max(options.top_k);
         with_scratch(|scratch| match self.quantizer() {
             Some(quantizer) => {
@@ -60,7 +60,7 @@ impl Segment {
                 self.rescore(query, options.top_k, result?, scratch, out)
             }
             None => {
-                let stats = walk(&links, &FullRows { segment: self, query }, ef, live, scratch)?;
+                let stats = walk(&links, &self.full_rows(query), ef, live, scratch)?;
                 out.extend(scratch.pool.nearest(usize::MAX));
                 finish(out, options.top_k);
                 Ok(stats)
@@ -89,7 +89,7 @@ impl Segment {
         self.check_query(query);
         seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
         out.clear();
-        let links = StoredLinks { segment: self, graph };
+        let links = self.links(graph);
         with_scratch(|scratch| match self.quantizer() {
             Some(quantizer) => {
                 let rows = self.code_rows(quantizer, query, scratch);
@@ -100,7 +100,7 @@ impl Segment {
                 Ok(Some(FilteredStats { stats, finished }))
             }
             None => {
-                let rows = FullRows { segment: self, query };
+                let rows = self.full_rows(query);
                 let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch)?;
                 out.extend(scratch.pool.nearest(usize::MAX));
                 finish(out, options.top_k);
@@ -200,7 +200,7 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         with_scratch(|scratch| {
-            let stats = self.compare_all(&FullRows { segment: self, query }, top_k, ordinals, admit, scratch)?;
+            let stats = self.compare_all(&self.full_rows(query), top_k, ordinals, admit, scratch)?;
             out.extend(scratch.pool.nearest(top_k));
             Ok(stats)
         })
@@ -250,7 +250,7 @@ impl Segment {
         scratch: &Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        let rows = FullRows { segment: self, query };
+        let rows = self.full_rows(query);
         let best = || scratch.pool.nearest(over_fetch(top_k));
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
         let mut ahead = best().skip(ROWS_AHEAD);
@@ -268,7 +268,22 @@ impl Segment {
 
     fn code_rows(&self, quantizer: Quantizer, query: &VectorQuery, scratch: &mut Scratch) -> CodeRows<'_> {
         let query = quantizer.query(query, std::mem::take(&mut scratch.codes));
-        CodeRows { segment: self, query, stride: stride(self.header.spec.dim) }
+        CodeRows { codes: self.section(Section::Codes), query, stride: stride(self.header.spec.dim) }
+    }
+
+    fn full_rows<'a>(&'a self, query: &'a VectorQuery) -> FullRows<'a> {
+        FullRows { vectors: self.section(Section::Vectors), query, dim: self.dim() }
+    }
+
+    fn links(&self, graph: GraphHeader) -> StoredLinks<'_> {
+        StoredLinks {
+            segment: self,
+            graph,
+            m: self.spec().index.m,
+            level0: self.section(Section::Level0),
+            upper_index: self.section(Section::UpperIndex),
+            upper: self.section(Section::Upper),
+        }
     }
 
     fn check_query(&self, query: &VectorQuery) {
@@ -285,7 +300,7 @@ fn finish(out: &mut Vec<Candidate>, top_k: usize) {
 
 /// The rows of a segment as codes.
 struct CodeRows<'a> {
-    segment: &'a Segment,
+    codes: SectionView<'a, i8>,
     query: CodeQuery,
     stride: usize,
 }
@@ -295,20 +310,31 @@ impl Rows for CodeRows<'_> {
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        prefetch(self.segment.unchecked_numbers::<i8>(Section::Codes, row_range(ordinal, self.stride)));
+        prefetch(self.codes.unchecked(row_range(ordinal, self.stride)));
     }
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        let row = self.segment.numbers::<i8>(Section::Codes, row_range(ordinal, self.stride))?;
-        Ok(self.query.closeness(row) as f32)
+        Ok(self.query.closeness(self.codes.get(row_range(ordinal, self.stride))?) as f32)
+    }
+
+    #[inline]
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), SegmentError> {
+        if !self.codes.is_verified() {
+            for &ordinal in ordinals {
+                self.codes.get(row_range(ordinal, self.stride))?;
+            }
+        }
+        self.query.compare(self.codes.all_unchecked(), ordinals, closeness);
+        Ok(())
     }
 }
 
 /// The rows of a segment as f32 vectors.
 struct FullRows<'a> {
-    segment: &'a Segment,
+    vectors: SectionView<'a, f32>,
     query: &'a VectorQuery,
+    dim: usize,
 }
 
 impl Rows for FullRows<'_> {
@@ -316,13 +342,12 @@ impl Rows for FullRows<'_> {
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        prefetch(self.segment.unchecked_numbers::<f32>(Section::Vectors, row_range(ordinal, self.segment.dim())));
+        prefetch(self.vectors.unchecked(row_range(ordinal, self.dim)));
     }
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        let row = self.segment.numbers::<f32>(Section::Vectors, row_range(ordinal, self.segment.dim()))?;
-        Ok(self.query.closeness(row))
+        Ok(self.query.closeness(self.vectors.get(row_range(ordinal, self.dim))?))
     }
 }
 
@@ -330,13 +355,17 @@ impl Rows for FullRows<'_> {
 struct StoredLinks<'a> {
     segment: &'a Segment,
     graph: GraphHeader,
+    m: u32,
+    level0: SectionView<'a, u32>,
+    upper_index: SectionView<'a, u32>,
+    upper: SectionView<'a, u32>,
 }
 
 impl StoredLinks<'_> {
     /// Number of the list of a row on an upper level.
     fn upper_list(&self, ordinal: Ordinal, level: u32) -> Result<u32, SegmentError> {
         let index = ordinal as usize;
-        let lists = self.segment.numbers::<u32>(Section::UpperIndex, index..index + 2)?;
+        let lists = self.upper_index.get(index..index + 2)?;
         let list = lists[0].checked_add(level - 1).filter(|&list| list < lists[1]);
         match list {
             Some(list) if lists[1] <= self.graph.upper_lists => Ok(list),
@@ -365,23 +394,21 @@ impl Links for StoredLinks<'_> {
 
     #[inline]
     fn list(&self, ordinal: Ordinal, level: u32) -> Result<&[u32], SegmentError> {
-        let m = self.segment.spec().index.m;
         if level == 0 {
-            return self.segment.numbers(Section::Level0, level0_range(m, ordinal));
+            return self.level0.get(level0_range(self.m, ordinal));
         }
-        self.segment.numbers(Section::Upper, upper_range(m, self.upper_list(ordinal, level)?))
+        self.upper.get(upper_range(self.m, self.upper_list(ordinal, level)?))
     }
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        let range = level0_range(self.segment.spec().index.m, ordinal);
-        prefetch(self.segment.unchecked_numbers::<u32>(Section::Level0, range));
+        prefetch(self.level0.unchecked(level0_range(self.m, ordinal)));
     }
 
     #[cold]
     fn out_of_range(&self, ordinal: Ordinal, level: u32, neighbour: u32) -> SegmentError {
         let rows = self.segment.rows();
         let reason = format!("row {ordinal} is linked on level {level} to row {neighbour} of {rows}");
-        self.segment.damaged(Section::Level0, 4 * level0_range(self.segment.spec().index.m, ordinal).start, reason)
+        self.segment.damaged(Section::Level0, 4 * level0_range(self.m, ordinal).start, reason)
     }
 }
