@@ -110,7 +110,9 @@ impl CodeKernel {
     pub(super) fn dot_rows(self, codes: &[i8], query: &[i8], shift: i32, rows: &[u32], mut take: impl FnMut(i32)) {
         assert!(query.len() <= MAX_CODES, "{} codes", query.len());
         match self {
-            Self::Simsimd => rows.iter().for_each(|&row| take(self.dot(codes_of(codes, query.len(), row), query, shift))),
+            Self::Simsimd => {
+                rows.iter().for_each(|&row| take(self.dot(codes_of(codes, query.len(), row), query, shift)))
+            }
             // SAFETY: `detect` made this variant.
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => unsafe { avx512::dot_rows(codes, query, rows, |dot| take(dot - shift)) },

@@ -8,10 +8,12 @@ use super::IndexError;
 use super::build::{BuildOptions, build_graph};
 use super::params::default_ef;
 use crate::distance::VectorQuery;
-use crate::segment::{Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment};
+use crate::segment::{
+    Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment,
+};
 use crate::types::{
-    CollectionId, DocumentId, EmbeddingState, IndexDefinition, Metadata, Metric, Ordinal, Quantization, RowSet, SegmentId,
-    Seq, StoredDocument, normalise,
+    CollectionId, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata, Metric, Ordinal, Quantization,
+    RowSet, SegmentId, Seq, StoredDocument, normalise,
 };
 
 /// splitmix64.
@@ -62,9 +64,13 @@ fn clustered(count: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32
 
 fn build(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, threads: usize) -> Graph {
     let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    let options =
-        BuildOptions { threads: NonZeroUsize::new(threads), progress: &|_| (), cancel: &AtomicBool::new(false) };
-    build_graph(&rows, metric, index, &options).unwrap()
+    let options = BuildOptions {
+        builder: GraphBuilder::Own,
+        threads: NonZeroUsize::new(threads),
+        progress: &|_| (),
+        cancel: &AtomicBool::new(false),
+    };
+    build_graph(&rows, metric, index, None, &options).unwrap()
 }
 
 /// A segment of `vectors` with a graph, in a directory that lasts as long as it.
@@ -261,15 +267,15 @@ fn progress_is_told_and_building_can_be_called_off() {
     let progress = |rows| {
         assert!(last.swap(rows, Ordering::Relaxed) <= rows);
     };
-    let options = BuildOptions { threads: None, progress: &progress, cancel: &cancel };
-    build_graph(&rows, Metric::L2, &index, &options).unwrap();
+    let options = BuildOptions { builder: GraphBuilder::Own, threads: None, progress: &progress, cancel: &cancel };
+    build_graph(&rows, Metric::L2, &index, None, &options).unwrap();
     assert_eq!(last.load(Ordering::Relaxed), 5_000);
     let progress = |rows| {
         last.store(rows, Ordering::Relaxed);
         cancel.store(rows >= 2_000, Ordering::Relaxed);
     };
     let options = BuildOptions { progress: &progress, ..options };
-    let result = build_graph(&rows, Metric::L2, &index, &options);
+    let result = build_graph(&rows, Metric::L2, &index, None, &options);
     assert!(matches!(result, Err(IndexError::Cancelled)));
     assert!(last.load(Ordering::Relaxed) < 4_000);
 }

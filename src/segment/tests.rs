@@ -211,7 +211,10 @@ fn rows_beyond_the_last_are_errors() {
     assert!(matches!(segment.seq(2), Err(SegmentError::NoSuchRow { .. })));
     assert!(matches!(segment.document_id(u32::MAX), Err(SegmentError::NoSuchRow { .. })));
     let query = VectorQuery::new(Metric::L2, vec![0.0; 3]);
-    assert!(matches!(segment.scan_rows(&query, 1, [0, 2], |_| true, &mut Vec::new()), Err(SegmentError::NoSuchRow { .. })));
+    assert!(matches!(
+        segment.scan_rows(&query, 1, [0, 2], |_| true, &mut Vec::new()),
+        Err(SegmentError::NoSuchRow { .. })
+    ));
 }
 
 #[test]

@@ -15,8 +15,11 @@ fn server() -> Server {
         let metadata = json!({"word": id, "price": price, "open": true, "place": {"lat": lat, "lon": lon}});
         json!({"id": id, "vector": [1, 1, 1], "metadata": metadata})
     };
-    let documents =
-        [document("oslo", 59.9139, 10.7522, 1), document("bergen", 60.3913, 5.3221, 2), document("rome", 41.9, 12.5, 3)];
+    let documents = [
+        document("oslo", 59.9139, 10.7522, 1),
+        document("bergen", 60.3913, 5.3221, 2),
+        document("rome", 41.9, 12.5, 3),
+    ];
     server.post("/v1/collections/c/documents", &json!({"documents": documents})).ok();
     server
 }
@@ -74,8 +77,7 @@ fn filters_that_cannot_be_meant_are_refused_everywhere() {
     for (filter, code) in cases {
         server.post(SEARCH, &json!({"vector": [1, 0, 0], "filter": filter})).refused(422, code);
         server.post("/v1/collections/c/documents/delete", &json!({"filter": filter})).refused(422, code);
-        let text: String =
-            filter.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let text: String = filter.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
         server.get(&format!("/v1/collections/c/documents?filter={text}")).refused(422, code);
     }
     assert_eq!(server.ids(), ["bergen", "oslo", "rome"]);

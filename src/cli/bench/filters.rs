@@ -151,10 +151,8 @@ fn measure(collection: &Collection, vectors: &Vectors, context: &Context) -> Res
     let progress = report::progress(context, 2 * cases.len() * vectors.queries.len(), "queries measured");
     let mut rows = Vec::new();
     for case in &cases {
-        let request = |(at, query): (usize, &Vec<f32>)| SearchRequest {
-            filter: (case.filter)(at),
-            ..bare_request(query, TOP_K)
-        };
+        let request =
+            |(at, query): (usize, &Vec<f32>)| SearchRequest { filter: (case.filter)(at), ..bare_request(query, TOP_K) };
         let requests: Vec<_> = vectors.queries.iter().enumerate().map(request).collect();
         let asked = explain(collection, &requests)?;
         let truth = Truth::of(collection, &requests, &progress)?;
@@ -197,11 +195,7 @@ fn explain(collection: &Collection, requests: &[SearchRequest]) -> Result<Asked,
         }
     }
     let methods: Vec<_> = methods.into_iter().map(|(name, count)| format!("{name} {count}")).collect();
-    Ok(Asked {
-        first_plan_us: rounded(median(&plans), 1),
-        matches: median(&matches),
-        methods: methods.join(", "),
-    })
+    Ok(Asked { first_plan_us: rounded(median(&plans), 1), matches: median(&matches), methods: methods.join(", ") })
 }
 
 fn method_name(planned: Method, used: Method) -> &'static str {

@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use super::{LineError, Record, string};
 use crate::cli::CliError;
-use crate::types::{GeoPoint, FieldType, Metadata, Value};
+use crate::types::{FieldType, GeoPoint, Metadata, Value};
 
 /// Declared types of metadata fields: how a cell of that column is understood. Other cells stay strings.
 pub(in crate::cli) type FieldTypes = BTreeMap<String, FieldType>;

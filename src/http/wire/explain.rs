@@ -131,10 +131,7 @@ impl<'a> SegmentView<'a> {
             dead_rows: segment.dead,
             filter,
             estimated_matches: segment.estimated_matches,
-            costs: CostsView {
-                scan_us: tenths(segment.scan_cost_us),
-                walk_us: segment.walk_cost_us.map(tenths),
-            },
+            costs: CostsView { scan_us: tenths(segment.scan_cost_us), walk_us: segment.walk_cost_us.map(tenths) },
             planned: segment.planned.into(),
             used: segment.used.into(),
             ef: segment.ef,

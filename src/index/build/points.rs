@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn distances_to_many_are_those_to_each() {
-        let vectors: Vec<Vec<f32>> = (0..7).map(|r| (0..9).map(|c| ((r * 31 + c * 17) % 13) as f32 - 6.0).collect()).collect();
+        let vectors: Vec<Vec<f32>> =
+            (0..7).map(|r| (0..9).map(|c| ((r * 31 + c * 17) % 13) as f32 - 6.0).collect()).collect();
         let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
         for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
             for quantization in [Quantization::Int8, Quantization::None] {

@@ -110,11 +110,9 @@ impl Ask {
     fn range(bound: &Value, span: impl Fn(Term) -> Span) -> Self {
         match bound {
             Value::String(_) => Self { span: scalar_term(bound).map(span), open: vec![kind::LONG], ..Self::default() },
-            Value::Int(_) | Value::Float(_) => Self {
-                never: scalar_term(bound).is_none(),
-                span: scalar_term(bound).map(span),
-                ..Self::default()
-            },
+            Value::Int(_) | Value::Float(_) => {
+                Self { never: scalar_term(bound).is_none(), span: scalar_term(bound).map(span), ..Self::default() }
+            }
             // Nothing has an order with null, booleans, arrays and objects.
             _ => Self { never: true, ..Self::default() },
         }
@@ -176,7 +174,8 @@ mod tests {
 
     #[test]
     fn cells_are_never_judged_wrong() {
-        let centers = [point(59.9, 10.7), point(0.0, 179.999), point(-89.99, 0.0), point(90.0, 5.0), point(-0.003, 0.0)];
+        let centers =
+            [point(59.9, 10.7), point(0.0, 179.999), point(-89.99, 0.0), point(90.0, 5.0), point(-0.003, 0.0)];
         let mut seen = [0; 3];
         for center in centers {
             for meters in [0.0, 300.0, 1_500.0, 40_000.0, 2e7] {

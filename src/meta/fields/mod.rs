@@ -134,7 +134,9 @@ impl MetaIndex {
             ready.retain(|(of, _), _| *of != collection);
         }
         self.fields.cache.forget(|key| key.collection == collection);
-        [MARKER, TABLE, POSTINGS].into_iter().try_for_each(|kind| self.remove_prefix(&super::codec::head(kind, collection)))
+        [MARKER, TABLE, POSTINGS]
+            .into_iter()
+            .try_for_each(|kind| self.remove_prefix(&super::codec::head(kind, collection)))
     }
 
     fn remove_prefix(&self, prefix: &[u8]) -> Result<(), MetaError> {

@@ -127,9 +127,7 @@ impl<'a> PageTerms<'a> {
 }
 
 fn has_dots(metadata: &Metadata) -> bool {
-    metadata.iter().any(|(name, value)| {
-        name.contains('.') || matches!(value, Value::Object(inner) if has_dots(inner))
-    })
+    metadata.iter().any(|(name, value)| name.contains('.') || matches!(value, Value::Object(inner) if has_dots(inner)))
 }
 
 /// Calls `visit` with every path below `metadata` and its value; `path` is the way there.

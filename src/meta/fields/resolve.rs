@@ -194,8 +194,7 @@ impl Segment<'_> {
 
     fn ask(&self, path: &str, ask: &Ask) -> Result<RowBounds, Broken> {
         let empty = || RowSet::empty(self.rows);
-        let mut found =
-            Found { certain: empty(), open: empty(), opaque: empty(), arrays: empty(), parts: empty() };
+        let mut found = Found { certain: empty(), open: empty(), opaque: empty(), arrays: empty(), parts: empty() };
         for page in 0..self.rows.div_ceil(PAGE_ROWS) {
             let key = page_key(TABLE, self.collection, self.segment, page);
             let table = self.index.db().get(&key)?.ok_or(Broken::Damage)?;
@@ -316,11 +315,7 @@ impl Field<'_> {
     }
 
     /// Visits the terms from `from` on, ascending, until `visit` says no.
-    fn scan(
-        &self,
-        from: &[u8],
-        mut visit: impl FnMut(&[u8], Rows<'_>) -> Result<bool, Damage>,
-    ) -> Result<(), Broken> {
+    fn scan(&self, from: &[u8], mut visit: impl FnMut(&[u8], Rows<'_>) -> Result<bool, Damage>) -> Result<(), Broken> {
         let wanted = [self.prefix.as_slice(), from].concat();
         let first = self.index.db().range(self.prefix.as_slice()..=wanted.as_slice()).next_back();
         let (mut key, mut value) = first.ok_or(Broken::Damage)??;
@@ -349,4 +344,3 @@ impl Field<'_> {
 fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window == part)
 }
-

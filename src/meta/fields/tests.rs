@@ -19,8 +19,7 @@ fn put(index: &MetaIndex, segment: SegmentId, documents: &[Metadata], declared: 
     let declared = declared.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
     let mut metadata = |row: Ordinal| Ok(documents[row as usize].clone());
     let rows = documents.len() as u32;
-    let source =
-        SegmentFields { collection: COLLECTION, segment, rows, declared: &declared, metadata: &mut metadata };
+    let source = SegmentFields { collection: COLLECTION, segment, rows, declared: &declared, metadata: &mut metadata };
     index.index_fields(source).unwrap();
 }
 
