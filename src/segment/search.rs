@@ -12,8 +12,8 @@ use super::walk::{Links, Rows, SearchStats, WalkOptions, walk};
 use crate::distance::{CodeQuery, VectorQuery, prefetch};
 use crate::types::Ordinal;
 
-/// Ordinals that a scan takes from its iterator at once.
-const SCAN_BATCH: usize = 64;
+/// Rows that a scan compares at once, while as many are fetched.
+const SCAN_BATCH: usize = 8;
 /// Rows between the one compared and the one that the memory is asked for: enough for its latency, and few enough for
 /// the misses that a core can hold in flight.
 const ROWS_AHEAD: usize = 4;
@@ -218,27 +218,36 @@ impl Segment {
         let mut stats = SearchStats::default();
         let mut ordinals = ordinals.into_iter();
         scratch.pool.reset(capacity);
-        loop {
-            scratch.batch.clear();
-            scratch.batch.extend(ordinals.by_ref().take(SCAN_BATCH));
-            if scratch.batch.is_empty() {
-                return Ok(stats);
-            }
-            for &ordinal in &scratch.batch {
-                self.check_row(ordinal)?;
-            }
-            scratch.batch.iter().take(ROWS_AHEAD).for_each(|&ordinal| rows.prefetch(ordinal));
+        self.next_batch(rows, &mut ordinals, &mut scratch.batch)?;
+        while !scratch.batch.is_empty() {
+            // The rows to come are fetched while these are compared.
+            self.next_batch(rows, &mut ordinals, &mut scratch.through)?;
             stats.compared += scratch.batch.len() as u64;
-            for (at, &ordinal) in scratch.batch.iter().enumerate() {
-                if let Some(&ahead) = scratch.batch.get(at + ROWS_AHEAD) {
-                    rows.prefetch(ahead);
-                }
-                let closeness = rows.closeness(ordinal)?;
+            rows.compare(&scratch.batch, &mut scratch.closeness)?;
+            for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
                 if scratch.pool.admits(closeness) && admit(ordinal) {
                     scratch.pool.insert(Candidate { closeness, ordinal });
                 }
             }
+            std::mem::swap(&mut scratch.batch, &mut scratch.through);
         }
+        Ok(stats)
+    }
+
+    /// Replaces `batch` by the next of `ordinals`, and asks the memory for their rows.
+    fn next_batch(
+        &self,
+        rows: &impl Rows<Error = SegmentError>,
+        ordinals: &mut impl Iterator<Item = Ordinal>,
+        batch: &mut Vec<Ordinal>,
+    ) -> Result<(), SegmentError> {
+        batch.clear();
+        for ordinal in ordinals.take(SCAN_BATCH) {
+            self.check_row(ordinal)?;
+            rows.prefetch(ordinal);
+            batch.push(ordinal);
+        }
+        Ok(())
     }
 
     /// Compares the best of the scratch's pool again in f32.
