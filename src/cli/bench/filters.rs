@@ -160,6 +160,7 @@ fn measure(collection: &Collection, vectors: &Vectors, context: &Context) -> Res
         row["filter"] = json!(case.name);
         row["first_plan_us"] = json!(asked.first_plan_us);
         row["matches"] = json!(asked.matches);
+        row["compared"] = json!(asked.compared);
         row["methods"] = json!(asked.methods);
         row["incomplete"] = json!(incomplete(collection, &requests, &truth)?);
         rows.push(row);
@@ -174,12 +175,14 @@ struct Asked {
     first_plan_us: f64,
     /// Median of the estimated matches.
     matches: f64,
+    /// Median of the rows compared, rescoring left out.
+    compared: f64,
     /// How many searches were answered in which way.
     methods: String,
 }
 
 fn explain(collection: &Collection, requests: &[SearchRequest]) -> Result<Asked, CliError> {
-    let (mut plans, mut matches) = (Vec::new(), Vec::new());
+    let (mut plans, mut matches, mut compared) = (Vec::new(), Vec::new(), Vec::new());
     let mut methods: BTreeMap<&str, usize> = BTreeMap::new();
     let mut seen: Vec<&Option<Filter>> = Vec::new();
     for request in requests {
@@ -190,12 +193,18 @@ fn explain(collection: &Collection, requests: &[SearchRequest]) -> Result<Asked,
             plans.push(explain.planning.as_secs_f64() * 1e6);
         }
         matches.push(explain.estimated_matches as f64);
+        compared.push(explain.segments.iter().map(|segment| segment.compared).sum::<u64>() as f64);
         for segment in explain.segments {
             *methods.entry(method_name(segment.planned, segment.used)).or_default() += 1;
         }
     }
     let methods: Vec<_> = methods.into_iter().map(|(name, count)| format!("{name} {count}")).collect();
-    Ok(Asked { first_plan_us: rounded(median(&plans), 1), matches: median(&matches), methods: methods.join(", ") })
+    Ok(Asked {
+        first_plan_us: rounded(median(&plans), 1),
+        matches: median(&matches),
+        compared: median(&compared),
+        methods: methods.join(", "),
+    })
 }
 
 fn method_name(planned: Method, used: Method) -> &'static str {
@@ -229,6 +238,7 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
         ("to unfiltered", "to_unfiltered"),
         ("p50 us", "p50_us"),
         ("p99 us", "p99_us"),
+        ("compared", "compared"),
         ("first plan us", "first_plan_us"),
         ("answered by", "methods"),
     ];
