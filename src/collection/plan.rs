@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::index::{LiveSegment, SegmentQuery, View, default_ef};
+use crate::index::{LiveSegment, SegmentQuery, View, WANTED_RECALL, ef_for};
 use crate::meta::RowBounds;
 use crate::types::{Filter, FilterUse, Method, RowSet, SearchRequest, SegmentExplain};
 
@@ -65,7 +65,8 @@ struct Facts {
     m: u32,
     top_k: usize,
     exact: bool,
-    ef_search: Option<usize>,
+    /// Candidates that a walk keeps: as asked for, or enough for the wanted recall without a filter.
+    ef: usize,
     /// `None` without a filter.
     filter: Option<FilterFacts>,
 }
@@ -128,7 +129,7 @@ impl Collection {
             m: definition.index.m,
             top_k,
             exact: request.exact,
-            ef_search: request.ef_search,
+            ef: request.ef_search.unwrap_or_else(|| ef_for(&live.segment, top_k, WANTED_RECALL)).max(top_k),
             filter,
         };
         let decision = decide(&facts);
@@ -241,16 +242,16 @@ fn decide(facts: &Facts) -> Decision {
     let ef =
         |rows: f64| facts.ef_search.unwrap_or_else(|| default_ef(rows as u32, facts.top_k, facts.m)).max(facts.top_k);
     let Some(filter) = facts.filter else {
-        let ef = ef(facts.live);
+        let ef = facts.ef;
         // Nothing but an exact search asks for a scan where there is a graph and no filter.
         return Decision { method: Method::Walk, ef, scan_ns, walk_ns: Some(WALK_EF_NS * ef as f64) };
     };
     let share = (filter.matches / facts.live.max(1.0)).clamp(1e-9, 1.0);
     let (method, ef, walk_ns) = if filter.undecided < 0.5 {
-        let ef = ef(filter.matches);
+        let ef = facts.ef;
         (Method::FilteredWalk, ef, ef as f64 * filtered_ef_ns(share, facts.m))
     } else {
-        let ef = ef(facts.live);
+        let ef = facts.ef;
         let walked = ef as f64 / share;
         let decoded = 3.0 * walked * filter.undecided / filter.possible;
         (Method::Walk, ef, walked * WALK_EF_NS + decoded * DECODE_NS)
@@ -287,16 +288,7 @@ mod tests {
     use super::*;
 
     fn facts(filter: Option<FilterFacts>) -> Facts {
-        Facts {
-            live: 100_000.0,
-            has_graph: true,
-            row_bytes: 384.0,
-            m: 16,
-            top_k: 10,
-            exact: false,
-            ef_search: None,
-            filter,
-        }
+        Facts { live: 100_000.0, has_graph: true, row_bytes: 384.0, m: 16, top_k: 10, exact: false, ef: 80, filter }
     }
 
     fn passing(matches: f64) -> Facts {
@@ -325,8 +317,8 @@ mod tests {
     fn what_was_asked_for_is_done() {
         assert_eq!(decide(&Facts { exact: true, ..passing(50_000.0) }).method, Method::Exact);
         assert_eq!(decide(&Facts { has_graph: false, ..passing(50_000.0) }).method, Method::Scan);
-        assert_eq!(decide(&Facts { ef_search: Some(77), ..passing(50_000.0) }).ef, 77);
-        assert_eq!(decide(&Facts { ef_search: Some(77), ..facts(None) }).ef, 77);
+        assert_eq!(decide(&Facts { ef: 77, ..passing(50_000.0) }).ef, 77);
+        assert_eq!(decide(&Facts { ef: 77, ..facts(None) }).ef, 77);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use compact::{MergeOptions, Merged, merge, seal};
 pub use error::IndexError;
 pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
 pub use one_segment::{SegmentOutcome, SegmentQuery};
-pub use params::default_ef;
+pub use params::{WANTED_RECALL, ef_for};
 pub use plan_merge::MergePlan;
 pub use searcher::{IndexQuery, Neighbour, Place, search};
 pub use view::{LiveSegment, Relocation, Resolved, View};

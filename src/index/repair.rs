@@ -51,7 +51,7 @@ impl<D: Fn(Ordinal, Ordinal) -> f32 + Sync> Repair<'_, D> {
         let lost: Vec<Ordinal> = (0..self.rows as Ordinal)
             .into_par_iter()
             .with_min_len(MIN_SEARCHES)
-            .filter(|&row| links_to[row as usize] < self.graph.m && self.is_lost(row))
+            .filter(|&row| links_to[row as usize] < self.graph.m.max(NEW_LINKS) && self.is_lost(row))
             .collect();
         for row in lost {
             for from in self.nearest(row, |other| other != row).into_iter().take(NEW_LINKS as usize) {
@@ -203,6 +203,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Calibration;
 
     /// Rows on a line, linked as told.
     fn graph(rows: usize, m: u32, links: &[(u32, u32)]) -> Graph {
@@ -213,7 +214,15 @@ mod tests {
             let free = list.iter().position(|&n| n == NO_NEIGHBOUR).unwrap();
             list[free] = to;
         }
-        Graph { entry: 0, max_level: 0, m, level0, upper_index: vec![0; rows + 1], upper: Vec::new() }
+        Graph {
+            entry: 0,
+            max_level: 0,
+            m,
+            level0,
+            upper_index: vec![0; rows + 1],
+            upper: Vec::new(),
+            calibration: Calibration::default(),
+        }
     }
 
     fn reached(graph: &Graph, from: u32) -> usize {

@@ -46,7 +46,7 @@ pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<FilteredStats, L::Error> {
     let mut stats = SearchStats::default();
-    let start = descend(links, rows, 0, scratch, &mut stats)?;
+    let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
     scratch.pool.reset(options.ef.max(options.top_k));
     scratch.batch.clear();

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
+use super::calibration::Calibration;
 use super::scratch::with_scratch;
 use super::walk::{Links, Rows, walk};
 use crate::distance::prefetch;
@@ -28,6 +29,8 @@ pub struct Graph {
     pub upper_index: Vec<u32>,
     /// Shape `[lists, m]`: neighbours on the upper levels, then [`NO_NEIGHBOUR`].
     pub upper: Vec<u32>,
+    /// The recall that walks reach.
+    pub calibration: Calibration,
 }
 
 impl Graph {
@@ -274,7 +277,15 @@ mod tests {
         let mut upper = vec![NO_NEIGHBOUR; 2 * 5];
         upper[0] = 2;
         upper[5] = 0;
-        Graph { entry: 0, max_level: 1, m: 5, level0, upper_index: vec![0, 1, 1, 2], upper }
+        Graph {
+            entry: 0,
+            max_level: 1,
+            m: 5,
+            level0,
+            upper_index: vec![0, 1, 1, 2],
+            upper,
+            calibration: Calibration::default(),
+        }
     }
 
     fn fault(change: impl FnOnce(&mut Graph)) -> (GraphArray, usize) {

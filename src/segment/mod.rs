@@ -2,6 +2,7 @@
 //!
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
+mod calibration;
 mod dead;
 mod document;
 mod error;
@@ -20,6 +21,7 @@ mod verify;
 mod walk;
 mod writer;
 
+pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
 pub use document::{FrameError, decode_document, decode_document_id, encode_document};
 pub use error::SegmentError;
@@ -29,7 +31,7 @@ pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
-pub(crate) use walk::{Links, Rows, descend_to, nearest_on_level};
+pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
 pub use walk::{SearchStats, WalkOptions};
 pub use writer::{WrittenSegment, write_segment};
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::SegmentSpec;
+use super::calibration::Calibration;
 use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
@@ -60,6 +61,11 @@ impl Segment {
     /// Whether the segment has a graph; one without is scanned.
     pub fn has_graph(&self) -> bool {
         self.header.graph.is_some()
+    }
+
+    /// What was measured about walks of the graph; `None` where the segment has none.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.header.graph.map(|graph| graph.calibration)
     }
 
     /// Bytes of the file.

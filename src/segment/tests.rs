@@ -82,7 +82,15 @@ impl Sample {
             upper_index[1..].fill(1);
             upper_index[rows] = 2;
         }
-        self.graph = Some(Graph { entry: 0, max_level: levels as u32, m: m as u32, level0, upper_index, upper });
+        self.graph = Some(Graph {
+            entry: 0,
+            max_level: levels as u32,
+            m: m as u32,
+            level0,
+            upper_index,
+            upper,
+            calibration: Calibration::measured([0.5, 0.6, 0.7, 0.8, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]),
+        });
         self
     }
 

@@ -82,7 +82,7 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<SearchStats, L::Error> {
     let mut stats = SearchStats::default();
-    let start = descend(links, rows, 0, scratch, &mut stats)?;
+    let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
     scratch.pool.reset(ef);
     scratch.frontier.clear();
@@ -105,6 +105,18 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
         }
     }
     Ok(stats)
+}
+
+/// Walks to the `ef` nearest rows, approximately: nearest first.
+pub(crate) fn walk_to_nearest<L: Links, R: Rows<Error = L::Error>>(
+    links: &L,
+    rows: &R,
+    ef: usize,
+) -> Result<Vec<Candidate>, L::Error> {
+    with_scratch(|scratch| {
+        walk(links, rows, ef, |_| true, scratch)?;
+        Ok(scratch.pool.nearest(ef).collect())
+    })
 }
 
 /// Finds the `ef` nearest rows on one level, approximately, from a row on it: `out` becomes them, nearest first.
@@ -140,13 +152,14 @@ pub(crate) fn nearest_on_level<L: Links, R: Rows<Error = L::Error>>(
     })
 }
 
-/// Goes down from the entry point to `level`, by single steps on the levels above it: the row reached.
-pub(crate) fn descend_to<L: Links, R: Rows<Error = L::Error>>(
+/// Goes to the nearest row on a level that single steps find from `start`, which is on it.
+pub(crate) fn step_on_level<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
     level: u32,
+    start: Candidate,
 ) -> Result<Candidate, L::Error> {
-    with_scratch(|scratch| descend(links, rows, level, scratch, &mut SearchStats::default()))
+    with_scratch(|scratch| step(links, rows, level, start, scratch, &mut SearchStats::default()))
 }
 
 /// Makes the neighbours of a row that were not met before the scratch's batch, and marks them as met.
@@ -171,37 +184,48 @@ fn gather_new<L: Links>(links: &L, ordinal: Ordinal, level: u32, scratch: &mut S
     Ok(())
 }
 
-/// Goes down the levels above `to_level`, on each to the nearest row that single steps find.
+/// Goes down the upper levels, on each to the nearest row that single steps find.
 pub(super) fn descend<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
-    to_level: u32,
     scratch: &mut Scratch,
     stats: &mut SearchStats,
 ) -> Result<Candidate, L::Error> {
     let mut best = Candidate { closeness: rows.closeness(links.entry())?, ordinal: links.entry() };
     stats.compared += 1;
-    for level in (to_level + 1..=links.max_level()).rev() {
-        loop {
-            let from = best.ordinal;
-            scratch.batch.clear();
-            for neighbour in neighbours(links, from, level)? {
-                scratch.batch.push(neighbour?);
-            }
-            scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
-            rows.compare(&scratch.batch, &mut scratch.closeness)?;
-            stats.compared += scratch.batch.len() as u64;
-            for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
-                if closeness > best.closeness {
-                    best = Candidate { closeness, ordinal };
-                }
-            }
-            if best.ordinal == from {
-                break;
-            }
-        }
+    for level in (1..=links.max_level()).rev() {
+        best = step(links, rows, level, best, scratch, stats)?;
     }
     Ok(best)
+}
+
+/// Goes on from `best` on one level as long as a neighbour is nearer.
+fn step<L: Links, R: Rows<Error = L::Error>>(
+    links: &L,
+    rows: &R,
+    level: u32,
+    mut best: Candidate,
+    scratch: &mut Scratch,
+    stats: &mut SearchStats,
+) -> Result<Candidate, L::Error> {
+    loop {
+        let from = best.ordinal;
+        scratch.batch.clear();
+        for neighbour in neighbours(links, from, level)? {
+            scratch.batch.push(neighbour?);
+        }
+        scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
+        rows.compare(&scratch.batch, &mut scratch.closeness)?;
+        stats.compared += scratch.batch.len() as u64;
+        for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
+            if closeness > best.closeness {
+                best = Candidate { closeness, ordinal };
+            }
+        }
+        if best.ordinal == from {
+            return Ok(best);
+        }
+    }
 }
 
 /// The neighbours of a row, each held against the rows.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::points::Points;
 use super::select::select_among;
 use crate::distance::prefetch;
-use crate::segment::{Graph, Links, NO_NEIGHBOUR};
+use crate::segment::{Calibration, Graph, Links, NO_NEIGHBOUR};
 use crate::types::Ordinal;
 
 /// Places of a list on level 0 beyond those it will have: a full list is cut back to the best, and with room to spare
@@ -111,7 +111,7 @@ impl Growing {
             }
         });
         let Self { m, entry, max_level, upper_index, upper, .. } = self;
-        Graph { entry, max_level, m: m as u32, level0, upper_index, upper }
+        Graph { entry, max_level, m: m as u32, level0, upper_index, upper, calibration: Calibration::default() }
     }
 
     fn places_of(&self, row: Ordinal, level: u32) -> &[u32] {

@@ -1,5 +1,6 @@
 //! Builds the graph of a segment, by the own builder or by the reference builder.
 
+mod calibrate;
 mod growing;
 mod own;
 mod points;
@@ -59,7 +60,11 @@ pub fn build_graph(
         GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
     };
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
-    let repaired = pool.install(|| repair::connect(&mut graph, distance));
+    let repaired = pool.install(|| {
+        let repaired = repair::connect(&mut graph, distance);
+        graph.calibration = calibrate::calibrate(&points, &graph);
+        repaired
+    });
     tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");
     Ok(graph)
 }

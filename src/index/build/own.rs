@@ -13,7 +13,7 @@ use super::points::{Points, SeenFrom};
 use super::resume::resume;
 use super::select::{Near, select, select_among};
 use crate::index::IndexError;
-use crate::segment::{Graph, GraphView, MAX_LEVEL, descend_to, nearest_on_level};
+use crate::segment::{Candidate, Graph, GraphView, Links, MAX_LEVEL, nearest_on_level, step_on_level};
 use crate::types::{IndexDefinition, Ordinal};
 
 /// A batch has one row for so many that are inserted: rows of one batch do not see each other, and so few lose nothing.
@@ -22,6 +22,8 @@ const INSERTED_PER_BATCH_ROW: usize = 50;
 const MAX_BATCH_ROWS: usize = 16_384;
 /// Smaller batches are not worth sharing between threads.
 const MIN_SHARED_ROWS: usize = 16;
+/// The level whose rows stand for regions of the graph.
+const REGION_LEVEL: u32 = 2;
 /// Decides the levels and the order of insertion.
 const SEED: u64 = 0x0070_616e_6e69_6572;
 
@@ -82,10 +84,15 @@ struct Link {
 }
 
 fn insert(growing: &mut Growing, points: &Points<'_>, ef: usize, batch: &[Ordinal]) {
-    let find = |&row: &Ordinal| links_of(growing, points, ef, row);
-    let links: Vec<Vec<Link>> = match batch.len() < MIN_SHARED_ROWS {
-        true => batch.iter().map(find).collect(),
-        false => batch.par_iter().with_max_len(MIN_SHARED_ROWS).map(find).collect(),
+    let is_small = batch.len() < MIN_SHARED_ROWS;
+    let arrive = |&row: &Ordinal| arrive(growing, points, row);
+    let find = |arrival: &Arrival| links_of(growing, points, ef, arrival);
+    let links: Vec<Vec<Link>> = if is_small {
+        batch.iter().map(arrive).map(|arrival| find(&arrival)).collect()
+    } else {
+        let mut arrivals: Vec<Arrival> = batch.par_iter().map(arrive).collect();
+        arrivals.par_sort_unstable_by_key(|arrival| (arrival.region, arrival.start.ordinal, arrival.row));
+        arrivals.par_iter().with_min_len(MIN_SHARED_ROWS).map(find).collect()
     };
     let mut back = Vec::new();
     for links in &links {
@@ -98,7 +105,7 @@ fn insert(growing: &mut Growing, points: &Points<'_>, ef: usize, batch: &[Ordina
     back.par_sort_unstable_by_key(|link| (link.level, link.row, link.near.row));
     let lists: Vec<&[Link]> = back.chunk_by(|a, b| (a.level, a.row) == (b.level, b.row)).collect();
     let extend = |new: &&[Link]| extended(growing, points, new);
-    let extended: Vec<Vec<Ordinal>> = match batch.len() < MIN_SHARED_ROWS {
+    let extended: Vec<Vec<Ordinal>> = match is_small {
         true => lists.iter().map(extend).collect(),
         false => lists.par_iter().with_min_len(MIN_SHARED_ROWS).map(extend).collect(),
     };
@@ -108,11 +115,35 @@ fn insert(growing: &mut Growing, points: &Points<'_>, ef: usize, batch: &[Ordina
     batch.iter().for_each(|&row| growing.raise_entry(row));
 }
 
+/// A row that is to be inserted, and where single steps on the levels above its own lead.
+struct Arrival {
+    row: Ordinal,
+    start: Candidate,
+    /// Where they had led on level 2. Rows of one region are inserted one after the other, since they read the same
+    /// parts of the graph, which then are in the processor's cache.
+    region: Ordinal,
+}
+
+fn arrive(growing: &Growing, points: &Points<'_>, row: Ordinal) -> Arrival {
+    let seen = SeenFrom { points, row };
+    let entry = growing.entry();
+    let mut start = Candidate { closeness: -points.distance(row, entry), ordinal: entry };
+    let mut region = entry;
+    for level in (growing.levels(row) + 1..=growing.top()).rev() {
+        let Ok(nearer) = step_on_level(growing, &seen, level, start);
+        start = nearer;
+        if level == REGION_LEVEL {
+            region = start.ordinal;
+        }
+    }
+    Arrival { row, start, region }
+}
+
 /// The links of a row that is to be inserted, from its highest level down.
-fn links_of(growing: &Growing, points: &Points<'_>, ef: usize, row: Ordinal) -> Vec<Link> {
+fn links_of(growing: &Growing, points: &Points<'_>, ef: usize, arrival: &Arrival) -> Vec<Link> {
+    let &Arrival { row, mut start, .. } = arrival;
     let seen = SeenFrom { points, row };
     let top = growing.levels(row);
-    let Ok(mut start) = descend_to(growing, &seen, top);
     let (mut links, mut found, mut candidates) = (Vec::new(), Vec::new(), Vec::new());
     for level in (0..=top.min(growing.top())).rev() {
         let Ok(()) = nearest_on_level(growing, &seen, level, start, ef, &mut found);

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::BuildOptions;
 use super::points::Points;
 use crate::index::IndexError;
-use crate::segment::{Graph, MAX_LEVEL, NO_NEIGHBOUR};
+use crate::segment::{Calibration, Graph, MAX_LEVEL, NO_NEIGHBOUR};
 use crate::types::{IndexDefinition, Ordinal};
 
 /// Rows that are inserted one after the other, so that the first rows of a graph find each other.
@@ -96,7 +96,7 @@ fn export(built: &Built<'_>, rows: usize, m: u32) -> Graph {
             export_point(&point, &mut level0[row * m0..(row + 1) * m0], &mut upper[upper_index[row] as usize * m..], m);
         }
     }
-    Graph { entry, max_level, m: m as u32, level0, upper_index, upper }
+    Graph { entry, max_level, m: m as u32, level0, upper_index, upper, calibration: Calibration::default() }
 }
 
 /// `upper`: the point's lists from level 1 on, and others behind them.
