@@ -31,7 +31,7 @@ test: model ## Run every test
 
 lint: tools ## Check formatting and lints
 	cargo fmt --check
-	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings -A dead_code -A unused_imports
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
 format: tools ## Format the code
 	cargo fmt

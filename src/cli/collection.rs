@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::import::field_type;
+use super::import::parse_field;
 use super::target::{Access, Target, collection_path};
 use super::{CliError, Context, output};
 use crate::types::CollectionName;
@@ -90,14 +90,6 @@ pub(super) fn run(command: &CollectionCommand, context: &Context) -> Result<(), 
         CollectionCommand::List => list(context),
         CollectionCommand::Show { name } => show(&CollectionName::new(name)?, context),
         CollectionCommand::Delete { name, yes } => delete(&CollectionName::new(name)?, *yes, context),
-    }
-}
-
-fn parse_field(text: &str) -> Result<(String, String), String> {
-    let (name, kind) = text.rsplit_once(':').ok_or("write it as NAME:TYPE, such as price:number")?;
-    match field_type(kind) {
-        Some(_) if !name.is_empty() => Ok((name.to_owned(), kind.to_owned())),
-        _ => Err("the type is keyword, number or boolean, such as price:number".to_owned()),
     }
 }
 

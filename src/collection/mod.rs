@@ -74,6 +74,10 @@ impl Collection {
     pub fn flush(&self) -> Result<(), CollectionError> {
         self.check_exists()?;
         self.state.freeze();
+        // Sealing then finds every older log file at its end, and can delete it.
+        if let Some(log) = self.engine.shared.log() {
+            log.rotate()?;
+        }
         self.engine.shared.ask(Job::Seal(self.state.clone()));
         let deadline = Instant::now() + Duration::from_secs(600);
         while !self.state.view().frozen.is_empty() {

@@ -239,8 +239,6 @@ fn decide(facts: &Facts) -> Decision {
     if !facts.has_graph {
         return scan(None);
     }
-    let ef =
-        |rows: f64| facts.ef_search.unwrap_or_else(|| default_ef(rows as u32, facts.top_k, facts.m)).max(facts.top_k);
     let Some(filter) = facts.filter else {
         let ef = facts.ef;
         // Nothing but an exact search asks for a scan where there is a graph and no filter.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::index::{LiveSegment, MemEntry, Memtable, Place, Resolved, View};
 use crate::log::LoggedDocument;
 use crate::meta::MetaIndex;
-use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Metric, Seq};
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 use super::CollectionError;
 
@@ -94,11 +94,6 @@ impl CollectionState {
     pub fn mark_dropped(&self) {
         self.dropped.store(true, Ordering::Release);
         self.room.notify_all();
-    }
-
-    /// How closeness is measured.
-    pub fn metric(&self) -> Metric {
-        self.identity.definition.metric
     }
 
     /// Applies an upsert. Returns whether a memtable was frozen.

@@ -7,6 +7,7 @@
 mod avx512;
 mod kernels;
 mod query;
+#[cfg(test)]
 pub mod scalar;
 mod table;
 

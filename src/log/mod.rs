@@ -17,9 +17,9 @@ mod writer;
 
 pub use change::{Change, LoggedDocument};
 pub use error::LogError;
-pub use format::{LogIdentity, MAX_PAYLOAD_BYTES};
-pub use group_commit::{Apply, GroupCommit, GroupOptions, Ticket};
-pub use reader::{LogEnd, ReadFrom, Recovery, read_from};
+pub use format::LogIdentity;
+pub use group_commit::{GroupCommit, GroupOptions};
+pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
 pub use trim::{Trimmed, trim};
 pub use writer::{LogPosition, LogWriter, WriterOptions};

@@ -310,11 +310,6 @@ impl MetaIndex {
         Ok(fingerprint::write_closed(&self.path, identity)?)
     }
 
-    /// Bytes on disk.
-    pub fn size_bytes(&self) -> u64 {
-        self.db().size_on_disk().unwrap_or(0)
-    }
-
     fn get(&self, key: &[u8]) -> Result<Option<Location>, MetaError> {
         match self.db().get(key).map_err(|e| self.sled_error(e))? {
             Some(value) => self.decode(key, &value).map(Some),

@@ -23,7 +23,7 @@ mod writer;
 
 pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
-pub use document::{FrameError, decode_document, decode_document_id, encode_document};
+pub use document::encode_document;
 pub use error::SegmentError;
 pub use filtered_walk::FilteredOptions;
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};

@@ -38,11 +38,6 @@ impl AppendFile {
         self.len
     }
 
-    /// Whether the file holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Writes `bytes` at the end. They are durable only after [`AppendFile::sync_data`].
     ///
     /// # Errors
@@ -121,7 +116,7 @@ mod tests {
         let mut file = AppendFile::open(&path).unwrap();
         file.append(b"cdef").unwrap();
         file.sync_data().unwrap();
-        assert_eq!((file.len(), file.is_empty(), file.path()), (6, false, path.as_path()));
+        assert_eq!((file.len(), file.path()), (6, path.as_path()));
         file.truncate(3).unwrap();
         file.append(b"x").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abcx");

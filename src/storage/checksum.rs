@@ -120,14 +120,6 @@ impl VerifiedBlocks {
         Ok(())
     }
 
-    /// Checks every block that was not checked yet.
-    ///
-    /// # Errors
-    /// [`Damage`] names the first block that differs.
-    pub fn verify_all(&self, bytes: &[u8]) -> Result<(), Damage> {
-        self.ensure(bytes, 0..self.len)
-    }
-
     /// Whether every block of `range` was checked and found good; `range` lies in the bytes.
     #[inline]
     pub fn are_verified(&self, range: Range<usize>) -> bool {
@@ -210,7 +202,7 @@ mod tests {
         let damage = Damage { offset: BLOCK_BYTES as u64, expected: good, got };
         assert_eq!(blocks.ensure(&bytes, BLOCK_BYTES - 1..BLOCK_BYTES + 1), Err(damage));
         assert_eq!(blocks.ensure(&bytes, BLOCK_BYTES..BLOCK_BYTES + 1), Err(damage), "it stays damaged");
-        assert_eq!(blocks.verify_all(&bytes), Err(damage));
+        assert_eq!(blocks.ensure(&bytes, 0..bytes.len()), Err(damage));
     }
 
     #[test]
@@ -220,7 +212,7 @@ mod tests {
         blocks.ensure(&bytes, 0..1).unwrap();
         bytes[7] ^= 1;
         assert_eq!(blocks.ensure(&bytes, 0..10), Ok(()));
-        blocks.verify_all(&bytes).unwrap();
+        blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.all_verified.load(Ordering::Relaxed));
     }
 
@@ -247,7 +239,7 @@ mod tests {
         assert!(blocks.ensure(&bytes, 990..1_001).is_err());
         assert!(blocks.ensure(&bytes[..500], 0..10).is_err(), "fewer bytes than promised");
         assert_eq!(blocks.ensure(&bytes, 1_000..1_000), Ok(()));
-        blocks.verify_all(&bytes).unwrap();
+        blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.ensure(&bytes, 990..1_001).is_err());
     }
 }

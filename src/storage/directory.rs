@@ -65,21 +65,6 @@ fn remove_with(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) -> Res
     }
 }
 
-/// Moves a file within the data directory, replacing what stands at `to`.
-///
-/// # Errors
-/// [`StorageError::Io`].
-pub fn move_file(from: &Path, to: &Path) -> Result<(), StorageError> {
-    fault::check(Operation::Rename, to)
-        .and_then(|()| fs::rename(from, to))
-        .map_err(|e| StorageError::io(from, "move", e))?;
-    sync_directory(parent_of(to))?;
-    if parent_of(from) != parent_of(to) {
-        sync_directory(parent_of(from))?;
-    }
-    Ok(())
-}
-
 /// The files directly in `dir`, by name; a directory that is not there holds none.
 ///
 /// # Errors
@@ -140,6 +125,7 @@ pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
 ///
 /// # Errors
 /// [`StorageError::Io`].
+#[cfg(any(feature = "server", test))]
 pub fn disk_free(path: &Path) -> Result<u64, StorageError> {
     fs2::available_space(path).map_err(|e| StorageError::io(path, "read the free space of", e))
 }
@@ -188,18 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn moving_syncs_both_directories() {
+    fn what_cannot_be_removed_stays() {
         let root = tempfile::tempdir().unwrap();
-        let (from, to) = (root.path().join("a"), root.path().join("q/a"));
-        fs::write(&from, "x").unwrap();
-        create_dir_all(&root.path().join("q")).unwrap();
-        let faults = Faults::watch(root.path());
-        move_file(&from, &to).unwrap();
-        assert_eq!(faults.seen(), [Operation::Rename, Operation::Sync, Operation::Sync]);
-        assert_eq!(list_files(&root.path().join("q")).unwrap(), std::slice::from_ref(&to));
-        drop(faults);
+        let file = root.path().join("a");
+        fs::write(&file, "x").unwrap();
         let faults = Faults::arm(root.path(), 0, Then::Recover);
-        assert!(remove_file(&to).is_err() && faults.fired());
-        assert!(to.exists());
+        assert!(remove_file(&file).is_err() && faults.fired());
+        assert!(file.exists());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::StorageError;
 
@@ -10,7 +10,6 @@ use super::StorageError;
 /// left behind locks nobody out.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    path: PathBuf,
     _file: File,
 }
 
@@ -37,12 +36,7 @@ impl DirectoryLock {
             Err(TryLockError::Error(e)) => return Err(StorageError::io(&path, "lock", e)),
         }
         write_holder(&mut file).map_err(|e| StorageError::io(&path, "write", e))?;
-        Ok(Self { path, _file: file })
-    }
-
-    /// The lock file.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { _file: file })
     }
 }
 
@@ -73,7 +67,7 @@ mod tests {
         assert!(matches!(&error, StorageError::Locked { holder: Some(holder), .. } if *holder == pid), "{error}");
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
         drop(first);
-        assert_eq!(DirectoryLock::acquire(&path).unwrap().path(), path);
+        DirectoryLock::acquire(&path).unwrap();
     }
 
     #[test]

@@ -86,30 +86,6 @@ impl Mapped {
         self.view(range)
     }
 
-    /// The bytes of `range` as u32, under the conditions of [`Mapped::view`].
-    #[inline]
-    pub fn u32s(&self, range: Range<usize>) -> Option<&[u32]> {
-        self.view(range)
-    }
-
-    /// The bytes of `range` as u64, under the conditions of [`Mapped::view`].
-    #[inline]
-    pub fn u64s(&self, range: Range<usize>) -> Option<&[u64]> {
-        self.view(range)
-    }
-
-    /// The bytes of `range` as i64, under the conditions of [`Mapped::view`].
-    #[inline]
-    pub fn i64s(&self, range: Range<usize>) -> Option<&[i64]> {
-        self.view(range)
-    }
-
-    /// The bytes of `range` as i8; `None` where the range leaves the file.
-    #[inline]
-    pub fn i8s(&self, range: Range<usize>) -> Option<&[i8]> {
-        self.view(range)
-    }
-
     /// Tells the operating system that reads will jump about, so that it reads no pages ahead.
     pub fn advise_random(&self) {
         self.advise(Advice::Random);
@@ -118,11 +94,6 @@ impl Mapped {
     /// Tells the operating system that the file will be read from front to back.
     pub fn advise_sequential(&self) {
         self.advise(Advice::Sequential);
-    }
-
-    /// Asks the operating system to begin reading the file now.
-    pub fn advise_will_need(&self) {
-        self.advise(Advice::WillNeed);
     }
 
     /// Advice changes only speed, so a system that refuses it is no error.
@@ -151,10 +122,10 @@ mod tests {
         let mapped = Mapped::open(&path).unwrap();
         assert_eq!(mapped.bytes(), bytes);
         assert_eq!(mapped.f32s(0..8), Some([1.5, -2.0].as_slice()));
-        assert_eq!(mapped.u64s(8..16), Some([u64::MAX].as_slice()));
-        assert_eq!(mapped.i64s(8..16), Some([-1].as_slice()));
-        assert_eq!(mapped.i8s(9..11), Some([-1, -1].as_slice()));
-        assert_eq!(mapped.u32s(0..4), Some([0x3fc0_0000].as_slice()));
+        assert_eq!(mapped.view::<u64>(8..16), Some([u64::MAX].as_slice()));
+        assert_eq!(mapped.view::<i64>(8..16), Some([-1].as_slice()));
+        assert_eq!(mapped.view::<i8>(9..11), Some([-1, -1].as_slice()));
+        assert_eq!(mapped.view::<u32>(0..4), Some([0x3fc0_0000].as_slice()));
         assert_eq!(mapped.f32s(1..5), None, "not aligned");
         assert_eq!(mapped.f32s(0..7), None, "not a multiple of four");
         assert_eq!(mapped.f32s(8..20), None, "beyond the end");
@@ -163,7 +134,6 @@ mod tests {
         assert_eq!(reversed, None);
         mapped.advise_random();
         mapped.advise_sequential();
-        mapped.advise_will_need();
     }
 
     #[test]

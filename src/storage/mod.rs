@@ -13,10 +13,9 @@ mod publish;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
-pub use directory::{
-    create_dir_all, disk_free, list_files, list_files_below, move_file, read_file, remove_dir_all, remove_file,
-    sync_directory,
-};
+#[cfg(feature = "server")]
+pub use directory::disk_free;
+pub use directory::{create_dir_all, list_files, list_files_below, read_file, remove_dir_all, remove_file};
 pub use error::StorageError;
 pub use fields::Fields;
 pub use lock::DirectoryLock;

@@ -73,11 +73,6 @@ impl DataPaths {
     pub fn meta_dir(&self) -> PathBuf {
         self.root.join("meta.sled")
     }
-
-    /// `quarantine/`: damaged files, moved aside and never served.
-    pub fn quarantine_dir(&self) -> PathBuf {
-        self.root.join("quarantine")
-    }
 }
 
 #[cfg(test)]

@@ -128,3 +128,14 @@ impl super::Ran {
         assert!(self.stderr.contains("0 documents written"), "{}", self.stderr);
     }
 }
+
+#[test]
+fn a_field_that_is_given_must_be_the_one_that_is_declared() {
+    let place = Place::with_colours();
+    let file = place.write("a.csv", "id,vector,stock\nred,\"[1,0,0]\",true\nblue,\"[0,0,1]\",false\n");
+    let declares = ["import", "colours", &file, "--create", "--field"];
+    place.run(&[&declares[..], &["stock:boolean"]].concat()).failed_with(1, &["stock", "is there already"]);
+    place.run(&[&declares[..], &["stock:bool"]].concat()).failed_with(2, &["price:number"]);
+    place.run(&["import", "colours", &file, "--field", "stock:boolean"]).failed_with(2, &["--create"]);
+    place.succeed(&[&declares[..], &["price:number"]].concat());
+}

@@ -6,7 +6,7 @@ mod report;
 use std::time::Instant;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::read::{self, FieldTypes, Format, Mapping, STDIN};
 use super::target::{Access, Target, collection_path};
@@ -25,7 +25,7 @@ A document whose id is there already is replaced, so running an import twice doe
 
 Examples:
   pannier import articles articles.jsonl --create
-  pannier import products products.csv --id-field sku --text-field title --text-field description
+  pannier import products products.csv --create --field price:number --id-field sku --text-field title
   zcat dump.json.gz | pannier import articles - --format json")]
 pub struct ImportArgs {
     /// Collection to write into
@@ -38,6 +38,9 @@ pub struct ImportArgs {
     /// Create the collection with the default model where it is missing
     #[arg(long)]
     create: bool,
+    /// With --create: a metadata field of a type, keyword, number or boolean; may be repeated
+    #[arg(long = "field", value_name = "NAME:TYPE", value_parser = parse_field, requires = "create")]
+    fields: Vec<(String, String)>,
     /// Field that holds the id
     #[arg(long, value_name = "FIELD", default_value = "id")]
     id_field: String,
@@ -67,7 +70,7 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     // Before anything is created: a file that is not there changes nothing.
     let (input, len_bytes) = read::open(&args.file)?;
     let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
-    let types = declared_types(&target, &name, args.create)?;
+    let types = declared_types(&target, &name, args)?;
     let progress = output::byte_progress(context, len_bytes);
     let records = format.records(read::buffered(input, &progress), types)?;
 
@@ -112,10 +115,13 @@ impl ImportArgs {
 }
 
 /// The fields that the collection declares. Creates it where that was asked for.
-fn declared_types(target: &Target, name: &CollectionName, create: bool) -> Result<FieldTypes, CliError> {
+fn declared_types(target: &Target, name: &CollectionName, args: &ImportArgs) -> Result<FieldTypes, CliError> {
     let definition = match target.find_collection(name)? {
         Some(definition) => definition,
-        None if create => target.value("PUT", &collection_path(name), Some(&json!({})))?,
+        None if args.create => {
+            let fields: Map<_, _> = args.fields.iter().map(|(field, kind)| (field.clone(), json!(kind))).collect();
+            target.value("PUT", &collection_path(name), Some(&json!({ "fields": fields })))?
+        }
         None => {
             let detail = format!(
                 "there is no collection {name}; add --create for one with the default model, or make it with \
@@ -124,13 +130,34 @@ fn declared_types(target: &Target, name: &CollectionName, create: bool) -> Resul
             return Err(CliError::Refused(detail));
         }
     };
+    for (field, kind) in &args.fields {
+        let declared = definition["fields"].get(field).and_then(Value::as_str);
+        if declared != Some(kind) {
+            let is = declared.map_or("does not declare it".to_owned(), |is| format!("declares it as {is}"));
+            let detail =
+                format!("--field {field}:{kind}: collection {name} is there already and {is}; leave --field out");
+            return Err(CliError::Refused(detail));
+        }
+    }
     let declared = definition["fields"].as_object().into_iter().flatten();
     let types = declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?)));
     Ok(types.collect())
 }
 
+/// A field and its type, as `--field` takes them.
+///
+/// # Errors
+/// A sentence that says what to write.
+pub(super) fn parse_field(text: &str) -> Result<(String, String), String> {
+    let (name, kind) = text.rsplit_once(':').ok_or("write it as NAME:TYPE, such as price:number")?;
+    match field_type(kind) {
+        Some(_) if !name.is_empty() => Ok((name.to_owned(), kind.to_owned())),
+        _ => Err("the type is keyword, number or boolean, such as price:number".to_owned()),
+    }
+}
+
 /// A type by its name in the API.
-pub(super) fn field_type(name: &str) -> Option<FieldType> {
+fn field_type(name: &str) -> Option<FieldType> {
     match name {
         "keyword" => Some(FieldType::Keyword),
         "number" => Some(FieldType::Number),

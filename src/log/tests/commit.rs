@@ -4,7 +4,9 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::log::{Apply, GroupCommit, GroupOptions, MAX_PAYLOAD_BYTES};
+use crate::log::format::MAX_PAYLOAD_BYTES;
+use crate::log::group_commit::Apply;
+use crate::log::{GroupCommit, GroupOptions};
 use crate::storage::fault::{Faults, Operation, Then};
 
 type Applied = Arc<Mutex<Vec<(Seq, Change)>>>;

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{
-    Change, EncodedRecord, LogError, LogIdentity, LogWriter, LoggedDocument, ReadFrom, Recovery, WriterOptions, files,
-    read_from,
+    Change, EncodedRecord, LogError, LogIdentity, LogWriter, LoggedDocument, ReadFrom, WriterOptions, files, read_from,
+    reader::Recovery,
 };
 use crate::storage::DataPaths;
 use crate::types::{
