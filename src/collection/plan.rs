@@ -20,22 +20,27 @@ const SAMPLE: u32 = 64;
 /// A row compared in a scan, beside its bytes.
 const SCAN_ROW_NS: f64 = 12.0;
 /// A byte of codes in a scan.
-const SCAN_BYTE_NS: f64 = 0.0625;
+const SCAN_BYTE_NS: f64 = 0.1;
 /// A candidate compared again in f32.
 const RESCORE_NS: f64 = 250.0;
 /// A document decoded and held against a filter.
 const DECODE_NS: f64 = 700.0;
 /// One more candidate of a walk: the neighbours compared and the bookkeeping.
-const WALK_EF_NS: f64 = 1_500.0;
+const WALK_EF_NS: f64 = 1_900.0;
 /// The same of a walk among passing rows, where every neighbour passes.
-const FILTERED_EF_NS: f64 = 2_200.0;
+const FILTERED_EF_NS: f64 = 2_700.0;
 /// What it costs more for each neighbour that has to be walked through.
-const THROUGH_EF_NS: f64 = 90.0;
+const THROUGH_EF_NS: f64 = 400.0;
 /// Passing neighbours that such a walk wants of a row.
-const WANTED: f64 = 24.0;
+const WANTED: f64 = 12.0;
 /// Links of a row on the graph's lowest level, as a multiple of m.
 const M0_PER_M: f64 = 2.0;
-/// Such a walk is thought of only where so many rows pass for each result: below, passing rows are too few to be linked.
+/// A walk through rows that do not pass costs more where they lie together and around the query: so much more, where
+/// nothing passes.
+const EXCLUDED_COST: f64 = 1.5;
+/// Such a walk keeps at least so many candidates for each result, since what it keeps is compared again in f32.
+const MIN_EF_PER_RESULT: f64 = 2.0;
+/// A walk among passing rows is thought of only where so many rows pass for each result: below, passing rows are too few to be linked.
 const MIN_MATCHES_PER_RESULT: f64 = 30.0;
 
 /// How a view is searched.
@@ -245,20 +250,26 @@ fn decide(facts: &Facts) -> Decision {
         return Decision { method: Method::Walk, ef, scan_ns, walk_ns: Some(WALK_EF_NS * ef as f64) };
     };
     let share = (filter.matches / facts.live.max(1.0)).clamp(1e-9, 1.0);
-    let (method, ef, walk_ns) = if filter.undecided < 0.5 {
-        let ef = facts.ef;
-        (Method::FilteredWalk, ef, ef as f64 * filtered_ef_ns(share, facts.m))
-    } else {
-        let ef = facts.ef;
-        let walked = ef as f64 / share;
-        let decoded = 3.0 * walked * filter.undecided / filter.possible;
-        (Method::Walk, ef, walked * WALK_EF_NS + decoded * DECODE_NS)
-    };
+    let (method, ef, walk_ns) = walk_for(facts, filter, share);
     let too_few = filter.matches < MIN_MATCHES_PER_RESULT * facts.top_k as f64;
     if too_few || scan_ns <= walk_ns {
         return scan(Some(walk_ns));
     }
     Decision { method, ef, scan_ns, walk_ns: Some(walk_ns) }
+}
+
+/// The better walk for a filter that `share` of the rows pass: its candidates and its cost.
+fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f64) {
+    // Of a region that holds `ef` rows, that many pass.
+    let ef = (facts.ef as f64 * share).max(MIN_EF_PER_RESULT * facts.top_k as f64).min(facts.ef as f64);
+    let walked = ef / share;
+    let decoded = 3.0 * walked * filter.undecided / filter.possible;
+    let through_ns = walked * WALK_EF_NS * (1.0 + EXCLUDED_COST * (1.0 - share)) + decoded * DECODE_NS;
+    let among_ns = facts.ef as f64 * filtered_ef_ns(share, facts.m);
+    match filter.undecided >= 0.5 || through_ns < among_ns {
+        true => (Method::Walk, ef as usize, through_ns),
+        false => (Method::FilteredWalk, facts.ef, among_ns),
+    }
 }
 
 /// A scan of so many rows; those that are near enough to count are decoded where they are undecided.
@@ -304,9 +315,10 @@ mod tests {
         for matches in [1.0, 100.0, 1_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::Scan, "{matches}");
         }
-        for matches in [20_000.0, 50_000.0, 100_000.0] {
+        for matches in [10_000.0, 20_000.0, 50_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::FilteredWalk, "{matches}");
         }
+        assert_eq!(decide(&passing(99_000.0)).method, Method::Walk);
         assert_eq!(decide(&undecided(50_000.0)).method, Method::Walk);
         assert_eq!(decide(&undecided(50.0)).method, Method::Scan);
     }

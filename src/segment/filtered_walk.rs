@@ -32,7 +32,7 @@ pub struct FilteredStats {
 }
 
 /// Passing neighbours wanted of a row before the neighbours of those that do not pass are left alone.
-const WANTED: usize = 24;
+const WANTED: usize = 12;
 
 /// Walks to the `ef` nearest passing rows, approximately, and leaves them in `scratch.pool`.
 ///
@@ -125,17 +125,41 @@ fn gather<L: Links>(
         if !scratch.visited.insert(between) {
             continue;
         }
-        for &neighbour in links.list(between, 0)? {
-            if neighbour >= rows {
-                if neighbour == NO_NEIGHBOUR {
-                    break;
-                }
-                return Err(links.out_of_range(between, 0, neighbour));
-            }
-            if passes(neighbour) && scratch.visited.insert(neighbour) {
-                scratch.batch.push(neighbour);
-            }
-        }
+        gather_passing(links, between, passes, scratch)?;
     }
+    Ok(())
+}
+
+/// Adds the passing neighbours of a row that were not met before to the batch.
+#[inline]
+fn gather_passing<L: Links>(
+    links: &L,
+    ordinal: Ordinal,
+    passes: &impl Fn(Ordinal) -> bool,
+    scratch: &mut Scratch,
+) -> Result<(), L::Error> {
+    let rows = links.rows();
+    let list = links.list(ordinal, 0)?;
+    let start = scratch.batch.len();
+    // Few pass, unpredictably: each is written down, and kept by the count alone.
+    scratch.batch.resize(start + list.len(), 0);
+    let mut passing = start;
+    for &neighbour in list {
+        if neighbour >= rows {
+            if neighbour == NO_NEIGHBOUR {
+                break;
+            }
+            return Err(links.out_of_range(ordinal, 0, neighbour));
+        }
+        scratch.batch[passing] = neighbour;
+        passing += usize::from(passes(neighbour));
+    }
+    let mut new = start;
+    for at in start..passing {
+        let neighbour = scratch.batch[at];
+        scratch.batch[new] = neighbour;
+        new += usize::from(scratch.visited.insert(neighbour));
+    }
+    scratch.batch.truncate(new);
     Ok(())
 }
