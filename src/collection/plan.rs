@@ -72,6 +72,8 @@ struct Facts {
     exact: bool,
     /// Candidates that a walk keeps: as asked for, or enough for the wanted recall without a filter.
     ef: usize,
+    /// Whether the caller asked for these.
+    ef_is_asked: bool,
     /// `None` without a filter.
     filter: Option<FilterFacts>,
 }
@@ -135,6 +137,7 @@ impl Collection {
             top_k,
             exact: request.exact,
             ef: request.ef_search.unwrap_or_else(|| ef_for(&live.segment, top_k, WANTED_RECALL)).max(top_k),
+            ef_is_asked: request.ef_search.is_some(),
             filter,
         };
         let decision = decide(&facts);
@@ -261,7 +264,8 @@ fn decide(facts: &Facts) -> Decision {
 /// The better walk for a filter that `share` of the rows pass: its candidates and its cost.
 fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f64) {
     // Of a region that holds `ef` rows, that many pass.
-    let ef = (facts.ef as f64 * share).max(MIN_EF_PER_RESULT * facts.top_k as f64).min(facts.ef as f64);
+    let ef = facts.ef as f64 * if facts.ef_is_asked { 1.0 } else { share };
+    let ef = ef.max(MIN_EF_PER_RESULT * facts.top_k as f64).min(facts.ef as f64);
     let walked = ef / share;
     let decoded = 3.0 * walked * filter.undecided / filter.possible;
     let through_ns = walked * WALK_EF_NS * (1.0 + EXCLUDED_COST * (1.0 - share)) + decoded * DECODE_NS;
@@ -297,7 +301,17 @@ mod tests {
     use super::*;
 
     fn facts(filter: Option<FilterFacts>) -> Facts {
-        Facts { live: 100_000.0, has_graph: true, row_bytes: 384.0, m: 16, top_k: 10, exact: false, ef: 80, filter }
+        Facts {
+            live: 100_000.0,
+            has_graph: true,
+            row_bytes: 384.0,
+            m: 16,
+            top_k: 10,
+            exact: false,
+            ef: 80,
+            ef_is_asked: false,
+            filter,
+        }
     }
 
     fn passing(matches: f64) -> Facts {
@@ -327,7 +341,7 @@ mod tests {
     fn what_was_asked_for_is_done() {
         assert_eq!(decide(&Facts { exact: true, ..passing(50_000.0) }).method, Method::Exact);
         assert_eq!(decide(&Facts { has_graph: false, ..passing(50_000.0) }).method, Method::Scan);
-        assert_eq!(decide(&Facts { ef: 77, ..passing(50_000.0) }).ef, 77);
+        assert_eq!(decide(&Facts { ef: 77, ef_is_asked: true, ..passing(99_000.0) }).ef, 77);
         assert_eq!(decide(&Facts { ef: 77, ..facts(None) }).ef, 77);
     }
 
