@@ -6,5 +6,6 @@ mod crash;
 mod damage;
 mod filters;
 mod histories;
+mod rewrites;
 mod support;
 mod tidy;

@@ -27,7 +27,7 @@ const RANKS: &[(&str, u32)] = &[
 const NAMES: &[(&str, &[&str])] = &[
     ("sled::", &["meta/"]),
     ("roaring::", &["meta/fields/"]),
-    ("hnsw_rs::", &["index/build.rs"]),
+    ("hnsw_rs::", &["index/build/reference.rs"]),
     ("simsimd::", &["distance/"]),
     ("candle_core::", &["embed/local/"]),
     ("candle_nn::", &["embed/local/"]),

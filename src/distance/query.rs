@@ -42,6 +42,18 @@ impl CodeQuery {
         }
     }
 
+    /// The standard deviation of what rounding to codes does to the closeness of `row`, where the components of both
+    /// were rounded to the nearest code: each then errs by 1 / sqrt(12).
+    pub fn rounding_error(&self, row: &[i8]) -> f32 {
+        let squared = |codes: &[i8]| self.kernel.dot(codes, codes, shift(codes)) as f32;
+        let variance = match self.is_l2 {
+            // The error of |q - r|^2 is that of 2 (q - r) . (q - r), whose components hold two errors each.
+            true => 8.0 * self.kernel.l2sq(row, &self.codes) as f32,
+            false => squared(row) + squared(&self.codes),
+        };
+        (variance / 12.0).sqrt()
+    }
+
     /// The codes, for their memory to be used again.
     pub fn into_codes(self) -> Vec<i8> {
         self.codes
@@ -108,6 +120,32 @@ mod tests {
             query.compare(&codes, &rows, &mut many);
             let row = |row: u32| &codes[row as usize * 70..(row as usize + 1) * 70];
             assert_eq!(many, rows.map(|at| query.closeness(row(at)) as f32));
+        }
+    }
+
+    #[test]
+    fn rounding_errors_are_of_the_stated_size() {
+        let mut state = 5u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ((state >> 40) as f64 / (1u64 << 24) as f64 - 0.5) * 200.0
+        };
+        for metric in [Metric::Dot, Metric::L2] {
+            let (mut squared, mut stated) = (0.0, 0.0);
+            for _ in 0..300 {
+                let (a, b): (Vec<f64>, Vec<f64>) = (0..200).map(|_| (random(), random())).unzip();
+                let codes = |x: &[f64]| x.iter().map(|x| x.round() as i8).collect::<Vec<_>>();
+                let query = CodeQuery::new(metric, codes(&a));
+                let exact: f64 = match metric {
+                    Metric::L2 => -a.iter().zip(&b).map(|(x, y)| (x - y).powi(2)).sum::<f64>(),
+                    _ => a.iter().zip(&b).map(|(x, y)| x * y).sum(),
+                };
+                squared += (f64::from(query.closeness(&codes(&b))) - exact).powi(2);
+                stated += f64::from(query.rounding_error(&codes(&b))).powi(2);
+            }
+            assert!((0.7..1.4).contains(&(squared / stated)), "{metric:?}: {}", squared / stated);
         }
     }
 

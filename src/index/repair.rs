@@ -1,7 +1,7 @@
 //! Makes every row of a graph findable, reachable, and a place to walk on from.
 //!
-//! hnsw_rs drops a row's farthest link when its list is full. That cuts off outliers among near-duplicates: no effort
-//! of a search would find them. Here each row that a search for its own vector misses is linked from where that search
+//! Builders drop a row's farthest links when its list is full. That cuts off outliers among near-duplicates: no effort of
+//! a search would find them. Here each row that a search for its own vector misses is linked from where that search
 //! ends up; then level 0 becomes strongly connected. As few links as possible are exchanged.
 
 use std::collections::VecDeque;

@@ -121,10 +121,11 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
     let mut found: Vec<(f32, Place)> = Vec::new();
     let mut outcomes = Vec::with_capacity(query.segments.len());
     let vector = VectorQuery::new(query.metric, query.vector.to_vec());
-    let mut candidates: Vec<Candidate> = Vec::new();
+    let (mut candidates, mut places) = (Vec::<Candidate>::new(), 0);
     for (live, part) in view.segments.iter().zip(query.segments) {
         candidates.clear();
         outcomes.push(search_segment(live, query, part, &vector, &mut candidates)?);
+        places += usize::from(!candidates.is_empty());
         found.extend(candidates.iter().map(|c| (c.closeness, Place::Sealed(live.clone(), c.ordinal))));
     }
     for memtable in view.frozen.iter().chain([&view.active]) {
@@ -135,13 +136,20 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
                 top.push(closeness, (id.clone(), ordinal));
             }
         });
+        let before = found.len();
         found.extend(top.into_sorted().into_iter().map(|r| (r.closeness, Place::Memory(memtable.clone(), r.item.1))));
+        places += usize::from(found.len() > before);
     }
-    Ok(Found { neighbours: merge(found, query.top_k)?, segments: outcomes })
+    Ok(Found { neighbours: merge(found, places, query.top_k)?, segments: outcomes })
 }
 
 /// Puts what the places found into one order; of two versions of one document, the younger stays.
-fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+    if places <= 1 {
+        // One place holds one version of each document.
+        let neighbour = |(closeness, place): (f32, Place)| Ok(Neighbour { closeness, id: place.id()?, place });
+        return Ok(in_order(found.into_iter().map(neighbour).collect::<Result<_, IndexError>>()?, top_k));
+    }
     let mut youngest: HashMap<DocumentId, (Seq, f32, Place)> = HashMap::with_capacity(found.len());
     for (closeness, place) in found {
         let (id, seq) = (place.id()?, place.seq()?);
@@ -150,9 +158,12 @@ fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, Index
             _ => _ = youngest.insert(id, (seq, closeness, place)),
         }
     }
-    let mut neighbours: Vec<_> =
-        youngest.into_iter().map(|(id, (_, closeness, place))| Neighbour { closeness, id, place }).collect();
+    let neighbour = |(id, (_, closeness, place))| Neighbour { closeness, id, place };
+    Ok(in_order(youngest.into_iter().map(neighbour).collect(), top_k))
+}
+
+fn in_order(mut neighbours: Vec<Neighbour>, top_k: usize) -> Vec<Neighbour> {
     neighbours.sort_by(|a, b| b.closeness.total_cmp(&a.closeness).then_with(|| a.id.cmp(&b.id)));
     neighbours.truncate(top_k);
-    Ok(neighbours)
+    neighbours
 }

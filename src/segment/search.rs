@@ -18,6 +18,9 @@ const SCAN_BATCH: usize = 8;
 /// the misses that a core can hold in flight.
 const ROWS_AHEAD: usize = 4;
 
+/// Standard deviations of rounding that a candidate is allowed to seem too far: one in 30,000 is farther.
+const ROUNDING_ERRORS: f32 = 4.0;
+
 /// Candidates of codes that are compared again in f32 for `top_k` results. 30 to 40 for 10 lose nothing that counts on
 /// embeddings of sentences.
 fn over_fetch(top_k: usize) -> usize {
@@ -56,8 +59,9 @@ impl Segment {
             Some(quantizer) => {
                 let rows = self.code_rows(quantizer, query, scratch);
                 let result = walk(&links, &rows, ef, live, scratch);
+                let floor = rows.rescoring_floor(options.top_k, scratch);
                 scratch.codes = rows.query.into_codes();
-                self.rescore(query, options.top_k, result?, scratch, out)
+                self.rescore(query, options.top_k, floor, result?, scratch, out)
             }
             None => {
                 let stats = walk(&links, &self.full_rows(query), ef, live, scratch)?;
@@ -94,9 +98,12 @@ impl Segment {
             Some(quantizer) => {
                 let rows = self.code_rows(quantizer, query, scratch);
                 let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch);
+                let floor = rows.rescoring_floor(options.top_k, scratch);
                 scratch.codes = rows.query.into_codes();
-                let FilteredStats { stats, finished } = walked?;
-                let stats = if finished { self.rescore(query, options.top_k, stats, scratch, out)? } else { stats };
+                let FilteredStats { mut stats, finished } = walked?;
+                if finished {
+                    stats = self.rescore(query, options.top_k, floor, stats, scratch, out)?;
+                }
                 Ok(Some(FilteredStats { stats, finished }))
             }
             None => {
@@ -156,8 +163,9 @@ impl Segment {
         with_scratch(|scratch| {
             let rows = self.code_rows(quantizer, query, scratch);
             let result = self.compare_all(&rows, over_fetch(top_k), ordinals, admit, scratch);
+            let floor = rows.rescoring_floor(top_k, scratch);
             scratch.codes = rows.query.into_codes();
-            self.rescore(query, top_k, result?, scratch, out)
+            self.rescore(query, top_k, floor, result?, scratch, out)
         })
     }
 
@@ -250,17 +258,18 @@ impl Segment {
         Ok(())
     }
 
-    /// Compares the best of the scratch's pool again in f32.
+    /// Compares the best of the scratch's pool, none below `floor`, again in f32.
     fn rescore(
         &self,
         query: &VectorQuery,
         top_k: usize,
+        floor: f32,
         mut stats: SearchStats,
         scratch: &Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         let rows = self.full_rows(query);
-        let best = || scratch.pool.nearest(over_fetch(top_k));
+        let best = || scratch.pool.nearest(over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
         let mut ahead = best().skip(ROWS_AHEAD);
         for candidate in best() {
@@ -312,6 +321,17 @@ struct CodeRows<'a> {
     codes: SectionView<'a, i8>,
     query: CodeQuery,
     stride: usize,
+}
+
+impl CodeRows<'_> {
+    /// The least closeness by codes that may still be among the `top_k` in f32, as far as the pool tells.
+    fn rescoring_floor(&self, top_k: usize, scratch: &Scratch) -> f32 {
+        let last = scratch.pool.nearest(top_k).last().filter(|_| scratch.pool.nearest(top_k + 1).len() > top_k);
+        let Some(last) = last else { return f32::NEG_INFINITY };
+        let row = self.codes.unchecked(row_range(last.ordinal, self.stride));
+        // Both of two candidates that are compared may err, in opposite directions.
+        last.closeness - ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error(row)
+    }
 }
 
 impl Rows for CodeRows<'_> {

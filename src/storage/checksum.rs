@@ -227,7 +227,7 @@ mod tests {
             blocks.ensure(&bytes, block * BLOCK_BYTES..block * BLOCK_BYTES + 1).unwrap();
         }
         assert!(blocks.are_verified(range) && !blocks.are_verified(59 * BLOCK_BYTES..61 * BLOCK_BYTES));
-        blocks.verify_all(&bytes).unwrap();
+        blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.are_verified(0..bytes.len()));
     }
 
