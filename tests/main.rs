@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod crash;
 mod damage;
+mod filters;
 mod histories;
 #[cfg(feature = "text")]
 mod keywords;

@@ -27,6 +27,7 @@ const RANKS: &[(&str, u32)] = &[
 /// Who may name what: (text that names it, where it may stand).
 const NAMES: &[(&str, &[&str])] = &[
     ("sled::", &["meta/"]),
+    ("roaring::", &["meta/fields/"]),
     ("hnsw_rs::", &["index/build/reference.rs"]),
     ("simsimd::", &["distance/"]),
     ("tantivy::", &["text/"]),

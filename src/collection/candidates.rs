@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::distance::{self, VectorQuery};
 use crate::index::{self, IndexQuery, Place};
-use crate::types::{DocumentId, Filter, Fusion, Metric, Mode, Plan, SearchRequest};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Metric, Mode, Plan, SearchRequest};
 
+use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
 use super::{Collection, CollectionError};
@@ -41,6 +42,15 @@ pub struct Ranking {
     pub plan: Plan,
     /// Whether there are no more.
     pub complete: bool,
+    /// How vectors were searched, where that was asked for.
+    pub explain: Option<Explain>,
+}
+
+/// The best by vector.
+struct Nearest {
+    candidates: Vec<Candidate>,
+    plan: Plan,
+    explain: Option<Explain>,
 }
 
 /// A hybrid search ranks so many of each kind, the fewest that reach as deep as it must. Few steps, so that the pages of
@@ -57,24 +67,24 @@ impl Collection {
     ) -> Result<Ranking, CollectionError> {
         match (request.mode, &query.vector, &query.words) {
             (Mode::Vector, Some(vector), _) => {
-                let (candidates, plan) = self.nearest(vector, query, request, depth)?;
+                let Nearest { candidates, plan, explain } = self.nearest(vector, query, request, depth)?;
                 let complete = candidates.len() < depth;
-                Ok(Ranking { candidates, plan, complete })
+                Ok(Ranking { candidates, plan, complete, explain })
             }
             (Mode::Keyword, _, Some(words)) => {
                 let candidates = self.matching(words, request.filter.as_ref(), depth)?;
                 let complete = candidates.len() < depth;
-                Ok(Ranking { candidates, plan: Plan::Keyword, complete })
+                Ok(Ranking { candidates, plan: Plan::Keyword, complete, explain: None })
             }
             (Mode::Hybrid(fusion), Some(vector), Some(words)) => {
                 let each = HYBRID_DEPTHS.into_iter().find(|each| *each >= depth).unwrap_or(depth);
-                let (near, _) = self.nearest(vector, query, request, each)?;
+                let Nearest { candidates: near, explain, .. } = self.nearest(vector, query, request, each)?;
                 let matching = self.matching(words, request.filter.as_ref(), each)?;
                 let all_ranked = near.len() < each && matching.len() < each;
                 let mut candidates = self.fuse(vector, near, matching, fusion)?;
                 let complete = all_ranked && candidates.len() <= depth;
                 candidates.truncate(depth);
-                Ok(Ranking { candidates, plan: Plan::Hybrid, complete })
+                Ok(Ranking { candidates, plan: Plan::Hybrid, complete, explain })
             }
             _ => unreachable!("a query is prepared with all that its mode needs"),
         }
@@ -87,18 +97,23 @@ impl Collection {
         query: &Prepared,
         request: &SearchRequest,
         depth: usize,
-    ) -> Result<(Vec<Candidate>, Plan), CollectionError> {
-        let definition = self.definition();
+    ) -> Result<Nearest, CollectionError> {
+        let (definition, view) = (self.definition(), self.state.view());
+        let wanted = depth + query.excluded.len();
+        let plan = self.plan(&view, request, wanted)?;
+        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
         let index_query = IndexQuery {
             vector,
             metric: definition.metric,
-            top_k: depth + query.excluded.len(),
-            exact: request.exact,
-            ef_search: request.ef_search,
+            top_k: wanted,
             filter: request.filter.as_ref(),
+            segments: &segments,
         };
-        let (neighbours, plan) = index::search(&self.state.view(), &index_query)?;
-        let candidates = neighbours
+        let found = index::search(&view, &index_query)?;
+        let answered_by = answered_by(&found.segments);
+        let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
+        let candidates = found
+            .neighbours
             .into_iter()
             .filter(|neighbour| !query.excluded.contains(&neighbour.id))
             .take(depth)
@@ -108,7 +123,7 @@ impl Collection {
                 place: neighbour.place,
             })
             .collect();
-        Ok((candidates, plan))
+        Ok(Nearest { candidates, plan: answered_by, explain })
     }
 
     /// The best by words. The index proposes, the collection decides: a version that no longer lives is passed over.

@@ -77,10 +77,11 @@ impl Collection {
         if !(1..=MAX_PAGE).contains(&request.limit) {
             return Err(super::out_of_range("limit", request.limit, 1, MAX_PAGE));
         }
-        if let Some(filter) = &request.filter {
-            filter.check()?;
-        }
-        let (ids, next) = self.matching_ids(request.after.as_ref(), request.limit, request.filter.as_ref())?;
+        self.check_filter(request.filter.as_ref())?;
+        let (ids, next) = match &request.filter {
+            Some(filter) => self.matching_ids(request.after.as_ref(), request.limit, filter)?,
+            None => self.ids(request.after.as_ref(), request.limit)?,
+        };
         let mut documents = Vec::with_capacity(ids.len());
         for id in ids {
             // Deleted since it was listed: it is left out, as in a listing that began later.
@@ -91,32 +92,28 @@ impl Collection {
         Ok(Page { documents, next })
     }
 
-    /// Up to `limit` ids after `after` whose documents pass the filter, and where to go on.
-    pub(super) fn matching_ids(
+    /// Up to `limit` ids after `after` of documents that are there, and where to go on.
+    fn ids(
         &self,
         after: Option<&DocumentId>,
         limit: usize,
-        filter: Option<&Filter>,
     ) -> Result<(Vec<DocumentId>, Option<DocumentId>), CollectionError> {
-        let mut matching: Vec<DocumentId> = Vec::new();
+        let mut there: Vec<DocumentId> = Vec::new();
         let mut after = after.cloned();
         loop {
             let (ids, more) = self.known_ids(after.as_ref(), limit.max(MIN_STEP))?;
             for id in &ids {
-                let Some(place) = self.find(id)? else { continue };
-                if let Some(filter) = filter
-                    && !filter.matches(&place.document()?.metadata)
-                {
+                if self.find(id)?.is_none() {
                     continue;
                 }
-                if matching.len() == limit {
-                    let next = matching.last().cloned();
-                    return Ok((matching, next));
+                if there.len() == limit {
+                    let next = there.last().cloned();
+                    return Ok((there, next));
                 }
-                matching.push(id.clone());
+                there.push(id.clone());
             }
             if !more {
-                return Ok((matching, None));
+                return Ok((there, None));
             }
             after = ids.last().cloned().or(after);
         }

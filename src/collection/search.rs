@@ -33,7 +33,7 @@ impl Collection {
     pub fn search(&self, request: &SearchRequest) -> Result<SearchResponse, CollectionError> {
         let started = Instant::now();
         self.check_exists()?;
-        check_request(request)?;
+        self.check_request(request)?;
         let prepared = self.prepare(request, None)?;
         self.answer(request, &prepared, started)
     }
@@ -46,7 +46,7 @@ impl Collection {
         let at = |n: usize| move |error: CollectionError| (n, error);
         self.check_exists().map_err(at(0))?;
         for (n, request) in requests.iter().enumerate() {
-            check_request(request).map_err(at(n))?;
+            self.check_request(request).map_err(at(n))?;
         }
         let mut embedded = self.embed_texts_of(requests)?;
         let answer = |(n, request): (usize, &SearchRequest)| {
@@ -190,26 +190,27 @@ impl Collection {
             plan: ranking.plan,
             took: started.elapsed(),
             truncated: prepared.truncated,
+            explain: ranking.explain,
         })
     }
-}
 
-fn check_request(request: &SearchRequest) -> Result<(), CollectionError> {
-    if !(1..=MAX_TOP_K).contains(&request.top_k) {
-        return Err(out_of_range("top_k", request.top_k, 1, MAX_TOP_K));
+    fn check_request(&self, request: &SearchRequest) -> Result<(), CollectionError> {
+        if !(1..=MAX_TOP_K).contains(&request.top_k) {
+            return Err(out_of_range("top_k", request.top_k, 1, MAX_TOP_K));
+        }
+        if let Some(ef) = request.ef_search
+            && !(request.top_k..=MAX_EF).contains(&ef)
+        {
+            return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
+        }
+        if let Some(threshold) = request.threshold
+            && !threshold.is_finite()
+        {
+            return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
+        }
+        self.check_filter(request.filter.as_ref())?;
+        check_parts(request)
     }
-    if let Some(ef) = request.ef_search
-        && !(request.top_k..=MAX_EF).contains(&ef)
-    {
-        return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
-    }
-    if let Some(threshold) = request.threshold
-        && !threshold.is_finite()
-    {
-        return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
-    }
-    request.filter.as_ref().map_or(Ok(()), |filter| filter.check())?;
-    check_parts(request)
 }
 
 /// Counts over everything that was ranked.

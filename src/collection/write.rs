@@ -102,12 +102,12 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`]; steps before a failure stay done.
     pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
-        filter.check()?;
         self.check_exists()?;
+        self.check_filter(Some(filter))?;
         let mut total = Deleted { deleted: 0, seq: self.state.last_seq() };
         let mut after = None;
         loop {
-            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, Some(filter))?;
+            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, filter)?;
             let step = self.delete(&ids)?;
             total = Deleted { deleted: total.deleted + step.deleted, seq: step.seq };
             match next {

@@ -69,6 +69,8 @@ codes! {
     FieldTypeMismatch "field_type_mismatch" UNPROCESSABLE_ENTITY "A metadata field has another type than declared";
     InvalidMetadata "invalid_metadata" UNPROCESSABLE_ENTITY "The metadata are not allowed";
     InvalidFilter "invalid_filter" UNPROCESSABLE_ENTITY "The filter is not valid";
+    FilterTypeMismatch "filter_type_mismatch" UNPROCESSABLE_ENTITY "The filter asks a field what its type cannot answer";
+    ContradictoryFilter "contradictory_filter" UNPROCESSABLE_ENTITY "No document can pass the filter";
     InvalidQuery "invalid_query" UNPROCESSABLE_ENTITY "The query is not valid";
     DimMismatch "dim_mismatch" UNPROCESSABLE_ENTITY "A vector has the wrong dimension";
     InvalidVector "invalid_vector" UNPROCESSABLE_ENTITY "A vector is not usable";
@@ -79,7 +81,6 @@ codes! {
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
-    ExplainNotSupported "explain_not_supported" UNPROCESSABLE_ENTITY "Explaining a search is not supported";
     TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
     QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
@@ -190,6 +191,14 @@ fn vector_code(error: &VectorError) -> Code {
     }
 }
 
+fn filter_code(error: &FilterError) -> Code {
+    match error {
+        FilterError::WrongType { .. } => Code::FilterTypeMismatch,
+        FilterError::Contradiction { .. } => Code::ContradictoryFilter,
+        _ => Code::InvalidFilter,
+    }
+}
+
 fn definition_code(error: &DefinitionError) -> Code {
     match error {
         DefinitionError::FieldType { .. } => Code::FieldTypeMismatch,
@@ -216,7 +225,7 @@ impl From<CollectionError> for ApiError {
             E::Query { .. } => Code::InvalidQuery,
             E::KeywordsOff => Code::ModeNotSupported,
             E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
-            E::Filter(_) => Code::InvalidFilter,
+            E::Filter(e) => filter_code(e),
             E::OutOfRange { .. } => Code::OutOfRange,
             E::Overloaded => Code::Overloaded,
             E::Stopped { .. } => Code::Stopped,
@@ -264,7 +273,7 @@ impl From<NameError> for ApiError {
 
 impl From<FilterError> for ApiError {
     fn from(error: FilterError) -> Self {
-        ApiError::new(Code::InvalidFilter, error.to_string())
+        ApiError::new(filter_code(&error), error.to_string())
     }
 }
 

@@ -8,10 +8,12 @@ use super::IndexError;
 use super::build::{BuildOptions, Start, build_graph};
 use super::params::{WANTED_RECALL, ef_for};
 use crate::distance::VectorQuery;
-use crate::segment::{Candidate, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment};
+use crate::segment::{
+    Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment,
+};
 use crate::types::{
     CollectionId, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata, Metric, Ordinal, Quantization,
-    SegmentId, Seq, StoredDocument, normalise,
+    RowSet, SegmentId, Seq, StoredDocument, normalise,
 };
 
 /// splitmix64.
@@ -219,6 +221,54 @@ fn filtered_walks_return_as_many_as_exist() {
     let mut rows: Vec<Ordinal> = out.iter().map(|candidate| candidate.ordinal).collect();
     rows.sort_unstable();
     assert_eq!(rows, [7, 1_507, 3_007]);
+}
+
+/// Share of the exact ten that walks among passing rows find; every `passes` row may be a seed.
+fn filtered_recall(segment: &Segment, queries: &[Vec<f32>], passes: impl Fn(Ordinal) -> bool) -> f64 {
+    let mut passing = RowSet::empty(segment.rows());
+    (0..segment.rows()).filter(|&row| passes(row)).for_each(|row| passing.insert(row));
+    let seeds: Vec<Ordinal> = passing.spread(32).collect();
+    let options = FilteredOptions { top_k: 10, ef: 64, max_compared: u64::MAX };
+    let (mut found, mut exact, mut hits) = (Vec::new(), Vec::new(), 0);
+    for query in queries {
+        let query = VectorQuery::new(segment.spec().metric, query.clone());
+        let walked = segment.search_filtered(&query, options, &seeds, |row| passing.contains(row), &mut found);
+        assert!(walked.unwrap().unwrap().finished);
+        segment.scan_exact(&query, 10, &passes, &mut exact).unwrap();
+        assert!(found.iter().all(|candidate| passes(candidate.ordinal)) && found.len() <= 10);
+        hits += found.iter().filter(|candidate| exact.contains(candidate)).count();
+    }
+    hits as f64 / (10 * queries.len()) as f64
+}
+
+#[test]
+fn walks_among_passing_rows_find_the_nearest_of_them() {
+    let vectors = clustered(ROWS + QUERIES, 96, Metric::Cosine, 7);
+    for quantization in [Quantization::Int8, Quantization::None] {
+        let (segment, _dir) = segment(&vectors[..ROWS], Metric::Cosine, quantization);
+        for every in [1, 2, 5, 10] {
+            let recall = filtered_recall(&segment, &vectors[ROWS..], |row| row % every == 0);
+            assert!(recall >= 0.95, "{quantization:?}, 1 in {every}: recall@10 {recall}");
+        }
+        // What passes lies on one side, where some queries are and most are not.
+        for above in [0.05, 0.1] {
+            let recall = filtered_recall(&segment, &vectors[ROWS..], |row| vectors[row as usize][0] > above);
+            assert!(recall >= 0.95, "{quantization:?}, above {above}: recall@10 {recall}");
+        }
+    }
+}
+
+#[test]
+fn walks_among_passing_rows_give_up_when_they_compare_too_much() {
+    let vectors = clustered(2_000, 16, Metric::L2, 8);
+    let (segment, _dir) = segment(&vectors, Metric::L2, Quantization::Int8);
+    let options = FilteredOptions { top_k: 10, ef: 500, max_compared: 100 };
+    let query = VectorQuery::new(Metric::L2, vectors[0].clone());
+    let walked = segment.search_filtered(&query, options, &[3], |_| true, &mut Vec::new()).unwrap().unwrap();
+    assert!(!walked.finished && walked.stats.compared < 300, "{walked:?}");
+    let alone = segment.search_filtered(&query, options, &[3], |row| row == 3, &mut Vec::new()).unwrap().unwrap();
+    assert!(alone.finished);
+    assert!(segment.search_filtered(&query, options, &[9_999], |_| true, &mut Vec::new()).is_err());
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use super::SegmentSpec;
 use super::calibration::Calibration;
-use super::document::{FrameError, decode_document, decode_document_id};
+use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
 use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
-use crate::types::{DocumentId, Ordinal, Seq, StoredDocument};
+use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
@@ -108,6 +108,14 @@ impl Segment {
     /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
     pub fn document(&self, ordinal: Ordinal) -> Result<StoredDocument, SegmentError> {
         decode_document(self.document_frame(ordinal)?).map_err(|error| self.bad_frame(ordinal, &error))
+    }
+
+    /// The metadata of a row's document, without decoding the rest.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    pub fn metadata(&self, ordinal: Ordinal) -> Result<Metadata, SegmentError> {
+        decode_metadata(self.document_frame(ordinal)?).map_err(|error| self.bad_frame(ordinal, &error))
     }
 
     /// The id of a row's document, without decoding the rest.

@@ -14,6 +14,8 @@ pub(super) struct Scratch {
     pub(super) pool: Pool,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,
+    /// Rows that do not pass a filter, to be walked through; the batch that a scan compares next.
+    pub(super) through: Vec<Ordinal>,
     /// Of each of the batch.
     pub(super) closeness: Vec<f32>,
     pub(super) codes: Vec<i8>,

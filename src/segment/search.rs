@@ -1,6 +1,7 @@
 //! Searches of one segment: the graph walk, the scan over codes and the exact scan.
 
 use super::error::SegmentError;
+use super::filtered_walk::{FilteredOptions, FilteredStats, walk_filtered};
 use super::format::{GraphHeader, Section};
 use super::graph::{level0_range, upper_range};
 use super::pool::Candidate;
@@ -11,8 +12,8 @@ use super::walk::{Links, Rows, SearchStats, WalkOptions, walk};
 use crate::distance::{CodeQuery, VectorQuery, prefetch};
 use crate::types::Ordinal;
 
-/// Ordinals that a scan takes from its iterator at once.
-const SCAN_BATCH: usize = 64;
+/// Rows that a scan compares at once, while as many are fetched.
+const SCAN_BATCH: usize = 8;
 /// Rows between the one compared and the one that the memory is asked for: enough for its latency, and few enough for
 /// the misses that a core can hold in flight.
 const ROWS_AHEAD: usize = 4;
@@ -71,6 +72,50 @@ impl Segment {
         })
     }
 
+    /// Finds the `top_k` nearest rows for which `passes` holds, approximately, by walking from passing row to passing
+    /// row. `seeds`: some passing rows, spread over the segment. `out` as for [`Segment::search`]; fewer than `top_k` are
+    /// found where the walk does not reach more. `None` where the segment has no graph.
+    ///
+    /// # Errors
+    /// As [`Segment::search`].
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn search_filtered(
+        &self,
+        query: &VectorQuery,
+        options: FilteredOptions,
+        seeds: &[Ordinal],
+        passes: impl Fn(Ordinal) -> bool,
+        out: &mut Vec<Candidate>,
+    ) -> Result<Option<FilteredStats>, SegmentError> {
+        let Some(graph) = self.header.graph else { return Ok(None) };
+        self.check_query(query);
+        seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
+        out.clear();
+        let links = self.links(graph);
+        with_scratch(|scratch| match self.quantizer() {
+            Some(quantizer) => {
+                let rows = self.code_rows(quantizer, query, scratch);
+                let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch);
+                let floor = rows.rescoring_floor(options.top_k, scratch);
+                scratch.codes = rows.query.into_codes();
+                let FilteredStats { mut stats, finished } = walked?;
+                if finished {
+                    stats = self.rescore(query, options.top_k, floor, stats, scratch, out)?;
+                }
+                Ok(Some(FilteredStats { stats, finished }))
+            }
+            None => {
+                let rows = self.full_rows(query);
+                let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch)?;
+                out.extend(scratch.pool.nearest(usize::MAX));
+                finish(out, options.top_k);
+                Ok(Some(walked))
+            }
+        })
+    }
+
     /// Compares every row for which `live` holds, by codes first and the best in f32; see [`Segment::scan_rows`].
     ///
     /// # Errors
@@ -85,11 +130,14 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` by their codes and the best of them again in f32. Nearly exact: a row is lost only
     /// where its code makes it look worse than three times `top_k` others. Exact in a segment without codes.
+    ///
+    /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
+    /// few rows.
     ///
     /// `out` is replaced by the `top_k` nearest, nearest first, ties by ascending ordinal where `ordinals` ascend.
     ///
@@ -103,9 +151,10 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, out) };
+        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, admit, out) };
         self.check_query(query);
         out.clear();
         if top_k == 0 {
@@ -113,7 +162,7 @@ impl Segment {
         }
         with_scratch(|scratch| {
             let rows = self.code_rows(quantizer, query, scratch);
-            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, scratch);
+            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, admit, scratch);
             let floor = rows.rescoring_floor(top_k, scratch);
             scratch.codes = rows.query.into_codes();
             self.rescore(query, top_k, floor, result?, scratch, out)
@@ -134,10 +183,11 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
     }
 
-    /// Compares the rows `ordinals` in f32: exact. `out` as for [`Segment::scan_rows`].
+    /// Compares the rows `ordinals` in f32: exact. `admit` and `out` as for
+    /// [`Segment::scan_rows`].
     ///
     /// # Errors
     /// As [`Segment::scan_rows`].
@@ -149,6 +199,7 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         self.check_query(query);
@@ -157,44 +208,54 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         with_scratch(|scratch| {
-            let stats = self.compare_all(&self.full_rows(query), top_k, ordinals, scratch)?;
+            let stats = self.compare_all(&self.full_rows(query), top_k, ordinals, admit, scratch)?;
             out.extend(scratch.pool.nearest(top_k));
             Ok(stats)
         })
     }
 
-    /// Leaves the `capacity` nearest of `ordinals` in the scratch's pool.
+    /// Leaves the `capacity` nearest of `ordinals` that are admitted in the scratch's pool.
     fn compare_all(
         &self,
         rows: &impl Rows<Error = SegmentError>,
         capacity: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        mut admit: impl FnMut(Ordinal) -> bool,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
         let mut stats = SearchStats::default();
         let mut ordinals = ordinals.into_iter();
         scratch.pool.reset(capacity);
-        loop {
-            scratch.batch.clear();
-            scratch.batch.extend(ordinals.by_ref().take(SCAN_BATCH));
-            if scratch.batch.is_empty() {
-                return Ok(stats);
-            }
-            for &ordinal in &scratch.batch {
-                self.check_row(ordinal)?;
-            }
-            scratch.batch.iter().take(ROWS_AHEAD).for_each(|&ordinal| rows.prefetch(ordinal));
+        self.next_batch(rows, &mut ordinals, &mut scratch.batch)?;
+        while !scratch.batch.is_empty() {
+            // The rows to come are fetched while these are compared.
+            self.next_batch(rows, &mut ordinals, &mut scratch.through)?;
             stats.compared += scratch.batch.len() as u64;
-            for (at, &ordinal) in scratch.batch.iter().enumerate() {
-                if let Some(&ahead) = scratch.batch.get(at + ROWS_AHEAD) {
-                    rows.prefetch(ahead);
-                }
-                let closeness = rows.closeness(ordinal)?;
-                if scratch.pool.admits(closeness) {
+            rows.compare(&scratch.batch, &mut scratch.closeness)?;
+            for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
+                if scratch.pool.admits(closeness) && admit(ordinal) {
                     scratch.pool.insert(Candidate { closeness, ordinal });
                 }
             }
+            std::mem::swap(&mut scratch.batch, &mut scratch.through);
         }
+        Ok(stats)
+    }
+
+    /// Replaces `batch` by the next of `ordinals`, and asks the memory for their rows.
+    fn next_batch(
+        &self,
+        rows: &impl Rows<Error = SegmentError>,
+        ordinals: &mut impl Iterator<Item = Ordinal>,
+        batch: &mut Vec<Ordinal>,
+    ) -> Result<(), SegmentError> {
+        batch.clear();
+        for ordinal in ordinals.take(SCAN_BATCH) {
+            self.check_row(ordinal)?;
+            rows.prefetch(ordinal);
+            batch.push(ordinal);
+        }
+        Ok(())
     }
 
     /// Compares the best of the scratch's pool, none below `floor`, again in f32.

@@ -219,7 +219,10 @@ fn rows_beyond_the_last_are_errors() {
     assert!(matches!(segment.seq(2), Err(SegmentError::NoSuchRow { .. })));
     assert!(matches!(segment.document_id(u32::MAX), Err(SegmentError::NoSuchRow { .. })));
     let query = VectorQuery::new(Metric::L2, vec![0.0; 3]);
-    assert!(matches!(segment.scan_rows(&query, 1, [0, 2], &mut Vec::new()), Err(SegmentError::NoSuchRow { .. })));
+    assert!(matches!(
+        segment.scan_rows(&query, 1, [0, 2], |_| true, &mut Vec::new()),
+        Err(SegmentError::NoSuchRow { .. })
+    ));
 }
 
 #[test]
@@ -423,7 +426,7 @@ fn scans_equal_brute_force() {
                     segment.scan(&query, top_k, even, &mut out).unwrap();
                     assert_nearest(&out, &sample, &query, top_k, even);
                 }
-                segment.scan_rows(&query, top_k, [], &mut out).unwrap();
+                segment.scan_rows(&query, top_k, [], |_| true, &mut out).unwrap();
                 assert_eq!(out, []);
             }
         }

@@ -185,7 +185,7 @@ fn gather_new<L: Links>(links: &L, ordinal: Ordinal, level: u32, scratch: &mut S
 }
 
 /// Goes down the upper levels, on each to the nearest row that single steps find.
-fn descend<L: Links, R: Rows<Error = L::Error>>(
+pub(super) fn descend<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
     scratch: &mut Scratch,

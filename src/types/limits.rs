@@ -32,6 +32,10 @@ pub const MAX_DOCUMENT_ID_BYTES: usize = 512;
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Longest metadata of one document, in bytes as stored.
 pub const MAX_METADATA_BYTES: usize = 1 << 20;
+/// Most fields that a collection may declare.
+pub const MAX_DECLARED_FIELDS: usize = 128;
+/// Longest declared field, its path for a nested one, in bytes.
+pub const MAX_FIELD_BYTES: usize = 256;
 /// Longest collection name, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most documents on one page of a listing.

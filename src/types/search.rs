@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DocumentId, Filter, Metadata, Value};
+use super::{DocumentId, Explain, Filter, Metadata, Value};
 
 /// What to search near.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +134,8 @@ pub struct SearchRequest {
     pub highlight: bool,
     /// Waits until keyword search sees every write that was acknowledged.
     pub refresh: bool,
+    /// Adds how the search was planned and what it cost.
+    pub explain: bool,
 }
 
 impl SearchRequest {
@@ -154,6 +156,7 @@ impl SearchRequest {
             facets: Vec::new(),
             highlight: false,
             refresh: false,
+            explain: false,
         }
     }
 }
@@ -238,4 +241,6 @@ pub struct SearchResponse {
     pub took: Duration,
     /// Whether the query text was longer than the model reads, or had more words than are looked for, and was cut.
     pub truncated: bool,
+    /// Where [`SearchRequest::explain`] asked for it.
+    pub explain: Option<Explain>,
 }

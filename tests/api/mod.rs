@@ -5,6 +5,7 @@ mod client;
 mod collections;
 mod documents;
 mod embeddings;
+mod filters;
 mod import;
 mod limits;
 mod ollama;

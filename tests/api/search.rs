@@ -82,7 +82,7 @@ fn searches_that_cannot_be_answered_are_refused() {
         (json!({"vector": v, "top_k": 1001}), "out_of_range"),
         (json!({"vector": v, "ef_search": 4097}), "out_of_range"),
         (json!({"vector": v, "mode": "magic"}), "invalid_value"),
-        (json!({"vector": v, "explain": true}), "explain_not_supported"),
+        (json!({"vector": v, "filter": {"n": {"$gt": 5, "$lt": 3}}}), "contradictory_filter"),
         (json!({"vector": v, "limit": 3}), "unknown_field"),
         (json!({"vector": v, "include": ["score"]}), "invalid_value"),
         (json!({"vector": v, "filter": {"n": {"$like": 1}}}), "invalid_filter"),

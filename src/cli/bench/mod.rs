@@ -3,6 +3,7 @@
 mod clients;
 mod cranfield;
 mod embed;
+mod filters;
 mod ingest;
 mod local_server;
 mod machine;

@@ -17,7 +17,7 @@ use super::store::{self, BUILD_BATCH, Store};
 use super::sweep::{self, TOP_K, Truth};
 use super::vectors::{self, RecipeArgs, Target};
 use super::writes::optimise;
-use super::{Places, report};
+use super::{Places, filters, report};
 use crate::collection::DefinitionRequest;
 use crate::database::Options;
 use crate::types::{GraphBuilder, Quantization};
@@ -66,6 +66,9 @@ pub(super) struct SearchArgs {
     /// Keep the databases here, and use those that an earlier run left
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Measure searches with filters instead, over the same vectors with metadata
+    #[arg(long)]
+    filters: bool,
     /// Peers to run
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["hnswlib", "faiss", "usearch"])]
     peers: Vec<String>,
@@ -96,11 +99,11 @@ enum Codes {
 }
 
 /// The vectors to measure with.
-struct Vectors {
-    base: PathBuf,
-    queries: Vec<Vec<f32>>,
+pub(super) struct Vectors {
+    pub base: PathBuf,
+    pub queries: Vec<Vec<f32>>,
     queries_path: PathBuf,
-    dim: u32,
+    pub dim: u32,
 }
 
 pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Result<(), CliError> {
@@ -124,6 +127,14 @@ pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Resu
     report["build_threads"] = json!(threads.map_or(report["machine"]["cores"].clone(), |n| json!(n)));
     report["search_threads"] = json!(1);
     let root = args.keep.as_deref().unwrap_or(scratch.path());
+    if args.filters {
+        let definition = DefinitionRequest {
+            m: Some(args.m),
+            ef_construction: Some(args.ef_construction),
+            ..DefinitionRequest::vectors(vectors.dim)
+        };
+        return filters::run(&args.n, &vectors, definition, root, &options, report, context);
+    }
     let mut sizes = Vec::new();
     for &n in &args.n {
         let mut size = args.measure(&vectors, n, root, &options, context)?;

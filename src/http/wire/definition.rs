@@ -49,6 +49,8 @@ pub(crate) enum WireFieldType {
     Number,
     /// True or false.
     Boolean,
+    /// A point, `{"lat": .., "lon": ..}` in degrees, or an array of points.
+    Geo,
 }
 
 /// How keyword search makes words of texts.
@@ -333,6 +335,7 @@ impl From<WireFieldType> for FieldType {
             WireFieldType::Keyword => FieldType::Keyword,
             WireFieldType::Number => FieldType::Number,
             WireFieldType::Boolean => FieldType::Boolean,
+            WireFieldType::Geo => FieldType::Geo,
         }
     }
 }
@@ -343,6 +346,7 @@ impl From<FieldType> for WireFieldType {
             FieldType::Keyword => WireFieldType::Keyword,
             FieldType::Number => WireFieldType::Number,
             FieldType::Boolean => WireFieldType::Boolean,
+            FieldType::Geo => WireFieldType::Geo,
         }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod cursor;
 pub(crate) mod definition;
 pub(crate) mod document;
 pub(crate) mod embeddings;
+pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod json;
 pub(crate) mod ollama;

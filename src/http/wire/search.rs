@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::cursor;
 use super::document::{IncludeName, include_of, include_of_parameter};
+use super::explain::ExplainView;
 use super::filter::WireFilter;
 use super::json::Object;
 use super::ranking::{
@@ -76,7 +77,7 @@ pub(crate) struct SearchBody {
     /// Candidates kept while walking the graph; chosen by the planner when left out.
     #[schema(minimum = 1, maximum = 4096)]
     ef_search: Option<usize>,
-    /// Only false for now.
+    /// Adds how the search was planned and what it cost.
     explain: Option<bool>,
 }
 
@@ -84,10 +85,6 @@ impl SearchBody {
     /// # Errors
     /// No query or several, what is not supported yet, a filter or threshold that is not valid.
     pub(crate) fn into_request(self) -> Result<SearchRequest, ApiError> {
-        if self.explain == Some(true) {
-            let detail = "\"explain\" is not supported yet; leave it out, \"plan\" in the answer says how it was found";
-            return Err(ApiError::new(Code::ExplainNotSupported, detail));
-        }
         let query = match (self.text, self.vector, self.id, self.like) {
             (Some(text), None, None, None) => Query::Text(text),
             (None, Some(WireVector(vector)), None, None) => Query::Vector(vector),
@@ -114,6 +111,7 @@ impl SearchBody {
             include: include_of(self.include.as_deref()),
             exact: self.exact.unwrap_or(false),
             ef_search: self.ef_search,
+            explain: self.explain.unwrap_or(false),
             ..defaults
         };
         turn_page(&mut request, self.cursor.as_deref())?;
@@ -231,6 +229,9 @@ pub(crate) struct SearchView<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     truncated: bool,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<ExplainView<'a>>,
 }
 
 /// One document found.
@@ -256,7 +257,7 @@ pub(super) struct HitView<'a> {
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SearchPlan)]
-enum WirePlan {
+pub(super) enum WirePlan {
     /// Approximate, by the graph.
     Graph,
     /// Every document that passed the filter was compared.
@@ -265,6 +266,17 @@ enum WirePlan {
     Keyword,
     /// By the keyword index and by vectors.
     Hybrid,
+}
+
+impl From<Plan> for WirePlan {
+    fn from(plan: Plan) -> Self {
+        match plan {
+            Plan::Graph => WirePlan::Graph,
+            Plan::Exact => WirePlan::Exact,
+            Plan::Keyword => WirePlan::Keyword,
+            Plan::Hybrid => WirePlan::Hybrid,
+        }
+    }
 }
 
 impl<'a> SearchView<'a> {
@@ -279,13 +291,9 @@ impl<'a> SearchView<'a> {
             next_cursor: paged.then(next),
             // Microseconds are as fine as the figure means anything.
             took_ms: response.took.as_micros() as f64 / 1_000.0,
-            plan: match response.plan {
-                Plan::Graph => WirePlan::Graph,
-                Plan::Exact => WirePlan::Exact,
-                Plan::Keyword => WirePlan::Keyword,
-                Plan::Hybrid => WirePlan::Hybrid,
-            },
+            plan: response.plan.into(),
             truncated: response.truncated,
+            explain: response.explain.as_ref().map(ExplainView::of),
         }
     }
 }
@@ -327,7 +335,7 @@ mod tests {
     #[test]
     fn every_option_arrives() {
         let full = r#"{"vector":[1,2],"top_k":3,"threshold":0.5,"filter":{"a":1},"mode":"vector",
-            "include":["vector"],"exact":true,"ef_search":64,"explain":false}"#;
+            "include":["vector"],"exact":true,"ef_search":64,"explain":true}"#;
         let wanted = SearchRequest {
             query: Query::Vector(vec![1.0, 2.0]),
             top_k: 3,
@@ -336,6 +344,7 @@ mod tests {
             include: Include { text: false, metadata: false, vector: true },
             exact: true,
             ef_search: Some(64),
+            explain: true,
             ..SearchRequest::new(Query::Vector(Vec::new()))
         };
         assert_eq!(read(full).unwrap(), wanted);
@@ -373,7 +382,6 @@ mod tests {
             (r#"{"text":"a","cursor":"AWE"}"#, Code::InvalidCursor),
             (r#"{"text":"a","group_size":2}"#, Code::InvalidQuery),
             (r#"{"text":"a","mode":"magic"}"#, Code::InvalidValue),
-            (r#"{"text":"a","explain":true}"#, Code::ExplainNotSupported),
             (r#"{"text":"a","topk":1}"#, Code::UnknownField),
             (r#"{"text":"a","top_k":-1}"#, Code::InvalidValue),
             (r#"{"text":"a","threshold":1e300}"#, Code::OutOfRange),
@@ -403,6 +411,7 @@ mod tests {
             plan: Plan::Graph,
             took: Duration::from_nanos(400_900),
             truncated: false,
+            explain: None,
         };
         let request = SearchRequest::new(Query::Text("a".into()));
         let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
@@ -434,6 +443,7 @@ mod tests {
             plan: Plan::Keyword,
             took: Duration::ZERO,
             truncated: false,
+            explain: None,
         };
         let request = SearchRequest { paging: Paging::FirstPage, ..SearchRequest::new(Query::Text("a".into())) };
         let written = serde_json::to_value(SearchView::of(&response, &request)).unwrap();
