@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::matmul::GROUP_BYTES;
-use super::packed::{INT8_BLOCK, Int8Panels, PackedMatrix};
+use super::packed::{Int8Panels, PackedMatrix};
 use super::simd::Simd;
 use super::tile::{FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish};
 
@@ -65,6 +65,8 @@ pub(super) struct QuantiseArgs {
     pub x_stride: usize,
     pub count: usize,
     pub width: usize,
+    /// Numbers of a block.
+    pub block: usize,
     pub rows: QuantisedRows,
 }
 
@@ -102,13 +104,13 @@ pub(super) struct Args<'a> {
 /// `Simd`'s promise; pointers cover their matrices; `width` is a multiple of `LANES`.
 #[inline(always)]
 pub(super) unsafe fn quantise<I: Int8>(args: &QuantiseArgs) {
-    let blocks = args.width.div_ceil(INT8_BLOCK);
+    let blocks = args.width.div_ceil(args.block);
     for row in 0..args.count {
         for block in 0..blocks {
-            let from = block * INT8_BLOCK;
+            let from = block * args.block;
             let x = args.x.wrapping_add(row * args.x_stride + from);
             let codes = args.rows.codes.cast::<I::Code>().wrapping_add(row * args.rows.stride + from);
-            let width = INT8_BLOCK.min(args.width - from);
+            let width = args.block.min(args.width - from);
             // SAFETY: the caller's promise; the block lies within the row.
             unsafe {
                 let (scale, zero) = quantise_block::<I>(x, width, codes);
@@ -172,8 +174,8 @@ unsafe fn one_tile<I: Int8>(args: &Args, row_from: usize, panel: usize) {
     let codes = args.rows.codes.cast::<I::Code>().wrapping_add(row_from * args.rows.stride);
     let weights = args.int8.codes.as_slice()[column * depth..].as_ptr();
     let mut sums = [0; MAX_TILE];
-    for from in (0..depth).step_by(INT8_BLOCK) {
-        let block = INT8_BLOCK.min(depth - from);
+    for from in (0..depth).step_by(args.int8.block) {
+        let block = args.int8.block.min(depth - from);
         let tile = SumTile::<I> {
             codes: codes.wrapping_add(from).cast_const(),
             codes_stride: args.rows.stride,
@@ -183,7 +185,7 @@ unsafe fn one_tile<I: Int8>(args: &Args, row_from: usize, panel: usize) {
             out: sums.as_mut_ptr(),
         };
         let finish = if from + block == depth { args.finish } else { Finish::Pause };
-        let place = Place { row: row_from, column, rows, block: from / INT8_BLOCK, finish };
+        let place = Place { row: row_from, column, rows, block: from / args.int8.block, finish };
         // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
         unsafe {
             I::sums(rows, &tile);
@@ -247,23 +249,25 @@ unsafe fn accumulate<I: Int8>(args: &Args, place: &Place, sums: &[i32; MAX_TILE]
     let at = place.block * args.weights.columns + place.column;
     let (steps, weight_sums) = (&args.int8.steps[at..], &args.int8.sums[at..]);
     let bias = &args.weights.bias[place.column..];
-    let blocks = args.weights.depth.div_ceil(INT8_BLOCK);
+    let blocks = args.weights.depth.div_ceil(args.int8.block);
     let finish = place.finish.at(place.row, place.column);
     // SAFETY: the caller's promise; two registers of every row lie within the matrices.
     unsafe {
-        for register in [0, I::Float::LANES] {
-            let step = I::Float::load(steps[register..].as_ptr());
-            let weight_sum = I::Float::load(weight_sums[register..].as_ptr());
-            let bias = I::Float::load(bias[register..].as_ptr());
-            for i in 0..place.rows {
-                let row = place.row + i;
-                let out = args.out.wrapping_add(row * args.out_stride + place.column + register);
-                let scale = I::Float::splat(*args.rows.scales.wrapping_add(row * blocks + place.block));
-                let zero = I::Float::splat(*args.rows.zeros.wrapping_add(row * blocks + place.block));
-                let sum = I::Float::load_i32(sums.as_ptr().wrapping_add(i * I::Float::TILE_COLUMNS + register));
-                let sum = I::Float::neg_mul_add(zero, weight_sum, sum);
-                let before = if place.block == 0 { bias } else { I::Float::load(out) };
-                let x = I::Float::mul_add(sum, I::Float::mul(scale, step), before);
+        let pair = |from: &[f32]| [I::Float::load(from.as_ptr()), I::Float::load(from[I::Float::LANES..].as_ptr())];
+        let (steps, weight_sums, bias) = (pair(steps), pair(weight_sums), pair(bias));
+        for i in 0..place.rows {
+            let row = place.row + i;
+            let scale = I::Float::splat(*args.rows.scales.wrapping_add(row * blocks + place.block));
+            let zero = I::Float::splat(*args.rows.zeros.wrapping_add(row * blocks + place.block));
+            let out = args.out.wrapping_add(row * args.out_stride + place.column);
+            let sums = sums.as_ptr().wrapping_add(i * I::Float::TILE_COLUMNS);
+            for side in 0..2 {
+                let register = side * I::Float::LANES;
+                let out = out.wrapping_add(register);
+                let sum = I::Float::load_i32(sums.wrapping_add(register));
+                let sum = I::Float::neg_mul_add(zero, weight_sums[side], sum);
+                let before = if place.block == 0 { bias[side] } else { I::Float::load(out) };
+                let x = I::Float::mul_add(sum, I::Float::mul(scale, steps[side]), before);
                 I::Float::store(out, finish.apply::<I::Float>(x, i, register));
             }
         }

@@ -29,7 +29,7 @@ pub(crate) use rows::{Aligned, Rows};
 use crate::embed::Precision;
 use crate::storage::Arena;
 use int8::Int8;
-use packed::{INT8_BLOCK, Layout, Panels};
+use packed::{Layout, Panels};
 use simd::Simd;
 use tile::Finish;
 
@@ -152,7 +152,7 @@ impl Kernels {
         let (count, out, out_stride) = (x.count(), out.as_mut_ptr(), out.stride());
         if let Panels::Int8(int8) = &weights.panels {
             assert_eq!(weights.layout, self.layout(Precision::Int8), "packed by other kernels");
-            let rows = self.quantise(x, scratch);
+            let rows = self.quantise(x, int8.block, scratch);
             let args = int8::Args { rows, count, weights, int8, panels: 0..panels, out, out_stride, finish };
             share::by_panels(panels, shares, args, |args, panels| {
                 let args = int8::Args { panels, ..args.clone() };
@@ -172,11 +172,11 @@ impl Kernels {
         }
     }
 
-    /// Rounds the rows of `x` to codes in `scratch`.
-    fn quantise(&self, x: &Rows, scratch: &mut Scratch) -> int8::QuantisedRows {
+    /// Rounds the rows of `x` in blocks to codes in `scratch`.
+    fn quantise(&self, x: &Rows, block: usize, scratch: &mut Scratch) -> int8::QuantisedRows {
         // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`.
         scratch.codes.grow((x.count() * x.stride()).div_ceil(2));
-        let blocks = x.count() * x.width().div_ceil(INT8_BLOCK);
+        let blocks = x.count() * x.width().div_ceil(block);
         scratch.scales.grow(2 * blocks);
         let (scales, zeros) = scratch.scales.as_mut_slice().split_at_mut(blocks);
         let rows = int8::QuantisedRows {
@@ -185,7 +185,8 @@ impl Kernels {
             scales: scales.as_mut_ptr(),
             zeros: zeros.as_mut_ptr(),
         };
-        let args = int8::QuantiseArgs { x: x.as_ptr(), x_stride: x.stride(), count: x.count(), width: x.width(), rows };
+        let args =
+            int8::QuantiseArgs { x: x.as_ptr(), x_stride: x.stride(), count: x.count(), width: x.width(), block, rows };
         // SAFETY: `self` proves the instruction set; the buffers were grown above. Covered by `int8_*`.
         unsafe { run_int8!(self.level, run_quantise, &args) }
         rows

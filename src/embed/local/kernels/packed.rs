@@ -8,8 +8,12 @@ use crate::storage::{Arena, Piece};
 /// that a product of a few rows reads its weights from front to back.
 pub(super) const DEPTH_BLOCK: usize = 384;
 
-/// int8 products of a block: a large weight or activation coarsens no more than these.
-pub(super) const INT8_BLOCK: usize = 64;
+/// int8 products of a block, of which a large weight or activation coarsens the others.
+const INT8_BLOCK: usize = 64;
+/// The same where [`DEEP`] products or more are summed: such a layer is applied to what an activation function left, which
+/// has larger numbers among small ones, and carries most of the error.
+const DEEP_INT8_BLOCK: usize = 32;
+const DEEP: usize = 1024;
 
 /// How a level's kernels want weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +48,11 @@ pub(super) enum Panels {
 /// Weights of 8 bits: `weight = code * step of its column and block`.
 #[derive(Debug)]
 pub(super) struct Int8Panels {
+    /// Products that share a step; a multiple of `group`. The last block may have fewer.
+    pub block: usize,
     /// Shape `[panels, depth / group, panel columns, group]`.
     pub codes: Piece<i8>,
-    /// Shape `[blocks of INT8_BLOCK products, columns]`.
+    /// Shape `[blocks, columns]`.
     pub steps: Vec<f32>,
     /// Sums of a column's codes in a block, shape `[blocks, columns]`.
     pub sums: Vec<f32>,
@@ -62,10 +68,13 @@ impl PackedMatrix {
             Precision::Float16 => Panels::Float16(arena.zeroed(count)),
             Precision::Int8 => {
                 assert!(depth.is_multiple_of(layout.group), "depth={depth} {layout:?}");
+                let block = if depth < DEEP { INT8_BLOCK } else { DEEP_INT8_BLOCK };
+                let blocks = depth.div_ceil(block);
                 Panels::Int8(Int8Panels {
+                    block,
                     codes: arena.zeroed(count),
-                    steps: vec![0.0; depth.div_ceil(INT8_BLOCK) * columns],
-                    sums: vec![0.0; depth.div_ceil(INT8_BLOCK) * columns],
+                    steps: vec![0.0; blocks * columns],
+                    sums: vec![0.0; blocks * columns],
                 })
             }
         };
@@ -146,11 +155,11 @@ impl Int8Panels {
     fn fill_column(&mut self, column: usize, weights: &[f32], scale: f32, columns: usize, layout: Layout) {
         let (wide, group) = (layout.panel_columns, layout.group);
         let panel = &mut self.codes.as_mut_slice()[column / wide * wide * weights.len()..][..wide * weights.len()];
-        for (index, block) in weights.chunks(INT8_BLOCK).enumerate() {
+        for (index, block) in weights.chunks(self.block).enumerate() {
             let largest = block.iter().fold(0f32, |largest, weight| largest.max(weight.abs())) * scale.abs();
             let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
             let (factor, mut sum) = (scale / step, 0);
-            let rows = panel[index * INT8_BLOCK * wide..][..block.len() * wide].chunks_exact_mut(wide * group);
+            let rows = panel[index * self.block * wide..][..block.len() * wide].chunks_exact_mut(wide * group);
             for (row, block) in rows.zip(block.chunks_exact(group)) {
                 let slots = &mut row[column % wide * group..][..group];
                 for (slot, weight) in slots.iter_mut().zip(block) {

@@ -145,7 +145,12 @@ fn half_precision_rounds_the_weights_alone() {
 
 #[test]
 fn int8_sums_are_those_of_the_codes() {
-    let (count, depth, columns) = (31, 800, 96);
+    int8_sums(800, 64);
+    int8_sums(1056, 32);
+}
+
+fn int8_sums(depth: usize, block: usize) {
+    let (count, columns) = (31, 96);
     let mut x = random(1, count * depth);
     // Rows of zeros, of one sign, and with a large number among small ones.
     x[..depth].fill(0.0);
@@ -169,7 +174,7 @@ fn int8_sums_are_those_of_the_codes() {
     for row in x.chunks_exact(depth) {
         for (column, b) in w.chunks_exact(depth).zip(&bias) {
             let mut total = f64::from(*b);
-            for (row, column) in row.chunks(64).zip(column.chunks(64)) {
+            for (row, column) in row.chunks(block).zip(column.chunks(block)) {
                 let ((row, scale), (column, step)) = (activations(row), weights(column));
                 total += row.iter().zip(column).map(|(a, b)| a * b).sum::<f64>() * scale * step;
             }
