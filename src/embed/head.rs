@@ -72,7 +72,13 @@ fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Identity => x,
         Activation::Tanh => x.tanh(),
         // A vector that is not a number must stay so, to be refused: `max` would make it 0.
-        Activation::Relu => if x < 0.0 { 0.0 } else { x },
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
         Activation::Gelu => x * normal_cdf(x),
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
     }
@@ -124,7 +130,11 @@ mod tests {
 
     #[test]
     fn a_dense_layer_is_a_matrix_product() {
-        let linear = Linear { weight: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], bias: vec![0.5, -1.0], activation: Activation::Identity };
+        let linear = Linear {
+            weight: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            bias: vec![0.5, -1.0],
+            activation: Activation::Identity,
+        };
         assert_eq!(linear.apply(&[1.0, 10.0, 100.0]), [321.5, 653.0]);
         let head = Head { steps: vec![Loaded::Normalise, Loaded::Dense(linear)] };
         let got = head.apply(vec![0.0, 3.0, 4.0]);

@@ -39,5 +39,6 @@ pub use model::TextModel;
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
 pub use types::{
-    Dimensions, Embeddings, InputKind, InstalledModel, Pooling, Precision, PullProgress, VerifiedFile, default_models_dir,
+    Dimensions, Embeddings, InputKind, InstalledModel, Pooling, Precision, PullProgress, VerifiedFile,
+    default_models_dir,
 };

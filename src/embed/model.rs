@@ -180,8 +180,7 @@ impl TextModel {
         }
         let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
         let pooled = self.encoder.encode(&sequences, &self.threads)?;
-        let finish =
-            |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
+        let finish = |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
             token_counts: sequences.iter().map(|ids| ids.len()).collect(),

@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::lock_file::{Lock, Record, Stamp, hash_file};
 use super::files::{ModelFile, model_files};
+use super::lock_file::{Lock, Record, Stamp, hash_file};
 use super::registry::{KnownModel, find, known_names};
 use super::settings::MODULES_FILE;
 use super::{EmbedError, VerifiedFile};

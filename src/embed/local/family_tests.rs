@@ -77,7 +77,10 @@ impl Seeded {
 /// Sequences of random tokens, of which some are padding.
 fn sequences(longest: usize) -> Vec<Vec<u32>> {
     let token = |x: f32| ((x + 1.0) / 2.0 * VOCABULARY as f32) as u32 % VOCABULARY as u32;
-    [1, 2, 3, 7, 16, 17, 33, 46, longest].iter().map(|&len| random(len as u64, len).into_iter().map(token).collect()).collect()
+    [1, 2, 3, 7, 16, 17, 33, 46, longest]
+        .iter()
+        .map(|&len| random(len as u64, len).into_iter().map(token).collect())
+        .collect()
 }
 
 fn slices(sequences: &[Vec<u32>]) -> Vec<&[u32]> {
@@ -113,7 +116,10 @@ fn with(mut json: Value, changes: Value) -> Value {
 }
 
 fn roberta_config() -> Value {
-    with(config(), json!({"model_type": "xlm-roberta", "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}))
+    with(
+        config(),
+        json!({"model_type": "xlm-roberta", "type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
+    )
 }
 
 fn mpnet_config() -> Value {
@@ -242,7 +248,8 @@ fn modern_bert_runs_by_candle_whatever_the_batch() {
         ("final_norm.weight".to_owned(), vec![64]),
     ];
     for layer in 0..4 {
-        let mut add = |part: &str, shape: &[usize]| shapes.push((format!("layers.{layer}.{part}.weight"), shape.to_vec()));
+        let mut add =
+            |part: &str, shape: &[usize]| shapes.push((format!("layers.{layer}.{part}.weight"), shape.to_vec()));
         add("attn.Wqkv", &[192, 64]);
         add("attn.Wo", &[64, 64]);
         add("mlp.Wi", &[192, 64]);
@@ -287,7 +294,8 @@ fn mpnet_agrees_with_plain_loops_up_to_its_last_position() {
 
 /// MPNet by the book, in f64: the mean of the last layer's vectors.
 fn mpnet_mean(seeded: &Seeded, tokens: &[u32]) -> Vec<f64> {
-    let Architecture { hidden_size: width, heads, layers, layer_norm_eps, pad_token_id, .. } = seeded.settings.architecture;
+    let Architecture { hidden_size: width, heads, layers, layer_norm_eps, pad_token_id, .. } =
+        seeded.settings.architecture;
     let (words, positions) = ("embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight");
     let (words, positions) = (seeded.tensor(words), seeded.tensor(positions));
     let biases = seeded.tensor("encoder.relative_attention_bias.weight");

@@ -2,9 +2,7 @@
 
 use super::super::EmbedError;
 use super::super::settings::{Architecture, Rotary};
-use super::blocks::{
-    self, Added, Attention, Embeddings, FeedForward, Linear, Loader, Norm, Part, Position, Widths,
-};
+use super::blocks::{self, Added, Attention, Embeddings, FeedForward, Linear, Loader, Norm, Part, Position, Widths};
 use super::kernels::Kernels;
 use super::transformer::{Layer, Transformer};
 use super::weights::Weights;
@@ -23,9 +21,8 @@ pub(super) fn load(
 ) -> Result<Transformer, EmbedError> {
     let loader = Loader { weights: &weights, kernels, precision };
     let hidden = architecture.hidden_size;
-    let layers = (0..architecture.layers)
-        .map(|index| layer(&loader, architecture, rotary, index))
-        .collect::<Result<_, _>>()?;
+    let layers =
+        (0..architecture.layers).map(|index| layer(&loader, architecture, rotary, index)).collect::<Result<_, _>>()?;
     let added = match architecture.type_vocab_size {
         0 => vec![0.0; hidden],
         types => weights.tensor("embeddings.token_type_embeddings.weight", &[types, hidden])?[..hidden].to_vec(),

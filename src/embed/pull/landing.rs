@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use sha2::{Digest, Sha256};
 
 use super::{Opened, SourceError};
-use crate::embed::lock_file::{hash_file, hex};
 use crate::embed::files::ModelFile;
+use crate::embed::lock_file::{hash_file, hex};
 use crate::embed::store::Place;
 use crate::embed::{EmbedError, PullProgress};
 use crate::storage::{Publishing, create_dir_all, remove_temporaries};
@@ -37,7 +37,8 @@ pub(super) fn land(
     progress: &mut dyn FnMut(PullProgress),
 ) -> Result<(), SourceError> {
     let size_bytes = file.digest.map_or(opened.size_bytes, |digest| digest.size_bytes);
-    let mismatch = |what, expected: String, got: String| SourceError::Mismatch { path: file.path.clone(), what, expected, got };
+    let mismatch =
+        |what, expected: String, got: String| SourceError::Mismatch { path: file.path.clone(), what, expected, got };
     if opened.size_bytes != size_bytes {
         return Err(mismatch("its length", size_bytes.to_string(), opened.size_bytes.to_string()));
     }

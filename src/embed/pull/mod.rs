@@ -11,8 +11,8 @@ use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 
-use super::lock_file::Lock;
 use super::files::ModelFile;
+use super::lock_file::Lock;
 use super::store::{Check, Place, check_files};
 use super::{EmbedError, PullFailure, PullProgress};
 use crate::storage::{DirectoryLock, create_dir_all, remove_dir_all};
@@ -122,7 +122,8 @@ fn sources(place: &Place, from: Option<&Path>, staging: &Path) -> Vec<Box<dyn So
 /// Takes every file that is not there yet from one source.
 fn take(place: &Place, source: &mut dyn Source, progress: &mut dyn FnMut(PullProgress)) -> Result<(), SourceError> {
     let recorded = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
-    let mut take_all = |files: &[ModelFile]| files.iter().try_for_each(|f| take_file(place, f, &recorded, source, progress));
+    let mut take_all =
+        |files: &[ModelFile]| files.iter().try_for_each(|f| take_file(place, f, &recorded, source, progress));
     let files = place.files()?;
     take_all(&files)?;
     match files.as_slice() {

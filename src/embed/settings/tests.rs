@@ -36,9 +36,7 @@ fn architecture(json: Value) -> Result<Architecture, EmbedError> {
 
 #[test]
 fn dense_layers_are_read_and_must_fit() {
-    let dense = |inputs: usize, outputs: usize, activation: &str| {
-        json!({"in_features": inputs, "out_features": outputs, "bias": false, "activation_function": activation})
-    };
+    let dense = |inputs: usize, outputs: usize, activation: &str| json!({"in_features": inputs, "out_features": outputs, "bias": false, "activation_function": activation});
     let read = |config: &Value| {
         changed(|dir| {
             fs::write(dir.join("modules.json"), modules(&["Dense", "Dropout", "Normalize"]).to_string()).unwrap();
@@ -47,13 +45,7 @@ fn dense_layers_are_read_and_must_fit() {
         })
     };
     let settings = read(&dense(64, 32, "torch.nn.modules.activation.Tanh")).unwrap();
-    let want = Dense {
-        dir: "2_Dense".to_owned(),
-        inputs: 64,
-        outputs: 32,
-        bias: false,
-        activation: Activation::Tanh,
-    };
+    let want = Dense { dir: "2_Dense".to_owned(), inputs: 64, outputs: 32, bias: false, activation: Activation::Tanh };
     assert_eq!((settings.dim(), settings.normalise), (32, true));
     assert_eq!(settings.steps, [Step::Dense(want)]);
     assert!(settings.identity().ends_with(" dense=64x32 bias=false activation=Tanh"), "{}", settings.identity());
@@ -139,9 +131,8 @@ fn lengths_and_case_are_those_of_the_files() {
 
 #[test]
 fn prompts_are_those_of_the_files() {
-    let prompts = |json: Value| {
-        with("config_sentence_transformers.json", &json).map(|s| (s.query_prefix, s.document_prefix))
-    };
+    let prompts =
+        |json: Value| with("config_sentence_transformers.json", &json).map(|s| (s.query_prefix, s.document_prefix));
     let both = |query: &str, document: &str| (query.to_owned(), document.to_owned());
     assert_eq!(prompts(json!({})).unwrap(), both("", ""));
     assert_eq!(prompts(json!({"prompts": {"query": "q: ", "corpus": "c: "}})).unwrap(), both("q: ", "c: "));
@@ -165,7 +156,10 @@ fn matryoshka_lengths_are_those_of_the_configuration() {
     assert!(listed.allow(16, 64) && listed.allow(64, 64) && !listed.allow(17, 64) && !listed.allow(0, 64));
     assert_eq!(listed.in_words(64), "16, 64");
     assert!(!Dimensions::From(8).allow(7, 64) && !Dimensions::From(8).allow(65, 64));
-    assert_eq!((Dimensions::From(8).in_words(64), Dimensions::Whole.in_words(64)), ("8 to 64".into(), "64 only".into()));
+    assert_eq!(
+        (Dimensions::From(8).in_words(64), Dimensions::Whole.in_words(64)),
+        ("8 to 64".into(), "64 only".into())
+    );
 }
 
 #[test]
@@ -185,7 +179,10 @@ fn the_encoders_of_known_models_are_understood() {
         "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 250_002, "type_vocab_size": 1,
         "max_position_embeddings": 514, "layer_norm_eps": 1e-5, "pad_token_id": 1, "position_embedding_type": "absolute"});
     let roberta = architecture(xlm.clone()).unwrap();
-    assert_eq!((roberta.family.clone(), roberta.first_position(), roberta.usable_positions()), (Family::Roberta, 2, 512));
+    assert_eq!(
+        (roberta.family.clone(), roberta.first_position(), roberta.usable_positions()),
+        (Family::Roberta, 2, 512)
+    );
     let mut mpnet = xlm.clone();
     mpnet["model_type"] = "mpnet".into();
     mpnet.as_object_mut().unwrap().remove("type_vocab_size");

@@ -81,7 +81,8 @@ pub(in crate::embed) mod tests {
         let table = |length: u32, rest: &[u8]| encode(&[&length.to_le_bytes(), rest].concat());
         assert_eq!(longest_replacement(&table(4, b"tttta\0bcd\0")), Ok(3));
         assert_eq!(longest_replacement(&table(4, b"tttt")), Ok(0));
-        for hostile in [table(u32::MAX, b"tttt"), table(5, b"tttt"), table(0, b"a\0"), "AAA=".to_owned(), String::new()] {
+        for hostile in [table(u32::MAX, b"tttt"), table(5, b"tttt"), table(0, b"a\0"), "AAA=".to_owned(), String::new()]
+        {
             assert!(longest_replacement(&hostile).is_err(), "{hostile}");
         }
     }

@@ -130,9 +130,10 @@ pub(super) fn inspect(bytes: &[u8], vocabulary: usize) -> Result<Inspected, Stri
 impl File {
     fn check_vocabulary(&self, rows: usize) -> Result<(), String> {
         let added = self.added_tokens.iter().map(|token| (token.id, token.content.len()));
-        let (largest, longest) = added.fold((self.model.vocab.largest_id, self.model.vocab.longest_bytes), |max, token| {
-            (max.0.max(token.0), max.1.max(token.1))
-        });
+        let (largest, longest) = added
+            .fold((self.model.vocab.largest_id, self.model.vocab.longest_bytes), |max, token| {
+                (max.0.max(token.0), max.1.max(token.1))
+            });
         if largest >= rows as u64 {
             return Err(format!(
                 "it makes tokens up to {largest}, and the model's table has {rows}: it is the tokenizer of another model"
@@ -145,7 +146,9 @@ impl File {
     }
 
     fn check_model(&self) -> Result<(), String> {
-        if self.model.dropout.is_some_and(|dropout| dropout != 0.0) || self.model.alpha.is_some_and(|alpha| alpha != 0.0) {
+        if self.model.dropout.is_some_and(|dropout| dropout != 0.0)
+            || self.model.alpha.is_some_and(|alpha| alpha != 0.0)
+        {
             return Err("it draws lots (dropout or alpha), so that equal texts get unequal vectors".to_owned());
         }
         match self.model.max_input_chars_per_word {
@@ -185,7 +188,9 @@ fn kind(step: &Value) -> &str {
 fn is_local(normalizer: &Value) -> bool {
     match kind(normalizer) {
         "" => normalizer.is_null(),
-        "BertNormalizer" | "Lowercase" | "StripAccents" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Nmt" | "Precompiled" => true,
+        "BertNormalizer" | "Lowercase" | "StripAccents" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Nmt" | "Precompiled" => {
+            true
+        }
         // Runs of blanks made one; texts are cut before such a run.
         "Replace" => normalizer["pattern"]["Regex"] == " {2,}",
         "Sequence" => normalizer["normalizers"].as_array().is_some_and(|steps| steps.iter().all(is_local)),

@@ -117,8 +117,11 @@ fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
     };
     vec![
         ("/post_processor/special_tokens", json!({}), ""),
-        ("/post_processor/single", json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]),
-            "repeats"),
+        (
+            "/post_processor/single",
+            json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]),
+            "repeats",
+        ),
         ("/model/vocab/a", json!(10), "another model"),
         ("/model/vocab/a", json!(-1), "invalid value"),
         ("/model/vocab/a", json!(u64::MAX), "another model"),
@@ -135,7 +138,11 @@ fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
         ("/normalizer", charsmap(u32::MAX, 1), "shorter than it says"),
         ("/normalizer", charsmap(4, 1000), "times as long"),
         ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA!"}), "base64"),
-        ("/pre_tokenizer", json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "ByteLevel"}); 60]}), "times as"),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "ByteLevel"}); 60]}),
+            "times as",
+        ),
         ("/model/type", json!("Unigram"), ""),
         ("/model", json!({"type": "Unigram", "unk_id": 7, "vocab": [["a", 0.0]]}), ""),
     ]
@@ -198,7 +205,8 @@ fn patterns_that_take_for_ever_are_given_up() {
 fn unigram(pre_tokenizer: Value) -> Value {
     let mut json = small_tokenizer();
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁", "▁a", "b", "ab", "▁c", "c"];
-    let vocabulary: Vec<Value> = pieces.iter().enumerate().map(|(i, piece)| json!([piece, -((i * i) as f64)])).collect();
+    let vocabulary: Vec<Value> =
+        pieces.iter().enumerate().map(|(i, piece)| json!([piece, -((i * i) as f64)])).collect();
     json["model"] = json!({"type": "Unigram", "unk_id": 1, "vocab": vocabulary});
     json["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "NFKC"},
         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]});
@@ -208,7 +216,8 @@ fn unigram(pre_tokenizer: Value) -> Value {
 
 #[test]
 fn unigram_texts_are_cut_where_that_changes_nothing() {
-    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "add_prefix_space": true, "prepend_scheme": "always"});
+    let metaspace =
+        json!({"type": "Metaspace", "replacement": "▁", "add_prefix_space": true, "prepend_scheme": "always"});
     let sequence = json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace.clone()]});
     for pre_tokenizer in [metaspace, sequence] {
         let tokenizer = load(&unigram(pre_tokenizer), 8).unwrap();
