@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::collection::{
     self, Collection, CollectionError, Created, DefinitionRequest, Engine, Recovered, Settings, VerifyReport,
 };
-use crate::embed::{Models, default_models_dir};
+use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
@@ -20,6 +20,8 @@ pub struct Options {
     pub models_dir: Option<PathBuf>,
     /// Compute threads; `None` for all cores.
     pub threads: Option<NonZeroUsize>,
+    /// How models compute. It is part of a model's fingerprint: a collection's vectors are all of one precision.
+    pub precision: Precision,
     /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
     /// which is also the most.
     pub memtable_documents: Option<u32>,
@@ -124,7 +126,8 @@ impl Database {
         let (shared, recovered) = collection::recover(paths, manifest, settings)
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
         let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
-        let engine = Engine::start(shared, Models::new(models_dir, options.threads), lock);
+        let engine =
+            Engine::start(shared, Models::with_precision(models_dir, options.threads, options.precision), lock);
         Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }
 

@@ -18,10 +18,11 @@ mod verify;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::database::{Database, Options};
-use crate::embed::{Models, default_models_dir};
+use crate::embed::{Models, Precision, default_models_dir};
 
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
@@ -57,6 +58,10 @@ pub struct Context {
     /// Compute threads [default: all cores]
     #[arg(long, global = true, value_name = "N", env = "PANNIER_THREADS")]
     pub threads: Option<NonZeroUsize>,
+    /// How embedding models compute; vectors of two precisions differ, so a collection keeps to one
+    #[arg(long, global = true, value_name = "KIND", env = "PANNIER_PRECISION", default_value = "float32",
+          value_parser = precision_parser())]
+    pub precision: Precision,
     /// Write results as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -99,7 +104,8 @@ pub enum Command {
 impl Context {
     /// How to open a store with these settings.
     pub fn options(&self) -> Options {
-        Options { models_dir: self.models.clone(), threads: self.threads, ..Options::default() }
+        let (models_dir, threads, precision) = (self.models.clone(), self.threads, self.precision);
+        Options { models_dir, threads, precision, ..Options::default() }
     }
 
     /// Opens the data directory, which no other process may hold.
@@ -112,8 +118,19 @@ impl Context {
 
     /// The models, without a database.
     pub fn model_store(&self) -> Models {
-        Models::new(self.models.clone().unwrap_or_else(default_models_dir), self.threads)
+        self.model_store_of(self.precision)
     }
+
+    /// The models, computing in another precision than is set.
+    pub(crate) fn model_store_of(&self, precision: Precision) -> Models {
+        Models::with_precision(self.models.clone().unwrap_or_else(default_models_dir), self.threads, precision)
+    }
+}
+
+/// Reads a precision by its name.
+fn precision_parser() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name))
+        .map(|name| Precision::from_name(&name).expect("the names are those of the precisions"))
 }
 
 /// Runs a parsed command line.

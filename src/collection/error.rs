@@ -99,7 +99,7 @@ pub enum CollectionError {
         name: CollectionName,
     },
     /// The model on disk makes other vectors than the collection holds.
-    #[error("collection {name:?} was embedded by model {model} with fingerprint {expected}, and the installed one is {got}; install the same files again", name = name.as_str())]
+    #[error("collection {name:?} was embedded by model {model} with fingerprint {expected}, and the installed one is {got}; install the same files again, and compute in the same --precision", name = name.as_str())]
     ModelChanged {
         /// The collection.
         name: CollectionName,

@@ -41,6 +41,14 @@ impl Models {
         Err(EmbedError::Disabled)
     }
 
+    /// No model can be loaded.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn load_reference(&self, _name: &str) -> Result<TextModel, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
     /// No model is usable.
     ///
     /// # Errors

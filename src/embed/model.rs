@@ -1,5 +1,6 @@
 //! A loaded model: texts in, vectors out.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
@@ -41,11 +42,32 @@ impl TextModel {
         precision: Precision,
         threads: Arc<ThreadPool>,
     ) -> Result<Self, EmbedError> {
+        Self::load_with(place, files, threads, |path, settings| Encoder::load(path, settings, precision))
+    }
+
+    /// As [`TextModel::load`], to be run by candle's own forward.
+    ///
+    /// # Errors
+    /// As [`TextModel::load`].
+    pub(super) fn load_reference(
+        place: &Place,
+        files: &[VerifiedFile],
+        threads: Arc<ThreadPool>,
+    ) -> Result<Self, EmbedError> {
+        Self::load_with(place, files, threads, Encoder::load_reference)
+    }
+
+    fn load_with(
+        place: &Place,
+        files: &[VerifiedFile],
+        threads: Arc<ThreadPool>,
+        load: impl FnOnce(&Path, &Settings) -> Result<Encoder, EmbedError>,
+    ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
         let transformer = place.dir.join(&settings.transformer);
         let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
         let head = Head::load(&place.dir, &settings.steps)?;
-        let encoder = Encoder::load(&transformer.join(WEIGHTS_FILE), &settings, precision)?;
+        let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
         let fingerprint = fingerprint(&settings, files, encoder.precision());
         Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, head, threads })
     }

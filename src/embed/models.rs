@@ -68,6 +68,16 @@ impl Models {
         Ok(model)
     }
 
+    /// The model run by candle's own forward in float32, loaded at each call: the reference to compare ours with.
+    ///
+    /// # Errors
+    /// As [`Models::load`].
+    pub fn load_reference(&self, name: &str) -> Result<TextModel, EmbedError> {
+        let place = self.shared.store.existing(name)?;
+        let files = check_files(&place, Check::Changed)?;
+        TextModel::load_reference(&place, &files, self.pool()?)
+    }
+
     /// The models whose files are all there, by name. Files are not hashed.
     ///
     /// # Errors

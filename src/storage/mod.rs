@@ -19,6 +19,6 @@ pub use directory::{create_dir_all, list_files, list_files_below, read_file, rem
 pub use error::StorageError;
 pub use fields::Fields;
 pub use lock::DirectoryLock;
-pub use mmap::{Mapped, Plain};
+pub use mmap::{Arena, Mapped, Piece, Plain};
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries};

@@ -57,7 +57,9 @@ impl Place {
     /// listen, so that no server of the machine is found.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
-        for variable in ["PANNIER_SERVER", "PANNIER_LOG", "PANNIER_THREADS", "PANNIER_API_KEY_FILE"] {
+        for variable in
+            ["PANNIER_SERVER", "PANNIER_LOG", "PANNIER_THREADS", "PANNIER_PRECISION", "PANNIER_API_KEY_FILE"]
+        {
             command.env_remove(variable);
         }
         command

@@ -1,26 +1,30 @@
 //! `bench embed`: texts and tokens a second of the model, in the fields that the peer's script prints.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::super::{CliError, Context, output};
+use super::super::{CliError, Context, output, precision_parser};
 use super::cranfield::DataSetArgs;
 use super::peers::{self, EmbedRun, PeerArgs};
 use super::scratch::Scratch;
 use super::stats::{Latencies, median, peak_rss_mib, rounded, whole};
 use super::{Places, report, vectors};
-use crate::embed::{DEFAULT_MODEL, InputKind, TextModel};
+use crate::embed::{DEFAULT_MODEL, InputKind, Precision, TextModel};
 
 /// Queries embedded before the clock starts, as the peer does.
 const WARM_UP: usize = 20;
 /// Texts of the samples that are not the queries.
 const SHORT_TEXTS: usize = 512;
 const LONG_TEXTS: usize = 64;
+/// Words of a title that is as long as a short question.
+const BRIEF_WORDS: RangeInclusive<usize> = 7..=8;
 /// Shortest abstract that counts as long, in words.
 const LONG_WORDS: usize = 150;
 
@@ -42,9 +46,14 @@ enum Sample {
     Short,
     /// The first 64 abstracts of 150 words or more
     Long,
+    /// The titles of 7 or 8 words, about 12 tokens each
+    Brief,
     /// The 225 queries of Cranfield
     Queries,
 }
+
+/// The peer that runs in this process.
+const CANDLE: &str = "candle";
 
 /// What `bench embed` measures.
 #[derive(Args, Clone, Debug)]
@@ -70,13 +79,16 @@ pub(super) struct EmbedArgs {
     /// Model to embed with
     #[arg(long, value_name = "NAME", default_value = DEFAULT_MODEL)]
     model: String,
+    /// Precisions to compare, in turn [default: the one of --precision]
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = precision_parser())]
+    precisions: Vec<Precision>,
     #[command(flatten)]
     data_set: DataSetArgs,
     #[command(flatten)]
     peer: PeerArgs,
-    /// What the peer runs
+    /// What the peer runs; candle's own forward runs in this process, the others need --peer-python
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["fp32"],
-          value_parser = ["fp32", "fused", "int8"])]
+          value_parser = ["fp32", "fused", "int8", CANDLE])]
     peer_system: Vec<String>,
     /// Where the peer keeps its exported graphs
     #[arg(long, value_name = "DIR", default_value = "target/peers")]
@@ -93,42 +105,73 @@ pub(super) fn run(args: &EmbedArgs, places: &Places, context: &Context) -> Resul
         return Err(CliError::Refused(format!("{} holds no text", path.display())));
     }
     let started = Instant::now();
-    let model = context.model_store().load(&args.model)?;
+    let models = args.models(context)?;
     let load = started.elapsed();
+    let first = &models[0].1;
     let threads = context.threads.or(available_parallelism().ok()).map_or(1, usize::from);
 
-    let peers = if args.peer.is_wanted() { args.peer_system.as_slice() } else { &[] };
-    let model_dir = context.model_store().installed()?.into_iter().find(|m| m.name == model.name()).map(|m| m.dir);
-    let mut ours = Vec::new();
+    let peers = args.peers(context)?;
+    let model_dir = context.model_store().installed()?.into_iter().find(|m| m.name == first.name()).map(|m| m.dir);
+    let mut ours = vec![Vec::new(); models.len()];
     let mut theirs = vec![Vec::new(); peers.len()];
-    let progress = report::progress(context, args.rounds as usize * (1 + peers.len()), "rounds");
-    let workload = Workload::prepare(&texts, &model, args)?;
+    let progress = report::progress(context, args.rounds as usize * (models.len() + peers.len()), "rounds");
+    let workload = Workload::prepare(&texts, models.iter().map(|(_, model)| &**model), args)?;
     for _ in 0..args.rounds {
-        ours.push(workload.measure(&model, args, threads)?);
-        progress.inc(1);
-        for (system, runs) in peers.iter().zip(&mut theirs) {
-            runs.push(peers::embed(&args.peer, places, &args.peer_run(&path, &model_dir, system, &model, threads)?)?);
+        for ((name, model), runs) in models.iter().zip(&mut ours) {
+            runs.push(workload.measure(name, model, args, threads)?);
+            progress.inc(1);
+        }
+        for ((system, candle), runs) in peers.iter().zip(&mut theirs) {
+            runs.push(match candle {
+                Some(model) => workload.measure(system, model, args, threads)?,
+                None => peers::embed(&args.peer, places, &args.peer_run(&path, &model_dir, system, first, threads)?)?,
+            });
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
 
     let mut report = report::head("embed");
-    report["model"] = json!({ "name": model.name(), "fingerprint": model.fingerprint(), "dim": model.dim() });
+    report["model"] = json!({ "name": first.name(), "fingerprint": first.fingerprint(), "dim": first.dim() });
     report["load_s"] = json!(rounded(load.as_secs_f64(), 3));
     report["source"] = args.texts.as_ref().map_or_else(|| json!(format!("{:?}", args.sample)), |path| json!(path));
     report["mean_tokens"] = json!(rounded(workload.tokens as f64 / texts.len() as f64, 1));
     report["batch"] = json!(args.batch);
     report["rounds"] = json!(args.rounds);
-    let mut medians = vec![medians_of(&ours)];
-    medians.extend(theirs.iter().map(|runs| medians_of(runs)));
-    report["ratios"] = json!(medians[1..].iter().map(|peer| ratios(&medians[0], peer)).collect::<Vec<_>>());
-    report["medians"] = json!(medians);
-    report["runs"] = json!(ours.into_iter().chain(theirs.into_iter().flatten()).collect::<Vec<_>>());
+    let our_medians: Vec<Value> = ours.iter().map(|runs| medians_of(runs)).collect();
+    let their_medians: Vec<Value> = theirs.iter().map(|runs| medians_of(runs)).collect();
+    let pairs = our_medians.iter().flat_map(|ours| their_medians.iter().map(move |peer| ratios(ours, peer)));
+    report["ratios"] = json!(pairs.collect::<Vec<_>>());
+    report["medians"] = json!(our_medians.into_iter().chain(their_medians).collect::<Vec<_>>());
+    report["runs"] = json!(ours.into_iter().chain(theirs).flatten().collect::<Vec<_>>());
     report::write(context, &report, || write_tables(&report))
 }
 
 impl EmbedArgs {
+    /// The model in each precision, with what its rows are called.
+    fn models(&self, context: &Context) -> Result<Vec<(String, Arc<TextModel>)>, CliError> {
+        let set = [context.precision];
+        let precisions = if self.precisions.is_empty() { &set[..] } else { &self.precisions };
+        let load = |&precision: &Precision| {
+            let model = context.model_store_of(precision).load(&self.model)?;
+            Ok((format!("pannier {} {}", env!("CARGO_PKG_VERSION"), model.precision().name()), model))
+        };
+        precisions.iter().map(load).collect()
+    }
+
+    /// The peers that run: their names, and the model where it runs in this process.
+    fn peers(&self, context: &Context) -> Result<Vec<(&str, Option<TextModel>)>, CliError> {
+        let mut peers = Vec::new();
+        for system in &self.peer_system {
+            if system == CANDLE {
+                peers.push((system.as_str(), Some(context.model_store().load_reference(&self.model)?)));
+            } else if self.peer.is_wanted() {
+                peers.push((system.as_str(), None));
+            }
+        }
+        Ok(peers)
+    }
+
     /// The file of the texts, written if they come from the collection, so that a peer reads the same.
     fn texts_file(&self, scratch: &Scratch, places: &Places) -> Result<PathBuf, CliError> {
         if let Some(path) = &self.texts {
@@ -136,9 +179,11 @@ impl EmbedArgs {
         }
         let set = self.data_set.load(places)?;
         let is_long = |text: &String| text.split(' ').count() >= LONG_WORDS;
+        let is_brief = |title: &String| BRIEF_WORDS.contains(&title.split(' ').count());
         let texts: Vec<String> = match self.sample {
             Sample::Short => set.titles.into_iter().take(SHORT_TEXTS).collect(),
             Sample::Long => set.documents.into_iter().map(|d| d.text).filter(is_long).take(LONG_TEXTS).collect(),
+            Sample::Brief => set.titles.into_iter().filter(is_brief).collect(),
             Sample::Queries => set.queries.into_iter().map(|query| query.text).collect(),
         };
         let path = scratch.path().join("texts.txt");
@@ -189,13 +234,20 @@ struct Workload<'a> {
 }
 
 impl<'a> Workload<'a> {
-    /// Embeds all texts once, which warms the caches and counts their tokens, and puts them in order: the longest first
+    /// Embeds all texts once by each model, which warms the caches and counts their tokens, and puts them in order: the longest first
     /// where they are to be sorted.
-    fn prepare(texts: &[&'a str], model: &TextModel, args: &EmbedArgs) -> Result<Self, CliError> {
+    fn prepare<'m>(
+        texts: &[&'a str],
+        models: impl Iterator<Item = &'m TextModel>,
+        args: &EmbedArgs,
+    ) -> Result<Self, CliError> {
         let mut counted = Vec::with_capacity(texts.len());
-        for batch in texts.chunks(args.batch as usize) {
-            let counts = model.embed(batch, InputKind::Document)?.token_counts;
-            counted.extend(batch.iter().copied().zip(counts));
+        for model in models {
+            counted.clear();
+            for batch in texts.chunks(args.batch as usize) {
+                let counts = model.embed(batch, InputKind::Document)?.token_counts;
+                counted.extend(batch.iter().copied().zip(counts));
+            }
         }
         if args.mode == Mode::Sorted {
             counted.sort_by_key(|&(_, tokens)| std::cmp::Reverse(tokens));
@@ -205,9 +257,9 @@ impl<'a> Workload<'a> {
     }
 
     /// One round, in the peer's fields. Tokenising is inside the clock; loading and sorting are outside.
-    fn measure(&self, model: &TextModel, args: &EmbedArgs, threads: usize) -> Result<Value, CliError> {
+    fn measure(&self, name: &str, model: &TextModel, args: &EmbedArgs, threads: usize) -> Result<Value, CliError> {
         let mut row = json!({
-            "peer": format!("pannier {}", env!("CARGO_PKG_VERSION")),
+            "peer": name,
             "mode": args.mode.name(),
             "texts": self.texts.len(),
             "threads": threads,
@@ -260,7 +312,7 @@ fn medians_of(runs: &[Value]) -> Value {
 
 /// Ours divided by the peer's: above 1 is faster for rates, below 1 for times.
 fn ratios(ours: &Value, peer: &Value) -> Value {
-    let mut row = json!({ "peer": peer["peer"] });
+    let mut row = json!({ "ours": ours["peer"], "peer": peer["peer"] });
     for key in ["texts_per_s", "tokens_per_s", "p50_ms", "p95_ms", "peak_rss_mb"] {
         row[key] = peers::divide(&ours[key], &peer[key]);
     }
@@ -284,6 +336,9 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
     report::table(&format!("{title}; medians of {} rounds", report["rounds"]), &array("medians"), &columns)?;
     match array("ratios").as_slice() {
         [] => Ok(()),
-        ratios => report::table("Ours divided by the peer's", ratios, &columns),
+        ratios => {
+            let columns: Vec<_> = [("", "ours")].into_iter().chain(columns).collect();
+            report::table("Ours divided by the peer's", ratios, &columns)
+        }
     }
 }

@@ -6,6 +6,7 @@ mod ingest;
 mod machine;
 mod oracle;
 mod peers;
+mod precision;
 mod quality;
 mod random;
 mod ranking;

@@ -12,9 +12,9 @@ use super::oracle::Oracle;
 use super::scratch::Scratch;
 use super::stats::{Latencies, rate, rounded, whole};
 use super::store::{Store, bare_request, id_of, rows_of, upsert};
-use super::{Places, ranking, report};
+use super::{Places, precision, ranking, report};
 use crate::collection::{Collection, DefinitionRequest};
-use crate::embed::{DEFAULT_MODEL, InputKind, TextModel};
+use crate::embed::{DEFAULT_MODEL, InputKind, Precision, TextModel};
 use crate::types::{NewDocument, Plan, Query, SearchRequest};
 
 /// Texts embedded and documents written at a time.
@@ -73,9 +73,19 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
     })?;
     let difference = compare_with_oracle(&embedded, &exact)?;
     store.close();
+    let precision = match model.precision() {
+        Precision::Float32 => Value::Null,
+        _ => {
+            let reference = context.model_store_of(Precision::Float32).load(&args.model)?;
+            let reference = embed(&set, &reference, context)?;
+            precision::compare(&set, [&embedded, &reference].map(|e| (e.documents.as_slice(), e.queries.as_slice())))
+        }
+    };
 
     let mut report = report::head("quality");
-    report["model"] = json!({ "name": model.name(), "fingerprint": model.fingerprint(), "dim": model.dim() });
+    report["model"] = json!({
+        "name": model.name(), "fingerprint": model.fingerprint(), "dim": model.dim(), "precision": model.precision().name(),
+    });
     report["data_set"] = describe(&set);
     report["relevance"] = json!("binary: a judgement of 1 or more gains 1, everything else 0");
     report["embed"] = json!({
@@ -92,6 +102,7 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
     report["oracle"] = json!({
         "queries": exact.hits.len(), "top_k": TOP_K, "equal": true, "max_score_difference": rounded(difference, 9),
     });
+    report["against_float32"] = precision;
     report::write(context, &report, || write_tables(&report))
 }
 
@@ -194,7 +205,7 @@ fn measure(name: &str, set: &Cranfield, searched: &Searched) -> Value {
     })
 }
 
-fn ranking_of<'a>(set: &'a Cranfield, hits: &[(usize, f32)]) -> Vec<&'a str> {
+pub(super) fn ranking_of<'a>(set: &'a Cranfield, hits: &[(usize, f32)]) -> Vec<&'a str> {
     hits.iter().filter_map(|&(row, _)| set.documents.get(row)).map(|document| document.id.as_str()).collect()
 }
 
@@ -242,5 +253,9 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
             ("largest score difference", "max_score_difference"),
         ],
     )?;
-    report::fields(report, &[("overlap@10 of the default search with the exact one", "overlap_at_10")])
+    report::fields(report, &[("overlap@10 of the default search with the exact one", "overlap_at_10")])?;
+    match &report["against_float32"] {
+        Value::Null => Ok(()),
+        row => report::table("This precision against float32, exact search", &[row.clone()], &precision::COLUMNS),
+    }
 }

@@ -33,6 +33,11 @@ enum Model {
     ModernBert(modernbert::ModernBert),
 }
 
+/// The CPU.
+pub(super) fn cpu() -> Device {
+    Device::Cpu
+}
+
 /// The device that this build and machine have beside the CPU, else the CPU.
 ///
 /// # Errors

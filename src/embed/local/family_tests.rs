@@ -103,7 +103,7 @@ fn assert_as_candle(seeded: &Seeded, longest: usize) {
     for pooling in [Pooling::Mean, Pooling::FirstToken, Pooling::LastToken] {
         let want = seeded.candles().encode(&slices(&sequences), pooling).unwrap();
         for level in CpuLevel::available() {
-            let got = seeded.ours(level).encode(&slices(&sequences), pooling);
+            let got = seeded.ours(level).encode(&slices(&sequences), pooling, 0);
             assert_like(&got, &want, 5e-5, &format!("{level:?} {pooling:?}"));
         }
     }
@@ -281,7 +281,7 @@ fn mpnet_agrees_with_plain_loops_up_to_its_last_position() {
         let sequences = sequences(400);
         let want: Vec<Vec<f64>> = sequences.iter().map(|sequence| mpnet_mean(&seeded, sequence)).collect();
         for level in CpuLevel::available() {
-            let got = seeded.ours(level).encode(&slices(&sequences), Pooling::Mean);
+            let got = seeded.ours(level).encode(&slices(&sequences), Pooling::Mean, 0);
             assert_like(&got, &want, 5e-5, &format!("{level:?} {prefix:?}"));
         }
         assert!(matches!(seeded.encoder().unwrap().backend, Backend::Kernels(_)));

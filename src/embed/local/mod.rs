@@ -27,7 +27,7 @@ use kernels::{CpuLevel, Kernels};
 use transformer::Transformer;
 use weights::Weights;
 
-/// Forces the instruction set of the kernels: `avx512`, `avx2` or `scalar`.
+/// Forces the instruction set of the kernels: `avx512-vnni`, `avx512`, `avx2` or `scalar`.
 const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
 
 /// A model's encoder, from tokens to pooled vectors.
@@ -73,6 +73,16 @@ impl Encoder {
         Ok(Self { backend, precision: Precision::Float32, settings })
     }
 
+    /// Loads the weights at `path` for candle's own forward, on the CPU.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub(super) fn load_reference(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
+        let (weights, settings) = (Weights::open(path, settings.architecture.word_table())?, settings.clone());
+        let model = CandleEncoder::load(&weights, &settings.architecture, candle::cpu())?;
+        Ok(Self { backend: Backend::Candle(Box::new(model)), precision: Precision::Float32, settings })
+    }
+
     /// The precision in which it runs.
     pub(super) fn precision(&self) -> Precision {
         self.precision
@@ -88,8 +98,11 @@ impl Encoder {
         match &self.backend {
             Backend::Kernels(transformer) => {
                 let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
-                let passes = batch::split(&lengths, pool.current_num_threads());
-                let encode = |pass: &std::ops::Range<usize>| transformer.encode(&sequences[pass.clone()], pooling);
+                let threads = pool.current_num_threads();
+                let passes = batch::split(&lengths, threads);
+                let helpers = (threads / passes.len().max(1)).saturating_sub(1);
+                let encode =
+                    |pass: &std::ops::Range<usize>| transformer.encode(&sequences[pass.clone()], pooling, helpers);
                 let vectors: Vec<_> = pool.install(|| passes.par_iter().flat_map_iter(encode).collect());
                 Ok(vectors)
             }

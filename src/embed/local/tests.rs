@@ -77,10 +77,38 @@ fn every_level_and_every_pooling_agrees_with_candle() {
             for pooling in [Pooling::Mean, Pooling::FirstToken] {
                 let want = reference.encode(&sequences, pooling).unwrap();
                 let what = format!("{level:?} {pooling:?} {dtype:?}");
-                assert_like(&bert.encode(&sequences, pooling), &want, &what);
+                assert_like(&bert.encode(&sequences, pooling, 0), &want, &what);
             }
         }
     }
+}
+
+#[test]
+fn every_level_and_every_precision_is_near_candle() {
+    let settings = settings(&config());
+    let file = file(&safetensors(&config(), "", Dtype::F32, |_, _| {}));
+    let sequences = sequences();
+    let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    let want = candles(&file.path, &settings).encode(&sequences, Pooling::Mean).unwrap();
+    for level in CpuLevel::available() {
+        for (precision, floor) in [(Precision::Float16, 0.999_999), (Precision::Int8, 0.999)] {
+            let got = ours(&file.path, &settings, level, precision).encode(&sequences, Pooling::Mean, 0);
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                let cosine = cosine(&narrow(got), &narrow(want));
+                assert!(cosine > floor, "{level:?} {precision:?}: sequence {i} has the cosine {cosine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shape_beyond_the_kernels_is_of_float32_whatever_is_asked_for() {
+    let mut config = config();
+    config["hidden_act"] = "relu".into();
+    let settings = settings(&config);
+    let file = file(&safetensors(&config, "", Dtype::F32, |_, _| {}));
+    let encoder = Encoder::load(&file.path, &settings, Precision::Int8).unwrap();
+    assert_eq!(encoder.precision(), Precision::Float32);
 }
 
 #[test]
@@ -89,17 +117,19 @@ fn a_sequence_does_not_depend_on_those_beside_it_nor_on_threads() {
     let file = file(&safetensors(&config(), "", Dtype::F32, |_, _| {}));
     let sequences = sequences();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    let encoder = Encoder::load(&file.path, &settings, Precision::Float32).unwrap();
-    let mut results = Vec::new();
-    for threads in [1, 2, 5] {
-        let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let batch = encoder.encode(&sequences, &pool).unwrap();
-        for (sequence, vector) in sequences.iter().zip(&batch) {
-            assert_eq!(encoder.encode(&[sequence], &pool).unwrap()[0], *vector, "{threads} threads");
+    for precision in Precision::ALL {
+        let encoder = Encoder::load(&file.path, &settings, precision).unwrap();
+        let mut results = Vec::new();
+        for threads in [1, 2, 5] {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let batch = encoder.encode(&sequences, &pool).unwrap();
+            for (sequence, vector) in sequences.iter().zip(&batch) {
+                assert_eq!(encoder.encode(&[sequence], &pool).unwrap()[0], *vector, "{precision:?} {threads} threads");
+            }
+            results.push(batch);
         }
-        results.push(batch);
+        assert!(results.iter().all(|result| *result == results[0]), "{precision:?}");
     }
-    assert!(results.iter().all(|result| *result == results[0]));
 }
 
 #[test]
@@ -179,7 +209,7 @@ fn the_genuine_model_agrees_with_candle_up_to_its_last_position() {
         let bert = ours(&path, &settings, level, Precision::Float32);
         let step = if level == CpuLevel::Scalar { SCALAR_SAMPLE } else { 1 };
         for index in (0..sequences.len()).step_by(step) {
-            let got = bert.encode(&sequences[index..=index], Pooling::Mean);
+            let got = bert.encode(&sequences[index..=index], Pooling::Mean, 0);
             let cosine = cosine(&narrow(&got[0]), &narrow(&want[index]));
             assert!(cosine >= 0.99999, "{level:?} {} tokens: {cosine}", sequences[index].len());
             checked += 1;

@@ -43,9 +43,11 @@ impl Transformer {
     }
 
     /// Encodes whole sequences in one pass. Every sequence has 1 to `max_positions` tokens of the vocabulary. Returns one
-    /// pooled vector a sequence, shape `[hidden]`, in f64 and not normalised; it does not depend on the sequences beside it.
-    pub(super) fn encode(&self, sequences: &[&[u32]], pooling: Pooling) -> Vec<Vec<f64>> {
+    /// pooled vector a sequence, shape `[hidden]`, in f64 and not normalised; it does not depend on the sequences beside it. Up to
+    /// `helpers` other threads of the current pool help.
+    pub(super) fn encode(&self, sequences: &[&[u32]], pooling: Pooling, helpers: usize) -> Vec<Vec<f64>> {
         self.workspaces.with(|workspace| {
+            workspace.scratch.helpers = helpers;
             let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
             self.forward(sequences, &lengths, workspace);
             let mut from = 0;

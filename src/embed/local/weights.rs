@@ -9,7 +9,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
 use super::super::EmbedError;
-use crate::storage::Mapped;
+use crate::storage::{Arena, Mapped};
 
 /// What files put before the names of the encoder's tensors.
 const PREFIXES: [&str; 7] = ["", "bert.", "roberta.", "mpnet.", "distilbert.", "nomic_bert.", "model."];
@@ -25,6 +25,8 @@ pub(super) struct Weights {
     data_from: usize,
     /// What stands before the names of this architecture's tensors.
     prefix: &'static str,
+    /// Where what is packed from them goes.
+    arena: Arena,
 }
 
 /// A tensor of f32 that stays in its file.
@@ -58,12 +60,17 @@ impl Weights {
         })?;
         let found = PREFIXES.into_iter().find(|prefix| metadata.info(&format!("{prefix}{landmark}")).is_some());
         let prefix = found.ok_or_else(|| EmbedError::malformed(path, format!("it holds no {landmark}")))?;
-        Ok(Self { file, metadata, data_from: size_of::<u64>() + header, prefix })
+        Ok(Self { file, metadata, data_from: size_of::<u64>() + header, prefix, arena: Arena::default() })
     }
 
     /// The file's path.
     pub(super) fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Memory for what is packed from them.
+    pub(super) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// The named tensor as f32, in place where it is stored so.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::small::cosine;
-use crate::embed::{DEFAULT_MODEL, EmbedError, InputKind, Models, TextModel, default_models_dir};
+use crate::embed::{DEFAULT_MODEL, EmbedError, InputKind, Models, Precision, TextModel, default_models_dir};
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/minilm_reference.json"));
 
@@ -75,6 +75,29 @@ fn a_batch_equals_its_singles_whatever_the_lengths() {
     }
     // What is cut is not read.
     assert_eq!(batch.vectors[5], batch.vectors[10]);
+}
+
+#[test]
+fn the_other_precisions_are_near_and_of_another_fingerprint() {
+    let Some(exact) = genuine(DEFAULT_MODEL) else { return };
+    let reference: Value = serde_json::from_str(REFERENCE).unwrap();
+    let entries = reference["texts"].as_array().unwrap();
+    let texts: Vec<&str> = entries.iter().map(|entry| entry["text"].as_str().unwrap()).collect();
+    let want = exact.embed(&texts, InputKind::Document).unwrap();
+    for (precision, floor) in [(Precision::Float16, 0.999_99), (Precision::Int8, 0.997)] {
+        let models = Models::with_precision(default_models_dir(), None, precision);
+        let model = models.load(DEFAULT_MODEL).unwrap();
+        assert_eq!(model.precision(), precision);
+        assert_ne!(model.fingerprint(), exact.fingerprint(), "{precision:?}");
+        let batch = model.embed(&texts, InputKind::Document).unwrap();
+        for ((text, vector), want) in texts.iter().zip(&batch.vectors).zip(&want.vectors) {
+            let cosine = cosine(vector, want);
+            assert!(cosine >= floor, "{precision:?} {text}: {cosine}");
+            let single = model.embed(&[text], InputKind::Document).unwrap();
+            let off = single.vectors[0].iter().zip(vector).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off <= 1e-5, "{precision:?} {text}: {off}");
+        }
+    }
 }
 
 #[test]

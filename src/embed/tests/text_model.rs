@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::small::{config, install, safetensors};
 use crate::embed::lock_file::LOCK_FILE;
-use crate::embed::{EmbedError, InputKind, Models, TextModel};
+use crate::embed::{EmbedError, InputKind, Models, Precision, TextModel};
 
 const NAME: &str = "me/small";
 
@@ -125,6 +125,27 @@ fn the_fingerprint_follows_everything_that_decides_the_vectors() {
     prints.dedup_by(|a, b| a.fingerprint() == b.fingerprint());
     assert_eq!(prints.len(), 6);
     assert_eq!(prints[0].fingerprint().len(), 64);
+}
+
+#[test]
+fn every_precision_has_a_fingerprint_and_vectors_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    install(dir.path(), NAME);
+    let load = |precision| Models::with_precision(dir.path().to_owned(), None, precision).load(NAME).unwrap();
+    let models = Precision::ALL.map(load);
+    let vectors =
+        models.each_ref().map(|model| model.embed(&["a b c"], InputKind::Document).unwrap().vectors.remove(0));
+    assert_eq!(models[0].fingerprint(), open(dir.path()).unwrap().fingerprint());
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        assert_ne!(models[a].fingerprint(), models[b].fingerprint());
+        assert_ne!(vectors[a], vectors[b]);
+    }
+    let reference = Models::new(dir.path().to_owned(), None).load_reference(NAME).unwrap();
+    assert_eq!(reference.fingerprint(), models[0].fingerprint());
+    for precision in Precision::ALL {
+        assert_eq!(Precision::from_name(precision.name()), Some(precision));
+    }
+    assert_eq!(Precision::from_name("bf16"), None);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Linear {
     /// If a part's weights are not whole columns of `depth`, or its bias has another number of columns.
     pub(in crate::embed::local) fn new(loader: &Loader, depth: usize, parts: &[Part]) -> Self {
         let columns = parts.iter().map(|part| part.weight.len() / depth).sum();
-        let mut matrix = loader.kernels.packed_matrix(columns, depth);
+        let mut matrix = loader.kernels.packed_matrix(columns, depth, loader.precision, loader.weights.arena());
         let mut at = 0;
         for part in parts {
             let zeros = vec![0.0; part.weight.len() / depth];
@@ -55,7 +55,7 @@ impl Linear {
     }
 
     /// `out = epilogue(x * weight^T + bias)`; `out` gets `x`'s number of rows.
-    pub(in crate::embed::local) fn apply(&self, x: &Rows, epilogue: Epilogue, _scratch: &mut Scratch, out: &mut Rows) {
-        self.kernels.matmul(x, &self.matrix, epilogue, out);
+    pub(in crate::embed::local) fn apply(&self, x: &Rows, epilogue: Epilogue, scratch: &mut Scratch, out: &mut Rows) {
+        self.kernels.matmul(x, &self.matrix, epilogue, scratch, out);
     }
 }

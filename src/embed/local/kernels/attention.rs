@@ -3,7 +3,7 @@
 use super::RelativeBias;
 use super::math::exp;
 use super::simd::Simd;
-use super::tile::{Finish, Tile};
+use super::tile::{FROM_CACHE_BYTES, Finish, Tile};
 
 /// Operands of [`run`]. A row of `qkv` holds the token's queries, already divided by the root of the head's width, then
 /// its keys, then its values, each `heads * head_width` numbers.
@@ -128,6 +128,7 @@ unsafe fn rows<S: Simd>(args: &Args, head: &Head, row: usize, rows: usize) {
                 a_stride: args.qkv_stride,
                 b: head.keys.wrapping_add(column * args.head_width),
                 depth: args.head_width,
+                ahead: FROM_CACHE_BYTES,
                 out: head.scores.wrapping_add(column),
                 out_stride: head.padded,
                 resume: false,
@@ -153,6 +154,7 @@ unsafe fn rows<S: Simd>(args: &Args, head: &Head, row: usize, rows: usize) {
                 a_stride: head.padded,
                 b: head.values.wrapping_add(column * args.count),
                 depth: args.count,
+                ahead: FROM_CACHE_BYTES,
                 out,
                 out_stride: args.out_stride,
                 resume: false,

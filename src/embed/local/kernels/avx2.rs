@@ -2,40 +2,61 @@
 
 use std::arch::x86_64::*;
 
+use super::int8::{Int8, SumTile};
 use super::simd::Simd;
-use super::tile::{self, Tile};
-use super::{attention, layer_norm, matmul};
+use super::tile::{self, Tile, Weight};
+use super::{attention, int8, layer_norm, matmul};
 
 /// Whether this CPU runs the kernels of this file.
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 /// See [`matmul::run`].
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run_matmul(args: &matmul::Args) {
     // SAFETY: the features are enabled here; the rest is the caller's promise.
     unsafe { matmul::run::<Avx2>(args) }
 }
 
 /// See [`attention::run`].
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run_attention(args: &attention::Args) {
     // SAFETY: as above.
     unsafe { attention::run::<Avx2>(args) }
 }
 
 /// See [`layer_norm::run`].
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run_layer_norm(args: &layer_norm::Args) {
     // SAFETY: as above.
     unsafe { layer_norm::run::<Avx2>(args) }
 }
 
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile_of<const M: usize>(tile: &Tile) {
+/// See [`int8::run`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run_int8(args: &int8::Args) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Avx2, M>(tile) }
+    unsafe { int8::run::<Avx2>(args) }
+}
+
+/// See [`int8::quantise`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
+    // SAFETY: as above.
+    unsafe { int8::quantise::<Avx2>(args) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
+    // SAFETY: as above.
+    unsafe { tile::compute::<Avx2, W, M>(tile) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+    // SAFETY: as above.
+    unsafe { int8::sum_tile::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -64,7 +85,15 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_ps(to, x) }
     }
     #[inline(always)]
-    unsafe fn prefetch(from: *const f32) {
+    unsafe fn load_f16(from: *const u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch<T>(from: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
@@ -90,6 +119,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn max(a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn abs(x: __m256) -> __m256 {
@@ -135,7 +168,52 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn tile(rows: usize, tile: &Tile) {
+    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
         unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4, 5, 6]) }
+    }
+}
+
+// Codes and weights are widened to 16 bits, whose products are summed in pairs without saturation.
+// SAFETY of every function below: the caller's promise of `Int8`.
+impl Int8 for Avx2 {
+    type Float = Avx2;
+    type Code = i16;
+    type Sums = __m256i;
+    type Weights = __m256i;
+    type Codes = __m256i;
+    const GROUP: usize = 2;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn zero_sums() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat_codes(from: *const i16) -> __m256i {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sums: __m256i, codes: __m256i, weights: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(codes, weights)) }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut i32, sums: __m256i) {
+        unsafe { _mm256_storeu_si256(to.cast(), sums) }
+    }
+    #[inline(always)]
+    unsafe fn store_codes(to: *mut i16, x: __m256) {
+        unsafe {
+            let whole = _mm256_cvtps_epi32(x);
+            let packed = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+            _mm_storeu_si128(to.cast(), packed);
+        }
+    }
+    #[inline(always)]
+    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
+        unsafe { tile::by_rows!(rows, tile, sums_of, [1, 2, 3, 4, 5, 6]) }
     }
 }

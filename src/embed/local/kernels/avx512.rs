@@ -3,12 +3,12 @@
 use std::arch::x86_64::*;
 
 use super::simd::Simd;
-use super::tile::{self, Tile};
+use super::tile::{self, Tile, Weight};
 use super::{attention, layer_norm, matmul};
 
 /// Whether this CPU runs the kernels of this file.
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f")
+    super::avx2::is_available() && is_x86_feature_detected!("avx512f")
 }
 
 /// See [`matmul::run`].
@@ -33,9 +33,9 @@ pub(super) unsafe fn run_layer_norm(args: &layer_norm::Args) {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_of<const M: usize>(tile: &Tile) {
+unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Avx512, M>(tile) }
+    unsafe { tile::compute::<Avx512, W, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -64,7 +64,15 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to, x) }
     }
     #[inline(always)]
-    unsafe fn prefetch(from: *const f32) {
+    unsafe fn load_f16(from: *const u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch<T>(from: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
@@ -90,6 +98,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn abs(x: __m512) -> __m512 {
@@ -125,7 +137,7 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_max_ps(x) }
     }
     #[inline(always)]
-    unsafe fn tile(rows: usize, tile: &Tile) {
+    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
         unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
     }
 }

@@ -1,7 +1,7 @@
 //! Which instruction set the kernels use.
 
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{avx2, avx512, vnni};
 
 /// An instruction set that the kernels are built for, slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,13 +10,15 @@ pub(crate) enum CpuLevel {
     Scalar,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// x86-64 with AVX-512 F.
+    /// x86-64 with AVX-512 F; int8 as on [`CpuLevel::Avx2`].
     Avx512,
+    /// x86-64 with AVX-512 F and VNNI.
+    Avx512Vnni,
 }
 
 impl CpuLevel {
     /// Every level, slowest first.
-    pub(crate) const ALL: [CpuLevel; 3] = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512];
+    pub(crate) const ALL: [CpuLevel; 4] = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Avx512Vnni];
 
     /// As settings write it.
     pub(crate) fn name(self) -> &'static str {
@@ -24,6 +26,7 @@ impl CpuLevel {
             CpuLevel::Scalar => "scalar",
             CpuLevel::Avx2 => "avx2",
             CpuLevel::Avx512 => "avx512",
+            CpuLevel::Avx512Vnni => "avx512-vnni",
         }
     }
 
@@ -40,6 +43,8 @@ impl CpuLevel {
             CpuLevel::Avx2 => avx2::is_available(),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => avx512::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512Vnni => vnni::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }

@@ -5,26 +5,39 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod half;
+mod int8;
 mod layer_norm;
 mod level;
 mod math;
 mod matmul;
+mod packed;
 mod relative_bias;
 mod rows;
 mod scalar;
+mod share;
 mod simd;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 pub(crate) use level::CpuLevel;
-pub(crate) use matmul::PackedMatrix;
+pub(crate) use packed::PackedMatrix;
 pub(crate) use relative_bias::RelativeBias;
 pub(crate) use rows::{Aligned, Rows};
 
+use crate::embed::Precision;
+use crate::storage::Arena;
+use int8::Int8;
+use packed::{Layout, Panels};
 use simd::Simd;
 use tile::Finish;
 
 /// Every width that a kernel meets (rows, heads) must be a multiple of this: two registers of the widest set.
 pub(crate) const WIDTH_MULTIPLE: usize = 32;
+
+/// Weights of fewer bytes are read faster than another thread is woken.
+const MIN_SHARED_BYTES: usize = 256 << 10;
 
 /// What is fused into a matrix product.
 #[derive(Clone, Copy)]
@@ -44,6 +57,12 @@ pub(crate) enum Epilogue<'a> {
 pub(crate) struct Scratch {
     /// Keys, values and scores of one head.
     attention: Aligned,
+    /// Codes of a quantised matrix.
+    codes: Aligned,
+    /// Scales, then zeros, of its blocks.
+    scales: Aligned,
+    /// Threads of the current pool that may share a product, beside the caller's; they are only asked where it pays.
+    pub helpers: usize,
 }
 
 /// The kernels of one instruction set. A value is proof that this CPU runs them.
@@ -52,14 +71,27 @@ pub(crate) struct Kernels {
     level: CpuLevel,
 }
 
-/// Calls the named function of the level's module.
+/// Calls the named function of the level's module for f32.
 macro_rules! run {
     ($level:expr, $function:ident, $args:expr) => {
         match $level {
             #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 => avx512::$function($args),
+            CpuLevel::Avx512 | CpuLevel::Avx512Vnni => avx512::$function($args),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 => avx2::$function($args),
+            _ => scalar::$function($args),
+        }
+    };
+}
+
+/// Calls the named function of the level's module for int8.
+macro_rules! run_int8 {
+    ($level:expr, $function:ident, $args:expr) => {
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512Vnni => vnni::$function($args),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 | CpuLevel::Avx512 => avx2::$function($args),
             _ => scalar::$function($args),
         }
     };
@@ -82,48 +114,82 @@ impl Kernels {
         self.level
     }
 
-    /// Room for weights in the layout that these kernels read, shape `[columns, depth]`.
+    /// Room for weights in the layout that these kernels read, shape `[columns, depth]`, in memory of `arena`.
     ///
     /// # Panics
-    /// If `columns` is not a multiple of [`WIDTH_MULTIPLE`].
-    pub(crate) fn packed_matrix(&self, columns: usize, depth: usize) -> PackedMatrix {
+    /// If `columns` or `depth` is not a multiple of [`WIDTH_MULTIPLE`].
+    pub(crate) fn packed_matrix(
+        &self,
+        columns: usize,
+        depth: usize,
+        precision: Precision,
+        arena: &Arena,
+    ) -> PackedMatrix {
         assert!(columns.is_multiple_of(WIDTH_MULTIPLE), "columns={columns}");
-        PackedMatrix::new(columns, depth, self.panel_columns())
+        assert!(depth.is_multiple_of(WIDTH_MULTIPLE), "depth={depth}");
+        PackedMatrix::new(columns, depth, precision, self.layout(precision), arena)
     }
 
     /// `out = epilogue(x * weights)`: shapes `[count, depth]`, `[depth, columns]` and `[count, columns]`. A row's result
-    /// does not depend on the rows beside it.
+    /// does not depend on the rows beside it, nor on threads.
     ///
     /// # Panics
     /// If the shapes do not fit, or the weights were packed by other kernels.
-    pub(crate) fn matmul(&self, x: &Rows, weights: &PackedMatrix, epilogue: Epilogue, out: &mut Rows) {
+    pub(crate) fn matmul(
+        &self,
+        x: &Rows,
+        weights: &PackedMatrix,
+        epilogue: Epilogue,
+        scratch: &mut Scratch,
+        out: &mut Rows,
+    ) {
         assert_eq!(x.width(), weights.depth(), "depth");
-        assert_eq!(self.panel_columns(), weights.panel_columns, "packed by other kernels");
         out.set_count(x.count());
         assert_eq!(out.width(), weights.columns(), "columns");
-        let finish = match epilogue {
-            Epilogue::Bias => Finish::Bias,
-            Epilogue::BiasGelu => Finish::BiasGelu,
-            Epilogue::BiasResidual(residual) => {
-                assert_eq!((residual.count(), residual.width()), (out.count(), out.width()), "residual");
-                Finish::BiasResidual { residual: residual.as_ptr(), stride: residual.stride() }
-            }
-            Epilogue::BiasSiluTimes(factor) => {
-                assert_eq!((factor.count(), factor.width()), (out.count(), out.width()), "factor");
-                Finish::BiasSiluTimes { factor: factor.as_ptr(), stride: factor.stride() }
-            }
+        let finish = epilogue.finish(out);
+        let panels = weights.columns() / weights.layout.panel_columns;
+        let shares = scratch.shares(weights);
+        let (count, out, out_stride) = (x.count(), out.as_mut_ptr(), out.stride());
+        if let Panels::Int8(int8) = &weights.panels {
+            assert_eq!(weights.layout, self.layout(Precision::Int8), "packed by other kernels");
+            let rows = self.quantise(x, int8.block, scratch);
+            let args = int8::Args { rows, count, weights, int8, panels: 0..panels, out, out_stride, finish };
+            share::by_panels(panels, shares, args, |args, panels| {
+                let args = int8::Args { panels, ..args.clone() };
+                // SAFETY: as below; the codes are those of `x`.
+                unsafe { run_int8!(self.level, run_int8, &args) }
+            });
+        } else {
+            assert_eq!(weights.layout, self.layout(Precision::Float32), "packed by other kernels");
+            let (x, x_stride) = (x.as_ptr(), x.stride());
+            let args = matmul::Args { x, x_stride, count, weights, panels: 0..panels, out, out_stride, finish };
+            share::by_panels(panels, shares, args, |args, panels| {
+                let args = matmul::Args { panels, ..args.clone() };
+                // SAFETY: `self` proves the instruction set; the shapes were checked above, and no two threads have a
+                // panel, and so a column of the product, in common. Covered by `matmul_*`.
+                unsafe { run!(self.level, run_matmul, &args) }
+            });
+        }
+    }
+
+    /// Rounds the rows of `x` in blocks to codes in `scratch`.
+    fn quantise(&self, x: &Rows, block: usize, scratch: &mut Scratch) -> int8::QuantisedRows {
+        // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`.
+        scratch.codes.grow((x.count() * x.stride()).div_ceil(2));
+        let blocks = x.count() * x.width().div_ceil(block);
+        scratch.scales.grow(2 * blocks);
+        let (scales, zeros) = scratch.scales.as_mut_slice().split_at_mut(blocks);
+        let rows = int8::QuantisedRows {
+            codes: scratch.codes.as_mut_slice().as_mut_ptr().cast(),
+            stride: x.stride(),
+            scales: scales.as_mut_ptr(),
+            zeros: zeros.as_mut_ptr(),
         };
-        let args = matmul::Args {
-            x: x.as_ptr(),
-            x_stride: x.stride(),
-            count: x.count(),
-            weights,
-            out: out.as_mut_ptr(),
-            out_stride: out.stride(),
-            finish,
-        };
-        // SAFETY: `self` proves the instruction set; the shapes were checked above. Covered by `matmul_*`.
-        unsafe { run!(self.level, run_matmul, &args) }
+        let args =
+            int8::QuantiseArgs { x: x.as_ptr(), x_stride: x.stride(), count: x.count(), width: x.width(), block, rows };
+        // SAFETY: `self` proves the instruction set; the buffers were grown above. Covered by `int8_*`.
+        unsafe { run_int8!(self.level, run_quantise, &args) }
+        rows
     }
 
     /// Normalises each row of `x` to mean 0 and variance 1, then multiplies by `weight` and adds `bias`.
@@ -184,15 +250,46 @@ impl Kernels {
         }
     }
 
-    /// Columns that packed weights hold side by side.
-    fn panel_columns(&self) -> usize {
-        match self.level {
-            #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 => avx512::Avx512::TILE_COLUMNS,
-            #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx2 => avx2::Avx2::TILE_COLUMNS,
-            _ => scalar::Scalar::TILE_COLUMNS,
+    /// How these kernels want weights of a precision.
+    fn layout(&self, precision: Precision) -> Layout {
+        fn of<I: Int8>() -> Layout {
+            Layout { panel_columns: I::Float::TILE_COLUMNS, group: I::GROUP }
         }
+        match (self.level, precision) {
+            #[cfg(target_arch = "x86_64")]
+            (CpuLevel::Avx512, Precision::Float32 | Precision::Float16) | (CpuLevel::Avx512Vnni, _) => {
+                of::<vnni::Vnni>()
+            }
+            #[cfg(target_arch = "x86_64")]
+            (CpuLevel::Avx2 | CpuLevel::Avx512, _) => of::<avx2::Avx2>(),
+            _ => of::<scalar::Scalar>(),
+        }
+    }
+}
+
+impl Epilogue<'_> {
+    /// The same, of operands that were found to have the shape of `out`.
+    fn finish(self, out: &Rows) -> Finish {
+        let shape = |other: &Rows| assert_eq!((other.count(), other.width()), (out.count(), out.width()), "epilogue");
+        match self {
+            Epilogue::Bias => Finish::Bias,
+            Epilogue::BiasGelu => Finish::BiasGelu,
+            Epilogue::BiasResidual(residual) => {
+                shape(residual);
+                Finish::BiasResidual { residual: residual.as_ptr(), stride: residual.stride() }
+            }
+            Epilogue::BiasSiluTimes(factor) => {
+                shape(factor);
+                Finish::BiasSiluTimes { factor: factor.as_ptr(), stride: factor.stride() }
+            }
+        }
+    }
+}
+
+impl Scratch {
+    /// How many threads share a product with these weights: reading them must take longer than waking a thread.
+    fn shares(&self, weights: &PackedMatrix) -> usize {
+        if weights.len_bytes() < MIN_SHARED_BYTES { 1 } else { 1 + self.helpers }
     }
 }
 

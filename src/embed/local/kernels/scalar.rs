@@ -1,8 +1,9 @@
 //! Plain Rust: registers of 4 numbers that any compiler turns into what its target has, tiles of 4 rows by 8 columns.
 
+use super::int8::{Int8, SumTile};
 use super::simd::Simd;
-use super::tile::{self, Tile};
-use super::{attention, layer_norm, matmul};
+use super::tile::{self, Tile, Weight};
+use super::{attention, half, int8, layer_norm, matmul};
 
 /// See [`matmul::run`].
 pub(super) unsafe fn run_matmul(args: &matmul::Args) {
@@ -22,9 +23,26 @@ pub(super) unsafe fn run_layer_norm(args: &layer_norm::Args) {
     unsafe { layer_norm::run::<Scalar>(args) }
 }
 
-unsafe fn tile_of<const M: usize>(tile: &Tile) {
+/// See [`int8::run`].
+pub(super) unsafe fn run_int8(args: &int8::Args) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Scalar, M>(tile) }
+    unsafe { int8::run::<Scalar>(args) }
+}
+
+/// See [`int8::quantise`].
+pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
+    // SAFETY: as above.
+    unsafe { int8::quantise::<Scalar>(args) }
+}
+
+unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
+    // SAFETY: as above.
+    unsafe { tile::compute::<Scalar, W, M>(tile) }
+}
+
+unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+    // SAFETY: as above.
+    unsafe { int8::sum_tile::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +78,15 @@ impl Simd for Scalar {
         unsafe { to.cast::<Four>().write_unaligned(x) }
     }
     #[inline(always)]
-    unsafe fn prefetch(_from: *const f32) {}
+    unsafe fn load_f16(from: *const u16) -> Four {
+        unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(half::widen)
+    }
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Four {
+        unsafe { from.cast::<[i32; 4]>().read_unaligned() }.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn prefetch<T>(_from: *const T) {}
     #[inline(always)]
     unsafe fn add(a: Four, b: Four) -> Four {
         zip(a, b, |a, b| a + b)
@@ -84,6 +110,10 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn max(a: Four, b: Four) -> Four {
         zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn min(a: Four, b: Four) -> Four {
+        zip(a, b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
     unsafe fn abs(x: Four) -> Four {
@@ -121,7 +151,52 @@ impl Simd for Scalar {
         x[0].max(x[1]).max(x[2].max(x[3]))
     }
     #[inline(always)]
-    unsafe fn tile(rows: usize, tile: &Tile) {
+    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
         unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4]) }
+    }
+}
+
+// SAFETY of every function below: the caller's promise of `Int8`.
+impl Int8 for Scalar {
+    type Float = Scalar;
+    type Code = i16;
+    type Sums = [i32; 4];
+    type Weights = [[i8; 2]; 4];
+    type Codes = [i16; 2];
+    const GROUP: usize = 2;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero_sums() -> [i32; 4] {
+        [0; 4]
+    }
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> [[i8; 2]; 4] {
+        unsafe { from.cast::<[[i8; 2]; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn splat_codes(from: *const i16) -> [i16; 2] {
+        unsafe { from.cast::<[i16; 2]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn add_products(mut sums: [i32; 4], codes: [i16; 2], weights: [[i8; 2]; 4]) -> [i32; 4] {
+        // Within 2^31: depths are at most 2^16, and 2^16 * 255 * 127 is less.
+        for (sum, weights) in sums.iter_mut().zip(weights) {
+            let product = |i: usize| i32::from(codes[i]).wrapping_mul(i32::from(weights[i]));
+            *sum = sum.wrapping_add(product(0).wrapping_add(product(1)));
+        }
+        sums
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut i32, sums: [i32; 4]) {
+        unsafe { to.cast::<[i32; 4]>().write_unaligned(sums) }
+    }
+    #[inline(always)]
+    unsafe fn store_codes(to: *mut i16, x: Four) {
+        unsafe { to.cast::<[i16; 4]>().write_unaligned(x.map(|x| x as i16)) }
+    }
+    #[inline(always)]
+    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
+        unsafe { tile::by_rows!(rows, tile, sums_of, [1, 2, 3, 4]) }
     }
 }

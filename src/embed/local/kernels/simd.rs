@@ -1,6 +1,6 @@
 //! The vector operations that the kernels are written in; each instruction set implements them once.
 
-use super::tile::Tile;
+use super::tile::{Tile, Weight};
 
 /// Operations on one register of `LANES` f32 numbers.
 ///
@@ -21,8 +21,12 @@ pub(super) trait Simd: Copy {
     unsafe fn splat(x: f32) -> Self::F32;
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn store(to: *mut f32, x: Self::F32);
+    /// Half-precision numbers, widened.
+    unsafe fn load_f16(from: *const u16) -> Self::F32;
+    /// Whole numbers, rounded to what f32 holds.
+    unsafe fn load_i32(from: *const i32) -> Self::F32;
     /// Asks for the cache line at `from`, which need not be readable.
-    unsafe fn prefetch(from: *const f32);
+    unsafe fn prefetch<T>(from: *const T);
     unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn sub(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
@@ -31,7 +35,9 @@ pub(super) trait Simd: Copy {
     /// `c - a * b`, rounded once where the set has it.
     unsafe fn neg_mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     unsafe fn max(a: Self::F32, b: Self::F32) -> Self::F32;
+    unsafe fn min(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn abs(x: Self::F32) -> Self::F32;
+    /// The nearest whole number, ties to even, for x within 2^22.
     unsafe fn round(x: Self::F32) -> Self::F32;
     /// `x * 2^n` for whole `n` in -126..=127.
     unsafe fn scale_by_power_of_two(x: Self::F32, n: Self::F32) -> Self::F32;
@@ -42,5 +48,5 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(x: Self::F32) -> f32;
     unsafe fn largest(x: Self::F32) -> f32;
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS`.
-    unsafe fn tile(rows: usize, tile: &Tile);
+    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>);
 }

@@ -20,6 +20,39 @@ fn every_level(check: impl Fn(Kernels)) {
     }
 }
 
+fn packed(
+    kernels: Kernels,
+    precision: Precision,
+    [columns, depth]: [usize; 2],
+    w: &[f32],
+    bias: &[f32],
+) -> PackedMatrix {
+    let mut packed = kernels.packed_matrix(columns, depth, precision, &Arena::default());
+    // In two parts, the second of which begins within a panel.
+    let at = columns / 3;
+    packed.fill(0, &w[..at * depth], &bias[..at], 1.0);
+    packed.fill(at, &w[at * depth..], &bias[at..], 1.0);
+    packed
+}
+
+fn product(kernels: Kernels, x: &Rows, packed: &PackedMatrix, epilogue: Epilogue) -> Vec<f32> {
+    let mut out = Rows::new(packed.columns());
+    kernels.matmul(x, packed, epilogue, &mut Scratch::default(), &mut out);
+    (0..x.count()).flat_map(|i| out.row(i).to_vec()).collect()
+}
+
+/// Products in f64 with their bias.
+fn products_of(x: &[f32], w: &[f32], bias: &[f32], depth: usize) -> Vec<f64> {
+    let mut products = Vec::new();
+    for row in x.chunks_exact(depth) {
+        for (column, b) in w.chunks_exact(depth).zip(bias) {
+            let sum: f64 = row.iter().zip(column).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            products.push(sum + f64::from(*b));
+        }
+    }
+    products
+}
+
 #[track_caller]
 fn assert_close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), want.len());
@@ -45,25 +78,14 @@ fn erf(x: f64) -> f64 {
 fn matmul_agrees_with_f64_sums_for_every_epilogue() {
     every_level(|kernels| {
         // 768 products need two blocks; 29 rows end in a partial tile.
-        for (count, depth, columns) in [(29, 32, 64), (1, 768, 32), (14, 400, 96)] {
+        for (count, depth, columns) in [(29, 32, 64), (1, 768, 32), (14, 416, 96)] {
             let (x, w) = (random(1, count * depth), random(2, columns * depth));
             let (bias, residual) = (random(3, columns), random(4, count * columns));
-            let mut packed = kernels.packed_matrix(columns, depth);
-            packed.fill(0, &w, &bias, 1.0);
-            let mut want = Vec::new();
-            for row in x.chunks_exact(depth) {
-                for (column, b) in w.chunks_exact(depth).zip(&bias) {
-                    let sum: f64 = row.iter().zip(column).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                    want.push(sum + f64::from(*b));
-                }
-            }
+            let packed = packed(kernels, Precision::Float32, [columns, depth], &w, &bias);
+            let want = products_of(&x, &w, &bias, depth);
             let rows = rows_of(depth, &x);
             let what = format!("{:?} {count}x{depth}x{columns}", kernels.level());
-            let run = |epilogue: Epilogue| {
-                let mut out = Rows::new(columns);
-                kernels.matmul(&rows, &packed, epilogue, &mut out);
-                (0..count).flat_map(|i| out.row(i).to_vec()).collect::<Vec<f32>>()
-            };
+            let run = |epilogue: Epilogue| product(kernels, &rows, &packed, epilogue);
             assert_close(&run(Epilogue::Bias), &want, 2e-5, &what);
             let activated: Vec<f64> = want.iter().map(|&x| 0.5 * x * (1.0 + erf(x / 2f64.sqrt()))).collect();
             assert_close(&run(Epilogue::BiasGelu), &activated, 2e-5, &what);
@@ -77,19 +99,95 @@ fn matmul_agrees_with_f64_sums_for_every_epilogue() {
 }
 
 #[test]
-fn matmul_of_a_row_does_not_depend_on_the_rows_beside_it() {
+fn matmul_of_a_row_does_not_depend_on_the_rows_beside_it_nor_on_threads() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     every_level(|kernels| {
-        let (count, depth, columns) = (33, 416, 64);
+        // Wide enough for threads to share it, in every precision.
+        let (count, depth, columns) = (33, 416, 640);
         let x = random(5, count * depth);
-        let mut packed = kernels.packed_matrix(columns, depth);
-        packed.fill(0, &random(6, columns * depth), &random(7, columns), 1.0);
-        let mut all = Rows::new(columns);
-        kernels.matmul(&rows_of(depth, &x), &packed, Epilogue::BiasGelu, &mut all);
-        for (i, row) in x.chunks_exact(depth).enumerate() {
-            let mut one = Rows::new(columns);
-            kernels.matmul(&rows_of(depth, row), &packed, Epilogue::BiasGelu, &mut one);
-            assert_eq!(one.row(0), all.row(i), "{:?} row {i}", kernels.level());
+        let (w, bias) = (random(6, columns * depth), random(7, columns));
+        for precision in Precision::ALL {
+            let packed = packed(kernels, precision, [columns, depth], &w, &bias);
+            let all = product(kernels, &rows_of(depth, &x), &packed, Epilogue::BiasGelu);
+            for (i, row) in x.chunks_exact(depth).enumerate().step_by(5) {
+                let one = product(kernels, &rows_of(depth, row), &packed, Epilogue::BiasGelu);
+                assert_eq!(one, all[i * columns..][..columns], "{:?} {precision:?} row {i}", kernels.level());
+            }
+            let mut scratch = Scratch { helpers: 2, ..Scratch::default() };
+            assert_eq!(scratch.shares(&packed), 3, "{precision:?}");
+            let mut shared = Rows::new(columns);
+            pool.install(|| {
+                kernels.matmul(&rows_of(depth, &x), &packed, Epilogue::BiasGelu, &mut scratch, &mut shared);
+            });
+            for i in 0..count {
+                assert_eq!(
+                    shared.row(i),
+                    &all[i * columns..][..columns],
+                    "{:?} {precision:?} row {i}",
+                    kernels.level()
+                );
+            }
         }
+    });
+}
+
+#[test]
+fn half_precision_rounds_the_weights_alone() {
+    every_level(|kernels| {
+        let (count, depth, columns) = (17, 768, 64);
+        let (x, w, bias) = (random(1, count * depth), random(2, columns * depth), random(3, columns));
+        let rounded: Vec<f32> = w.iter().map(|w| half::widen(half::narrow(*w))).collect();
+        let packed = packed(kernels, Precision::Float16, [columns, depth], &w, &bias);
+        let got = product(kernels, &rows_of(depth, &x), &packed, Epilogue::Bias);
+        assert_close(&got, &products_of(&x, &rounded, &bias, depth), 2e-5, &format!("{:?}", kernels.level()));
+    });
+}
+
+#[test]
+fn int8_sums_are_those_of_the_codes() {
+    int8_sums(800, 64);
+    int8_sums(1056, 32);
+}
+
+fn int8_sums(depth: usize, block: usize) {
+    let (count, columns) = (31, 96);
+    let mut x = random(1, count * depth);
+    // Rows of zeros, of one sign, and with a large number among small ones.
+    x[..depth].fill(0.0);
+    x[depth..2 * depth].iter_mut().for_each(|x| *x = x.abs() + 0.5);
+    x[2 * depth] = -40.0;
+    let (w, bias) = (random(2, columns * depth), random(3, columns));
+    // Blocks of both sides, as whole numbers and what one of them stands for.
+    let activations = |block: &[f32]| -> (Vec<f64>, f64) {
+        let low = block.iter().fold(0f32, |low, x| low.min(*x));
+        let high = block.iter().fold(0f32, |high, x| high.max(*x));
+        let scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
+        let zero = (-low / scale).round_ties_even();
+        let code = |x: &f32| ((x * (1.0 / scale)).round_ties_even() + zero).clamp(0.0, 255.0) - zero;
+        (block.iter().map(|x| f64::from(code(x))).collect(), f64::from(scale))
+    };
+    let weights = |block: &[f32]| -> (Vec<f64>, f64) {
+        let step = block.iter().fold(0f32, |largest, w| largest.max(w.abs())) / 127.0;
+        (block.iter().map(|w| f64::from((w * (1.0 / step)).round_ties_even())).collect(), f64::from(step))
+    };
+    let mut want = Vec::new();
+    for row in x.chunks_exact(depth) {
+        for (column, b) in w.chunks_exact(depth).zip(&bias) {
+            let mut total = f64::from(*b);
+            for (row, column) in row.chunks(block).zip(column.chunks(block)) {
+                let ((row, scale), (column, step)) = (activations(row), weights(column));
+                total += row.iter().zip(column).map(|(a, b)| a * b).sum::<f64>() * scale * step;
+            }
+            want.push(total);
+        }
+    }
+    let rows = rows_of(depth, &x);
+    every_level(|kernels| {
+        let packed = packed(kernels, Precision::Int8, [columns, depth], &w, &bias);
+        let got = product(kernels, &rows, &packed, Epilogue::Bias);
+        // Sums are exact; what follows is rounded to f32.
+        assert_close(&got, &want, 1e-5, &format!("{:?}", kernels.level()));
+        assert_eq!(got[..columns], bias, "{:?}", kernels.level());
     });
 }
 
@@ -103,15 +201,13 @@ fn gelu_and_exp_hold_over_their_whole_range() {
             rows.row_mut(i).fill(0.0);
             rows.row_mut(i)[0] = *x;
         }
-        let mut identity = kernels.packed_matrix(32, 32);
         let weights: Vec<f32> = (0..32 * 32).map(|i| if i / 32 == i % 32 { 1.0 } else { 0.0 }).collect();
-        identity.fill(0, &weights, &[0.0; 32], 1.0);
-        let mut out = Rows::new(32);
-        kernels.matmul(&rows, &identity, Epilogue::BiasGelu, &mut out);
+        let identity = packed(kernels, Precision::Float32, [32, 32], &weights, &[0.0; 32]);
+        let out = product(kernels, &rows, &identity, Epilogue::BiasGelu);
         for (i, &x) in xs.iter().enumerate() {
             let wide = f64::from(x);
             let want = 0.5 * wide * (1.0 + erf(wide / 2f64.sqrt()));
-            let got = f64::from(out.row(i)[0]);
+            let got = f64::from(out[i * 32]);
             assert!(
                 (got - want).abs() <= 5e-7 * want.abs().max(1.0),
                 "{:?} gelu({x}) = {got}, not {want}",

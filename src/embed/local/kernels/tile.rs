@@ -18,16 +18,44 @@ pub(super) enum Finish {
     BiasSiluTimes { factor: *const f32, stride: usize },
 }
 
+/// What weights are stored as.
+pub(super) trait Weight: Copy {
+    /// One register of weights.
+    ///
+    /// # Safety
+    /// `Simd`'s promise.
+    unsafe fn load<S: Simd>(from: *const Self) -> S::F32;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const f32) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { S::load(from) }
+    }
+}
+
+/// The bits of a half-precision number.
+impl Weight for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u16) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_f16(from) }
+    }
+}
+
 /// One output tile: `rows` by two registers, the sum over `depth` products.
-pub(super) struct Tile {
+pub(super) struct Tile<W> {
     /// First element of the left matrix' first row.
     pub a: *const f32,
     /// Elements from one row of the left matrix to the next.
     pub a_stride: usize,
     /// Panel of packed weights, shape `[depth, TILE_COLUMNS]`.
-    pub b: *const f32,
+    pub b: *const W,
     /// Products to sum.
     pub depth: usize,
+    /// How far ahead of its use the panel is fetched, in bytes.
+    pub ahead: usize,
     /// First element of the output tile.
     pub out: *mut f32,
     /// Elements from one row of the output to the next.
@@ -40,8 +68,12 @@ pub(super) struct Tile {
     pub finish: Finish,
 }
 
-/// How far ahead of its use a panel is fetched, in rows of the panel.
-const PREFETCH_ROWS: usize = 8;
+/// How far ahead of their use weights are fetched that one tile reads from memory: what a core computes while a line is on
+/// its way, some 300 ns.
+pub(super) const FROM_MEMORY_BYTES: usize = 8192;
+/// The same for weights that the second-level cache holds, for the tiles of other rows.
+pub(super) const FROM_CACHE_BYTES: usize = 1024;
+const CACHE_LINE: usize = 64;
 
 /// Computes a tile of `M` rows.
 ///
@@ -52,7 +84,7 @@ const PREFETCH_ROWS: usize = 8;
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows (`a`: `depth` columns, the others `TILE_COLUMNS`).
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep `sums` in registers")]
-pub(super) unsafe fn compute<S: Simd, const M: usize>(tile: &Tile) {
+pub(super) unsafe fn compute<S: Simd, W: Weight, const M: usize>(tile: &Tile<W>) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::zero(); 2]; M];
@@ -72,10 +104,13 @@ pub(super) unsafe fn compute<S: Simd, const M: usize>(tile: &Tile) {
         let mut a = tile.a;
         let mut b = tile.b;
         for _ in 0..tile.depth {
-            let left = S::load(b);
-            let right = S::load(b.wrapping_add(S::LANES));
-            S::prefetch(b.wrapping_add(PREFETCH_ROWS * S::TILE_COLUMNS));
-            S::prefetch(b.wrapping_add(PREFETCH_ROWS * S::TILE_COLUMNS + S::LANES));
+            let left = W::load::<S>(b);
+            let right = W::load::<S>(b.wrapping_add(S::LANES));
+            let ahead = b.cast::<u8>().wrapping_add(tile.ahead);
+            S::prefetch(ahead);
+            if size_of::<W>() * S::TILE_COLUMNS > CACHE_LINE {
+                S::prefetch(ahead.wrapping_add(CACHE_LINE));
+            }
             for i in 0..M {
                 let x = S::splat(*a.wrapping_add(i.wrapping_mul(tile.a_stride)));
                 sums[i][0] = S::mul_add(x, left, sums[i][0]);
@@ -97,7 +132,7 @@ pub(super) unsafe fn compute<S: Simd, const M: usize>(tile: &Tile) {
 /// # Safety
 /// As for [`compute`].
 #[inline(always)]
-pub(super) unsafe fn finish<S: Simd>(rows: usize, tile: &Tile) {
+pub(super) unsafe fn finish<S: Simd, W>(rows: usize, tile: &Tile<W>) {
     if matches!(tile.finish, Finish::Pause) {
         return;
     }
@@ -108,28 +143,54 @@ pub(super) unsafe fn finish<S: Simd>(rows: usize, tile: &Tile) {
             let mut out = tile.out.wrapping_add(column);
             for i in 0..rows {
                 let x = S::add(S::load(out), bias);
-                let x = match tile.finish {
-                    Finish::Pause | Finish::Bias => x,
-                    Finish::BiasGelu => gelu::<S>(x),
-                    Finish::BiasResidual { residual, stride } => {
-                        S::add(x, S::load(residual.wrapping_add(i.wrapping_mul(stride) + column)))
-                    }
-                    Finish::BiasSiluTimes { factor, stride } => {
-                        S::mul(silu::<S>(x), S::load(factor.wrapping_add(i.wrapping_mul(stride) + column)))
-                    }
-                };
-                S::store(out, x);
+                S::store(out, tile.finish.apply::<S>(x, i, column));
                 out = out.wrapping_add(tile.out_stride);
             }
         }
     }
 }
 
-/// Calls `$function::<rows>($tile)` for one of the listed numbers of rows.
+impl Finish {
+    /// The same for a tile whose first element stands in this row and column.
+    pub(super) fn at(self, row: usize, column: usize) -> Self {
+        match self {
+            Finish::Pause | Finish::Bias | Finish::BiasGelu => self,
+            Finish::BiasResidual { residual, stride } => {
+                Finish::BiasResidual { residual: residual.wrapping_add(row * stride + column), stride }
+            }
+            Finish::BiasSiluTimes { factor, stride } => {
+                Finish::BiasSiluTimes { factor: factor.wrapping_add(row * stride + column), stride }
+            }
+        }
+    }
+
+    /// What becomes of `x`, a register of sums with their bias, which stands in this row and column of the tile.
+    ///
+    /// # Safety
+    /// `Simd`'s promise; another operand covers the register.
+    #[inline(always)]
+    pub(super) unsafe fn apply<S: Simd>(self, x: S::F32, row: usize, column: usize) -> S::F32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Finish::Pause | Finish::Bias => x,
+                Finish::BiasGelu => gelu::<S>(x),
+                Finish::BiasResidual { residual, stride } => {
+                    S::add(x, S::load(residual.wrapping_add(row.wrapping_mul(stride) + column)))
+                }
+                Finish::BiasSiluTimes { factor, stride } => {
+                    S::mul(silu::<S>(x), S::load(factor.wrapping_add(row.wrapping_mul(stride) + column)))
+                }
+            }
+        }
+    }
+}
+
+/// Calls `$function::<_, rows>($tile)` for one of the listed numbers of rows.
 macro_rules! by_rows {
     ($rows:expr, $tile:expr, $function:ident, [$($count:literal),*]) => {
         match $rows {
-            $($count => $function::<$count>($tile),)*
+            $($count => $function::<_, $count>($tile),)*
             rows => unreachable!("a tile has no {rows} rows"),
         }
     };

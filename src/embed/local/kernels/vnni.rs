@@ -1,0 +1,75 @@
+//! AVX-512 VNNI: four products of 8 bits a lane and instruction, tiles of 14 rows by 32 columns.
+
+use std::arch::x86_64::*;
+
+use super::avx512::Avx512;
+use super::int8::{self, Int8, SumTile};
+use super::tile::by_rows;
+
+/// Whether this CPU runs the kernels of this file.
+pub(super) fn is_available() -> bool {
+    super::avx512::is_available() && is_x86_feature_detected!("avx512vnni")
+}
+
+/// See [`int8::run`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn run_int8(args: &int8::Args) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { int8::run::<Vnni>(args) }
+}
+
+/// See [`int8::quantise`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
+    // SAFETY: as above.
+    unsafe { int8::quantise::<Vnni>(args) }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+    // SAFETY: as above.
+    unsafe { int8::sum_tile::<I, M>(tile) }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Vnni;
+
+// SAFETY of every function below: the caller's promise of `Int8`.
+impl Int8 for Vnni {
+    type Float = Avx512;
+    type Code = u8;
+    type Sums = __m512i;
+    type Weights = __m512i;
+    type Codes = __m512i;
+    const GROUP: usize = 4;
+    const TILE_ROWS: usize = 14;
+
+    #[inline(always)]
+    unsafe fn zero_sums() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn load_weights(from: *const i8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_codes(from: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, codes: __m512i, weights: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sums, codes, weights) }
+    }
+    #[inline(always)]
+    unsafe fn store_sums(to: *mut i32, sums: __m512i) {
+        unsafe { _mm512_storeu_si512(to.cast(), sums) }
+    }
+    #[inline(always)]
+    unsafe fn store_codes(to: *mut u8, x: __m512) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+    }
+    #[inline(always)]
+    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
+        unsafe { by_rows!(rows, tile, sums_of, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
+    }
+}
