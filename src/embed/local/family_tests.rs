@@ -332,7 +332,7 @@ fn mpnet_mean(seeded: &Seeded, tokens: &[u32]) -> Vec<f64> {
         let head_width = width / heads;
         for head in 0..heads {
             let part = head * head_width..(head + 1) * head_width;
-            for i in 0..tokens.len() {
+            for (i, gathered) in context.iter_mut().enumerate() {
                 let score = |j: usize| {
                     let dot: f64 = q[i][part.clone()].iter().zip(&k[j][part.clone()]).map(|(a, b)| a * b).sum();
                     dot / (head_width as f64).sqrt() + biases[bucket(j as isize - i as isize, 32) * heads + head]
@@ -340,7 +340,7 @@ fn mpnet_mean(seeded: &Seeded, tokens: &[u32]) -> Vec<f64> {
                 let weights: Vec<f64> = (0..tokens.len()).map(|j| score(j).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 for (j, weight) in weights.iter().enumerate() {
-                    part.clone().for_each(|c| context[i][c] += weight / total * v[j][c]);
+                    part.clone().for_each(|c| gathered[c] += weight / total * v[j][c]);
                 }
             }
         }

@@ -14,8 +14,8 @@ use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 use super::settings::Settings;
 use super::{EmbedError, Piece};
-use guard::Guard;
 pub(super) use guard::panic_message;
+use guard::{Guard, guarded};
 use inspect::Inspected;
 
 /// A model's tokenizer.
@@ -172,7 +172,7 @@ impl TextTokenizer {
 
     fn encoding(&self, text: &str) -> Result<Encoding, EmbedError> {
         let result = if self.guard.is_patient() {
-            self.guard.run(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
+            guarded(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
         } else {
             let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
             self.guard.run_within(move || inner.encode_fast(text, true).map_err(|e| e.to_string()))
