@@ -83,18 +83,20 @@ fn list(models: &Models, context: &Context) -> Result<(), CliError> {
         let mut listed: Vec<Value> = installed.values().map(installed_json).collect();
         listed.extend(missing.map(|known| {
             json!({"name": known.name, "installed": false, "dim": known.dim, "max_tokens": known.max_tokens,
-                "licence": known.licence})
+                "pooling": known.pooling.name(), "licence": known.licence})
         }));
         return output::line(json!({"directory": models.dir(), "models": listed}));
     }
-    let mut rows = vec![["name", "dim", "max tokens", "licence", "size"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["name", "dim", "max tokens", "pooling", "licence", "size"].map(str::to_owned).to_vec()];
     for model in installed.values() {
         let licence = model.licence.clone().unwrap_or_else(|| "unknown".to_owned());
         let size = output::bytes(model.size_bytes);
-        rows.push(vec![model.name.clone(), model.dim.to_string(), model.max_tokens.to_string(), licence, size]);
+        let (dim, max_tokens) = (model.dim.to_string(), model.max_tokens.to_string());
+        rows.push(vec![model.name.clone(), dim, max_tokens, model.pooling.name().to_owned(), licence, size]);
     }
     for known in missing {
-        let cells = [known.name, &known.dim.to_string(), &known.max_tokens.to_string(), known.licence, "not installed"];
+        let (dim, max_tokens) = (known.dim.to_string(), known.max_tokens.to_string());
+        let cells = [known.name, &dim, &max_tokens, known.pooling.name(), known.licence, "not installed"];
         rows.push(cells.map(str::to_owned).to_vec());
     }
     output::table(&rows, &[1, 2])?;
@@ -107,7 +109,7 @@ fn list(models: &Models, context: &Context) -> Result<(), CliError> {
 
 fn installed_json(model: &InstalledModel) -> Value {
     json!({"name": model.name, "installed": true, "dim": model.dim, "max_tokens": model.max_tokens,
-        "licence": model.licence, "size_bytes": model.size_bytes, "directory": model.dir})
+        "pooling": model.pooling.name(), "licence": model.licence, "size_bytes": model.size_bytes, "directory": model.dir})
 }
 
 fn verify(models: &Models, name: Option<&str>, context: &Context) -> Result<(), CliError> {

@@ -44,6 +44,20 @@ pub enum Pooling {
     LastToken,
 }
 
+impl Pooling {
+    /// As sentence-transformers writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::FirstToken => "cls",
+            Pooling::Max => "max",
+            Pooling::MeanSqrtLength => "mean_sqrt_len_tokens",
+            Pooling::WeightedMean => "weightedmean",
+            Pooling::LastToken => "lasttoken",
+        }
+    }
+}
+
 /// How short the vectors of a model may be cut. Only a model that was trained for it keeps its meaning in the first
 /// numbers (Kusupati et al. 2022, "Matryoshka Representation Learning").
 #[derive(Clone, Debug, PartialEq, Eq)]

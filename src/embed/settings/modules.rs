@@ -154,32 +154,28 @@ fn is_directory(path: &str) -> bool {
 pub(super) fn read_pooling(path: &Path) -> Result<(Pooling, bool), EmbedError> {
     let config: PoolingConfig = read_json(path)?;
     let modes = [
-        (config.pooling_mode_mean_tokens, "mean"),
-        (config.pooling_mode_cls_token, "cls"),
-        (config.pooling_mode_max_tokens, "max"),
-        (config.pooling_mode_mean_sqrt_len_tokens, "mean_sqrt_len_tokens"),
-        (config.pooling_mode_weightedmean_tokens, "weightedmean"),
-        (config.pooling_mode_lasttoken, "lasttoken"),
+        (config.pooling_mode_mean_tokens, Pooling::Mean),
+        (config.pooling_mode_cls_token, Pooling::FirstToken),
+        (config.pooling_mode_max_tokens, Pooling::Max),
+        (config.pooling_mode_mean_sqrt_len_tokens, Pooling::MeanSqrtLength),
+        (config.pooling_mode_weightedmean_tokens, Pooling::WeightedMean),
+        (config.pooling_mode_lasttoken, Pooling::LastToken),
     ];
-    let mut chosen: Vec<&str> = modes.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
-    if let Some(mode) = &config.pooling_mode {
-        chosen = vec![mode];
-    }
+    let chosen: Vec<&str> = match &config.pooling_mode {
+        Some(mode) => vec![mode],
+        None => modes.iter().filter(|(set, _)| *set).map(|(_, pooling)| pooling.name()).collect(),
+    };
     let pooling = match chosen.as_slice() {
-        ["mean"] => Pooling::Mean,
-        ["cls"] => Pooling::FirstToken,
-        ["max"] => Pooling::Max,
-        ["mean_sqrt_len_tokens"] => Pooling::MeanSqrtLength,
-        ["weightedmean"] => Pooling::WeightedMean,
-        ["lasttoken"] => Pooling::LastToken,
-        _ => {
-            let by = if chosen.is_empty() { "nothing".to_owned() } else { chosen.join(" + ") };
-            return Err(EmbedError::Unsupported {
-                path: path.to_owned(),
-                feature: format!("pooling by {by}"),
-                supported: "one of mean, cls, max, mean_sqrt_len_tokens, weightedmean and lasttoken",
-            });
-        }
+        [name] => modes.iter().map(|(_, pooling)| *pooling).find(|pooling| pooling.name() == *name),
+        _ => None,
+    };
+    let Some(pooling) = pooling else {
+        let by = if chosen.is_empty() { "nothing".to_owned() } else { chosen.join(" + ") };
+        return Err(EmbedError::Unsupported {
+            path: path.to_owned(),
+            feature: format!("pooling by {by}"),
+            supported: "one of mean, cls, max, mean_sqrt_len_tokens, weightedmean and lasttoken",
+        });
     };
     Ok((pooling, config.include_prompt))
 }

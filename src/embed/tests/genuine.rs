@@ -1,4 +1,4 @@
-//! The default model itself, against vectors that ONNX Runtime made of the same texts.
+//! The models themselves, against vectors that others made of the same texts: ONNX Runtime, and numpy.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,10 +9,13 @@ use crate::embed::{DEFAULT_MODEL, EmbedError, InputKind, Models, TextModel, defa
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/minilm_reference.json"));
 
+const MPNET: &str = "sentence-transformers/all-mpnet-base-v2";
+const MPNET_REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mpnet_reference.json"));
+
 /// `None`, with a line that says so, where the model is not installed.
-fn genuine() -> Option<Arc<TextModel>> {
+fn genuine(name: &str) -> Option<Arc<TextModel>> {
     static MODELS: OnceLock<Models> = OnceLock::new();
-    match MODELS.get_or_init(|| Models::new(default_models_dir(), None)).load(DEFAULT_MODEL) {
+    match MODELS.get_or_init(|| Models::new(default_models_dir(), None)).load(name) {
         Ok(model) => Some(model),
         Err(error @ EmbedError::NotInstalled { .. }) => {
             eprintln!("SKIPPED: {error}");
@@ -28,7 +31,7 @@ fn numbers(value: &Value) -> Vec<f32> {
 
 #[test]
 fn vectors_are_those_of_the_reference() {
-    let Some(model) = genuine() else { return };
+    let Some(model) = genuine(DEFAULT_MODEL) else { return };
     let reference: Value = serde_json::from_str(REFERENCE).unwrap();
     let entries = reference["texts"].as_array().unwrap();
     let texts: Vec<&str> = entries.iter().map(|entry| entry["text"].as_str().unwrap()).collect();
@@ -52,7 +55,7 @@ fn vectors_are_those_of_the_reference() {
 
 #[test]
 fn a_batch_equals_its_singles_whatever_the_lengths() {
-    let Some(model) = genuine() else { return };
+    let Some(model) = genuine(DEFAULT_MODEL) else { return };
     let word = "word ";
     let texts: Vec<String> = ["", "a", "Привет, мир", "hello world"]
         .into_iter()
@@ -72,4 +75,27 @@ fn a_batch_equals_its_singles_whatever_the_lengths() {
     }
     // What is cut is not read.
     assert_eq!(batch.vectors[5], batch.vectors[10]);
+}
+
+#[test]
+fn mpnets_vectors_are_those_of_the_reference() {
+    let Some(model) = genuine(MPNET) else { return };
+    let reference: Value = serde_json::from_str(MPNET_REFERENCE).unwrap();
+    let entries = reference["texts"].as_array().unwrap();
+    let texts: Vec<&str> = entries.iter().map(|entry| entry["text"].as_str().unwrap()).collect();
+    let result = model.embed(&texts, InputKind::Document).unwrap();
+    let mut whole = 0;
+    for (i, (entry, vector)) in entries.iter().zip(&result.vectors).enumerate() {
+        let text = &entry["text"];
+        assert_eq!(result.token_counts[i] as u64, entry["tokens"].as_u64().unwrap(), "{text}");
+        for (got, want) in vector.iter().zip(numbers(&entry["head"])) {
+            assert!((got - want).abs() < 5e-6, "{text}: {got} is not {want}");
+        }
+        if !entry["vector"].is_null() {
+            let cosine = cosine(vector, &numbers(&entry["vector"]));
+            assert!(cosine > 0.999_999, "{text}: {cosine}");
+            whole += 1;
+        }
+    }
+    assert_eq!((entries.len(), whole, model.dim(), model.max_tokens()), (12, 3, 768, 384));
 }

@@ -26,6 +26,8 @@ struct File {
     normalizer: Value,
     #[serde(default)]
     pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
     model: Model,
 }
 
@@ -118,6 +120,7 @@ pub(super) fn inspect(bytes: &[u8], vocabulary: usize) -> Result<Inspected, Stri
     let file: File = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     file.check_vocabulary(vocabulary)?;
     file.check_model()?;
+    check_template(&file.post_processor)?;
     let mut steps = Steps { growth: 1, patterns: 0 };
     steps.read(&file.normalizer)?;
     steps.read(&file.pre_tokenizer)?;
@@ -193,6 +196,15 @@ fn is_local(normalizer: &Value) -> bool {
         "Sequence" => normalizer["normalizers"].as_array().is_some_and(|steps| steps.iter().all(is_local)),
         _ => false,
     }
+}
+
+/// A template may hold the text as often as it likes, after truncation.
+fn check_template(step: &Value) -> Result<(), String> {
+    let pieces = step["single"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if pieces.iter().filter(|piece| !piece["Sequence"].is_null()).count() > 1 {
+        return Err("its template repeats each text".to_owned());
+    }
+    step["processors"].as_array().into_iter().flatten().try_for_each(check_template)
 }
 
 /// What the steps before the model do to a text's length, taken together.

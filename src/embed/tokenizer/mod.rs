@@ -30,6 +30,7 @@ pub(super) struct TextTokenizer {
     splits_at_blanks: bool,
     /// Bytes that are tokenised first of a long text.
     first_cut_bytes: usize,
+    max_tokens: usize,
     lower_case: bool,
 }
 
@@ -105,7 +106,7 @@ impl TextTokenizer {
         })?;
         let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
         let (model, whole) = (model.to_owned(), OnceLock::new());
-        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, lower_case })
+        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, lower_case })
     }
 
     /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
@@ -129,11 +130,11 @@ impl TextTokenizer {
             // A beginning that is cut itself has the tokens that the whole would have; a shorter one tells nothing.
             let beyond: usize = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum();
             if beyond >= MARGIN_TOKENS {
-                return Ok(tokens(&encoding));
+                return self.tokens(&encoding);
             }
             limit_bytes = limit_bytes.saturating_mul(4);
         }
-        Ok(tokens(&self.encoding(text)?))
+        self.tokens(&self.encoding(text)?)
     }
 
     /// Every token of `text`, untruncated, without the blanks around it.
@@ -176,12 +177,21 @@ impl TextTokenizer {
             let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
             self.guard.run_within(move || inner.encode_fast(text, true).map_err(|e| e.to_string()))
         };
-        result.map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })
+        result.map_err(|reason| self.failed(reason))
     }
-}
 
-fn tokens(encoding: &Encoding) -> Tokens {
-    Tokens { ids: encoding.get_ids().to_vec(), truncated: !encoding.get_overflowing().is_empty() }
+    fn tokens(&self, encoding: &Encoding) -> Result<Tokens, EmbedError> {
+        let ids = encoding.get_ids().to_vec();
+        // Special tokens are added after truncation, as many as the file likes.
+        if ids.len() > self.max_tokens {
+            return Err(self.failed(format!("it made {} tokens, and {} fit", ids.len(), self.max_tokens)));
+        }
+        Ok(Tokens { ids, truncated: !encoding.get_overflowing().is_empty() })
+    }
+
+    fn failed(&self, reason: String) -> EmbedError {
+        EmbedError::Tokenizer { model: self.model.clone(), reason }
+    }
 }
 
 /// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none does.

@@ -44,7 +44,7 @@ fn load(json: &Value, max_tokens: usize) -> Result<TextTokenizer, String> {
 }
 
 fn whole(tokenizer: &TextTokenizer, text: &str) -> Tokens {
-    tokens(&tokenizer.encoding(text.trim()).unwrap())
+    tokenizer.tokens(&tokenizer.encoding(text.trim()).unwrap()).unwrap()
 }
 
 #[test]
@@ -136,6 +136,11 @@ fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
     };
     vec![
         ("/post_processor/special_tokens", json!({}), ""),
+        (
+            "/post_processor/single",
+            json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]),
+            "repeats",
+        ),
         ("/model/vocab/a", json!(10), "another model"),
         ("/model/vocab/a", json!(-1), "invalid value"),
         ("/model/vocab/a", json!(u64::MAX), "another model"),
