@@ -34,24 +34,6 @@ pub fn l2sq_f32(a: &[f32], b: &[f32]) -> f32 {
     <f32 as SpatialSimilarity>::l2sq(a, b).expect("simsimd refuses only unequal lengths") as f32
 }
 
-/// Dot product of two vectors of codes, exact.
-///
-/// # Panics
-/// When the lengths differ or exceed 32,768.
-#[inline]
-pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
-    CodeKernel::detect().dot(a, b, shift(b))
-}
-
-/// Squared Euclidean distance of two vectors of codes, exact.
-///
-/// # Panics
-/// When the lengths differ or exceed 32,768.
-#[inline]
-pub fn l2sq_i8(a: &[i8], b: &[i8]) -> i32 {
-    CodeKernel::detect().l2sq(a, b)
-}
-
 /// Asks the processor to fetch `row`, or its beginning, before it is read. Only speed depends on it.
 #[inline]
 pub fn prefetch<T>(row: &[T]) {
@@ -173,8 +155,6 @@ mod tests {
             assert_eq!(kernel.dot(a, b, shift(b)), scalar::dot_i8(a, b), "{kernel:?} dot, dim {}", a.len());
             assert_eq!(kernel.l2sq(a, b), scalar::l2sq_i8(a, b), "{kernel:?} l2sq, dim {}", a.len());
         }
-        assert_eq!(dot_i8(a, b), scalar::dot_i8(a, b));
-        assert_eq!(l2sq_i8(a, b), scalar::l2sq_i8(a, b));
     }
 
     #[test]
@@ -221,7 +201,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "2 and 1")]
     fn unequal_code_lengths_are_refused() {
-        dot_i8(&[1, 2], &[1]);
+        CodeKernel::detect().dot(&[1, 2], &[1], 0);
     }
 
     #[test]

@@ -65,19 +65,24 @@ fn value(number: usize) -> crate::types::Value {
     crate::types::Value::String(format!("v{number}"))
 }
 
+/// What is measured.
+pub(super) struct Run<'a> {
+    /// Numbers of documents.
+    pub sizes: &'a [usize],
+    pub vectors: &'a Vectors,
+    /// Of the collections, without their fields.
+    pub definition: DefinitionRequest,
+    /// Where the databases stand.
+    pub root: &'a Path,
+    pub options: &'a Options,
+}
+
 /// Measures every case at every size and writes the report.
 ///
 /// # Errors
 /// [`CliError`].
-pub(super) fn run(
-    sizes: &[usize],
-    vectors: &Vectors,
-    definition: DefinitionRequest,
-    root: &Path,
-    options: &Options,
-    mut report: Value,
-    context: &Context,
-) -> Result<(), CliError> {
+pub(super) fn run(run: Run, mut report: Value, context: &Context) -> Result<(), CliError> {
+    let Run { sizes, vectors, definition, root, options } = run;
     let mut fields: BTreeMap<_, _> =
         RANDOM_FIELDS.iter().map(|(name, _)| ((*name).to_owned(), FieldType::Keyword)).collect();
     fields.insert(NEARNESS.to_owned(), FieldType::Number);

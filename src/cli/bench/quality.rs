@@ -294,6 +294,10 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
     report::fields(report, &[("overlap@10 of the default search with the exact one", "overlap_at_10")])?;
     match &report["against_float32"] {
         Value::Null => Ok(()),
-        row => report::table("This precision against float32, exact search", &[row.clone()], &precision::COLUMNS),
+        row => report::table(
+            "This precision against float32, exact search",
+            std::slice::from_ref(row),
+            &precision::COLUMNS,
+        ),
     }
 }

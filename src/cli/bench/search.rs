@@ -133,7 +133,8 @@ pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Resu
             ef_construction: Some(args.ef_construction),
             ..DefinitionRequest::vectors(vectors.dim)
         };
-        return filters::run(&args.n, &vectors, definition, root, &options, report, context);
+        let run = filters::Run { sizes: &args.n, vectors: &vectors, definition, root, options: &options };
+        return filters::run(run, report, context);
     }
     let mut sizes = Vec::new();
     for &n in &args.n {
