@@ -11,7 +11,7 @@ use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
-use crate::types::{CollectionName, Seq};
+use crate::types::{CollectionName, GraphBuilder, Seq};
 
 /// How to open a store.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,15 @@ pub struct Options {
     /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
     /// which is also the most.
     pub memtable_documents: Option<u32>,
+    /// Most bytes of vectors kept on disk, so that a text that was embedded before is not embedded again; `None` for
+    /// 256 MiB, 0 for none.
+    pub vector_cache_bytes: Option<u64>,
+    /// What builds graphs.
+    pub graph_builder: GraphBuilder,
 }
+
+/// Room for 166,000 vectors of 384 numbers.
+const DEFAULT_VECTOR_CACHE_BYTES: u64 = 256 << 20;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -120,14 +128,17 @@ impl Database {
         let lock = DirectoryLock::acquire(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {
+            builder: options.graph_builder,
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
         };
+        let vector_cache = paths.vector_cache();
         let (shared, recovered) = collection::recover(paths, manifest, settings)
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
         let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
-        let engine =
-            Engine::start(shared, Models::with_precision(models_dir, options.threads, options.precision), lock);
+        let models = Models::with_precision(models_dir, options.threads, options.precision);
+        models.keep_vectors(vector_cache, options.vector_cache_bytes.unwrap_or(DEFAULT_VECTOR_CACHE_BYTES));
+        let engine = Engine::start(shared, models, lock);
         Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }
 

@@ -19,6 +19,8 @@ mod segment;
 mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "text")]
+mod text;
 pub mod types;
 
 pub use collection::{Collection, CollectionError, DefinitionRequest};

@@ -20,8 +20,26 @@ pub const DOCUMENTS_UPSERTED_TOTAL: &str = "pannier_documents_upserted_total";
 pub const DOCUMENTS_DELETED_TOTAL: &str = "pannier_documents_deleted_total";
 /// Histogram, seconds: searches as the engine measures them, by `plan`.
 pub const SEARCH_DURATION_SECONDS: &str = "pannier_search_duration_seconds";
-/// Counter: tokens that `/v1/embeddings` read.
+/// Counter: tokens that the routes which answer with vectors read.
 pub const EMBEDDING_TOKENS_TOTAL: &str = "pannier_embedding_tokens_total";
+/// Gauge: texts that wait to be embedded, by `lane`.
+pub const EMBEDDING_QUEUE_TEXTS: &str = "pannier_embedding_queue_texts";
+/// Gauge: their tokens, by `lane`.
+pub const EMBEDDING_QUEUE_TOKENS: &str = "pannier_embedding_queue_tokens";
+/// Histogram: texts of a pass of the model, by `lane`.
+pub const EMBEDDING_PASS_TEXTS: &str = "pannier_embedding_pass_texts";
+/// Histogram: tokens of a pass of the model, by `lane`.
+pub const EMBEDDING_PASS_TOKENS: &str = "pannier_embedding_pass_tokens";
+/// Histogram, seconds: from queueing a text to the start of its pass, by `lane`.
+pub const EMBEDDING_WAIT_SECONDS: &str = "pannier_embedding_wait_duration_seconds";
+/// Counter: texts that were dropped from the queue because their caller had gone, by `lane`.
+pub const EMBEDDING_DROPPED_TOTAL: &str = "pannier_embedding_dropped_total";
+/// Counter: texts that were refused because too many waited, by `lane`.
+pub const EMBEDDING_REFUSED_TOTAL: &str = "pannier_embedding_refused_total";
+/// Counter: texts whose vector was in the cache.
+pub const EMBEDDING_CACHE_HITS_TOTAL: &str = "pannier_embedding_cache_hits_total";
+/// Counter: texts whose vector was not in the cache.
+pub const EMBEDDING_CACHE_MISSES_TOTAL: &str = "pannier_embedding_cache_misses_total";
 /// Gauge: collections.
 pub const COLLECTIONS: &str = "pannier_collections";
 /// Gauge: documents in all collections.
@@ -47,6 +65,10 @@ pub const PROCESS_START_TIME_SECONDS: &str = "process_start_time_seconds";
 const DURATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
+/// Upper bounds of the histograms of pass sizes.
+const PASS_TEXTS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+const PASS_TOKENS_BUCKETS: [f64; 8] = [8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
+
 static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Installs the process-wide recorder on the first call; every call returns a handle that renders it.
@@ -60,6 +82,8 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &DURATION_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(EMBEDDING_PASS_TEXTS.to_owned()), &PASS_TEXTS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(EMBEDDING_PASS_TOKENS.to_owned()), &PASS_TOKENS_BUCKETS)?
         .install_recorder()?;
     describe();
     *installed = Some(handle.clone());
@@ -75,7 +99,16 @@ fn describe() {
     describe_counter!(DOCUMENTS_UPSERTED_TOTAL, "Documents written through the API.");
     describe_counter!(DOCUMENTS_DELETED_TOTAL, "Documents deleted through the API.");
     describe_histogram!(SEARCH_DURATION_SECONDS, Unit::Seconds, "Searches as the engine measures them.");
-    describe_counter!(EMBEDDING_TOKENS_TOTAL, "Tokens read by the embeddings endpoint.");
+    describe_counter!(EMBEDDING_TOKENS_TOTAL, "Tokens read by the routes that answer with vectors.");
+    describe_gauge!(EMBEDDING_QUEUE_TEXTS, "Texts that wait to be embedded.");
+    describe_gauge!(EMBEDDING_QUEUE_TOKENS, "Tokens that wait to be embedded.");
+    describe_histogram!(EMBEDDING_PASS_TEXTS, "Texts of a pass of the model.");
+    describe_histogram!(EMBEDDING_PASS_TOKENS, "Tokens of a pass of the model.");
+    describe_histogram!(EMBEDDING_WAIT_SECONDS, Unit::Seconds, "Time from queueing a text to the start of its pass.");
+    describe_counter!(EMBEDDING_DROPPED_TOTAL, "Texts dropped from the queue because their caller had gone.");
+    describe_counter!(EMBEDDING_REFUSED_TOTAL, "Texts refused because too many waited.");
+    describe_counter!(EMBEDDING_CACHE_HITS_TOTAL, "Texts whose vector was in the cache.");
+    describe_counter!(EMBEDDING_CACHE_MISSES_TOTAL, "Texts whose vector was not in the cache.");
     describe_gauge!(COLLECTIONS, "Collections.");
     describe_gauge!(DOCUMENTS, "Documents in all collections.");
     describe_gauge!(SEGMENTS, "Segments in all collections.");

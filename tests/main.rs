@@ -4,6 +4,10 @@ mod api;
 mod cli;
 mod crash;
 mod damage;
+mod filters;
 mod histories;
+#[cfg(feature = "text")]
+mod keywords;
+mod rewrites;
 mod support;
 mod tidy;

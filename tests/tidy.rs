@@ -12,6 +12,7 @@ const RANKS: &[(&str, u32)] = &[
     ("database.rs", 5),
     ("collection", 4),
     ("index", 3),
+    ("text", 3),
     ("embed", 2),
     ("log", 2),
     ("manifest", 2),
@@ -26,8 +27,10 @@ const RANKS: &[(&str, u32)] = &[
 /// Who may name what: (text that names it, where it may stand).
 const NAMES: &[(&str, &[&str])] = &[
     ("sled::", &["meta/"]),
-    ("hnsw_rs::", &["index/build.rs"]),
+    ("roaring::", &["meta/fields/"]),
+    ("hnsw_rs::", &["index/build/reference.rs"]),
     ("simsimd::", &["distance/"]),
+    ("tantivy::", &["text/"]),
     ("candle_core::", &["embed/local/"]),
     ("candle_nn::", &["embed/local/"]),
     ("candle_transformers::", &["embed/local/"]),

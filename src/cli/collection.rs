@@ -58,6 +58,20 @@ pub struct CreateArgs {
     /// What the graph walk reads [default: int8]
     #[arg(long)]
     quantization: Option<QuantizationName>,
+    /// How keyword search makes words of texts [default: english]
+    #[arg(long, value_name = "NAME")]
+    language: Option<LanguageName>,
+}
+
+/// Languages by their names in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LanguageName {
+    /// English endings do not count.
+    English,
+    /// Russian endings do not count.
+    Russian,
+    /// Words as they are.
+    None,
 }
 
 /// Metrics by their names in the API.
@@ -106,6 +120,7 @@ impl CreateArgs {
         insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
+        insert(&mut body, "text", self.language.map(|language| json!({"language": possible_name(language)})));
         Value::Object(body)
     }
 }
@@ -249,10 +264,13 @@ mod tests {
             "64",
             "--quantization",
             "none",
+            "--language",
+            "russian",
         ];
         let wanted = json!({"dim": 3, "metric": "l2", "embedding": {"model": "m"},
             "fields": {"price": "number", "a:b": "keyword"},
-            "index": {"m": 8, "ef_construction": 64, "quantization": "none"}});
+            "index": {"m": 8, "ef_construction": 64, "quantization": "none"},
+            "text": {"language": "russian"}});
         assert_eq!(body(&full).unwrap(), wanted);
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
 use super::{CliError, Context, output};
 use crate::database::{Database, Options};
+use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
 use crate::telemetry;
 
@@ -40,6 +41,12 @@ pub struct ServeArgs {
     /// Most documents of a collection in memory before they are written to a segment [default and most: 16384]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
     memtable_documents: Option<u32>,
+    /// Model of the routes whose requests name none: /embed, /tokenize and /info
+    #[arg(long, value_name = "NAME", env = "PANNIER_DEFAULT_MODEL", default_value = DEFAULT_MODEL)]
+    default_model: String,
+    /// Most MiB of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 keeps none
+    #[arg(long, value_name = "N", env = "PANNIER_VECTOR_CACHE_MIB", default_value_t = 256)]
+    vector_cache_mib: u32,
 }
 
 /// Runs `serve`.
@@ -51,7 +58,11 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     // Before the database is opened: a port in use costs nothing then.
     let listener = bind(&args.addr, matches!(config.auth, AuthPolicy::Key(_)))?;
     let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
-    let options = Options { memtable_documents: args.memtable_documents, ..context.options() };
+    let options = Options {
+        memtable_documents: args.memtable_documents,
+        vector_cache_bytes: Some(u64::from(args.vector_cache_mib) << 20),
+        ..context.options()
+    };
     let database = Database::open_with(&context.data, options)?;
     log_recovery(&database);
     warm_up(&database);
@@ -92,6 +103,7 @@ impl ServeArgs {
             allowed_hosts: self.allow_hosts.clone(),
             allowed_origins: self.allow_origins.clone(),
             auth,
+            default_model: self.default_model.clone(),
             ..HttpConfig::default()
         })
     }

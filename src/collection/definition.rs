@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::embed::{DEFAULT_MODEL, Models};
-use crate::types::{Definition, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization};
+use crate::types::{
+    Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization, TextDefinition,
+};
 
 use super::CollectionError;
 
@@ -27,6 +29,8 @@ pub struct DefinitionRequest {
     pub quantization: Option<Quantization>,
     /// Declared metadata fields.
     pub fields: BTreeMap<String, FieldType>,
+    /// How keyword search makes words of texts.
+    pub language: Option<Language>,
 }
 
 impl DefinitionRequest {
@@ -73,6 +77,7 @@ impl DefinitionRequest {
                 quantization: self.quantization.unwrap_or(default.quantization),
             },
             fields: self.fields.clone(),
+            text: TextDefinition { language: self.language.unwrap_or_default() },
         };
         definition.check()?;
         Ok(definition)
@@ -81,12 +86,13 @@ impl DefinitionRequest {
 
 /// The first setting in which two definitions differ, as `setting: existing != asked for`.
 pub(super) fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
-    let rows: [(&str, String, String); 5] = [
+    let rows: [(&str, String, String); 6] = [
         ("dim", existing.dim.to_string(), asked.dim.to_string()),
         ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),
         ("embedding", model_of(existing), model_of(asked)),
         ("index", format!("{:?}", existing.index), format!("{:?}", asked.index)),
         ("fields", format!("{:?}", existing.fields), format!("{:?}", asked.fields)),
+        ("text", format!("{:?}", existing.text), format!("{:?}", asked.text)),
     ];
     let (name, old, new) = rows.into_iter().find(|(_, old, new)| old != new)?;
     Some(format!("{name}: {old} != {new}"))

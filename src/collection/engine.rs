@@ -9,16 +9,19 @@ use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
 use crate::storage::{DataPaths, DirectoryLock};
-use crate::types::{CollectionId, Seq};
+use crate::types::{CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
+use super::keywords::{Bell, KeywordWorker};
 use super::maintenance::{Job, Maintenance};
 use super::state::{CollectionState, Identity, SealedPart};
 
 /// How an engine works, as decided when it is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// What builds graphs.
+    pub builder: GraphBuilder,
     /// Threads for building graphs; `None` for all cores.
     pub threads: Option<NonZeroUsize>,
     /// Most entries of a memtable before it is sealed.
@@ -37,6 +40,8 @@ pub struct Shared {
     pub meta: MetaIndex,
     /// How it works.
     pub settings: Settings,
+    /// Calls the thread of the keyword indexes.
+    pub bell: Bell,
     /// The manifest as last published. Held while segments are installed; taken before any collection's locks.
     manifest: Mutex<Manifest>,
     applied_seq: AtomicU64,
@@ -53,6 +58,7 @@ impl Shared {
             catalog,
             meta,
             settings,
+            bell: Bell::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),
             log: OnceLock::new(),
@@ -108,6 +114,7 @@ impl Shared {
             Change::DropCollection { id } => {
                 if let Some(state) = self.catalog.remove(id) {
                     state.mark_dropped();
+                    self.bell.ring(&state);
                     self.ask(Job::Drop(state));
                 }
             }
@@ -124,7 +131,12 @@ impl Shared {
     /// A change to a collection that was dropped meanwhile, or that the segments have already, changes nothing.
     fn on_collection(&self, id: CollectionId, seq: Seq, apply: impl FnOnce(&CollectionState) -> bool) {
         let Some(state) = self.catalog.by_id(id) else { return };
-        if seq > state.last_seq() && apply(&state) {
+        if seq <= state.last_seq() {
+            return;
+        }
+        let froze = apply(&state);
+        self.bell.ring(&state);
+        if froze {
             self.ask(Job::Seal(state));
         }
     }
@@ -139,6 +151,7 @@ pub struct Engine {
     /// Held while a collection is created or dropped, so that names and numbers are given out one at a time.
     pub defining: Mutex<()>,
     maintenance: Option<Maintenance>,
+    keywords: Option<KeywordWorker>,
     stopped: OnceLock<String>,
     // Last, so that the directory is free only once everything is closed.
     _lock: DirectoryLock,
@@ -148,11 +161,13 @@ impl Engine {
     /// Starts the background threads over a recovered store.
     pub fn start(shared: Arc<Shared>, models: Models, lock: DirectoryLock) -> Self {
         let maintenance = Maintenance::start(shared.clone());
+        let keywords = KeywordWorker::start(shared.clone());
         Self {
             shared,
             models,
             defining: Mutex::new(()),
             maintenance: Some(maintenance),
+            keywords: Some(keywords),
             stopped: OnceLock::new(),
             _lock: lock,
         }
@@ -204,6 +219,7 @@ impl Drop for Engine {
         {
             tracing::error!(%error, "closing the log failed");
         }
+        drop(self.keywords.take());
         drop(self.maintenance.take());
     }
 }

@@ -6,6 +6,8 @@ use crate::log::LogError;
 use crate::manifest::ManifestError;
 use crate::meta::MetaError;
 use crate::segment::SegmentError;
+#[cfg(feature = "text")]
+use crate::text::TextError;
 use crate::types::{CollectionName, DefinitionError, DocumentId, FilterError, MetadataError, NameError, VectorError};
 
 /// Why a call on a collection failed. The first group is for the caller to mend, the second for a later try, the rest
@@ -116,6 +118,17 @@ pub enum CollectionError {
         /// The id asked for.
         id: DocumentId,
     },
+    /// Parts of a search do not go together.
+    #[error("{detail}")]
+    Query {
+        /// What is wrong, and what to send instead.
+        detail: String,
+    },
+    /// A search for words in a program that has no keyword search.
+    #[error(
+        "this program was built without keyword search (cargo feature \"text\"); search by vector, or use one that has it"
+    )]
+    KeywordsOff,
     /// A filter is too large or too deep.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -135,6 +148,14 @@ pub enum CollectionError {
     /// Too much work is queued.
     #[error("too many writes are waiting; try again shortly")]
     Overloaded,
+    /// The keyword index cannot answer now; it mends itself.
+    #[error("the keyword index of collection {name:?} is not ready: {reason}; try again shortly", name = name.as_str())]
+    KeywordsNotReady {
+        /// The collection.
+        name: CollectionName,
+        /// Why.
+        reason: String,
+    },
     /// The database is closing or has stopped after a failed write to disk.
     #[error("the database no longer accepts writes: {reason}")]
     Stopped {
@@ -157,6 +178,10 @@ pub enum CollectionError {
     /// The manifest could not be read or written.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A keyword index failed.
+    #[cfg(feature = "text")]
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// The document index failed.
     #[error(transparent)]
     Meta(#[from] MetaError),

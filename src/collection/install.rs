@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::index::{self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View};
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
-use crate::meta::{MetaError, RowError, SegmentChange};
+use crate::meta::{MetaError, RowError, SegmentChange, SegmentFields};
 use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
 use crate::storage;
 use crate::types::{CollectionId, Definition, DocumentId, Ordinal, SegmentId, Seq};
@@ -40,6 +40,7 @@ pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) 
     }
     if let Some(live) = &live {
         trust_or_not(shared, index_rows(shared, state, live, &sealed.tombstones));
+        index_fields(shared, state, live);
     }
     state.swap(|view| {
         view.frozen.retain(|frozen| !Arc::ptr_eq(frozen, memtable));
@@ -95,6 +96,7 @@ pub fn merge(
     let options = MergeOptions {
         with_graph: plan.with_graph,
         oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
+        builder: shared.settings.builder,
         threads: shared.settings.threads,
         cancel,
     };
@@ -106,6 +108,9 @@ pub fn merge(
     let left_out = left_out_ids(&inputs, &merged)?;
     if !publish_merge(shared, state, &spec, &inputs, &merged, live.as_deref())? {
         return Ok(());
+    }
+    if let Some(live) = &live {
+        index_fields(shared, state, live);
     }
     let relocations: Vec<_> = inputs.iter().map(|l| l.id).zip(merged.relocations.into_iter().map(Arc::new)).collect();
     state.swap(|view| {
@@ -121,6 +126,9 @@ pub fn merge(
         trust_or_not(shared, index_rows(shared, state, live, &merged.tombstones));
     }
     trust_or_not(shared, shared.meta.retire(state.identity.id, &plan.inputs, &left_out));
+    if let Err(error) = shared.meta.forget_fields(state.identity.id, &plan.inputs) {
+        tracing::warn!(%error, "postings of merged segments could not be removed");
+    }
     state.swap(|view| view.relocations.retain(|id, _| !plan.inputs.contains(id)));
     for input in &inputs {
         remove_unused(&shared.paths.segment_file(state.identity.id.0, GENERATION, input.id.0));
@@ -372,4 +380,27 @@ pub fn index_rows(
         .map(|ordinal| -> Result<_, RowError> { Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?)) });
     let change = SegmentChange { collection: state.identity.id, segment: live.id, rows: &mut rows, tombstones };
     shared.meta.index_segment(change)
+}
+
+/// Takes a segment's metadata into the field index. Without it, filters are evaluated on the documents.
+fn index_fields(shared: &Shared, state: &CollectionState, live: &LiveSegment) {
+    let segment = &live.segment;
+    let indexed = shared.meta.index_fields(SegmentFields {
+        collection: state.identity.id,
+        segment: live.id,
+        rows: segment.rows(),
+        declared: &state.identity.definition.fields,
+        metadata: &mut |row| Ok(segment.metadata(row)?),
+    });
+    if let Err(error) = indexed {
+        tracing::warn!(%error, segment = %live.id, "the fields of a segment are not indexed; filters read its documents");
+    }
+}
+
+/// Takes the segments of a collection that the field index lacks into it.
+pub fn index_missing_fields(shared: &Shared, state: &CollectionState) {
+    let view = state.view();
+    for live in view.segments.iter().filter(|live| !shared.meta.has_fields(state.identity.id, live.id)) {
+        index_fields(shared, state, live);
+    }
 }

@@ -19,7 +19,7 @@ use super::state::CollectionState;
 
 /// Work for the sealing thread.
 pub enum Job {
-    /// A memtable of the collection is frozen.
+    /// A memtable of the collection is frozen, or its field index lacks a segment.
     Seal(Arc<CollectionState>),
     /// The collection was dropped: remove its files.
     Drop(Arc<CollectionState>),
@@ -185,6 +185,9 @@ fn seal_all(shared: &Shared, state: &CollectionState, cancel: &AtomicBool) -> Re
     while !state.is_dropped() && !cancel.load(Ordering::Acquire) {
         let Some(memtable) = state.view().frozen.first().cloned() else { break };
         install::seal(shared, state, &memtable)?;
+    }
+    if !state.is_dropped() {
+        install::index_missing_fields(shared, state);
     }
     Ok(())
 }

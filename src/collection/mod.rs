@@ -1,14 +1,28 @@
 //! Collections: the only place where the log, the document index, the segments and the models meet.
 
+mod candidates;
 mod catalog;
+mod check;
 mod definition;
+mod diversity;
 mod engine;
 mod error;
+mod explain;
+mod facets;
+mod fusion;
 mod install;
+#[cfg(feature = "text")]
+mod keywords;
+#[cfg(not(feature = "text"))]
+#[path = "keywords_off.rs"]
+mod keywords;
 mod maintenance;
+mod page;
+mod plan;
 mod read;
 mod recover;
 mod search;
+mod select;
 mod state;
 mod verify;
 mod write;
@@ -23,6 +37,7 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 pub use definition::DefinitionRequest;
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
+pub use keywords::KeywordStats;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use verify::{VerifyReport, verify};

@@ -6,7 +6,7 @@ use crate::index::Place;
 use crate::types::limits::MAX_PAGE;
 use crate::types::{Document, DocumentId, Filter, Seq};
 
-use super::{Collection, CollectionError};
+use super::{Collection, CollectionError, KeywordStats};
 
 /// Ids are fetched at least so many at a time.
 const MIN_STEP: usize = 64;
@@ -54,6 +54,8 @@ pub struct CollectionStats {
     pub sealed_seq: Seq,
     /// Numbers in a vector.
     pub dim: u32,
+    /// How far the keyword index is; `None` where no document has a text.
+    pub keywords: Option<KeywordStats>,
 }
 
 impl Collection {
@@ -75,10 +77,11 @@ impl Collection {
         if !(1..=MAX_PAGE).contains(&request.limit) {
             return Err(super::out_of_range("limit", request.limit, 1, MAX_PAGE));
         }
-        if let Some(filter) = &request.filter {
-            filter.check()?;
-        }
-        let (ids, next) = self.matching_ids(request.after.as_ref(), request.limit, request.filter.as_ref())?;
+        self.check_filter(request.filter.as_ref())?;
+        let (ids, next) = match &request.filter {
+            Some(filter) => self.matching_ids(request.after.as_ref(), request.limit, filter)?,
+            None => self.ids(request.after.as_ref(), request.limit)?,
+        };
         let mut documents = Vec::with_capacity(ids.len());
         for id in ids {
             // Deleted since it was listed: it is left out, as in a listing that began later.
@@ -89,32 +92,28 @@ impl Collection {
         Ok(Page { documents, next })
     }
 
-    /// Up to `limit` ids after `after` whose documents pass the filter, and where to go on.
-    pub(super) fn matching_ids(
+    /// Up to `limit` ids after `after` of documents that are there, and where to go on.
+    fn ids(
         &self,
         after: Option<&DocumentId>,
         limit: usize,
-        filter: Option<&Filter>,
     ) -> Result<(Vec<DocumentId>, Option<DocumentId>), CollectionError> {
-        let mut matching: Vec<DocumentId> = Vec::new();
+        let mut there: Vec<DocumentId> = Vec::new();
         let mut after = after.cloned();
         loop {
             let (ids, more) = self.known_ids(after.as_ref(), limit.max(MIN_STEP))?;
             for id in &ids {
-                let Some(place) = self.find(id)? else { continue };
-                if let Some(filter) = filter
-                    && !filter.matches(&place.document()?.metadata)
-                {
+                if self.find(id)?.is_none() {
                     continue;
                 }
-                if matching.len() == limit {
-                    let next = matching.last().cloned();
-                    return Ok((matching, next));
+                if there.len() == limit {
+                    let next = there.last().cloned();
+                    return Ok((there, next));
                 }
-                matching.push(id.clone());
+                there.push(id.clone());
             }
             if !more {
-                return Ok((matching, None));
+                return Ok((there, None));
             }
             after = ids.last().cloned().or(after);
         }
@@ -151,6 +150,7 @@ impl Collection {
             last_seq: self.state.last_seq(),
             sealed_seq: entry.map_or(self.state.identity.created_seq, |entry| entry.sealed_seq),
             dim: self.definition().dim,
+            keywords: self.state.keywords.stats(),
         }
     }
 }

@@ -55,6 +55,8 @@ pub fn recover(
         Opened::Fresh(index, reason) => (index, Some(reason)),
     };
     meta.begin(identity)?;
+    let named = manifest.collections.iter().flat_map(|c| c.segments.iter().map(|segment| (c.id, segment.id)));
+    meta.keep_fields_of(&named.collect())?;
     let log_start = manifest.log_start;
     let shared = Arc::new(Shared::new(paths, catalog, meta, manifest, settings));
     index_missing_segments(&shared)?;

@@ -1,112 +1,247 @@
-//! Search by similarity: check the request, find its vector, search the view, fetch what the hits carry.
+//! Search: check the request, prepare its query, rank, cut the page, fetch what the hits carry.
 
 use std::time::Instant;
 
-use crate::distance;
 use crate::embed::InputKind;
-use crate::index::{self, IndexQuery, Neighbour};
-use crate::types::limits::{MAX_EF, MAX_TOP_K};
-use crate::types::{DocumentId, Hit, Include, Metric, Query, SearchRequest, SearchResponse, check_vector, normalise};
+use crate::types::limits::{MAX_EF, MAX_SEARCH_WINDOW, MAX_TOP_K};
+use crate::types::{
+    DocumentId, Facet, Hit, HitGroup, Metric, Mode, Query, SearchRequest, SearchResponse, check_vector, normalise,
+};
 
-use super::write::check_length;
+use super::candidates::{Candidate, Prepared, Ranking};
+use super::check::{check_parts, text_of};
+use super::facets::Counts;
+use super::keywords::KeywordQuery;
+use super::page::{self, Content};
 use super::{Collection, CollectionError, out_of_range};
 
-/// The vector to search near, and what came with it.
-struct QueryVector {
-    vector: Vec<f32>,
-    truncated: bool,
-    /// The document that the vector is of: no hit of its own search.
-    itself: Option<DocumentId>,
-}
+/// A ranking that does not fill its page is made so many times deeper.
+const DEEPER: usize = 4;
+
+/// A query text's vector, and whether the model read less than all of the text.
+type Embedded = (Vec<f32>, bool);
 
 impl Collection {
-    /// Finds the documents nearest to a text, a vector or a document: nearest first, ties by ascending id.
+    /// Finds the documents that fit a query best: best first, ties by ascending id.
     ///
-    /// Approximate where a segment is searched by its graph; raising `ef_search` trades time for recall, and
-    /// `exact: true` compares with every document. Sees every write that was acknowledged before the call.
+    /// By vector it is approximate where a segment is searched by its graph; raising `ef_search` trades time for recall,
+    /// and `exact: true` compares with every document. It sees every write that was acknowledged before the call; words
+    /// are seen within a second, or at once with `refresh`. What was replaced or deleted is never a hit.
     ///
     /// # Errors
     /// [`CollectionError`] names what in the request is to be changed, or what is damaged.
     pub fn search(&self, request: &SearchRequest) -> Result<SearchResponse, CollectionError> {
         let started = Instant::now();
         self.check_exists()?;
-        check_request(request)?;
-        let query = self.query_vector(&request.query)?;
-        let definition = self.definition();
-        let wanted = request.top_k + usize::from(query.itself.is_some());
-        let index_query = IndexQuery {
-            vector: &query.vector,
-            metric: definition.metric,
-            top_k: wanted,
-            exact: request.exact,
-            ef_search: request.ef_search,
-            m: definition.index.m,
-            filter: request.filter.as_ref(),
-        };
-        let (neighbours, plan) = index::search(&self.state.view(), &index_query)?;
-        let hits = neighbours
-            .into_iter()
-            .filter(|neighbour| query.itself.as_ref() != Some(&neighbour.id))
-            .take(request.top_k)
-            .map(|neighbour| hit(neighbour, definition.metric, request.include))
-            .take_while(|hit| !matches!(hit, Ok(hit) if request.threshold.is_some_and(|least| hit.score < least)))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(SearchResponse { hits, plan, took: started.elapsed(), truncated: query.truncated })
+        self.check_request(request)?;
+        let prepared = self.prepare(request, None)?;
+        self.answer(request, &prepared, started)
     }
 
-    fn query_vector(&self, query: &Query) -> Result<QueryVector, CollectionError> {
-        let dim = self.definition().dim as usize;
-        let (mut vector, truncated, itself) = match query {
-            Query::Vector(vector) => (vector.clone(), false, None),
-            Query::Text(text) => {
-                check_length(|| "the query text".to_owned(), text.len())?;
-                let mut embeddings = self.model()?.embed(&[text], InputKind::Query)?;
-                let truncated = embeddings.truncated.first().is_some_and(|cut| *cut);
-                (embeddings.vectors.pop().unwrap_or_default(), truncated, None)
-            }
-            Query::Document(id) => match self.find(id)? {
-                Some(place) => (place.vector()?, false, Some(id.clone())),
-                None => return Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
-            },
+    /// Answers several searches, whose texts are embedded together. One that cannot be answered refuses all.
+    ///
+    /// # Errors
+    /// The place of the first search that failed, and why.
+    pub fn search_all(&self, requests: &[SearchRequest]) -> Result<Vec<SearchResponse>, (usize, CollectionError)> {
+        let at = |n: usize| move |error: CollectionError| (n, error);
+        self.check_exists().map_err(at(0))?;
+        for (n, request) in requests.iter().enumerate() {
+            self.check_request(request).map_err(at(n))?;
+        }
+        let mut embedded = self.embed_texts_of(requests)?;
+        let answer = |(n, request): (usize, &SearchRequest)| {
+            let started = Instant::now();
+            let prepared = self.prepare(request, embedded[n].take()).map_err(at(n))?;
+            self.answer(request, &prepared, started).map_err(at(n))
         };
+        requests.iter().enumerate().map(answer).collect()
+    }
+
+    fn embed_texts_of(&self, requests: &[SearchRequest]) -> Result<Vec<Option<Embedded>>, (usize, CollectionError)> {
+        let text = |request: &'_ SearchRequest| match (&request.query, request.mode) {
+            (Query::Text(text), Mode::Vector | Mode::Hybrid(_)) => Some(text.clone()),
+            _ => None,
+        };
+        let wanted: Vec<(usize, String)> =
+            requests.iter().enumerate().filter_map(|(n, request)| Some((n, text(request)?))).collect();
+        let mut embedded: Vec<Option<Embedded>> = vec![None; requests.len()];
+        let Some(&(first, _)) = wanted.first() else { return Ok(embedded) };
+        let texts: Vec<&str> = wanted.iter().map(|(_, text)| text.as_str()).collect();
+        let model = self.model().map_err(|error| (first, error))?;
+        let embeddings = model.embed(&texts, InputKind::Query).map_err(|error| (first, error.into()))?;
+        for ((n, _), one) in wanted.iter().zip(embeddings.vectors.into_iter().zip(embeddings.truncated)) {
+            embedded[*n] = Some(one);
+        }
+        Ok(embedded)
+    }
+
+    /// Makes of a query what can be looked for. `embedded`: its text's vector, where that is known already.
+    fn prepare(&self, request: &SearchRequest, embedded: Option<Embedded>) -> Result<Prepared, CollectionError> {
+        let language = self.definition().text.language;
+        let words = match (text_of(&request.query), request.mode) {
+            (Some(text), Mode::Keyword | Mode::Hybrid(_)) => Some(KeywordQuery::new(language, text)?),
+            // Without a word there is nothing to mark, and vectors need none.
+            (Some(text), Mode::Vector) if request.highlight => match KeywordQuery::new(language, text) {
+                Err(CollectionError::Query { .. }) => None,
+                other => Some(other?),
+            },
+            _ => None,
+        };
+        let mut truncated = words.as_ref().is_some_and(KeywordQuery::is_cut);
+        let mut excluded = Vec::new();
+        let vector = match (&request.query, request.mode) {
+            (_, Mode::Keyword) => None,
+            (Query::Vector(vector) | Query::TextAndVector { vector, .. }, _) => Some(vector.clone()),
+            (Query::Text(text), _) => {
+                let (vector, cut) = embedded.map_or_else(|| self.embed_query(text), Ok)?;
+                truncated |= cut;
+                Some(vector)
+            }
+            (Query::Document(id), _) => {
+                excluded.push(id.clone());
+                Some(self.vector_of(id)?)
+            }
+            (Query::Like { positive, negative }, _) => {
+                excluded.extend(positive.iter().chain(negative).cloned());
+                Some(self.vector_like(positive, negative)?)
+            }
+        };
+        let vector = vector.map(|vector| self.admit_query(vector)).transpose()?;
+        Ok(Prepared { vector, words, excluded, truncated })
+    }
+
+    fn embed_query(&self, text: &str) -> Result<Embedded, CollectionError> {
+        let mut embeddings = self.model()?.embed(&[text], InputKind::Query)?;
+        let truncated = embeddings.truncated.first().is_some_and(|cut| *cut);
+        Ok((embeddings.vectors.pop().unwrap_or_default(), truncated))
+    }
+
+    fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError> {
+        match self.find(id)? {
+            Some(place) => Ok(place.vector()?),
+            None => Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
+        }
+    }
+
+    /// The mean of what is liked, and as far again from the mean of what is not: 2 p - n (Rocchio 1971 with equal weights).
+    fn vector_like(&self, positive: &[DocumentId], negative: &[DocumentId]) -> Result<Vec<f32>, CollectionError> {
+        let mut sum = vec![0.0_f64; self.definition().dim as usize];
+        let liked = if negative.is_empty() { 1.0 } else { 2.0 };
+        for (ids, weight) in [(positive, liked), (negative, -1.0)] {
+            for id in ids {
+                let vector = self.vector_of(id)?;
+                let share = weight / ids.len() as f64;
+                sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += share * f64::from(x));
+            }
+        }
+        Ok(sum.into_iter().map(|x| x as f32).collect())
+    }
+
+    /// A query's vector as the stored ones are.
+    fn admit_query(&self, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
+        let dim = self.definition().dim as usize;
         match self.definition().metric {
             Metric::Cosine => normalise(&mut vector, dim),
             Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
         }
         .map_err(CollectionError::QueryVector)?;
-        Ok(QueryVector { vector, truncated, itself })
+        Ok(vector)
+    }
+
+    fn answer(
+        &self,
+        request: &SearchRequest,
+        prepared: &Prepared,
+        started: Instant,
+    ) -> Result<SearchResponse, CollectionError> {
+        if request.refresh {
+            self.refresh()?;
+        }
+        let mut depth = page::first_depth(request);
+        let (ranking, page) = loop {
+            let mut ranking = self.rank(prepared, request, depth)?;
+            if let Some(least) = request.threshold {
+                let before = ranking.candidates.len();
+                ranking.candidates.retain(|candidate| candidate.score >= least);
+                ranking.complete |= ranking.candidates.len() < before;
+            }
+            let page = page::cut(request, &ranking)?;
+            if !page.wants_more || ranking.complete || depth >= MAX_SEARCH_WINDOW {
+                break (ranking, page);
+            }
+            depth = (depth * DEEPER).min(MAX_SEARCH_WINDOW);
+        };
+        let facets = facets(request, &ranking)?;
+        let hits = |candidates: Vec<Candidate>| {
+            candidates.into_iter().map(|candidate| hit(candidate, request, prepared)).collect::<Result<Vec<_>, _>>()
+        };
+        let (hits, groups) = match page.content {
+            Content::Hits(candidates) => (hits(candidates)?, None),
+            Content::Groups(groups) => {
+                let groups = groups.into_iter().map(|(value, found)| Ok(HitGroup { value, hits: hits(found)? }));
+                (Vec::new(), Some(groups.collect::<Result<Vec<_>, CollectionError>>()?))
+            }
+        };
+        Ok(SearchResponse {
+            hits,
+            groups,
+            facets,
+            next: page.next,
+            plan: ranking.plan,
+            took: started.elapsed(),
+            truncated: prepared.truncated,
+            explain: ranking.explain,
+        })
+    }
+
+    fn check_request(&self, request: &SearchRequest) -> Result<(), CollectionError> {
+        if !(1..=MAX_TOP_K).contains(&request.top_k) {
+            return Err(out_of_range("top_k", request.top_k, 1, MAX_TOP_K));
+        }
+        if let Some(ef) = request.ef_search
+            && !(request.top_k..=MAX_EF).contains(&ef)
+        {
+            return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
+        }
+        if let Some(threshold) = request.threshold
+            && !threshold.is_finite()
+        {
+            return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
+        }
+        self.check_filter(request.filter.as_ref())?;
+        check_parts(request)
     }
 }
 
-fn check_request(request: &SearchRequest) -> Result<(), CollectionError> {
-    if !(1..=MAX_TOP_K).contains(&request.top_k) {
-        return Err(out_of_range("top_k", request.top_k, 1, MAX_TOP_K));
+/// Counts over everything that was ranked.
+fn facets(request: &SearchRequest, ranking: &Ranking) -> Result<Vec<Facet>, CollectionError> {
+    let mut counts = Counts::new(&request.facets);
+    if !request.facets.is_empty() {
+        for candidate in &ranking.candidates {
+            counts.add(&candidate.place.document()?.metadata);
+        }
     }
-    if let Some(ef) = request.ef_search
-        && !(request.top_k..=MAX_EF).contains(&ef)
-    {
-        return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
-    }
-    if let Some(threshold) = request.threshold
-        && !threshold.is_finite()
-    {
-        return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
-    }
-    Ok(request.filter.as_ref().map_or(Ok(()), |filter| filter.check())?)
+    Ok(counts.into_facets())
 }
 
-fn hit(neighbour: Neighbour, metric: Metric, include: Include) -> Result<Hit, CollectionError> {
-    let Neighbour { closeness, id, place } = neighbour;
-    let document = match include.text || include.metadata {
+fn hit(candidate: Candidate, request: &SearchRequest, prepared: &Prepared) -> Result<Hit, CollectionError> {
+    let Candidate { id, score, place } = candidate;
+    let include = request.include;
+    let document = match include.text || include.metadata || request.highlight {
         true => Some(place.document()?),
         false => None,
     };
     let (text, metadata) = document.map_or((None, None), |document| (document.text, Some(document.metadata)));
+    let highlights = request.highlight.then(|| match (&prepared.words, &text) {
+        (Some(words), Some(text)) => words.fragments(text),
+        _ => Vec::new(),
+    });
     Ok(Hit {
         id,
-        score: distance::score(metric, closeness),
+        score,
         text: text.filter(|_| include.text),
         metadata: metadata.filter(|_| include.metadata),
         vector: if include.vector { Some(place.vector()?) } else { None },
+        highlights,
     })
 }

@@ -13,6 +13,7 @@ use crate::meta::MetaIndex;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 use super::CollectionError;
+use super::keywords::Keywords;
 
 /// Writers wait while so many full memtables wait to be sealed.
 const MAX_FROZEN: usize = 4;
@@ -40,6 +41,8 @@ pub struct Identity {
 pub struct CollectionState {
     /// What never changes.
     pub identity: Identity,
+    /// What its keyword index has still to read.
+    pub keywords: Keywords,
     memtable_entries: u32,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
@@ -61,10 +64,12 @@ pub struct SealedPart {
 impl CollectionState {
     /// A collection with these segments and nothing younger.
     pub fn new(identity: Identity, sealed: SealedPart, memtable_entries: u32) -> Self {
-        let view = View::new(Memtable::new(memtable_entries), sealed.segments);
         let last_seq = sealed.sealed_seq.max(identity.created_seq);
+        let keywords = Keywords::new(last_seq, sealed.sealed_seq, !sealed.segments.is_empty());
+        let view = View::new(Memtable::new(memtable_entries), sealed.segments);
         Self {
             identity,
+            keywords,
             memtable_entries,
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),
@@ -101,12 +106,14 @@ impl CollectionState {
         let guard = self.hold();
         let froze = self.freeze_when(&guard, Memtable::is_full);
         let view = self.view();
+        let noted = self.keywords.wanted(&documents);
         for LoggedDocument { document, vector } in documents {
             let id = document.id.clone();
             if !view.active.insert(seq, document, vector) {
                 self.supersede(&view, meta, &id);
             }
         }
+        self.keywords.applied(seq, noted);
         self.last_seq.store(seq.0, Ordering::Release);
         froze
     }
@@ -116,11 +123,13 @@ impl CollectionState {
         let guard = self.hold();
         let froze = self.freeze_when(&guard, Memtable::is_full);
         let view = self.view();
+        let noted = self.keywords.wanted_of_delete(&ids);
         for id in ids {
             if !view.active.delete(seq, id.clone()) {
                 self.supersede(&view, meta, &id);
             }
         }
+        self.keywords.applied(seq, noted);
         self.last_seq.store(seq.0, Ordering::Release);
         froze
     }

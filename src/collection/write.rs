@@ -68,7 +68,7 @@ impl Collection {
         }
         let upserted = logged.len();
         let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
-        Ok(Upserted { upserted, seq, embedded: embedded.count, cached: 0, truncated: embedded.truncated })
+        Ok(Upserted { upserted, seq, embedded: embedded.count, cached: embedded.cached, truncated: embedded.truncated })
     }
 
     /// Deletes documents. Ids that are not there are passed over.
@@ -102,12 +102,12 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`]; steps before a failure stay done.
     pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
-        filter.check()?;
         self.check_exists()?;
+        self.check_filter(Some(filter))?;
         let mut total = Deleted { deleted: 0, seq: self.state.last_seq() };
         let mut after = None;
         loop {
-            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, Some(filter))?;
+            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, filter)?;
             let step = self.delete(&ids)?;
             total = Deleted { deleted: total.deleted + step.deleted, seq: step.seq };
             match next {
@@ -158,7 +158,8 @@ impl Collection {
         let embeddings = self.model()?.embed(&texts, InputKind::Document)?;
         let cut = wanting.iter().zip(&embeddings.truncated).filter(|(_, cut)| **cut);
         let truncated = cut.map(|(document, _)| document.id.clone()).collect();
-        Ok(EmbeddedTexts { count: texts.len(), vectors: embeddings.vectors, truncated })
+        let cached = embeddings.cached;
+        Ok(EmbeddedTexts { count: texts.len() - cached, cached, vectors: embeddings.vectors, truncated })
     }
 
     /// A vector as it is stored.
@@ -192,7 +193,9 @@ impl Collection {
 
 #[derive(Default)]
 struct EmbeddedTexts {
+    /// By the model.
     count: usize,
+    cached: usize,
     vectors: Vec<Vec<f32>>,
     truncated: Vec<DocumentId>,
 }

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use super::kernels::codes_of;
+
 /// Bytes in one register.
 const LANES: usize = 64;
 
@@ -31,10 +33,35 @@ unsafe fn load(bytes: *const i8, left: usize) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi8((1u64 << left) - 1, bytes) }
 }
 
+/// [`dot_shifted`] of `query` with each of `rows`, to `take` in their order. `codes`: shape `[rows, query.len()]`.
+///
+/// # Safety
+/// [`is_available`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn dot_rows(codes: &[i8], query: &[i8], rows: &[u32], mut take: impl FnMut(i32)) {
+    for &row in rows {
+        // SAFETY: the instructions are there as the caller says, and `codes_of` returns as many codes as the query has.
+        take(unsafe { dot_shifted(codes_of(codes, query.len(), row), query) });
+    }
+}
+
+/// [`l2sq`] of `query` and each of `rows`, to `take` in their order. `codes`: shape `[rows, query.len()]`.
+///
+/// # Safety
+/// [`is_available`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn l2sq_rows(codes: &[i8], query: &[i8], rows: &[u32], mut take: impl FnMut(i32)) {
+    for &row in rows {
+        // SAFETY: as in `dot_rows`.
+        take(unsafe { l2sq(codes_of(codes, query.len(), row), query) });
+    }
+}
+
 /// sum((row + 128) * query). Exact for up to 65,536 components.
 ///
 /// # Safety
 /// [`is_available`] and `row.len() == query.len()`.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn dot_shifted(row: &[i8], query: &[i8]) -> i32 {
     let flip = _mm512_set1_epi8(i8::MIN);
@@ -62,6 +89,7 @@ pub(super) unsafe fn dot_shifted(row: &[i8], query: &[i8]) -> i32 {
 ///
 /// # Safety
 /// [`is_available`] and `a.len() == b.len()`.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn l2sq(a: &[i8], b: &[i8]) -> i32 {
     let flip = _mm512_set1_epi8(i8::MIN);

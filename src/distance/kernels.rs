@@ -34,24 +34,6 @@ pub fn l2sq_f32(a: &[f32], b: &[f32]) -> f32 {
     <f32 as SpatialSimilarity>::l2sq(a, b).expect("simsimd refuses only unequal lengths") as f32
 }
 
-/// Dot product of two vectors of codes, exact.
-///
-/// # Panics
-/// When the lengths differ or exceed 32,768.
-#[inline]
-pub fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
-    CodeKernel::detect().dot(a, b, shift(b))
-}
-
-/// Squared Euclidean distance of two vectors of codes, exact.
-///
-/// # Panics
-/// When the lengths differ or exceed 32,768.
-#[inline]
-pub fn l2sq_i8(a: &[i8], b: &[i8]) -> i32 {
-    CodeKernel::detect().l2sq(a, b)
-}
-
 /// Asks the processor to fetch `row`, or its beginning, before it is read. Only speed depends on it.
 #[inline]
 pub fn prefetch<T>(row: &[T]) {
@@ -105,6 +87,32 @@ impl CodeKernel {
         }
     }
 
+    /// The dot product of `query` with each of `rows`, to `take` in their order. `codes`: shape `[rows, query.len()]`.
+    #[inline]
+    pub(super) fn dot_rows(self, codes: &[i8], query: &[i8], shift: i32, rows: &[u32], mut take: impl FnMut(i32)) {
+        assert!(query.len() <= MAX_CODES, "{} codes", query.len());
+        match self {
+            Self::Simsimd => {
+                rows.iter().for_each(|&row| take(self.dot(codes_of(codes, query.len(), row), query, shift)))
+            }
+            // SAFETY: `detect` made this variant.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { avx512::dot_rows(codes, query, rows, |dot| take(dot - shift)) },
+        }
+    }
+
+    /// As [`CodeKernel::dot_rows`], of squared Euclidean distances.
+    #[inline]
+    pub(super) fn l2sq_rows(self, codes: &[i8], query: &[i8], rows: &[u32], mut take: impl FnMut(i32)) {
+        assert!(query.len() <= MAX_CODES, "{} codes", query.len());
+        match self {
+            Self::Simsimd => rows.iter().for_each(|&row| take(self.l2sq(codes_of(codes, query.len(), row), query))),
+            // SAFETY: `detect` made this variant.
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => unsafe { avx512::l2sq_rows(codes, query, rows, take) },
+        }
+    }
+
     #[inline]
     pub(super) fn l2sq(self, a: &[i8], b: &[i8]) -> i32 {
         assert!(a.len() == b.len() && a.len() <= MAX_CODES, "{} and {}", a.len(), b.len());
@@ -115,6 +123,12 @@ impl CodeKernel {
             Self::Vnni => unsafe { avx512::l2sq(a, b) },
         }
     }
+}
+
+/// The codes of a row among those of all rows, `stride` each.
+#[inline]
+pub(super) fn codes_of(codes: &[i8], stride: usize, row: u32) -> &[i8] {
+    &codes[row as usize * stride..(row as usize + 1) * stride]
 }
 
 #[cfg(test)]
@@ -141,8 +155,6 @@ mod tests {
             assert_eq!(kernel.dot(a, b, shift(b)), scalar::dot_i8(a, b), "{kernel:?} dot, dim {}", a.len());
             assert_eq!(kernel.l2sq(a, b), scalar::l2sq_i8(a, b), "{kernel:?} l2sq, dim {}", a.len());
         }
-        assert_eq!(dot_i8(a, b), scalar::dot_i8(a, b));
-        assert_eq!(l2sq_i8(a, b), scalar::l2sq_i8(a, b));
     }
 
     #[test]
@@ -189,7 +201,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "2 and 1")]
     fn unequal_code_lengths_are_refused() {
-        dot_i8(&[1, 2], &[1]);
+        CodeKernel::detect().dot(&[1, 2], &[1], 0);
     }
 
     #[test]

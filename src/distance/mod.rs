@@ -9,9 +9,11 @@ mod kernels;
 mod query;
 #[cfg(test)]
 pub mod scalar;
+mod table;
 
-pub use kernels::{dot_f32, dot_i8, l2sq_f32, l2sq_i8, prefetch};
+pub use kernels::{dot_f32, l2sq_f32, prefetch};
 pub use query::{CodeQuery, VectorQuery};
+pub use table::CodeTable;
 
 use crate::types::Metric;
 

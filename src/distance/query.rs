@@ -28,6 +28,32 @@ impl CodeQuery {
         if self.is_l2 { -self.kernel.l2sq(row, &self.codes) } else { self.kernel.dot(row, &self.codes, self.shift) }
     }
 
+    /// Replaces `closeness` by that of each of `rows`, in their order. `codes`: i8, shape `[rows, stride]`.
+    ///
+    /// # Panics
+    /// When a row lies beyond `codes`.
+    #[inline]
+    pub fn compare(&self, codes: &[i8], rows: &[u32], closeness: &mut Vec<f32>) {
+        closeness.clear();
+        if self.is_l2 {
+            self.kernel.l2sq_rows(codes, &self.codes, rows, |distance| closeness.push(-distance as f32));
+        } else {
+            self.kernel.dot_rows(codes, &self.codes, self.shift, rows, |dot| closeness.push(dot as f32));
+        }
+    }
+
+    /// The standard deviation of what rounding to codes does to the closeness of `row`, where the components of both
+    /// were rounded to the nearest code: each then errs by 1 / sqrt(12).
+    pub fn rounding_error(&self, row: &[i8]) -> f32 {
+        let squared = |codes: &[i8]| self.kernel.dot(codes, codes, shift(codes)) as f32;
+        let variance = match self.is_l2 {
+            // The error of |q - r|^2 is that of 2 (q - r) . (q - r), whose components hold two errors each.
+            true => 8.0 * self.kernel.l2sq(row, &self.codes) as f32,
+            false => squared(row) + squared(&self.codes),
+        };
+        (variance / 12.0).sqrt()
+    }
+
     /// The codes, for their memory to be used again.
     pub fn into_codes(self) -> Vec<i8> {
         self.codes
@@ -82,6 +108,51 @@ mod tests {
             let vectors = VectorQuery::new(metric, vec![0.8, -0.6]);
             assert!(vectors.closeness(&[0.6, -0.8]) > vectors.closeness(&[0.6, 0.8]), "{metric:?}");
         }
+    }
+
+    #[test]
+    fn comparing_many_rows_is_comparing_each() {
+        let codes: Vec<i8> = (0..20 * 70).map(|i| (i * 37 % 251) as u8 as i8).collect();
+        for metric in [Metric::Cosine, Metric::L2] {
+            let query = CodeQuery::new(metric, codes[3 * 70..4 * 70].to_vec());
+            let rows = [7, 0, 19, 7, 3];
+            let mut many = vec![1.0];
+            query.compare(&codes, &rows, &mut many);
+            let row = |row: u32| &codes[row as usize * 70..(row as usize + 1) * 70];
+            assert_eq!(many, rows.map(|at| query.closeness(row(at)) as f32));
+        }
+    }
+
+    #[test]
+    fn rounding_errors_are_of_the_stated_size() {
+        let mut state = 5u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ((state >> 40) as f64 / (1u64 << 24) as f64 - 0.5) * 200.0
+        };
+        for metric in [Metric::Dot, Metric::L2] {
+            let (mut squared, mut stated) = (0.0, 0.0);
+            for _ in 0..300 {
+                let (a, b): (Vec<f64>, Vec<f64>) = (0..200).map(|_| (random(), random())).unzip();
+                let codes = |x: &[f64]| x.iter().map(|x| x.round() as i8).collect::<Vec<_>>();
+                let query = CodeQuery::new(metric, codes(&a));
+                let exact: f64 = match metric {
+                    Metric::L2 => -a.iter().zip(&b).map(|(x, y)| (x - y).powi(2)).sum::<f64>(),
+                    _ => a.iter().zip(&b).map(|(x, y)| x * y).sum(),
+                };
+                squared += (f64::from(query.closeness(&codes(&b))) - exact).powi(2);
+                stated += f64::from(query.rounding_error(&codes(&b))).powi(2);
+            }
+            assert!((0.7..1.4).contains(&(squared / stated)), "{metric:?}: {}", squared / stated);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn rows_beyond_the_codes_are_refused() {
+        CodeQuery::new(Metric::Dot, vec![1; 8]).compare(&[0; 16], &[1, 2], &mut Vec::new());
     }
 
     #[test]

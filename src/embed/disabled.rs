@@ -28,6 +28,9 @@ impl Models {
         Models { dir }
     }
 
+    /// Keeps nothing: no vectors are made.
+    pub fn keep_vectors(&self, _path: PathBuf, _max_bytes: u64) {}
+
     /// The models directory.
     pub fn dir(&self) -> &Path {
         &self.dir

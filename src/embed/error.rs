@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::storage::StorageError;
 
@@ -137,6 +138,17 @@ pub enum EmbedError {
         /// In candle's words.
         reason: String,
     },
+    /// Too much waits to be embedded.
+    #[error("{waiting_tokens} tokens are waiting to be embedded already; try again in {} s", retry_after.as_secs_f64().ceil())]
+    Overloaded {
+        /// Tokens that wait.
+        waiting_tokens: usize,
+        /// How long the work that waits will take, as measured.
+        retry_after: Duration,
+    },
+    /// The caller went away before its texts were embedded.
+    #[error("the caller has gone, and its texts were not embedded")]
+    Cancelled,
     /// No source gave the model.
     #[error("model {name} could not be fetched:{failures}", failures = Failures(failures))]
     Pull {

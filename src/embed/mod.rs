@@ -5,6 +5,10 @@ mod registry;
 mod types;
 
 #[cfg(feature = "local-models")]
+mod batcher;
+#[cfg(feature = "local-models")]
+mod cache;
+#[cfg(feature = "local-models")]
 mod files;
 #[cfg(feature = "local-models")]
 mod head;
@@ -30,6 +34,8 @@ mod tokenizer;
 #[cfg(not(feature = "local-models"))]
 mod disabled;
 
+#[cfg(feature = "local-models")]
+pub use batcher::{CancelOnDrop, Cancellation, MAX_PASS_TOKENS};
 #[cfg(not(feature = "local-models"))]
 pub use disabled::{Models, TextModel};
 pub use error::{EmbedError, PullFailure};
@@ -39,6 +45,6 @@ pub use model::TextModel;
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
 pub use types::{
-    Dimensions, Embeddings, InputKind, InstalledModel, Pooling, Precision, PullProgress, VerifiedFile,
+    Dimensions, Embeddings, InputKind, InstalledModel, Piece, Pooling, Precision, PullProgress, VerifiedFile,
     default_models_dir,
 };

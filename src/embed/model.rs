@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::batcher::{Batcher, Encode, Lane};
+use super::cache::{Key, VectorCache, embed_through};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
 use super::local::Encoder;
@@ -14,7 +15,7 @@ use super::lock_file::hex;
 use super::settings::Settings;
 use super::store::Place;
 use super::tokenizer::{TOKENIZER_FILE, TextTokenizer, Tokens};
-use super::{Dimensions, EmbedError, Embeddings, InputKind, Precision, VerifiedFile};
+use super::{Dimensions, EmbedError, Embeddings, InputKind, Piece, Pooling, Precision, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -23,9 +24,29 @@ pub struct TextModel {
     fingerprint: String,
     settings: Settings,
     tokenizer: TextTokenizer,
-    encoder: Encoder,
+    encoder: Arc<Passes>,
     head: Head,
+    batcher: Arc<Batcher>,
+    cache: Option<Arc<VectorCache>>,
+}
+
+/// What the models of a process share.
+pub(super) struct Services {
+    pub threads: Arc<ThreadPool>,
+    pub batcher: Arc<Batcher>,
+    pub cache: Option<Arc<VectorCache>>,
+}
+
+/// The encoder as the batcher runs it.
+struct Passes {
+    encoder: Encoder,
     threads: Arc<ThreadPool>,
+}
+
+impl Encode for Passes {
+    fn encode(&self, sequences: &[&[u32]], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError> {
+        self.encoder.encode(sequences, helpers, &self.threads)
+    }
 }
 
 /// Changes when this code makes other vectors from the same files.
@@ -40,9 +61,9 @@ impl TextModel {
         place: &Place,
         files: &[VerifiedFile],
         precision: Precision,
-        threads: Arc<ThreadPool>,
+        services: Services,
     ) -> Result<Self, EmbedError> {
-        Self::load_with(place, files, threads, |path, settings| Encoder::load(path, settings, precision))
+        Self::load_with(place, files, services, |path, settings| Encoder::load(path, settings, precision))
     }
 
     /// As [`TextModel::load`], to be run by candle's own forward.
@@ -52,15 +73,15 @@ impl TextModel {
     pub(super) fn load_reference(
         place: &Place,
         files: &[VerifiedFile],
-        threads: Arc<ThreadPool>,
+        services: Services,
     ) -> Result<Self, EmbedError> {
-        Self::load_with(place, files, threads, Encoder::load_reference)
+        Self::load_with(place, files, services, Encoder::load_reference)
     }
 
     fn load_with(
         place: &Place,
         files: &[VerifiedFile],
-        threads: Arc<ThreadPool>,
+        services: Services,
         load: impl FnOnce(&Path, &Settings) -> Result<Encoder, EmbedError>,
     ) -> Result<Self, EmbedError> {
         let settings = Settings::read(place)?;
@@ -69,7 +90,9 @@ impl TextModel {
         let head = Head::load(&place.dir, &settings.steps)?;
         let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
         let fingerprint = fingerprint(&settings, files, encoder.precision());
-        Ok(Self { name: place.name.clone(), fingerprint, settings, tokenizer, encoder, head, threads })
+        let Services { threads, batcher, cache } = services;
+        let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));
+        Ok(Self { name, fingerprint, settings, tokenizer, encoder, head, batcher, cache })
     }
 
     /// Canonical name.
@@ -89,7 +112,7 @@ impl TextModel {
 
     /// The precision in which it runs: [`Precision::Float32`] where another was asked for and this model's shape has none.
     pub fn precision(&self) -> Precision {
-        self.encoder.precision()
+        self.encoder.encoder.precision()
     }
 
     /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
@@ -99,12 +122,26 @@ impl TextModel {
     }
 
     /// Embeds texts, each with the prefix that the model wants for `input`. Texts longer than the model reads are cut and
-    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it.
+    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it. Texts that were
+    /// embedded before are taken from the cache, where there is one; the others wait in the one queue of the process, a
+    /// query before bulk work, under the [`super::Cancellation`] around this call.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`], [`EmbedError::Overloaded`],
+    /// [`EmbedError::Cancelled`].
     pub fn embed(&self, texts: &[&str], input: InputKind) -> Result<Embeddings, EmbedError> {
-        self.embed_all(self.tokenise(texts, input)?)
+        let prefix = self.prefix(input);
+        let compute = |texts: &[&str]| {
+            let encode = |text: &&str| self.tokenizer.encode(prefix, text);
+            self.embed_all(texts.iter().map(encode).collect::<Result<_, _>>()?, input)
+        };
+        match &self.cache {
+            Some(cache) => {
+                let key = |text: &str| Key::new(&self.fingerprint, prefix, text);
+                embed_through(cache, key, self.dim(), texts, compute)
+            }
+            None => compute(texts),
+        }
     }
 
     /// As [`TextModel::embed`], with vectors cut to their first `dimensions` numbers and scaled to length 1 again.
@@ -161,16 +198,29 @@ impl TextModel {
         Ok(())
     }
 
-    /// The tokens of each text, its prefix before it.
-    fn tokenise(&self, texts: &[&str], input: InputKind) -> Result<Vec<Tokens>, EmbedError> {
-        let prefix = match input {
+    /// The tokens of a text with the prefix for `input`, all of them, however long it is.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub fn tokenize(&self, text: &str, input: InputKind, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        self.tokenizer.pieces(&format!("{}{text}", self.prefix(input)), with_special)
+    }
+
+    /// How a text's vector comes of those of its tokens.
+    pub fn pooling(&self) -> Pooling {
+        self.settings.pooling
+    }
+
+    /// Whether vectors have length 1.
+    pub fn normalises(&self) -> bool {
+        self.settings.normalise
+    }
+
+    fn prefix(&self, input: InputKind) -> &str {
+        match input {
             InputKind::Query => &self.settings.query_prefix,
             InputKind::Document => &self.settings.document_prefix,
-        };
-        let encode = |text: &&str| self.tokenizer.encode(prefix, text);
-        match texts {
-            [text] => Ok(vec![encode(text)?]),
-            _ => self.threads.install(|| texts.par_iter().map(encode).collect()),
+            InputKind::Plain => "",
         }
     }
 
@@ -178,7 +228,8 @@ impl TextModel {
     /// beyond the model's length is cut and reported.
     ///
     /// # Errors
-    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`].
+    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`],
+    /// [`EmbedError::Overloaded`], [`EmbedError::Cancelled`].
     pub fn embed_tokens(&self, ids: &[Vec<u32>]) -> Result<Embeddings, EmbedError> {
         let cut = |(index, ids): (usize, &Vec<u32>)| match ids.len() {
             0 => Err(EmbedError::NoTokens { index }),
@@ -187,10 +238,10 @@ impl TextModel {
                 Ok(Tokens { ids: ids[..kept].to_vec(), truncated: kept < len })
             }
         };
-        self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?)
+        self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?, InputKind::Document)
     }
 
-    fn embed_all(&self, tokens: Vec<Tokens>) -> Result<Embeddings, EmbedError> {
+    fn embed_all(&self, tokens: Vec<Tokens>, input: InputKind) -> Result<Embeddings, EmbedError> {
         let vocabulary = self.settings.architecture.vocab_size;
         for (index, Tokens { ids, .. }) in tokens.iter().enumerate() {
             if let Some(&token) = ids.iter().find(|&&token| token as usize >= vocabulary) {
@@ -200,13 +251,17 @@ impl TextModel {
                 return Err(EmbedError::NoTokens { index });
             }
         }
-        let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
-        let pooled = self.encoder.encode(&sequences, &self.threads)?;
+        let token_counts: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        let truncated = tokens.iter().map(|tokens| tokens.truncated).collect();
+        let lane = Lane::of(input, tokens.len(), token_counts.iter().sum());
+        let encoder: Arc<dyn Encode> = self.encoder.clone();
+        let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), lane)?;
         let finish = |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
-            token_counts: sequences.iter().map(|ids| ids.len()).collect(),
-            truncated: tokens.iter().map(|tokens| tokens.truncated).collect(),
+            token_counts,
+            truncated,
+            cached: 0,
         })
     }
 

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::batcher::Batcher;
+use super::cache::VectorCache;
+use super::model::Services;
 use super::settings::Settings;
 use super::store::{Check, Place, Store, check_files, missing};
 use super::{EmbedError, InstalledModel, Precision, PullProgress, TextModel, VerifiedFile, pull};
@@ -23,6 +26,8 @@ struct Shared {
     threads: Option<NonZeroUsize>,
     precision: Precision,
     pool: OnceLock<Arc<ThreadPool>>,
+    batcher: OnceLock<Arc<Batcher>>,
+    cache: OnceLock<Arc<VectorCache>>,
     /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
     /// twice; the map's lock is never held with it.
     loaded: Mutex<HashMap<String, Slot>>,
@@ -39,7 +44,16 @@ impl Models {
     /// As [`Models::new`], with a precision for every model.
     pub fn with_precision(dir: PathBuf, threads: Option<NonZeroUsize>, precision: Precision) -> Models {
         let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
-        Models { shared: Arc::new(Shared { store, threads, precision, pool, loaded }) }
+        let (batcher, cache) = (OnceLock::new(), OnceLock::new());
+        Models { shared: Arc::new(Shared { store, threads, precision, pool, batcher, cache, loaded }) }
+    }
+
+    /// Keeps vectors in the file `path` of at most `max_bytes`, so that a text that was embedded before is not embedded
+    /// again. For models loaded from now on; only the first call counts. With 0 nothing is kept.
+    pub fn keep_vectors(&self, path: PathBuf, max_bytes: u64) {
+        if let Some(cache) = VectorCache::new(path, max_bytes) {
+            self.shared.cache.get_or_init(|| Arc::new(cache));
+        }
     }
 
     /// The models directory.
@@ -63,7 +77,9 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         let files = check_files(&place, Check::Changed)?;
-        let model = Arc::new(TextModel::load(&place, &files, self.shared.precision, self.pool()?)?);
+        let services =
+            Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
+        let model = Arc::new(TextModel::load(&place, &files, self.shared.precision, services)?);
         *slot = Some(Arc::clone(&model));
         Ok(model)
     }
@@ -75,7 +91,8 @@ impl Models {
     pub fn load_reference(&self, name: &str) -> Result<TextModel, EmbedError> {
         let place = self.shared.store.existing(name)?;
         let files = check_files(&place, Check::Changed)?;
-        TextModel::load_reference(&place, &files, self.pool()?)
+        let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
+        TextModel::load_reference(&place, &files, services)
     }
 
     /// The models whose files are all there, by name. Files are not hashed.
@@ -121,6 +138,16 @@ impl Models {
         let place = if from.is_some() { store.place(name)? } else { store.existing(name)? };
         pull::pull(&place, store.dir(), from, progress)?;
         describe(&place)
+    }
+
+    /// The one queue of all models of this directory.
+    fn batcher(&self) -> Result<Arc<Batcher>, EmbedError> {
+        if let Some(batcher) = self.shared.batcher.get() {
+            return Ok(Arc::clone(batcher));
+        }
+        // Of two that are started at once one goes unused.
+        let batcher = Arc::new(Batcher::start(self.pool()?.current_num_threads())?);
+        Ok(Arc::clone(self.shared.batcher.get_or_init(|| batcher)))
     }
 
     fn pool(&self) -> Result<Arc<ThreadPool>, EmbedError> {

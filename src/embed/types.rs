@@ -10,6 +10,21 @@ pub enum InputKind {
     Query,
     /// To be stored and found.
     Document,
+    /// Whatever its writer has in mind: nothing is put before it.
+    Plain,
+}
+
+/// A token of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its id in the model's vocabulary.
+    pub id: u32,
+    /// The characters of the text that it stands for, or its name where it is special.
+    pub text: String,
+    /// Whether it was added to the text, such as a mark of its beginning.
+    pub special: bool,
+    /// From which character to which, end excluded; `None` where it is special.
+    pub range: Option<(usize, usize)>,
 }
 
 /// How the vectors of a text's tokens become one.
@@ -113,7 +128,7 @@ impl Precision {
 }
 
 /// Vectors of a batch of texts, in the order of the texts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embeddings {
     /// f32, shape `[texts, dim]`; of L2 norm 1 where the model normalises.
     pub vectors: Vec<Vec<f32>>,
@@ -121,6 +136,8 @@ pub struct Embeddings {
     pub token_counts: Vec<usize>,
     /// Whether a text was longer than the model reads.
     pub truncated: Vec<bool>,
+    /// How many of the vectors were known already, so that the model did not run for them.
+    pub cached: usize,
 }
 
 /// A model whose files are in the models directory.

@@ -34,11 +34,21 @@ pub(crate) async fn upsert(
     InCollection(name): InCollection,
     JsonBody(body): JsonBody<UpsertBody>,
 ) -> Result<JsonText, ApiError> {
+    let refresh = body.wants_refresh();
     let documents = body.into_documents()?;
-    let upsert = state.on_collection(name, move |collection| {
+    let upsert = state.on_collection_writing(name, move |collection| {
         let upserted = collection.upsert(documents)?;
         metrics::counter!(telemetry::DOCUMENTS_UPSERTED_TOTAL).increment(upserted.upserted as u64);
-        JsonText::of(&UpsertedView::from(upserted))
+        let mut view = UpsertedView::from(upserted);
+        if refresh {
+            // The documents are safe: that keyword search is late is no failure of the write.
+            let refreshed = collection.refresh();
+            if let Err(error) = &refreshed {
+                tracing::warn!(collection = %collection.name(), %error, "keyword search is behind a write");
+            }
+            view.refreshed = Some(refreshed.is_ok());
+        }
+        JsonText::of(&view)
     });
     upsert.await
 }

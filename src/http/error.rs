@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -55,6 +56,7 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
+    TooManyInputs "too_many_inputs" UNPROCESSABLE_ENTITY "Too many inputs in one request";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported";
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST "The host is not allowed";
     UnknownField "unknown_field" UNPROCESSABLE_ENTITY "The body has an unknown field";
@@ -67,6 +69,8 @@ codes! {
     FieldTypeMismatch "field_type_mismatch" UNPROCESSABLE_ENTITY "A metadata field has another type than declared";
     InvalidMetadata "invalid_metadata" UNPROCESSABLE_ENTITY "The metadata are not allowed";
     InvalidFilter "invalid_filter" UNPROCESSABLE_ENTITY "The filter is not valid";
+    FilterTypeMismatch "filter_type_mismatch" UNPROCESSABLE_ENTITY "The filter asks a field what its type cannot answer";
+    ContradictoryFilter "contradictory_filter" UNPROCESSABLE_ENTITY "No document can pass the filter";
     InvalidQuery "invalid_query" UNPROCESSABLE_ENTITY "The query is not valid";
     DimMismatch "dim_mismatch" UNPROCESSABLE_ENTITY "A vector has the wrong dimension";
     InvalidVector "invalid_vector" UNPROCESSABLE_ENTITY "A vector is not usable";
@@ -76,8 +80,7 @@ codes! {
     TooManyDocuments "too_many_documents" UNPROCESSABLE_ENTITY "Too many documents in one request";
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
-    ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "The search mode is not supported";
-    ExplainNotSupported "explain_not_supported" UNPROCESSABLE_ENTITY "Explaining a search is not supported";
+    ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
     TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
     QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
@@ -87,6 +90,7 @@ codes! {
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
+    KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
     ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
@@ -94,8 +98,8 @@ codes! {
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The disk is full";
 }
 
-/// Seconds that a client should wait after an answer of 429.
-const RETRY_AFTER_SECONDS: u32 = 1;
+/// What a client should wait after an answer of 429 where nothing is known of the queue.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A failed request. It becomes a response only through [`super::observe`], which knows the path, the request's id and
 /// the dialect to answer in.
@@ -106,6 +110,8 @@ pub(crate) struct ApiError {
     pub(crate) detail: Cow<'static, str>,
     /// The parameter at fault, where a dialect names it.
     pub(crate) param: Option<&'static str>,
+    /// When to come again, where it is known.
+    pub(crate) retry_after: Option<Duration>,
     /// More members of the problem's object.
     pub(crate) extra: Option<serde_json::Map<String, serde_json::Value>>,
     /// For the log, never for the client.
@@ -114,7 +120,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), param: None, extra: None, cause: None }
+        Self { code, detail: detail.into(), param: None, retry_after: None, extra: None, cause: None }
     }
 
     /// A fault of ours: the client reads a generic sentence, the log the cause.
@@ -132,8 +138,10 @@ impl ApiError {
         self.code.status().is_client_error() && self.code != Code::Overloaded
     }
 
-    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
-        (self.code == Code::Overloaded).then_some(RETRY_AFTER_SECONDS)
+    /// When the same request may succeed.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        matches!(self.code, Code::Overloaded | Code::KeywordsNotReady)
+            .then_some(self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -183,6 +191,14 @@ fn vector_code(error: &VectorError) -> Code {
     }
 }
 
+fn filter_code(error: &FilterError) -> Code {
+    match error {
+        FilterError::WrongType { .. } => Code::FilterTypeMismatch,
+        FilterError::Contradiction { .. } => Code::ContradictoryFilter,
+        _ => Code::InvalidFilter,
+    }
+}
+
 fn definition_code(error: &DefinitionError) -> Code {
     match error {
         DefinitionError::FieldType { .. } => Code::FieldTypeMismatch,
@@ -206,7 +222,10 @@ impl From<CollectionError> for ApiError {
             E::DuplicateId { .. } => Code::DuplicateId,
             E::NothingToIndex { .. } => Code::NothingToIndex,
             E::NoModel { .. } => Code::NoModel,
-            E::Filter(_) => Code::InvalidFilter,
+            E::Query { .. } => Code::InvalidQuery,
+            E::KeywordsOff => Code::ModeNotSupported,
+            E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
+            E::Filter(e) => filter_code(e),
             E::OutOfRange { .. } => Code::OutOfRange,
             E::Overloaded => Code::Overloaded,
             E::Stopped { .. } => Code::Stopped,
@@ -231,6 +250,12 @@ impl From<EmbedError> for ApiError {
             EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
             EmbedError::Dimensions { .. } => Code::DimensionsNotSupported,
             EmbedError::Disabled => Code::ModelNotInstalled,
+            EmbedError::Overloaded { retry_after, .. } => {
+                let retry_after = Some(*retry_after);
+                return Self { retry_after, ..ApiError::new(Code::Overloaded, error.to_string()) };
+            }
+            // Nobody reads it.
+            EmbedError::Cancelled => Code::Timeout,
             _ => {
                 let detail = "the embedding model could not be read or run; `pannier model verify` checks its files";
                 return ApiError::fault(Code::ModelFailed, detail, error);
@@ -248,7 +273,7 @@ impl From<NameError> for ApiError {
 
 impl From<FilterError> for ApiError {
     fn from(error: FilterError) -> Self {
-        ApiError::new(Code::InvalidFilter, error.to_string())
+        ApiError::new(filter_code(&error), error.to_string())
     }
 }
 
@@ -287,8 +312,11 @@ mod tests {
     #[test]
     fn overload_asks_to_retry() {
         let error = ApiError::from(CollectionError::Overloaded);
-        assert_eq!((error.code.status().as_u16(), error.retry_after_seconds()), (429, Some(1)));
+        assert_eq!((error.code.status().as_u16(), error.retry_after()), (429, Some(RETRY_AFTER)));
         assert!(!error.is_callers_fault());
+        let retry_after = Duration::from_millis(2_500);
+        let error = ApiError::from(EmbedError::Overloaded { waiting_tokens: 9, retry_after });
+        assert_eq!((error.code.status().as_u16(), error.retry_after()), (429, Some(retry_after)));
     }
 
     #[test]

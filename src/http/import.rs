@@ -222,19 +222,22 @@ impl Import {
             };
             outcome.done.iter().for_each(|upserted| self.report.add(upserted));
             outcome.refused.iter().for_each(|(number, error)| self.report.refuse(*number, error));
-            match outcome.stopped {
+            let asked = match outcome.stopped {
                 None => return Ok(()),
-                Some((rest, error)) if error.code == Code::Overloaded && retry < OVERLOAD_RETRIES => documents = rest,
+                Some((rest, error)) if error.code == Code::Overloaded && retry < OVERLOAD_RETRIES => {
+                    documents = rest;
+                    error.retry_after.unwrap_or_default()
+                }
                 Some((_, error)) => return Err(self.report.attach(error)),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_OVERLOAD_PAUSE);
+            };
+            tokio::time::sleep(pause.max(asked).min(MAX_OVERLOAD_PAUSE)).await;
+            pause *= 2;
         }
         Ok(())
     }
 
     async fn write(&self, documents: Vec<(u64, NewDocument)>) -> Result<Outcome, ApiError> {
-        let write = self.state.on_collection(self.name.clone(), move |collection| {
+        let write = self.state.on_collection_writing(self.name.clone(), move |collection| {
             let mut outcome = Outcome::default();
             write_splitting(collection, documents, &mut outcome);
             Ok(outcome)

@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
 use super::error::{ApiError, Code};
 use super::state::AppState;
+use crate::embed::Cancellation;
 
 /// Longest time for a request's headers to arrive.
 pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +26,9 @@ pub(crate) const IMPORT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub struct Limits {
     /// Engine calls that run at once, each on a thread of its own.
     pub engine_calls: usize,
+    /// How many of them may write documents: writes wait long for their texts to be embedded, and must not keep every
+    /// place from the searches.
+    pub writing_calls: usize,
     /// Engine calls that wait for one of those to end; one more is answered 429.
     pub waiting_calls: usize,
     /// Longest time to answer a request that does not write. Writes are never cut off.
@@ -37,6 +41,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             engine_calls: 64,
+            writing_calls: 48,
             waiting_calls: 1_024,
             read_timeout: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),
@@ -48,6 +53,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(crate) struct Gate {
     permits: Arc<Semaphore>,
+    writing: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
@@ -65,12 +71,14 @@ impl Gate {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limits.engine_calls)),
+            writing: Arc::new(Semaphore::new(limits.writing_calls)),
             waiting: AtomicUsize::new(0),
             max_waiting: limits.waiting_calls,
         }
     }
 
-    /// Runs a blocking call. Once started it runs to its end, whether or not the client still waits.
+    /// Runs a blocking call. Once started it runs to its end, whether or not the client still waits; but texts that it
+    /// has waiting to be embedded are given up when the client goes.
     ///
     /// # Errors
     /// What the call returns; [`Code::Overloaded`] when too many wait; [`Code::Internal`] when it panics.
@@ -79,25 +87,46 @@ impl Gate {
         T: Send + 'static,
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.wait().await?,
-        };
+        let permit = self.place(&self.permits).await?;
         let span = Span::current();
+        let cancellation = Cancellation::new();
+        // The server drops this future when the client disconnects or its time is over.
+        let _gone = cancellation.cancel_on_drop();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            span.in_scope(call)
+            span.in_scope(|| cancellation.scope(call))
         });
         task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
     }
 
-    async fn wait(&self) -> Result<tokio::sync::OwnedSemaphorePermit, ApiError> {
+    /// As [`Gate::run`], for a call that writes documents.
+    ///
+    /// # Errors
+    /// As [`Gate::run`].
+    pub(crate) async fn run_write<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+    {
+        let writing = self.place(&self.writing).await?;
+        // The place is the call's, which goes on when this future is dropped.
+        let call = move || {
+            let _writing = writing;
+            call()
+        };
+        self.run(call).await
+    }
+
+    async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+            return Ok(permit);
+        }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= self.max_waiting {
             return Err(ApiError::new(Code::Overloaded, "too many requests are waiting; try again shortly"));
         }
-        Arc::clone(&self.permits).acquire_owned().await.map_err(ApiError::internal)
+        Arc::clone(places).acquire_owned().await.map_err(ApiError::internal)
     }
 }
 
@@ -145,6 +174,48 @@ mod tests {
         release_tx.send(()).unwrap();
         assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap()), (1, 2));
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn writes_leave_places_to_others() {
+        let gate = Arc::new(Gate::new(&Limits { engine_calls: 2, writing_calls: 1, ..Limits::default() }));
+        let (started_tx, started_rx) = tokio::sync::oneshot::channel();
+        let (release_tx, release_rx) = mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            let write = move || {
+                started_tx.send(()).unwrap();
+                release_rx.recv().unwrap();
+                Ok(1)
+            };
+            async move { gate.run_write(write).await }
+        });
+        started_rx.await.unwrap();
+        let mut second = Box::pin(gate.run_write(|| Ok(2)));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
+        assert_eq!(gate.run(|| Ok(3)).await.unwrap(), 3);
+        release_tx.send(()).unwrap();
+        assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_cancels_what_waits() {
+        let gate = gate(1, 0);
+        let (waits_tx, waits_rx) = tokio::sync::oneshot::channel();
+        let (go_tx, go_rx) = mpsc::channel::<()>();
+        let (seen_tx, seen_rx) = mpsc::channel();
+        let mut call = Box::pin(gate.run(move || {
+            let before = Cancellation::current().is_some_and(|current| current.is_cancelled());
+            waits_tx.send(()).unwrap();
+            go_rx.recv().unwrap();
+            seen_tx.send((before, Cancellation::current().is_some_and(|current| current.is_cancelled()))).unwrap();
+            Ok(())
+        }));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut call).await.is_err());
+        waits_rx.await.unwrap();
+        drop(call);
+        go_tx.send(()).unwrap();
+        assert_eq!(seen_rx.recv().unwrap(), (false, true));
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let in_flight = InFlight::enter();
     let response = next.run(request).instrument(span.clone()).await;
     drop(in_flight);
-    let mut response = span.in_scope(|| finish(response, &uri, &id));
+    let mut response = span.in_scope(|| finish(response, &method, &uri, &id));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -61,7 +61,7 @@ impl Drop for InFlight {
 }
 
 /// Replaces the empty body of a failed response by one that its client can read, and logs the cause once.
-fn finish(mut response: Response, uri: &Uri, id: &str) -> Response {
+fn finish(mut response: Response, method: &Method, uri: &Uri, id: &str) -> Response {
     let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() else { return response };
     match &error.cause {
         Some(cause) => {
@@ -70,7 +70,7 @@ fn finish(mut response: Response, uri: &Uri, id: &str) -> Response {
         }
         None => tracing::debug!(code = error.code.as_str(), detail = %error.detail, "the request was refused"),
     }
-    let mut rendered = problem::render(&error, uri, id);
+    let mut rendered = problem::render(&error, method, uri, id);
     for (name, value) in response.headers() {
         if !rendered.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
             rendered.headers_mut().append(name, value.clone());

@@ -1,6 +1,6 @@
 //! The API's description, generated from the handlers and the wire types.
 
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -9,8 +9,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
-use super::problem::{OpenAiError, Problem};
-use super::{collections, documents, health, import, metrics, models, openai, search};
+use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, search, tei};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,10 +22,12 @@ use super::{collections, documents, health, import, metrics, models, openai, sea
         collections::list, collections::create, collections::read, collections::drop, collections::stats,
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
         import::import,
-        search::search, search::search_by_url,
+        search::search, search::search_by_url, search::search_batch,
         openai::embeddings, models::list, models::read,
+        tei::embed, tei::embed_at_root, tei::tokenize, tei::info,
+        ollama::embed, ollama::embed_prompt, ollama::tags, ollama::version,
     ),
-    components(schemas(Problem, OpenAiError)),
+    components(schemas(Problem, OpenAiError, TeiError, OllamaError)),
     modifiers(&Failures, &Security),
 )]
 struct Api;
@@ -50,10 +52,10 @@ struct Failures;
 impl Modify for Failures {
     fn modify(&self, document: &mut Document) {
         for (path, item) in &mut document.paths.paths {
-            let openai = path == "/v1/embeddings" || path.starts_with("/v1/models");
-            for (changes, operation) in operations(path, item) {
+            for (method, changes, operation) in operations(path, item) {
+                let dialect = Dialect::of(&method, path);
                 for status in statuses(path, changes, operation) {
-                    let added = failure(status, openai);
+                    let added = failure(status, dialect);
                     operation.responses.responses.entry(status.to_string()).or_insert(RefOr::T(added));
                 }
             }
@@ -61,12 +63,16 @@ impl Modify for Failures {
     }
 }
 
-/// Each operation, and whether it changes what is stored.
-fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (bool, &'a mut Operation)> {
-    let post_changes = !path.ends_with("/search") && path != "/v1/embeddings";
-    let methods =
-        [(false, &mut item.get), (true, &mut item.put), (post_changes, &mut item.post), (true, &mut item.delete)];
-    methods.into_iter().filter_map(|(changes, operation)| Some((changes, operation.as_mut()?)))
+/// Each operation with its method, and whether it changes what is stored.
+fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (Method, bool, &'a mut Operation)> {
+    let post_changes = path.starts_with("/v1/collections/") && !path.contains("/search");
+    let methods = [
+        (Method::GET, false, &mut item.get),
+        (Method::PUT, true, &mut item.put),
+        (Method::POST, post_changes, &mut item.post),
+        (Method::DELETE, true, &mut item.delete),
+    ];
+    methods.into_iter().filter_map(|(method, changes, operation)| Some((method, changes, operation.as_mut()?)))
 }
 
 /// Statuses that the layers and the extractors answer with, by what an operation takes.
@@ -75,14 +81,15 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
         return vec![500];
     }
     let mut statuses = vec![401, 403, 421, 500];
-    if path.starts_with("/v1/") || path == "/metrics" {
+    let embeds = operation.tags.iter().flatten().any(|tag| tag == tei::TAG || tag == ollama::TAG);
+    if path.starts_with("/v1/") || path == "/metrics" || embeds {
         statuses.extend([429, 503]);
         statuses.push(if changes { 507 } else { 504 });
     }
     if path.contains('{') {
         statuses.push(400);
     }
-    if path.starts_with("/v1/collections/") {
+    if path.starts_with("/v1/collections/") || embeds && operation.request_body.is_some() {
         statuses.push(422);
     }
     if operation.request_body.is_some() {
@@ -91,13 +98,10 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     statuses
 }
 
-fn failure(status: u16, openai: bool) -> Response {
+fn failure(status: u16, dialect: Dialect) -> Response {
     let codes: Vec<&str> =
-        Code::ALL.iter().filter(|code| code.status().as_u16() == status).map(|code| code.as_str()).collect();
-    let (media, schema) = match openai {
-        true => ("application/json", "OpenAiError"),
-        false => ("application/problem+json", "Problem"),
-    };
+        Code::ALL.iter().filter(|code| dialect.status(**code).as_u16() == status).map(|code| code.as_str()).collect();
+    let (media, schema) = dialect.schema();
     let content = Content::new(Some(RefOr::Ref::<utoipa::openapi::Schema>(Ref::from_schema_name(schema))));
     ResponseBuilder::new().description(format!("One of: {}.", codes.join(", "))).content(media, content).build()
 }
@@ -133,7 +137,7 @@ mod tests {
                 assert!(operation["responses"]["200"].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 24);
+        assert_eq!(ids.len(), 33);
     }
 
     #[test]

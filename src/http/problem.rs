@@ -1,11 +1,14 @@
-//! The bodies of failed requests: RFC 9457 problems, and OpenAI's shape on the routes that speak its wire.
+//! The bodies of failed requests: RFC 9457 problems, and others' shapes on the routes that speak their wires.
 
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
+
+/// What `retry-after` says, in milliseconds.
+const RETRY_AFTER_MS: &str = "retry-after-ms";
 
 /// A failed request (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -54,29 +57,83 @@ struct OpenAiErrorBody {
     code: Option<&'static str>,
 }
 
+/// A failed request in the shape of text-embeddings-inference.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TeiError {
+    /// What is wrong, and what to change.
+    error: String,
+    /// `validation`, `tokenizer`, `overloaded`, `backend` or `unhealthy`.
+    #[schema(value_type = String, example = "validation")]
+    error_type: &'static str,
+}
+
+/// A failed request in Ollama's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OllamaError {
+    /// What is wrong, and what to change.
+    error: String,
+}
+
 /// The shape that a route's clients expect of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
+pub(crate) enum Dialect {
     Ours,
     OpenAi,
+    Tei,
+    Ollama,
 }
 
 impl Dialect {
-    fn of(path: &str) -> Self {
+    pub(crate) fn of(method: &Method, path: &str) -> Self {
         let models = path.strip_prefix("/v1/models").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if models || path == "/v1/embeddings" { Dialect::OpenAi } else { Dialect::Ours }
+        match path {
+            "/v1/embeddings" => Dialect::OpenAi,
+            _ if models => Dialect::OpenAi,
+            "/embed" | "/tokenize" | "/info" => Dialect::Tei,
+            // Its clients post to the server's root, too.
+            "/" if method == Method::POST => Dialect::Tei,
+            _ if path.starts_with("/api/") => Dialect::Ollama,
+            _ => Dialect::Ours,
+        }
+    }
+
+    /// Media type and schema of its errors.
+    pub(crate) fn schema(self) -> (&'static str, &'static str) {
+        match self {
+            Dialect::Ours => ("application/problem+json", "Problem"),
+            Dialect::OpenAi => ("application/json", "OpenAiError"),
+            Dialect::Tei => ("application/json", "TeiError"),
+            Dialect::Ollama => ("application/json", "OllamaError"),
+        }
+    }
+
+    /// The status with which it answers a code.
+    pub(crate) fn status(self, code: Code) -> StatusCode {
+        match (self, code.status()) {
+            // OpenAI and Ollama have no 422: their clients expect 400 for what a caller has to mend.
+            (Dialect::OpenAi | Dialect::Ollama, StatusCode::UNPROCESSABLE_ENTITY) => StatusCode::BAD_REQUEST,
+            (Dialect::Tei, _) if code == Code::TooManyInputs => StatusCode::PAYLOAD_TOO_LARGE,
+            (_, status) => status,
+        }
     }
 }
 
 /// Writes the response of a failed request. `headers` that the failing layer has set, such as `allow`, are the caller's
 /// to carry over.
-pub(crate) fn render(error: &ApiError, uri: &Uri, request_id: &str) -> Response {
-    let mut response = match Dialect::of(uri.path()) {
+pub(crate) fn render(error: &ApiError, method: &Method, uri: &Uri, request_id: &str) -> Response {
+    let dialect = Dialect::of(method, uri.path());
+    let status = dialect.status(error.code);
+    let mut response = match dialect {
         Dialect::Ours => ours(error, uri, request_id),
-        Dialect::OpenAi => openai(error),
+        Dialect::OpenAi => openai(error, status),
+        Dialect::Tei => tei(error, status),
+        Dialect::Ollama => json(status, "application/json", &OllamaError { error: error.detail.to_string() }),
     };
-    if let Some(seconds) = error.retry_after_seconds() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    if let Some(wait) = error.retry_after() {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+        // OpenAI's clients look for the finer one first.
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait.as_millis() as u64));
     }
     if response.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -99,12 +156,7 @@ fn ours(error: &ApiError, uri: &Uri, request_id: &str) -> Response {
     json(status, "application/problem+json", &problem)
 }
 
-/// OpenAI has no 422: its clients raise `BadRequestError` for what a caller has to mend.
-fn openai(error: &ApiError) -> Response {
-    let status = match error.code.status() {
-        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
-        other => other,
-    };
+fn openai(error: &ApiError, status: StatusCode) -> Response {
     let kind = match status {
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
         status if status.is_server_error() => "server_error",
@@ -113,6 +165,16 @@ fn openai(error: &ApiError) -> Response {
     let message = error.detail.to_string();
     let body = OpenAiErrorBody { message, kind, param: error.param, code: Some(error.code.as_str()) };
     json(status, "application/json", &OpenAiError { error: body })
+}
+
+fn tei(error: &ApiError, status: StatusCode) -> Response {
+    let error_type = match error.code {
+        Code::Overloaded => "overloaded",
+        Code::ModelNotInstalled | Code::Stopped => "unhealthy",
+        _ if status.is_server_error() => "backend",
+        _ => "validation",
+    };
+    json(status, "application/json", &TeiError { error: error.detail.to_string(), error_type })
 }
 
 fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response {
@@ -134,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn a_problem_has_every_member() {
         let error = ApiError::new(Code::CollectionNotFound, "there is no collection \"a\"");
-        let response = render(&error, &Uri::from_static("/v1/collections/a?x=1"), "req-1");
+        let response = render(&error, &Method::GET, &Uri::from_static("/v1/collections/a?x=1"), "req-1");
         assert_eq!(response.status(), 404);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let wanted = serde_json::json!({
@@ -153,18 +215,42 @@ mod tests {
     async fn openai_routes_answer_in_openais_shape() {
         let error = ApiError::new(Code::InvalidInput, "input is empty").param("input");
         for path in ["/v1/embeddings", "/v1/models", "/v1/models/a/b"] {
-            let response = render(&error, &path.parse().unwrap(), "r");
+            let response = render(&error, &Method::POST, &path.parse().unwrap(), "r");
             assert_eq!(response.status(), 400, "{path}");
             let wanted = serde_json::json!({"error": {"message": "input is empty", "type": "invalid_request_error",
                 "param": "input", "code": "invalid_input"}});
             assert_eq!(body(response).await, wanted);
         }
-        assert_eq!(Dialect::of("/v1/modelsx"), Dialect::Ours);
+        assert_eq!(Dialect::of(&Method::GET, "/v1/modelsx"), Dialect::Ours);
+        assert_eq!(Dialect::of(&Method::GET, "/"), Dialect::Ours);
+    }
+
+    #[tokio::test]
+    async fn other_dialects_answer_in_their_shapes() {
+        let error = ApiError::new(Code::InvalidInput, "inputs is empty");
+        for path in ["/embed", "/tokenize", "/"] {
+            let response = render(&error, &Method::POST, &path.parse().unwrap(), "r");
+            assert_eq!(response.status(), 422, "{path}");
+            let wanted = serde_json::json!({"error": "inputs is empty", "error_type": "validation"});
+            assert_eq!(body(response).await, wanted);
+        }
+        let response =
+            render(&ApiError::new(Code::Overloaded, "busy"), &Method::POST, &Uri::from_static("/embed"), "r");
+        assert_eq!(response.status(), 429);
+        assert_eq!(body(response).await, serde_json::json!({"error": "busy", "error_type": "overloaded"}));
+        let response = render(&error, &Method::POST, &Uri::from_static("/api/embed"), "r");
+        assert_eq!(response.status(), 400);
+        assert_eq!(body(response).await, serde_json::json!({"error": "inputs is empty"}));
     }
 
     #[test]
     fn overload_carries_retry_after() {
-        let response = render(&ApiError::new(Code::Overloaded, "busy"), &Uri::from_static("/"), "r");
-        assert_eq!(response.headers()["retry-after"], "1");
+        let retry_after = Some(std::time::Duration::from_millis(1_500));
+        let error = ApiError { retry_after, ..ApiError::new(Code::Overloaded, "busy") };
+        let response = render(&error, &Method::GET, &Uri::from_static("/"), "r");
+        assert_eq!(
+            (&response.headers()["retry-after"], &response.headers()["retry-after-ms"]),
+            (&"2".parse().unwrap(), &"1500".parse().unwrap())
+        );
     }
 }

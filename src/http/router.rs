@@ -11,7 +11,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::guard::Guard;
 use super::state::AppState;
-use super::{collections, documents, health, import, limits, metrics, models, observe, openai, openapi, search};
+use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, search};
+use super::{ollama, openai, tei};
 
 /// All routes behind all layers, for a server that listens on loopback.
 pub fn router(state: AppState) -> Router {
@@ -45,7 +46,7 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
     let collection = get(collections::read.layer(timed())).merge(put(collections::create).delete(collections::drop));
     let document = || get(documents::read.layer(timed())).merge(delete(documents::delete));
     vec![
-        ("/", get(health::hello)),
+        ("/", get(health::hello).merge(post(tei::embed_at_root.layer(timed())))),
         ("/livez", get(health::livez)),
         ("/readyz", get(health::readyz)),
         ("/healthz", get(health::healthz)),
@@ -61,7 +62,15 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/v1/collections/{collection}/documents/{id}", document()),
         ("/v1/collections/{collection}/import", post(import::import)),
         ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),
+        ("/v1/collections/{collection}/search/batch", post(search::search_batch).layer(timed())),
         ("/v1/embeddings", post(openai::embeddings).layer(timed())),
+        ("/embed", post(tei::embed).layer(timed())),
+        ("/tokenize", post(tei::tokenize).layer(timed())),
+        ("/info", get(tei::info).layer(timed())),
+        ("/api/embed", post(ollama::embed).layer(timed())),
+        ("/api/embeddings", post(ollama::embed_prompt).layer(timed())),
+        ("/api/tags", get(ollama::tags).layer(timed())),
+        ("/api/version", get(ollama::version)),
         ("/v1/models", get(models::list).layer(timed())),
         ("/v1/models/{*model}", get(models::read).layer(timed())),
     ]

@@ -1,5 +1,7 @@
 //! Searches: by a body, and by a URL in short form.
 
+use std::time::Instant;
+
 use axum::extract::State;
 
 use super::error::ApiError;
@@ -7,17 +9,17 @@ use super::extract::{InCollection, JsonBody, Params};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
-use super::wire::search::{SearchBody, SearchParams, SearchView, plan_name};
+use super::wire::search::{SearchBody, SearchParams, SearchView, SearchesBody, SearchesView, placed};
 use crate::telemetry;
-use crate::types::{CollectionName, SearchRequest};
+use crate::types::{CollectionName, SearchRequest, SearchResponse};
 
-/// Finds the documents nearest to a text, a vector or a document.
+/// Finds the documents that fit a text, a vector or other documents best.
 #[utoipa::path(
     post, path = "/v1/collections/{collection}/search", operation_id = "search", tag = "search",
     params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
     request_body = SearchBody,
     responses(
-        (status = 200, body = SearchView, description = "Nearest first."),
+        (status = 200, body = SearchView, description = "Best first."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection or document."),
     )
 )]
@@ -34,7 +36,7 @@ pub(crate) async fn search(
     get, path = "/v1/collections/{collection}/search", operation_id = "searchByText", tag = "search",
     params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`"), SearchParams),
     responses(
-        (status = 200, body = SearchView, description = "Nearest first."),
+        (status = 200, body = SearchView, description = "Best first."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
     )
 )]
@@ -46,12 +48,42 @@ pub(crate) async fn search_by_url(
     run(&state, name, params.into_request()?).await
 }
 
+/// Answers several searches, or none of them.
+#[utoipa::path(
+    post, path = "/v1/collections/{collection}/search/batch", operation_id = "searchBatch", tag = "search",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body = SearchesBody,
+    responses(
+        (status = 200, body = SearchesView, description = "The answers in the order of the searches."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection or document."),
+    )
+)]
+pub(crate) async fn search_batch(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    JsonBody(body): JsonBody<SearchesBody>,
+) -> Result<JsonText, ApiError> {
+    let requests = body.into_requests()?;
+    let search = state.on_collection(name, move |collection| {
+        let started = Instant::now();
+        let responses = collection.search_all(&requests).map_err(|(n, error)| placed(n, error.into()))?;
+        responses.iter().for_each(measure);
+        let results = responses.iter().zip(&requests).map(|(answer, asked)| SearchView::of(answer, asked)).collect();
+        JsonText::of(&SearchesView { results, took_ms: started.elapsed().as_micros() as f64 / 1_000.0 })
+    });
+    search.await
+}
+
 async fn run(state: &AppState, name: CollectionName, request: SearchRequest) -> Result<JsonText, ApiError> {
     let search = state.on_collection(name, move |collection| {
         let response = collection.search(&request)?;
-        let seconds = response.took.as_secs_f64();
-        metrics::histogram!(telemetry::SEARCH_DURATION_SECONDS, "plan" => plan_name(response.plan)).record(seconds);
-        JsonText::of(&SearchView::of(&response))
+        measure(&response);
+        JsonText::of(&SearchView::of(&response, &request))
     });
     search.await
+}
+
+fn measure(response: &SearchResponse) {
+    let seconds = response.took.as_secs_f64();
+    metrics::histogram!(telemetry::SEARCH_DURATION_SECONDS, "plan" => response.plan.name()).record(seconds);
 }

@@ -11,10 +11,11 @@ use super::error::{ApiError, Code};
 use super::limits::{Gate, Limits};
 use crate::collection::Collection;
 use crate::database::Database;
+use crate::embed::DEFAULT_MODEL;
 use crate::types::CollectionName;
 
 /// Settings of the HTTP API.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// Names that clients may put into `Host` beside loopback and the bound address, with or without a port.
     pub allowed_hosts: Vec<String>,
@@ -24,6 +25,20 @@ pub struct HttpConfig {
     pub auth: AuthPolicy,
     /// Limits on time and on work at once.
     pub limits: Limits,
+    /// The model of the routes whose requests name none: those of text-embeddings-inference.
+    pub default_model: String,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            auth: AuthPolicy::default(),
+            limits: Limits::default(),
+            default_model: DEFAULT_MODEL.to_owned(),
+        }
+    }
 }
 
 /// Shared by all handlers; cheap to clone.
@@ -74,11 +89,26 @@ impl AppState {
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
         let database = self.inner.database.clone();
-        let result = self.inner.gate.run(move || call(&database)).await;
+        self.noticing_a_stop(self.inner.gate.run(move || call(&database)).await)
+    }
+
+    /// Tells the server at once where a write was refused because the database has stopped.
+    fn noticing_a_stop<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
         if matches!(&result, Err(error) if error.code == Code::Stopped) {
             self.inner.stopped.notify_one();
         }
         result
+    }
+
+    /// Runs a call that writes documents of one collection behind the gate.
+    pub(crate) async fn on_collection_writing<T, F>(&self, name: CollectionName, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Collection) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        let call = move || call(&database.collection(&name)?);
+        self.noticing_a_stop(self.inner.gate.run_write(call).await)
     }
 
     /// Runs a call on one collection behind the gate.

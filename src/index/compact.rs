@@ -10,12 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::segment::{RowRef, SegmentSpec, Tombstone, WrittenSegment, encode_document, write_segment};
-use crate::types::{DocumentId, Ordinal, Seq};
+use crate::types::{DocumentId, GraphBuilder, Ordinal, Seq};
 
 use super::IndexError;
-use super::build::{BuildOptions, build_graph};
+use super::build::{BuildOptions, Start, build_graph};
 use super::memtable::{MemEntry, Memtable};
 use super::view::{LiveSegment, Relocation};
+
+/// A graph is taken over where it holds at least this share of the merged rows.
+const MIN_START_SHARE: f64 = 0.5;
+/// A graph is taken over where at least this share of its rows is alive.
+const MIN_LIVE_SHARE: f64 = 0.8;
 
 /// A memtable as a segment.
 pub struct Sealed {
@@ -80,6 +85,8 @@ pub struct MergeOptions<'a> {
     pub with_graph: bool,
     /// The oldest change in a segment that is not merged: tombstones older than it hide nothing any more.
     pub oldest_elsewhere: Option<Seq>,
+    /// What builds the graph.
+    pub builder: GraphBuilder,
     /// Threads to build the graph with; `None` for all cores.
     pub threads: Option<NonZeroUsize>,
     /// Set to give up: the merge ends with [`IndexError::Cancelled`].
@@ -111,13 +118,36 @@ pub fn merge(
         .collect::<Result<Vec<_>, IndexError>>()?;
     let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
     let progress = |done: usize| tracing::debug!(done, rows = rows.len(), "building a graph");
-    let build = BuildOptions { threads: options.threads, progress: &progress, cancel: options.cancel };
     let graph = match options.with_graph && !rows.is_empty() {
-        true => Some(build_graph(&vectors, spec.metric, &spec.index, &build)?),
+        true => {
+            let MergeOptions { builder, threads, cancel, .. } = *options;
+            let build = BuildOptions { builder, threads, progress: &progress, cancel };
+            let start = start_from(inputs, &relocations, rows.len())?;
+            Some(build_graph(&vectors, spec.metric, &spec.index, start, &build)?)
+        }
         false => None,
     };
     let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), graph.as_ref())?;
     Ok(Merged { written: Some(written), relocations, tombstones })
+}
+
+/// The graph of an input that holds most of the rows, to insert the others into: that takes less time than building a
+/// new one, unless so many of its rows have died that mending it would cost links of quality.
+fn start_from<'a>(
+    inputs: &'a [Arc<LiveSegment>],
+    relocations: &[Relocation],
+    rows: usize,
+) -> Result<Option<Start<'a>>, IndexError> {
+    let is_worth_it = |live: &LiveSegment| {
+        let kept = f64::from(live.live_rows());
+        live.segment.has_graph()
+            && kept >= MIN_START_SHARE * rows as f64
+            && kept >= MIN_LIVE_SHARE * f64::from(live.segment.rows())
+    };
+    let Some(input) = inputs.iter().position(|live| is_worth_it(live)) else { return Ok(None) };
+    let Some(graph) = inputs[input].segment.sound_graph()? else { return Ok(None) };
+    let moved = |&row: &Ordinal| Some(row).filter(|&row| row != Relocation::LEFT_OUT);
+    Ok(Some(Start { graph, rows: relocations[input].ordinals.iter().map(moved).collect() }))
 }
 
 /// A row to be written: which input, and its row there.

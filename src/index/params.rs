@@ -1,20 +1,36 @@
-//! Parameters of searches that nobody set.
+//! How hard a search tries where nobody said: the least effort that reaches the wanted recall.
 
+use crate::segment::{CALIBRATED_TOP_K, Segment};
 use crate::types::limits::MAX_EF;
 
-/// `m` that the numbers below were measured with.
+/// Recall of searches that name no `ef_search`.
+pub const WANTED_RECALL: f64 = 0.95;
+/// Share of what is missing to a recall of 1 that is asked of the rows that were queries when the graph was built: real
+/// queries lie farther from all rows than these, and are found less well.
+const MISSING_SHARE: f64 = 0.5;
+/// `m` that [`unmeasured`] was measured with.
 const MEASURED_M: f64 = 16.0;
 
-/// `ef_search` for a graph of `rows` rows with `m`, chosen for recall@`top_k` >= 0.95 with a margin.
-///
-/// With m 16, 100,000 sentence embeddings of 384 numbers reach recall@10 0.95 at ef 64; this gives 101. The need grows
-/// with the logarithm of the rows and with `top_k`, and falls as rows have more links.
-pub fn default_ef(rows: u32, top_k: usize, m: u32) -> usize {
+/// `ef_search` for recall@`top_k` of at least `recall` on a segment's graph, as measured when the graph was built.
+pub fn ef_for(segment: &Segment, top_k: usize, recall: f64) -> usize {
+    let wanted = 1.0 - (1.0 - recall) * MISSING_SHARE;
+    let measured = segment.calibration().and_then(|calibration| calibration.ef_for(wanted));
+    let ef = measured.unwrap_or_else(|| unmeasured(segment.rows(), segment.spec().index.m));
+    scaled(ef, top_k)
+}
+
+/// The effort for `top_k` results where `ef` is that for [`CALIBRATED_TOP_K`]: the last of more results lie in a denser
+/// neighbourhood, and each needs about two candidates more.
+fn scaled(ef: usize, top_k: usize) -> usize {
+    (ef + 2 * top_k.saturating_sub(CALIBRATED_TOP_K)).max(top_k).min(MAX_EF)
+}
+
+/// For recall@10 >= 0.95 with a wide margin: sentence embeddings of 384 numbers reach it at two thirds of this with m
+/// 16. The need grows with the logarithm of the rows, and falls as rows have more links.
+fn unmeasured(rows: u32, m: u32) -> usize {
     let doublings = (f64::from(rows.max(1_000)) / 1_000.0).log2();
     let links = (MEASURED_M / f64::from(m.max(1))).sqrt().clamp(0.75, 2.0);
-    let base = (48.0 + 8.0 * doublings) * links;
-    let wanted = base as usize + 2 * top_k.saturating_sub(10);
-    wanted.max(top_k).min(MAX_EF)
+    ((48.0 + 8.0 * doublings) * links) as usize
 }
 
 #[cfg(test)]
@@ -22,22 +38,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effort_grows_with_rows_and_results_and_falls_with_links() {
-        assert_eq!(default_ef(100, 10, 16), 48);
-        assert_eq!(default_ef(100_000, 10, 16), 101);
-        assert_eq!(default_ef(1_000_000, 10, 16), 127);
-        assert_eq!(default_ef(100_000, 100, 16), 281);
-        assert!(default_ef(100_000, 10, 8) > default_ef(100_000, 10, 16));
-        assert!(default_ef(100_000, 10, 32) < default_ef(100_000, 10, 16));
+    fn effort_grows_with_rows_and_falls_with_links() {
+        assert_eq!(unmeasured(100, 16), 48);
+        assert_eq!(unmeasured(100_000, 16), 101);
+        assert!(unmeasured(100_000, 8) > unmeasured(100_000, 16));
+        assert!(unmeasured(100_000, 32) < unmeasured(100_000, 16));
     }
 
     #[test]
     fn results_always_fit_and_the_limit_holds() {
-        for top_k in [1, 10, 1_000, MAX_EF] {
-            for m in [5, 16, 48] {
-                let ef = default_ef(u32::MAX, top_k, m);
-                assert!(ef >= top_k && ef <= MAX_EF, "{top_k} {m}: {ef}");
-            }
-        }
+        assert_eq!((scaled(14, 1), scaled(14, 10), scaled(14, 100)), (14, 14, 194));
+        assert_eq!((scaled(14, MAX_EF), scaled(MAX_EF, 10), scaled(1, 5)), (MAX_EF, MAX_EF, 5));
     }
 }

@@ -1,7 +1,7 @@
 //! Makes every row of a graph findable, reachable, and a place to walk on from.
 //!
-//! hnsw_rs drops a row's farthest link when its list is full. That cuts off outliers among near-duplicates: no effort
-//! of a search would find them. Here each row that a search for its own vector misses is linked from where that search
+//! Builders drop a row's farthest links when its list is full. That cuts off outliers among near-duplicates: no effort of
+//! a search would find them. Here each row that a search for its own vector misses is linked from where that search
 //! ends up; then level 0 becomes strongly connected. As few links as possible are exchanged.
 
 use std::collections::VecDeque;
@@ -42,16 +42,17 @@ struct Repair<'a, D> {
 }
 
 impl<D: Fn(Ordinal, Ordinal) -> f32 + Sync> Repair<'_, D> {
-    /// Links rows that a search for their own vector does not find from where that search ends up.
+    /// Links rows that a search for their own vector does not find from where that search ends up. Rows that `m` others
+    /// lead to are found by one of them, and are not searched for.
     fn find_every_row(&mut self) {
-        let lost: Vec<Ordinal> = (0..self.rows as Ordinal)
-            .into_par_iter()
-            .with_min_len(MIN_SEARCHES)
-            .filter(|&row| self.is_lost(row))
-            .collect();
         let mut links_to = vec![0u32; self.rows];
         let used = self.graph.level0.iter().filter(|&&to| to != NO_NEIGHBOUR);
         used.for_each(|&to| links_to[to as usize] += 1);
+        let lost: Vec<Ordinal> = (0..self.rows as Ordinal)
+            .into_par_iter()
+            .with_min_len(MIN_SEARCHES)
+            .filter(|&row| links_to[row as usize] < self.graph.m.max(NEW_LINKS) && self.is_lost(row))
+            .collect();
         for row in lost {
             for from in self.nearest(row, |other| other != row).into_iter().take(NEW_LINKS as usize) {
                 if self.graph.view().neighbours(from).contains(&row) {
@@ -202,6 +203,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Calibration;
 
     /// Rows on a line, linked as told.
     fn graph(rows: usize, m: u32, links: &[(u32, u32)]) -> Graph {
@@ -212,7 +214,15 @@ mod tests {
             let free = list.iter().position(|&n| n == NO_NEIGHBOUR).unwrap();
             list[free] = to;
         }
-        Graph { entry: 0, max_level: 0, m, level0, upper_index: vec![0; rows + 1], upper: Vec::new() }
+        Graph {
+            entry: 0,
+            max_level: 0,
+            m,
+            level0,
+            upper_index: vec![0; rows + 1],
+            upper: Vec::new(),
+            calibration: Calibration::default(),
+        }
     }
 
     fn reached(graph: &Graph, from: u32) -> usize {

@@ -1,23 +1,17 @@
-//! One search over a view: each segment by its graph or by a scan, the memtables by a scan, merged into one top_k.
+//! One search over a view: each segment as the plan says, the memtables by a scan, merged into one top_k.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::distance::VectorQuery;
-use crate::segment::{Candidate, SegmentError, WalkOptions};
-use crate::types::{DocumentId, Filter, Metric, Ordinal, Plan, Seq, StoredDocument};
+use crate::segment::{Candidate, SegmentError};
+use crate::types::{DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument};
 
 use super::IndexError;
 use super::memtable::Memtable;
-use super::params::default_ef;
+use super::one_segment::{SegmentOutcome, SegmentQuery, search_segment};
 use super::top_k::TopK;
 use super::view::{LiveSegment, View};
-
-/// Rows looked at to estimate which share of a segment passes a filter.
-const FILTER_SAMPLE: u32 = 256;
-/// A filter that passes a smaller share than this is answered by a scan of what passes: a graph walk would have to
-/// expand more than ten nodes for each one it may return.
-const WALK_SHARE: f64 = 0.1;
 
 /// What to look for in a view.
 pub struct IndexQuery<'a> {
@@ -27,14 +21,18 @@ pub struct IndexQuery<'a> {
     pub metric: Metric,
     /// Most neighbours to return.
     pub top_k: usize,
-    /// Compare with every row, in f32.
-    pub exact: bool,
-    /// Candidates kept in a graph walk; `None` chooses for recall@10 >= 0.95.
-    pub ef_search: Option<usize>,
-    /// Neighbours on each graph node, which the choice of ef depends on.
-    pub m: u32,
     /// Leaves rows out.
     pub filter: Option<&'a Filter>,
+    /// How to search each segment of the view, in their order.
+    pub segments: &'a [SegmentQuery],
+}
+
+/// What a search found, and how.
+pub struct Found {
+    /// Nearest first, ties by ascending id.
+    pub neighbours: Vec<Neighbour>,
+    /// By segment of the view.
+    pub segments: Vec<SegmentOutcome>,
 }
 
 /// Where a neighbour stands; holds it there for as long as needed.
@@ -80,6 +78,15 @@ impl Place {
         }
     }
 
+    /// Whether both are the same row.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Place::Memory(a, row), Place::Memory(b, other)) => Arc::ptr_eq(a, b) && row == other,
+            (Place::Sealed(a, row), Place::Sealed(b, other)) => a.id == b.id && row == other,
+            _ => false,
+        }
+    }
+
     fn id(&self) -> Result<DocumentId, SegmentError> {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.id.clone()),
@@ -109,16 +116,16 @@ pub struct Neighbour {
 ///
 /// # Errors
 /// [`IndexError`] when a segment is damaged.
-pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<(Vec<Neighbour>, Plan), IndexError> {
+pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> {
+    assert_eq!(view.segments.len(), query.segments.len(), "every segment of the view has its part of the plan");
     let mut found: Vec<(f32, Place)> = Vec::new();
-    let mut plan = Plan::Exact;
+    let mut outcomes = Vec::with_capacity(query.segments.len());
     let vector = VectorQuery::new(query.metric, query.vector.to_vec());
-    let mut candidates = Vec::new();
-    for live in &view.segments {
+    let (mut candidates, mut places) = (Vec::<Candidate>::new(), 0);
+    for (live, part) in view.segments.iter().zip(query.segments) {
         candidates.clear();
-        if search_segment(live, query, &vector, &mut candidates)? == Plan::Graph {
-            plan = Plan::Graph;
-        }
+        outcomes.push(search_segment(live, query, part, &vector, &mut candidates)?);
+        places += usize::from(!candidates.is_empty());
         found.extend(candidates.iter().map(|c| (c.closeness, Place::Sealed(live.clone(), c.ordinal))));
     }
     for memtable in view.frozen.iter().chain([&view.active]) {
@@ -129,13 +136,20 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<(Vec<Neighbour>, Pl
                 top.push(closeness, (id.clone(), ordinal));
             }
         });
+        let before = found.len();
         found.extend(top.into_sorted().into_iter().map(|r| (r.closeness, Place::Memory(memtable.clone(), r.item.1))));
+        places += usize::from(found.len() > before);
     }
-    Ok((merge(found, query.top_k)?, plan))
+    Ok(Found { neighbours: merge(found, places, query.top_k)?, segments: outcomes })
 }
 
 /// Puts what the places found into one order; of two versions of one document, the younger stays.
-fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+    if places <= 1 {
+        // One place holds one version of each document.
+        let neighbour = |(closeness, place): (f32, Place)| Ok(Neighbour { closeness, id: place.id()?, place });
+        return Ok(in_order(found.into_iter().map(neighbour).collect::<Result<_, IndexError>>()?, top_k));
+    }
     let mut youngest: HashMap<DocumentId, (Seq, f32, Place)> = HashMap::with_capacity(found.len());
     for (closeness, place) in found {
         let (id, seq) = (place.id()?, place.seq()?);
@@ -144,65 +158,12 @@ fn merge(found: Vec<(f32, Place)>, top_k: usize) -> Result<Vec<Neighbour>, Index
             _ => _ = youngest.insert(id, (seq, closeness, place)),
         }
     }
-    let mut neighbours: Vec<_> =
-        youngest.into_iter().map(|(id, (_, closeness, place))| Neighbour { closeness, id, place }).collect();
+    let neighbour = |(id, (_, closeness, place))| Neighbour { closeness, id, place };
+    Ok(in_order(youngest.into_iter().map(neighbour).collect(), top_k))
+}
+
+fn in_order(mut neighbours: Vec<Neighbour>, top_k: usize) -> Vec<Neighbour> {
     neighbours.sort_by(|a, b| b.closeness.total_cmp(&a.closeness).then_with(|| a.id.cmp(&b.id)));
     neighbours.truncate(top_k);
-    Ok(neighbours)
-}
-
-fn search_segment(
-    live: &LiveSegment,
-    query: &IndexQuery<'_>,
-    vector: &VectorQuery,
-    out: &mut Vec<Candidate>,
-) -> Result<Plan, IndexError> {
-    let segment = &live.segment;
-    let mut damage = None;
-    let passes = |ordinal: Ordinal| match row_passes(live, query.filter, ordinal) {
-        Ok(passes) => passes,
-        Err(error) => {
-            damage.get_or_insert(error);
-            false
-        }
-    };
-    let walk = !query.exact && segment.has_graph() && share_passing(live, query.filter)? >= WALK_SHARE;
-    if walk {
-        let ef = query.ef_search.unwrap_or_else(|| default_ef(segment.rows(), query.top_k, query.m)).max(query.top_k);
-        segment.search(vector, WalkOptions { top_k: query.top_k, ef }, passes, out)?;
-    } else if query.exact {
-        segment.scan_exact(vector, query.top_k, passes, out)?;
-    } else {
-        segment.scan(vector, query.top_k, passes, out)?;
-    }
-    match damage {
-        Some(error) => Err(error.into()),
-        None if walk => Ok(Plan::Graph),
-        None => Ok(Plan::Exact),
-    }
-}
-
-fn row_passes(live: &LiveSegment, filter: Option<&Filter>, ordinal: Ordinal) -> Result<bool, SegmentError> {
-    if live.dead.is_dead(ordinal) {
-        return Ok(false);
-    }
-    match filter {
-        Some(filter) => Ok(filter.matches(&live.segment.document(ordinal)?.metadata)),
-        None => Ok(true),
-    }
-}
-
-/// Which share of a segment's rows passes, from rows at even distances.
-fn share_passing(live: &LiveSegment, filter: Option<&Filter>) -> Result<f64, SegmentError> {
-    let rows = live.segment.rows();
-    if filter.is_none() || rows == 0 {
-        return Ok(1.0);
-    }
-    let step = rows.div_ceil(FILTER_SAMPLE) as usize;
-    let (mut passed, mut looked_at) = (0, 0);
-    for ordinal in (0..rows).step_by(step) {
-        looked_at += 1;
-        passed += u32::from(row_passes(live, filter, ordinal)?);
-    }
-    Ok(f64::from(passed) / f64::from(looked_at))
+    neighbours
 }

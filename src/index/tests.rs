@@ -5,13 +5,15 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::IndexError;
-use super::build::{BuildOptions, build_graph};
-use super::params::default_ef;
+use super::build::{BuildOptions, Start, build_graph};
+use super::params::{WANTED_RECALL, ef_for};
 use crate::distance::VectorQuery;
-use crate::segment::{Candidate, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment};
+use crate::segment::{
+    Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment,
+};
 use crate::types::{
-    CollectionId, DocumentId, EmbeddingState, IndexDefinition, Metadata, Metric, Ordinal, Quantization, SegmentId, Seq,
-    StoredDocument, normalise,
+    CollectionId, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata, Metric, Ordinal, Quantization,
+    RowSet, SegmentId, Seq, StoredDocument, normalise,
 };
 
 /// splitmix64.
@@ -60,17 +62,32 @@ fn clustered(count: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32
         .collect()
 }
 
+fn options(builder: GraphBuilder, threads: usize) -> BuildOptions<'static> {
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    BuildOptions { builder, threads: NonZeroUsize::new(threads), progress: &|_| (), cancel: &NEVER }
+}
+
 fn build(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, threads: usize) -> Graph {
+    build_with(vectors, metric, index, &options(GraphBuilder::Own, threads))
+}
+
+fn build_with(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, options: &BuildOptions<'_>) -> Graph {
     let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    let options =
-        BuildOptions { threads: NonZeroUsize::new(threads), progress: &|_| (), cancel: &AtomicBool::new(false) };
-    build_graph(&rows, metric, index, &options).unwrap()
+    build_graph(&rows, metric, index, None, options).unwrap()
 }
 
 /// A segment of `vectors` with a graph, in a directory that lasts as long as it.
 fn segment(vectors: &[Vec<f32>], metric: Metric, quantization: Quantization) -> (Segment, tempfile::TempDir) {
     let index = IndexDefinition { quantization, ..IndexDefinition::default() };
-    let graph = build(vectors, metric, &index, 2);
+    segment_of(vectors, metric, index, &build(vectors, metric, &index, 2))
+}
+
+fn segment_of(
+    vectors: &[Vec<f32>],
+    metric: Metric,
+    index: IndexDefinition,
+    graph: &Graph,
+) -> (Segment, tempfile::TempDir) {
     let dim = vectors[0].len() as u32;
     let spec = SegmentSpec { id: SegmentId(1), collection: CollectionId(1), generation: 1, metric, dim, index };
     let document = encode_document(&StoredDocument {
@@ -85,7 +102,7 @@ fn segment(vectors: &[Vec<f32>], metric: Metric, quantization: Quantization) -> 
     let rows: Vec<RowRef<'_>> = vectors.iter().map(|vector| row(vector)).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("1.seg");
-    write_segment(&path, &spec, &rows, &[], Some(&graph)).unwrap();
+    write_segment(&path, &spec, &rows, &[], Some(graph)).unwrap();
     (Segment::open(&path, &spec).unwrap(), dir)
 }
 
@@ -124,14 +141,70 @@ fn walks_find_the_nearest_on_every_metric() {
 }
 
 #[test]
-fn the_default_effort_finds_the_nearest() {
+fn the_effort_that_was_measured_reaches_the_wanted_recall() {
     let vectors = clustered(ROWS + QUERIES, 384, Metric::Cosine, 2);
     let (segment, _dir) = segment(&vectors[..ROWS], Metric::Cosine, Quantization::Int8);
     for top_k in [1, 10, 100] {
-        let options = WalkOptions { top_k, ef: default_ef(ROWS as u32, top_k, 16) };
+        let options = WalkOptions { top_k, ef: ef_for(&segment, top_k, WANTED_RECALL) };
         let recall = recall(&segment, &vectors[ROWS..], options, |_| true);
-        assert!(recall >= 0.97, "recall@{top_k} {recall}");
+        assert!(recall >= WANTED_RECALL, "recall@{top_k} {recall} at ef {}", options.ef);
     }
+    assert!(ef_for(&segment, 10, 0.999) > ef_for(&segment, 10, 0.9));
+}
+
+#[test]
+fn the_reference_builder_finds_no_more_at_equal_parameters() {
+    let index = IndexDefinition::default();
+    let vectors = clustered(ROWS + QUERIES, 96, Metric::Cosine, 7);
+    let (rows, queries) = vectors.split_at(ROWS);
+    let recall_of = |builder| {
+        let graph = build_with(rows, Metric::Cosine, &index, &options(builder, 1));
+        let (segment, _dir) = segment_of(rows, Metric::Cosine, index, &graph);
+        segment.verify(|_| ()).unwrap();
+        recall(&segment, queries, WalkOptions { top_k: 10, ef: 24 }, |_| true)
+    };
+    let (own, reference) = (recall_of(GraphBuilder::Own), recall_of(GraphBuilder::HnswRs));
+    assert!(own >= reference - 0.005, "recall@10 {own}, of the reference {reference}");
+}
+
+#[test]
+fn rows_inserted_into_a_graph_are_found_as_in_a_new_one() {
+    let index = IndexDefinition::default();
+    let vectors = clustered(ROWS + QUERIES, 96, Metric::Cosine, 8);
+    let (rows, queries) = vectors.split_at(ROWS);
+    let old = build(&rows[..ROWS * 2 / 3], Metric::Cosine, &index, 2);
+    // Every tenth row of the old graph is dead; the others are the first rows of the new one, in reverse.
+    let kept: Vec<usize> = (0..ROWS * 2 / 3).filter(|row| row % 10 != 3).collect();
+    let mut merged: Vec<Vec<f32>> = kept.iter().rev().map(|&row| rows[row].clone()).collect();
+    merged.extend_from_slice(&rows[ROWS * 2 / 3..]);
+    let mut places = vec![None; ROWS * 2 / 3];
+    kept.iter().rev().enumerate().for_each(|(place, &row)| places[row] = Some(place as Ordinal));
+    let merged_rows: Vec<&[f32]> = merged.iter().map(Vec::as_slice).collect();
+    let started = |threads| {
+        let start = Start { graph: old.view(), rows: places.clone() };
+        build_graph(&merged_rows, Metric::Cosine, &index, Some(start), &options(GraphBuilder::Own, threads)).unwrap()
+    };
+    let graph = started(2);
+    assert_eq!(graph, started(1));
+    let (segment, _dir) = segment_of(&merged, Metric::Cosine, index, &graph);
+    segment.verify(|_| ()).unwrap();
+    let options = WalkOptions { top_k: 10, ef: 32 };
+    let (resumed, fresh) = (
+        recall(&segment, queries, options, |_| true),
+        recall(&self::segment(&merged, Metric::Cosine, Quantization::Int8).0, queries, options, |_| true),
+    );
+    assert!(resumed >= fresh - 0.01, "recall@10 {resumed}, of a new graph {fresh}");
+}
+
+#[test]
+fn a_graph_of_which_nothing_is_left_is_built_anew() {
+    let index = IndexDefinition { m: 5, ..IndexDefinition::default() };
+    let vectors = clustered(300, 16, Metric::L2, 9);
+    let old = build(&vectors[..100], Metric::L2, &index, 1);
+    let rows: Vec<&[f32]> = vectors[100..].iter().map(Vec::as_slice).collect();
+    let start = Start { graph: old.view(), rows: vec![None; 100] };
+    let graph = build_graph(&rows, Metric::L2, &index, Some(start), &options(GraphBuilder::Own, 1)).unwrap();
+    assert_eq!(graph, build(&vectors[100..], Metric::L2, &index, 1));
 }
 
 #[test]
@@ -148,6 +221,54 @@ fn filtered_walks_return_as_many_as_exist() {
     let mut rows: Vec<Ordinal> = out.iter().map(|candidate| candidate.ordinal).collect();
     rows.sort_unstable();
     assert_eq!(rows, [7, 1_507, 3_007]);
+}
+
+/// Share of the exact ten that walks among passing rows find; every `passes` row may be a seed.
+fn filtered_recall(segment: &Segment, queries: &[Vec<f32>], passes: impl Fn(Ordinal) -> bool) -> f64 {
+    let mut passing = RowSet::empty(segment.rows());
+    (0..segment.rows()).filter(|&row| passes(row)).for_each(|row| passing.insert(row));
+    let seeds: Vec<Ordinal> = passing.spread(32).collect();
+    let options = FilteredOptions { top_k: 10, ef: 64, max_compared: u64::MAX };
+    let (mut found, mut exact, mut hits) = (Vec::new(), Vec::new(), 0);
+    for query in queries {
+        let query = VectorQuery::new(segment.spec().metric, query.clone());
+        let walked = segment.search_filtered(&query, options, &seeds, |row| passing.contains(row), &mut found);
+        assert!(walked.unwrap().unwrap().finished);
+        segment.scan_exact(&query, 10, &passes, &mut exact).unwrap();
+        assert!(found.iter().all(|candidate| passes(candidate.ordinal)) && found.len() <= 10);
+        hits += found.iter().filter(|candidate| exact.contains(candidate)).count();
+    }
+    hits as f64 / (10 * queries.len()) as f64
+}
+
+#[test]
+fn walks_among_passing_rows_find_the_nearest_of_them() {
+    let vectors = clustered(ROWS + QUERIES, 96, Metric::Cosine, 7);
+    for quantization in [Quantization::Int8, Quantization::None] {
+        let (segment, _dir) = segment(&vectors[..ROWS], Metric::Cosine, quantization);
+        for every in [1, 2, 5, 10] {
+            let recall = filtered_recall(&segment, &vectors[ROWS..], |row| row % every == 0);
+            assert!(recall >= 0.95, "{quantization:?}, 1 in {every}: recall@10 {recall}");
+        }
+        // What passes lies on one side, where some queries are and most are not.
+        for above in [0.05, 0.1] {
+            let recall = filtered_recall(&segment, &vectors[ROWS..], |row| vectors[row as usize][0] > above);
+            assert!(recall >= 0.95, "{quantization:?}, above {above}: recall@10 {recall}");
+        }
+    }
+}
+
+#[test]
+fn walks_among_passing_rows_give_up_when_they_compare_too_much() {
+    let vectors = clustered(2_000, 16, Metric::L2, 8);
+    let (segment, _dir) = segment(&vectors, Metric::L2, Quantization::Int8);
+    let options = FilteredOptions { top_k: 10, ef: 500, max_compared: 100 };
+    let query = VectorQuery::new(Metric::L2, vectors[0].clone());
+    let walked = segment.search_filtered(&query, options, &[3], |_| true, &mut Vec::new()).unwrap().unwrap();
+    assert!(!walked.finished && walked.stats.compared < 300, "{walked:?}");
+    let alone = segment.search_filtered(&query, options, &[3], |row| row == 3, &mut Vec::new()).unwrap().unwrap();
+    assert!(alone.finished);
+    assert!(segment.search_filtered(&query, options, &[9_999], |_| true, &mut Vec::new()).is_err());
 }
 
 #[test]
@@ -198,10 +319,14 @@ fn degenerate_data_makes_sound_graphs() {
 }
 
 #[test]
-fn one_thread_makes_the_same_graph_every_time() {
-    let vectors = clustered(1_500, 24, Metric::Cosine, 5);
-    let index = IndexDefinition { m: 8, ef_construction: 40, quantization: Quantization::Int8 };
-    assert_eq!(build(&vectors, Metric::Cosine, &index, 1), build(&vectors, Metric::Cosine, &index, 1));
+fn any_number_of_threads_makes_the_same_graph() {
+    let vectors = clustered(3_000, 24, Metric::Cosine, 5);
+    for quantization in [Quantization::Int8, Quantization::None] {
+        let index = IndexDefinition { m: 8, ef_construction: 40, quantization };
+        let one = build(&vectors, Metric::Cosine, &index, 1);
+        assert_eq!(one, build(&vectors, Metric::Cosine, &index, 2));
+        assert_eq!(one, build(&vectors, Metric::Cosine, &index, 5));
+    }
 }
 
 #[test]
@@ -213,15 +338,15 @@ fn progress_is_told_and_building_can_be_called_off() {
     let progress = |rows| {
         assert!(last.swap(rows, Ordering::Relaxed) <= rows);
     };
-    let options = BuildOptions { threads: None, progress: &progress, cancel: &cancel };
-    build_graph(&rows, Metric::L2, &index, &options).unwrap();
+    let options = BuildOptions { builder: GraphBuilder::Own, threads: None, progress: &progress, cancel: &cancel };
+    build_graph(&rows, Metric::L2, &index, None, &options).unwrap();
     assert_eq!(last.load(Ordering::Relaxed), 5_000);
     let progress = |rows| {
         last.store(rows, Ordering::Relaxed);
         cancel.store(rows >= 2_000, Ordering::Relaxed);
     };
     let options = BuildOptions { progress: &progress, ..options };
-    let result = build_graph(&rows, Metric::L2, &index, &options);
+    let result = build_graph(&rows, Metric::L2, &index, None, &options);
     assert!(matches!(result, Err(IndexError::Cancelled)));
     assert!(last.load(Ordering::Relaxed) < 4_000);
 }

@@ -1,6 +1,5 @@
 //! What a reader holds while it searches: the memtables and segments of one moment.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,16 +26,30 @@ impl LiveSegment {
     /// # Errors
     /// [`SegmentError`] when the segment is damaged.
     pub fn find(&self, id: &DocumentId) -> Result<Option<Ordinal>, SegmentError> {
+        let row = self.first_where(|other| other >= id)?;
+        let is_it = row < self.segment.rows() && self.segment.document_id(row)? == *id;
+        Ok(is_it.then_some(row))
+    }
+
+    /// The first row whose id is greater, dead or alive; as many as there are rows where none is.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when the segment is damaged.
+    pub fn first_after(&self, id: &DocumentId) -> Result<Ordinal, SegmentError> {
+        self.first_where(|other| other > id)
+    }
+
+    /// The first row whose id is `beyond`, as those of all later rows are.
+    fn first_where(&self, beyond: impl Fn(&DocumentId) -> bool) -> Result<Ordinal, SegmentError> {
         let (mut low, mut high) = (0, self.segment.rows());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.segment.document_id(middle)?.cmp(id) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Ok(Some(middle)),
-                Ordering::Greater => high = middle,
+            match beyond(&self.segment.document_id(middle)?) {
+                true => high = middle,
+                false => low = middle + 1,
             }
         }
-        Ok(None)
+        Ok(low)
     }
 
     /// What the choice of the next merge depends on.

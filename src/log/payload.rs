@@ -1,4 +1,4 @@
-//! A change as the bytes of a record's payload, version 1: docs/formats/log.md.
+//! A change as the bytes of a record's payload, versions 1 and 2: docs/formats/log.md.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION};
 use super::{Change, LogError, LoggedDocument};
 use crate::storage::Fields;
-use crate::types::{CollectionId, DocumentId, StoredDocument};
+use crate::types::{CollectionId, CollectionName, DefinitionV1, DocumentId, StoredDocument};
 
 const CREATE_COLLECTION: u8 = 1;
 const DROP_COLLECTION: u8 = 2;
@@ -37,6 +37,11 @@ pub(super) fn kind(change: &Change) -> u8 {
         Change::Upsert { .. } => UPSERT,
         Change::Delete { .. } => DELETE,
     }
+}
+
+/// The version in which payloads of a kind are written: the oldest that says all of it.
+pub(super) fn version(kind: u8) -> u8 {
+    if kind == CREATE_COLLECTION { 2 } else { 1 }
 }
 
 /// Appends the payload of `change` to `out`.
@@ -93,10 +98,14 @@ fn put(value: &impl Encode, out: &mut Vec<u8>) -> Result<(), LogError> {
 
 /// Reads the payload of a record.
 pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, PayloadError> {
-    if version != PAYLOAD_VERSION {
+    if !(1..=PAYLOAD_VERSION).contains(&version) {
         return Err(PayloadError::Version(version));
     }
     match kind {
+        CREATE_COLLECTION if version == 1 => {
+            let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV1, i64) = take_all(payload)?;
+            Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
+        }
         CREATE_COLLECTION => {
             let (id, name, definition, created_at_ms) = take_all(payload)?;
             Ok(Change::CreateCollection { id, name, definition, created_at_ms })
@@ -156,7 +165,8 @@ mod tests {
 
     use super::*;
     use crate::types::{
-        CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Metric, Value,
+        CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Language, Metric,
+        TextDefinition, Value,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -195,6 +205,7 @@ mod tests {
             embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
             index: IndexDefinition::default(),
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
+            text: TextDefinition { language: Language::Russian },
         };
         let name = CollectionName::new("docs").unwrap();
         Change::CreateCollection { id: CollectionId(7), name, definition, created_at_ms: 3 }
@@ -228,21 +239,27 @@ mod tests {
         assert_eq!(encoded(&delete()), b"\x07\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\xc3\xa9");
         let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
-        expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0\x03\0\0\0\0\0\0\0");
+        expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0");
+        let old = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
+        expected.extend(b"\x01\0\0\0\x03\0\0\0\0\0\0\0");
         assert_eq!(encoded(&create()), expected);
+        let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
+        definition.text = TextDefinition { language: Language::English };
+        let of_version_1 = Change::CreateCollection { definition, id, name, created_at_ms };
+        assert_eq!(decode(1, CREATE_COLLECTION, &old), Ok(of_version_1), "version 1 had no text");
     }
 
     #[test]
     fn round_trips_and_every_truncation_is_refused() {
         for change in samples() {
             let bytes = encoded(&change);
-            assert_eq!(decode(PAYLOAD_VERSION, kind(&change), &bytes).unwrap(), change);
+            assert_eq!(decode(version(kind(&change)), kind(&change), &bytes).unwrap(), change);
             for len in 0..bytes.len() {
-                let result = decode(PAYLOAD_VERSION, kind(&change), &bytes[..len]);
+                let result = decode(version(kind(&change)), kind(&change), &bytes[..len]);
                 assert!(matches!(result, Err(PayloadError::Malformed(_))), "{len} of {change:?}");
             }
             let longer = [bytes.as_slice(), &[0]].concat();
-            let result = decode(PAYLOAD_VERSION, kind(&change), &longer);
+            let result = decode(version(kind(&change)), kind(&change), &longer);
             assert!(matches!(result, Err(PayloadError::Malformed(_))), "{change:?}");
         }
     }
@@ -256,12 +273,13 @@ mod tests {
                     let mut bytes = bytes.clone();
                     bytes[at] = value;
                     for kind in 0..=5 {
-                        let _ = decode(PAYLOAD_VERSION, kind, &bytes);
+                        let _ = decode(version(kind), kind, &bytes);
                     }
                 }
             }
         }
-        assert_eq!(decode(2, UPSERT, &[]), Err(PayloadError::Version(2)));
+        assert_eq!(decode(3, UPSERT, &[]), Err(PayloadError::Version(3)));
+        assert_eq!(decode(0, UPSERT, &[]), Err(PayloadError::Version(0)));
         assert_eq!(decode(PAYLOAD_VERSION, 0, &[]), Err(PayloadError::Kind(0)));
     }
 

@@ -1,6 +1,6 @@
 //! A record ready to be written: encoded by the caller's thread, numbered by the writer's.
 
-use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION, RECORD_HEADER_BYTES, RecordHeader, record_bytes};
+use super::format::{MAX_PAYLOAD_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 use super::{Change, LogError, payload};
 use crate::storage::crc32c;
 use crate::types::Seq;
@@ -48,7 +48,7 @@ impl EncodedRecord {
             file_tag,
             group_index,
             kind: self.kind,
-            payload_version: PAYLOAD_VERSION,
+            payload_version: payload::version(self.kind),
         };
         self.bytes[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode());
     }

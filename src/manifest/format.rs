@@ -6,13 +6,15 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 
 use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::{Fields, crc32c};
-use crate::types::{CollectionId, CollectionName, Definition, SegmentId, Seq};
+use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, SegmentId, Seq};
 
 pub(super) const FORMAT_MAGIC: [u8; 8] = *b"PANNRFMT";
 pub(super) const FORMAT_VERSION: u32 = 1;
 pub(super) const FORMAT_BYTES: usize = 40;
 pub(super) const MANIFEST_MAGIC: [u8; 8] = *b"PANNRMAN";
-pub(super) const MANIFEST_VERSION: u32 = 1;
+pub(super) const MANIFEST_VERSION: u32 = 2;
+/// The oldest version that is read: its definitions know no keyword search.
+const OLDEST_MANIFEST_VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 88;
 pub(super) const SEGMENT_BYTES: usize = 56;
 const FLAGS: u32 = 0;
@@ -118,7 +120,7 @@ pub(super) fn decode_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, Man
     file.check_len(bytes, HEADER_BYTES)?;
     file.check_frame(&bytes[..HEADER_BYTES], MANIFEST_MAGIC)?;
     let short = || file.damaged(bytes.len(), "the file ends too early");
-    let (header, collections, file_len) = decode_header(&file, bytes)?.ok_or_else(short)?;
+    let Header { manifest: header, version, collections, file_len } = decode_header(&file, bytes)?.ok_or_else(short)?;
     if file_len != bytes.len() as u64 {
         return Err(file.damaged(72, format!("the file has {} bytes, expected {file_len}", bytes.len())));
     }
@@ -129,7 +131,7 @@ pub(super) fn decode_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, Man
     fields.bytes(HEADER_BYTES).ok_or_else(short)?;
     for _ in 0..collections {
         let at = fields.position();
-        let collection = decode_collection(&mut fields)
+        let collection = decode_collection(&mut fields, version)
             .ok_or_else(|| file.damaged(at, "the collection that begins here cannot be read"))?;
         manifest.collections.push(collection);
     }
@@ -141,8 +143,19 @@ pub(super) fn decode_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, Man
     Ok(manifest)
 }
 
-/// The manifest without its collections, their number, and the length that the file should have.
-fn decode_header(file: &Source, bytes: &[u8]) -> Result<Option<(Manifest, u32, u64)>, ManifestError> {
+/// What the first bytes of a manifest say.
+struct Header {
+    /// Without its collections.
+    manifest: Manifest,
+    /// Of the format.
+    version: u32,
+    /// How many follow.
+    collections: u32,
+    /// The length that the file should have.
+    file_len: u64,
+}
+
+fn decode_header(file: &Source, bytes: &[u8]) -> Result<Option<Header>, ManifestError> {
     let mut fields = Fields::new(&bytes[MANIFEST_MAGIC.len()..HEADER_BYTES]);
     let read = |fields: &mut Fields| {
         let (version, flags) = (fields.u32()?, fields.u32()?);
@@ -156,10 +169,12 @@ fn decode_header(file: &Source, bytes: &[u8]) -> Result<Option<(Manifest, u32, u
         let collections = fields.u32()?;
         manifest.next_segment_id = fields.u64()?;
         let (file_len, padding) = (fields.u64()?, fields.u32()?);
-        Some((version, flags, header_len, padding, (manifest, collections, file_len)))
+        Some((flags, header_len, padding, Header { manifest, version, collections, file_len }))
     };
-    let Some((version, flags, header_len, padding, header)) = read(&mut fields) else { return Ok(None) };
-    file.check_known("format version", version, MANIFEST_VERSION)?;
+    let Some((flags, header_len, padding, header)) = read(&mut fields) else { return Ok(None) };
+    if !(OLDEST_MANIFEST_VERSION..=MANIFEST_VERSION).contains(&header.version) {
+        file.check_known("format version", header.version, MANIFEST_VERSION)?;
+    }
     file.check_known("flags", flags, FLAGS)?;
     file.check_known("header length", header_len, HEADER_BYTES as u32)?;
     if padding != 0 {
@@ -168,7 +183,7 @@ fn decode_header(file: &Source, bytes: &[u8]) -> Result<Option<(Manifest, u32, u
     Ok(Some(header))
 }
 
-fn decode_collection(fields: &mut Fields) -> Option<CollectionEntry> {
+fn decode_collection(fields: &mut Fields, version: u32) -> Option<CollectionEntry> {
     let (id, generation) = (CollectionId(fields.u32()?), fields.u32()?);
     let created_at_ms = fields.i64()?;
     let (created_seq, sealed_seq) = (Seq(fields.u64()?), Seq(fields.u64()?));
@@ -176,7 +191,13 @@ fn decode_collection(fields: &mut Fields) -> Option<CollectionEntry> {
     let name = std::str::from_utf8(fields.bytes(name_len as usize)?).ok()?;
     let name = CollectionName::new(name).ok()?;
     let definition_bytes = fields.bytes(definition_len as usize)?;
-    let (definition, used): (Definition, usize) = bincode::decode_from_slice(definition_bytes, config()).ok()?;
+    let (definition, used): (Definition, usize) = match version {
+        1 => {
+            let (old, used) = bincode::decode_from_slice::<DefinitionV1, _>(definition_bytes, config()).ok()?;
+            (old.into(), used)
+        }
+        _ => bincode::decode_from_slice(definition_bytes, config()).ok()?,
+    };
     if used != definition_bytes.len() {
         return None;
     }

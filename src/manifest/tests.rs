@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use super::format::{HEADER_BYTES, decode_format, decode_manifest, encode_manifest};
 use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Metric, SegmentId, Seq,
+    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
+    SegmentId, Seq, TextDefinition,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -18,6 +20,7 @@ fn sample(store_id: StoreId) -> Manifest {
         embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
         index: IndexDefinition::default(),
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
+        text: TextDefinition { language: Language::Russian },
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -82,11 +85,27 @@ fn what_is_published_is_loaded() {
 #[test]
 fn golden_bytes() {
     let store_id = StoreId(*b"0123456789abcdef");
-    let mut expected = Vec::new();
-    expected.extend(b"PANNRMAN\x01\0\0\0\0\0\0\x000123456789abcdef\x01\0\0\0\x58\0\0\0");
+    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(2));
+}
+
+#[test]
+fn version_1_had_no_text() {
+    let store_id = StoreId(*b"0123456789abcdef");
+    let mut wanted = sample(store_id);
+    wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
+    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
+}
+
+/// [`sample`] as each version of the format has it.
+fn bytes_of_sample(version: u8) -> Vec<u8> {
+    let text: &[u8] = if version == 1 { &[] } else { b"\x01\0\0\0" };
+    let definition_len = 60 + text.len();
+    let mut expected = b"PANNRMAN".to_vec();
+    expected.push(version);
+    expected.extend(b"\0\0\0\0\0\0\x000123456789abcdef\x01\0\0\0\x58\0\0\0");
     expected.extend([1u64, 9].map(u64::to_le_bytes).concat());
     expected.extend([3u32, 2].map(u32::to_le_bytes).concat());
-    expected.extend([7u64, 421].map(u64::to_le_bytes).concat());
+    expected.extend([7u64, 421 + 2 * text.len() as u64].map(u64::to_le_bytes).concat());
     expected.extend([0; 4]);
     expected.extend(crc32c(&expected).to_le_bytes());
     assert_eq!(expected.len(), HEADER_BYTES);
@@ -94,12 +113,13 @@ fn golden_bytes() {
         expected.extend([id, 2].map(u32::to_le_bytes).concat());
         expected.extend(1_700_000_000_000i64.to_le_bytes());
         expected.extend([created, sealed].map(u64::to_le_bytes).concat());
-        expected.extend([segments, name.len() as u32, 60].map(u32::to_le_bytes).concat());
+        expected.extend([segments, name.len() as u32, definition_len as u32].map(u32::to_le_bytes).concat());
         expected.extend(name.as_bytes());
         expected.extend(b"\x80\x01\0\0\x01\0\0\0\x01");
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f");
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
+        expected.extend(text);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {
             expected.extend(id.to_le_bytes());
             expected.extend([100u32, 3].map(u32::to_le_bytes).concat());
@@ -108,7 +128,7 @@ fn golden_bytes() {
         }
     }
     expected.extend(crc32c(&expected).to_le_bytes());
-    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), expected);
+    expected
 }
 
 #[test]

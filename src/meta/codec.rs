@@ -14,7 +14,8 @@ const VALUE_BYTES: usize = 24;
 /// Keys of documents: kind, collection (big-endian, so that collections stay apart in key order), id.
 pub struct Key;
 
-fn head(kind: u8, collection: CollectionId) -> Vec<u8> {
+/// What the keys of a kind and a collection begin with.
+pub fn head(kind: u8, collection: CollectionId) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend(collection.0.to_be_bytes());
     key

@@ -1,10 +1,11 @@
-//! The document index in sled: where each sealed document stands.
+//! The document index in sled: where each sealed document stands, and which rows hold which metadata.
 //!
 //! It is a view, never the truth: sled does not fsync on flush and does not notice flipped bits, so everything here can
 //! be made again from the segments, and is, whenever it cannot be trusted (see [`MetaIndex::open`]). It speaks only of
 //! sealed documents; what is younger stands in the memtables, which readers ask first.
 
 mod codec;
+mod fields;
 mod fingerprint;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,10 @@ use std::sync::{Mutex, PoisonError};
 use crate::storage::StorageError;
 use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq};
 
+pub use fields::{RowBounds, SegmentFields};
+
 use codec::{Key, Marker};
+use fields::FieldState;
 
 /// Rows put into sled in one atomic batch.
 const BATCH_ROWS: usize = 4_096;
@@ -107,6 +111,8 @@ pub struct MetaIndex {
     distrusted: AtomicBool,
     /// Held for a whole read-compare-write of a segment, so that a merge cannot put back what a seal replaced.
     writing: Mutex<()>,
+    /// The field index.
+    fields: FieldState,
 }
 
 impl MetaIndex {
@@ -135,7 +141,15 @@ impl MetaIndex {
     fn open_sled(path: &Path) -> Result<Self, MetaError> {
         let config = sled::Config::new().path(fingerprint::sled_dir(path)).cache_capacity(CACHE_BYTES);
         let db = config.open().map_err(|source| MetaError::Sled { path: path.to_owned(), source })?;
-        Ok(Self { db: Some(db), path: path.to_owned(), distrusted: AtomicBool::new(false), writing: Mutex::new(()) })
+        let index = Self {
+            db: Some(db),
+            path: path.to_owned(),
+            distrusted: AtomicBool::new(false),
+            writing: Mutex::new(()),
+            fields: FieldState::default(),
+        };
+        index.load_markers()?;
+        Ok(index)
     }
 
     /// Marks the index as in use: until [`MetaIndex::close`], its bytes may change.
@@ -254,6 +268,7 @@ impl MetaIndex {
     /// # Errors
     /// [`MetaError`] when sled fails.
     pub fn drop_collection(&self, collection: CollectionId) -> Result<(), MetaError> {
+        self.drop_fields(collection)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let documents = self.db().range(Key::first(collection)..Key::end(collection)).keys();
         let markers = self.db().scan_prefix(Marker::prefix(collection)).keys();

@@ -2,7 +2,7 @@
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 
-use crate::types::{DocumentId, StoredDocument};
+use crate::types::{DocumentId, Metadata, StoredDocument};
 
 /// Version of the frames that are written.
 const FRAME_VERSION: u8 = 1;
@@ -66,6 +66,27 @@ pub fn decode_document_id(frame: &[u8]) -> Result<DocumentId, FrameError> {
     DocumentId::new(id).map_err(malformed)
 }
 
+/// The metadata of a frame's document, without decoding the rest.
+///
+/// # Errors
+/// [`FrameError`] when the bytes do not begin as a frame does.
+pub fn decode_metadata(frame: &[u8]) -> Result<Metadata, FrameError> {
+    let rest = skip_string(body(frame)?)?;
+    let rest = match rest.split_first() {
+        Some((0, rest)) => rest,
+        Some((1, rest)) => skip_string(rest)?,
+        _ => return Err(malformed("the text is neither there nor missing")),
+    };
+    bincode::decode_from_slice(rest, CONFIG).map(|(metadata, _)| metadata).map_err(malformed)
+}
+
+/// What follows a string's length and bytes.
+fn skip_string(bytes: &[u8]) -> Result<&[u8], FrameError> {
+    let (len, rest) = bytes.split_first_chunk::<{ ID_START - 1 }>().ok_or_else(|| malformed("it is cut"))?;
+    let len = usize::try_from(u64::from_le_bytes(*len)).map_err(malformed)?;
+    rest.get(len..).ok_or_else(|| malformed("a string reaches beyond it"))
+}
+
 fn body(frame: &[u8]) -> Result<&[u8], FrameError> {
     match frame.split_first() {
         Some((&FRAME_VERSION, body)) => Ok(body),
@@ -118,6 +139,9 @@ mod tests {
         let frame = encode_document(&document());
         assert_eq!(decode_document(&frame), Ok(document()));
         assert_eq!(decode_document_id(&frame), Ok(document().id));
+        assert_eq!(decode_metadata(&frame), Ok(document().metadata));
+        let without_text = StoredDocument { text: None, ..document() };
+        assert_eq!(decode_metadata(&encode_document(&without_text)), Ok(without_text.metadata));
     }
 
     #[test]
@@ -141,6 +165,11 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let (id, whole) = (decode_document_id(&flipped), decode_document(&flipped));
             assert!(whole.is_err() || id.is_ok(), "{bit}");
+            let metadata = decode_metadata(&flipped);
+            // A flip may make a NaN, which equals nothing.
+            let same =
+                |whole: StoredDocument| format!("{:?}", Ok::<_, FrameError>(whole.metadata)) == format!("{metadata:?}");
+            assert!(whole.is_err() || same(whole.unwrap()), "{bit}");
         }
     }
 

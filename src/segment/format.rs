@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::SegmentSpec;
+use super::calibration::Calibration;
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
 use super::quantize::stride;
@@ -12,7 +13,7 @@ use crate::types::limits::MAX_DIM;
 use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
 pub(super) const ALIGNMENT: u64 = 64;
@@ -24,6 +25,8 @@ const FLAG_GRAPH: u32 = 2;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
+/// After the section table: the calibration.
+const CALIBRATION: usize = SECTION_TABLE + SECTIONS * SECTION_ENTRY_BYTES;
 const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
 /// The sections of every file, in their order.
@@ -62,6 +65,7 @@ pub(super) struct GraphHeader {
     pub(super) entry: u32,
     pub(super) max_level: u32,
     pub(super) upper_lists: u32,
+    pub(super) calibration: Calibration,
 }
 
 /// Everything that the header says.
@@ -135,7 +139,9 @@ impl Header {
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let layout = self.layout();
-        let graph = self.graph.unwrap_or(GraphHeader { entry: NO_ENTRY, max_level: 0, upper_lists: 0 });
+        let without =
+            GraphHeader { entry: NO_ENTRY, max_level: 0, upper_lists: 0, calibration: Calibration::default() };
+        let graph = self.graph.unwrap_or(without);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
@@ -161,6 +167,10 @@ impl Header {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(section.start.to_le_bytes());
             bytes.extend((section.end - section.start).to_le_bytes());
+        }
+        assert_eq!(bytes.len(), CALIBRATION);
+        for recall in graph.calibration.0 {
+            bytes.extend(recall.to_le_bytes());
         }
         bytes.resize(HEADER_CHECKSUM, 0);
         let checksum = crc32c(&bytes);
@@ -199,8 +209,13 @@ impl Header {
     }
 
     fn read(bytes: &[u8], flags: u32) -> Result<Self, (usize, String)> {
-        let graph =
-            GraphHeader { entry: u32_at(bytes, 84), max_level: u32_at(bytes, 88), upper_lists: u32_at(bytes, 92) };
+        let recall = |at: usize| u16::from_le_bytes([bytes[CALIBRATION + 2 * at], bytes[CALIBRATION + 2 * at + 1]]);
+        let graph = GraphHeader {
+            entry: u32_at(bytes, 84),
+            max_level: u32_at(bytes, 88),
+            upper_lists: u32_at(bytes, 92),
+            calibration: Calibration(std::array::from_fn(recall)),
+        };
         let section_len = |section: Section| u64_at(bytes, SECTION_TABLE + section as usize * SECTION_ENTRY_BYTES + 16);
         Ok(Self {
             spec: SegmentSpec {
@@ -239,6 +254,7 @@ impl Header {
             (64, "seqs", self.min_seq <= self.max_seq),
             (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
+            (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),
             (SECTION_TABLE, "documents", self.documents_bytes <= file_len),
             (SECTION_TABLE, "tombstones", self.tombstones_bytes <= file_len),
         ];
@@ -291,7 +307,12 @@ mod tests {
             min_seq: Seq(4),
             max_seq: Seq(7),
             tombstones: 1,
-            graph: Some(GraphHeader { entry: 1, max_level: 1, upper_lists: 1 }),
+            graph: Some(GraphHeader {
+                entry: 1,
+                max_level: 1,
+                upper_lists: 1,
+                calibration: Calibration([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x1234]),
+            }),
             documents_bytes: 100,
             tombstones_bytes: 13,
         }
@@ -312,7 +333,7 @@ mod tests {
 
     #[test]
     fn headers_have_these_bytes() {
-        let mut expected = b"PANNSEGM\x01\0\0\0\x03\0\0\0".to_vec();
+        let mut expected = b"PANNSEGM\x02\0\0\0\x03\0\0\0".to_vec();
         expected.extend(1288u64.to_le_bytes());
         expected.extend([8, 7, 6, 5, 4, 3, 2, 1]);
         expected.extend([9, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
@@ -328,8 +349,9 @@ mod tests {
                 expected.extend(number.to_le_bytes());
             }
         }
+        expected.extend((1..12u16).chain([0x1234]).flat_map(u16::to_le_bytes));
         expected.resize(508, 0);
-        expected.extend(0x60fc_cf23u32.to_le_bytes());
+        expected.extend(0xf5c5_8b1du32.to_le_bytes());
         assert_eq!(header().encode().as_slice(), expected);
         let layout = header().layout();
         assert_eq!((layout.checksums, layout.file_len, layout.blocks()), (1280, 1288, 1));
@@ -369,12 +391,13 @@ mod tests {
             Header::decode(Path::new("a"), &with_checksum(bytes)).unwrap_err()
         };
         assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
-        assert!(matches!(change(8, 2), SegmentError::UnsupportedVersion { found: 2, supported: 1, .. }));
+        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 2, .. }));
         assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
         assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
         assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
         assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 50, .. }));
         assert!(matches!(change(84, 2), SegmentError::Damaged { offset: 84, .. }));
         assert!(matches!(change(104, 1), SegmentError::Damaged { offset: 104, .. }));
+        assert!(matches!(change(312, 9), SegmentError::Damaged { offset: 312, .. }));
     }
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
+use super::calibration::Calibration;
 use super::scratch::with_scratch;
 use super::walk::{Links, Rows, walk};
 use crate::distance::prefetch;
@@ -28,6 +29,8 @@ pub struct Graph {
     pub upper_index: Vec<u32>,
     /// Shape `[lists, m]`: neighbours on the upper levels, then [`NO_NEIGHBOUR`].
     pub upper: Vec<u32>,
+    /// The recall that walks reach.
+    pub calibration: Calibration,
 }
 
 impl Graph {
@@ -86,6 +89,14 @@ impl<'a> GraphView<'a> {
     /// The neighbours of `row` on level 0, without the filling.
     pub fn neighbours(&self, row: Ordinal) -> &'a [u32] {
         used(&self.level0[level0_range(self.m, row)])
+    }
+
+    /// The neighbours of `row`, which is on the level, without the filling.
+    pub fn neighbours_on(&self, row: Ordinal, level: u32) -> &'a [u32] {
+        match level {
+            0 => self.neighbours(row),
+            _ => used(&self.upper[upper_range(self.m, self.upper_index[row as usize] + level - 1)]),
+        }
     }
 
     /// Levels that `row` has above level 0.
@@ -266,7 +277,15 @@ mod tests {
         let mut upper = vec![NO_NEIGHBOUR; 2 * 5];
         upper[0] = 2;
         upper[5] = 0;
-        Graph { entry: 0, max_level: 1, m: 5, level0, upper_index: vec![0, 1, 1, 2], upper }
+        Graph {
+            entry: 0,
+            max_level: 1,
+            m: 5,
+            level0,
+            upper_index: vec![0, 1, 1, 2],
+            upper,
+            calibration: Calibration::default(),
+        }
     }
 
     fn fault(change: impl FnOnce(&mut Graph)) -> (GraphArray, usize) {

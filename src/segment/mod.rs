@@ -2,9 +2,11 @@
 //!
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
+mod calibration;
 mod dead;
 mod document;
 mod error;
+mod filtered_walk;
 mod format;
 mod graph;
 mod pool;
@@ -19,15 +21,18 @@ mod verify;
 mod walk;
 mod writer;
 
+pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
 pub use document::encode_document;
 pub use error::SegmentError;
-pub use graph::{Graph, MAX_LEVEL, NO_NEIGHBOUR};
+pub use filtered_walk::FilteredOptions;
+pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
 pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
-pub use walk::WalkOptions;
+pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
+pub use walk::{SearchStats, WalkOptions};
 pub use writer::{WrittenSegment, write_segment};
 
 use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};

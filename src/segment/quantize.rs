@@ -59,8 +59,9 @@ impl Quantizer {
     pub fn encode(self, vector: &[f32], codes: &mut [i8]) {
         assert!(vector.len() <= codes.len(), "{} components into {} codes", vector.len(), codes.len());
         for (code, &x) in codes.iter_mut().zip(vector) {
-            // `as` saturates, and rounding half away from zero is symmetric.
-            *code = (x * self.scale).round().clamp(-LARGEST, LARGEST) as i8;
+            let scaled = (x * self.scale).clamp(-LARGEST, LARGEST);
+            // Half away from zero, which is symmetric, in instructions that every processor has for many at once.
+            *code = (scaled + 0.5f32.copysign(scaled)) as i32 as i8;
         }
     }
 
@@ -73,13 +74,23 @@ impl Quantizer {
             Metric::L2 => self,
             // Dot products order rows alike on any scale of the query, so it gets the one that clips nothing.
             Metric::Cosine | Metric::Dot => {
-                let largest = query.vector().iter().fold(0.0f32, |a, x| a.max(x.abs()));
-                Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
+                Self { scale: LARGEST / largest(query.vector()).max(MIN_LARGEST_COMPONENT) }
             }
         };
         quantizer.encode(query.vector(), &mut memory);
         CodeQuery::new(query.metric(), memory)
     }
+}
+
+/// The largest size of a component, in sixteen maxima, so that each need not wait for the one before it.
+fn largest(vector: &[f32]) -> f32 {
+    let mut largest = [0.0f32; 16];
+    for part in vector.chunks(16) {
+        for (largest, x) in largest.iter_mut().zip(part) {
+            *largest = largest.max(x.abs());
+        }
+    }
+    largest.into_iter().fold(0.0, f32::max)
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::SegmentSpec;
-use super::document::{FrameError, decode_document, decode_document_id};
+use super::calibration::Calibration;
+use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
 use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
-use crate::types::{DocumentId, Ordinal, Seq, StoredDocument};
+use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
@@ -62,6 +63,11 @@ impl Segment {
         self.header.graph.is_some()
     }
 
+    /// What was measured about walks of the graph; `None` where the segment has none.
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.header.graph.map(|graph| graph.calibration)
+    }
+
     /// Bytes of the file.
     pub fn len_bytes(&self) -> u64 {
         self.layout.file_len
@@ -102,6 +108,14 @@ impl Segment {
     /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
     pub fn document(&self, ordinal: Ordinal) -> Result<StoredDocument, SegmentError> {
         decode_document(self.document_frame(ordinal)?).map_err(|error| self.bad_frame(ordinal, &error))
+    }
+
+    /// The metadata of a row's document, without decoding the rest.
+    ///
+    /// # Errors
+    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    pub fn metadata(&self, ordinal: Ordinal) -> Result<Metadata, SegmentError> {
+        decode_metadata(self.document_frame(ordinal)?).map_err(|error| self.bad_frame(ordinal, &error))
     }
 
     /// The id of a row's document, without decoding the rest.
@@ -156,10 +170,18 @@ impl Segment {
         self.file.view(bytes).ok_or_else(|| self.damaged(section, 0, "the section is not aligned"))
     }
 
-    /// The numbers `range` of a section as they are in the file: only for prefetching.
+    /// A section for many reads.
     #[inline]
-    pub(super) fn unchecked_numbers<T: Plain>(&self, section: Section, range: Range<usize>) -> &[T] {
-        self.file.view(self.file_range::<T>(section, range)).unwrap_or_default()
+    pub(super) fn section<T: Plain>(&self, section: Section) -> SectionView<'_, T> {
+        let range = self.layout.section(section);
+        let range = range.start as usize..range.end as usize;
+        SectionView {
+            segment: self,
+            section,
+            // The layout aligns every section, so the view is there.
+            numbers: self.file.view(range.clone()).unwrap_or_default(),
+            is_verified: self.blocks.are_verified(range),
+        }
     }
 
     /// The bytes `range` of a section, checked.
@@ -231,6 +253,43 @@ impl Segment {
     fn file_range<T>(&self, section: Section, range: Range<usize>) -> Range<usize> {
         let start = self.layout.section(section).start as usize;
         start + range.start * size_of::<T>()..start + range.end * size_of::<T>()
+    }
+}
+
+/// A section as numbers. Once every block of it was checked, reading it costs no look at checksums any more.
+pub(super) struct SectionView<'a, T> {
+    segment: &'a Segment,
+    section: Section,
+    numbers: &'a [T],
+    is_verified: bool,
+}
+
+impl<'a, T: Plain> SectionView<'a, T> {
+    /// The numbers `range`, which lie in the section, checked.
+    #[inline]
+    pub(super) fn get(&self, range: Range<usize>) -> Result<&'a [T], SegmentError> {
+        if !self.is_verified {
+            return self.segment.numbers(self.section, range);
+        }
+        Ok(&self.numbers[range])
+    }
+
+    /// Whether every block of the section was checked when the view was made.
+    #[inline]
+    pub(super) fn is_verified(&self) -> bool {
+        self.is_verified
+    }
+
+    /// The whole section as it is in the file: what of it was not checked must not decide anything.
+    #[inline]
+    pub(super) fn all_unchecked(&self) -> &'a [T] {
+        self.numbers
+    }
+
+    /// The numbers `range` as they are in the file, or nothing where it leaves the section: only for prefetching.
+    #[inline]
+    pub(super) fn unchecked(&self, range: Range<usize>) -> &'a [T] {
+        self.numbers.get(range).unwrap_or_default()
     }
 }
 

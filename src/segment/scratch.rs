@@ -14,6 +14,10 @@ pub(super) struct Scratch {
     pub(super) pool: Pool,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,
+    /// Rows that do not pass a filter, to be walked through; the batch that a scan compares next.
+    pub(super) through: Vec<Ordinal>,
+    /// Of each of the batch.
+    pub(super) closeness: Vec<f32>,
     pub(super) codes: Vec<i8>,
 }
 
@@ -53,38 +57,30 @@ impl PartialEq for Nearest {
 
 impl Eq for Nearest {}
 
-/// Which rows a walk has met: one bit a row, cleared by the words that were set.
+/// Which rows a walk has met: those marked with the number of the walk, so that the next walk clears nothing.
 #[derive(Debug, Default)]
 pub(super) struct Visited {
-    words: Vec<u64>,
-    dirty: Vec<u32>,
+    marks: Vec<u8>,
+    walk: u8,
 }
 
 impl Visited {
     /// Forgets every row and makes room for `rows`.
     pub(super) fn reset(&mut self, rows: u32) {
-        for &word in &self.dirty {
-            self.words[word as usize] = 0;
+        if self.marks.len() < rows as usize {
+            self.marks.resize(rows as usize, self.walk);
         }
-        self.dirty.clear();
-        let words = (rows as usize).div_ceil(64);
-        if self.words.len() < words {
-            self.words.resize(words, 0);
+        self.walk = self.walk.wrapping_add(1);
+        if self.walk == 0 {
+            self.marks.fill(0);
+            self.walk = 1;
         }
     }
 
     /// Returns whether `ordinal`, which is below the rows, is new.
     #[inline]
     pub(super) fn insert(&mut self, ordinal: Ordinal) -> bool {
-        let index = ordinal / 64;
-        let word = &mut self.words[index as usize];
-        if *word == 0 {
-            self.dirty.push(index);
-        }
-        let bit = 1 << (ordinal % 64);
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
+        std::mem::replace(&mut self.marks[ordinal as usize], self.walk) != self.walk
     }
 }
 
@@ -102,6 +98,11 @@ mod tests {
         assert!(visited.insert(0) && visited.insert(69));
         visited.reset(1_000);
         assert!(visited.insert(129) && visited.insert(999));
+        for _ in 0..1_000 {
+            visited.reset(500);
+            assert!(visited.insert(7) && !visited.insert(7));
+        }
+        assert!(visited.insert(129), "marks of a walk long ago do not count");
     }
 
     #[test]

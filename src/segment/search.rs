@@ -1,21 +1,25 @@
 //! Searches of one segment: the graph walk, the scan over codes and the exact scan.
 
 use super::error::SegmentError;
+use super::filtered_walk::{FilteredOptions, FilteredStats, walk_filtered};
 use super::format::{GraphHeader, Section};
 use super::graph::{level0_range, upper_range};
 use super::pool::Candidate;
 use super::quantize::{Quantizer, stride};
-use super::reader::{Segment, row_range};
+use super::reader::{SectionView, Segment, row_range};
 use super::scratch::{Scratch, with_scratch};
 use super::walk::{Links, Rows, SearchStats, WalkOptions, walk};
 use crate::distance::{CodeQuery, VectorQuery, prefetch};
 use crate::types::Ordinal;
 
-/// Ordinals that a scan takes from its iterator at once.
-const SCAN_BATCH: usize = 64;
+/// Rows that a scan compares at once, while as many are fetched.
+const SCAN_BATCH: usize = 8;
 /// Rows between the one compared and the one that the memory is asked for: enough for its latency, and few enough for
 /// the misses that a core can hold in flight.
 const ROWS_AHEAD: usize = 4;
+
+/// Standard deviations of rounding that a candidate is allowed to seem too far: one in 30,000 is farther.
+const ROUNDING_ERRORS: f32 = 4.0;
 
 /// Candidates of codes that are compared again in f32 for `top_k` results. 30 to 40 for 10 lose nothing that counts on
 /// embeddings of sentences.
@@ -49,20 +53,65 @@ impl Segment {
         if options.top_k == 0 {
             return Ok(SearchStats::default());
         }
-        let links = StoredLinks { segment: self, graph };
+        let links = self.links(graph);
         let ef = options.ef.max(options.top_k);
         with_scratch(|scratch| match self.quantizer() {
             Some(quantizer) => {
                 let rows = self.code_rows(quantizer, query, scratch);
                 let result = walk(&links, &rows, ef, live, scratch);
+                let floor = rows.rescoring_floor(options.top_k, scratch);
                 scratch.codes = rows.query.into_codes();
-                self.rescore(query, options.top_k, result?, scratch, out)
+                self.rescore(query, options.top_k, floor, result?, scratch, out)
             }
             None => {
-                let stats = walk(&links, &FullRows { segment: self, query }, ef, live, scratch)?;
+                let stats = walk(&links, &self.full_rows(query), ef, live, scratch)?;
                 out.extend(scratch.pool.nearest(usize::MAX));
                 finish(out, options.top_k);
                 Ok(stats)
+            }
+        })
+    }
+
+    /// Finds the `top_k` nearest rows for which `passes` holds, approximately, by walking from passing row to passing
+    /// row. `seeds`: some passing rows, spread over the segment. `out` as for [`Segment::search`]; fewer than `top_k` are
+    /// found where the walk does not reach more. `None` where the segment has no graph.
+    ///
+    /// # Errors
+    /// As [`Segment::search`].
+    ///
+    /// # Panics
+    /// When the query has another dim.
+    pub fn search_filtered(
+        &self,
+        query: &VectorQuery,
+        options: FilteredOptions,
+        seeds: &[Ordinal],
+        passes: impl Fn(Ordinal) -> bool,
+        out: &mut Vec<Candidate>,
+    ) -> Result<Option<FilteredStats>, SegmentError> {
+        let Some(graph) = self.header.graph else { return Ok(None) };
+        self.check_query(query);
+        seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
+        out.clear();
+        let links = self.links(graph);
+        with_scratch(|scratch| match self.quantizer() {
+            Some(quantizer) => {
+                let rows = self.code_rows(quantizer, query, scratch);
+                let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch);
+                let floor = rows.rescoring_floor(options.top_k, scratch);
+                scratch.codes = rows.query.into_codes();
+                let FilteredStats { mut stats, finished } = walked?;
+                if finished {
+                    stats = self.rescore(query, options.top_k, floor, stats, scratch, out)?;
+                }
+                Ok(Some(FilteredStats { stats, finished }))
+            }
+            None => {
+                let rows = self.full_rows(query);
+                let walked = walk_filtered(&links, &rows, options, seeds, &passes, scratch)?;
+                out.extend(scratch.pool.nearest(usize::MAX));
+                finish(out, options.top_k);
+                Ok(Some(walked))
             }
         })
     }
@@ -81,11 +130,14 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` by their codes and the best of them again in f32. Nearly exact: a row is lost only
     /// where its code makes it look worse than three times `top_k` others. Exact in a segment without codes.
+    ///
+    /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
+    /// few rows.
     ///
     /// `out` is replaced by the `top_k` nearest, nearest first, ties by ascending ordinal where `ordinals` ascend.
     ///
@@ -99,9 +151,10 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, out) };
+        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, admit, out) };
         self.check_query(query);
         out.clear();
         if top_k == 0 {
@@ -109,9 +162,10 @@ impl Segment {
         }
         with_scratch(|scratch| {
             let rows = self.code_rows(quantizer, query, scratch);
-            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, scratch);
+            let result = self.compare_all(&rows, over_fetch(top_k), ordinals, admit, scratch);
+            let floor = rows.rescoring_floor(top_k, scratch);
             scratch.codes = rows.query.into_codes();
-            self.rescore(query, top_k, result?, scratch, out)
+            self.rescore(query, top_k, floor, result?, scratch, out)
         })
     }
 
@@ -129,10 +183,11 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), out)
+        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
     }
 
-    /// Compares the rows `ordinals` in f32: exact. `out` as for [`Segment::scan_rows`].
+    /// Compares the rows `ordinals` in f32: exact. `admit` and `out` as for
+    /// [`Segment::scan_rows`].
     ///
     /// # Errors
     /// As [`Segment::scan_rows`].
@@ -144,6 +199,7 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         self.check_query(query);
@@ -152,57 +208,68 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         with_scratch(|scratch| {
-            let stats = self.compare_all(&FullRows { segment: self, query }, top_k, ordinals, scratch)?;
+            let stats = self.compare_all(&self.full_rows(query), top_k, ordinals, admit, scratch)?;
             out.extend(scratch.pool.nearest(top_k));
             Ok(stats)
         })
     }
 
-    /// Leaves the `capacity` nearest of `ordinals` in the scratch's pool.
+    /// Leaves the `capacity` nearest of `ordinals` that are admitted in the scratch's pool.
     fn compare_all(
         &self,
         rows: &impl Rows<Error = SegmentError>,
         capacity: usize,
         ordinals: impl IntoIterator<Item = Ordinal>,
+        mut admit: impl FnMut(Ordinal) -> bool,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
         let mut stats = SearchStats::default();
         let mut ordinals = ordinals.into_iter();
         scratch.pool.reset(capacity);
-        loop {
-            scratch.batch.clear();
-            scratch.batch.extend(ordinals.by_ref().take(SCAN_BATCH));
-            if scratch.batch.is_empty() {
-                return Ok(stats);
-            }
-            for &ordinal in &scratch.batch {
-                self.check_row(ordinal)?;
-            }
-            scratch.batch.iter().take(ROWS_AHEAD).for_each(|&ordinal| rows.prefetch(ordinal));
+        self.next_batch(rows, &mut ordinals, &mut scratch.batch)?;
+        while !scratch.batch.is_empty() {
+            // The rows to come are fetched while these are compared.
+            self.next_batch(rows, &mut ordinals, &mut scratch.through)?;
             stats.compared += scratch.batch.len() as u64;
-            for (at, &ordinal) in scratch.batch.iter().enumerate() {
-                if let Some(&ahead) = scratch.batch.get(at + ROWS_AHEAD) {
-                    rows.prefetch(ahead);
-                }
-                let closeness = rows.closeness(ordinal)?;
-                if scratch.pool.admits(closeness) {
+            rows.compare(&scratch.batch, &mut scratch.closeness)?;
+            for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
+                if scratch.pool.admits(closeness) && admit(ordinal) {
                     scratch.pool.insert(Candidate { closeness, ordinal });
                 }
             }
+            std::mem::swap(&mut scratch.batch, &mut scratch.through);
         }
+        Ok(stats)
     }
 
-    /// Compares the best of the scratch's pool again in f32.
+    /// Replaces `batch` by the next of `ordinals`, and asks the memory for their rows.
+    fn next_batch(
+        &self,
+        rows: &impl Rows<Error = SegmentError>,
+        ordinals: &mut impl Iterator<Item = Ordinal>,
+        batch: &mut Vec<Ordinal>,
+    ) -> Result<(), SegmentError> {
+        batch.clear();
+        for ordinal in ordinals.take(SCAN_BATCH) {
+            self.check_row(ordinal)?;
+            rows.prefetch(ordinal);
+            batch.push(ordinal);
+        }
+        Ok(())
+    }
+
+    /// Compares the best of the scratch's pool, none below `floor`, again in f32.
     fn rescore(
         &self,
         query: &VectorQuery,
         top_k: usize,
+        floor: f32,
         mut stats: SearchStats,
         scratch: &Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        let rows = FullRows { segment: self, query };
-        let best = || scratch.pool.nearest(over_fetch(top_k));
+        let rows = self.full_rows(query);
+        let best = || scratch.pool.nearest(over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
         let mut ahead = best().skip(ROWS_AHEAD);
         for candidate in best() {
@@ -219,7 +286,22 @@ impl Segment {
 
     fn code_rows(&self, quantizer: Quantizer, query: &VectorQuery, scratch: &mut Scratch) -> CodeRows<'_> {
         let query = quantizer.query(query, std::mem::take(&mut scratch.codes));
-        CodeRows { segment: self, query, stride: stride(self.header.spec.dim) }
+        CodeRows { codes: self.section(Section::Codes), query, stride: stride(self.header.spec.dim) }
+    }
+
+    fn full_rows<'a>(&'a self, query: &'a VectorQuery) -> FullRows<'a> {
+        FullRows { vectors: self.section(Section::Vectors), query, dim: self.dim() }
+    }
+
+    fn links(&self, graph: GraphHeader) -> StoredLinks<'_> {
+        StoredLinks {
+            segment: self,
+            graph,
+            m: self.spec().index.m,
+            level0: self.section(Section::Level0),
+            upper_index: self.section(Section::UpperIndex),
+            upper: self.section(Section::Upper),
+        }
     }
 
     fn check_query(&self, query: &VectorQuery) {
@@ -236,9 +318,20 @@ fn finish(out: &mut Vec<Candidate>, top_k: usize) {
 
 /// The rows of a segment as codes.
 struct CodeRows<'a> {
-    segment: &'a Segment,
+    codes: SectionView<'a, i8>,
     query: CodeQuery,
     stride: usize,
+}
+
+impl CodeRows<'_> {
+    /// The least closeness by codes that may still be among the `top_k` in f32, as far as the pool tells.
+    fn rescoring_floor(&self, top_k: usize, scratch: &Scratch) -> f32 {
+        let last = scratch.pool.nearest(top_k).last().filter(|_| scratch.pool.nearest(top_k + 1).len() > top_k);
+        let Some(last) = last else { return f32::NEG_INFINITY };
+        let row = self.codes.unchecked(row_range(last.ordinal, self.stride));
+        // Both of two candidates that are compared may err, in opposite directions.
+        last.closeness - ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error(row)
+    }
 }
 
 impl Rows for CodeRows<'_> {
@@ -246,20 +339,31 @@ impl Rows for CodeRows<'_> {
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        prefetch(self.segment.unchecked_numbers::<i8>(Section::Codes, row_range(ordinal, self.stride)));
+        prefetch(self.codes.unchecked(row_range(ordinal, self.stride)));
     }
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        let row = self.segment.numbers::<i8>(Section::Codes, row_range(ordinal, self.stride))?;
-        Ok(self.query.closeness(row) as f32)
+        Ok(self.query.closeness(self.codes.get(row_range(ordinal, self.stride))?) as f32)
+    }
+
+    #[inline]
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), SegmentError> {
+        if !self.codes.is_verified() {
+            for &ordinal in ordinals {
+                self.codes.get(row_range(ordinal, self.stride))?;
+            }
+        }
+        self.query.compare(self.codes.all_unchecked(), ordinals, closeness);
+        Ok(())
     }
 }
 
 /// The rows of a segment as f32 vectors.
 struct FullRows<'a> {
-    segment: &'a Segment,
+    vectors: SectionView<'a, f32>,
     query: &'a VectorQuery,
+    dim: usize,
 }
 
 impl Rows for FullRows<'_> {
@@ -267,13 +371,12 @@ impl Rows for FullRows<'_> {
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        prefetch(self.segment.unchecked_numbers::<f32>(Section::Vectors, row_range(ordinal, self.segment.dim())));
+        prefetch(self.vectors.unchecked(row_range(ordinal, self.dim)));
     }
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        let row = self.segment.numbers::<f32>(Section::Vectors, row_range(ordinal, self.segment.dim()))?;
-        Ok(self.query.closeness(row))
+        Ok(self.query.closeness(self.vectors.get(row_range(ordinal, self.dim))?))
     }
 }
 
@@ -281,13 +384,17 @@ impl Rows for FullRows<'_> {
 struct StoredLinks<'a> {
     segment: &'a Segment,
     graph: GraphHeader,
+    m: u32,
+    level0: SectionView<'a, u32>,
+    upper_index: SectionView<'a, u32>,
+    upper: SectionView<'a, u32>,
 }
 
 impl StoredLinks<'_> {
     /// Number of the list of a row on an upper level.
     fn upper_list(&self, ordinal: Ordinal, level: u32) -> Result<u32, SegmentError> {
         let index = ordinal as usize;
-        let lists = self.segment.numbers::<u32>(Section::UpperIndex, index..index + 2)?;
+        let lists = self.upper_index.get(index..index + 2)?;
         let list = lists[0].checked_add(level - 1).filter(|&list| list < lists[1]);
         match list {
             Some(list) if lists[1] <= self.graph.upper_lists => Ok(list),
@@ -316,23 +423,21 @@ impl Links for StoredLinks<'_> {
 
     #[inline]
     fn list(&self, ordinal: Ordinal, level: u32) -> Result<&[u32], SegmentError> {
-        let m = self.segment.spec().index.m;
         if level == 0 {
-            return self.segment.numbers(Section::Level0, level0_range(m, ordinal));
+            return self.level0.get(level0_range(self.m, ordinal));
         }
-        self.segment.numbers(Section::Upper, upper_range(m, self.upper_list(ordinal, level)?))
+        self.upper.get(upper_range(self.m, self.upper_list(ordinal, level)?))
     }
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        let range = level0_range(self.segment.spec().index.m, ordinal);
-        prefetch(self.segment.unchecked_numbers::<u32>(Section::Level0, range));
+        prefetch(self.level0.unchecked(level0_range(self.m, ordinal)));
     }
 
     #[cold]
     fn out_of_range(&self, ordinal: Ordinal, level: u32, neighbour: u32) -> SegmentError {
         let rows = self.segment.rows();
         let reason = format!("row {ordinal} is linked on level {level} to row {neighbour} of {rows}");
-        self.segment.damaged(Section::Level0, 4 * level0_range(self.segment.spec().index.m, ordinal).start, reason)
+        self.segment.damaged(Section::Level0, 4 * level0_range(self.m, ordinal).start, reason)
     }
 }

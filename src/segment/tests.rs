@@ -82,7 +82,15 @@ impl Sample {
             upper_index[1..].fill(1);
             upper_index[rows] = 2;
         }
-        self.graph = Some(Graph { entry: 0, max_level: levels as u32, m: m as u32, level0, upper_index, upper });
+        self.graph = Some(Graph {
+            entry: 0,
+            max_level: levels as u32,
+            m: m as u32,
+            level0,
+            upper_index,
+            upper,
+            calibration: Calibration::measured([0.5, 0.6, 0.7, 0.8, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]),
+        });
         self
     }
 
@@ -211,7 +219,10 @@ fn rows_beyond_the_last_are_errors() {
     assert!(matches!(segment.seq(2), Err(SegmentError::NoSuchRow { .. })));
     assert!(matches!(segment.document_id(u32::MAX), Err(SegmentError::NoSuchRow { .. })));
     let query = VectorQuery::new(Metric::L2, vec![0.0; 3]);
-    assert!(matches!(segment.scan_rows(&query, 1, [0, 2], &mut Vec::new()), Err(SegmentError::NoSuchRow { .. })));
+    assert!(matches!(
+        segment.scan_rows(&query, 1, [0, 2], |_| true, &mut Vec::new()),
+        Err(SegmentError::NoSuchRow { .. })
+    ));
 }
 
 #[test]
@@ -415,7 +426,7 @@ fn scans_equal_brute_force() {
                     segment.scan(&query, top_k, even, &mut out).unwrap();
                     assert_nearest(&out, &sample, &query, top_k, even);
                 }
-                segment.scan_rows(&query, top_k, [], &mut out).unwrap();
+                segment.scan_rows(&query, top_k, [], |_| true, &mut out).unwrap();
                 assert_eq!(out, []);
             }
         }

@@ -3,7 +3,7 @@
 use super::document::decode_document;
 use super::error::SegmentError;
 use super::format::Section;
-use super::graph::{GraphArray, GraphFault};
+use super::graph::{GraphArray, GraphFault, GraphView};
 use super::quantize::stride;
 use super::reader::Segment;
 use crate::storage::BLOCK_BYTES;
@@ -88,14 +88,23 @@ impl Segment {
     }
 
     fn verify_graph(&self) -> Result<(), SegmentError> {
-        let Some(graph) = self.graph()? else { return Ok(()) };
-        graph.check().map_err(|fault| self.graph_fault(&fault))?;
+        let Some(graph) = self.sound_graph()? else { return Ok(()) };
         let (reachable, rows) = (graph.reachable(), self.rows());
         if reachable != rows {
             let reason = format!("{} of {rows} rows cannot be reached by a search", rows - reachable);
             return Err(self.damaged(Section::Level0, 0, reason));
         }
         Ok(())
+    }
+
+    /// The graph, every list of which was read and checked; `None` where the segment has none.
+    ///
+    /// # Errors
+    /// [`SegmentError::Damaged`].
+    pub fn sound_graph(&self) -> Result<Option<GraphView<'_>>, SegmentError> {
+        let Some(graph) = self.graph()? else { return Ok(None) };
+        graph.check().map_err(|fault| self.graph_fault(&fault))?;
+        Ok(Some(graph))
     }
 
     fn graph_fault(&self, fault: &GraphFault) -> SegmentError {

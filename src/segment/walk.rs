@@ -2,7 +2,7 @@
 
 use super::graph::NO_NEIGHBOUR;
 use super::pool::Candidate;
-use super::scratch::{Nearest, Scratch};
+use super::scratch::{Nearest, Scratch, with_scratch};
 use crate::types::Ordinal;
 
 /// How hard a graph search tries.
@@ -35,6 +35,15 @@ pub(crate) trait Rows {
 
     /// Rises as the row gets nearer to the query. `ordinal` is below the rows.
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error>;
+
+    /// Replaces `closeness` by that of each of `ordinals`, in their order. Each is below the rows.
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
+        closeness.clear();
+        for &ordinal in ordinals {
+            closeness.push(self.closeness(ordinal)?);
+        }
+        Ok(())
+    }
 }
 
 /// The links of a graph that has at least one row.
@@ -73,7 +82,7 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<SearchStats, L::Error> {
     let mut stats = SearchStats::default();
-    let start = descend(links, rows, &mut stats)?;
+    let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
     scratch.pool.reset(ef);
     scratch.frontier.clear();
@@ -81,55 +90,142 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
     offer(start, &mut live, scratch);
     while let Some(ordinal) = next(scratch) {
         stats.expanded += 1;
-        scratch.batch.clear();
-        for neighbour in neighbours(links, ordinal, 0)? {
-            let neighbour = neighbour?;
-            if scratch.visited.insert(neighbour) {
-                scratch.batch.push(neighbour);
-            }
-        }
+        gather_new(links, ordinal, 0, scratch)?;
         scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
         if let Some(next) = scratch.pool.next_hint() {
             links.prefetch(next);
         }
         stats.compared += scratch.batch.len() as u64;
+        rows.compare(&scratch.batch, &mut scratch.closeness)?;
         for at in 0..scratch.batch.len() {
-            let ordinal = scratch.batch[at];
-            let closeness = rows.closeness(ordinal)?;
-            if scratch.pool.admits(closeness) {
-                offer(Candidate { closeness, ordinal }, &mut live, scratch);
+            let candidate = Candidate { closeness: scratch.closeness[at], ordinal: scratch.batch[at] };
+            if scratch.pool.admits(candidate.closeness) {
+                offer(candidate, &mut live, scratch);
             }
         }
     }
     Ok(stats)
 }
 
-/// Goes down the upper levels, on each to the nearest row that single steps find.
-fn descend<L: Links, R: Rows<Error = L::Error>>(
+/// Walks to the `ef` nearest rows, approximately: nearest first.
+pub(crate) fn walk_to_nearest<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
+    ef: usize,
+) -> Result<Vec<Candidate>, L::Error> {
+    with_scratch(|scratch| {
+        walk(links, rows, ef, |_| true, scratch)?;
+        Ok(scratch.pool.nearest(ef).collect())
+    })
+}
+
+/// Finds the `ef` nearest rows on one level, approximately, from a row on it: `out` becomes them, nearest first.
+pub(crate) fn nearest_on_level<L: Links, R: Rows<Error = L::Error>>(
+    links: &L,
+    rows: &R,
+    level: u32,
+    start: Candidate,
+    ef: usize,
+    out: &mut Vec<Candidate>,
+) -> Result<(), L::Error> {
+    with_scratch(|scratch| {
+        scratch.visited.reset(links.rows());
+        scratch.pool.reset(ef);
+        scratch.visited.insert(start.ordinal);
+        scratch.pool.insert(start);
+        while let Some(ordinal) = scratch.pool.expand() {
+            gather_new(links, ordinal, level, scratch)?;
+            scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
+            if let Some(next) = scratch.pool.next_hint() {
+                links.prefetch(next);
+            }
+            rows.compare(&scratch.batch, &mut scratch.closeness)?;
+            for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
+                if scratch.pool.admits(closeness) {
+                    scratch.pool.insert(Candidate { closeness, ordinal });
+                }
+            }
+        }
+        out.clear();
+        out.extend(scratch.pool.nearest(ef));
+        Ok(())
+    })
+}
+
+/// Goes to the nearest row on a level that single steps find from `start`, which is on it.
+pub(crate) fn step_on_level<L: Links, R: Rows<Error = L::Error>>(
+    links: &L,
+    rows: &R,
+    level: u32,
+    start: Candidate,
+) -> Result<Candidate, L::Error> {
+    with_scratch(|scratch| step(links, rows, level, start, scratch, &mut SearchStats::default()))
+}
+
+/// Makes the neighbours of a row that were not met before the scratch's batch, and marks them as met.
+#[inline]
+fn gather_new<L: Links>(links: &L, ordinal: Ordinal, level: u32, scratch: &mut Scratch) -> Result<(), L::Error> {
+    let rows = links.rows();
+    let list = links.list(ordinal, level)?;
+    // Half of the neighbours were met before, unpredictably: each is written down, and kept by the count alone.
+    scratch.batch.resize(list.len(), 0);
+    let mut new = 0;
+    for &neighbour in list {
+        if neighbour >= rows {
+            if neighbour == NO_NEIGHBOUR {
+                break;
+            }
+            return Err(links.out_of_range(ordinal, level, neighbour));
+        }
+        scratch.batch[new] = neighbour;
+        new += usize::from(scratch.visited.insert(neighbour));
+    }
+    scratch.batch.truncate(new);
+    Ok(())
+}
+
+/// Goes down the upper levels, on each to the nearest row that single steps find.
+pub(super) fn descend<L: Links, R: Rows<Error = L::Error>>(
+    links: &L,
+    rows: &R,
+    scratch: &mut Scratch,
     stats: &mut SearchStats,
 ) -> Result<Candidate, L::Error> {
     let mut best = Candidate { closeness: rows.closeness(links.entry())?, ordinal: links.entry() };
     stats.compared += 1;
     for level in (1..=links.max_level()).rev() {
-        loop {
-            let from = best.ordinal;
-            neighbours(links, from, level)?.flatten().for_each(|neighbour| rows.prefetch(neighbour));
-            for neighbour in neighbours(links, from, level)? {
-                let ordinal = neighbour?;
-                let closeness = rows.closeness(ordinal)?;
-                stats.compared += 1;
-                if closeness > best.closeness {
-                    best = Candidate { closeness, ordinal };
-                }
-            }
-            if best.ordinal == from {
-                break;
-            }
-        }
+        best = step(links, rows, level, best, scratch, stats)?;
     }
     Ok(best)
+}
+
+/// Goes on from `best` on one level as long as a neighbour is nearer.
+fn step<L: Links, R: Rows<Error = L::Error>>(
+    links: &L,
+    rows: &R,
+    level: u32,
+    mut best: Candidate,
+    scratch: &mut Scratch,
+    stats: &mut SearchStats,
+) -> Result<Candidate, L::Error> {
+    loop {
+        let from = best.ordinal;
+        scratch.batch.clear();
+        for neighbour in neighbours(links, from, level)? {
+            scratch.batch.push(neighbour?);
+        }
+        scratch.batch.iter().for_each(|&neighbour| rows.prefetch(neighbour));
+        rows.compare(&scratch.batch, &mut scratch.closeness)?;
+        stats.compared += scratch.batch.len() as u64;
+        for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
+            if closeness > best.closeness {
+                best = Candidate { closeness, ordinal };
+            }
+        }
+        if best.ordinal == from {
+            return Ok(best);
+        }
+    }
 }
 
 /// The neighbours of a row, each held against the rows.

@@ -109,7 +109,7 @@ fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> Graph
         panic!("the graph is broken: {fault:?}");
     }
     let upper_lists = u32::try_from(graph.upper.len() / m).expect("the upper index counts lists in 32 bits");
-    GraphHeader { entry: graph.entry, max_level: graph.max_level, upper_lists }
+    GraphHeader { entry: graph.entry, max_level: graph.max_level, upper_lists, calibration: graph.calibration }
 }
 
 fn write_rows(

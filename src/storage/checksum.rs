@@ -120,6 +120,20 @@ impl VerifiedBlocks {
         Ok(())
     }
 
+    /// Whether every block of `range` was checked and found good; `range` lies in the bytes.
+    #[inline]
+    pub fn are_verified(&self, range: Range<usize>) -> bool {
+        if self.all_verified.load(Ordering::Relaxed) || range.is_empty() {
+            return true;
+        }
+        let (first, last) = (range.start / BLOCK_BYTES, (range.end - 1) / BLOCK_BYTES);
+        (first / 64..=last / 64).all(|word| {
+            let from = if word == first / 64 { u64::MAX << (first % 64) } else { u64::MAX };
+            let to = if word == last / 64 { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+            self.verified[word].load(Ordering::Relaxed) & from & to == from & to
+        })
+    }
+
     #[inline]
     fn is_verified(&self, block: usize) -> bool {
         self.verified[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
@@ -200,6 +214,21 @@ mod tests {
         assert_eq!(blocks.ensure(&bytes, 0..10), Ok(()));
         blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.all_verified.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_range_is_verified_once_all_of_its_blocks_are() {
+        let (bytes, checksums) = sample(200 * BLOCK_BYTES);
+        let blocks = VerifiedBlocks::new(checksums, bytes.len()).unwrap();
+        let range = 60 * BLOCK_BYTES + 5..131 * BLOCK_BYTES - 9;
+        assert!(blocks.are_verified(7..7) && !blocks.are_verified(range.clone()));
+        for block in 60..131 {
+            assert!(!blocks.are_verified(range.clone()), "before block {block}");
+            blocks.ensure(&bytes, block * BLOCK_BYTES..block * BLOCK_BYTES + 1).unwrap();
+        }
+        assert!(blocks.are_verified(range) && !blocks.are_verified(59 * BLOCK_BYTES..61 * BLOCK_BYTES));
+        blocks.ensure(&bytes, 0..bytes.len()).unwrap();
+        assert!(blocks.are_verified(0..bytes.len()));
     }
 
     #[test]

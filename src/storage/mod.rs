@@ -10,6 +10,7 @@ mod lock;
 mod mmap;
 mod paths;
 mod publish;
+mod random_access;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
@@ -21,4 +22,5 @@ pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Arena, Mapped, Piece, Plain};
 pub use paths::DataPaths;
-pub use publish::{Publishing, publish, remove_temporaries};
+pub use publish::{Publishing, publish, remove_temporaries, replace};
+pub use random_access::RandomAccessFile;

@@ -73,6 +73,21 @@ impl DataPaths {
     pub fn meta_dir(&self) -> PathBuf {
         self.root.join("meta.sled")
     }
+
+    /// `cache/vectors.cache`: vectors of texts that were embedded before, which may be removed at any time.
+    pub fn vector_cache(&self) -> PathBuf {
+        self.root.join("cache").join("vectors.cache")
+    }
+
+    /// `text/`: the keyword indexes, which can be rebuilt.
+    pub fn text_dir(&self) -> PathBuf {
+        self.root.join("text")
+    }
+
+    /// `text/<collection>/`.
+    pub fn text_index_dir(&self, collection: u32) -> PathBuf {
+        self.text_dir().join(collection.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +101,7 @@ mod tests {
         assert_eq!(paths.log_file(u64::MAX), Path::new("/d/log/18446744073709551615.log"));
         assert_eq!(paths.segment_file(1, 2, 3), Path::new("/d/segments/1/2/3.seg"));
         assert_eq!(paths.dead_file(1, 2, 3, 4), Path::new("/d/segments/1/2/3.4.dead"));
+        assert_eq!(paths.text_index_dir(9), Path::new("/d/text/9"));
         assert_eq!(paths.meta_dir(), Path::new("/d/meta.sled"));
     }
 }

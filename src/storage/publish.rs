@@ -27,6 +27,21 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     publishing.commit()
 }
 
+/// Writes a file whole, as [`publish`] does but without a sync: after a power cut it may hold the old bytes, the new
+/// ones, or neither. Only for what is derived and checked when it is read.
+///
+/// # Errors
+/// [`StorageError::Io`]; `path` then holds what it held before.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{number}.{TEMPORARY}"));
+    let temporary = PathBuf::from(temporary);
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|e| StorageError::io(path, "replace", e))
+}
+
 /// Removes what publishings that were cut short left in `dir`. Call it only while nothing is being published there.
 ///
 /// Returns how many files were removed.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::{MAX_DIM, MAX_EF};
-use super::{Metadata, Value};
+use super::limits::{MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES};
+use super::{GeoPoint, Metadata, Value, lookup};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -62,6 +62,38 @@ pub enum FieldType {
     Number,
     /// True or false.
     Boolean,
+    /// A point, `{"lat": degrees, "lon": degrees}`, or an array of points.
+    Geo,
+}
+
+impl std::fmt::Display for FieldType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FieldType::Keyword => "keyword",
+            FieldType::Number => "number",
+            FieldType::Boolean => "boolean",
+            FieldType::Geo => "geo",
+        })
+    }
+}
+
+/// How a text becomes the words that keyword search finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Language {
+    /// Lower case, and English endings removed.
+    #[default]
+    English,
+    /// Lower case, ё as е, and Russian endings removed.
+    Russian,
+    /// Lower case only.
+    None,
+}
+
+/// How keyword search reads a collection's texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct TextDefinition {
+    /// How a text becomes words.
+    pub language: Language,
 }
 
 /// A collection's definition, complete.
@@ -77,6 +109,25 @@ pub struct Definition {
     pub index: IndexDefinition,
     /// Declared metadata fields.
     pub fields: BTreeMap<String, FieldType>,
+    /// How keyword search reads the texts.
+    pub text: TextDefinition,
+}
+
+/// A definition as manifests and logs of version 1 hold it: before keyword search.
+#[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
+pub struct DefinitionV1 {
+    dim: u32,
+    metric: Metric,
+    embedding: Option<EmbeddingDefinition>,
+    index: IndexDefinition,
+    fields: BTreeMap<String, FieldType>,
+}
+
+impl From<DefinitionV1> for Definition {
+    fn from(old: DefinitionV1) -> Self {
+        let DefinitionV1 { dim, metric, embedding, index, fields } = old;
+        Self { dim, metric, embedding, index, fields, text: TextDefinition::default() }
+    }
 }
 
 /// Why a definition, or a document against it, was refused.
@@ -95,8 +146,14 @@ pub enum DefinitionError {
         /// Largest allowed.
         max: u64,
     },
+    /// A declared field has no name, or too long a one.
+    #[error("a declared field's name has 1 to {MAX_FIELD_BYTES} bytes, {field:?} has {}", field.len())]
+    FieldName {
+        /// The name.
+        field: String,
+    },
     /// A metadata value does not fit the field's declared type.
-    #[error("metadata field {field:?} is declared as {expected:?} and the document holds {got}")]
+    #[error("metadata field {field:?} is declared as {expected} and the document holds {got}{}", form_of(*.expected))]
     FieldType {
         /// The field.
         field: String,
@@ -107,11 +164,19 @@ pub enum DefinitionError {
     },
 }
 
+/// What a field of a type that has a form of its own looks like.
+fn form_of(expected: FieldType) -> &'static str {
+    match expected {
+        FieldType::Geo => "; write {\"lat\": -90 to 90, \"lon\": -180 to 180}",
+        _ => "",
+    }
+}
+
 impl Definition {
-    /// Checks every number against its range.
+    /// Checks every number against its range, and the names of the declared fields.
     ///
     /// # Errors
-    /// [`DefinitionError::OutOfRange`] names the first setting that is outside.
+    /// [`DefinitionError::OutOfRange`] or [`DefinitionError::FieldName`] names the first setting that is outside.
     pub fn check(&self) -> Result<(), DefinitionError> {
         let within = |name, got: u32, min: u64, max: u64| {
             if (min..=max).contains(&u64::from(got)) {
@@ -121,22 +186,29 @@ impl Definition {
         };
         within("dim", self.dim, 1, MAX_DIM as u64)?;
         within("index.m", self.index.m, 5, 48)?;
-        within("index.ef_construction", self.index.ef_construction, 8, MAX_EF as u64)
+        within("index.ef_construction", self.index.ef_construction, 8, MAX_EF as u64)?;
+        within("the number of declared fields", self.fields.len() as u32, 0, MAX_DECLARED_FIELDS as u64)?;
+        match self.fields.keys().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
+            Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),
+            None => Ok(()),
+        }
     }
 
-    /// Checks a document's metadata against the declared fields. Null and missing fit any type.
+    /// Checks a document's metadata against the declared fields, nested ones by their path. Null and missing fit any type.
     ///
     /// # Errors
     /// [`DefinitionError::FieldType`] names the first field that does not fit.
     pub fn check_fields(&self, metadata: &Metadata) -> Result<(), DefinitionError> {
         for (field, &expected) in &self.fields {
-            let Some(value) = metadata.get(field) else { continue };
+            let Some(value) = lookup(metadata, field) else { continue };
             let fits = match (expected, value) {
                 (_, Value::Null) => true,
                 (FieldType::Keyword, Value::String(_)) => true,
                 (FieldType::Keyword, Value::Array(items)) => items.iter().all(|v| matches!(v, Value::String(_))),
                 (FieldType::Number, Value::Int(_) | Value::Float(_)) => true,
                 (FieldType::Boolean, Value::Bool(_)) => true,
+                (FieldType::Geo, Value::Array(items)) => items.iter().all(|v| GeoPoint::of(v).is_some()),
+                (FieldType::Geo, value) => GeoPoint::of(value).is_some(),
                 _ => false,
             };
             if !fits {

@@ -8,6 +8,18 @@ pub const MAX_DOCUMENTS_PER_REQUEST: usize = 1_000;
 pub const MAX_DIM: usize = 4_096;
 /// Most hits a search may ask for.
 pub const MAX_TOP_K: usize = 1_000;
+/// Deepest that pages of a search reach: offset and `top_k` together.
+pub const MAX_SEARCH_WINDOW: usize = 10_000;
+/// As [`MAX_SEARCH_WINDOW`], where hits are compared with each other for diversity.
+pub const MAX_DIVERSE_WINDOW: usize = 1_000;
+/// Most hits of one group.
+pub const MAX_GROUP_SIZE: usize = 100;
+/// Most fields whose values one search counts.
+pub const MAX_FACETS: usize = 16;
+/// Most documents that one search is to be like, and unlike.
+pub const MAX_LIKE: usize = 100;
+/// Most searches in one request.
+pub const MAX_SEARCHES_PER_REQUEST: usize = 100;
 /// Largest `ef_search` and `ef_construction`.
 pub const MAX_EF: usize = 4_096;
 /// Deepest nesting of metadata and of JSON bodies.
@@ -20,6 +32,10 @@ pub const MAX_DOCUMENT_ID_BYTES: usize = 512;
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Longest metadata of one document, in bytes as stored.
 pub const MAX_METADATA_BYTES: usize = 1 << 20;
+/// Most fields that a collection may declare.
+pub const MAX_DECLARED_FIELDS: usize = 128;
+/// Longest declared field, its path for a nested one, in bytes.
+pub const MAX_FIELD_BYTES: usize = 256;
 /// Longest collection name, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most documents on one page of a listing.

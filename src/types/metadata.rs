@@ -81,6 +81,17 @@ pub fn check_metadata(metadata: &Metadata) -> Result<(), MetadataError> {
     metadata.iter().try_for_each(|(field, value)| value.check(field, 2))
 }
 
+/// The value at a path: a field of that very name, else the field named by the part before a dot and the rest below it.
+pub fn lookup<'a>(metadata: &'a Metadata, path: &str) -> Option<&'a Value> {
+    if let Some(value) = metadata.get(path) {
+        return Some(value);
+    }
+    path.match_indices('.').find_map(|(dot, _)| match metadata.get(&path[..dot]) {
+        Some(Value::Object(inner)) => lookup(inner, &path[dot + 1..]),
+        _ => None,
+    })
+}
+
 /// What metadata weigh against their limit: bytes of all names and strings, and 9 for each value.
 pub fn metadata_bytes(metadata: &Metadata) -> usize {
     fn value_bytes(value: &Value) -> usize {

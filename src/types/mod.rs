@@ -2,19 +2,31 @@
 
 mod definition;
 mod document;
+mod explain;
 mod filter;
+mod geo;
+mod graph_builder;
 mod ids;
 pub mod limits;
 mod metadata;
+mod row_set;
 mod search;
 mod vector;
 
 pub use definition::{
-    Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Metric, Quantization,
+    Definition, DefinitionError, DefinitionV1, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
+    Quantization, TextDefinition,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
-pub use filter::{Condition, Filter, FilterError};
+pub use explain::{Explain, FilterUse, Method, SegmentExplain};
+pub use filter::{Condition, Filter, FilterError, contradiction};
+pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
+pub use graph_builder::GraphBuilder;
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
-pub use metadata::{Metadata, MetadataError, Value, check_metadata, metadata_bytes};
-pub use search::{Hit, Include, Plan, Query, SearchRequest, SearchResponse};
+pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
+pub use row_set::RowSet;
+pub use search::{
+    Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
+    SearchResponse,
+};
 pub use vector::{VectorError, check_vector, normalise};

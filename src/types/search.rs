@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DocumentId, Filter, Metadata};
+use super::{DocumentId, Explain, Filter, Metadata, Value};
 
 /// What to search near.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,77 @@ pub enum Query {
     Vector(Vec<f32>),
     /// A stored document; it is left out of its own hits.
     Document(DocumentId),
+    /// What some stored documents have in common and others have not; none of them is a hit.
+    Like {
+        /// At least one.
+        positive: Vec<DocumentId>,
+        /// To stay away from.
+        negative: Vec<DocumentId>,
+    },
+    /// A text for its words, a vector for its nearness: for hybrid searches of a collection without a model.
+    TextAndVector {
+        /// The words.
+        text: String,
+        /// f32, shape `[dim]`.
+        vector: Vec<f32>,
+    },
+}
+
+/// What a search looks at, and so what its scores are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mode {
+    /// Nearness of vectors. Scores: see [`Hit::score`].
+    #[default]
+    Vector,
+    /// Words: BM25 with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza 2009). Scores are above 0 and have no upper bound.
+    Keyword,
+    /// Both.
+    Hybrid(Fusion),
+}
+
+/// How a hybrid search makes one ranking of two.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Fusion {
+    /// Reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): the sum of 1 / (60 + rank) over the rankings that have the
+    /// document. Scores are above 0, at most 2/61.
+    #[default]
+    ReciprocalRank,
+    /// `alpha` times the vector's score and 1 - `alpha` times the words', each brought to [0, 1] over the candidates.
+    Weighted {
+        /// 0 to 1.
+        alpha: f32,
+    },
+}
+
+/// Which part of the ranking to return.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Paging {
+    /// The hits after so many.
+    Offset(usize),
+    /// The first page, and where the next one begins.
+    FirstPage,
+    /// The page after a hit.
+    After(SearchAfter),
+}
+
+/// Where a page ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchAfter {
+    /// Hits on the pages so far.
+    pub rank: usize,
+    /// The last hit's score.
+    pub score: f32,
+    /// The last hit.
+    pub id: DocumentId,
+}
+
+/// Hits in groups by a field of their metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grouping {
+    /// A field's name or path. A document without it is in no group; one with an array is in the group of each element.
+    pub field: String,
+    /// Most hits of a group.
+    pub size: usize,
 }
 
 /// Which fields hits carry beside id and score.
@@ -32,7 +103,7 @@ impl Default for Include {
     }
 }
 
-/// A search by similarity.
+/// A search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchRequest {
     /// What to search near.
@@ -49,6 +120,22 @@ pub struct SearchRequest {
     pub exact: bool,
     /// Candidates kept while walking the graph; `None` lets the planner choose for recall@10 >= 0.95.
     pub ef_search: Option<usize>,
+    /// What it looks at.
+    pub mode: Mode,
+    /// Which part of the ranking to return.
+    pub paging: Paging,
+    /// Returns groups in place of hits; `top_k` counts groups then.
+    pub grouping: Option<Grouping>,
+    /// 0 to 1: how much a hit loses for being like those before it (Carbonell & Goldstein 1998, 1 - lambda).
+    pub diversity: Option<f32>,
+    /// Fields whose values are counted over the candidates.
+    pub facets: Vec<String>,
+    /// Adds the parts of a hit's text that hold the query's words.
+    pub highlight: bool,
+    /// Waits until keyword search sees every write that was acknowledged.
+    pub refresh: bool,
+    /// Adds how the search was planned and what it cost.
+    pub explain: bool,
 }
 
 impl SearchRequest {
@@ -62,6 +149,14 @@ impl SearchRequest {
             include: Include::default(),
             exact: false,
             ef_search: None,
+            mode: Mode::default(),
+            paging: Paging::Offset(0),
+            grouping: None,
+            diversity: None,
+            facets: Vec::new(),
+            highlight: false,
+            refresh: false,
+            explain: false,
         }
     }
 }
@@ -73,6 +168,22 @@ pub enum Plan {
     Exact,
     /// At least one segment was searched by its graph: the answer is approximate.
     Graph,
+    /// By the keyword index.
+    Keyword,
+    /// By the keyword index and by vectors.
+    Hybrid,
+}
+
+impl Plan {
+    /// Its name, as the API and the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plan::Exact => "exact",
+            Plan::Graph => "graph",
+            Plan::Keyword => "keyword",
+            Plan::Hybrid => "hybrid",
+        }
+    }
 }
 
 /// One document found.
@@ -81,7 +192,7 @@ pub struct Hit {
     /// The document.
     pub id: DocumentId,
     /// Rises with closeness: cosine similarity in [-1, 1], dot product, or minus the Euclidean distance, by the
-    /// collection's metric.
+    /// collection's metric. In other modes than [`Mode::Vector`] as they say.
     pub score: f32,
     /// Where [`Include::text`] asked for it and the document has one.
     pub text: Option<String>,
@@ -89,17 +200,47 @@ pub struct Hit {
     pub metadata: Option<Metadata>,
     /// Where [`Include::vector`] asked for it.
     pub vector: Option<Vec<f32>>,
+    /// Where [`SearchRequest::highlight`] asked for it: parts of the text as HTML, the query's words in `<mark>`.
+    pub highlights: Option<Vec<String>>,
+}
+
+/// Hits that share a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HitGroup {
+    /// The value of the grouping's field.
+    pub value: Value,
+    /// Best first.
+    pub hits: Vec<Hit>,
+}
+
+/// How often each value of a field stands in the candidates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facet {
+    /// The field.
+    pub field: String,
+    /// Values with the documents that have them, the most frequent first, at most 100.
+    pub values: Vec<(Value, u64)>,
+    /// Documents looked at: the best 1,000 of those that match, or more where the page needs more.
+    pub documents: u64,
 }
 
 /// The answer to a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchResponse {
-    /// Nearest first, ties by ascending id; at most `top_k`.
+    /// Best first, ties by ascending id; at most `top_k`. Empty where hits are grouped.
     pub hits: Vec<Hit>,
+    /// Where [`SearchRequest::grouping`] asked for them: by their best hit, best first; at most `top_k`.
+    pub groups: Option<Vec<HitGroup>>,
+    /// One for each of [`SearchRequest::facets`].
+    pub facets: Vec<Facet>,
+    /// Where the next page begins, for [`Paging::After`]; `None` on the last page, and where no pages were asked for.
+    pub next: Option<SearchAfter>,
     /// How it was answered.
     pub plan: Plan,
     /// Time spent, embedding of the query included.
     pub took: Duration,
-    /// Whether the query text was longer than the model reads and was cut.
+    /// Whether the query text was longer than the model reads, or had more words than are looked for, and was cut.
     pub truncated: bool,
+    /// Where [`SearchRequest::explain`] asked for it.
+    pub explain: Option<Explain>,
 }

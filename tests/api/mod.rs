@@ -5,9 +5,15 @@ mod client;
 mod collections;
 mod documents;
 mod embeddings;
+mod filters;
 mod import;
 mod limits;
+mod ollama;
 mod operations;
+#[cfg(feature = "text")]
+mod ranking;
 mod search;
 mod server;
 mod shutdown;
+mod tei;
+mod vectors;

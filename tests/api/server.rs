@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::client::{Answer, Request};
+use crate::support::model::{SMALL_MODEL, install_small_model};
 
 pub struct Server {
     pub address: SocketAddr,
@@ -22,8 +23,18 @@ impl Server {
         Self::start_with(HttpConfig::default())
     }
 
-    pub fn start_with(config: HttpConfig) -> Self {
+    /// A server with the small model, which is also the one of the routes that name none.
+    pub fn with_model() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        install_small_model(&directory.path().join("models"));
+        Self::start_in(directory, HttpConfig { default_model: SMALL_MODEL.to_owned(), ..HttpConfig::default() })
+    }
+
+    pub fn start_with(config: HttpConfig) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), config)
+    }
+
+    fn start_in(directory: tempfile::TempDir, config: HttpConfig) -> Self {
         let options = Options { models_dir: Some(directory.path().join("models")), ..Default::default() };
         let database = Database::open_with(directory.path().join("data"), options).unwrap();
         let metrics = pannier::telemetry::install_recorder().unwrap();
@@ -77,6 +88,13 @@ impl Server {
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         Request::new("POST", path).json(body).send(self.address)
+    }
+
+    /// The value of a metric without labels; 0 where it was never touched.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// The ids of all documents of collection `c`.

@@ -1,5 +1,7 @@
 //! What several test modules need.
 
+pub mod model;
+
 use std::collections::BTreeMap;
 
 use pannier::types::{CollectionName, DocumentId, Metadata, NewDocument, Value};

@@ -1,8 +1,11 @@
 //! `pannier bench`: measures quality and speed on this machine, and compares with peers in the same run.
 
+mod clients;
 mod cranfield;
 mod embed;
+mod filters;
 mod ingest;
+mod local_server;
 mod machine;
 mod oracle;
 mod peers;
@@ -59,6 +62,8 @@ enum BenchCommand {
     Search(search::SearchArgs),
     /// Texts and tokens a second of the embedding model
     Embed(embed::EmbedArgs),
+    /// Many clients of one text each, and queries during an import, over HTTP
+    Clients(clients::ClientsArgs),
     /// Write real vectors for `bench search` and its peers
     Vectors(vectors::VectorsArgs),
 }
@@ -74,6 +79,7 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
         BenchCommand::Ingest(args) => ingest::run(&args, &places, context),
         BenchCommand::Search(args) => search::run(&args, &places, context),
         BenchCommand::Embed(args) => embed::run(&args, &places, context),
+        BenchCommand::Clients(args) => clients::run(&args, &places, context),
         BenchCommand::Vectors(args) => vectors::run(&args, &places, context),
     }
 }

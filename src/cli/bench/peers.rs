@@ -39,6 +39,7 @@ impl PeerArgs {
 /// What the search peers are to measure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AnnRun<'a> {
+    pub peers: &'a [String],
     pub base: &'a Path,
     pub queries: &'a Path,
     pub dim: u32,
@@ -68,7 +69,7 @@ pub(super) fn search(args: &PeerArgs, places: &Places, run: &AnnRun<'_>) -> Resu
     let mut command = script(args, places, "ann_peer.py")?;
     command.arg("--base").arg(run.base).arg("--queries").arg(run.queries);
     command.args(["--dim", &run.dim.to_string(), "--m", &run.m.to_string()]);
-    command.args(["--ef-construction", &run.ef_construction.to_string()]);
+    command.args(["--ef-construction", &run.ef_construction.to_string(), "--peers", &run.peers.join(",")]);
     lines(command)
 }
 

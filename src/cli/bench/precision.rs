@@ -23,8 +23,11 @@ pub(super) const COLUMNS: [Column; 6] = [
 /// Hits that are compared.
 const TOP: usize = 10;
 
-/// Compares vectors of documents and queries in a precision with those in float32.
-pub(super) fn compare(set: &Cranfield, [ours, reference]: [(&[Vec<f32>], &[Vec<f32>]); 2]) -> Value {
+/// Vectors of documents and of queries.
+pub(super) type Embedded<'a> = (&'a [Vec<f32>], &'a [Vec<f32>]);
+
+/// Compares vectors in a precision with those in float32.
+pub(super) fn compare(set: &Cranfield, [ours, reference]: [Embedded; 2]) -> Value {
     let hits = [ours, reference].map(|(documents, queries)| {
         queries.iter().map(|query| nearest(query, documents)).collect::<Vec<Vec<(usize, f32)>>>()
     });

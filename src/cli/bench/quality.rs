@@ -1,9 +1,9 @@
-//! `bench quality`: how well the answers fit the judgements of the Cranfield collection, and whether exact is exact.
+//! `bench quality`: how well each mode's answers fit the judgements of the Cranfield collection, and whether exact is exact.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::super::{CliError, Context};
@@ -15,7 +15,7 @@ use super::store::{Store, bare_request, id_of, rows_of, upsert};
 use super::{Places, precision, ranking, report};
 use crate::collection::{Collection, DefinitionRequest};
 use crate::embed::{DEFAULT_MODEL, InputKind, Precision, TextModel};
-use crate::types::{NewDocument, Plan, Query, SearchRequest};
+use crate::types::{Fusion, Mode, NewDocument, Plan, Query, SearchRequest};
 
 /// Texts embedded and documents written at a time.
 const BATCH: usize = 100;
@@ -30,6 +30,34 @@ pub(super) struct QualityArgs {
     /// Model to embed with
     #[arg(long, value_name = "NAME", default_value = DEFAULT_MODEL)]
     model: String,
+    /// What searches look at; several are joined by commas
+    #[arg(long, value_name = "MODES", value_delimiter = ',', default_value = "vector,keyword,hybrid")]
+    mode: Vec<QualityMode>,
+}
+
+/// What searches look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum QualityMode {
+    /// Nearness of vectors, approximate and exact.
+    Vector,
+    /// Words.
+    Keyword,
+    /// Both, by each way of making one ranking of two.
+    Hybrid,
+}
+
+impl QualityMode {
+    /// Its searches by the question's text: their names and what they look at.
+    fn searches(self) -> &'static [(&'static str, Mode)] {
+        match self {
+            Self::Vector => &[("default", Mode::Vector)],
+            Self::Keyword => &[("keyword", Mode::Keyword)],
+            Self::Hybrid => &[
+                ("hybrid", Mode::Hybrid(Fusion::ReciprocalRank)),
+                ("hybrid, weighted 0.5", Mode::Hybrid(Fusion::Weighted { alpha: 0.5 })),
+            ],
+        }
+    }
 }
 
 /// Vectors of the documents and of the queries, and what making them took.
@@ -63,10 +91,17 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
     store.collection.optimise()?;
     let optimise = started.elapsed();
 
-    let by_text = search(&store.collection, &set, |query| {
-        let text = Query::Text(set.queries[query].text.clone());
-        SearchRequest { query: text, ..bare_request(&[], TOP_K) }
-    })?;
+    store.collection.refresh()?;
+    let by_text = |mode: Mode| {
+        search(&store.collection, &set, |query| {
+            let text = Query::Text(set.queries[query].text.clone());
+            SearchRequest { query: text, mode, ..bare_request(&[], TOP_K) }
+        })
+    };
+    let mut searches = Vec::new();
+    for &(name, mode) in args.mode.iter().flat_map(|mode| mode.searches()) {
+        searches.push((name, by_text(mode)?));
+    }
     let exact = search(&store.collection, &set, |query| SearchRequest {
         exact: true,
         ..bare_request(&embedded.queries[query], TOP_K)
@@ -97,8 +132,11 @@ pub(super) fn run(args: &QualityArgs, places: &Places, context: &Context) -> Res
     });
     report["ingest_s"] = json!(rounded(ingest.as_secs_f64(), 3));
     report["optimise_s"] = json!(rounded(optimise.as_secs_f64(), 3));
-    report["searches"] = json!([measure("default", &set, &by_text), measure("exact", &set, &exact)]);
-    report["overlap_at_10"] = json!(rounded(mean_overlap(&set, &by_text, &exact), 4));
+    let rows = searches.iter().map(|(name, searched)| measure(name, &set, searched));
+    report["searches"] = rows.chain([measure("exact", &set, &exact)]).collect();
+    if let Some((_, default)) = searches.iter().find(|(name, _)| *name == "default") {
+        report["overlap_at_10"] = json!(rounded(mean_overlap(&set, default, &exact), 4));
+    }
     report["oracle"] = json!({
         "queries": exact.hits.len(), "top_k": TOP_K, "equal": true, "max_score_difference": rounded(difference, 9),
     });
@@ -146,8 +184,8 @@ fn search(
         let started = Instant::now();
         let response = collection.search(&request)?;
         durations.push(started.elapsed());
-        if response.plan == Plan::Graph {
-            plan = Plan::Graph;
+        if response.plan != Plan::Exact {
+            plan = response.plan;
         }
         hits.push(rows_of(&response.hits)?);
     }
@@ -193,7 +231,7 @@ fn measure(name: &str, set: &Cranfield, searched: &Searched) -> Value {
     let [ndcg, recall_10, recall_100, mrr] = sums.map(|sum| rounded(sum / f64::from(judged.max(1)), 4));
     json!({
         "search": name,
-        "plan": match searched.plan { Plan::Exact => "exact", Plan::Graph => "graph" },
+        "plan": searched.plan.name(),
         "queries": judged,
         "ndcg_at_10": ndcg,
         "recall_at_10": recall_10,
@@ -256,6 +294,10 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
     report::fields(report, &[("overlap@10 of the default search with the exact one", "overlap_at_10")])?;
     match &report["against_float32"] {
         Value::Null => Ok(()),
-        row => report::table("This precision against float32, exact search", &[row.clone()], &precision::COLUMNS),
+        row => report::table(
+            "This precision against float32, exact search",
+            std::slice::from_ref(row),
+            &precision::COLUMNS,
+        ),
     }
 }

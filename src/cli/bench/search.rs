@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::super::{CliError, Context, output};
@@ -17,12 +17,15 @@ use super::store::{self, BUILD_BATCH, Store};
 use super::sweep::{self, TOP_K, Truth};
 use super::vectors::{self, RecipeArgs, Target};
 use super::writes::optimise;
-use super::{Places, report};
+use super::{Places, filters, report};
 use crate::collection::DefinitionRequest;
 use crate::database::Options;
+use crate::types::{GraphBuilder, Quantization};
 
-/// What the peers' script sweeps over.
-const SWEEP: [usize; 15] = [16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512];
+/// What the peers' script sweeps over, and lower efforts, which count as little as theirs do: see [`PEERS_LEAST_EF`].
+const SWEEP: [usize; 18] = [10, 12, 14, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512];
+/// The lowest effort that the peers' script tries, so that ratios to them take no lower one of ours.
+const PEERS_LEAST_EF: usize = 16;
 /// Recalls at which speeds are compared.
 const FLOORS: [f64; 2] = [0.95, 0.99];
 /// Queries that the oracle checks exact search with.
@@ -54,21 +57,53 @@ pub(super) struct SearchArgs {
     /// Candidates considered while building the graph
     #[arg(long, value_name = "N", default_value_t = 128)]
     ef_construction: u32,
+    /// What builds the graph
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    builder: Builder,
+    /// What walks of the graph read
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    quantization: Codes,
     /// Keep the databases here, and use those that an earlier run left
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Measure searches with filters instead, over the same vectors with metadata
+    #[arg(long)]
+    filters: bool,
+    /// Peers to run
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["hnswlib", "faiss", "usearch"])]
+    peers: Vec<String>,
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
     peer: PeerArgs,
 }
 
+/// As [`GraphBuilder`].
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Builder {
+    /// Ours
+    #[default]
+    Own,
+    /// The reference
+    HnswRs,
+}
+
+/// As [`Quantization`].
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Codes {
+    /// One byte a component, the best again in f32
+    #[default]
+    Int8,
+    /// The f32 vectors themselves
+    None,
+}
+
 /// The vectors to measure with.
-struct Vectors {
-    base: PathBuf,
-    queries: Vec<Vec<f32>>,
+pub(super) struct Vectors {
+    pub base: PathBuf,
+    pub queries: Vec<Vec<f32>>,
     queries_path: PathBuf,
-    dim: u32,
+    pub dim: u32,
 }
 
 pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Result<(), CliError> {
@@ -76,16 +111,31 @@ pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Resu
     let vectors = args.vectors(&scratch, places, context)?;
     // The peers build on one thread.
     let threads = context.threads.or(args.peer.is_wanted().then_some(NonZeroUsize::MIN));
-    let options = store::options(context, threads);
+    let graph_builder = match args.builder {
+        Builder::Own => GraphBuilder::Own,
+        Builder::HnswRs => GraphBuilder::HnswRs,
+    };
+    let options = Options { graph_builder, ..store::options(context, threads) };
     let mut report = report::head("search");
     report["vectors"] = json!(Source::File(RowReader::open(&vectors.base, vectors.dim as usize)?).describe());
     report["queries"] = json!(vectors.queries.len());
     report["dim"] = json!(vectors.dim);
     report["m"] = json!(args.m);
     report["ef_construction"] = json!(args.ef_construction);
+    report["builder"] = json!(format!("{:?}", args.builder));
+    report["quantization"] = json!(format!("{:?}", args.quantization));
     report["build_threads"] = json!(threads.map_or(report["machine"]["cores"].clone(), |n| json!(n)));
     report["search_threads"] = json!(1);
     let root = args.keep.as_deref().unwrap_or(scratch.path());
+    if args.filters {
+        let definition = DefinitionRequest {
+            m: Some(args.m),
+            ef_construction: Some(args.ef_construction),
+            ..DefinitionRequest::vectors(vectors.dim)
+        };
+        let run = filters::Run { sizes: &args.n, vectors: &vectors, definition, root, options: &options };
+        return filters::run(run, report, context);
+    }
     let mut sizes = Vec::new();
     for &n in &args.n {
         let mut size = args.measure(&vectors, n, root, &options, context)?;
@@ -95,6 +145,7 @@ pub(super) fn run(args: &SearchArgs, places: &Places, context: &Context) -> Resu
                 &args.peer,
                 places,
                 &peers::AnnRun {
+                    peers: &args.peers,
                     base: &base,
                     queries: &vectors.queries_path,
                     dim: vectors.dim,
@@ -170,7 +221,10 @@ impl SearchArgs {
         size["oracle"] = check(vectors, n, &truth)?;
         size["exact"] = truth.figures();
         size["default"] = default;
-        size["floors"] = json!(sweep::at_floors(&sweep, &FLOORS));
+        size["lowest"] = json!(sweep::at_floors(&sweep, &FLOORS));
+        let as_peers: Vec<_> =
+            sweep.iter().filter(|row| row["ef"].as_u64() >= Some(PEERS_LEAST_EF as u64)).cloned().collect();
+        size["floors"] = json!(sweep::at_floors(&as_peers, &FLOORS));
         size["sweep"] = json!(sweep);
         store.close();
         Ok(size)
@@ -188,6 +242,10 @@ impl SearchArgs {
         let definition = DefinitionRequest {
             m: Some(self.m),
             ef_construction: Some(self.ef_construction),
+            quantization: Some(match self.quantization {
+                Codes::Int8 => Quantization::Int8,
+                Codes::None => Quantization::None,
+            }),
             ..DefinitionRequest::vectors(vectors.dim)
         };
         let store = Store::open(dir, &definition, options.clone())?;

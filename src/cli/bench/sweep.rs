@@ -29,9 +29,18 @@ impl Truth {
     /// # Errors
     /// [`CliError::Collection`].
     pub fn gather(collection: &Collection, queries: &[Vec<f32>], progress: &ProgressBar) -> Result<Self, CliError> {
+        let requests: Vec<_> = queries.iter().map(|query| bare_request(query, TOP_K)).collect();
+        Self::of(collection, &requests, progress)
+    }
+
+    /// Asks for the exact answer to every request.
+    ///
+    /// # Errors
+    /// [`CliError::Collection`].
+    pub fn of(collection: &Collection, requests: &[SearchRequest], progress: &ProgressBar) -> Result<Self, CliError> {
         let (mut all, mut durations) = (Vec::new(), Vec::new());
-        for query in queries {
-            let (hits, _, took) = timed(collection, &SearchRequest { exact: true, ..bare_request(query, TOP_K) })?;
+        for request in requests {
+            let (hits, _, took) = timed(collection, &SearchRequest { exact: true, ..request.clone() })?;
             all.push(rows_of(&hits)?);
             durations.push(took);
             progress.inc(1);
@@ -41,7 +50,7 @@ impl Truth {
 
     /// The figures of the exact searches themselves.
     pub fn figures(&self) -> Value {
-        figures(None, Plan::Exact, 1.0, &self.latencies)
+        figures(Plan::Exact, 1.0, &self.latencies)
     }
 
     /// Hits of one answer that belong there.
@@ -69,21 +78,36 @@ pub(super) fn measure(
     progress: &ProgressBar,
 ) -> Result<Value, CliError> {
     let request = |query: &Vec<f32>| SearchRequest { ef_search, ..bare_request(query, TOP_K) };
+    let mut figures = measure_requests(collection, &queries.iter().map(request).collect::<Vec<_>>(), truth, progress)?;
+    figures["ef"] = json!(ef_search);
+    Ok(figures)
+}
+
+/// As [`measure`], with requests of any kind.
+///
+/// # Errors
+/// [`CliError::Collection`].
+pub(super) fn measure_requests(
+    collection: &Collection,
+    requests: &[SearchRequest],
+    truth: &Truth,
+    progress: &ProgressBar,
+) -> Result<Value, CliError> {
     let mut right = 0;
-    for (index, query) in queries.iter().enumerate() {
-        right += truth.right(index, &collection.search(&request(query))?.hits);
+    for (index, request) in requests.iter().enumerate() {
+        right += truth.right(index, &collection.search(request)?.hits);
     }
-    let (mut durations, mut plan) = (Vec::with_capacity(queries.len()), Plan::Exact);
-    for query in queries {
-        let (_, answered_by, took) = timed(collection, &request(query))?;
+    let (mut durations, mut plan) = (Vec::with_capacity(requests.len()), Plan::Exact);
+    for request in requests {
+        let (_, answered_by, took) = timed(collection, request)?;
         if answered_by == Plan::Graph {
             plan = Plan::Graph;
         }
         durations.push(took);
     }
-    progress.inc(queries.len() as u64);
+    progress.inc(requests.len() as u64);
     let recall = right as f64 / truth.wanted().max(1) as f64;
-    Ok(figures(ef_search, plan, recall, &Latencies::new(durations)))
+    Ok(figures(plan, recall, &Latencies::new(durations)))
 }
 
 /// The row of the lowest `ef_search` that reaches a recall, for each floor that is reached.
@@ -104,10 +128,9 @@ fn timed(collection: &Collection, request: &SearchRequest) -> Result<(Vec<Hit>, 
     Ok((response.hits, response.plan, took))
 }
 
-fn figures(ef: Option<usize>, plan: Plan, recall: f64, latencies: &Latencies) -> Value {
+fn figures(plan: Plan, recall: f64, latencies: &Latencies) -> Value {
     json!({
-        "ef": ef,
-        "plan": match plan { Plan::Exact => "exact", Plan::Graph => "graph" },
+        "plan": plan.name(),
         // Cut, not rounded: 0.94999 does not reach 0.95.
         "recall_at_10": (recall * 1e4).floor() / 1e4,
         "qps_calls": whole(latencies.per_second()),
@@ -125,8 +148,14 @@ mod tests {
     #[test]
     fn hits_count_by_their_score_so_that_ties_do_not_cost_recall() {
         let truth = Truth { hits: vec![vec![(1, 0.9), (2, 0.8)]], latencies: Latencies::new(Vec::new()) };
-        let hit =
-            |id: &str, score| Hit { id: DocumentId::new(id).unwrap(), score, text: None, metadata: None, vector: None };
+        let hit = |id: &str, score| Hit {
+            id: DocumentId::new(id).unwrap(),
+            score,
+            text: None,
+            metadata: None,
+            vector: None,
+            highlights: None,
+        };
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.8)]), 2);
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.79)]), 1);
         assert_eq!(truth.right(0, &[]), 0);

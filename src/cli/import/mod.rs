@@ -162,6 +162,7 @@ fn field_type(name: &str) -> Option<FieldType> {
         "keyword" => Some(FieldType::Keyword),
         "number" => Some(FieldType::Number),
         "boolean" => Some(FieldType::Boolean),
+        "geo" => Some(FieldType::Geo),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use super::{LineError, Record, string};
 use crate::cli::CliError;
-use crate::types::{FieldType, Metadata, Value};
+use crate::types::{FieldType, GeoPoint, Metadata, Value};
 
 /// Declared types of metadata fields: how a cell of that column is understood. Other cells stay strings.
 pub(in crate::cli) type FieldTypes = BTreeMap<String, FieldType>;
@@ -78,8 +78,17 @@ fn value(name: &str, cell: &str, declared: Option<&FieldType>) -> Result<Value, 
             "false" => Ok(Value::Bool(false)),
             _ => Err(fail("a boolean (true or false)")),
         },
+        Some(FieldType::Geo) => point(cell).ok_or_else(|| fail("a point (latitude, longitude)")),
         Some(FieldType::Keyword) | None => Ok(string(cell)),
     }
+}
+
+/// A cell such as `59.91, 10.75`.
+fn point(cell: &str) -> Option<Value> {
+    let (lat, lon) = cell.split_once(',')?;
+    let object = [("lat".to_owned(), number(lat.trim())?), ("lon".to_owned(), number(lon.trim())?)];
+    let value = Value::Object(object.into());
+    GeoPoint::of(&value).map(|_| value)
 }
 
 fn number(cell: &str) -> Option<Value> {
@@ -114,6 +123,14 @@ mod tests {
         assert_eq!(typed[0].as_ref().unwrap()["price"], Value::Float(9.5));
         assert_eq!(typed[1].as_ref().unwrap()["price"], Value::Int(3));
         assert_eq!(typed[1].as_ref().unwrap()["stock"], Value::Bool(false));
+    }
+
+    #[test]
+    fn points_are_two_numbers_in_a_cell() {
+        let found = rows("id,at\na,\"59.91, 10.75\"\nb,\"91,0\"\nc,1\n", &[("at", FieldType::Geo)]);
+        let point = GeoPoint::of(&found[0].as_ref().unwrap()["at"]).unwrap();
+        assert_eq!((point.lat(), point.lon()), (59.91, 10.75));
+        assert!(found[1..].iter().all(|row| row.as_ref().unwrap_err().contains("a point")), "{found:?}");
     }
 
     #[test]

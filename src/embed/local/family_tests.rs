@@ -226,7 +226,7 @@ fn distil_bert_agrees_with_candle_in_both_forms() {
     assert!(matches!(encoder.backend, Backend::Candle(_)));
     let threads = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let sequences = sequences(46);
-    let got = encoder.encode(&slices(&sequences), &threads).unwrap();
+    let got = encoder.encode(&slices(&sequences), 0, &threads).unwrap();
     for (i, sequence) in sequences.iter().enumerate() {
         let ids = Tensor::from_vec(sequence.clone(), (1, sequence.len()), &Device::Cpu).unwrap();
         let visible = Tensor::zeros((1, 1, 1, sequence.len()), DType::U8, &Device::Cpu).unwrap();
@@ -264,9 +264,9 @@ fn modern_bert_runs_by_candle_whatever_the_batch() {
     let encode = |prefix: &str| {
         let encoder = Seeded::new(&config, shapes.clone(), prefix).encoder().unwrap();
         assert!(matches!(encoder.backend, Backend::Candle(_)));
-        let batch = encoder.encode(&slices(&sequences), &threads).unwrap();
+        let batch = encoder.encode(&slices(&sequences), 0, &threads).unwrap();
         for (i, sequence) in sequences.iter().enumerate() {
-            let single = encoder.encode(&[sequence], &threads).unwrap();
+            let single = encoder.encode(&[sequence], 0, &threads).unwrap();
             assert_like(&batch[i..=i], &single, 2e-5, "ModernBERT");
         }
         batch
@@ -332,7 +332,7 @@ fn mpnet_mean(seeded: &Seeded, tokens: &[u32]) -> Vec<f64> {
         let head_width = width / heads;
         for head in 0..heads {
             let part = head * head_width..(head + 1) * head_width;
-            for i in 0..tokens.len() {
+            for (i, gathered) in context.iter_mut().enumerate() {
                 let score = |j: usize| {
                     let dot: f64 = q[i][part.clone()].iter().zip(&k[j][part.clone()]).map(|(a, b)| a * b).sum();
                     dot / (head_width as f64).sqrt() + biases[bucket(j as isize - i as isize, 32) * heads + head]
@@ -340,7 +340,7 @@ fn mpnet_mean(seeded: &Seeded, tokens: &[u32]) -> Vec<f64> {
                 let weights: Vec<f64> = (0..tokens.len()).map(|j| score(j).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 for (j, weight) in weights.iter().enumerate() {
-                    part.clone().for_each(|c| context[i][c] += weight / total * v[j][c]);
+                    part.clone().for_each(|c| gathered[c] += weight / total * v[j][c]);
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! Encoders that run on this machine; the only place where candle is named.
 
-mod batch;
 mod bert;
 mod blocks;
 mod candle;
@@ -18,7 +17,6 @@ mod weights;
 use std::path::Path;
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 
 use super::settings::{Family, Settings};
 use super::{EmbedError, Precision};
@@ -88,24 +86,22 @@ impl Encoder {
         self.precision
     }
 
-    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary, on the threads of `pool`. Returns one pooled
-    /// vector a sequence, in order, shape `[hidden]`, not normalised.
+    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary in one pass: on the calling thread, or, with
+    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`. Returns one
+    /// pooled vector a sequence, in order, shape `[hidden]`, not normalised.
     ///
     /// # Errors
     /// [`EmbedError::Compute`].
-    pub(super) fn encode(&self, sequences: &[&[u32]], pool: &ThreadPool) -> Result<Vec<Vec<f64>>, EmbedError> {
+    pub(super) fn encode(
+        &self,
+        sequences: &[&[u32]],
+        helpers: usize,
+        pool: &ThreadPool,
+    ) -> Result<Vec<Vec<f64>>, EmbedError> {
         let pooling = self.settings.pooling;
         match &self.backend {
-            Backend::Kernels(transformer) => {
-                let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
-                let threads = pool.current_num_threads();
-                let passes = batch::split(&lengths, threads);
-                let helpers = (threads / passes.len().max(1)).saturating_sub(1);
-                let encode =
-                    |pass: &std::ops::Range<usize>| transformer.encode(&sequences[pass.clone()], pooling, helpers);
-                let vectors: Vec<_> = pool.install(|| passes.par_iter().flat_map_iter(encode).collect());
-                Ok(vectors)
-            }
+            Backend::Kernels(transformer) if helpers == 0 => Ok(transformer.encode(sequences, pooling, 0)),
+            Backend::Kernels(transformer) => Ok(pool.install(|| transformer.encode(sequences, pooling, helpers))),
             Backend::Candle(encoder) => pool.install(|| encoder.encode(sequences, pooling)),
         }
     }

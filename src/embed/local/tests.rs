@@ -122,9 +122,13 @@ fn a_sequence_does_not_depend_on_those_beside_it_nor_on_threads() {
         let mut results = Vec::new();
         for threads in [1, 2, 5] {
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let batch = encoder.encode(&sequences, &pool).unwrap();
+            let batch = encoder.encode(&sequences, threads - 1, &pool).unwrap();
             for (sequence, vector) in sequences.iter().zip(&batch) {
-                assert_eq!(encoder.encode(&[sequence], &pool).unwrap()[0], *vector, "{precision:?} {threads} threads");
+                assert_eq!(
+                    encoder.encode(&[sequence], 0, &pool).unwrap()[0],
+                    *vector,
+                    "{precision:?} {threads} threads"
+                );
             }
             results.push(batch);
         }
@@ -148,9 +152,9 @@ fn shapes_beyond_the_kernels_run_by_candle() {
         let encoder = Encoder::load(&file.path, &settings, Precision::Float32).unwrap();
         assert!(matches!(encoder.backend, Backend::Candle(_)), "{config}");
         let sequences: [&[u32]; 3] = [&[1, 2, 3], &[4], &[5, 6, 7, 8, 9]];
-        let batch = encoder.encode(&sequences, &pool).unwrap();
+        let batch = encoder.encode(&sequences, 0, &pool).unwrap();
         for (sequence, vector) in sequences.iter().zip(&batch) {
-            assert_like(&encoder.encode(&[sequence], &pool).unwrap(), std::slice::from_ref(vector), "single");
+            assert_like(&encoder.encode(&[sequence], 0, &pool).unwrap(), std::slice::from_ref(vector), "single");
         }
     }
 }

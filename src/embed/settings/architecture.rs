@@ -293,7 +293,8 @@ impl Architecture {
             return unsupported(path, (*feature).to_owned(), "nomic_bert as of nomic-embed-text-v1.5");
         }
         let head_width = config.n_embd.checked_div(config.n_head).unwrap_or(0);
-        if !head_width.is_multiple_of(2) || !(config.rotary_emb_base > 1.0) {
+        let rotates = head_width.is_multiple_of(2) && config.rotary_emb_base > 1.0;
+        if !rotates {
             let reason = format!("heads of {head_width} numbers cannot be rotated by base {}", config.rotary_emb_base);
             return Err(EmbedError::malformed(path, reason));
         }

@@ -20,37 +20,26 @@ impl Guard {
         Self { patience, overrun: AtomicBool::new(false) }
     }
 
-    /// Whether there is no limit of time, so that [`Guard::run`] does.
+    /// Whether there is no limit of time, so that [`guarded`] does.
     pub(super) fn is_patient(&self) -> bool {
         self.patience.is_none()
-    }
-
-    /// Runs `act` in this thread.
-    ///
-    /// # Errors
-    /// Its own, and what a panic said.
-    pub(super) fn run<T>(&self, act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-        catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
     }
 
     /// Runs `act` in a thread of its own where there is a limit of time. One that exceeds it is left behind.
     ///
     /// # Errors
-    /// As [`Guard::run`], and that it takes too long.
+    /// As [`guarded`], and that it takes too long.
     pub(super) fn run_within<T: Send + 'static>(
         &self,
         act: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let Some(patience) = self.patience else { return self.run(act) };
+        let Some(patience) = self.patience else { return guarded(act) };
         if self.overrun.load(Ordering::Relaxed) {
             return Err("its patterns took too long on an earlier text; it is not used again".to_owned());
         }
         let (sender, result) = mpsc::channel();
-        let run = move || {
-            let result = catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())));
-            // Nobody listens any more where it took too long.
-            let _ = sender.send(result);
-        };
+        // Nobody listens any more where it took too long.
+        let run = move || drop(sender.send(guarded(act)));
         let thread = thread::Builder::new().name("tokenizer".to_owned()).spawn(run);
         thread.map_err(|e| format!("no thread could be started for it: {e}"))?;
         match result.recv_timeout(patience) {
@@ -62,6 +51,14 @@ impl Guard {
             Err(RecvTimeoutError::Disconnected) => Err("its thread ended without a result".to_owned()),
         }
     }
+}
+
+/// Runs `act` in this thread.
+///
+/// # Errors
+/// Its own, and what a panic said.
+pub(super) fn guarded<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
 }
 
 /// What a caught panic said.

@@ -7,20 +7,22 @@ mod inspect;
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
-use super::EmbedError;
 use super::settings::Settings;
-use guard::Guard;
+use super::{EmbedError, Piece};
 pub(super) use guard::panic_message;
+use guard::{Guard, guarded};
 use inspect::Inspected;
 
 /// A model's tokenizer.
 pub(super) struct TextTokenizer {
     inner: Arc<Tokenizer>,
+    /// The same without truncation, made when somebody wants every token: with it, tokenising stops at the limit.
+    whole: OnceLock<Arc<Tokenizer>>,
     model: String,
     guard: Guard,
     /// Whether no token reaches across an ASCII blank, so that a text may be cut there without changing what stands
@@ -103,7 +105,8 @@ impl TextTokenizer {
             Ok(Arc::new(inner))
         })?;
         let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
-        Ok(Self { inner, model: model.to_owned(), guard, splits_at_blanks, first_cut_bytes, max_tokens, lower_case })
+        let (model, whole) = (model.to_owned(), OnceLock::new());
+        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, lower_case })
     }
 
     /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
@@ -134,9 +137,42 @@ impl TextTokenizer {
         self.tokens(&self.encoding(text)?)
     }
 
+    /// Every token of `text`, untruncated, without the blanks around it.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
+        let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
+        let text = text.trim();
+        let whole = self.whole.get_or_init(|| {
+            let mut whole = Tokenizer::clone(&self.inner);
+            // Taking truncation away has nothing to check.
+            _ = whole.with_truncation(None);
+            Arc::new(whole)
+        });
+        let (whole, owned) = (Arc::clone(whole), text.to_owned());
+        let encode = move || whole.encode_char_offsets(owned, with_special).map_err(|e| e.to_string());
+        let encoding = self.guard.run_within(encode);
+        let encoding = encoding.map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })?;
+        let bytes_of_chars: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let byte = |at: usize| bytes_of_chars.get(at).copied().unwrap_or(text.len());
+        let piece = |at: usize| {
+            let (id, (start, stop)) = (encoding.get_ids()[at], encoding.get_offsets()[at]);
+            match encoding.get_special_tokens_mask()[at] {
+                0 => {
+                    let text = text.get(byte(start)..byte(stop)).unwrap_or_default().to_owned();
+                    Piece { id, text, special: false, range: Some((blanks + start, blanks + stop)) }
+                }
+                _ => Piece { id, text: encoding.get_tokens()[at].clone(), special: true, range: None },
+            }
+        };
+        Ok((0..encoding.len()).map(piece).collect())
+    }
+
     fn encoding(&self, text: &str) -> Result<Encoding, EmbedError> {
         let result = if self.guard.is_patient() {
-            self.guard.run(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
+            guarded(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
         } else {
             let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
             self.guard.run_within(move || inner.encode_fast(text, true).map_err(|e| e.to_string()))

@@ -59,6 +59,25 @@ fn the_files_truncation_and_padding_are_ignored_and_ours_is_reported() {
 }
 
 #[test]
+fn pieces_say_what_of_the_text_they_are_and_nothing_is_cut() {
+    let tokenizer = load(&small_tokenizer(), 4).unwrap();
+    let pieces = tokenizer.pieces(" мир, AB c ", true).unwrap();
+    let seen: Vec<_> = pieces.iter().map(|p| (p.id, p.text.as_str(), p.special, p.range)).collect();
+    let wanted = [
+        (2, "[CLS]", true, None),
+        (8, "мир", false, Some((1, 4))),
+        (9, ",", false, Some((4, 5))),
+        (4, "A", false, Some((6, 7))),
+        (6, "B", false, Some((7, 8))),
+        (7, "c", false, Some((9, 10))),
+        (3, "[SEP]", true, None),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(tokenizer.pieces(" мир, AB c ", false).unwrap(), pieces[1..6]);
+    assert_eq!(tokenizer.pieces("", true).unwrap().len(), 2);
+}
+
+#[test]
 fn a_long_text_has_the_tokens_that_its_whole_has() {
     let tokenizer = load(&small_tokenizer(), 8).unwrap();
     assert!(tokenizer.splits_at_blanks);

@@ -10,7 +10,7 @@ use super::time::rfc3339;
 use crate::collection::{Collection, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::error::{ApiError, Code};
-use crate::types::{FieldType, Metric, Quantization};
+use crate::types::{FieldType, Language, Metric, Quantization};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
@@ -49,6 +49,21 @@ pub(crate) enum WireFieldType {
     Number,
     /// True or false.
     Boolean,
+    /// A point, `{"lat": .., "lon": ..}` in degrees, or an array of points.
+    Geo,
+}
+
+/// How keyword search makes words of texts.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Language)]
+pub(crate) enum WireLanguage {
+    /// English endings do not count.
+    English,
+    /// Russian endings do not count, and ё is е.
+    Russian,
+    /// Words as they are, in lower case.
+    None,
 }
 
 /// A collection to create; what is left out is filled in.
@@ -68,6 +83,16 @@ pub(crate) struct DefinitionBody {
     index: Option<Object<IndexBody>>,
     /// Declared metadata fields; a document that does not fit is refused.
     fields: Option<BTreeMap<String, WireFieldType>>,
+    /// How keyword search reads the texts.
+    #[schema(value_type = Option<TextBody>)]
+    text: Option<Object<TextBody>>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TextBody {
+    /// English when left out.
+    language: Option<WireLanguage>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -123,6 +148,7 @@ impl DefinitionBody {
             ef_construction: index.as_ref().and_then(|index| index.ef_construction),
             quantization,
             fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
+            language: self.text.and_then(|Object(text)| text.language).map(Language::from),
         })
     }
 }
@@ -139,6 +165,7 @@ pub(crate) struct CollectionView {
     embedding: Option<EmbeddingView>,
     index: IndexView,
     fields: BTreeMap<String, WireFieldType>,
+    text: TextView,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -147,6 +174,11 @@ pub(crate) struct CollectionView {
 #[derive(Debug, Serialize, ToSchema)]
 struct EmbeddingView {
     model: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct TextView {
+    language: WireLanguage,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -173,6 +205,7 @@ impl CollectionView {
                 },
             },
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
+            text: TextView { language: definition.text.language.into() },
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -215,6 +248,22 @@ pub(crate) struct StatsView {
     sealed_seq: u64,
     /// Numbers in a vector.
     dim: u32,
+    /// Null where no document has a text.
+    #[schema(required)]
+    text: Option<TextStatsView>,
+}
+
+/// How far the keyword index of a collection is.
+#[derive(Debug, Serialize, ToSchema)]
+struct TextStatsView {
+    /// Documents in it.
+    documents: u64,
+    /// Keyword search sees every change up to this one.
+    applied_seq: u64,
+    /// Changes between that and `last_seq`; they are seen within a second, or at once with `refresh`.
+    lag: u64,
+    /// Writes of documents that wait to be read.
+    waiting: u64,
 }
 
 impl From<CollectionStats> for StatsView {
@@ -230,6 +279,12 @@ impl From<CollectionStats> for StatsView {
             last_seq: stats.last_seq.0,
             sealed_seq: stats.sealed_seq.0,
             dim: stats.dim,
+            text: stats.keywords.map(|keywords| TextStatsView {
+                documents: keywords.documents,
+                applied_seq: keywords.applied_seq.0,
+                lag: stats.last_seq.0.saturating_sub(keywords.applied_seq.0),
+                waiting: keywords.waiting,
+            }),
         }
     }
 }
@@ -254,12 +309,33 @@ impl From<Metric> for WireMetric {
     }
 }
 
+impl From<WireLanguage> for Language {
+    fn from(language: WireLanguage) -> Self {
+        match language {
+            WireLanguage::English => Language::English,
+            WireLanguage::Russian => Language::Russian,
+            WireLanguage::None => Language::None,
+        }
+    }
+}
+
+impl From<Language> for WireLanguage {
+    fn from(language: Language) -> Self {
+        match language {
+            Language::English => WireLanguage::English,
+            Language::Russian => WireLanguage::Russian,
+            Language::None => WireLanguage::None,
+        }
+    }
+}
+
 impl From<WireFieldType> for FieldType {
     fn from(kind: WireFieldType) -> Self {
         match kind {
             WireFieldType::Keyword => FieldType::Keyword,
             WireFieldType::Number => FieldType::Number,
             WireFieldType::Boolean => FieldType::Boolean,
+            WireFieldType::Geo => FieldType::Geo,
         }
     }
 }
@@ -270,6 +346,7 @@ impl From<FieldType> for WireFieldType {
             FieldType::Keyword => WireFieldType::Keyword,
             FieldType::Number => WireFieldType::Number,
             FieldType::Boolean => WireFieldType::Boolean,
+            FieldType::Geo => WireFieldType::Geo,
         }
     }
 }
@@ -287,7 +364,8 @@ mod tests {
     fn every_key_is_optional() {
         assert!(read("{}").unwrap() == DefinitionRequest::default());
         let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
-            "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"}}"#;
+            "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"},
+            "text":{"language":"russian"}}"#;
         let wanted = DefinitionRequest {
             dim: Some(3),
             metric: Some(Metric::L2),
@@ -296,6 +374,7 @@ mod tests {
             ef_construction: Some(64),
             quantization: Some(Quantization::None),
             fields: [("a".to_owned(), FieldType::Keyword)].into(),
+            language: Some(Language::Russian),
         };
         assert!(read(full).unwrap() == wanted);
         assert_eq!(read(r#"{"embedding":{}}"#).unwrap().model.as_deref(), Some(DEFAULT_MODEL));
@@ -312,6 +391,8 @@ mod tests {
             (r#"{"dims":1}"#, Code::UnknownField),
             (r#"{"index":{"ef":1}}"#, Code::UnknownField),
             (r#"{"fields":{"a":"date"}}"#, Code::InvalidValue),
+            (r#"{"text":{"language":"klingon"}}"#, Code::InvalidValue),
+            (r#"{"text":{"lang":"english"}}"#, Code::UnknownField),
         ];
         for (text, wanted) in cases {
             assert_eq!(read(text).err().map(|e| e.code), Some(wanted), "{text}");

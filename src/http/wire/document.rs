@@ -23,6 +23,9 @@ pub(crate) struct UpsertBody {
     /// Whether the answer waits until the write is safe and visible. Only true for now.
     #[schema(default = true)]
     wait: Option<bool>,
+    /// Whether the answer waits until keyword search sees the documents, which it does by itself within a second.
+    #[schema(default = false)]
+    refresh: Option<bool>,
 }
 
 /// A document to write. It needs a text or a vector, or both; then the vector stands and the text is stored.
@@ -44,6 +47,11 @@ pub(crate) struct DocumentBody {
 }
 
 impl UpsertBody {
+    /// Whether to wait for keyword search.
+    pub(crate) fn wants_refresh(&self) -> bool {
+        self.refresh == Some(true)
+    }
+
     /// # Errors
     /// An empty or overlong list, an id that is not allowed, `wait: false`.
     pub(crate) fn into_documents(self) -> Result<Vec<NewDocument>, ApiError> {
@@ -95,6 +103,9 @@ pub(crate) struct UpsertedView {
     cached: usize,
     /// Ids of documents whose text is longer than the model reads; their vector is that of the text's start.
     truncated: Vec<String>,
+    /// Where `refresh` asked for it: whether keyword search sees the documents now. They are written either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refreshed: Option<bool>,
 }
 
 impl From<Upserted> for UpsertedView {
@@ -105,6 +116,7 @@ impl From<Upserted> for UpsertedView {
             embedded: upserted.embedded,
             cached: upserted.cached,
             truncated: upserted.truncated.iter().map(DocumentId::to_string).collect(),
+            refreshed: None,
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct EmbeddingsBody {
     pub(crate) model: String,
     /// How vectors are written; as numbers when left out.
     pub(crate) encoding_format: Option<EncodingFormat>,
-    /// Only the model's own dim for now.
+    /// Numbers in a vector, where the model allows fewer than all.
     #[schema(minimum = 1)]
     pub(crate) dimensions: Option<u32>,
     /// Taken and not used.
@@ -35,7 +35,7 @@ pub(crate) struct EmbeddingsBody {
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only its schema is used; the value is read as WireValue for better errors")]
-enum InputForms {
+pub(crate) enum InputForms {
     Text(String),
     Texts(Vec<String>),
     Tokens(Vec<u32>),
@@ -64,50 +64,56 @@ impl EmbeddingsBody {
     /// Takes the input out.
     ///
     /// # Errors
-    /// [`Code::InvalidInput`] when it is empty, mixed, too many or too long.
+    /// As [`read_input`].
     pub(crate) fn take_input(&mut self) -> Result<Input, ApiError> {
-        let value = std::mem::replace(&mut self.input.0, Value::Null);
-        input(value).map_err(|detail| ApiError::new(Code::InvalidInput, detail).param("input"))
+        read_input(std::mem::replace(&mut self.input.0, Value::Null), "input")
     }
 }
 
-fn input(value: Value) -> Result<Input, String> {
+/// Reads what to embed in the forms of [`InputForms`]. `name`: the field's.
+///
+/// # Errors
+/// [`Code::InvalidInput`] when it is empty, mixed or too long, [`Code::TooManyInputs`].
+pub(crate) fn read_input(value: Value, name: &'static str) -> Result<Input, ApiError> {
+    let refuse = |detail: String| ApiError::new(Code::InvalidInput, detail).param(name);
     let items = match value {
-        Value::String(text) => return Ok(Input::Texts(vec![checked_text(0, text)?])),
+        Value::String(text) => return Ok(Input::Texts(vec![checked_text(0, text).map_err(refuse)?])),
         Value::Array(items) => items,
-        other => return Err(format!("\"input\" must be a string or an array, not {}", other.kind())),
+        other => return Err(refuse(format!("{name:?} must be a string or an array, not {}", other.kind()))),
     };
     match items.first() {
-        None => Err("\"input\" is empty; send at least one text".to_owned()),
-        Some(Value::Int(_)) => Ok(Input::Tokens(vec![tokens(0, items)?])),
+        None => Err(refuse(format!("{name:?} is empty; send at least one text"))),
+        Some(Value::Int(_)) => Ok(Input::Tokens(vec![tokens(0, items).map_err(refuse)?])),
         Some(_) if items.len() > MAX_EMBEDDING_INPUTS => {
-            Err(format!("\"input\" holds {}, at most {MAX_EMBEDDING_INPUTS} are allowed at once", items.len()))
+            let got = items.len();
+            let detail = format!("{name:?} holds {got} inputs, at most {MAX_EMBEDDING_INPUTS} are allowed at once");
+            Err(ApiError::new(Code::TooManyInputs, detail).param(name))
         }
         Some(Value::String(_)) => {
             let texts = items.into_iter().enumerate().map(|(index, item)| match item {
                 Value::String(text) => checked_text(index, text),
-                other => Err(format!("\"input\" must hold strings only, and item {index} is {}", other.kind())),
+                other => Err(format!("{name:?} must hold strings only, and item {index} is {}", other.kind())),
             });
-            Ok(Input::Texts(texts.collect::<Result<_, _>>()?))
+            Ok(Input::Texts(texts.collect::<Result<_, _>>().map_err(refuse)?))
         }
         Some(Value::Array(_)) => {
             let lists = items.into_iter().enumerate().map(|(index, item)| match item {
                 Value::Array(ids) => tokens(index, ids),
                 other => {
-                    Err(format!("\"input\" must hold arrays of token ids only, and item {index} is {}", other.kind()))
+                    Err(format!("{name:?} must hold arrays of token ids only, and item {index} is {}", other.kind()))
                 }
             });
-            Ok(Input::Tokens(lists.collect::<Result<_, _>>()?))
+            Ok(Input::Tokens(lists.collect::<Result<_, _>>().map_err(refuse)?))
         }
-        Some(other) => Err(format!("\"input\" must hold strings or token ids, not {}", other.kind())),
+        Some(other) => Err(refuse(format!("{name:?} must hold strings or token ids, not {}", other.kind()))),
     }
 }
 
 fn checked_text(index: usize, text: String) -> Result<String, String> {
     match text.len() {
-        0 => Err(format!("text {index} of \"input\" is an empty string; send at least one character")),
+        0 => Err(format!("text {index} is an empty string; send at least one character")),
         got if got > MAX_TEXT_BYTES => {
-            Err(format!("text {index} of \"input\" is {got} bytes long, at most {MAX_TEXT_BYTES} are allowed"))
+            Err(format!("text {index} is {got} bytes long, at most {MAX_TEXT_BYTES} are allowed"))
         }
         _ => Ok(text),
     }
@@ -115,11 +121,11 @@ fn checked_text(index: usize, text: String) -> Result<String, String> {
 
 fn tokens(index: usize, items: Vec<Value>) -> Result<Vec<u32>, String> {
     if items.is_empty() {
-        return Err(format!("list {index} of \"input\" is empty; send at least one token id"));
+        return Err(format!("list {index} is empty; send at least one token id"));
     }
     let token = |item: Value| match item {
-        Value::Int(id) => u32::try_from(id).map_err(|_| format!("{id} in \"input\" is no token id")),
-        other => Err(format!("\"input\" must hold token ids only, and one is {}", other.kind())),
+        Value::Int(id) => u32::try_from(id).map_err(|_| format!("{id} is no token id")),
+        other => Err(format!("list {index} must hold token ids only, and one is {}", other.kind())),
     };
     items.into_iter().map(token).collect()
 }
@@ -273,12 +279,8 @@ mod tests {
         ];
         for text in cases {
             let error = read(text).unwrap_err();
-            assert_eq!(
-                (error.code, error.param),
-                (Code::InvalidInput, Some("input")),
-                "{}",
-                &text[..text.len().min(40)]
-            );
+            let code = if text == many { Code::TooManyInputs } else { Code::InvalidInput };
+            assert_eq!((error.code, error.param), (code, Some("input")), "{}", &text[..text.len().min(40)]);
         }
     }
 
@@ -293,6 +295,7 @@ mod tests {
             vectors: vec![vec![1.0, -2.0], vec![0.5, 0.0]],
             token_counts: vec![3, 4],
             truncated: vec![false, true],
+            cached: 0,
         };
         let write = |format| serde_json::to_value(EmbeddingsView::of(embeddings(), "m".into(), format)).unwrap();
         let wanted = serde_json::json!({

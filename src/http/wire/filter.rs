@@ -4,10 +4,11 @@ use serde::Deserialize;
 
 use super::value::WireValue;
 use crate::http::error::{ApiError, Code};
-use crate::types::{Condition, Filter, Metadata, Value};
+use crate::types::{Condition, Filter, FilterError, GeoPoint, Metadata, Value, contradiction};
 
 const CONNECTIVES: &str = "$and, $or, $not";
-const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $contains";
+const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $contains, $geo_radius";
+const RADIUS: &str = "{\"lat\": -90 to 90, \"lon\": -180 to 180, \"meters\": 0 or more}";
 
 /// A filter as a client sent it, not yet understood.
 #[derive(Debug, Deserialize)]
@@ -18,7 +19,7 @@ impl WireFilter {
     /// # Errors
     /// [`Code::InvalidFilter`] names the operator or the path at fault and what is allowed there.
     pub(crate) fn into_filter(self) -> Result<Filter, ApiError> {
-        let filter = parse(self.0.0).map_err(|detail| ApiError::new(Code::InvalidFilter, detail))?;
+        let filter = parse(self.0.0)?;
         filter.check()?;
         Ok(filter)
     }
@@ -30,48 +31,75 @@ impl WireFilter {
     }
 }
 
+/// Why a filter is refused while it is read.
+enum Refusal {
+    /// It has no meaning; in words.
+    Invalid(String),
+    /// Its meaning is refused.
+    Filter(FilterError),
+}
+
+impl From<String> for Refusal {
+    fn from(detail: String) -> Self {
+        Refusal::Invalid(detail)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(detail) => ApiError::new(Code::InvalidFilter, detail),
+            Refusal::Filter(error) => error.into(),
+        }
+    }
+}
+
 /// An object of conditions, all of which hold; several keys mean and.
-fn parse(value: Value) -> Result<Filter, String> {
+fn parse(value: Value) -> Result<Filter, Refusal> {
     let Value::Object(object) = value else {
-        return Err(format!("a filter is an object such as {{\"field\": \"value\"}}, not {}", value.kind()));
+        return Err(format!("a filter is an object such as {{\"field\": \"value\"}}, not {}", value.kind()).into());
     };
     let mut parts = object.into_iter().map(|(key, value)| parse_entry(key, value)).collect::<Result<Vec<_>, _>>()?;
     Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::And(parts) })
 }
 
-fn parse_entry(key: String, value: Value) -> Result<Filter, String> {
+fn parse_entry(key: String, value: Value) -> Result<Filter, Refusal> {
     match key.as_str() {
         "$and" => Ok(Filter::And(parse_list("$and", value)?)),
         "$or" => Ok(Filter::Or(parse_list("$or", value)?)),
         "$not" => Ok(Filter::Not(Box::new(parse(value)?))),
         _ if key.starts_with('$') => Err(format!(
             "{key:?} is no connective; allowed are {CONNECTIVES}, and operators stand below a field's name"
-        )),
-        "" => Err("a field's name is empty; write {\"field\": value}".to_owned()),
+        )
+        .into()),
+        "" => Err("a field's name is empty; write {\"field\": value}".to_owned().into()),
         _ => parse_field(key, value),
     }
 }
 
-fn parse_list(connective: &str, value: Value) -> Result<Vec<Filter>, String> {
+fn parse_list(connective: &str, value: Value) -> Result<Vec<Filter>, Refusal> {
     match value {
         Value::Array(items) if !items.is_empty() => items.into_iter().map(parse).collect(),
-        Value::Array(_) => Err(format!("{connective} is empty; give it at least one filter")),
-        other => Err(format!("{connective} takes an array of filters, not {}", other.kind())),
+        Value::Array(_) => Err(format!("{connective} is empty; give it at least one filter").into()),
+        other => Err(format!("{connective} takes an array of filters, not {}", other.kind()).into()),
     }
 }
 
-fn parse_field(path: String, value: Value) -> Result<Filter, String> {
+fn parse_field(path: String, value: Value) -> Result<Filter, Refusal> {
     let Value::Object(operators) = value else {
         return Ok(Filter::Field { path, condition: Condition::Eq(value) });
     };
     if !operators.keys().next().is_some_and(|key| key.starts_with('$')) {
-        return plain_object(path, operators);
+        return Ok(plain_object(path, operators)?);
     }
-    let condition = |(operator, operand): (String, Value)| {
-        let condition = parse_condition(&path, &operator, operand)?;
-        Ok(Filter::Field { path: path.clone(), condition })
-    };
-    let mut parts = operators.into_iter().map(condition).collect::<Result<Vec<_>, String>>()?;
+    let condition = |(operator, operand): (String, Value)| parse_condition(&path, &operator, operand);
+    let conditions = operators.into_iter().map(condition).collect::<Result<Vec<_>, String>>()?;
+    // Operators side by side are meant for one value; an array of several is asked with $and.
+    if let Some(reason) = contradiction(&path, &conditions.iter().collect::<Vec<_>>(), true) {
+        return Err(Refusal::Filter(FilterError::Contradiction { reason }));
+    }
+    let field = |condition| Filter::Field { path: path.clone(), condition };
+    let mut parts: Vec<_> = conditions.into_iter().map(field).collect();
     Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::And(parts) })
 }
 
@@ -105,6 +133,8 @@ fn parse_condition(path: &str, operator: &str, operand: Value) -> Result<Conditi
             Condition::Contains(value)
         }
         ("$contains", other) => return takes("a string, a number or a boolean", &other),
+        ("$geo_radius", Value::Object(circle)) => parse_circle(path, &circle)?,
+        ("$geo_radius", other) => return takes(RADIUS, &other),
         ("$gt" | "$gte" | "$lt" | "$lte", value) => {
             if !matches!(value, Value::Int(_) | Value::Float(_) | Value::String(_)) {
                 return takes("a number or a string", &value);
@@ -118,6 +148,26 @@ fn parse_condition(path: &str, operator: &str, operand: Value) -> Result<Conditi
         }
         _ => return Err(format!("{operator:?} of {path:?} is no operator; allowed are {OPERATORS}")),
     })
+}
+
+/// A centre and a radius, and nothing else.
+fn parse_circle(path: &str, circle: &Metadata) -> Result<Condition, String> {
+    let refuse = |what: String| Err(format!("$geo_radius of {path:?} takes {RADIUS}; {what}"));
+    if let Some(key) = circle.keys().find(|key| !["lat", "lon", "meters"].contains(&key.as_str())) {
+        return refuse(format!("{key:?} is not one of its keys"));
+    }
+    let meters = match circle.get("meters") {
+        Some(Value::Int(meters)) => *meters as f64,
+        Some(Value::Float(meters)) => *meters,
+        _ => return refuse("\"meters\" is missing or no number".to_owned()),
+    };
+    if !(meters.is_finite() && meters >= 0.0) {
+        return refuse(format!("\"meters\" is {meters}"));
+    }
+    match GeoPoint::of(&Value::Object(circle.clone())) {
+        Some(center) => Ok(Condition::GeoRadius { center, meters }),
+        None => refuse("\"lat\" or \"lon\" is missing or outside its range".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +202,10 @@ mod tests {
             (r#"{"a":{"$exists":false}}"#, field("a", Condition::Exists(false))),
             (r#"{"a":{"$prefix":"x"}}"#, field("a", Condition::Prefix("x".into()))),
             (r#"{"a":{"$contains":1}}"#, field("a", Condition::Contains(one()))),
+            (
+                r#"{"a":{"$geo_radius":{"lat":59.9,"lon":10,"meters":500}}}"#,
+                field("a", Condition::GeoRadius { center: GeoPoint::new(59.9, 10.0).unwrap(), meters: 500.0 }),
+            ),
             (r#"{"$not":{"a":1}}"#, Filter::Not(Box::new(field("a", Condition::Eq(one()))))),
             (r#"{"$or":[{"a":1}]}"#, Filter::Or(vec![field("a", Condition::Eq(one()))])),
             (
@@ -187,12 +241,34 @@ mod tests {
             (r#"{"a":{"$prefix":1}}"#, "takes a string"),
             (r#"{"a":{"$contains":[1]}}"#, "$contains"),
             (r#"{"":1}"#, "empty"),
+            (r#"{"a":{"$geo_radius":5}}"#, "\"meters\": 0 or more"),
+            (r#"{"a":{"$geo_radius":{"lat":91,"lon":0,"meters":1}}}"#, "outside its range"),
+            (r#"{"a":{"$geo_radius":{"lat":9,"lon":0}}}"#, "\"meters\" is missing"),
+            (r#"{"a":{"$geo_radius":{"lat":9,"lon":0,"meters":-1}}}"#, "\"meters\" is -1"),
+            (r#"{"a":{"$geo_radius":{"lat":9,"lon":0,"meters":1,"km":1}}}"#, "\"km\""),
         ];
         for (text, wanted) in cases {
             let error = read(text).unwrap_err();
             assert_eq!(error.code, Code::InvalidFilter, "{text}");
             assert!(error.detail.contains(wanted), "{text}: {}", error.detail);
         }
+    }
+
+    #[test]
+    fn operators_side_by_side_must_leave_a_value() {
+        for text in [
+            r#"{"a":{"$gt":5,"$lt":3}}"#,
+            r#"{"a":{"$eq":1,"$ne":1}}"#,
+            r#"{"a":{"$exists":false,"$eq":1}}"#,
+            r#"{"a":{"$in":[1,2],"$gt":2}}"#,
+            r#"{"a":{"$gt":"x","$lt":3}}"#,
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.code, Code::ContradictoryFilter, "{text}");
+            assert!(error.detail.contains("take one of the conditions out"), "{}", error.detail);
+        }
+        assert!(read(r#"{"a":{"$gt":3,"$lt":5}}"#).is_ok());
+        assert!(read(r#"{"$and":[{"a":{"$gt":5}},{"a":{"$lt":3}}]}"#).is_ok(), "an array may hold both");
     }
 
     #[test]

@@ -1,20 +1,30 @@
 //! Searches on the wire.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::cursor;
 use super::document::{IncludeName, include_of, include_of_parameter};
+use super::explain::ExplainView;
 use super::filter::WireFilter;
+use super::json::Object;
+use super::ranking::{
+    FacetView, GroupView, LikeBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of, paging_of,
+    turn_page,
+};
 use super::value::MetadataView;
 use super::vector::WireVector;
 use crate::http::error::{ApiError, Code};
-use crate::types::{DocumentId, Hit, Plan, Query, SearchRequest, SearchResponse};
+use crate::types::limits::MAX_SEARCHES_PER_REQUEST;
+use crate::types::{DocumentId, Hit, Paging, Plan, Query, SearchRequest, SearchResponse};
 
-/// A search; give one of `text`, `vector` and `id`.
+/// A search; give one of `text`, `vector`, `id` and `like`, or `text` and `vector` for a hybrid one.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchBody {
-    /// Embedded by the collection's model.
+    /// Embedded by the collection's model, read as words, or both, by the mode.
     #[schema(example = "who feeds the birds?")]
     text: Option<String>,
     /// As many numbers as the collection's dim.
@@ -22,7 +32,10 @@ pub(crate) struct SearchBody {
     vector: Option<WireVector>,
     /// A stored document; it is left out of its own hits.
     id: Option<String>,
-    /// Most hits; 10 when left out.
+    /// Stored documents to be like and unlike; none of them is a hit.
+    #[schema(value_type = Option<LikeBody>)]
+    like: Option<Object<LikeBody>>,
+    /// Most hits, or groups; 10 when left out.
     #[schema(minimum = 1, maximum = 1000)]
     top_k: Option<usize>,
     /// Leaves out hits with a lower score.
@@ -30,8 +43,33 @@ pub(crate) struct SearchBody {
     /// Leaves out documents whose metadata do not match.
     #[schema(value_type = Option<Object>, example = json!({"price": {"$lt": 10}}))]
     filter: Option<WireFilter>,
-    /// Only `vector` for now.
+    /// `vector` when left out.
     mode: Option<WireMode>,
+    /// Of a hybrid search; `rrf` when left out, `weighted` where there is an `alpha`.
+    fusion: Option<WireFusion>,
+    /// Of a weighted fusion: the vectors' share; 0.5 when left out.
+    #[schema(minimum = 0, maximum = 1)]
+    alpha: Option<f64>,
+    /// Hits, or groups, to pass over. With `top_k` at most 10,000.
+    #[schema(minimum = 0, maximum = 9999)]
+    offset: Option<usize>,
+    /// Pages that move no hit from one to another while documents are written: `*` for the first, then `next_cursor`.
+    cursor: Option<String>,
+    /// A metadata field: answers with groups of hits that share a value of it.
+    group_by: Option<String>,
+    /// Most hits of a group; 1 when left out.
+    #[schema(minimum = 1, maximum = 100)]
+    group_size: Option<usize>,
+    /// How much a hit loses for being like those before it.
+    #[schema(minimum = 0, maximum = 1)]
+    diversity: Option<f64>,
+    /// Metadata fields whose values are counted over the best 1,000 documents that match.
+    #[schema(max_items = 16)]
+    facets: Option<Vec<String>>,
+    /// Adds the parts of each hit's text that hold the query's words.
+    highlight: Option<bool>,
+    /// Waits until keyword search sees every write that was answered before.
+    refresh: Option<bool>,
     /// `text` and `metadata` when left out.
     include: Option<Vec<IncludeName>>,
     /// Compares with every document instead of walking the graph.
@@ -39,58 +77,75 @@ pub(crate) struct SearchBody {
     /// Candidates kept while walking the graph; chosen by the planner when left out.
     #[schema(minimum = 1, maximum = 4096)]
     ef_search: Option<usize>,
-    /// Only false for now.
+    /// Adds how the search was planned and what it cost.
     explain: Option<bool>,
-}
-
-/// What a search looks at.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = SearchMode)]
-pub(crate) enum WireMode {
-    /// Closeness of vectors.
-    Vector,
-    /// Words; not supported yet.
-    Keyword,
-    /// Both; not supported yet.
-    Hybrid,
 }
 
 impl SearchBody {
     /// # Errors
     /// No query or several, what is not supported yet, a filter or threshold that is not valid.
     pub(crate) fn into_request(self) -> Result<SearchRequest, ApiError> {
-        match self.mode {
-            None | Some(WireMode::Vector) => {}
-            Some(WireMode::Keyword | WireMode::Hybrid) => {
-                let detail = "only \"mode\": \"vector\" is supported for now; leave \"mode\" out";
-                return Err(ApiError::new(Code::ModeNotSupported, detail));
-            }
-        }
-        if self.explain == Some(true) {
-            let detail = "\"explain\" is not supported yet; leave it out, \"plan\" in the answer says how it was found";
-            return Err(ApiError::new(Code::ExplainNotSupported, detail));
-        }
-        let query = match (self.text, self.vector, self.id) {
-            (Some(text), None, None) => Query::Text(text),
-            (None, Some(WireVector(vector)), None) => Query::Vector(vector),
-            (None, None, Some(id)) => Query::Document(DocumentId::new(&id)?),
+        let query = match (self.text, self.vector, self.id, self.like) {
+            (Some(text), None, None, None) => Query::Text(text),
+            (None, Some(WireVector(vector)), None, None) => Query::Vector(vector),
+            (Some(text), Some(WireVector(vector)), None, None) => Query::TextAndVector { text, vector },
+            (None, None, Some(id), None) => Query::Document(DocumentId::new(&id)?),
+            (None, None, None, Some(Object(like))) => like.into_query()?,
             _ => {
-                let detail = "give exactly one of \"text\", \"vector\" and \"id\" to search near";
+                let detail = "give exactly one of \"text\", \"vector\", \"id\" and \"like\" to search near";
                 return Err(ApiError::new(Code::InvalidQuery, detail));
             }
         };
         let defaults = SearchRequest::new(query);
-        Ok(SearchRequest {
+        let mut request = SearchRequest {
+            mode: mode_of(self.mode, self.fusion, self.alpha)?,
+            paging: paging_of(self.offset, self.cursor.as_deref())?,
+            grouping: grouping_of(self.group_by, self.group_size)?,
+            diversity: self.diversity.map(|diversity| diversity as f32),
+            facets: self.facets.unwrap_or_default(),
+            highlight: self.highlight.unwrap_or(false),
+            refresh: self.refresh.unwrap_or(false),
             top_k: self.top_k.unwrap_or(defaults.top_k),
             threshold: self.threshold.map(threshold).transpose()?,
             filter: self.filter.map(WireFilter::into_filter).transpose()?,
             include: include_of(self.include.as_deref()),
             exact: self.exact.unwrap_or(false),
             ef_search: self.ef_search,
+            explain: self.explain.unwrap_or(false),
             ..defaults
-        })
+        };
+        turn_page(&mut request, self.cursor.as_deref())?;
+        Ok(request)
     }
+}
+
+/// Several searches in one request.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SearchesBody {
+    /// 1 to 100.
+    #[schema(value_type = Vec<SearchBody>, min_items = 1, max_items = 100)]
+    searches: Vec<Object<SearchBody>>,
+}
+
+impl SearchesBody {
+    /// # Errors
+    /// None or too many, and those of the first search that is not valid, with its place.
+    pub(crate) fn into_requests(self) -> Result<Vec<SearchRequest>, ApiError> {
+        let got = self.searches.len();
+        if !(1..=MAX_SEARCHES_PER_REQUEST).contains(&got) {
+            let detail = format!("\"searches\" holds {got}, allowed are 1 to {MAX_SEARCHES_PER_REQUEST}");
+            return Err(ApiError::new(Code::OutOfRange, detail));
+        }
+        let request = |(n, Object(body)): (usize, Object<SearchBody>)| body.into_request().map_err(|e| placed(n, e));
+        self.searches.into_iter().enumerate().map(request).collect()
+    }
+}
+
+/// Says which search of several failed.
+pub(crate) fn placed(n: usize, mut error: ApiError) -> ApiError {
+    error.detail = format!("searches[{n}]: {}", error.detail).into();
+    error
 }
 
 /// A search by text in short form.
@@ -113,6 +168,13 @@ pub(crate) struct SearchParams {
     exact: Option<bool>,
     /// Candidates kept while walking the graph.
     ef_search: Option<usize>,
+    /// `vector` when left out.
+    #[param(inline)]
+    mode: Option<WireMode>,
+    /// Hits to pass over.
+    offset: Option<usize>,
+    /// Adds the parts of each hit's text that hold the query's words.
+    highlight: Option<bool>,
 }
 
 impl SearchParams {
@@ -127,6 +189,9 @@ impl SearchParams {
             include: include_of_parameter(self.include.as_deref())?,
             exact: self.exact.unwrap_or(false),
             ef_search: self.ef_search,
+            mode: mode_of(self.mode, None, None)?,
+            paging: paging_of(self.offset, None)?,
+            highlight: self.highlight.unwrap_or(false),
             ..defaults
         })
     }
@@ -143,23 +208,38 @@ fn threshold(value: f64) -> Result<f32, ApiError> {
 /// The answer to a search.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SearchView<'a> {
-    /// Nearest first, ties by ascending id.
+    /// Best first, ties by ascending id; empty where they are in groups.
     hits: Vec<HitView<'a>>,
+    /// Where `group_by` asked for them: by their best hit, best first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupView<'a>>>,
+    /// By field, where `facets` asked for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    facets: BTreeMap<&'a str, FacetView<'a>>,
+    /// Where a `cursor` was sent: the next page's, or null on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    next_cursor: Option<Option<String>>,
     /// Milliseconds spent, embedding of the query included.
     #[schema(example = 0.4)]
     took_ms: f64,
     plan: WirePlan,
-    /// True where the query text was longer than the model reads and was cut; left out otherwise.
+    /// True where the query text was longer than is read and was cut; left out otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     truncated: bool,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<ExplainView<'a>>,
 }
 
 /// One document found.
 #[derive(Serialize, ToSchema)]
-struct HitView<'a> {
+pub(super) struct HitView<'a> {
     id: &'a str,
-    /// Rises with closeness: cosine similarity in [-1, 1], dot product, or minus the distance.
+    /// Rises with relevance. Mode `vector`: cosine similarity in [-1, 1], dot product, or minus the distance. `keyword`:
+    /// BM25, above 0. `hybrid`: fused, above 0; at most 2/61 with `rrf`, at most 1 with `weighted`.
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -168,50 +248,75 @@ struct HitView<'a> {
     metadata: Option<MetadataView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
+    /// Where `highlight` asked for them: parts of the text as HTML, the query's words in `<mark>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    highlights: Option<&'a [String]>,
 }
 
 /// How a search was answered.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SearchPlan)]
-enum WirePlan {
+pub(super) enum WirePlan {
     /// Approximate, by the graph.
     Graph,
     /// Every document that passed the filter was compared.
     Exact,
+    /// By the keyword index.
+    Keyword,
+    /// By the keyword index and by vectors.
+    Hybrid,
 }
 
-/// The plan as it stands on the wire and in the metrics.
-pub(crate) fn plan_name(plan: Plan) -> &'static str {
-    match plan {
-        Plan::Graph => "graph",
-        Plan::Exact => "exact",
-    }
-}
-
-impl<'a> SearchView<'a> {
-    pub(crate) fn of(response: &'a SearchResponse) -> Self {
-        Self {
-            hits: response.hits.iter().map(HitView::of).collect(),
-            // Microseconds are as fine as the figure means anything.
-            took_ms: response.took.as_micros() as f64 / 1_000.0,
-            plan: match response.plan {
-                Plan::Graph => WirePlan::Graph,
-                Plan::Exact => WirePlan::Exact,
-            },
-            truncated: response.truncated,
+impl From<Plan> for WirePlan {
+    fn from(plan: Plan) -> Self {
+        match plan {
+            Plan::Graph => WirePlan::Graph,
+            Plan::Exact => WirePlan::Exact,
+            Plan::Keyword => WirePlan::Keyword,
+            Plan::Hybrid => WirePlan::Hybrid,
         }
     }
 }
 
+impl<'a> SearchView<'a> {
+    /// The answer to a request.
+    pub(crate) fn of(response: &'a SearchResponse, request: &SearchRequest) -> Self {
+        let paged = !matches!(request.paging, Paging::Offset(_));
+        let next = || response.next.as_ref().map(|after| cursor::encode_hit(after, fingerprint(request)));
+        Self {
+            hits: response.hits.iter().map(HitView::of).collect(),
+            groups: response.groups.as_ref().map(|groups| groups.iter().map(GroupView::of).collect()),
+            facets: facets_of(&response.facets),
+            next_cursor: paged.then(next),
+            // Microseconds are as fine as the figure means anything.
+            took_ms: response.took.as_micros() as f64 / 1_000.0,
+            plan: response.plan.into(),
+            truncated: response.truncated,
+            explain: response.explain.as_ref().map(ExplainView::of),
+        }
+    }
+}
+
+/// The answers to several searches.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SearchesView<'a> {
+    /// In the order of the searches.
+    pub(crate) results: Vec<SearchView<'a>>,
+    /// Milliseconds spent on all.
+    #[schema(example = 1.9)]
+    pub(crate) took_ms: f64,
+}
+
 impl<'a> HitView<'a> {
-    fn of(hit: &'a Hit) -> Self {
+    pub(super) fn of(hit: &'a Hit) -> Self {
         Self {
             id: hit.id.as_str(),
             score: hit.score,
             text: hit.text.as_deref(),
             metadata: hit.metadata.as_ref().map(MetadataView),
             vector: hit.vector.as_deref(),
+            highlights: hit.highlights.as_deref(),
         }
     }
 }
@@ -220,7 +325,7 @@ impl<'a> HitView<'a> {
 mod tests {
     use super::*;
     use crate::http::wire::json;
-    use crate::types::{Filter, Include, Value};
+    use crate::types::{Facet, Filter, Fusion, Grouping, HitGroup, Include, Mode, SearchAfter, Value};
     use std::time::Duration;
 
     fn read(text: &str) -> Result<SearchRequest, ApiError> {
@@ -230,7 +335,7 @@ mod tests {
     #[test]
     fn every_option_arrives() {
         let full = r#"{"vector":[1,2],"top_k":3,"threshold":0.5,"filter":{"a":1},"mode":"vector",
-            "include":["vector"],"exact":true,"ef_search":64,"explain":false}"#;
+            "include":["vector"],"exact":true,"ef_search":64,"explain":true}"#;
         let wanted = SearchRequest {
             query: Query::Vector(vec![1.0, 2.0]),
             top_k: 3,
@@ -239,9 +344,27 @@ mod tests {
             include: Include { text: false, metadata: false, vector: true },
             exact: true,
             ef_search: Some(64),
+            explain: true,
+            ..SearchRequest::new(Query::Vector(Vec::new()))
         };
         assert_eq!(read(full).unwrap(), wanted);
         assert_eq!(read(r#"{"text":"a"}"#).unwrap(), SearchRequest::new(Query::Text("a".into())));
+        let more = r#"{"text":"a","vector":[1],"mode":"hybrid","alpha":0.25,"offset":7,"group_by":"g","group_size":2,
+            "diversity":0.5,"facets":["f"],"highlight":true,"refresh":true}"#;
+        let wanted = SearchRequest {
+            mode: Mode::Hybrid(Fusion::Weighted { alpha: 0.25 }),
+            paging: Paging::Offset(7),
+            grouping: Some(Grouping { field: "g".into(), size: 2 }),
+            diversity: Some(0.5),
+            facets: vec!["f".into()],
+            highlight: true,
+            refresh: true,
+            ..SearchRequest::new(Query::TextAndVector { text: "a".into(), vector: vec![1.0] })
+        };
+        assert_eq!(read(more).unwrap(), wanted);
+        let like = read(r#"{"like":{"positive":["a"],"negative":["b"]}}"#).unwrap();
+        let ids = |name| vec![DocumentId::new(name).unwrap()];
+        assert_eq!(like.query, Query::Like { positive: ids("a"), negative: ids("b") });
     }
 
     #[test]
@@ -249,10 +372,16 @@ mod tests {
         let cases = [
             (r#"{}"#, Code::InvalidQuery),
             (r#"{"text":"a","id":"b"}"#, Code::InvalidQuery),
-            (r#"{"text":"a","mode":"hybrid"}"#, Code::ModeNotSupported),
-            (r#"{"text":"a","mode":"keyword"}"#, Code::ModeNotSupported),
+            (r#"{"text":"a","like":{"positive":["b"]}}"#, Code::InvalidQuery),
+            (r#"{"like":{"negative":["b"]}}"#, Code::MissingField),
+            (r#"{"text":"a","alpha":0.5}"#, Code::InvalidQuery),
+            (r#"{"text":"a","mode":"hybrid","fusion":"rrf","alpha":0.5}"#, Code::InvalidQuery),
+            (r#"{"text":"a","mode":"hybrid","fusion":"sum"}"#, Code::InvalidValue),
+            (r#"{"text":"a","offset":1,"cursor":"*"}"#, Code::InvalidQuery),
+            (r#"{"text":"a","offset":-1}"#, Code::InvalidValue),
+            (r#"{"text":"a","cursor":"AWE"}"#, Code::InvalidCursor),
+            (r#"{"text":"a","group_size":2}"#, Code::InvalidQuery),
             (r#"{"text":"a","mode":"magic"}"#, Code::InvalidValue),
-            (r#"{"text":"a","explain":true}"#, Code::ExplainNotSupported),
             (r#"{"text":"a","topk":1}"#, Code::UnknownField),
             (r#"{"text":"a","top_k":-1}"#, Code::InvalidValue),
             (r#"{"text":"a","threshold":1e300}"#, Code::OutOfRange),
@@ -274,16 +403,66 @@ mod tests {
                 text: Some("t".into()),
                 metadata: Some([("n".to_owned(), Value::Int(1))].into()),
                 vector: None,
+                highlights: None,
             }],
+            groups: None,
+            facets: Vec::new(),
+            next: None,
             plan: Plan::Graph,
             took: Duration::from_nanos(400_900),
             truncated: false,
+            explain: None,
         };
+        let request = SearchRequest::new(Query::Text("a".into()));
         let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
-        assert_eq!(serde_json::to_string(&SearchView::of(&response)).unwrap(), wanted);
+        assert_eq!(serde_json::to_string(&SearchView::of(&response, &request)).unwrap(), wanted);
         response.truncated = true;
         assert!(
-            serde_json::to_string(&SearchView::of(&response)).unwrap().ends_with(r#""plan":"graph","truncated":true}"#)
+            serde_json::to_string(&SearchView::of(&response, &request))
+                .unwrap()
+                .ends_with(r#""plan":"graph","truncated":true}"#)
+        );
+    }
+
+    #[test]
+    fn more_of_an_answer_stands_where_it_was_asked_for() {
+        let id = DocumentId::new("a").unwrap();
+        let hit = Hit {
+            id: id.clone(),
+            score: 2.5,
+            text: None,
+            metadata: None,
+            vector: None,
+            highlights: Some(vec!["<mark>a</mark>".into()]),
+        };
+        let response = SearchResponse {
+            hits: Vec::new(),
+            groups: Some(vec![HitGroup { value: Value::Int(1), hits: vec![hit] }]),
+            facets: vec![Facet { field: "f".into(), values: vec![(Value::Bool(true), 3)], documents: 9 }],
+            next: Some(SearchAfter { rank: 1, score: 2.5, id }),
+            plan: Plan::Keyword,
+            took: Duration::ZERO,
+            truncated: false,
+            explain: None,
+        };
+        let request = SearchRequest { paging: Paging::FirstPage, ..SearchRequest::new(Query::Text("a".into())) };
+        let written = serde_json::to_value(SearchView::of(&response, &request)).unwrap();
+        let cursor = written["next_cursor"].as_str().unwrap().to_owned();
+        let wanted = serde_json::json!({
+            "hits": [],
+            "groups": [{"value": 1, "hits": [{"id": "a", "score": 2.5, "highlights": ["<mark>a</mark>"]}]}],
+            "facets": {"f": {"values": [{"value": true, "count": 3}], "documents": 9}},
+            "next_cursor": cursor, "took_ms": 0.0, "plan": "keyword",
+        });
+        assert_eq!(written, wanted);
+        let next = read(&format!(r#"{{"text":"a","cursor":"{cursor}"}}"#)).unwrap();
+        assert!(matches!(next.paging, Paging::After(SearchAfter { rank: 1, .. })), "{next:?}");
+        let other = read(&format!(r#"{{"text":"b","cursor":"{cursor}"}}"#));
+        assert_eq!(other.unwrap_err().code, Code::InvalidCursor);
+        let last = SearchResponse { next: None, ..response };
+        assert_eq!(
+            serde_json::to_value(SearchView::of(&last, &request)).unwrap()["next_cursor"],
+            serde_json::Value::Null
         );
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::storage::DataPaths;
 use crate::types::{
     CollectionId, CollectionName, Definition, DocumentId, EmbeddingState, FieldType, IndexDefinition, Metric, Seq,
-    StoredDocument, Value,
+    StoredDocument, TextDefinition, Value,
 };
 
 const IDENTITY: LogIdentity = LogIdentity { store_id: *b"0123456789abcdef", timeline: 1 };
@@ -52,6 +52,7 @@ fn change(number: u32) -> Change {
                 embedding: None,
                 index: IndexDefinition::default(),
                 fields: BTreeMap::from([("k".into(), FieldType::Number)]),
+                text: TextDefinition::default(),
             },
             created_at_ms: i64::from(number),
         },

@@ -1,103 +1,12 @@
-//! Metadata filters: the tree, its limits, and what it means for one document.
+//! What a filter means for one document: the reference that every index is held to.
 
 use std::cmp::Ordering;
 
-use super::limits::{MAX_FILTER_NODES, MAX_JSON_DEPTH};
-use super::{Metadata, Value};
-
-/// A condition on metadata.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Filter {
-    /// All of them hold; true when empty.
-    And(Vec<Filter>),
-    /// At least one holds; false when empty.
-    Or(Vec<Filter>),
-    /// It does not hold.
-    Not(Box<Filter>),
-    /// The value at a path fits a condition.
-    Field {
-        /// A field's name, or names joined by dots for a nested one. A field whose own name holds the dots comes first.
-        path: String,
-        /// What the value must be.
-        condition: Condition,
-    },
-}
-
-/// What a field's value must be. Where the value is an array, one fitting element is enough for every condition but
-/// `Ne` and `Nin`, which want no element to be equal. A missing field fits only `Ne`, `Nin` and `Exists(false)`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Condition {
-    /// Equal; 1 equals 1.0.
-    Eq(Value),
-    /// Not equal.
-    Ne(Value),
-    /// Greater; numbers with numbers, strings with strings by code point.
-    Gt(Value),
-    /// Greater or equal.
-    Gte(Value),
-    /// Less.
-    Lt(Value),
-    /// Less or equal.
-    Lte(Value),
-    /// Equal to one of them.
-    In(Vec<Value>),
-    /// Equal to none of them.
-    Nin(Vec<Value>),
-    /// The field is there (null counts as there), or is not.
-    Exists(bool),
-    /// A string that starts so.
-    Prefix(String),
-    /// An array with such an element, or a string with such a part.
-    Contains(Value),
-}
-
-/// Why a filter was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FilterError {
-    /// Too many conditions.
-    #[error("the filter has {got} nodes, at most {MAX_FILTER_NODES} are allowed")]
-    TooLarge {
-        /// Nodes counted.
-        got: usize,
-    },
-    /// Too many levels.
-    #[error("the filter is nested deeper than {MAX_JSON_DEPTH} levels")]
-    TooDeep,
-}
+use super::{Condition, Filter};
+use crate::types::metadata::lookup;
+use crate::types::{GeoPoint, Metadata, Value};
 
 impl Filter {
-    /// The condition that `path` equals `value`.
-    pub fn eq(path: impl Into<String>, value: Value) -> Self {
-        Filter::Field { path: path.into(), condition: Condition::Eq(value) }
-    }
-
-    /// Checks size and depth.
-    ///
-    /// # Errors
-    /// [`FilterError`] says which limit is passed.
-    pub fn check(&self) -> Result<(), FilterError> {
-        let got = self.count_nodes(1)?;
-        if got > MAX_FILTER_NODES {
-            return Err(FilterError::TooLarge { got });
-        }
-        Ok(())
-    }
-
-    fn count_nodes(&self, depth: usize) -> Result<usize, FilterError> {
-        if depth > MAX_JSON_DEPTH {
-            return Err(FilterError::TooDeep);
-        }
-        Ok(1 + match self {
-            Filter::And(parts) | Filter::Or(parts) => {
-                parts.iter().map(|p| p.count_nodes(depth + 1)).sum::<Result<usize, _>>()?
-            }
-            Filter::Not(part) => part.count_nodes(depth + 1)?,
-            Filter::Field { condition: Condition::In(values) | Condition::Nin(values), .. } => values.len(),
-            Filter::Field { .. } => 0,
-        })
-    }
-
     /// Whether a document with these metadata passes.
     pub fn matches(&self, metadata: &Metadata) -> bool {
         match self {
@@ -109,19 +18,8 @@ impl Filter {
     }
 }
 
-/// The value at a path: a field of that very name, else the field named by the part before a dot and the rest below it.
-fn lookup<'a>(metadata: &'a Metadata, path: &str) -> Option<&'a Value> {
-    if let Some(value) = metadata.get(path) {
-        return Some(value);
-    }
-    path.match_indices('.').find_map(|(dot, _)| match metadata.get(&path[..dot]) {
-        Some(Value::Object(inner)) => lookup(inner, &path[dot + 1..]),
-        _ => None,
-    })
-}
-
 impl Condition {
-    fn matches(&self, value: Option<&Value>) -> bool {
+    pub(super) fn matches(&self, value: Option<&Value>) -> bool {
         match self {
             Condition::Exists(wanted) => value.is_some() == *wanted,
             Condition::Ne(other) => !value.is_some_and(|v| any(v, |x| equal(x, other))),
@@ -144,6 +42,9 @@ impl Condition {
                 (Value::Array(items), part) => items.iter().any(|x| equal(x, part)),
                 _ => false,
             },
+            Condition::GeoRadius { center, meters } => {
+                any(value, |x| GeoPoint::of(x).is_some_and(|point| center.distance_meters(point) <= *meters))
+            }
             Condition::Ne(_) | Condition::Nin(_) | Condition::Exists(_) => self.matches(Some(value)),
         }
     }
@@ -154,7 +55,8 @@ fn any(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
     fits(value) || matches!(value, Value::Array(items) if items.iter().any(fits))
 }
 
-fn equal(a: &Value, b: &Value) -> bool {
+/// Whether two values are equal; 1 equals 1.0, inside arrays and objects it does not.
+pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) => order(a, b) == Some(Ordering::Equal),
         _ => a == b,
@@ -162,7 +64,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 }
 
 /// Orders numbers with numbers and strings with strings; anything else has no order.
-fn order(a: &Value, b: &Value) -> Option<Ordering> {
+pub(super) fn order(a: &Value, b: &Value) -> Option<Ordering> {
     match (a, b) {
         (Value::Int(x), Value::Int(y)) => Some(x.cmp(y)),
         (Value::Float(x), Value::Float(y)) => x.partial_cmp(y),
@@ -267,16 +169,5 @@ mod tests {
         assert_eq!(order_int_float(i64::MIN, -9.3e18), Some(Ordering::Greater));
         assert_eq!(order_int_float(-1, -1.5), Some(Ordering::Greater));
         assert_eq!(order_int_float(1, 1.5), Some(Ordering::Less));
-    }
-
-    #[test]
-    fn limits_are_held() {
-        let many = Filter::And(vec![Filter::eq("a", Value::Null); MAX_FILTER_NODES]);
-        assert_eq!(many.check(), Err(FilterError::TooLarge { got: MAX_FILTER_NODES + 1 }));
-        let mut deep = Filter::eq("a", Value::Null);
-        for _ in 0..MAX_JSON_DEPTH {
-            deep = Filter::Not(Box::new(deep));
-        }
-        assert_eq!(deep.check(), Err(FilterError::TooDeep));
     }
 }

@@ -1,0 +1,214 @@
+//! The documents that may become hits, best first: by vector, by words, or by both.
+
+use std::collections::HashMap;
+
+use crate::distance::{self, VectorQuery};
+use crate::index::{self, IndexQuery, Place};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Metric, Mode, Plan, SearchRequest};
+
+use super::explain::{answered_by, explain};
+use super::fusion::{self, Scores};
+use super::keywords::KeywordQuery;
+use super::{Collection, CollectionError};
+
+/// What a search looks for, ready to be looked for.
+pub struct Prepared {
+    /// f32, shape `[dim]`, normalised where the metric is cosine.
+    pub vector: Option<Vec<f32>>,
+    /// The query's words.
+    pub words: Option<KeywordQuery>,
+    /// Documents that the query is made of: no hits of their own.
+    pub excluded: Vec<DocumentId>,
+    /// Whether a part of the query's text was not read.
+    pub truncated: bool,
+}
+
+/// A document that may become a hit.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The document.
+    pub id: DocumentId,
+    /// Rises with relevance; what it is depends on the mode.
+    pub score: f32,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// The best of a collection.
+pub struct Ranking {
+    /// By falling score, ties by ascending id.
+    pub candidates: Vec<Candidate>,
+    /// How they were found.
+    pub plan: Plan,
+    /// Whether there are no more.
+    pub complete: bool,
+    /// How vectors were searched, where that was asked for.
+    pub explain: Option<Explain>,
+}
+
+/// The best by vector.
+struct Nearest {
+    candidates: Vec<Candidate>,
+    plan: Plan,
+    explain: Option<Explain>,
+}
+
+/// A hybrid search ranks so many of each kind, the fewest that reach as deep as it must. Few steps, so that the pages of
+/// one search fuse the same rankings.
+const HYBRID_DEPTHS: [usize; 3] = [100, 1_000, 10_000];
+
+impl Collection {
+    /// The best `depth` documents, or all where there are fewer.
+    pub(super) fn rank(
+        &self,
+        query: &Prepared,
+        request: &SearchRequest,
+        depth: usize,
+    ) -> Result<Ranking, CollectionError> {
+        match (request.mode, &query.vector, &query.words) {
+            (Mode::Vector, Some(vector), _) => {
+                let Nearest { candidates, plan, explain } = self.nearest(vector, query, request, depth)?;
+                let complete = candidates.len() < depth;
+                Ok(Ranking { candidates, plan, complete, explain })
+            }
+            (Mode::Keyword, _, Some(words)) => {
+                let candidates = self.matching(words, request.filter.as_ref(), depth)?;
+                let complete = candidates.len() < depth;
+                Ok(Ranking { candidates, plan: Plan::Keyword, complete, explain: None })
+            }
+            (Mode::Hybrid(fusion), Some(vector), Some(words)) => {
+                let each = HYBRID_DEPTHS.into_iter().find(|each| *each >= depth).unwrap_or(depth);
+                let Nearest { candidates: near, explain, .. } = self.nearest(vector, query, request, each)?;
+                let matching = self.matching(words, request.filter.as_ref(), each)?;
+                let all_ranked = near.len() < each && matching.len() < each;
+                let mut candidates = self.fuse(vector, near, matching, fusion)?;
+                let complete = all_ranked && candidates.len() <= depth;
+                candidates.truncate(depth);
+                Ok(Ranking { candidates, plan: Plan::Hybrid, complete, explain })
+            }
+            _ => unreachable!("a query is prepared with all that its mode needs"),
+        }
+    }
+
+    /// The nearest by vector.
+    fn nearest(
+        &self,
+        vector: &[f32],
+        query: &Prepared,
+        request: &SearchRequest,
+        depth: usize,
+    ) -> Result<Nearest, CollectionError> {
+        let (definition, view) = (self.definition(), self.state.view());
+        let wanted = depth + query.excluded.len();
+        let plan = self.plan(&view, request, wanted)?;
+        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
+        let index_query = IndexQuery {
+            vector,
+            metric: definition.metric,
+            top_k: wanted,
+            filter: request.filter.as_ref(),
+            segments: &segments,
+        };
+        let found = index::search(&view, &index_query)?;
+        let answered_by = answered_by(&found.segments);
+        let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
+        let candidates = found
+            .neighbours
+            .into_iter()
+            .filter(|neighbour| !query.excluded.contains(&neighbour.id))
+            .take(depth)
+            .map(|neighbour| Candidate {
+                score: distance::score(definition.metric, neighbour.closeness),
+                id: neighbour.id,
+                place: neighbour.place,
+            })
+            .collect();
+        Ok(Nearest { candidates, plan: answered_by, explain })
+    }
+
+    /// The best by words. The index proposes, the collection decides: a version that no longer lives is passed over.
+    fn matching(
+        &self,
+        words: &KeywordQuery,
+        filter: Option<&Filter>,
+        depth: usize,
+    ) -> Result<Vec<Candidate>, CollectionError> {
+        let search = self.keyword_search(words)?;
+        let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
+        loop {
+            let hits = search.hits(from, count)?;
+            let last = hits.len() < count;
+            for hit in hits {
+                let Some(place) = self.find(&hit.id)? else { continue };
+                if place.seq()? != hit.seq {
+                    continue;
+                }
+                if let Some(filter) = filter
+                    && !filter.matches(&place.document()?.metadata)
+                {
+                    continue;
+                }
+                candidates.push(Candidate { id: hit.id, score: hit.score, place });
+            }
+            if last || candidates.len() >= depth {
+                break;
+            }
+            // The first hits were mostly passed over, so the next are too: reach deeper each time.
+            (from, count) = (from + count, count * 4);
+        }
+        sort(&mut candidates);
+        candidates.truncate(depth);
+        Ok(candidates)
+    }
+
+    fn fuse(
+        &self,
+        vector: &[f32],
+        near: Vec<Candidate>,
+        matching: Vec<Candidate>,
+        fusion: Fusion,
+    ) -> Result<Vec<Candidate>, CollectionError> {
+        let mut places: HashMap<DocumentId, Place> = HashMap::with_capacity(near.len() + matching.len());
+        let mut scores: HashMap<DocumentId, Scores> = HashMap::with_capacity(near.len() + matching.len());
+        for (rank, candidate) in near.into_iter().enumerate() {
+            scores.entry(candidate.id.clone()).or_default().vector = Some((rank, candidate.score));
+            places.insert(candidate.id, candidate.place);
+        }
+        for (rank, candidate) in matching.into_iter().enumerate() {
+            scores.entry(candidate.id.clone()).or_default().words = Some((rank, candidate.score));
+            // Looked up after the vectors were searched, so it is the younger version if they differ.
+            places.insert(candidate.id, candidate.place);
+        }
+        let fused = match fusion {
+            Fusion::ReciprocalRank => fusion::reciprocal_rank(scores),
+            Fusion::Weighted { alpha } => {
+                let metric = self.definition().metric;
+                fill_in_vector_scores(&mut scores, &places, &VectorQuery::new(metric, vector.to_vec()), metric)?;
+                fusion::weighted(scores, alpha)
+            }
+        };
+        let place = |(id, score): (DocumentId, f32)| Some(Candidate { place: places.remove(&id)?, id, score });
+        let mut candidates: Vec<_> = fused.into_iter().filter_map(place).collect();
+        sort(&mut candidates);
+        Ok(candidates)
+    }
+}
+
+/// Documents that only their words brought in have a vector too.
+fn fill_in_vector_scores(
+    scores: &mut HashMap<DocumentId, Scores>,
+    places: &HashMap<DocumentId, Place>,
+    query: &VectorQuery,
+    metric: Metric,
+) -> Result<(), CollectionError> {
+    for (id, scores) in scores.iter_mut().filter(|(_, scores)| scores.vector.is_none()) {
+        if let Some(place) = places.get(id) {
+            scores.vector = Some((usize::MAX, distance::score(metric, query.closeness(&place.vector()?))));
+        }
+    }
+    Ok(())
+}
+
+fn sort(candidates: &mut [Candidate]) {
+    candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
+}

@@ -1,0 +1,89 @@
+//! Values of metadata fields: how often each stands in documents, and which documents share one.
+
+use std::collections::HashMap;
+
+use crate::types::{Facet, Metadata, Value, lookup};
+
+/// Most values of a facet.
+const MAX_VALUES: usize = 100;
+
+/// The values that a document has in a field: the field's own, or each element of its array once. Null, objects and
+/// nested arrays are none.
+pub fn values<'a>(metadata: &'a Metadata, field: &str) -> Vec<&'a Value> {
+    let one = |value: &&Value| matches!(value, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_));
+    match lookup(metadata, field) {
+        Some(Value::Array(items)) => {
+            let mut seen = std::collections::HashSet::new();
+            items.iter().filter(one).filter(|value| seen.insert(key(value))).collect()
+        }
+        other => other.into_iter().filter(one).collect(),
+    }
+}
+
+/// Tells values apart as filters do: 1 equals 1.0.
+pub fn key(value: &Value) -> String {
+    match value {
+        Value::Float(float) if float.fract() == 0.0 && float.abs() < 9e15 => format!("Int({})", *float as i64),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Counts the values of each field over documents.
+pub struct Counts<'a> {
+    fields: &'a [String],
+    counts: Vec<HashMap<String, (Value, u64)>>,
+    documents: u64,
+}
+
+impl<'a> Counts<'a> {
+    /// Nothing counted yet.
+    pub fn new(fields: &'a [String]) -> Self {
+        Self { fields, counts: vec![HashMap::new(); fields.len()], documents: 0 }
+    }
+
+    /// Counts one document.
+    pub fn add(&mut self, metadata: &Metadata) {
+        self.documents += 1;
+        for (field, counts) in self.fields.iter().zip(&mut self.counts) {
+            for value in values(metadata, field) {
+                counts.entry(key(value)).or_insert_with(|| (value.clone(), 0)).1 += 1;
+            }
+        }
+    }
+
+    /// What was counted: the most frequent first, ties by the value's text.
+    pub fn into_facets(self) -> Vec<Facet> {
+        let facet = |(field, counts): (&String, HashMap<String, (Value, u64)>)| {
+            let mut counted: Vec<_> = counts.into_iter().collect();
+            counted.sort_by(|(a_key, (_, a)), (b_key, (_, b))| b.cmp(a).then_with(|| a_key.cmp(b_key)));
+            counted.truncate(MAX_VALUES);
+            let values = counted.into_iter().map(|(_, counted)| counted).collect();
+            Facet { field: field.clone(), values, documents: self.documents }
+        };
+        self.fields.iter().zip(self.counts).map(facet).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(value: Value) -> Metadata {
+        [("k".to_owned(), value), ("n".to_owned(), Value::Int(2))].into()
+    }
+
+    #[test]
+    fn values_are_counted_once_a_document() {
+        let fields = ["k".to_owned(), "n".to_owned(), "none".to_owned()];
+        let mut counts = Counts::new(&fields);
+        let text = |text: &str| Value::String(text.to_owned());
+        counts.add(&metadata(text("b")));
+        counts.add(&metadata(Value::Array(vec![text("a"), text("b"), text("a"), Value::Null])));
+        counts.add(&metadata(Value::Array(vec![Value::Float(1.0), Value::Int(1), Value::Float(1.5)])));
+        let facets = counts.into_facets();
+        let wanted = [(text("b"), 2), (Value::Float(1.5), 1), (Value::Float(1.0), 1), (text("a"), 1)];
+        assert_eq!(facets[0].values, wanted);
+        assert_eq!((facets[1].values.as_slice(), facets[1].documents), ([(Value::Int(2), 3)].as_slice(), 3));
+        assert_eq!(facets[2].values, []);
+    }
+}

@@ -1,0 +1,275 @@
+//! The thread that keeps the keyword indexes up with the log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::storage;
+use crate::text::{TextError, TextIndex};
+use crate::types::{CollectionId, Seq};
+
+use super::super::CollectionError;
+use super::super::engine::Shared;
+use super::super::state::CollectionState;
+use super::bell::Woken;
+use super::catch_up::catch_up;
+use super::origin;
+use super::writers::Writers;
+
+/// Documents told to an index between two commits.
+const STEP: usize = 20_000;
+/// After a failure, the next attempt waits this long.
+const RETRY: Duration = Duration::from_secs(5);
+/// While some writer is open, the thread looks this often whether it is idle.
+const TICK: Duration = Duration::from_secs(2);
+/// While nothing is open, it looks this seldom: there is nothing to see.
+const NAP: Duration = Duration::from_secs(3_600);
+
+/// The running thread. Dropping it brings the indexes up to date, as far as that is quick, and joins it.
+pub struct KeywordWorker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KeywordWorker {
+    /// Starts it, with a look at every collection.
+    pub fn start(shared: Arc<Shared>) -> Self {
+        let worker = Worker { shared: shared.clone(), writers: Writers::default(), failed: VecDeque::new() };
+        let thread = std::thread::Builder::new().name("pannier-text".to_owned()).spawn(move || worker.run());
+        Self { shared, thread: Some(thread.expect("the system has a thread left")) }
+    }
+}
+
+impl Drop for KeywordWorker {
+    fn drop(&mut self) {
+        self.shared.bell.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the keyword indexes panicked");
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    writers: Writers,
+    /// When to try again, the earliest first.
+    failed: VecDeque<(Instant, Arc<CollectionState>)>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        remove_leftovers(&self.shared);
+        let (collections, _) = self.shared.catalog.all();
+        for state in collections.iter().filter(|state| state.keywords.pending().is_active()) {
+            self.shared.bell.ring_urgently(state);
+        }
+        loop {
+            match self.shared.bell.wait(self.patience()) {
+                Woken::Called(queue) => self.serve(queue),
+                Woken::Quiet => {}
+                Woken::Stopping => break,
+            }
+            self.retry();
+            self.writers.close_idle();
+        }
+        self.farewell();
+    }
+
+    fn patience(&self) -> Duration {
+        let calm = if self.writers.is_empty() { NAP } else { TICK };
+        match self.failed.front() {
+            Some((due, _)) => due.saturating_duration_since(Instant::now()).min(calm),
+            None => calm,
+        }
+    }
+
+    fn retry(&mut self) {
+        while self.failed.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            let Some((_, state)) = self.failed.pop_front() else { break };
+            self.shared.bell.ring_urgently(&state);
+        }
+    }
+
+    /// One step for each in turn, until none has work left.
+    fn serve(&mut self, mut queue: VecDeque<Arc<CollectionState>>) {
+        while let Some(state) = queue.pop_front() {
+            if self.shared.bell.is_stopping() {
+                return;
+            }
+            match self.step(&state) {
+                Ok(true) => queue.push_back(state),
+                Ok(false) => {}
+                Err(error) => self.failed(state, &error),
+            }
+        }
+    }
+
+    fn failed(&mut self, state: Arc<CollectionState>, error: &CollectionError) {
+        self.writers.close(state.identity.id);
+        if matches!(error, CollectionError::Stopped { .. }) {
+            return;
+        }
+        let mut reason = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        tracing::error!(collection = %state.identity.name, reason, "a keyword index cannot follow; trying again");
+        state.keywords.pending().lose();
+        state.keywords.set_status(|status| {
+            status.index = None;
+            status.failure = Some(reason);
+        });
+        self.failed.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &state));
+        self.failed.push_back((Instant::now() + RETRY, state));
+    }
+
+    /// Tells the index of what waits. Returns whether more does.
+    fn step(&mut self, state: &Arc<CollectionState>) -> Result<bool, CollectionError> {
+        if state.is_dropped() {
+            return self.remove(state.identity.id).map(|()| false);
+        }
+        let keywords = &state.keywords;
+        if !keywords.pending().is_active() {
+            return Ok(false);
+        }
+        let index = keywords.status().index.clone();
+        let index = match index {
+            Some(index) => {
+                if keywords.pending().is_lost() {
+                    let from = keywords.status().applied;
+                    self.make_up(state, &index, from)?;
+                }
+                index
+            }
+            None => self.open(state)?,
+        };
+        let (mut ids, upto) = keywords.pending().take(STEP);
+        ids.sort();
+        ids.dedup();
+        if ids.is_empty() && keywords.status().applied >= upto {
+            return Ok(false);
+        }
+        let writer = self.writers.of(state.identity.id, &index)?;
+        for id in &ids {
+            let place = state.find(&self.shared.meta, id)?;
+            let living =
+                place.map(|place| Ok::<_, CollectionError>((place.seq()?, place.document()?.text))).transpose()?;
+            match living {
+                Some((seq, Some(text))) => writer.upsert(id, seq, &text)?,
+                Some((_, None)) | None => writer.delete(id),
+            }
+        }
+        writer.commit(upto)?;
+        keywords.set_status(|status| status.applied = upto);
+        Ok(keywords.has_work())
+    }
+
+    /// Opens a collection's index and brings it up to what stood when the store was opened.
+    fn open(&mut self, state: &CollectionState) -> Result<Arc<TextIndex>, CollectionError> {
+        let keywords = &state.keywords;
+        let path = self.shared.paths.text_index_dir(state.identity.id.0);
+        let mut opened = TextIndex::open(&path, origin(&self.shared, state))?;
+        let upto = keywords.pending().upto();
+        if opened.applied > upto {
+            let reason = format!("it has read up to change {}, the collection's last is {upto}", opened.applied);
+            drop(opened);
+            storage::remove_dir_all(&path).map_err(TextError::from)?;
+            opened = TextIndex::open(&path, origin(&self.shared, state))?;
+            opened.reason = Some(reason);
+        }
+        if let Some(reason) = &opened.reason {
+            tracing::warn!(collection = %state.identity.name, reason, "the keyword index is made again");
+        }
+        let (index, applied) = (Arc::new(opened.index), opened.applied);
+        let behind = applied < keywords.sealed_at_open || applied == Seq(0) || keywords.pending().is_lost();
+        if behind {
+            self.make_up(state, &index, applied)?;
+        } else {
+            keywords.pending().drop_up_to(applied);
+            keywords.set_status(|status| status.applied = applied);
+        }
+        if index.documents() == 0 {
+            keywords.pending().rest();
+        }
+        keywords.set_status(|status| {
+            status.index = Some(index.clone());
+            status.failure = None;
+        });
+        Ok(index)
+    }
+
+    /// Reads what the index lacks from segments and memtables.
+    fn make_up(&mut self, state: &CollectionState, index: &Arc<TextIndex>, from: Seq) -> Result<(), CollectionError> {
+        let upto = state.keywords.pending().restart();
+        let writer = self.writers.of(state.identity.id, index)?;
+        catch_up(&self.shared, state, index, writer, from)?;
+        writer.commit(upto)?;
+        state.keywords.set_status(|status| status.applied = upto);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: CollectionId) -> Result<(), CollectionError> {
+        self.writers.close(id);
+        Ok(storage::remove_dir_all(&self.shared.paths.text_index_dir(id.0)).map_err(TextError::from)?)
+    }
+
+    /// Leaves every index so that the next start has little to read: also that of a collection without texts, whose
+    /// segments would be searched for some.
+    fn farewell(mut self) {
+        let (collections, _) = self.shared.catalog.all();
+        for state in collections {
+            while !self.shared.bell.is_over() && state.keywords.has_work() {
+                match self.step(&state) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.failed(state.clone(), &error);
+                        break;
+                    }
+                }
+            }
+            if let Err(error) = self.mark(&state) {
+                tracing::warn!(collection = %state.identity.name, %error, "a keyword index could not be marked");
+            }
+        }
+        self.writers.close_all();
+    }
+
+    /// Writes down that an index without documents has read everything.
+    fn mark(&mut self, state: &CollectionState) -> Result<(), CollectionError> {
+        let (resting, upto) = {
+            let pending = state.keywords.pending();
+            (!pending.is_active(), pending.upto())
+        };
+        if !resting || state.view().segments.is_empty() || state.keywords.status().applied >= upto {
+            return Ok(());
+        }
+        let index = state.keywords.status().index.clone();
+        let index = match index {
+            Some(index) => index,
+            None => {
+                let path = self.shared.paths.text_index_dir(state.identity.id.0);
+                Arc::new(TextIndex::open(&path, origin(&self.shared, state))?.index)
+            }
+        };
+        Ok(self.writers.of(state.identity.id, &index)?.commit(upto)?)
+    }
+}
+
+/// Removes the indexes of collections that are no more.
+fn remove_leftovers(shared: &Shared) {
+    let Ok(entries) = std::fs::read_dir(shared.paths.text_dir()) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let id = path.file_name().and_then(|name| name.to_str()?.parse().ok()).map(CollectionId);
+        if id.is_none_or(|id| shared.catalog.by_id(id).is_none())
+            && let Err(error) = storage::remove_dir_all(&path)
+        {
+            tracing::warn!(%error, "an unused keyword index could not be removed");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Codes of many rows that are compared with each other, as in building a graph.
+
+use super::kernels::{CodeKernel, codes_of, prefetch, shift};
+
+/// Rows of int8 codes, with what each comparison would compute again kept beside them.
+#[derive(Clone, Debug)]
+pub struct CodeTable {
+    codes: Vec<i8>,
+    stride: usize,
+    kernel: CodeKernel,
+    shifts: Vec<i32>,
+    squared_norms: Vec<i32>,
+}
+
+impl CodeTable {
+    /// `codes`: i8, shape `[rows, stride]`.
+    ///
+    /// # Panics
+    /// When `stride` is 0 or does not divide the codes.
+    pub fn new(codes: Vec<i8>, stride: usize) -> Self {
+        assert!(stride > 0 && codes.len().is_multiple_of(stride), "{} codes in rows of {stride}", codes.len());
+        let kernel = CodeKernel::detect();
+        let shifts: Vec<i32> = codes.chunks_exact(stride).map(shift).collect();
+        let squared_norms =
+            codes.chunks_exact(stride).zip(&shifts).map(|(row, &shift)| kernel.dot(row, row, shift)).collect();
+        Self { codes, stride, kernel, shifts, squared_norms }
+    }
+
+    /// The squared length of a row.
+    #[inline]
+    pub fn squared_norm(&self, row: u32) -> i32 {
+        self.squared_norms[row as usize]
+    }
+
+    /// The squared Euclidean distance of two rows, exact.
+    #[inline]
+    pub fn l2sq(&self, a: u32, b: u32) -> i32 {
+        let (row, query) = (codes_of(&self.codes, self.stride, a), codes_of(&self.codes, self.stride, b));
+        let dot = self.kernel.dot(row, query, self.shifts[b as usize]);
+        self.squared_norm(a) + self.squared_norm(b) - 2 * dot
+    }
+
+    /// The squared Euclidean distances of `row` to each of `others`, in their order, to `take`.
+    #[inline]
+    pub fn l2sq_each(&self, row: u32, others: &[u32], mut take: impl FnMut(i32)) {
+        let query = codes_of(&self.codes, self.stride, row);
+        let (norm, mut at) = (self.squared_norm(row), 0);
+        self.kernel.dot_rows(&self.codes, query, self.shifts[row as usize], others, |dot| {
+            take(norm + self.squared_norms[others[at] as usize] - 2 * dot);
+            at += 1;
+        });
+    }
+
+    /// Asks the processor to fetch a row; see [`prefetch`].
+    #[inline]
+    pub fn prefetch(&self, row: u32) {
+        prefetch(codes_of(&self.codes, self.stride, row));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scalar;
+    use super::*;
+
+    #[test]
+    fn distances_are_exact() {
+        for stride in [1, 5, 64, 384, 700] {
+            let mut codes: Vec<i8> = (0..9 * stride).map(|i| (i * 41 % 255) as u8 as i8).collect();
+            codes[..stride].fill(-127);
+            codes[stride..2 * stride].fill(127);
+            let table = CodeTable::new(codes.clone(), stride);
+            let row = |row: u32| &codes[row as usize * stride..(row as usize + 1) * stride];
+            for a in 0..9 {
+                assert_eq!(table.squared_norm(a), scalar::dot_i8(row(a), row(a)));
+                let others = [8, 1, 0, 5, 1];
+                let mut each = Vec::new();
+                table.l2sq_each(a, &others, |distance| each.push(distance));
+                for (&b, &got) in others.iter().zip(&each) {
+                    let expected = scalar::l2sq_i8(row(a), row(b));
+                    assert_eq!((got, table.l2sq(a, b)), (expected, expected), "rows {a} and {b} of {stride}");
+                }
+                table.prefetch(a);
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `POST /api/embed`, `POST /api/embeddings`, `GET /api/tags` and `GET /api/version` in Ollama's wire.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+
+use super::embedding;
+use super::error::{ApiError, Code};
+use super::extract::JsonBody;
+use super::problem::OllamaError;
+use super::state::AppState;
+use super::wire::json::JsonText;
+use super::wire::ollama::{EmbedBody, EmbedView, PromptBody, PromptView, TagsView, VersionView, known_name};
+use crate::embed::InputKind;
+
+/// The routes' tag in the API's description.
+pub(crate) const TAG: &str = "ollama";
+
+/// Embeds texts.
+#[utoipa::path(
+    post, path = "/api/embed", operation_id = "ollamaEmbed", tag = TAG,
+    request_body(content = EmbedBody),
+    responses(
+        (status = 200, body = EmbedView, description = "Vectors in the order of the input."),
+        (status = 404, body = OllamaError, description = "There is no such model."),
+    )
+)]
+pub(crate) async fn embed(
+    State(state): State<AppState>,
+    JsonBody(mut body): JsonBody<EmbedBody>,
+) -> Result<JsonText, ApiError> {
+    let started = Instant::now();
+    let texts = body.take_texts()?;
+    let answer = state.engine(move |database| {
+        let model = database.models().load(known_name(&body.model))?;
+        let load = started.elapsed();
+        let embeddings = embedding::embed(&model, &texts, InputKind::Plain, "input", body.dimensions)?;
+        if body.truncate == Some(false) && embeddings.truncated.contains(&true) {
+            let detail = format!("the input has more than the {} tokens that the model reads", model.max_tokens());
+            return Err(ApiError::new(Code::TooLong, detail));
+        }
+        JsonText::of(&EmbedView::of(embeddings, body.model, started.elapsed(), load))
+    });
+    answer.await
+}
+
+/// Embeds one text, as older clients ask.
+#[utoipa::path(
+    post, path = "/api/embeddings", operation_id = "ollamaEmbeddings", tag = TAG,
+    request_body = PromptBody,
+    responses(
+        (status = 200, body = PromptView, description = "The text's vector; empty where there is no text."),
+        (status = 404, body = OllamaError, description = "There is no such model."),
+    )
+)]
+pub(crate) async fn embed_prompt(
+    State(state): State<AppState>,
+    JsonBody(mut body): JsonBody<PromptBody>,
+) -> Result<JsonText, ApiError> {
+    let text = body.take_text()?;
+    let answer = state.engine(move |database| {
+        let model = database.models().load(known_name(&body.model))?;
+        let mut embeddings = embedding::embed(&model, &text, InputKind::Plain, "prompt", None)?;
+        JsonText::of(&PromptView { embedding: embeddings.vectors.pop().unwrap_or_default() })
+    });
+    answer.await
+}
+
+/// Lists the installed models.
+#[utoipa::path(
+    get, path = "/api/tags", operation_id = "ollamaTags", tag = TAG,
+    responses((status = 200, body = TagsView, description = "The installed models."))
+)]
+pub(crate) async fn tags(State(state): State<AppState>) -> Result<JsonText, ApiError> {
+    state.engine(|database| JsonText::of(&TagsView::of(database.models().installed()?))).await
+}
+
+/// Says which version answers.
+#[utoipa::path(
+    get, path = "/api/version", operation_id = "ollamaVersion", tag = TAG,
+    responses((status = 200, body = VersionView, description = "The server's version."))
+)]
+pub(crate) async fn version() -> Json<VersionView> {
+    Json(VersionView { version: env!("CARGO_PKG_VERSION") })
+}

@@ -1,0 +1,70 @@
+//! Builds the graph of a segment, by the own builder or by the reference builder.
+
+mod calibrate;
+mod growing;
+mod own;
+mod points;
+mod reference;
+mod resume;
+mod select;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicBool;
+
+use super::{IndexError, repair};
+use crate::segment::Graph;
+use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal};
+
+pub use own::Start;
+use points::Points;
+
+/// How a graph is built.
+pub struct BuildOptions<'a> {
+    /// What builds it.
+    pub builder: GraphBuilder,
+    /// Threads that insert; `None` uses every core. The own builder makes the same graph with any number of them, the
+    /// reference builder only with one.
+    pub threads: Option<NonZeroUsize>,
+    /// Called now and then with the rows inserted so far.
+    pub progress: &'a (dyn Fn(usize) + Sync),
+    /// Once true, the work stops soon.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Builds the graph over `rows`: f32, shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
+///
+/// Every row can be reached from every other on level 0. The own builder goes on from `start` where there is one, and
+/// needs about 400 bytes a row beside the vectors, which are not copied; with int8 quantization their codes are.
+///
+/// # Errors
+/// [`IndexError::Cancelled`], [`IndexError::Threads`].
+///
+/// # Panics
+/// When there is no row, or more than 2^30.
+pub fn build_graph(
+    rows: &[&[f32]],
+    metric: Metric,
+    index: &IndexDefinition,
+    start: Option<Start<'_>>,
+    options: &BuildOptions<'_>,
+) -> Result<Graph, IndexError> {
+    assert!((1..1 << 30).contains(&rows.len()), "{} rows", rows.len());
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads.map_or(0, NonZeroUsize::get))
+        .thread_name(|number| format!("build-{number}"))
+        .build()
+        .map_err(|source| IndexError::Threads { source })?;
+    let points = Points::new(rows, metric, index.quantization);
+    let mut graph = match options.builder {
+        GraphBuilder::Own => pool.install(|| own::build(&points, index, start, options))?,
+        GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
+    };
+    let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
+    let repaired = pool.install(|| {
+        let repaired = repair::connect(&mut graph, distance);
+        graph.calibration = calibrate::calibrate(&points, &graph);
+        repaired
+    });
+    tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");
+    Ok(graph)
+}

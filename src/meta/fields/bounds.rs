@@ -1,0 +1,111 @@
+//! What is known of which rows pass: those that certainly do, and those that may.
+
+use crate::types::RowSet;
+
+/// Rows between two bounds: every row of `certain` passes, and no row outside `possible`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowBounds {
+    certain: RowSet,
+    /// `None`: as `certain`.
+    possible: Option<RowSet>,
+}
+
+impl RowBounds {
+    /// These rows and no others.
+    pub fn exact(certain: RowSet) -> Self {
+        Self { certain, possible: None }
+    }
+
+    /// `certain` for sure, and perhaps `open` too.
+    pub fn between(certain: RowSet, open: RowSet) -> Self {
+        let mut possible = open;
+        possible.unite(&certain);
+        Self { possible: (possible != certain).then_some(possible), certain }
+    }
+
+    /// Nothing is known of any row.
+    pub fn unknown(rows: u32) -> Self {
+        Self::between(RowSet::empty(rows), RowSet::full(rows))
+    }
+
+    /// Rows that pass for sure.
+    pub fn certain(&self) -> &RowSet {
+        &self.certain
+    }
+
+    /// Rows that may pass, the certain ones included.
+    pub fn possible(&self) -> &RowSet {
+        self.possible.as_ref().unwrap_or(&self.certain)
+    }
+
+    /// Whether every row is decided.
+    pub fn is_exact(&self) -> bool {
+        self.possible.is_none()
+    }
+
+    /// The rows that are not decided.
+    pub fn undecided(&self) -> RowSet {
+        let mut open = self.possible().clone();
+        open.subtract(&self.certain);
+        open
+    }
+
+    /// Memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.certain.bytes() + self.possible.as_ref().map_or(0, RowSet::bytes)
+    }
+
+    /// What passes both.
+    pub fn and(mut self, other: &Self) -> Self {
+        let mut possible = self.possible().clone();
+        possible.intersect(other.possible());
+        self.certain.intersect(&other.certain);
+        Self { possible: (possible != self.certain).then_some(possible), certain: self.certain }
+    }
+
+    /// What passes one of them.
+    pub fn or(mut self, other: &Self) -> Self {
+        let mut possible = self.possible().clone();
+        possible.unite(other.possible());
+        self.certain.unite(&other.certain);
+        Self { possible: (possible != self.certain).then_some(possible), certain: self.certain }
+    }
+
+    /// What does not pass it.
+    pub fn not(self) -> Self {
+        match self.possible {
+            None => Self::exact(self.certain.complement()),
+            Some(possible) => Self { certain: possible.complement(), possible: Some(self.certain.complement()) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(members: &[u32]) -> RowSet {
+        let mut set = RowSet::empty(5);
+        members.iter().for_each(|&row| set.insert(row));
+        set
+    }
+
+    fn read(bounds: &RowBounds) -> (Vec<u32>, Vec<u32>) {
+        (bounds.certain().iter().collect(), bounds.possible().iter().collect())
+    }
+
+    #[test]
+    fn bounds_follow_three_valued_logic() {
+        let a = RowBounds::between(set(&[0, 1]), set(&[1, 2]));
+        let b = RowBounds::exact(set(&[1, 2, 3]));
+        assert_eq!(read(&a), (vec![0, 1], vec![0, 1, 2]));
+        assert_eq!(read(&a.clone().and(&b)), (vec![1], vec![1, 2]));
+        assert_eq!(read(&a.clone().or(&b)), (vec![0, 1, 2, 3], vec![0, 1, 2, 3]));
+        assert!(a.clone().or(&b).is_exact());
+        assert_eq!(read(&a.clone().not()), (vec![3, 4], vec![2, 3, 4]));
+        assert_eq!(read(&b.clone().not()), (vec![0, 4], vec![0, 4]));
+        assert_eq!(a.undecided().iter().collect::<Vec<_>>(), [2]);
+        assert_eq!(read(&RowBounds::unknown(5)), (vec![], vec![0, 1, 2, 3, 4]));
+        assert!(RowBounds::between(set(&[1]), set(&[1])).is_exact());
+    }
+}

@@ -1,0 +1,187 @@
+//! From a text to the words that are indexed and searched.
+
+use std::collections::HashSet;
+
+use tantivy::tokenizer::{LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer, Token};
+
+use crate::types::Language;
+
+/// Longer words, in bytes, are left out: what is that long is no word but a hash or a URL's tail.
+const MAX_WORD_BYTES: usize = 64;
+/// Words of a query beyond these are not looked for.
+const MAX_QUERY_WORDS: usize = 256;
+
+/// Words that say nothing alone. A query leaves them out where it has others; the index has them all.
+const ENGLISH_STOP_WORDS: &[&str] = &[
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "how", "if", "in", "into",
+    "is", "it", "its", "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they",
+    "this", "to", "was", "what", "when", "where", "which", "who", "will", "with",
+];
+const RUSSIAN_STOP_WORDS: &[&str] = &[
+    "а",
+    "без",
+    "бы",
+    "был",
+    "была",
+    "были",
+    "было",
+    "в",
+    "вам",
+    "вас",
+    "во",
+    "вот",
+    "вы",
+    "где",
+    "да",
+    "для",
+    "до",
+    "его",
+    "ее",
+    "её",
+    "если",
+    "есть",
+    "же",
+    "за",
+    "и",
+    "из",
+    "или",
+    "им",
+    "их",
+    "к",
+    "как",
+    "когда",
+    "кто",
+    "ли",
+    "мы",
+    "на",
+    "не",
+    "но",
+    "о",
+    "об",
+    "он",
+    "она",
+    "они",
+    "от",
+    "по",
+    "при",
+    "с",
+    "со",
+    "так",
+    "то",
+    "у",
+    "уже",
+    "что",
+    "чтобы",
+    "это",
+    "я",
+];
+
+/// The tokenizer of a language: runs of letters and digits, in lower case, with their endings removed.
+pub(super) fn analyzer(language: Language) -> TextAnalyzer {
+    let base = TextAnalyzer::builder(SimpleTokenizer::default())
+        .filter(RemoveLongFilter::limit(MAX_WORD_BYTES))
+        .filter(LowerCaser);
+    match language {
+        Language::English => base.filter(Stemmer::new(tantivy::tokenizer::Language::English)).build(),
+        Language::Russian => base.filter(Stemmer::new(tantivy::tokenizer::Language::Russian)).build(),
+        Language::None => base.build(),
+    }
+}
+
+/// Every token of a text, in order.
+pub(super) fn tokens(language: Language, text: &str) -> Vec<Token> {
+    let mut analyzer = analyzer(language);
+    let mut stream = analyzer.token_stream(text);
+    let mut tokens = Vec::new();
+    while stream.advance() {
+        tokens.push(stream.token().clone());
+    }
+    tokens
+}
+
+/// The words that a query looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// As they stand in the index: each once, in the order of the query.
+    pub(super) terms: Vec<String>,
+    /// How the text was read.
+    pub(super) language: Language,
+    /// Whether the query had more words than are looked for.
+    pub cut: bool,
+}
+
+impl Words {
+    /// Reads a query's text as words: no character of it is an operator.
+    pub fn of(language: Language, text: &str) -> Self {
+        let stop_words = match language {
+            Language::English => ENGLISH_STOP_WORDS,
+            Language::Russian => RUSSIAN_STOP_WORDS,
+            Language::None => &[],
+        };
+        // Stemming neither adds nor removes words, so both lists go together.
+        let plain = tokens(Language::None, text);
+        let stemmed = tokens(language, text);
+        let telling = plain.iter().any(|token| !stop_words.contains(&token.text.as_str()));
+        let (mut seen, mut terms, mut cut) = (HashSet::new(), Vec::new(), false);
+        for (plain, stemmed) in plain.iter().zip(stemmed) {
+            if telling && stop_words.contains(&plain.text.as_str()) || !seen.insert(stemmed.text.clone()) {
+                continue;
+            }
+            if terms.len() == MAX_QUERY_WORDS {
+                cut = true;
+                break;
+            }
+            terms.push(stemmed.text);
+        }
+        Self { terms, language, cut }
+    }
+
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(language: Language, text: &str) -> Vec<String> {
+        Words::of(language, text).terms
+    }
+
+    #[test]
+    fn endings_go_by_language() {
+        assert_eq!(terms(Language::English, "Running runners, RUN!"), ["run", "runner"]);
+        assert_eq!(terms(Language::None, "Running runners, RUN!"), ["running", "runners", "run"]);
+        let forms = ["палатка", "палатки", "палаткой", "ПАЛАТКУ"];
+        let stems: HashSet<_> = forms.iter().flat_map(|form| terms(Language::Russian, form)).collect();
+        assert_eq!(stems.len(), 1, "{stems:?}");
+        assert_eq!(terms(Language::Russian, "ёлки"), terms(Language::Russian, "Елки"));
+    }
+
+    #[test]
+    fn no_character_is_an_operator() {
+        let query = "title:(a-b AND \"c\") ~2 ^3 *d? -e +f [x TO y] \\ {";
+        assert_eq!(
+            terms(Language::None, query),
+            ["title", "a", "b", "and", "c", "2", "3", "d", "e", "f", "x", "to", "y"]
+        );
+        assert!(Words::of(Language::English, " ?! \u{1f600} ").is_empty());
+    }
+
+    #[test]
+    fn stop_words_count_only_where_there_is_nothing_else() {
+        assert_eq!(terms(Language::English, "what is the wing of a plane"), ["wing", "plane"]);
+        assert_eq!(terms(Language::English, "to be or not to be"), ["to", "be", "or", "not"]);
+        assert_eq!(terms(Language::Russian, "что и как варить"), terms(Language::Russian, "варить"));
+    }
+
+    #[test]
+    fn a_query_has_a_bounded_number_of_words() {
+        let text: Vec<String> = (0..300).map(|n| format!("w{n}")).collect();
+        let words = Words::of(Language::English, &text.join(" "));
+        assert_eq!((words.terms.len(), words.cut), (MAX_QUERY_WORDS, true));
+        assert!(!Words::of(Language::English, &"again ".repeat(300)).cut);
+    }
+}

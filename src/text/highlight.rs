@@ -1,0 +1,148 @@
+//! The parts of a text that hold a query's words, with the words marked.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::analysis::{Words, tokens};
+
+/// Most parts of one text.
+const MAX_FRAGMENTS: usize = 3;
+/// A part is about this long, in bytes of text.
+const FRAGMENT_BYTES: usize = 160;
+const OPEN: &str = "<mark>";
+const CLOSE: &str = "</mark>";
+const CUT: char = '\u{2026}';
+
+/// The parts of `text` that hold the most of `words`, in the order of the text, at most three. What matches stands in
+/// `<mark>`; `&`, `<` and `>` of the text are escaped, so that a part is safe as HTML; `…` stands where text was left
+/// out. Empty where the text has none of the words.
+pub fn fragments(words: &Words, text: &str) -> Vec<String> {
+    let wanted: HashSet<&str> = words.terms.iter().map(String::as_str).collect();
+    let tokens: Vec<Place> = tokens(words.language, text)
+        .into_iter()
+        .map(|token| Place {
+            word: wanted.get(token.text.as_str()).copied(),
+            bytes: token.offset_from..token.offset_to,
+        })
+        .collect();
+    let mut chosen: Vec<Range<usize>> = Vec::new();
+    for (_, part) in ranked(&tokens) {
+        if chosen.len() < MAX_FRAGMENTS && chosen.iter().all(|other| part.end <= other.start || other.end <= part.start)
+        {
+            chosen.push(part);
+        }
+    }
+    chosen.sort_by_key(|part| part.start);
+    chosen.into_iter().map(|part| render(text, &tokens, part)).collect()
+}
+
+/// A token of the text.
+struct Place<'a> {
+    /// The query's word that it is, if any.
+    word: Option<&'a str>,
+    bytes: Range<usize>,
+}
+
+/// Runs of tokens that begin with a match, the best first: those with the most different words, then with the most
+/// matches, then the earliest.
+fn ranked(tokens: &[Place]) -> Vec<((usize, usize), Range<usize>)> {
+    let starts = (0..tokens.len()).filter(|&n| tokens[n].word.is_some());
+    let mut parts: Vec<_> = starts
+        .map(|start| {
+            let within = |place: &&Place| place.bytes.end - tokens[start].bytes.start <= FRAGMENT_BYTES;
+            let len = tokens[start..].iter().take_while(within).count().max(1);
+            let matches = tokens[start..start + len].iter().filter_map(|place| place.word);
+            let all: Vec<&str> = matches.collect();
+            let distinct = all.iter().collect::<HashSet<_>>().len();
+            ((distinct, all.len()), start..start + len)
+        })
+        .collect();
+    parts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.start.cmp(&b.1.start)));
+    parts
+}
+
+/// A part of the text with its matches marked, widened to the words around it as far as the length allows.
+fn render(text: &str, tokens: &[Place], part: Range<usize>) -> String {
+    let (mut first, last) = (part.start, part.end - 1);
+    let used = tokens[last].bytes.end - tokens[first].bytes.start;
+    // A match at the very start of a part reads badly: half of what is left goes before it.
+    let mut room = FRAGMENT_BYTES.saturating_sub(used) / 2;
+    while first > 0 && tokens[first].bytes.start - tokens[first - 1].bytes.start <= room {
+        room -= tokens[first].bytes.start - tokens[first - 1].bytes.start;
+        first -= 1;
+    }
+    let from = if first == 0 { 0 } else { tokens[first].bytes.start };
+    let to = if last + 1 == tokens.len() { text.len() } else { tokens[last].bytes.end };
+    let mut out = String::new();
+    // Only text without words stands before the first token and behind the last; a long run of it is no help.
+    let from = if tokens[first].bytes.start - from > FRAGMENT_BYTES { tokens[first].bytes.start } else { from };
+    let to = if to - tokens[last].bytes.end > FRAGMENT_BYTES { tokens[last].bytes.end } else { to };
+    if from > 0 {
+        out.push(CUT);
+    }
+    let mut at = from;
+    for place in &tokens[first..=last] {
+        if place.word.is_some() {
+            escape(&text[at..place.bytes.start], &mut out);
+            out.push_str(OPEN);
+            escape(&text[place.bytes.clone()], &mut out);
+            out.push_str(CLOSE);
+            at = place.bytes.end;
+        }
+    }
+    escape(&text[at..to], &mut out);
+    if to < text.len() {
+        out.push(CUT);
+    }
+    out
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Language;
+
+    fn of(query: &str, text: &str) -> Vec<String> {
+        fragments(&Words::of(Language::English, query), text)
+    }
+
+    #[test]
+    fn every_form_of_a_word_is_marked_and_the_text_is_escaped() {
+        let text = "Tents <b> & a tent for two";
+        assert_eq!(of("tent", text), ["<mark>Tents</mark> &lt;b&gt; &amp; a <mark>tent</mark> for two"]);
+        assert_eq!(of("boat", text), Vec::<String>::new());
+        assert_eq!(of("tent", ""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_long_text_gives_its_best_parts_in_order() {
+        let filler = "nothing of note here ".repeat(40);
+        let text = format!("{filler}wing {filler}wing flutter at speed {filler}flutter {filler}speed {filler}");
+        let found = of("wing flutter speed", &text);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found.iter().any(|part| part.contains("<mark>wing</mark> <mark>flutter</mark> at <mark>speed</mark>")));
+        for part in &found {
+            assert!(part.starts_with('…') && part.ends_with('…') && part.len() < 260, "{part}");
+        }
+    }
+
+    #[test]
+    fn words_of_several_bytes_are_cut_between_characters() {
+        let text = "ёлки и палки. ".repeat(60);
+        let words = Words::of(Language::Russian, "палка");
+        let found = fragments(&words, &text);
+        assert_eq!(found.len(), 3);
+        assert!(found[0].contains("<mark>палки</mark>"), "{found:?}");
+    }
+}

@@ -1,0 +1,22 @@
+//! Keyword search: one tantivy index a collection, a view of the log that is made again whenever it cannot be trusted.
+//!
+//! Nothing here is durable and nothing here is true: a hit names a document and the change that wrote it, and the caller
+//! asks the collection whether that version still lives. The format is docs/formats/text.md.
+
+mod analysis;
+mod directory;
+mod error;
+mod highlight;
+mod index;
+mod origin;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use analysis::Words;
+pub use error::TextError;
+pub use highlight::fragments;
+pub use index::{Search, TextHit, TextIndex};
+pub use origin::Origin;
+pub use writer::TextWriter;

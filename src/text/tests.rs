@@ -1,0 +1,149 @@
+//! Tests of a keyword index as a whole: what is found, what is forgotten, what is made anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::index::Opened;
+use super::{Origin, TextIndex, Words};
+use crate::types::{CollectionId, DocumentId, Language, Seq};
+
+const ORIGIN: Origin =
+    Origin { store_id: [7; 16], timeline: 1, collection: CollectionId(3), language: Language::English };
+
+fn id(text: &str) -> DocumentId {
+    DocumentId::new(text).unwrap()
+}
+
+fn open(path: &Path) -> Opened {
+    TextIndex::open(path, ORIGIN).unwrap()
+}
+
+/// Ids and seqs of what has one of the words, best first.
+fn found(index: &TextIndex, query: &str) -> Vec<(String, u64)> {
+    let hits = index.search(&Words::of(Language::English, query)).hits(0, 100).unwrap();
+    assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
+    hits.into_iter().map(|hit| (hit.id.as_str().to_owned(), hit.seq.0)).collect()
+}
+
+fn made(path: &Path) -> TextIndex {
+    let index = open(path).index;
+    let mut writer = index.writer().unwrap();
+    writer.upsert(&id("a"), Seq(1), "a red tent").unwrap();
+    writer.upsert(&id("b"), Seq(1), "a blue tent and a red boat").unwrap();
+    writer.upsert(&id("c"), Seq(2), "boats").unwrap();
+    writer.commit(Seq(2)).unwrap();
+    writer.close().unwrap();
+    index
+}
+
+#[test]
+fn what_is_committed_is_found_and_what_is_replaced_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("1");
+    let index = made(&path);
+    assert_eq!(found(&index, "tent boat"), [("b".to_owned(), 1), ("c".to_owned(), 2), ("a".to_owned(), 1)]);
+    let mut writer = index.writer().unwrap();
+    writer.upsert(&id("b"), Seq(3), "a green kite").unwrap();
+    writer.delete(&id("c"));
+    assert_eq!(found(&index, "boat").len(), 2, "nothing is visible before a commit");
+    let before = index.search(&Words::of(Language::English, "boat"));
+    writer.commit(Seq(4)).unwrap();
+    assert_eq!(found(&index, "boat kites"), [("b".to_owned(), 3)]);
+    assert_eq!(before.hits(1, 5).unwrap().len(), 1, "a search stays at its moment");
+    drop(writer);
+    let again = open(&path);
+    assert_eq!((again.applied, again.reason), (Seq(4), None));
+    assert_eq!(found(&again.index, "tent kite").len(), 2);
+    let mut all = Vec::new();
+    again
+        .index
+        .for_each::<super::TextError>(|id, seq| {
+            all.push((id.as_str().to_owned(), seq.0));
+            Ok(())
+        })
+        .unwrap();
+    all.sort();
+    assert_eq!(all, [("a".to_owned(), 1), ("b".to_owned(), 3)]);
+}
+
+#[test]
+fn a_writer_that_is_dropped_leaves_no_trace() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("1");
+    let index = made(&path);
+    let mut writer = index.writer().unwrap();
+    writer.upsert(&id("a"), Seq(9), "a lamp").unwrap();
+    drop(writer);
+    assert_eq!(open(&path).applied, Seq(2));
+    assert_eq!(found(&index, "lamp"), []);
+}
+
+#[test]
+fn another_origin_is_made_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("1");
+    drop(made(&path));
+    for origin in [Origin { timeline: 2, ..ORIGIN }, Origin { language: Language::None, ..ORIGIN }, ORIGIN] {
+        let opened = TextIndex::open(&path, origin).unwrap();
+        assert!(opened.reason.is_some_and(|reason| reason.contains("something else") || reason.contains("never")));
+        assert_eq!((opened.applied, opened.index.documents()), (Seq(0), 0));
+        opened.index.writer().unwrap().commit(Seq(5)).unwrap();
+    }
+}
+
+fn files(path: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.is_file());
+    files.sort();
+    files
+}
+
+#[test]
+fn damage_anywhere_is_noticed_when_it_is_opened() {
+    let root = tempfile::tempdir().unwrap();
+    let (good, bad) = (root.path().join("good"), root.path().join("bad"));
+    drop(made(&good));
+    let (mut anew, mut unharmed) = (0, 0);
+    for file in files(&good) {
+        let len = fs::metadata(&file).unwrap().len() as usize;
+        for at in [0, len / 3, len / 2, len.saturating_sub(1)] {
+            for cut in [false, true] {
+                _ = fs::remove_dir_all(&bad);
+                fs::create_dir(&bad).unwrap();
+                for file in files(&good) {
+                    fs::copy(&file, bad.join(file.file_name().unwrap())).unwrap();
+                }
+                let damaged = bad.join(file.file_name().unwrap());
+                let mut bytes = fs::read(&damaged).unwrap();
+                match bytes.get_mut(at) {
+                    Some(_) if cut => bytes.truncate(at),
+                    Some(byte) => *byte ^= 0x11,
+                    None => {}
+                }
+                fs::write(&damaged, bytes).unwrap();
+                let opened = open(&bad);
+                if opened.reason.is_some() {
+                    assert_eq!((opened.applied, opened.index.documents()), (Seq(0), 0));
+                    anew += 1;
+                } else {
+                    assert_eq!((opened.applied, found(&opened.index, "tent boat").len()), (Seq(2), 3), "{damaged:?}");
+                    unharmed += 1;
+                }
+            }
+        }
+    }
+    assert!(anew > 20, "{anew} made anew, {unharmed} unharmed");
+}
+
+#[test]
+fn a_missing_file_is_noticed_too() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("1");
+    drop(made(&path));
+    let segment = files(&path).into_iter().find(|file| file.extension().is_some_and(|e| e == "term")).unwrap();
+    fs::remove_file(segment).unwrap();
+    let opened = open(&path);
+    assert!(opened.reason.is_some());
+    fs::remove_dir_all(&path).unwrap();
+    assert!(open(&path).reason.is_none(), "there was none before");
+}

@@ -1,0 +1,122 @@
+//! Texts and their vectors, by a small model: OpenAI's wire, documents that are embedded, the cache, who has gone.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::client::{Request, connect};
+use super::server::Server;
+use crate::support::model::{SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL};
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+#[test]
+fn openais_forms_of_input_and_output() {
+    let server = Server::with_model();
+    let embed = |body: Value| server.post("/v1/embeddings", &body).ok();
+    let one = embed(json!({"model": SMALL_MODEL, "input": "c d", "user": "me"}));
+    assert_eq!((&one["object"], &one["model"]), (&json!("list"), &json!(SMALL_MODEL)));
+    // Two special tokens and the document prefix's one beside the two of the text.
+    assert_eq!(one["usage"], json!({"prompt_tokens": 5, "total_tokens": 5}));
+    let vector = numbers(&one["data"][0]["embedding"]);
+    let norm: f32 = vector.iter().map(|x| x * x).sum();
+    assert!(vector.len() == SMALL_DIM && (norm - 1.0).abs() < 1e-5, "{norm}");
+
+    let many = embed(json!({"model": SMALL_MODEL, "input": ["a", "c d"], "dimensions": SMALL_DIM}));
+    let data = many["data"].as_array().unwrap();
+    assert_eq!((data.len(), &data[1]["index"], &data[1]["object"]), (2, &json!(1), &json!("embedding")));
+    assert_eq!(numbers(&data[1]["embedding"]), vector);
+
+    // [CLS] b c d [SEP], as the text with its prefix is read.
+    let ids = json!([2, 5, 7, 8, 3]);
+    for input in [json!([[4], ids]), json!(ids)] {
+        let tokens = embed(json!({"model": SMALL_MODEL, "input": input}));
+        let last = tokens["data"].as_array().unwrap().last().unwrap();
+        assert_eq!(numbers(&last["embedding"]), vector);
+    }
+
+    let coded = embed(json!({"model": SMALL_MODEL, "input": "c d", "encoding_format": "base64"}));
+    let text = coded["data"][0]["embedding"].as_str().unwrap();
+    assert_eq!(text.len(), (SMALL_DIM * 4).div_ceil(3) * 4);
+}
+
+#[test]
+fn what_a_model_cannot_do_is_said_in_openais_shape() {
+    let server = Server::with_model();
+    let refused = |body: Value, status: u16, code: &str, param: &str| {
+        let answer = server.post("/v1/embeddings", &body);
+        let error = &answer.json()["error"];
+        let got = (answer.status, error["code"].as_str(), error["param"].as_str());
+        assert_eq!(got, (status, Some(code), Some(param)), "{error}");
+        assert_eq!((error.as_object().unwrap().len(), &error["type"]), (4, &json!("invalid_request_error")));
+    };
+    let body = |extra: Value| {
+        let mut body = json!({"model": SMALL_MODEL, "input": "a"});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body
+    };
+    refused(body(json!({"dimensions": SMALL_DIM + 1})), 400, "dimensions_not_supported", "dimensions");
+    refused(body(json!({"input": [[10]]})), 400, "invalid_input", "input");
+    let long = server.post("/v1/embeddings", &body(json!({"input": "c ".repeat(100)}))).ok();
+    assert_eq!(
+        (&long["data"][0]["truncated"], &long["usage"]["total_tokens"]),
+        (&json!(true), &json!(SMALL_MAX_TOKENS))
+    );
+}
+
+#[test]
+fn documents_that_were_embedded_before_are_not_embedded_again() {
+    let server = Server::with_model();
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    let long = "c ".repeat(100);
+    let documents = json!({"documents": [
+        {"id": "x", "text": "a b"}, {"id": "y", "text": "c"}, {"id": "z", "text": long},
+        {"id": "v", "vector": vec![1; SMALL_DIM]},
+    ]});
+    let upsert = |documents: &Value| server.post("/v1/collections/c/documents", documents).ok();
+    let first = upsert(&documents);
+    assert_eq!((&first["embedded"], &first["cached"], &first["truncated"]), (&json!(3), &json!(0), &json!(["z"])));
+    let vector =
+        |id: &str| server.get(&format!("/v1/collections/c/documents/{id}?include=vector")).ok()["vector"].clone();
+    let before = [vector("x"), vector("z")];
+    let again = upsert(&documents);
+    assert_eq!((&again["embedded"], &again["cached"], &again["truncated"]), (&json!(0), &json!(3), &json!(["z"])));
+    assert_eq!([vector("x"), vector("z")], before);
+
+    let mixed = upsert(&json!({"documents": [{"id": "x", "text": "a b"}, {"id": "w", "text": "a , b"}]}));
+    assert_eq!((&mixed["embedded"], &mixed["cached"]), (&json!(1), &json!(1)));
+    let lines = "{\"id\":\"1\",\"text\":\"c\"}\n{\"id\":\"2\",\"text\":\"c\"}\n{\"id\":\"3\",\"text\":\"d d\"}\n";
+    let import = Request::new("POST", "/v1/collections/c/import").body("application/x-ndjson", lines);
+    let report = import.send(server.address).ok();
+    assert_eq!((&report["embedded"], &report["cached"]), (&json!(1), &json!(2)));
+
+    // A query has another prefix, and so another key; the second time it is known too.
+    let search = || server.post("/v1/collections/c/search", &json!({"text": "a b", "top_k": 1})).ok();
+    assert_eq!(search()["hits"], search()["hits"]);
+    assert!(server.metric("pannier_embedding_cache_hits_total") >= 6.0);
+    assert!(server.metric("pannier_embedding_cache_misses_total") >= 4.0);
+    let metrics = server.get("/metrics").text();
+    for name in
+        ["queue_texts", "queue_tokens", "pass_texts_bucket", "pass_tokens_bucket", "wait_duration_seconds_bucket"]
+    {
+        assert!(metrics.contains(&format!("pannier_embedding_{name}{{lane=\"interactive\"")), "{name}\n{metrics}");
+    }
+}
+
+#[test]
+fn a_client_that_goes_leaves_a_server_that_answers() {
+    let server = Server::with_model();
+    for _ in 0..20 {
+        let body = json!({"model": SMALL_MODEL, "input": vec!["c d a b c d"; 500]}).to_string();
+        let mut stream = connect(server.address);
+        let head = Request::new("POST", "/v1/embeddings").header("content-type", "application/json");
+        stream.write_all(&head.head(&format!("content-length: {}", body.len()))).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        // Gone without reading the answer.
+        drop(stream);
+    }
+    server.post("/v1/embeddings", &json!({"model": SMALL_MODEL, "input": "a"})).ok();
+    server.stop().unwrap();
+}

@@ -1,0 +1,356 @@
+//! Keyword search against a plain model: random histories with reopening, with the index taken away, and with damage.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pannier::types::{Filter, Fusion, Language, Mode, NewDocument, Query, SearchRequest, Value};
+use pannier::{Collection, Database, DefinitionRequest, Options};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::support::{Random, document, id, name};
+
+const DIM: usize = 3;
+const IDS: u64 = 30;
+const WORDS: [&str; 12] =
+    ["tent", "boat", "lamp", "kite", "wing", "plane", "river", "stone", "stove", "rope", "sail", "fire"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Upsert(u8),
+    UpsertWithoutText,
+    Delete(u8),
+    Flush,
+    Optimise,
+    Reopen,
+    LoseIndex,
+    Damage(u16),
+    Check,
+    CheckUnrefreshed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (1..12u8).prop_map(Step::Upsert),
+        1 => Just(Step::UpsertWithoutText),
+        4 => (1..5u8).prop_map(Step::Delete),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Optimise),
+        2 => Just(Step::Reopen),
+        1 => Just(Step::LoseIndex),
+        1 => any::<u16>().prop_map(Step::Damage),
+        3 => Just(Step::Check),
+        2 => Just(Step::CheckUnrefreshed),
+    ]
+}
+
+/// What the store must hold: id to words and group.
+type Model = BTreeMap<String, (Vec<&'static str>, i64)>;
+
+struct World {
+    path: PathBuf,
+    open: Option<(Database, Collection)>,
+    model: Model,
+    random: Random,
+}
+
+fn open(path: &Path) -> (Database, Collection) {
+    let options = Options { memtable_documents: Some(15), ..Options::default() };
+    let database = Database::open_with(path, options).unwrap();
+    let request = DefinitionRequest { language: Some(Language::English), ..DefinitionRequest::vectors(DIM as u32) };
+    let collection = database.create_collection(&name("things"), &request).unwrap().collection;
+    (database, collection)
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+impl World {
+    fn new(path: &Path, seed: u64) -> Self {
+        Self { path: path.to_owned(), open: Some(open(path)), model: Model::new(), random: Random(seed) }
+    }
+
+    fn collection(&self) -> &Collection {
+        &self.open.as_ref().unwrap().1
+    }
+
+    fn run(&mut self, step: &Step) {
+        match step {
+            Step::Upsert(count) => self.upsert(*count),
+            Step::UpsertWithoutText => {
+                let key = self.key();
+                let document = NewDocument { text: None, ..document(&key, &[1.0, 0.0, 0.0], 0) };
+                self.collection().upsert(vec![document]).unwrap();
+                self.model.insert(key, (Vec::new(), 0));
+            }
+            Step::Delete(count) => {
+                let keys: Vec<_> = (0..*count).map(|_| self.key()).collect();
+                let ids: Vec<_> = keys.iter().map(|key| id(key)).collect();
+                self.collection().delete(&ids).unwrap();
+                keys.iter().for_each(|key| _ = self.model.remove(key));
+            }
+            Step::Flush => self.collection().flush().unwrap(),
+            Step::Optimise => self.collection().optimise().unwrap(),
+            Step::Reopen => self.reopen(|_, _| {}),
+            Step::LoseIndex => self.reopen(|path, _| _ = fs::remove_dir_all(path)),
+            Step::Damage(at) => self.reopen(|path, random| {
+                let files = files(path);
+                if files.is_empty() {
+                    return;
+                }
+                let file = &files[random.below(files.len() as u64) as usize];
+                let mut bytes = fs::read(file).unwrap();
+                if !bytes.is_empty() {
+                    let at = usize::from(*at) % bytes.len();
+                    bytes[at] ^= 0x24;
+                    fs::write(file, bytes).unwrap();
+                }
+            }),
+            Step::Check => {
+                self.collection().refresh().unwrap();
+                self.check(true);
+            }
+            Step::CheckUnrefreshed => self.check(false),
+        }
+    }
+
+    /// Closes the store, changes its keyword indexes, opens it again.
+    fn reopen(&mut self, between: impl FnOnce(&Path, &mut Random)) {
+        self.open = None;
+        between(&self.path.join("text"), &mut self.random);
+        self.open = Some(open(&self.path));
+    }
+
+    fn key(&mut self) -> String {
+        format!("doc-{:02}", self.random.below(IDS))
+    }
+
+    fn upsert(&mut self, count: u8) {
+        let mut batch = Model::new();
+        for _ in 0..count {
+            let words = (0..1 + self.random.below(5)).map(|_| self.word()).collect();
+            batch.insert(self.key(), (words, self.random.below(3) as i64));
+        }
+        let documents = batch.iter().map(|(key, (words, group))| {
+            // Every other word in another form: the analyzer brings them together.
+            let text: Vec<String> = words
+                .iter()
+                .enumerate()
+                .map(|(n, w)| if n % 2 == 0 { format!("{w}s") } else { w.to_uppercase() })
+                .collect();
+            NewDocument { text: Some(text.join(", ")), ..document(key, &[1.0, *group as f32, 0.5], *group) }
+        });
+        let documents = documents.collect();
+        self.collection().upsert(documents).unwrap();
+        self.model.extend(batch);
+    }
+
+    fn word(&mut self) -> &'static str {
+        WORDS[self.random.below(WORDS.len() as u64) as usize]
+    }
+
+    /// `complete`: whether every match must be found. What is found must match in any case.
+    fn check(&mut self, complete: bool) {
+        let query = [self.word(), self.word()];
+        for group in [None, Some(self.random.below(3) as i64)] {
+            let mut wanted: Vec<_> = self
+                .model
+                .iter()
+                .filter(|(_, (words, g))| {
+                    query.iter().any(|q| words.contains(q)) && group.is_none_or(|group| *g == group)
+                })
+                .map(|(key, _)| key.clone())
+                .collect();
+            let request = SearchRequest {
+                mode: Mode::Keyword,
+                top_k: 100,
+                filter: group.map(|group| Filter::eq("group", Value::Int(group))),
+                highlight: true,
+                ..SearchRequest::new(Query::Text(query.join(" ")))
+            };
+            let hits = self.collection().search(&request).unwrap().hits;
+            assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
+            for hit in &hits {
+                let marked = hit.highlights.as_ref().unwrap().concat();
+                assert!(marked.contains("<mark>") && hit.score > 0.0, "{hit:?}");
+            }
+            let mut found: Vec<_> = hits.iter().map(|hit| hit.id.as_str().to_owned()).collect();
+            found.sort();
+            if complete {
+                assert_eq!(found, wanted, "{query:?} in group {group:?}");
+            } else {
+                wanted.retain(|key| found.contains(key));
+                assert_eq!(found, wanted, "{query:?} found what does not match");
+            }
+            let few = self.collection().search(&SearchRequest { top_k: 3, ..request }).unwrap().hits;
+            assert!(!complete || few.len() == found.len().min(3), "{} of {}", few.len(), found.len());
+        }
+    }
+}
+
+#[test]
+fn random_histories_match_the_model() {
+    let steps = prop::collection::vec(step(), 1..25);
+    let config = Config { cases: 30, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&(any::<u64>(), steps), |(seed, steps)| {
+            let directory = tempfile::tempdir().unwrap();
+            let mut world = World::new(directory.path(), seed);
+            for step in steps.iter().chain([&Step::Check, &Step::Reopen, &Step::Check]) {
+                world.run(step);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn keyword(text: &str) -> SearchRequest {
+    SearchRequest { mode: Mode::Keyword, ..SearchRequest::new(Query::Text(text.into())) }
+}
+
+fn ids(collection: &Collection, request: &SearchRequest) -> Vec<String> {
+    collection.search(request).unwrap().hits.iter().map(|hit| hit.id.as_str().to_owned()).collect()
+}
+
+fn with_text(key: &str, text: &str) -> NewDocument {
+    NewDocument { text: Some(text.into()), ..document(key, &[1.0, 2.0, 3.0], 0) }
+}
+
+#[test]
+fn words_are_found_without_asking_for_a_refresh() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, things) = open(directory.path());
+    things.upsert(vec![with_text("a", "a lighthouse")]).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while ids(&things, &keyword("lighthouses")).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the index never followed");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_index_taken_away_from_a_running_store_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, things) = open(directory.path());
+    things.upsert(vec![with_text("a", "a tent"), with_text("b", "a boat")]).unwrap();
+    things.refresh().unwrap();
+    fs::remove_dir_all(directory.path().join("text")).unwrap();
+    things.upsert(vec![with_text("c", "a tent and a boat")]).unwrap();
+    things.delete(&[id("b")]).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while things.refresh().is_err() || things.search(&keyword("tent")).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the index was never made again");
+        std::thread::yield_now();
+    }
+    let mut found = ids(&things, &keyword("tent boat"));
+    found.sort();
+    assert_eq!(found, ["a", "c"]);
+}
+
+#[test]
+fn a_collection_without_texts_has_no_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, things) = open(directory.path());
+    things.upsert(vec![NewDocument { text: None, ..document("a", &[1.0, 0.0, 0.0], 0) }]).unwrap();
+    things.refresh().unwrap();
+    assert_eq!((ids(&things, &keyword("anything")), things.stats().keywords), (Vec::new(), None));
+    assert!(!directory.path().join("text").exists());
+    things.upsert(vec![with_text("b", "a kite")]).unwrap();
+    things.refresh().unwrap();
+    assert_eq!(ids(&things, &keyword("kites")), ["b"]);
+    let stats = things.stats();
+    let keywords = stats.keywords.unwrap();
+    assert_eq!((keywords.applied_seq, keywords.documents, keywords.waiting), (stats.last_seq, 1, 0));
+    database.drop_collection(&name("things")).unwrap();
+    drop(things);
+    drop(database);
+    drop(open(directory.path()));
+    assert!(files(&directory.path().join("text")).is_empty(), "a dropped collection's index goes with it");
+}
+
+#[test]
+fn an_index_of_another_store_is_not_believed() {
+    let root = tempfile::tempdir().unwrap();
+    let (mine, other) = (root.path().join("mine"), root.path().join("other"));
+    for (path, text) in [(&mine, "a tent"), (&other, "a boat")] {
+        let (_database, things) = open(path);
+        things.upsert(vec![with_text("a", text)]).unwrap();
+        things.refresh().unwrap();
+    }
+    fs::remove_dir_all(mine.join("text")).unwrap();
+    fs::rename(other.join("text"), mine.join("text")).unwrap();
+    let (_database, things) = open(&mine);
+    assert_eq!(ids(&things, &keyword("tent")), ["a"]);
+    assert_eq!(ids(&things, &keyword("boat")), Vec::<String>::new());
+}
+
+#[test]
+fn an_older_index_of_the_same_store_catches_up() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, kept) = (root.path().join("db"), root.path().join("kept"));
+    {
+        let (_database, things) = open(&path);
+        things.upsert((0..40).map(|n| with_text(&format!("{n:02}"), "an old tent")).collect()).unwrap();
+        things.refresh().unwrap();
+    }
+    let copy = |from: &Path, to: &Path| {
+        _ = fs::remove_dir_all(to);
+        for file in files(from) {
+            let target = to.join(file.strip_prefix(from).unwrap());
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::copy(&file, target).unwrap();
+        }
+    };
+    copy(&path.join("text"), &kept);
+    {
+        let (_database, things) = open(&path);
+        things.delete(&(0..10).map(|n| id(&format!("{n:02}"))).collect::<Vec<_>>()).unwrap();
+        things.upsert((10..20).map(|n| with_text(&format!("{n:02}"), "a new kite")).collect()).unwrap();
+        // The merge leaves no trace of what was deleted.
+        things.optimise().unwrap();
+    }
+    copy(&kept, &path.join("text"));
+    let (_database, things) = open(&path);
+    things.refresh().unwrap();
+    let all = |text: &str| ids(&things, &SearchRequest { top_k: 100, ..keyword(text) }).len();
+    assert_eq!((all("tent"), all("kite")), (20, 10));
+    assert_eq!(things.stats().keywords.unwrap().documents, 30);
+}
+
+#[test]
+fn hybrid_finds_what_either_finds() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, things) = open(directory.path());
+    let with =
+        |key: &str, text: &str, vector: [f32; 3]| NewDocument { text: Some(text.into()), ..document(key, &vector, 0) };
+    things
+        .upsert(vec![
+            with("near", "nothing of note", [1.0, 0.0, 0.0]),
+            with("both", "a tent", [0.9, 0.1, 0.0]),
+            with("words", "tent tent tent", [0.0, 0.0, 1.0]),
+            with("far", "a boat", [0.0, 1.0, 0.0]),
+        ])
+        .unwrap();
+    let query = || Query::TextAndVector { text: "tents".into(), vector: vec![1.0, 0.0, 0.0] };
+    for fusion in [Fusion::ReciprocalRank, Fusion::Weighted { alpha: 0.5 }] {
+        let request =
+            SearchRequest { mode: Mode::Hybrid(fusion), refresh: true, top_k: 3, ..SearchRequest::new(query()) };
+        let mut found = ids(&things, &request);
+        assert_eq!(found[0], "both", "{fusion:?}");
+        found.sort();
+        assert_eq!(found, ["both", "near", "words"], "{fusion:?}");
+    }
+    let weighted = |alpha| {
+        let mode = Mode::Hybrid(Fusion::Weighted { alpha });
+        ids(&things, &SearchRequest { mode, ..SearchRequest::new(query()) })[0].clone()
+    };
+    assert_eq!((weighted(1.0), weighted(0.0)), ("near".into(), "words".into()));
+}
