@@ -17,5 +17,5 @@ pub use compact::{MergeOptions, Merged, merge, seal};
 pub use error::IndexError;
 pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
 pub use plan_merge::MergePlan;
-pub use searcher::{IndexQuery, Neighbour, Place, search};
+pub use searcher::{IndexQuery, Place, search};
 pub use view::{LiveSegment, Relocation, Resolved, View};

@@ -81,7 +81,7 @@ fn living_seq(shared: &Shared, state: &CollectionState, id: &DocumentId) -> Resu
 
 /// Looks every now and then whether the store closes.
 fn check_going(shared: &Shared, at: Ordinal) -> Result<(), CollectionError> {
-    if at % 1_024 == 0 && shared.bell.is_over() {
+    if at.is_multiple_of(1_024) && shared.bell.is_over() {
         return Err(CollectionError::Stopped { reason: "it is closing".to_owned() });
     }
     Ok(())
