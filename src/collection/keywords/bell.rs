@@ -73,9 +73,9 @@ impl Bell {
 
     /// Waits for work, at most `patience`.
     pub(super) fn wait(&self, patience: Duration) -> Woken {
-        let unwrap = PoisonError::into_inner;
         let idle = |calls: &mut Calls| calls.queue.is_empty() && calls.stopping.is_none();
-        let (calls, _) = self.rung.wait_timeout_while(self.calls(), patience, idle).unwrap_or_else(unwrap);
+        let (calls, _) =
+            self.rung.wait_timeout_while(self.calls(), patience, idle).unwrap_or_else(PoisonError::into_inner);
         if calls.stopping.is_some() {
             return Woken::Stopping;
         }
@@ -83,7 +83,8 @@ impl Bell {
             return Woken::Quiet;
         }
         let gathering = |calls: &mut Calls| !calls.urgent && calls.stopping.is_none();
-        let (mut calls, _) = self.rung.wait_timeout_while(calls, GATHER, gathering).unwrap_or_else(unwrap);
+        let (mut calls, _) =
+            self.rung.wait_timeout_while(calls, GATHER, gathering).unwrap_or_else(PoisonError::into_inner);
         if calls.stopping.is_some() {
             return Woken::Stopping;
         }
