@@ -89,9 +89,10 @@ pub fn search_segment(
             live.segment.search(vector, options, passes, out)?
         }
         Method::FilteredWalk => {
-            let mut stats = SearchStats::default();
-            let passing = rows.map(RowBounds::certain);
-            if !passing.map_or(Ok(false), |rows| walk(live, query, part.ef, vector, rows, &mut stats, out))? {
+            let walk_among = |rows| walk(live, query, part.ef, vector, rows, out);
+            let walked = rows.map(RowBounds::certain).map(walk_among).transpose()?;
+            let (mut stats, found_all) = walked.unwrap_or_default();
+            if !found_all {
                 used = Method::Scan;
                 let scanned = scan(live, query, used, vector, &mut verifier, out)?;
                 stats.compared += scanned.compared;
@@ -106,25 +107,26 @@ pub fn search_segment(
     }
 }
 
-/// Walks among passing rows. Returns whether it found what there is to find: all it was asked for, or every row.
+/// Walks among passing rows. Returns what it did, and whether it found what there is to find: all it was asked for, or
+/// every row.
 fn walk(
     live: &LiveSegment,
     query: &IndexQuery<'_>,
     ef: usize,
     vector: &VectorQuery,
     passing: &RowSet,
-    stats: &mut SearchStats,
     out: &mut Vec<Candidate>,
-) -> Result<bool, IndexError> {
+) -> Result<(SearchStats, bool), IndexError> {
     let count = passing.count();
     let seeds: Vec<Ordinal> = passing.spread(SEEDS).filter(|&row| !live.dead.is_dead(row)).collect();
     let options = FilteredOptions { top_k: query.top_k, ef, max_compared: u64::from(count) };
     let all_live = live.dead.count() == 0;
     // Without a branch on what passes: the walk asks this of many rows, of which few do.
     let passes = |row| passing.contains(row) & (all_live || !live.dead.is_dead(row));
-    let Some(walked) = live.segment.search_filtered(vector, options, &seeds, passes, out)? else { return Ok(false) };
-    *stats = walked.stats;
-    Ok(walked.finished && (out.len() == query.top_k || out.len() as u32 == count))
+    let Some(walked) = live.segment.search_filtered(vector, options, &seeds, passes, out)? else {
+        return Ok(Default::default());
+    };
+    Ok((walked.stats, walked.finished && (out.len() == query.top_k || out.len() as u32 == count)))
 }
 
 /// Compares every live row that may pass.

@@ -63,7 +63,8 @@ impl Settings {
             Some(known) => (known.query_prefix.to_owned(), known.document_prefix.to_owned()),
             None => prompts,
         };
-        if !include_prompt && !(query_prefix.is_empty() && document_prefix.is_empty()) {
+        let has_prefix = !query_prefix.is_empty() || !document_prefix.is_empty();
+        if has_prefix && !include_prompt {
             return Err(EmbedError::Unsupported {
                 path: dir.join(&modules.pooling).join("config.json"),
                 feature: "pooling that leaves the prefix out (include_prompt)".to_owned(),

@@ -120,7 +120,8 @@ impl Modules {
             return Err(unsupported());
         }
         for (module, kind) in modules.iter().zip(&kinds) {
-            if !is_directory(&module.path) && !(*kind == "Transformer" && module.path.is_empty()) {
+            let stands_beside = *kind == "Transformer" && module.path.is_empty();
+            if !stands_beside && !is_directory(&module.path) {
                 let reason = format!("the path {:?} of the module {kind} is not the name of a directory", module.path);
                 return Err(EmbedError::malformed(path, reason));
             }

@@ -120,8 +120,11 @@ impl TextTokenizer {
         };
         let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { text };
         let text = text.trim();
+        if !self.splits_at_blanks {
+            return self.tokens(&self.encoding(text)?);
+        }
         let mut limit_bytes = self.first_cut_bytes;
-        while self.splits_at_blanks {
+        loop {
             let cut = cut_at_blank(text, limit_bytes);
             if cut.len() == text.len() {
                 break;
