@@ -61,7 +61,8 @@ impl Segment {
                 let result = walk(&links, &rows, ef, live, scratch);
                 let floor = rows.rescoring_floor(options.top_k, scratch);
                 scratch.codes = rows.query.into_codes();
-                self.rescore(query, options.top_k, floor, result?, scratch, out)
+                let stats = result?;
+                Ok(SearchStats { rescored: self.rescore(query, options.top_k, floor, scratch, out)?, ..stats })
             }
             None => {
                 let stats = walk(&links, &self.full_rows(query), ef, live, scratch)?;
@@ -102,7 +103,7 @@ impl Segment {
                 scratch.codes = rows.query.into_codes();
                 let FilteredStats { mut stats, finished } = walked?;
                 if finished {
-                    stats = self.rescore(query, options.top_k, floor, stats, scratch, out)?;
+                    stats.rescored = self.rescore(query, options.top_k, floor, scratch, out)?;
                 }
                 Ok(Some(FilteredStats { stats, finished }))
             }
@@ -165,7 +166,8 @@ impl Segment {
             let result = self.compare_all(&rows, over_fetch(top_k), ordinals, admit, scratch);
             let floor = rows.rescoring_floor(top_k, scratch);
             scratch.codes = rows.query.into_codes();
-            self.rescore(query, top_k, floor, result?, scratch, out)
+            let stats = result?;
+            Ok(SearchStats { rescored: self.rescore(query, top_k, floor, scratch, out)?, ..stats })
         })
     }
 
@@ -258,16 +260,15 @@ impl Segment {
         Ok(())
     }
 
-    /// Compares the best of the scratch's pool, none below `floor`, again in f32.
+    /// Compares the best of the scratch's pool, none below `floor`, again in f32. Returns how many.
     fn rescore(
         &self,
         query: &VectorQuery,
         top_k: usize,
         floor: f32,
-        mut stats: SearchStats,
         scratch: &Scratch,
         out: &mut Vec<Candidate>,
-    ) -> Result<SearchStats, SegmentError> {
+    ) -> Result<u64, SegmentError> {
         let rows = self.full_rows(query);
         let best = || scratch.pool.nearest(over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
@@ -279,9 +280,9 @@ impl Segment {
             let closeness = rows.closeness(candidate.ordinal)?;
             out.push(Candidate { closeness, ..candidate });
         }
-        stats.rescored = out.len() as u64;
+        let rescored = out.len() as u64;
         finish(out, top_k);
-        Ok(stats)
+        Ok(rescored)
     }
 
     fn code_rows(&self, quantizer: Quantizer, query: &VectorQuery, scratch: &mut Scratch) -> CodeRows<'_> {

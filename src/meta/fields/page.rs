@@ -60,6 +60,9 @@ pub struct PageTerms<'a> {
     max_bytes: usize,
 }
 
+/// A field's terms, ascending, each with the rows that have it.
+pub type Postings = Vec<(Term, Vec<u16>)>;
+
 impl<'a> PageTerms<'a> {
     /// An empty page of a collection that declares these fields.
     pub fn new(declared: &'a BTreeMap<String, FieldType>) -> Self {
@@ -117,7 +120,7 @@ impl<'a> PageTerms<'a> {
     }
 
     /// The page's table, and by field number its terms with their rows.
-    pub fn finish(self) -> (Table, Vec<Vec<(Term, Vec<u16>)>>) {
+    pub fn finish(self) -> (Table, Vec<Postings>) {
         let mut fields: Vec<_> = self.fields.into_iter().collect();
         fields.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let (paths, postings) =
