@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::index::{LiveSegment, SegmentQuery, View, WANTED_RECALL, ef_for};
 use crate::meta::RowBounds;
+use crate::types::limits::MAX_EF;
 use crate::types::{Filter, FilterUse, Method, RowSet, SearchRequest, SegmentExplain};
 
 use super::maintenance::Job;
@@ -28,19 +29,23 @@ const DECODE_NS: f64 = 700.0;
 /// One more candidate of a walk: the neighbours compared and the bookkeeping.
 const WALK_EF_NS: f64 = 1_900.0;
 /// The same of a walk among passing rows, where every neighbour passes.
-const FILTERED_EF_NS: f64 = 2_700.0;
+const FILTERED_EF_NS: f64 = 3_900.0;
 /// What it costs more for each neighbour that has to be walked through.
-const THROUGH_EF_NS: f64 = 400.0;
+const THROUGH_EF_NS: f64 = 150.0;
 /// Passing neighbours that such a walk wants of a row.
-const WANTED: f64 = 12.0;
+const WANTED: f64 = 24.0;
 /// Links of a row on the graph's lowest level, as a multiple of m.
 const M0_PER_M: f64 = 2.0;
 /// A walk through rows that do not pass costs more where they lie together and around the query: so much more, where
 /// nothing passes.
 const EXCLUDED_COST: f64 = 1.5;
 /// Such a walk keeps at least so many candidates for each result, since what it keeps is compared again in f32.
-const MIN_EF_PER_RESULT: f64 = 2.0;
-/// A walk among passing rows is thought of only where so many rows pass for each result: below, passing rows are too few to be linked.
+const MIN_EF_PER_RESULT: f64 = 2.5;
+/// Candidates of a walk among passing rows, as a multiple of those without a filter: the graph was built over all rows,
+/// and links those that pass less well than one over them alone would.
+const AMONG_EF: f64 = 2.0;
+/// A walk among passing rows is thought of only where so many rows pass for each result: below, passing rows are too
+/// few to be linked.
 const MIN_MATCHES_PER_RESULT: f64 = 30.0;
 
 /// How a view is searched.
@@ -269,10 +274,11 @@ fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f
     let walked = ef / share;
     let decoded = 3.0 * walked * filter.undecided / filter.possible;
     let through_ns = walked * WALK_EF_NS * (1.0 + EXCLUDED_COST * (1.0 - share)) + decoded * DECODE_NS;
-    let among_ns = facts.ef as f64 * filtered_ef_ns(share, facts.m);
+    let among_ef = facts.ef as f64 * if facts.ef_is_asked { 1.0 } else { AMONG_EF };
+    let among_ns = among_ef * filtered_ef_ns(share, facts.m);
     match filter.undecided >= 0.5 || through_ns < among_ns {
         true => (Method::Walk, ef as usize, through_ns),
-        false => (Method::FilteredWalk, facts.ef, among_ns),
+        false => (Method::FilteredWalk, (among_ef as usize).min(MAX_EF), among_ns),
     }
 }
 
@@ -308,7 +314,7 @@ mod tests {
             m: 16,
             top_k: 10,
             exact: false,
-            ef: 80,
+            ef: 30,
             ef_is_asked: false,
             filter,
         }
@@ -329,9 +335,10 @@ mod tests {
         for matches in [1.0, 100.0, 1_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::Scan, "{matches}");
         }
-        for matches in [10_000.0, 20_000.0, 50_000.0] {
+        for matches in [10_000.0, 20_000.0, 30_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::FilteredWalk, "{matches}");
         }
+        assert_eq!(decide(&passing(60_000.0)).method, Method::Walk);
         assert_eq!(decide(&passing(99_000.0)).method, Method::Walk);
         assert_eq!(decide(&undecided(50_000.0)).method, Method::Walk);
         assert_eq!(decide(&undecided(50.0)).method, Method::Scan);

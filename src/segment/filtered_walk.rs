@@ -32,7 +32,7 @@ pub struct FilteredStats {
 }
 
 /// Passing neighbours wanted of a row before the neighbours of those that do not pass are left alone.
-const WANTED: usize = 12;
+const WANTED: usize = 24;
 
 /// Walks to the `ef` nearest passing rows, approximately, and leaves them in `scratch.pool`.
 ///
