@@ -163,14 +163,15 @@ impl World {
         let request = SearchRequest {
             top_k,
             exact,
+            explain: true,
             filter: group.map(|group| Filter::eq("group", Value::Int(group))),
             ..SearchRequest::new(Query::Vector(query))
         };
-        let hits = self.collection().search(&request).unwrap().hits;
-        let found: Vec<_> = hits.iter().map(|hit| (hit.score, hit.id.as_str().to_owned())).collect();
+        let answer = self.collection().search(&request).unwrap();
+        let found: Vec<_> = answer.hits.iter().map(|hit| (hit.score, hit.id.as_str().to_owned())).collect();
         if exact {
             wanted.truncate(top_k);
-            assert_eq!(found, wanted);
+            assert_eq!(found, wanted, "{group:?} {:?}", answer.explain);
         } else {
             // The graph may miss one, but never returns a wrong one, a dead one or too few.
             assert_eq!(found.len(), top_k.min(wanted.len()));

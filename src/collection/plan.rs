@@ -85,6 +85,9 @@ struct Facts {
 
 #[derive(Clone, Copy, Debug)]
 struct FilterFacts {
+    /// Whether no row may pass, dead ones included. Nothing less lets a segment be passed over: the other figures are
+    /// estimates.
+    passes_none: bool,
     /// Live rows that may pass.
     possible: f64,
     /// Of them not decided yet.
@@ -132,7 +135,8 @@ impl Collection {
             let undecided = f64::from(selected.filter_use.undecided) * live_share;
             let certain = f64::from(selected.filter_use.certain) * live_share;
             let matches = certain + undecided * selected.undecided_share;
-            FilterFacts { possible: certain + undecided, undecided, matches }
+            let passes_none = selected.filter_use.certain + selected.filter_use.undecided == 0;
+            FilterFacts { passes_none, possible: certain + undecided, undecided, matches }
         });
         let facts = Facts {
             live: f64::from(live.live_rows()),
@@ -243,7 +247,7 @@ fn decide(facts: &Facts) -> Decision {
     let candidates = facts.filter.map_or(facts.live, |filter| filter.possible);
     let scan_ns = scan_ns(facts, candidates);
     let scan = |walk_ns| Decision { method: Method::Scan, ef: 0, scan_ns, walk_ns };
-    if candidates < 0.5 {
+    if facts.filter.map_or(facts.live < 0.5, |filter| filter.passes_none) {
         return Decision { method: Method::Skip, ef: 0, scan_ns: 0.0, walk_ns: None };
     }
     if facts.exact {
@@ -321,17 +325,18 @@ mod tests {
     }
 
     fn passing(matches: f64) -> Facts {
-        facts(Some(FilterFacts { possible: matches, undecided: 0.0, matches }))
+        facts(Some(FilterFacts { passes_none: matches == 0.0, possible: matches, undecided: 0.0, matches }))
     }
 
     fn undecided(matches: f64) -> Facts {
-        facts(Some(FilterFacts { possible: 100_000.0, undecided: 100_000.0, matches }))
+        facts(Some(FilterFacts { passes_none: false, possible: 100_000.0, undecided: 100_000.0, matches }))
     }
 
     #[test]
     fn few_matches_are_scanned_and_many_walked() {
         assert_eq!(decide(&facts(None)).method, Method::Walk);
         assert_eq!(decide(&passing(0.0)).method, Method::Skip);
+        assert_eq!(decide(&passing(0.3)).method, Method::Scan, "one row of three lives: it may be the one that passes");
         for matches in [1.0, 100.0, 1_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::Scan, "{matches}");
         }
