@@ -207,7 +207,8 @@ impl World {
 
         let query = self.random.whole_vector(DIM);
         let top_k = 1 + self.random.below(70) as usize;
-        let dot = |vector: &[f32]| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
+        // A sum of nothing but -0.0 is -0.0, which is another score to `total_cmp`.
+        let dot = |vector: &[f32]| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>() + 0.0;
         let mut best: Vec<_> = wanted.iter().map(|(key, (vector, _))| (dot(vector), key.as_str())).collect();
         best.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         for exact in [true, false] {
