@@ -12,6 +12,7 @@ pub mod embed;
 #[cfg(feature = "server")]
 pub mod http;
 mod index;
+mod ingest;
 mod log;
 mod manifest;
 mod meta;

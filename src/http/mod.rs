@@ -24,6 +24,7 @@ mod search;
 mod server;
 mod state;
 mod tei;
+mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

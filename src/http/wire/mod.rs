@@ -12,6 +12,7 @@ pub(crate) mod ranking;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tei;
+pub(crate) mod template;
 pub(crate) mod time;
 pub(crate) mod value;
 pub(crate) mod vector;
