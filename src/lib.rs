@@ -15,6 +15,8 @@ mod index;
 mod log;
 mod manifest;
 mod meta;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod segment;
 mod storage;
 #[cfg(feature = "server")]
