@@ -16,6 +16,8 @@ mod ingest;
 mod log;
 mod manifest;
 mod meta;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod segment;
 mod storage;
 #[cfg(feature = "server")]
