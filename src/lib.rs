@@ -19,6 +19,10 @@ mod meta;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod segment;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod source;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod sqlmigrate;
 mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;

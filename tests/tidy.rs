@@ -9,6 +9,8 @@ const RANKS: &[(&str, u32)] = &[
     ("lib.rs", 9),
     ("cli", 8),
     ("http", 7),
+    ("source", 6),
+    ("sqlmigrate", 6),
     ("database.rs", 5),
     ("collection", 4),
     ("index", 3),

@@ -51,6 +51,7 @@ codes! {
     RouteNotFound "route_not_found" NOT_FOUND "There is no such route";
     CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
+    SourceNotFound "source_not_found" NOT_FOUND "Nothing is kept of the source";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";

@@ -22,6 +22,7 @@ mod problem;
 mod router;
 mod search;
 mod server;
+mod sources;
 mod state;
 mod tei;
 mod template;

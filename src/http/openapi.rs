@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, search, tei, template};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, search, sources, tei, template};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,6 +21,7 @@ use super::{collections, documents, health, import, metrics, models, ollama, ope
         metrics::render, serve,
         collections::list, collections::create, collections::read, collections::drop, collections::stats,
         template::preview,
+        sources::read, sources::write, sources::forget,
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
         import::import,
         search::search, search::search_by_url, search::search_batch,
@@ -138,7 +139,7 @@ mod tests {
                 assert!(operation["responses"]["200"].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 34);
+        assert_eq!(ids.len(), 37);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::guard::Guard;
 use super::state::AppState;
 use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, search};
-use super::{ollama, openai, tei, template};
+use super::{ollama, openai, sources, tei, template};
 
 /// All routes behind all layers, for a server that listens on loopback.
 pub fn router(state: AppState) -> Router {
@@ -64,6 +64,10 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),
         ("/v1/collections/{collection}/search/batch", post(search::search_batch).layer(timed())),
         ("/v1/collections/{collection}/template/preview", post(template::preview).layer(timed())),
+        (
+            "/admin/sources/{source}",
+            get(sources::read.layer(timed())).merge(put(sources::write).delete(sources::forget)),
+        ),
         ("/v1/embeddings", post(openai::embeddings).layer(timed())),
         ("/embed", post(tei::embed).layer(timed())),
         ("/tokenize", post(tei::tokenize).layer(timed())),
