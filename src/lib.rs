@@ -17,6 +17,8 @@ mod manifest;
 mod meta;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod replicate;
 mod segment;
 mod storage;
 #[cfg(feature = "server")]
