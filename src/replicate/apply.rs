@@ -18,7 +18,7 @@ pub(super) struct Batch {
     poisons: Vec<Poison>,
     bytes: usize,
     /// Younger rows are overwritten, too.
-    pub(super) force: bool,
+    force: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +38,11 @@ pub(super) struct Applied {
 }
 
 impl Batch {
+    /// An empty one. `force`: rows of younger changes are overwritten, too.
+    pub(super) fn new(force: bool) -> Self {
+        Self { force, ..Self::default() }
+    }
+
     /// The newest change of each document.
     pub(super) fn of_changes(layout: &Layout, changes: Vec<DocumentChange>) -> Self {
         let mut newest = std::collections::BTreeMap::new();

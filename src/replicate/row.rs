@@ -181,16 +181,6 @@ pub(super) fn key_of(layout: &Layout, id: &DocumentId) -> Result<Vec<Cell>, Stri
     layout.key.iter().map(cell).collect()
 }
 
-/// The text of a key from its cells alone.
-pub(super) fn text_of_key(key: &[Cell]) -> String {
-    let part = |cell: &Cell| match cell {
-        Cell::Text(text) => text.clone(),
-        Cell::Integer(number) => number.to_string(),
-        _ => String::new(),
-    };
-    key.iter().map(part).collect::<Vec<_>>().join(&KEY_SEPARATOR.to_string())
-}
-
 /// The bucket of a key: the first 12 bits of its SHA-256.
 pub(super) fn bucket_of(key: &str) -> usize {
     let hash = Sha256::digest(key.as_bytes());

@@ -235,7 +235,7 @@ impl Worker {
         while let Some(Scan { after, why }) = ready.cursor.scan.clone() {
             let request = ListRequest { after, limit: PAGE, filter: None };
             let page = tokio::task::block_in_place(|| self.collection.list(&request))?;
-            let mut batch = Batch { force: why == ScanReason::Fork, ..Batch::default() };
+            let mut batch = Batch::new(why == ScanReason::Fork);
             let mut last = request.after;
             let mut cut = false;
             for document in &page.documents {
@@ -420,7 +420,7 @@ impl Worker {
         report: &VerifyReport,
         wanted: &dyn Fn(Kind) -> bool,
     ) -> Result<Batch, ReplicateError> {
-        let mut batch = Batch { force: true, ..Batch::default() };
+        let mut batch = Batch::new(true);
         for difference in report.differences.iter().filter(|difference| wanted(difference.kind)) {
             match &difference.id {
                 Some(id) => {
