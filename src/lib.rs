@@ -18,6 +18,8 @@ mod manifest;
 mod meta;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod replicate;
 mod segment;
 #[cfg(all(feature = "server", feature = "postgres"))]
 mod source;

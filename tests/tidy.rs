@@ -21,6 +21,7 @@ const RANKS: &[(&str, u32)] = &[
     ("manifest", 2),
     ("meta", 2),
     ("postgres", 2),
+    ("replicate", 6),
     ("segment", 2),
     ("distance", 1),
     ("storage", 1),

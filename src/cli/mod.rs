@@ -14,6 +14,7 @@ mod migrate;
 mod model;
 mod output;
 mod read;
+mod replicate;
 mod search;
 mod serve;
 mod target;
@@ -104,6 +105,9 @@ pub enum Command {
     /// Apply migrations
     #[cfg(feature = "postgres")]
     Migrate(migrate::MigrateArgs),
+    /// Keep copies of collections in Postgres
+    #[command(subcommand)]
+    Replicate(replicate::ReplicateCommand),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
@@ -161,6 +165,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Template(command) => template::run(&command, &context),
         #[cfg(feature = "postgres")]
         Command::Migrate(args) => migrate::run(&args, &context),
+        Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify => verify::run(&context),
         Command::Bench(args) => bench::run(args, &context),

@@ -8,6 +8,7 @@ mod session;
 mod settings;
 mod sql;
 mod tls;
+mod vectors;
 
 pub use error::{PostgresError, Trouble};
 pub use session::{Param, Session};
@@ -15,3 +16,4 @@ pub use settings::{ConnectParts, ConnectSettings, SslMode};
 pub use sql::{QualifiedName, quote_identifier, quote_literal};
 pub use tokio_postgres::Row;
 pub use tokio_postgres::types::{Kind, Oid, ToSql, Type};
+pub use vectors::VectorArray;

@@ -93,15 +93,6 @@ impl Server {
         panic!("Postgres does not start: {}", log(&directory));
     }
 
-    /// Whether it is ours to kill.
-    pub fn can_be_killed(&self) -> bool {
-        self.keeper.is_some()
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Kills the server as `kill -9` does, and waits until nobody listens.
     pub fn kill(&self) {
         self.tell("kill");
