@@ -9,6 +9,8 @@ pub mod collection;
 mod database;
 mod distance;
 pub mod embed;
+#[cfg(test)]
+mod faults;
 #[cfg(feature = "server")]
 pub mod http;
 mod index;

@@ -2,10 +2,14 @@
 
 mod api;
 mod cli;
+#[cfg(unix)]
 mod crash;
 mod damage;
+#[cfg(target_os = "linux")]
+mod disk_failure;
 mod filters;
 mod histories;
+mod hostile_vectors;
 #[cfg(feature = "text")]
 mod keywords;
 mod rewrites;

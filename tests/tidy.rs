@@ -8,6 +8,7 @@ const RANKS: &[(&str, u32)] = &[
     ("main.rs", 9),
     ("lib.rs", 9),
     ("cli", 8),
+    ("faults", 8),
     ("http", 7),
     ("database.rs", 5),
     ("collection", 4),
@@ -41,6 +42,10 @@ const NAMES: &[(&str, &[&str])] = &[
     (".sync_all()", &["storage/"]),
     (".sync_data()", &["storage/", "log/", "cli/doctor/"]),
     ("fs::rename(", &["storage/"]),
+    ("OpenOptions", &["storage/disk.rs"]),
+    ("fs::write(", &["storage/", "cli/bench/"]),
+    ("fs::remove", &["storage/disk.rs", "cli/doctor/"]),
+    ("File::create", &["storage/", "cli/doctor/"]),
     ("StatusCode", &["http/"]),
     ("std::process::exit", &["main.rs", "cli/"]),
 ];

@@ -2,7 +2,7 @@
 
 use super::LogError;
 use super::files;
-use crate::storage::{DataPaths, StorageError, remove_file};
+use crate::storage::{DataPaths, file_len, remove_file};
 use crate::types::Seq;
 
 /// What was deleted.
@@ -30,8 +30,7 @@ pub fn trim(paths: &DataPaths, up_to: Seq) -> Result<Trimmed, LogError> {
         if next.first_seq > up_to.next() {
             break;
         }
-        let len =
-            std::fs::metadata(&file.path).map_err(|e| StorageError::io(&file.path, "read the length of", e))?.len();
+        let len = file_len(&file.path)?;
         // Each removal is synced before the next, so a crash cannot leave a hole in the run of files.
         remove_file(&file.path)?;
         trimmed.files += 1;
