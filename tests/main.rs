@@ -12,6 +12,10 @@ mod histories;
 mod hostile_vectors;
 #[cfg(feature = "text")]
 mod keywords;
+#[cfg(unix)]
+mod linearizable;
 mod rewrites;
+#[cfg(target_os = "linux")]
+mod soak;
 mod support;
 mod tidy;

@@ -1,10 +1,10 @@
 //! Group commit: many writers, one thread that appends, syncs, applies and answers.
 
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 
 use super::queue::{Queue, Waiting, Work, send};
+use super::sync::thread::{self, JoinHandle};
+use super::sync::{Mutex, Receiver, sync_channel};
 use super::{Change, EncodedRecord, LogError, LogPosition, LogWriter, Trimmed, trim};
 use crate::storage::{DataPaths, StorageError};
 use crate::types::Seq;

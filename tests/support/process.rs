@@ -45,6 +45,12 @@ impl ServerProcess {
         Self { process, url }
     }
 
+    /// Its process id.
+    #[cfg(target_os = "linux")]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Kills it as the kernel does when memory runs out.
     pub fn kill(mut self) {
         self.process.kill().unwrap();
