@@ -14,6 +14,8 @@ mod hostile_vectors;
 mod keywords;
 #[cfg(unix)]
 mod linearizable;
+mod postgres;
+mod replicate;
 mod rewrites;
 #[cfg(target_os = "linux")]
 mod soak;

@@ -21,6 +21,7 @@ mod ollama;
 mod openai;
 mod openapi;
 mod problem;
+mod replication;
 mod router;
 mod search;
 mod server;

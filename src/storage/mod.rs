@@ -19,6 +19,8 @@ pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "server")]
 pub use directory::disk_free;
+#[cfg(feature = "postgres")]
+pub use directory::only_for_owner;
 #[cfg(feature = "text")]
 pub use directory::remove_unsynced;
 pub use directory::{

@@ -1,6 +1,7 @@
 //! What several test modules need.
 
 pub mod model;
+pub mod postgres;
 #[cfg(unix)]
 pub mod process;
 

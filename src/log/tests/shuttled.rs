@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Store, WriterOptions, change};
 use crate::log::tests::EVERYTHING;
-use crate::log::{Change, EncodedRecord, LogError, LogPosition, LogWriter, Trimmed, trim};
+use crate::log::{Change, EncodedRecord, Keep, LogError, LogPosition, LogWriter, Trimmed, trim_keeping};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::types::Seq;
 
