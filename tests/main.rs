@@ -20,4 +20,5 @@ mod rewrites;
 #[cfg(target_os = "linux")]
 mod soak;
 mod support;
+mod templates;
 mod tidy;

@@ -16,4 +16,5 @@ mod search;
 mod server;
 mod shutdown;
 mod tei;
+mod templates;
 mod vectors;
