@@ -13,7 +13,7 @@ mod operations;
 #[cfg(feature = "text")]
 mod ranking;
 mod search;
-mod server;
+pub mod server;
 mod shutdown;
 mod tei;
 mod vectors;
