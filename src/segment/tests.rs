@@ -423,7 +423,7 @@ fn contradictions_under_right_checksums_are_found_by_verify() {
     }
     let walked = Sample::new(40, 65, Metric::Cosine, Quantization::Int8).with_graph();
     // A nibble, one beyond the components, a low and a step.
-    for (byte, to) in [(3, 0xee), (1, 0xf0), (40 * 64, 0x11), (40 * 64 + 4 * 65 + 3, 0xff)] {
+    for (byte, to) in [(3, 0xee), (1, 0xf0), (40 * 64 + 3, 0x11), (40 * 64 + 4 * 65 + 3, 0xff)] {
         let path = change(&walked, |segment, bytes| bytes[segment.section_start(Section::Nibbles) + byte] = to);
         let segment = Segment::open(&path, &walked.spec).unwrap();
         assert!(matches!(segment.verify(|_| ()), Err(SegmentError::Damaged { .. })), "nibbles {byte}");
