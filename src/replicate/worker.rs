@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::apply::{Batch, Link};
 use super::fence::{Cursor, Fence, Origin, Scan, ScanReason};
@@ -12,9 +13,9 @@ use super::settings::SinkSettings;
 use super::status::{Phase, SharedStatus};
 use super::verify::{Kind, RepairReport, VerifyReport};
 use super::{ReplicateError, index, inspect};
-use crate::collection::{ChangeStep, Changes, Collection, ListRequest, LogHold};
+use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
-use crate::types::Seq;
+use crate::types::{DocumentId, Seq};
 
 /// Bytes of documents in one transaction, about.
 const BATCH_BYTES: usize = 4 << 20;
@@ -137,7 +138,7 @@ impl Worker {
         let mut ready = self.prepare().await?;
         let mut changes = None;
         loop {
-            if ready.cursor.scan.is_some() {
+            while ready.cursor.scan.is_some() {
                 self.scan(&mut ready).await?;
                 changes = None;
             }
@@ -239,33 +240,41 @@ impl Worker {
         self.status.phase(Phase::Scanning);
         let total = self.collection.stats().documents;
         self.status.edit(|status| status.scanned = (0, total));
-        while let Some(Scan { after, why }) = ready.cursor.scan.clone() {
-            let request = ListRequest { after, limit: PAGE, filter: None };
-            let page = tokio::task::block_in_place(|| self.collection.list(&request))?;
-            let mut batch = Batch::new(why == ScanReason::Fork);
-            let mut last = request.after;
-            let mut cut = false;
-            for document in &page.documents {
-                if batch.bytes() >= BATCH_BYTES {
-                    cut = true;
+        let Some(Scan { after, why }) = ready.cursor.scan.clone() else { return Ok(()) };
+        let mut reading = Some(self.read_page(after));
+        while let Some(page) = reading.take() {
+            let page = match page.await {
+                Ok(page) => page?,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            // The next page is read while this one is written.
+            reading = page.next.map(|after| self.read_page(Some(after)));
+            let mut documents = page.documents.iter().peekable();
+            loop {
+                let mut batch = Batch::new(why == ScanReason::Fork);
+                let mut last = ready.cursor.scan.as_ref().and_then(|scan| scan.after.clone());
+                while let Some(document) = documents.next_if(|_| batch.bytes() < BATCH_BYTES) {
+                    batch.write(&ready.layout, document);
+                    last = Some(document.stored.id.clone());
+                }
+                let done = batch.len() as u64;
+                let is_last = reading.is_none() && documents.peek().is_none();
+                // Rows that should not be there can only be told once all that should are.
+                let scan = (!is_last || why != ScanReason::First).then_some(Scan { after: last, why });
+                let cursor = Cursor { seq: ready.cursor.seq, scan };
+                self.apply(ready, &batch, cursor).await?;
+                self.status.edit(|status| status.scanned.0 += done);
+                if documents.peek().is_none() {
                     break;
                 }
-                batch.write(&ready.layout, document);
-                last = Some(document.stored.id.clone());
-            }
-            let done = batch.len() as u64;
-            let is_last = page.next.is_none() && !cut;
-            // Rows that should not be there can only be told once all that should are.
-            let scan = (!is_last || why != ScanReason::First).then_some(Scan { after: last, why });
-            let cursor = Cursor { seq: ready.cursor.seq, scan };
-            self.apply(ready, &batch, cursor).await?;
-            self.status.edit(|status| status.scanned.0 += done);
-            if is_last && why != ScanReason::First {
-                self.delete_extra(ready, why).await?;
-                break;
             }
         }
-        Ok(())
+        if why == ScanReason::First { Ok(()) } else { self.delete_extra(ready, why).await }
+    }
+
+    fn read_page(&self, after: Option<DocumentId>) -> JoinHandle<Result<Page, CollectionError>> {
+        let (collection, request) = (self.collection.clone(), ListRequest { after, limit: PAGE, filter: None });
+        tokio::task::spawn_blocking(move || collection.list(&request))
     }
 
     async fn delete_extra(&mut self, ready: &mut Ready, why: ScanReason) -> Result<(), ReplicateError> {
