@@ -203,7 +203,7 @@ fn fill_in_vector_scores(
 ) -> Result<(), CollectionError> {
     for (id, scores) in scores.iter_mut().filter(|(_, scores)| scores.vector.is_none()) {
         if let Some(place) = places.get(id) {
-            scores.vector = Some((usize::MAX, distance::score(metric, query.closeness(&place.vector()?))));
+            scores.vector = Some((usize::MAX, distance::score(metric, query.nearest(place.vectors()?).1)));
         }
     }
     Ok(())

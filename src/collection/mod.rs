@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod facets;
 mod fusion;
+mod hits;
 mod install;
 #[cfg(feature = "text")]
 mod keywords;
@@ -19,11 +20,14 @@ mod keywords;
 mod maintenance;
 mod page;
 mod plan;
+mod quick;
 mod read;
 mod recover;
 mod search;
 mod select;
+mod split;
 mod state;
+mod vectors;
 mod verify;
 mod write;
 
@@ -34,7 +38,7 @@ use crate::index::Place;
 use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
-pub use definition::DefinitionRequest;
+pub use definition::{ChunkRequest, DefinitionRequest};
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
 pub use keywords::KeywordStats;

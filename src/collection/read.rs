@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::index::Place;
 use crate::types::limits::MAX_PAGE;
-use crate::types::{Document, DocumentId, Filter, Seq};
+use crate::types::{Chunk, ChunkSpan, Document, DocumentId, Filter, Metric, Seq, normalise};
 
 use super::{Collection, CollectionError, KeywordStats};
 
@@ -65,7 +65,7 @@ impl Collection {
     /// [`CollectionError`] when the collection is gone or its bytes are damaged.
     pub fn get(&self, id: &DocumentId) -> Result<Option<Document>, CollectionError> {
         self.check_exists()?;
-        self.find(id)?.map(|place| read(&place)).transpose()
+        self.find(id)?.map(|place| self.read(&place)).transpose()
     }
 
     /// A page of documents by ascending id.
@@ -86,7 +86,7 @@ impl Collection {
         for id in ids {
             // Deleted since it was listed: it is left out, as in a listing that began later.
             if let Some(place) = self.find(&id)? {
-                documents.push(read(&place)?);
+                documents.push(self.read(&place)?);
             }
         }
         Ok(Page { documents, next })
@@ -133,6 +133,19 @@ impl Collection {
         Ok((ids.into_iter().collect(), horizon.is_some()))
     }
 
+    fn read(&self, place: &Place) -> Result<Document, CollectionError> {
+        let dim = self.definition().dim as usize;
+        let mut vector = place.vector(dim)?;
+        let spans = place.chunks()?;
+        if spans.len() > 1 && self.definition().metric == Metric::Cosine {
+            // The mean of several is shorter, and never zero.
+            normalise(&mut vector, dim).map_err(CollectionError::QueryVector)?;
+        }
+        let chunk = |(span, vector): (ChunkSpan, &[f32])| Chunk { span: span.place(), vector: vector.to_vec() };
+        let chunks = spans.into_iter().zip(place.vectors()?.chunks_exact(dim)).map(chunk).collect();
+        Ok(Document { stored: place.document()?, seq: place.seq()?, vector, chunks })
+    }
+
     /// The collection's figures at this moment.
     pub fn stats(&self) -> CollectionStats {
         let view = self.state.view();
@@ -153,8 +166,4 @@ impl Collection {
             keywords: self.state.keywords.stats(),
         }
     }
-}
-
-fn read(place: &Place) -> Result<Document, CollectionError> {
-    Ok(Document { stored: place.document()?, seq: place.seq()?, vector: place.vector()? })
 }

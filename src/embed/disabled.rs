@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Precision, PullProgress, VerifiedFile};
+use super::{
+    Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Piece, Precision, PullProgress, VerifiedFile,
+};
 
 /// The models directory, which this build does not read.
 #[derive(Clone, Debug)]
@@ -126,6 +128,14 @@ impl TextModel {
         _input: InputKind,
         _dimensions: Option<usize>,
     ) -> Result<Embeddings, EmbedError> {
+        match self.0 {}
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn tokenize(&self, _text: &str, _input: InputKind, _with_special: bool) -> Result<Vec<Piece>, EmbedError> {
         match self.0 {}
     }
 

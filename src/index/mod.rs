@@ -1,6 +1,7 @@
 //! The life of the vectors: memtables, segments, views of both, and searches over a view.
 
 mod build;
+mod chunked;
 mod compact;
 mod error;
 mod memtable;

@@ -1,4 +1,4 @@
-//! A change as the bytes of a record's payload, versions 1 and 2: docs/formats/log.md.
+//! A change as the bytes of a record's payload, versions 1 to 3: docs/formats/log.md.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION};
 use super::{Change, LogError, LoggedDocument};
 use crate::storage::Fields;
-use crate::types::{CollectionId, CollectionName, DefinitionV1, DocumentId, StoredDocument};
+use crate::types::{ChunkSpan, CollectionId, CollectionName, DefinitionV1, DefinitionV2, DocumentId, StoredDocument};
 
 const CREATE_COLLECTION: u8 = 1;
 const DROP_COLLECTION: u8 = 2;
@@ -39,9 +39,13 @@ pub(super) fn kind(change: &Change) -> u8 {
     }
 }
 
-/// The version in which payloads of a kind are written: the oldest that says all of it.
-pub(super) fn version(kind: u8) -> u8 {
-    if kind == CREATE_COLLECTION { 2 } else { 1 }
+/// The version in which the payload of a change is written: the oldest that says all of it.
+pub(super) fn version(change: &Change) -> u8 {
+    match change {
+        Change::CreateCollection { .. } => 3,
+        Change::Upsert { documents, .. } if documents.iter().any(|document| !document.chunks.is_empty()) => 3,
+        _ => 1,
+    }
 }
 
 /// Appends the payload of `change` to `out`.
@@ -72,6 +76,12 @@ fn encode_upsert(collection: CollectionId, documents: &[LoggedDocument], out: &m
     let documents_at = out.len();
     for document in documents {
         put(&document.document, out)?;
+    }
+    if documents.iter().any(|document| !document.chunks.is_empty()) {
+        for document in documents {
+            out.extend(count(document.chunks.len())?.to_le_bytes());
+            document.chunks.iter().for_each(|span| out.extend([span.start, span.end].map(u32::to_le_bytes).concat()));
+        }
     }
     let documents_len = count(out.len() - documents_at)?;
     out[documents_len_at..documents_len_at + 4].copy_from_slice(&documents_len.to_le_bytes());
@@ -106,12 +116,16 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
             let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV1, i64) = take_all(payload)?;
             Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
         }
+        CREATE_COLLECTION if version == 2 => {
+            let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV2, i64) = take_all(payload)?;
+            Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
+        }
         CREATE_COLLECTION => {
             let (id, name, definition, created_at_ms) = take_all(payload)?;
             Ok(Change::CreateCollection { id, name, definition, created_at_ms })
         }
         DROP_COLLECTION => Ok(Change::DropCollection { id: take_all(payload)? }),
-        UPSERT => decode_upsert(payload),
+        UPSERT => decode_upsert(version, payload),
         DELETE => {
             let (collection, ids): (CollectionId, Vec<DocumentId>) = take_all(payload)?;
             Ok(Change::Delete { collection, ids })
@@ -120,7 +134,7 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
     }
 }
 
-fn decode_upsert(payload: &[u8]) -> Result<Change, PayloadError> {
+fn decode_upsert(version: u8, payload: &[u8]) -> Result<Change, PayloadError> {
     let short = || PayloadError::Malformed("an upsert ends within its lengths".into());
     let mut fields = Fields::new(payload);
     let collection = CollectionId(fields.u32().ok_or_else(short)?);
@@ -135,11 +149,32 @@ fn decode_upsert(payload: &[u8]) -> Result<Change, PayloadError> {
         values = &values[used..];
         let vector = (vector_len as usize).checked_mul(4).and_then(|n| fields.bytes(n)).ok_or_else(short)?;
         let numbers = vector.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect();
-        documents.push(LoggedDocument { document, vector: numbers });
+        documents.push(LoggedDocument { document, vector: numbers, chunks: Vec::new() });
+    }
+    if version >= 3 {
+        values = decode_chunks(values, &mut documents)?;
     }
     nothing_left(values)?;
     nothing_left(fields.remaining())?;
     Ok(Change::Upsert { collection, documents })
+}
+
+/// Reads the spans of the chunks of each document. Returns what follows them.
+fn decode_chunks<'a>(values: &'a [u8], documents: &mut [LoggedDocument]) -> Result<&'a [u8], PayloadError> {
+    let malformed = |reason: &str| PayloadError::Malformed(reason.to_owned());
+    let mut fields = Fields::new(values);
+    for document in documents {
+        let count = fields.u32().ok_or_else(|| malformed("an upsert ends within its chunks"))? as usize;
+        let spans = count.checked_mul(8).and_then(|bytes| fields.bytes(bytes));
+        let mut spans = Fields::new(spans.ok_or_else(|| malformed("an upsert ends within its chunks"))?);
+        while let (Some(start), Some(end)) = (spans.u32(), spans.u32()) {
+            document.chunks.push(ChunkSpan { start, end });
+        }
+        if count > 0 && !document.vector.len().is_multiple_of(count) {
+            return Err(malformed("the vectors of a document are not as many as its chunks"));
+        }
+    }
+    Ok(fields.remaining())
 }
 
 fn take_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, PayloadError> {
@@ -165,8 +200,8 @@ mod tests {
 
     use super::*;
     use crate::types::{
-        CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Language, Metric,
-        TextDefinition, Value,
+        ChunkDefinition, CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition,
+        Language, Metric, TextDefinition, Value,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -192,8 +227,8 @@ mod tests {
             ..document.clone()
         };
         let documents = vec![
-            LoggedDocument { document, vector: vec![1.0, -2.0] },
-            LoggedDocument { document: pending, vector: Vec::new() },
+            LoggedDocument { document, vector: vec![1.0, -2.0], chunks: Vec::new() },
+            LoggedDocument { document: pending, vector: Vec::new(), chunks: Vec::new() },
         ];
         Change::Upsert { collection: CollectionId(7), documents }
     }
@@ -206,6 +241,7 @@ mod tests {
             index: IndexDefinition::default(),
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
             text: TextDefinition { language: Language::Russian },
+            chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
         };
         let name = CollectionName::new("docs").unwrap();
         Change::CreateCollection { id: CollectionId(7), name, definition, created_at_ms: 3 }
@@ -215,8 +251,15 @@ mod tests {
         Change::Delete { collection: CollectionId(7), ids: vec![DocumentId::new("é").unwrap()] }
     }
 
-    fn samples() -> [Change; 4] {
-        [create(), Change::DropCollection { id: CollectionId(7) }, upsert(), delete()]
+    /// [`upsert`] with its first document in two chunks.
+    fn upsert_of_chunks() -> Change {
+        let Change::Upsert { collection, mut documents } = upsert() else { unreachable!() };
+        documents[0].chunks = vec![ChunkSpan { start: 0, end: 1 }, ChunkSpan::NOWHERE];
+        Change::Upsert { collection, documents }
+    }
+
+    fn samples() -> [Change; 5] {
+        [create(), Change::DropCollection { id: CollectionId(7) }, upsert(), upsert_of_chunks(), delete()]
     }
 
     #[test]
@@ -231,6 +274,12 @@ mod tests {
         expected.extend(b"\x01\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0");
         expected.extend(b"\0\0\x80\x3f\0\0\0\xc0");
         assert_eq!(encoded(&upsert()), expected);
+        let spans = [2u32, 0, 1, u32::MAX, u32::MAX, 0].map(u32::to_le_bytes).concat();
+        expected[8..12].copy_from_slice(&(documents_len + spans.len() as u32).to_le_bytes());
+        let vectors_at = expected.len() - 8;
+        expected.splice(vectors_at..vectors_at, spans);
+        assert_eq!(encoded(&upsert_of_chunks()), expected);
+        assert_eq!((version(&upsert()), version(&upsert_of_chunks())), (1, 3));
     }
 
     #[test]
@@ -240,10 +289,18 @@ mod tests {
         let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0");
-        let old = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
-        expected.extend(b"\x01\0\0\0\x03\0\0\0\0\0\0\0");
+        let created_at = b"\x03\0\0\0\0\0\0\0";
+        let old = [expected.as_slice(), created_at].concat();
+        expected.extend(b"\x01\0\0\0");
+        let without_chunks = [expected.as_slice(), created_at].concat();
+        expected.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
+        expected.extend(created_at);
         assert_eq!(encoded(&create()), expected);
         let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
+        definition.chunks = None;
+        let of_version_2 =
+            Change::CreateCollection { definition: definition.clone(), id, name: name.clone(), created_at_ms };
+        assert_eq!(decode(2, CREATE_COLLECTION, &without_chunks), Ok(of_version_2), "version 2 had no chunks");
         definition.text = TextDefinition { language: Language::English };
         let of_version_1 = Change::CreateCollection { definition, id, name, created_at_ms };
         assert_eq!(decode(1, CREATE_COLLECTION, &old), Ok(of_version_1), "version 1 had no text");
@@ -253,13 +310,13 @@ mod tests {
     fn round_trips_and_every_truncation_is_refused() {
         for change in samples() {
             let bytes = encoded(&change);
-            assert_eq!(decode(version(kind(&change)), kind(&change), &bytes).unwrap(), change);
+            assert_eq!(decode(version(&change), kind(&change), &bytes).unwrap(), change);
             for len in 0..bytes.len() {
-                let result = decode(version(kind(&change)), kind(&change), &bytes[..len]);
+                let result = decode(version(&change), kind(&change), &bytes[..len]);
                 assert!(matches!(result, Err(PayloadError::Malformed(_))), "{len} of {change:?}");
             }
             let longer = [bytes.as_slice(), &[0]].concat();
-            let result = decode(version(kind(&change)), kind(&change), &longer);
+            let result = decode(version(&change), kind(&change), &longer);
             assert!(matches!(result, Err(PayloadError::Malformed(_))), "{change:?}");
         }
     }
@@ -273,12 +330,12 @@ mod tests {
                     let mut bytes = bytes.clone();
                     bytes[at] = value;
                     for kind in 0..=5 {
-                        let _ = decode(version(kind), kind, &bytes);
+                        let _ = decode(version(&change), kind, &bytes);
                     }
                 }
             }
         }
-        assert_eq!(decode(3, UPSERT, &[]), Err(PayloadError::Version(3)));
+        assert_eq!(decode(4, UPSERT, &[]), Err(PayloadError::Version(4)));
         assert_eq!(decode(0, UPSERT, &[]), Err(PayloadError::Version(0)));
         assert_eq!(decode(PAYLOAD_VERSION, 0, &[]), Err(PayloadError::Kind(0)));
     }

@@ -13,6 +13,7 @@ pub struct EncodedRecord {
     payload_len: u32,
     payload_crc: u32,
     kind: u8,
+    payload_version: u8,
 }
 
 impl EncodedRecord {
@@ -31,7 +32,13 @@ impl EncodedRecord {
             .ok_or(LogError::TooLarge { got, max: MAX_PAYLOAD_BYTES })?;
         let payload_crc = crc32c(payload);
         bytes.resize(record_bytes(got), 0);
-        Ok(Self { bytes, payload_len, payload_crc, kind: payload::kind(change) })
+        Ok(Self {
+            bytes,
+            payload_len,
+            payload_crc,
+            kind: payload::kind(change),
+            payload_version: payload::version(change),
+        })
     }
 
     /// Bytes that the record takes in the log.
@@ -48,7 +55,7 @@ impl EncodedRecord {
             file_tag,
             group_index,
             kind: self.kind,
-            payload_version: payload::version(self.kind),
+            payload_version: self.payload_version,
         };
         self.bytes[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode());
     }

@@ -9,8 +9,8 @@ use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    SegmentId, Seq, TextDefinition,
+    ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition,
+    Language, Metric, SegmentId, Seq, TextDefinition,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -21,6 +21,7 @@ fn sample(store_id: StoreId) -> Manifest {
         index: IndexDefinition::default(),
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
         text: TextDefinition { language: Language::Russian },
+        chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -85,27 +86,33 @@ fn what_is_published_is_loaded() {
 #[test]
 fn golden_bytes() {
     let store_id = StoreId(*b"0123456789abcdef");
-    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(2));
+    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(3));
 }
 
 #[test]
-fn version_1_had_no_text() {
+fn older_versions_had_no_text_and_no_chunks() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
+    wanted.collections.iter_mut().for_each(|collection| collection.definition.chunks = None);
+    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(2)).unwrap(), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
     assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
 }
 
 /// [`sample`] as each version of the format has it.
 fn bytes_of_sample(version: u8) -> Vec<u8> {
-    let text: &[u8] = if version == 1 { &[] } else { b"\x01\0\0\0" };
-    let definition_len = 60 + text.len();
+    let younger: &[u8] = match version {
+        1 => &[],
+        2 => b"\x01\0\0\0",
+        _ => b"\x01\0\0\0\x01\xc8\0\0\0\x14\0\0\0",
+    };
+    let definition_len = 60 + younger.len();
     let mut expected = b"PANNRMAN".to_vec();
     expected.push(version);
     expected.extend(b"\0\0\0\0\0\0\x000123456789abcdef\x01\0\0\0\x58\0\0\0");
     expected.extend([1u64, 9].map(u64::to_le_bytes).concat());
     expected.extend([3u32, 2].map(u32::to_le_bytes).concat());
-    expected.extend([7u64, 421 + 2 * text.len() as u64].map(u64::to_le_bytes).concat());
+    expected.extend([7u64, 421 + 2 * younger.len() as u64].map(u64::to_le_bytes).concat());
     expected.extend([0; 4]);
     expected.extend(crc32c(&expected).to_le_bytes());
     assert_eq!(expected.len(), HEADER_BYTES);
@@ -119,7 +126,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f");
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
-        expected.extend(text);
+        expected.extend(younger);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {
             expected.extend(id.to_le_bytes());
             expected.extend([100u32, 3].map(u32::to_le_bytes).concat());

@@ -13,23 +13,28 @@ use crate::types::limits::MAX_DIM;
 use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
+/// What segments without chunks are written in.
+const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
 pub(super) const ALIGNMENT: u64 = 64;
-/// Most rows in a segment; a walk keeps a flag beside an ordinal in 32 bits.
+/// Most rows in a segment, and most vectors; a walk keeps a flag beside an ordinal in 32 bits.
 pub(super) const MAX_ROWS: u32 = (1 << 30) - 1;
 
 const FLAG_CODES: u32 = 1;
 const FLAG_GRAPH: u32 = 2;
+const FLAG_CHUNKS: u32 = 4;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
-/// After the section table: the calibration.
-const CALIBRATION: usize = SECTION_TABLE + SECTIONS * SECTION_ENTRY_BYTES;
+/// After the calibration, where there are chunks: the number of vectors.
+const VECTORS: usize = calibration_at(VERSION) + 24;
 const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
+/// Of a vector in the section of chunks: its row, and where its chunk begins and ends.
+const CHUNK_BYTES: u64 = 12;
 
-/// The sections of every file, in their order.
+/// The sections of every file, in their order. Files without chunks do not know the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Vectors,
@@ -41,9 +46,10 @@ pub(super) enum Section {
     DocumentOffsets,
     Documents,
     Tombstones,
+    Chunks,
 }
 
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
 
 impl Section {
     pub(super) const ALL: [Self; SECTIONS] = [
@@ -56,6 +62,7 @@ impl Section {
         Self::DocumentOffsets,
         Self::Documents,
         Self::Tombstones,
+        Self::Chunks,
     ];
 }
 
@@ -72,7 +79,12 @@ pub(super) struct GraphHeader {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) spec: SegmentSpec,
+    /// Documents.
     pub(super) rows: u32,
+    /// As many as rows, but for chunks.
+    pub(super) vectors: u32,
+    /// Whether it says of each vector which row's it is.
+    pub(super) has_chunks: bool,
     /// `Some` exactly where the definition asks for codes.
     pub(super) scale: Option<f32>,
     pub(super) min_seq: Seq,
@@ -112,19 +124,20 @@ impl Layout {
 impl Header {
     /// The numbers here are held below their limits, so nothing overflows.
     pub(super) fn layout(&self) -> Layout {
-        let rows = u64::from(self.rows);
+        let (rows, vectors) = (u64::from(self.rows), u64::from(self.vectors));
         let m = u64::from(self.spec.index.m);
-        let index_len = |present: bool| if present { 4 * (rows + 1) } else { 0 };
+        let index_len = |present: bool| if present { 4 * (vectors + 1) } else { 0 };
         let lengths = [
-            4 * rows * u64::from(self.spec.dim),
-            self.scale.map_or(0, |_| rows * stride(self.spec.dim) as u64),
-            self.graph.map_or(0, |_| 4 * rows * 2 * m),
+            4 * vectors * u64::from(self.spec.dim),
+            self.scale.map_or(0, |_| vectors * stride(self.spec.dim) as u64),
+            self.graph.map_or(0, |_| 4 * vectors * 2 * m),
             index_len(self.graph.is_some()),
             self.graph.map_or(0, |graph| 4 * u64::from(graph.upper_lists) * m),
             8 * rows,
             8 * (rows + 1),
             self.documents_bytes,
             self.tombstones_bytes,
+            if self.has_chunks { CHUNK_BYTES * vectors } else { 0 },
         ];
         let mut end = HEADER_BYTES as u64;
         let sections = lengths.map(|len| {
@@ -137,6 +150,11 @@ impl Header {
         Layout { sections, checksums, file_len }
     }
 
+    /// The oldest version that says all of it.
+    fn version(&self) -> u32 {
+        if self.has_chunks { VERSION } else { PLAIN_VERSION }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let layout = self.layout();
         let without =
@@ -144,9 +162,11 @@ impl Header {
         let graph = self.graph.unwrap_or(without);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(self.version().to_le_bytes());
         let codes = if self.scale.is_some() { FLAG_CODES } else { 0 };
-        bytes.extend((codes | if self.graph.is_some() { FLAG_GRAPH } else { 0 }).to_le_bytes());
+        let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
+        let chunks = if self.has_chunks { FLAG_CHUNKS } else { 0 };
+        bytes.extend((codes | graph_flag | chunks).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
         bytes.extend(self.spec.collection.0.to_le_bytes());
@@ -163,14 +183,17 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         assert_eq!(bytes.len(), SECTION_TABLE);
-        for (kind, section) in (1u64..).zip(&layout.sections) {
+        for (kind, section) in (1u64..).zip(&layout.sections[..sections_of(self.version())]) {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(section.start.to_le_bytes());
             bytes.extend((section.end - section.start).to_le_bytes());
         }
-        assert_eq!(bytes.len(), CALIBRATION);
+        assert_eq!(bytes.len(), calibration_at(self.version()));
         for recall in graph.calibration.0 {
             bytes.extend(recall.to_le_bytes());
+        }
+        if self.has_chunks {
+            bytes.extend(self.vectors.to_le_bytes());
         }
         bytes.resize(HEADER_CHECKSUM, 0);
         let checksum = crc32c(&bytes);
@@ -180,7 +203,7 @@ impl Header {
 
     /// Reads the header of a whole file and checks everything in it.
     pub(super) fn decode(path: &Path, file: &[u8]) -> Result<(Self, Layout), SegmentError> {
-        check_beginning(path, file, HEADER_BYTES, &MAGIC, VERSION)?;
+        check_beginning(path, file, HEADER_BYTES, &MAGIC, PLAIN_VERSION..=VERSION)?;
         let bytes = &file[..HEADER_BYTES];
         let damaged = |offset: usize, reason: String| SegmentError::damaged(path, offset as u64, reason);
         let (expected, got) = (u32_at(bytes, HEADER_CHECKSUM), crc32c(&bytes[..HEADER_CHECKSUM]));
@@ -193,7 +216,10 @@ impl Header {
             return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
         }
         let flags = u32_at(bytes, 12);
-        let supported = FLAG_CODES | FLAG_GRAPH;
+        let supported = match u32_at(bytes, 8) {
+            PLAIN_VERSION => FLAG_CODES | FLAG_GRAPH,
+            _ => FLAG_CODES | FLAG_GRAPH | FLAG_CHUNKS,
+        };
         if flags & !supported != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
         }
@@ -209,7 +235,9 @@ impl Header {
     }
 
     fn read(bytes: &[u8], flags: u32) -> Result<Self, (usize, String)> {
-        let recall = |at: usize| u16::from_le_bytes([bytes[CALIBRATION + 2 * at], bytes[CALIBRATION + 2 * at + 1]]);
+        let has_chunks = flags & FLAG_CHUNKS != 0;
+        let calibration = calibration_at(if has_chunks { VERSION } else { PLAIN_VERSION });
+        let recall = |at: usize| u16::from_le_bytes([bytes[calibration + 2 * at], bytes[calibration + 2 * at + 1]]);
         let graph = GraphHeader {
             entry: u32_at(bytes, 84),
             max_level: u32_at(bytes, 88),
@@ -231,6 +259,8 @@ impl Header {
                 },
             },
             rows: u32_at(bytes, 40),
+            vectors: u32_at(bytes, if has_chunks { VECTORS } else { 40 }),
+            has_chunks,
             scale: (flags & FLAG_CODES != 0).then(|| f32::from_bits(u32_at(bytes, 60))),
             min_seq: Seq(u64_at(bytes, 64)),
             max_seq: Seq(u64_at(bytes, 72)),
@@ -246,15 +276,20 @@ impl Header {
         let index = &self.spec.index;
         let checks = [
             (40, "rows", self.rows <= MAX_ROWS),
+            (VECTORS, "vectors", (self.rows..=MAX_ROWS).contains(&self.vectors)),
             (44, "dim", (1..=MAX_DIM as u32).contains(&self.spec.dim)),
             (52, "m", (5..=48).contains(&index.m)),
             (56, "ef_construction", index.ef_construction >= 1),
             (12, "codes", self.scale.is_some() == (index.quantization == Quantization::Int8)),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
-            (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
+            (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.vectors)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
-            (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),
+            (
+                calibration_at(self.version()),
+                "calibration",
+                self.graph.is_none_or(|graph| graph.calibration.is_sound()),
+            ),
             (SECTION_TABLE, "documents", self.documents_bytes <= file_len),
             (SECTION_TABLE, "tombstones", self.tombstones_bytes <= file_len),
         ];
@@ -263,6 +298,16 @@ impl Header {
             Some((offset, what, _)) => Err((offset, format!("the header's {what} is outside its range"))),
         }
     }
+}
+
+/// Entries of the section table.
+const fn sections_of(version: u32) -> usize {
+    if version == PLAIN_VERSION { SECTIONS - 1 } else { SECTIONS }
+}
+
+/// After the section table: the calibration.
+const fn calibration_at(version: u32) -> usize {
+    SECTION_TABLE + sections_of(version) * SECTION_ENTRY_BYTES
 }
 
 fn metric_byte(metric: Metric) -> u8 {
@@ -303,6 +348,8 @@ mod tests {
                 index: IndexDefinition { m: 5, ef_construction: 100, quantization: Quantization::Int8 },
             },
             rows: 2,
+            vectors: 2,
+            has_chunks: false,
             scale: Some(2.0),
             min_seq: Seq(4),
             max_seq: Seq(7),
@@ -358,11 +405,43 @@ mod tests {
     }
 
     #[test]
+    fn headers_with_chunks_have_these_bytes() {
+        let chunked = Header { vectors: 3, has_chunks: true, ..header() };
+        let mut expected = header().encode()[..SECTION_TABLE].to_vec();
+        expected[8] = 3;
+        expected[12] = 7;
+        expected[16..24].copy_from_slice(&1480u64.to_le_bytes());
+        let sections: [(u64, u64); 10] = [
+            (512, 36),
+            (576, 192),
+            (768, 120),
+            (896, 16),
+            (960, 20),
+            (1024, 16),
+            (1088, 24),
+            (1152, 100),
+            (1280, 13),
+            (1344, 36),
+        ];
+        for (kind, (offset, len)) in (1u64..).zip(sections) {
+            for number in [kind, offset, len] {
+                expected.extend(number.to_le_bytes());
+            }
+        }
+        expected.extend((1..12u16).chain([0x1234]).flat_map(u16::to_le_bytes));
+        expected.extend(3u32.to_le_bytes());
+        expected.resize(508, 0);
+        expected.extend(crc32c(&expected).to_le_bytes());
+        assert_eq!(chunked.encode().as_slice(), expected);
+    }
+
+    #[test]
     fn round_trips() {
-        let small = Header { graph: None, rows: 0, min_seq: Seq(0), ..header() };
+        let small = Header { graph: None, rows: 0, vectors: 0, min_seq: Seq(0), ..header() };
+        let chunked = Header { vectors: 9, has_chunks: true, ..header() };
         let mut plain = Header { scale: None, ..header() };
         plain.spec.index.quantization = Quantization::None;
-        for header in [header(), small, plain] {
+        for header in [header(), small, plain, chunked] {
             let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
             assert_eq!((back, layout), (header.clone(), header.layout()));
         }
@@ -370,7 +449,12 @@ mod tests {
 
     #[test]
     fn every_truncation_and_bit_flip_is_an_error() {
-        let bytes = file(&header());
+        every_damage_of(&header());
+        every_damage_of(&Header { vectors: 9, has_chunks: true, ..header() });
+    }
+
+    fn every_damage_of(header: &Header) {
+        let bytes = file(header);
         for len in 0..bytes.len() {
             assert!(Header::decode(Path::new("a"), &bytes[..len]).is_err(), "{len}");
         }
@@ -391,7 +475,7 @@ mod tests {
             Header::decode(Path::new("a"), &with_checksum(bytes)).unwrap_err()
         };
         assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
-        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 2, .. }));
+        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
         assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
         assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
         assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));

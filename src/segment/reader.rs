@@ -24,7 +24,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Opens the segment file at `path`. Reads its header and block checksums, and nothing else yet.
+    /// Opens the segment file at `path`. Reads its header and block checksums, where it has chunks also which rows they
+    /// belong to, and nothing else yet.
     ///
     /// # Errors
     /// [`SegmentError::Storage`] when the file cannot be read; [`SegmentError::BadMagic`],
@@ -35,7 +36,9 @@ impl Segment {
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
         check_expected(path, &header.spec, expected)?;
-        Ok(Self { file, blocks, header, layout })
+        let segment = Self { file, blocks, header, layout };
+        segment.check_owners()?;
+        Ok(segment)
     }
 
     /// The file.
@@ -81,16 +84,6 @@ impl Segment {
     /// Largest seq of rows and tombstones; 0 where there are none.
     pub fn max_seq(&self) -> Seq {
         self.header.max_seq
-    }
-
-    /// The vector of a row: f32, shape `[dim]`.
-    ///
-    /// # Errors
-    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
-    #[inline]
-    pub fn vector(&self, ordinal: Ordinal) -> Result<&[f32], SegmentError> {
-        self.check_row(ordinal)?;
-        self.numbers(Section::Vectors, row_range(ordinal, self.dim()))
     }
 
     /// The change that wrote a row.
@@ -156,7 +149,7 @@ impl Segment {
         self.header.scale.map(Quantizer::with_scale)
     }
 
-    /// The codes of a row: i8, shape `[stride]`. The segment has codes and the row exists.
+    /// The codes of a vector: i8, shape `[stride]`. The segment has codes and the vector exists.
     #[inline]
     pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
         self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
@@ -194,7 +187,7 @@ impl Segment {
     /// The graph; every one of its blocks is checked. `None` where the segment has none.
     pub(super) fn graph(&self) -> Result<Option<GraphView<'_>>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
-        let (rows, m) = (self.header.rows as usize, self.header.spec.index.m as usize);
+        let (rows, m) = (self.header.vectors as usize, self.header.spec.index.m as usize);
         Ok(Some(GraphView {
             entry: graph.entry,
             max_level: graph.max_level,
@@ -242,6 +235,14 @@ impl Segment {
             return Ok(());
         }
         Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.rows })
+    }
+
+    #[inline]
+    pub(super) fn check_vector(&self, ordinal: Ordinal) -> Result<(), SegmentError> {
+        if ordinal < self.header.vectors {
+            return Ok(());
+        }
+        Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.vectors })
     }
 
     fn bad_frame(&self, ordinal: Ordinal, error: &FrameError) -> SegmentError {

@@ -1,4 +1,6 @@
 //! Searches of one segment: the graph walk, the scan over codes and the exact scan.
+//!
+//! The rows that they compare and return are vectors: where the segment has chunks, [`Segment::owners`] says whose.
 
 use super::error::SegmentError;
 use super::filtered_walk::{FilteredOptions, FilteredStats, walk_filtered};
@@ -92,7 +94,7 @@ impl Segment {
     ) -> Result<Option<FilteredStats>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
         self.check_query(query);
-        seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
+        seeds.iter().try_for_each(|&seed| self.check_vector(seed))?;
         out.clear();
         let links = self.links(graph);
         with_scratch(|scratch| match self.quantizer() {
@@ -131,7 +133,7 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
+        self.scan_rows(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` by their codes and the best of them again in f32. Nearly exact: a row is lost only
@@ -185,7 +187,7 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
+        self.scan_rows_exact(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` in f32: exact. `admit` and `out` as for
@@ -253,7 +255,7 @@ impl Segment {
     ) -> Result<(), SegmentError> {
         batch.clear();
         for ordinal in ordinals.take(SCAN_BATCH) {
-            self.check_row(ordinal)?;
+            self.check_vector(ordinal)?;
             rows.prefetch(ordinal);
             batch.push(ordinal);
         }
@@ -411,7 +413,7 @@ impl Links for StoredLinks<'_> {
     type Error = SegmentError;
 
     fn rows(&self) -> u32 {
-        self.segment.rows()
+        self.segment.vector_count()
     }
 
     fn entry(&self) -> Ordinal {
@@ -437,7 +439,7 @@ impl Links for StoredLinks<'_> {
 
     #[cold]
     fn out_of_range(&self, ordinal: Ordinal, level: u32, neighbour: u32) -> SegmentError {
-        let rows = self.segment.rows();
+        let rows = self.segment.vector_count();
         let reason = format!("row {ordinal} is linked on level {level} to row {neighbour} of {rows}");
         self.segment.damaged(Section::Level0, 4 * level0_range(self.m, ordinal).start, reason)
     }

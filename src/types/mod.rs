@@ -1,5 +1,6 @@
 //! The words of the domain: plain values without IO and without async.
 
+mod chunk;
 mod definition;
 mod document;
 mod explain;
@@ -13,9 +14,10 @@ mod row_set;
 mod search;
 mod vector;
 
+pub use chunk::{Chunk, ChunkDefinition, ChunkSpan};
 pub use definition::{
-    Definition, DefinitionError, DefinitionV1, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    Quantization, TextDefinition,
+    Definition, DefinitionError, DefinitionV1, DefinitionV2, EmbeddingDefinition, FieldType, IndexDefinition, Language,
+    Metric, Quantization, TextDefinition,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use explain::{Explain, FilterUse, Method, SegmentExplain};
@@ -26,7 +28,7 @@ pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, Segm
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use row_set::RowSet;
 pub use search::{
-    Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
+    Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
     SearchResponse,
 };
 pub use vector::{VectorError, check_vector, normalise};

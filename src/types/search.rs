@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DocumentId, Explain, Filter, Metadata, Value};
+use super::{ChunkSpan, DocumentId, Explain, Filter, Metadata, Value};
 
 /// What to search near.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,13 +93,15 @@ pub struct Include {
     pub text: bool,
     /// The document's metadata.
     pub metadata: bool,
-    /// The document's vector.
+    /// The document's vector; that of its nearest chunk where it has chunks.
     pub vector: bool,
+    /// The text of its nearest chunk, in a collection that has chunks.
+    pub chunk: bool,
 }
 
 impl Default for Include {
     fn default() -> Self {
-        Self { text: true, metadata: true, vector: false }
+        Self { text: true, metadata: true, vector: false, chunk: false }
     }
 }
 
@@ -200,8 +202,21 @@ pub struct Hit {
     pub metadata: Option<Metadata>,
     /// Where [`Include::vector`] asked for it.
     pub vector: Option<Vec<f32>>,
+    /// In a collection that has chunks: the one nearest to the query's vector. `None` in mode [`Mode::Keyword`].
+    pub chunk: Option<HitChunk>,
     /// Where [`SearchRequest::highlight`] asked for it: parts of the text as HTML, the query's words in `<mark>`.
     pub highlights: Option<Vec<String>>,
+}
+
+/// The part of a document that a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HitChunk {
+    /// Which of the document's chunks, counted from 0.
+    pub index: usize,
+    /// Where it stands in the text; `None` where its vector was given without a place.
+    pub span: Option<ChunkSpan>,
+    /// Where [`Include::chunk`] asked for it.
+    pub text: Option<String>,
 }
 
 /// Hits that share a value.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::json::Object;
 use super::time::rfc3339;
-use crate::collection::{Collection, CollectionStats, DefinitionRequest};
+use crate::collection::{ChunkRequest, Collection, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::error::{ApiError, Code};
 use crate::types::{FieldType, Language, Metric, Quantization};
@@ -86,6 +86,21 @@ pub(crate) struct DefinitionBody {
     /// How keyword search reads the texts.
     #[schema(value_type = Option<TextBody>)]
     text: Option<Object<TextBody>>,
+    /// Splits long texts into chunks, each with a vector of its own; `{}` for the defaults. Without it a text has one
+    /// vector, of as much as the model reads.
+    #[schema(value_type = Option<ChunksBody>)]
+    chunks: Option<Object<ChunksBody>>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChunksBody {
+    /// Most tokens of a chunk, at most as many as the model reads; 256 of them when left out.
+    #[schema(minimum = 1, maximum = 8192)]
+    max_tokens: Option<u32>,
+    /// Tokens that a chunk shares with the one before it, at most half of it; an eighth when left out.
+    #[schema(minimum = 0, maximum = 4096)]
+    overlap_tokens: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -149,6 +164,9 @@ impl DefinitionBody {
             quantization,
             fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
+            chunks: self
+                .chunks
+                .map(|Object(ChunksBody { max_tokens, overlap_tokens })| ChunkRequest { max_tokens, overlap_tokens }),
         })
     }
 }
@@ -166,6 +184,9 @@ pub(crate) struct CollectionView {
     index: IndexView,
     fields: BTreeMap<String, WireFieldType>,
     text: TextView,
+    /// Left out where a text has one vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<ChunksView>,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -174,6 +195,12 @@ pub(crate) struct CollectionView {
 #[derive(Debug, Serialize, ToSchema)]
 struct EmbeddingView {
     model: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ChunksView {
+    max_tokens: u32,
+    overlap_tokens: u32,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -206,6 +233,9 @@ impl CollectionView {
             },
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
             text: TextView { language: definition.text.language.into() },
+            chunks: definition
+                .chunks
+                .map(|chunks| ChunksView { max_tokens: chunks.max_tokens, overlap_tokens: chunks.overlap_tokens }),
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -365,7 +395,7 @@ mod tests {
         assert!(read("{}").unwrap() == DefinitionRequest::default());
         let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
             "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"},
-            "text":{"language":"russian"}}"#;
+            "text":{"language":"russian"},"chunks":{"max_tokens":100}}"#;
         let wanted = DefinitionRequest {
             dim: Some(3),
             metric: Some(Metric::L2),
@@ -375,6 +405,7 @@ mod tests {
             quantization: Some(Quantization::None),
             fields: [("a".to_owned(), FieldType::Keyword)].into(),
             language: Some(Language::Russian),
+            chunks: Some(ChunkRequest { max_tokens: Some(100), overlap_tokens: None }),
         };
         assert!(read(full).unwrap() == wanted);
         assert_eq!(read(r#"{"embedding":{}}"#).unwrap().model.as_deref(), Some(DEFAULT_MODEL));
@@ -393,6 +424,8 @@ mod tests {
             (r#"{"fields":{"a":"date"}}"#, Code::InvalidValue),
             (r#"{"text":{"language":"klingon"}}"#, Code::InvalidValue),
             (r#"{"text":{"lang":"english"}}"#, Code::UnknownField),
+            (r#"{"chunks":{"tokens":9}}"#, Code::UnknownField),
+            (r#"{"chunks":{"max_tokens":-1}}"#, Code::InvalidValue),
         ];
         for (text, wanted) in cases {
             assert_eq!(read(text).err().map(|e| e.code), Some(wanted), "{text}");

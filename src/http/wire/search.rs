@@ -70,7 +70,7 @@ pub(crate) struct SearchBody {
     highlight: Option<bool>,
     /// Waits until keyword search sees every write that was answered before.
     refresh: Option<bool>,
-    /// `text` and `metadata` when left out.
+    /// `text` and `metadata` when left out; `vector`, and `chunk` for the text of the chunk that was found.
     include: Option<Vec<IncludeName>>,
     /// Compares with every document instead of walking the graph.
     exact: Option<bool>,
@@ -248,9 +248,30 @@ pub(super) struct HitView<'a> {
     metadata: Option<MetadataView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
+    /// In a collection that has chunks: the one nearest to the query. Left out in mode `keyword`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk: Option<HitChunkView<'a>>,
     /// Where `highlight` asked for them: parts of the text as HTML, the query's words in `<mark>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     highlights: Option<&'a [String]>,
+}
+
+/// The part of a document that was found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HitChunk)]
+struct HitChunkView<'a> {
+    /// Which of the document's chunks, counted from 0.
+    index: usize,
+    /// Its first character in the document's text (Unicode scalar values); left out where its vector was given without
+    /// a place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u32>,
+    /// After its last character.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<u32>,
+    /// Where `include` names `chunk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
 }
 
 /// How a search was answered.
@@ -316,6 +337,12 @@ impl<'a> HitView<'a> {
             text: hit.text.as_deref(),
             metadata: hit.metadata.as_ref().map(MetadataView),
             vector: hit.vector.as_deref(),
+            chunk: hit.chunk.as_ref().map(|chunk| HitChunkView {
+                index: chunk.index,
+                start: chunk.span.map(|span| span.start),
+                end: chunk.span.map(|span| span.end),
+                text: chunk.text.as_deref(),
+            }),
             highlights: hit.highlights.as_deref(),
         }
     }
@@ -325,7 +352,9 @@ impl<'a> HitView<'a> {
 mod tests {
     use super::*;
     use crate::http::wire::json;
-    use crate::types::{Facet, Filter, Fusion, Grouping, HitGroup, Include, Mode, SearchAfter, Value};
+    use crate::types::{
+        ChunkSpan, Facet, Filter, Fusion, Grouping, HitChunk, HitGroup, Include, Mode, SearchAfter, Value,
+    };
     use std::time::Duration;
 
     fn read(text: &str) -> Result<SearchRequest, ApiError> {
@@ -341,7 +370,7 @@ mod tests {
             top_k: 3,
             threshold: Some(0.5),
             filter: Some(Filter::eq("a", Value::Int(1))),
-            include: Include { text: false, metadata: false, vector: true },
+            include: Include { text: false, metadata: false, vector: true, chunk: false },
             exact: true,
             ef_search: Some(64),
             explain: true,
@@ -403,6 +432,7 @@ mod tests {
                 text: Some("t".into()),
                 metadata: Some([("n".to_owned(), Value::Int(1))].into()),
                 vector: None,
+                chunk: Some(HitChunk { index: 2, span: Some(ChunkSpan { start: 5, end: 9 }), text: Some("u".into()) }),
                 highlights: None,
             }],
             groups: None,
@@ -414,7 +444,7 @@ mod tests {
             explain: None,
         };
         let request = SearchRequest::new(Query::Text("a".into()));
-        let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
+        let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1},"chunk":{"index":2,"start":5,"end":9,"text":"u"}}],"took_ms":0.4,"plan":"graph"}"#;
         assert_eq!(serde_json::to_string(&SearchView::of(&response, &request)).unwrap(), wanted);
         response.truncated = true;
         assert!(
@@ -433,6 +463,7 @@ mod tests {
             text: None,
             metadata: None,
             vector: None,
+            chunk: None,
             highlights: Some(vec!["<mark>a</mark>".into()]),
         };
         let response = SearchResponse {
