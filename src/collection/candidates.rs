@@ -209,6 +209,7 @@ fn fill_in_vector_scores(
     Ok(())
 }
 
-fn sort(candidates: &mut [Candidate]) {
+/// By falling score, ties by ascending id.
+pub fn sort(candidates: &mut [Candidate]) {
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
 }

@@ -23,6 +23,7 @@ mod plan;
 mod quick;
 mod read;
 mod recover;
+mod rerank;
 mod search;
 mod select;
 mod split;

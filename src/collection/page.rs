@@ -46,6 +46,9 @@ pub fn first_depth(request: &SearchRequest) -> usize {
     if let Some(grouping) = &request.grouping {
         depth = depth.max((POOL_PER_GROUPED_HIT * window * grouping.size).clamp(MIN_POOL, MAX_POOL));
     }
+    if let Some(rerank) = &request.rerank {
+        depth = depth.max(rerank.top_n);
+    }
     if !request.facets.is_empty() {
         depth = depth.max(FACET_POOL);
     }

@@ -78,6 +78,9 @@ impl Collection {
 
     /// Makes of a query what can be looked for. `embedded`: its text's vector, where that is known already.
     fn prepare(&self, request: &SearchRequest, embedded: Option<Embedded>) -> Result<Prepared, CollectionError> {
+        if let Some(rerank) = &request.rerank {
+            self.cross_encoder(rerank)?;
+        }
         let language = self.definition().text.language;
         let words = match (text_of(&request.query), request.mode) {
             (Some(text), Mode::Keyword | Mode::Hybrid(_)) => Some(KeywordQuery::new(language, text)?),
@@ -162,6 +165,7 @@ impl Collection {
         let mut depth = page::first_depth(request);
         let (ranking, page) = loop {
             let mut ranking = self.rank(prepared, request, depth)?;
+            self.rerank(request, prepared, &mut ranking)?;
             if let Some(least) = request.threshold {
                 let before = ranking.candidates.len();
                 ranking.candidates.retain(|candidate| candidate.score >= least);

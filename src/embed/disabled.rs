@@ -19,6 +19,20 @@ pub struct Models {
 #[derive(Debug)]
 pub struct TextModel(Infallible);
 
+/// A loaded cross-encoder; there is none in this build.
+#[derive(Debug)]
+pub struct CrossEncoder(Infallible);
+
+impl CrossEncoder {
+    /// Scores texts.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn score(&self, _query: &str, _texts: &[&str]) -> Result<Vec<f32>, EmbedError> {
+        match self.0 {}
+    }
+}
+
 impl Models {
     /// Remembers `dir`.
     pub fn new(dir: PathBuf, _threads: Option<NonZeroUsize>) -> Models {
@@ -43,6 +57,14 @@ impl Models {
     /// # Errors
     /// Always [`EmbedError::Disabled`].
     pub fn load(&self, _name: &str) -> Result<Arc<TextModel>, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
+    /// No model can be loaded.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn load_cross_encoder(&self, _name: &str) -> Result<Arc<CrossEncoder>, EmbedError> {
         Err(EmbedError::Disabled)
     }
 

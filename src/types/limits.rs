@@ -18,6 +18,8 @@ pub const MAX_GROUP_SIZE: usize = 100;
 pub const MAX_FACETS: usize = 16;
 /// Most documents that one search is to be like, and unlike.
 pub const MAX_LIKE: usize = 100;
+/// Most candidates that one search has reranked.
+pub const MAX_RERANKED: usize = 200;
 /// Most searches in one request.
 pub const MAX_SEARCHES_PER_REQUEST: usize = 100;
 /// Largest `ef_search` and `ef_construction`.

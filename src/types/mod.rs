@@ -28,7 +28,7 @@ pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, Segm
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use row_set::RowSet;
 pub use search::{
-    Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
-    SearchResponse,
+    Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, Rerank, SearchAfter,
+    SearchRequest, SearchResponse,
 };
 pub use vector::{VectorError, check_vector, normalise};

@@ -86,6 +86,17 @@ pub struct Grouping {
     pub size: usize,
 }
 
+/// How a cross-encoder orders the best candidates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rerank {
+    /// Registry name, such as `cross-encoder/ms-marco-MiniLM-L6-v2`, or that of an installed one.
+    pub model: String,
+    /// Candidates that it reads: at least as many as the page reaches, at most [`super::limits::MAX_RERANKED`].
+    pub top_n: usize,
+    /// The metadata field that it reads; `None` for the text.
+    pub field: Option<String>,
+}
+
 /// Which fields hits carry beside id and score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Include {
@@ -130,6 +141,8 @@ pub struct SearchRequest {
     pub grouping: Option<Grouping>,
     /// 0 to 1: how much a hit loses for being like those before it (Carbonell & Goldstein 1998, 1 - lambda).
     pub diversity: Option<f32>,
+    /// Orders the best candidates by a cross-encoder; scores are its then.
+    pub rerank: Option<Rerank>,
     /// Fields whose values are counted over the candidates.
     pub facets: Vec<String>,
     /// Adds the parts of a hit's text that hold the query's words.
@@ -155,6 +168,7 @@ impl SearchRequest {
             paging: Paging::Offset(0),
             grouping: None,
             diversity: None,
+            rerank: None,
             facets: Vec::new(),
             highlight: false,
             refresh: false,

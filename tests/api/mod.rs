@@ -14,6 +14,8 @@ mod ollama;
 mod operations;
 #[cfg(feature = "text")]
 mod ranking;
+#[cfg(feature = "text")]
+mod rerank;
 mod search;
 mod server;
 mod shutdown;

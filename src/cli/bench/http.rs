@@ -20,7 +20,7 @@ use super::stats::{Latencies, rate, rounded};
 use super::store::{self, Store, bare_request};
 use super::wire::{Connection, Request};
 use super::{Places, report};
-use crate::collection::{Collection, DefinitionRequest};
+use crate::collection::DefinitionRequest;
 use crate::embed::{DEFAULT_MODEL, InputKind};
 use crate::types::{Query, SearchRequest};
 

@@ -11,8 +11,8 @@ use super::explain::ExplainView;
 use super::filter::WireFilter;
 use super::json::Object;
 use super::ranking::{
-    FacetView, GroupView, LikeBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of, paging_of,
-    turn_page,
+    FacetView, GroupView, LikeBody, RerankBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of,
+    paging_of, turn_page,
 };
 use super::value::MetadataView;
 use super::vector::WireVector;
@@ -63,6 +63,10 @@ pub(crate) struct SearchBody {
     /// How much a hit loses for being like those before it.
     #[schema(minimum = 0, maximum = 1)]
     diversity: Option<f64>,
+    /// Has the best candidates put in order by a cross-encoder, which reads the query's `text` and theirs together; scores
+    /// are its then.
+    #[schema(value_type = Option<RerankBody>)]
+    rerank: Option<Object<RerankBody>>,
     /// Metadata fields whose values are counted over the best 1,000 documents that match.
     #[schema(max_items = 16)]
     facets: Option<Vec<String>>,
@@ -102,6 +106,7 @@ impl SearchBody {
             paging: paging_of(self.offset, self.cursor.as_deref())?,
             grouping: grouping_of(self.group_by, self.group_size)?,
             diversity: self.diversity.map(|diversity| diversity as f32),
+            rerank: self.rerank.map(|Object(rerank)| rerank.into_rerank()),
             facets: self.facets.unwrap_or_default(),
             highlight: self.highlight.unwrap_or(false),
             refresh: self.refresh.unwrap_or(false),
@@ -353,7 +358,7 @@ mod tests {
     use super::*;
     use crate::http::wire::json;
     use crate::types::{
-        ChunkSpan, Facet, Filter, Fusion, Grouping, HitChunk, HitGroup, Include, Mode, SearchAfter, Value,
+        ChunkSpan, Facet, Filter, Fusion, Grouping, HitChunk, HitGroup, Include, Mode, Rerank, SearchAfter, Value,
     };
     use std::time::Duration;
 
@@ -379,12 +384,13 @@ mod tests {
         assert_eq!(read(full).unwrap(), wanted);
         assert_eq!(read(r#"{"text":"a"}"#).unwrap(), SearchRequest::new(Query::Text("a".into())));
         let more = r#"{"text":"a","vector":[1],"mode":"hybrid","alpha":0.25,"offset":7,"group_by":"g","group_size":2,
-            "diversity":0.5,"facets":["f"],"highlight":true,"refresh":true}"#;
+            "diversity":0.5,"rerank":{"model":"m","top_n":20,"field":"t"},"facets":["f"],"highlight":true,"refresh":true}"#;
         let wanted = SearchRequest {
             mode: Mode::Hybrid(Fusion::Weighted { alpha: 0.25 }),
             paging: Paging::Offset(7),
             grouping: Some(Grouping { field: "g".into(), size: 2 }),
             diversity: Some(0.5),
+            rerank: Some(Rerank { model: "m".into(), top_n: 20, field: Some("t".into()) }),
             facets: vec!["f".into()],
             highlight: true,
             refresh: true,
@@ -410,6 +416,8 @@ mod tests {
             (r#"{"text":"a","offset":-1}"#, Code::InvalidValue),
             (r#"{"text":"a","cursor":"AWE"}"#, Code::InvalidCursor),
             (r#"{"text":"a","group_size":2}"#, Code::InvalidQuery),
+            (r#"{"text":"a","rerank":{}}"#, Code::MissingField),
+            (r#"{"text":"a","rerank":{"model":"m","top":3}}"#, Code::UnknownField),
             (r#"{"text":"a","mode":"magic"}"#, Code::InvalidValue),
             (r#"{"text":"a","topk":1}"#, Code::UnknownField),
             (r#"{"text":"a","top_k":-1}"#, Code::InvalidValue),
