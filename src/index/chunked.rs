@@ -30,7 +30,7 @@ pub fn search_chunked(
 ) -> Result<(Method, SearchStats), IndexError> {
     let (mut used, mut stats) = (part.method, SearchStats::default());
     let rows = verifier.live.segment.rows().max(1) as usize;
-    let mut wanted = (top_k * owners.len().div_ceil(rows)).min(owners.len());
+    let mut wanted = (top_k * owners.len().div_ceil(rows)).min(owners.len() + 1);
     let mut found = Vec::new();
     loop {
         let pass = Pass { owners, wanted, ef: part.ef, vector };

@@ -205,7 +205,7 @@ fn newer_versions_and_unknown_flags_are_named() {
     let good = fs::read(paths.manifest()).unwrap();
     for (at, expected) in [(8, "format version"), (12, "flags"), (36, "header length")] {
         let mut bytes = good.clone();
-        bytes[at] ^= 2;
+        bytes[at] ^= 4;
         seal(&mut bytes);
         fs::write(paths.manifest(), &bytes).unwrap();
         let error = Manifest::load(&paths).unwrap_err();

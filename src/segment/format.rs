@@ -410,7 +410,7 @@ mod tests {
         let mut expected = header().encode()[..SECTION_TABLE].to_vec();
         expected[8] = 3;
         expected[12] = 7;
-        expected[16..24].copy_from_slice(&1480u64.to_le_bytes());
+        expected[16..24].copy_from_slice(&1416u64.to_le_bytes());
         let sections: [(u64, u64); 10] = [
             (512, 36),
             (576, 192),

@@ -119,7 +119,7 @@ fn chunks_that_do_not_fit_are_refused() {
     let create = |chunks: Value| server.put("/v1/collections/d", &json!({"dim": 1, "chunks": chunks}));
     create(json!({"max_tokens": 0})).refused(422, "out_of_range");
     create(json!({"max_tokens": 10, "overlap_tokens": 6})).refused(422, "invalid_definition");
-    server.put("/v1/collections/c", &json!({"dim": 1})).refused(409, "collection_exists");
+    server.put("/v1/collections/c", &json!({"dim": 1})).refused(409, "definition_conflict");
     let with_model = Server::with_model();
     let chunks = json!({"embedding": {"model": SMALL_MODEL}, "chunks": {"max_tokens": 14}});
     let detail = with_model.put("/v1/collections/c", &chunks).refused(422, "out_of_range");
