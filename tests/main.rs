@@ -9,6 +9,8 @@ mod filters;
 mod histories;
 #[cfg(feature = "text")]
 mod keywords;
+mod postgres;
+mod replicate;
 mod rewrites;
 mod support;
 mod tidy;

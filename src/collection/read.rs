@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::index::Place;
+use crate::index::{Place, whole_vector};
 use crate::types::limits::MAX_PAGE;
-use crate::types::{Chunk, ChunkSpan, Document, DocumentId, Filter, Metric, Seq, normalise};
+use crate::types::{
+    Chunk, ChunkSpan, Definition, Document, DocumentId, Filter, Metric, Seq, StoredDocument, normalise,
+};
 
 use super::{Collection, CollectionError, KeywordStats};
 
@@ -134,16 +136,8 @@ impl Collection {
     }
 
     fn read(&self, place: &Place) -> Result<Document, CollectionError> {
-        let dim = self.definition().dim as usize;
-        let mut vector = place.vector(dim)?;
-        let spans = place.chunks()?;
-        if spans.len() > 1 && self.definition().metric == Metric::Cosine {
-            // The mean of several is shorter, and never zero.
-            normalise(&mut vector, dim).map_err(CollectionError::QueryVector)?;
-        }
-        let chunk = |(span, vector): (ChunkSpan, &[f32])| Chunk { span: span.place(), vector: vector.to_vec() };
-        let chunks = spans.into_iter().zip(place.vectors()?.chunks_exact(dim)).map(chunk).collect();
-        Ok(Document { stored: place.document()?, seq: place.seq()?, vector, chunks })
+        let (stored, seq, chunks) = (place.document()?, place.seq()?, place.chunks()?);
+        Ok(document_of(stored, seq, place.vectors()?, &chunks, self.definition()))
     }
 
     /// The collection's figures at this moment.
@@ -166,4 +160,23 @@ impl Collection {
             keywords: self.state.keywords.stats(),
         }
     }
+}
+
+/// A document of what is stored of it. `vectors`: f32, shape `[dim]`, or `[chunks, dim]` where there are chunks.
+pub(super) fn document_of(
+    stored: StoredDocument,
+    seq: Seq,
+    vectors: &[f32],
+    chunks: &[ChunkSpan],
+    definition: &Definition,
+) -> Document {
+    let dim = definition.dim as usize;
+    let mut vector = whole_vector(vectors, dim);
+    if chunks.len() > 1 && definition.metric == Metric::Cosine {
+        // The mean of several is shorter, and never zero.
+        _ = normalise(&mut vector, dim);
+    }
+    let chunk = |(span, vector): (&ChunkSpan, &[f32])| Chunk { span: span.place(), vector: vector.to_vec() };
+    let chunks = chunks.iter().zip(vectors.chunks_exact(dim)).map(chunk).collect();
+    Document { stored, seq, vector, chunks }
 }

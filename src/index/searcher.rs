@@ -78,23 +78,12 @@ impl Place {
         }
     }
 
-    /// The vector that stands for all of it, f32, shape `[dim]`: its only one, or the mean of its chunks'. The first
-    /// where they cancel each other out.
+    /// The vector that stands for all of it, f32, shape `[dim]`; see [`whole_vector`].
     ///
     /// # Errors
     /// [`SegmentError`] when its bytes are damaged.
     pub fn vector(&self, dim: usize) -> Result<Vec<f32>, SegmentError> {
-        let vectors = self.vectors()?;
-        if vectors.len() == dim {
-            return Ok(vectors.to_vec());
-        }
-        let mut sum = vec![0.0_f64; dim];
-        for vector in vectors.chunks_exact(dim) {
-            sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(*x));
-        }
-        let count = (vectors.len() / dim) as f64;
-        let mean: Vec<f32> = sum.into_iter().map(|x| (x / count) as f32).collect();
-        Ok(if check_vector(&mean, dim).is_ok() { mean } else { vectors[..dim].to_vec() })
+        Ok(whole_vector(self.vectors()?, dim))
     }
 
     /// The change that wrote it.
@@ -123,6 +112,21 @@ impl Place {
             Place::Sealed(live, ordinal) => live.segment.document_id(*ordinal),
         }
     }
+}
+
+/// The vector that stands for a document of several: their mean, or the first where they cancel each other out.
+/// `vectors`: f32, shape `[vectors, dim]`; empty gives nothing.
+pub fn whole_vector(vectors: &[f32], dim: usize) -> Vec<f32> {
+    if vectors.len() <= dim {
+        return vectors.to_vec();
+    }
+    let mut sum = vec![0.0_f64; dim];
+    for vector in vectors.chunks_exact(dim) {
+        sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let count = (vectors.len() / dim) as f64;
+    let mean: Vec<f32> = sum.into_iter().map(|x| (x / count) as f32).collect();
+    if check_vector(&mean, dim).is_ok() { mean } else { vectors[..dim].to_vec() }
 }
 
 fn published(memtable: &Memtable, ordinal: Ordinal) -> &super::memtable::MemRow {
