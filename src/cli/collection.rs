@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::import::parse_field;
 use super::target::{Access, Target, collection_path};
+use super::template::{GuardArgs, TemplateArgs};
 use super::{CliError, Context, output};
 use crate::types::CollectionName;
 
@@ -67,6 +68,10 @@ pub struct CreateArgs {
     /// Tokens that a chunk shares with the one before it [default: an eighth of it]
     #[arg(long, value_name = "N", requires = "chunk_tokens")]
     chunk_overlap: Option<u32>,
+    #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
+    guard: GuardArgs,
 }
 
 /// Languages by their names in the API.
@@ -114,7 +119,7 @@ pub(super) fn run(command: &CollectionCommand, context: &Context) -> Result<(), 
 }
 
 impl CreateArgs {
-    fn body(&self) -> Value {
+    fn body(&self) -> Result<Value, CliError> {
         let mut index = Map::new();
         insert(&mut index, "m", self.m.map(Value::from));
         insert(&mut index, "ef_construction", self.ef_construction.map(Value::from));
@@ -122,7 +127,11 @@ impl CreateArgs {
         let mut body = Map::new();
         insert(&mut body, "dim", self.dim.map(Value::from));
         insert(&mut body, "metric", self.metric.map(possible_name));
-        insert(&mut body, "embedding", self.model.as_ref().map(|model| json!({"model": model})));
+        let mut embedding = Map::new();
+        insert(&mut embedding, "model", self.model.as_ref().map(|model| json!(model)));
+        insert(&mut embedding, "template", self.template.body()?);
+        insert(&mut body, "embedding", (!embedding.is_empty()).then_some(Value::Object(embedding)));
+        insert(&mut body, "guard", self.guard.body());
         insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
@@ -132,7 +141,7 @@ impl CreateArgs {
             insert(&mut chunks, "overlap_tokens", self.chunk_overlap.map(Value::from));
             body.insert("chunks".to_owned(), Value::Object(chunks));
         }
-        Value::Object(body)
+        Ok(Value::Object(body))
     }
 }
 
@@ -149,7 +158,7 @@ fn possible_name(value: impl ValueEnum) -> Value {
 fn create(args: &CreateArgs, context: &Context) -> Result<(), CliError> {
     let name = CollectionName::new(&args.name)?;
     let target = Target::of(context, Access::Create)?;
-    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()))?;
+    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()?))?;
     if context.json {
         return output::line(definition);
     }
@@ -250,7 +259,7 @@ mod tests {
         let all = ["pannier", "collection", "create", "c"].iter().chain(arguments);
         let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
         match cli.command {
-            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body()),
+            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body().unwrap()),
             other => panic!("{other:?}"),
         }
     }

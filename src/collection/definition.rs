@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::embed::{DEFAULT_MODEL, InputKind, Models, TextModel};
+use crate::ingest::Templater;
 use crate::types::limits::MAX_CHUNK_TOKENS;
 use crate::types::{
-    ChunkDefinition, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization,
-    TextDefinition,
+    ChunkDefinition, Definition, EmbeddingDefinition, FieldType, GuardDefinition, IndexDefinition, Language, Metric,
+    Quantization, TemplateDefinition, TextDefinition,
 };
 
 use super::CollectionError;
@@ -33,6 +34,10 @@ pub struct DefinitionRequest {
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search makes words of texts.
     pub language: Option<Language>,
+    /// How fields become texts.
+    pub template: Option<TemplateDefinition>,
+    /// Which personal data are kept out.
+    pub guard: Option<GuardDefinition>,
     /// Whether long texts are split, and how.
     pub chunks: Option<ChunkRequest>,
 }
@@ -59,6 +64,9 @@ impl DefinitionRequest {
 
     /// Fills in what was left open, and checks it.
     pub(super) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
+        if let Some(template) = &self.template {
+            Templater::new(template).map_err(|source| CollectionError::TemplateDefinition { source })?;
+        }
         let default = IndexDefinition::default();
         let model = match (&self.model, self.dim) {
             (Some(name), _) => Some(name.as_str()),
@@ -97,6 +105,8 @@ impl DefinitionRequest {
             },
             fields: self.fields.clone(),
             text: TextDefinition { language: self.language.unwrap_or_default() },
+            template: self.template.clone(),
+            guard: self.guard.clone(),
             chunks: self.chunks.map(|chunks| chunks.complete(room)).transpose()?,
         };
         definition.check()?;
@@ -125,13 +135,15 @@ fn room_for_chunks(model: &TextModel) -> Result<u32, CollectionError> {
 
 /// The first setting in which two definitions differ, as `setting: existing != asked for`.
 pub(super) fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
-    let rows: [(&str, String, String); 7] = [
+    let rows: [(&str, String, String); 9] = [
         ("dim", existing.dim.to_string(), asked.dim.to_string()),
         ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),
         ("embedding", model_of(existing), model_of(asked)),
         ("index", format!("{:?}", existing.index), format!("{:?}", asked.index)),
         ("fields", format!("{:?}", existing.fields), format!("{:?}", asked.fields)),
         ("text", format!("{:?}", existing.text), format!("{:?}", asked.text)),
+        ("template", format!("{:?}", existing.template), format!("{:?}", asked.template)),
+        ("guard", format!("{:?}", existing.guard), format!("{:?}", asked.guard)),
         ("chunks", format!("{:?}", existing.chunks), format!("{:?}", asked.chunks)),
     ];
     let (name, old, new) = rows.into_iter().find(|(_, old, new)| old != new)?;

@@ -1,11 +1,14 @@
 //! The vectors of documents that are written: given, of their texts, or of the chunks of their texts.
 
 use crate::embed::{InputKind, TextModel};
+use crate::ingest::weighted_sum;
 use crate::types::limits::{MAX_CHUNKS, MAX_REQUEST_NUMBERS};
 use crate::types::{
-    Chunk, ChunkDefinition, ChunkSpan, DocumentId, Metric, NewDocument, VectorError, check_vector, normalise,
+    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, Metric, NewDocument, VectorError, Weight,
+    check_vector, normalise,
 };
 
+use super::prepare::Prepared;
 use super::split::split;
 use super::{Collection, CollectionError};
 
@@ -24,74 +27,89 @@ pub struct DocumentVectors {
 /// The vectors of a request's documents.
 #[derive(Default)]
 pub struct Made {
-    /// In the order of the documents.
-    pub vectors: Vec<DocumentVectors>,
+    /// In the order of the documents, and where they come from.
+    pub vectors: Vec<(DocumentVectors, EmbeddingState)>,
     /// Texts and chunks embedded by the model.
     pub embedded: usize,
-    /// Of those whose vector was known already.
+    /// Of those whose vector was known already, and documents whose text has not changed.
     pub cached: usize,
     /// Documents with a text that is longer than the model reads.
     pub truncated: Vec<DocumentId>,
 }
 
-/// A text to embed: which document's, and where it stands in there.
+/// A text to embed, and which document's.
 struct Wanted<'a> {
     document: usize,
     text: &'a str,
-    span: Option<ChunkSpan>,
+    piece: Piece,
+}
+
+/// What a text that is embedded is of its document's.
+#[derive(Clone, Copy)]
+enum Piece {
+    /// A chunk, with a vector of its own.
+    Chunk(ChunkSpan),
+    /// A part of the one vector, or all of it.
+    Part(Weight),
 }
 
 impl Collection {
-    /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored.
+    /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by document
+    /// the vectors of the same text, where it stands already.
     ///
     /// # Errors
     /// [`CollectionError`] names the document.
-    pub(super) fn make_vectors(&self, documents: &[NewDocument]) -> Result<Made, CollectionError> {
-        let mut made = Made { vectors: vec![DocumentVectors::default(); documents.len()], ..Made::default() };
+    pub(super) fn make_vectors(
+        &self,
+        documents: &[Prepared],
+        known: Vec<Option<DocumentVectors>>,
+    ) -> Result<Made, CollectionError> {
+        let mut made = Made::default();
         let mut wanted = Vec::new();
-        for (at, document) in documents.iter().enumerate() {
-            let given = match (&document.vector, document.chunks.as_slice()) {
-                (Some(vector), _) => self.whole(document, vector.clone())?,
-                (None, []) => {
-                    self.want(at, document, &mut wanted)?;
-                    continue;
+        for (at, (prepared, known)) in documents.iter().zip(known).enumerate() {
+            let document = &prepared.document;
+            let vectors = match (&document.vector, document.chunks.as_slice(), known) {
+                (Some(vector), ..) => (self.whole(document, vector.clone())?, EmbeddingState::Ready),
+                (None, [_, ..], _) => (self.given_chunks(document)?, EmbeddingState::Ready),
+                (None, [], Some(known)) => {
+                    made.cached += 1;
+                    (known, EmbeddingState::Embedded)
                 }
-                (None, chunks) => self.given_chunks(document, chunks)?,
+                (None, [], None) => {
+                    self.want(at, prepared, &mut wanted)?;
+                    (DocumentVectors::default(), EmbeddingState::Embedded)
+                }
             };
-            made.vectors[at] = given;
+            made.vectors.push(vectors);
         }
-        self.check_count(documents, &wanted)?;
+        let given = made.vectors.iter().map(|(vectors, _)| vectors.numbers.len()).sum();
+        self.check_count(given, wanted.len())?;
         self.embed_wanted(documents, &wanted, &mut made)?;
         Ok(made)
     }
 
     /// Adds the parts of a document's text that are to be embedded.
-    fn want<'a>(
-        &self,
-        at: usize,
-        document: &'a NewDocument,
-        wanted: &mut Vec<Wanted<'a>>,
-    ) -> Result<(), CollectionError> {
-        let Some(text) = document.text.as_deref() else {
-            return Err(CollectionError::NothingToIndex { id: document.id.clone() });
-        };
-        let Some(definition) = self.definition().chunks else {
-            wanted.push(Wanted { document: at, text, span: None });
+    fn want<'a>(&self, at: usize, prepared: &'a Prepared, wanted: &mut Vec<Wanted<'a>>) -> Result<(), CollectionError> {
+        let (Some(definition), Some(text)) = (self.definition().chunks, prepared.document.text.as_deref()) else {
+            let pieces = prepared.texts().zip(prepared.weights());
+            wanted.extend(pieces.map(|(text, weight)| Wanted { document: at, text, piece: Piece::Part(weight) }));
             return Ok(());
         };
         let spans = split_text(&*self.model()?, text, definition)?;
-        check_chunks(&document.id, spans.len())?;
+        check_chunks(&prepared.document.id, spans.len())?;
         let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
         let byte = |character: u32| bytes.get(character as usize).copied().unwrap_or(text.len());
         let part = |span: ChunkSpan| text.get(byte(span.start)..byte(span.end)).unwrap_or_default();
-        wanted.extend(spans.into_iter().map(|span| Wanted { document: at, text: part(span), span: Some(span) }));
+        let want = |span| Wanted { document: at, text: part(span), piece: Piece::Chunk(span) };
+        wanted.extend(spans.into_iter().map(want));
         Ok(())
     }
 
-    /// Whether the request's vectors fit into one record of the log.
-    fn check_count(&self, documents: &[NewDocument], wanted: &[Wanted<'_>]) -> Result<(), CollectionError> {
-        let given: usize = documents.iter().map(|d| d.chunks.len() + usize::from(d.vector.is_some())).sum();
-        let (got, max) = (given + wanted.len(), MAX_REQUEST_NUMBERS / self.definition().dim as usize);
+    /// Whether the request's vectors fit into one record of the log: so many numbers that were given, and so many
+    /// vectors to come.
+    fn check_count(&self, given: usize, wanted: usize) -> Result<(), CollectionError> {
+        let dim = self.definition().dim as usize;
+        let (got, max) = (given / dim + wanted, MAX_REQUEST_NUMBERS / dim);
         match got <= max {
             true => Ok(()),
             false => Err(CollectionError::TooManyChunks { what: "the documents of one request".into(), got, max }),
@@ -100,7 +118,7 @@ impl Collection {
 
     fn embed_wanted(
         &self,
-        documents: &[NewDocument],
+        documents: &[Prepared],
         wanted: &[Wanted<'_>],
         made: &mut Made,
     ) -> Result<(), CollectionError> {
@@ -109,19 +127,32 @@ impl Collection {
         }
         let model = self.model()?;
         let all_at_once = if self.definition().chunks.is_some() { EMBEDDED_AT_ONCE } else { wanted.len() };
+        let mut embedded = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(all_at_once) {
             let texts: Vec<&str> = part.iter().map(|wanted| wanted.text).collect();
             let embeddings = model.embed(&texts, InputKind::Document)?;
             made.cached += embeddings.cached;
             made.embedded += texts.len() - embeddings.cached;
-            for ((wanted, vector), cut) in part.iter().zip(embeddings.vectors).zip(embeddings.truncated) {
-                let id = &documents[wanted.document].id;
-                if cut && made.truncated.last() != Some(id) {
-                    made.truncated.push(id.clone());
+            embedded.extend(embeddings.vectors.into_iter().zip(embeddings.truncated));
+        }
+        let mut parts = Vec::new();
+        for (n, (one, (vector, cut))) in wanted.iter().zip(embedded).enumerate() {
+            let id = &documents[one.document].document.id;
+            if cut && made.truncated.last() != Some(id) {
+                made.truncated.push(id.clone());
+            }
+            let vectors = &mut made.vectors[one.document].0;
+            match one.piece {
+                Piece::Chunk(span) => {
+                    vectors.numbers.extend(self.admit(id, vector)?);
+                    vectors.chunks.push(span);
                 }
-                let vectors = &mut made.vectors[wanted.document];
-                vectors.numbers.extend(self.admit(id, vector)?);
-                vectors.chunks.extend(wanted.span);
+                Piece::Part(weight) => {
+                    parts.push((weight, vector));
+                    if wanted.get(n + 1).is_none_or(|next| next.document != one.document) {
+                        vectors.numbers = self.admit(id, sum_of(id, std::mem::take(&mut parts))?)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -136,9 +167,9 @@ impl Collection {
     }
 
     /// Several vectors that came with a document.
-    fn given_chunks(&self, document: &NewDocument, chunks: &[Chunk]) -> Result<DocumentVectors, CollectionError> {
+    fn given_chunks(&self, document: &NewDocument) -> Result<DocumentVectors, CollectionError> {
         let mut vectors = DocumentVectors::default();
-        for Chunk { span, vector } in chunks {
+        for Chunk { span, vector } in &document.chunks {
             vectors.numbers.extend(self.admit(&document.id, vector.clone())?);
             vectors.chunks.push(span.unwrap_or(ChunkSpan::NOWHERE));
         }
@@ -180,6 +211,17 @@ impl Collection {
         }
         .map_err(|source| refused(id, source))?;
         Ok(vector)
+    }
+}
+
+/// The one vector of a text's parts.
+fn sum_of(id: &DocumentId, mut parts: Vec<(Weight, Vec<f32>)>) -> Result<Vec<f32>, CollectionError> {
+    match (parts.len(), parts.pop()) {
+        (1, Some((_, vector))) => Ok(vector),
+        (_, last) => {
+            parts.extend(last);
+            weighted_sum(&parts).map_err(|source| refused(id, source))
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::types::{
     DocumentId, EmbeddingState, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector, metadata_bytes,
 };
 
-use super::vectors::{DocumentVectors, refused};
+use super::prepare::Prepared;
+use super::vectors::{DocumentVectors, Made, refused};
 use super::{Collection, CollectionError, now_ms};
 
 /// What an upsert did.
@@ -47,24 +48,25 @@ impl Collection {
         if documents.is_empty() {
             return Ok(Upserted { upserted: 0, seq: self.state.last_seq(), embedded: 0, cached: 0, truncated: vec![] });
         }
-        let made = self.make_vectors(&documents)?;
+        let documents = self.prepare_documents(documents)?;
+        let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
+        let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
+        let Made { vectors, embedded, cached, truncated } = self.make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
         let now = now_ms();
         let mut logged = Vec::with_capacity(documents.len());
-        for (document, vectors) in documents.into_iter().zip(made.vectors) {
+        for ((Prepared { document, .. }, created), (vectors, embedding)) in
+            documents.into_iter().zip(created).zip(vectors)
+        {
             let NewDocument { id, text, metadata, .. } = document;
-            let created_at_ms = match self.find(&id)? {
-                Some(place) => place.document()?.created_at_ms,
-                None => now,
-            };
-            let embedding = EmbeddingState::Ready;
+            let created_at_ms = created.unwrap_or(now);
             let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
             let DocumentVectors { numbers, chunks } = vectors;
             logged.push(LoggedDocument { document, vector: numbers, chunks });
         }
         let upserted = logged.len();
         let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
-        Ok(Upserted { upserted, seq, embedded: made.embedded, cached: made.cached, truncated: made.truncated })
+        Ok(Upserted { upserted, seq, embedded, cached, truncated })
     }
 
     /// Deletes documents. Ids that are not there are passed over.
@@ -113,7 +115,7 @@ impl Collection {
         }
     }
 
-    fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
+    pub(super) fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
         self.check_exists()?;
         if documents.len() > MAX_DOCUMENTS_PER_REQUEST {
             return Err(CollectionError::TooManyDocuments { got: documents.len(), max: MAX_DOCUMENTS_PER_REQUEST });
@@ -121,7 +123,7 @@ impl Collection {
         let definition = self.definition();
         let mut seen = HashSet::with_capacity(documents.len());
         for document in documents {
-            let NewDocument { id, text, metadata, vector, chunks } = document;
+            let NewDocument { id, text, metadata, vector, .. } = document;
             if !seen.insert(id) {
                 return Err(CollectionError::DuplicateId { id: id.clone() });
             }
@@ -134,17 +136,24 @@ impl Collection {
             }
             definition.check_fields(metadata).map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
             self.check_given_chunks(document)?;
-            match vector {
-                Some(vector) => _ = check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?,
-                None if !chunks.is_empty() => {}
-                None if text.is_none() => return Err(CollectionError::NothingToIndex { id: id.clone() }),
-                None if definition.embedding.is_none() => {
-                    return Err(CollectionError::NoModel { name: self.name().clone() });
-                }
-                None => {}
+            if let Some(vector) = vector {
+                check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?;
             }
         }
         Ok(())
+    }
+
+    /// What of the document that stands under an id goes on with the new one.
+    fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
+        let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
+        let old = place.document()?;
+        // The vectors of the same text by the same model, whatever else of the document changes.
+        let is_same = new.wants_vector() && self.is_same_text(&old, new)?;
+        let vectors = match is_same {
+            true => Some(DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? }),
+            false => None,
+        };
+        Ok(Standing { created_at_ms: Some(old.created_at_ms), vectors })
     }
 
     /// The collection's model, which must be the one that made the stored vectors.
@@ -163,6 +172,14 @@ impl Collection {
         }
         Ok(model)
     }
+}
+
+/// What stands under an id before it is written.
+#[derive(Default)]
+struct Standing {
+    created_at_ms: Option<i64>,
+    /// Of the same text.
+    vectors: Option<DocumentVectors>,
 }
 
 pub(super) fn check_length(what: impl Fn() -> String, got: usize) -> Result<(), CollectionError> {

@@ -39,13 +39,9 @@ pub(super) fn kind(change: &Change) -> u8 {
     }
 }
 
-/// The version in which the payload of a change is written: the oldest that says all of it.
-pub(super) fn version(change: &Change) -> u8 {
-    match change {
-        Change::CreateCollection { .. } => 3,
-        Change::Upsert { documents, .. } if documents.iter().any(|document| !document.chunks.is_empty()) => 3,
-        _ => 1,
-    }
+/// The version in which payloads of a kind are written: the oldest that says all of it.
+pub(super) fn version(kind: u8) -> u8 {
+    if matches!(kind, CREATE_COLLECTION | UPSERT) { 3 } else { 1 }
 }
 
 /// Appends the payload of `change` to `out`.
@@ -77,11 +73,9 @@ fn encode_upsert(collection: CollectionId, documents: &[LoggedDocument], out: &m
     for document in documents {
         put(&document.document, out)?;
     }
-    if documents.iter().any(|document| !document.chunks.is_empty()) {
-        for document in documents {
-            out.extend(count(document.chunks.len())?.to_le_bytes());
-            document.chunks.iter().for_each(|span| out.extend([span.start, span.end].map(u32::to_le_bytes).concat()));
-        }
+    for document in documents {
+        out.extend(count(document.chunks.len())?.to_le_bytes());
+        document.chunks.iter().for_each(|span| out.extend([span.start, span.end].map(u32::to_le_bytes).concat()));
     }
     let documents_len = count(out.len() - documents_at)?;
     out[documents_len_at..documents_len_at + 4].copy_from_slice(&documents_len.to_le_bytes());
@@ -206,7 +200,7 @@ mod tests {
     use super::*;
     use crate::types::{
         ChunkDefinition, CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition,
-        Language, Metric, TextDefinition, Value,
+        Language, Metric, TemplateDefinition, TextDefinition, Value,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -246,6 +240,8 @@ mod tests {
             index: IndexDefinition::default(),
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
             text: TextDefinition { language: Language::Russian },
+            template: Some(TemplateDefinition::Jinja("t".into())),
+            guard: None,
             chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
         };
         let name = CollectionName::new("docs").unwrap();
@@ -278,13 +274,17 @@ mod tests {
         expected.extend(b"\x01\0\0\0\0\0\0\0b\0\0\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0");
         expected.extend(b"\0\0\x80\x3f\0\0\0\xc0");
-        assert_eq!(encoded(&upsert()), expected);
-        let spans = [2u32, 0, 1, u32::MAX, u32::MAX, 0].map(u32::to_le_bytes).concat();
-        expected[8..12].copy_from_slice(&(documents_len + spans.len() as u32).to_le_bytes());
-        let vectors_at = expected.len() - 8;
-        expected.splice(vectors_at..vectors_at, spans);
-        assert_eq!(encoded(&upsert_of_chunks()), expected);
-        assert_eq!((version(&upsert()), version(&upsert_of_chunks())), (1, 3));
+        assert_eq!(decode(1, UPSERT, &expected), Ok(upsert()), "version 1 had no chunks");
+        let with_spans = |spans: &[u32]| {
+            let spans = spans.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+            let mut bytes = expected.clone();
+            bytes[8..12].copy_from_slice(&(documents_len + spans.len() as u32).to_le_bytes());
+            let vectors_at = bytes.len() - 8;
+            bytes.splice(vectors_at..vectors_at, spans);
+            bytes
+        };
+        assert_eq!(encoded(&upsert()), with_spans(&[0, 0]));
+        assert_eq!(encoded(&upsert_of_chunks()), with_spans(&[2, 0, 1, u32::MAX, u32::MAX, 0]));
     }
 
     #[test]
@@ -294,35 +294,34 @@ mod tests {
         let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0");
-        let created_at = b"\x03\0\0\0\0\0\0\0";
-        let old = [expected.as_slice(), created_at].concat();
+        let of_version_1 = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
         expected.extend(b"\x01\0\0\0");
-        let without_chunks = [expected.as_slice(), created_at].concat();
-        expected.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
-        expected.extend(created_at);
+        let of_version_2 = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
+        expected.extend(b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0\x01\xc8\0\0\0\x14\0\0\0\x03\0\0\0\0\0\0\0");
         assert_eq!(encoded(&create()), expected);
-        let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
-        definition.chunks = None;
-        let of_version_2 =
-            Change::CreateCollection { definition: definition.clone(), id, name: name.clone(), created_at_ms };
-        assert_eq!(decode(2, CREATE_COLLECTION, &without_chunks), Ok(of_version_2), "version 2 had no chunks");
-        definition.text = TextDefinition { language: Language::English };
-        let of_version_1 = Change::CreateCollection { definition, id, name, created_at_ms };
-        assert_eq!(decode(1, CREATE_COLLECTION, &old), Ok(of_version_1), "version 1 had no text");
+        let create_of = |text| {
+            let Change::CreateCollection { definition, id, name, created_at_ms } = create() else { unreachable!() };
+            let definition = Definition { text, template: None, chunks: None, ..definition };
+            Change::CreateCollection { definition, id, name, created_at_ms }
+        };
+        let russian = TextDefinition { language: Language::Russian };
+        assert_eq!(decode(2, CREATE_COLLECTION, &of_version_2), Ok(create_of(russian)), "version 2 had no template");
+        let text = TextDefinition::default();
+        assert_eq!(decode(1, CREATE_COLLECTION, &of_version_1), Ok(create_of(text)), "version 1 had no text");
     }
 
     #[test]
     fn round_trips_and_every_truncation_is_refused() {
         for change in samples() {
             let bytes = encoded(&change);
-            assert_eq!(decode(version(&change), kind(&change), &bytes).unwrap(), change);
+            assert_eq!(decode(version(kind(&change)), kind(&change), &bytes).unwrap(), change);
             assert_eq!(collection(&bytes), Some(CollectionId(7)));
             for len in 0..bytes.len() {
-                let result = decode(version(&change), kind(&change), &bytes[..len]);
+                let result = decode(version(kind(&change)), kind(&change), &bytes[..len]);
                 assert!(matches!(result, Err(PayloadError::Malformed(_))), "{len} of {change:?}");
             }
             let longer = [bytes.as_slice(), &[0]].concat();
-            let result = decode(version(&change), kind(&change), &longer);
+            let result = decode(version(kind(&change)), kind(&change), &longer);
             assert!(matches!(result, Err(PayloadError::Malformed(_))), "{change:?}");
         }
     }
@@ -336,7 +335,7 @@ mod tests {
                     let mut bytes = bytes.clone();
                     bytes[at] = value;
                     for kind in 0..=5 {
-                        let _ = decode(version(&change), kind, &bytes);
+                        let _ = decode(version(kind(&change)), kind, &bytes);
                     }
                 }
             }

@@ -13,7 +13,6 @@ pub struct EncodedRecord {
     payload_len: u32,
     payload_crc: u32,
     kind: u8,
-    payload_version: u8,
 }
 
 impl EncodedRecord {
@@ -32,13 +31,7 @@ impl EncodedRecord {
             .ok_or(LogError::TooLarge { got, max: MAX_PAYLOAD_BYTES })?;
         let payload_crc = crc32c(payload);
         bytes.resize(record_bytes(got), 0);
-        Ok(Self {
-            bytes,
-            payload_len,
-            payload_crc,
-            kind: payload::kind(change),
-            payload_version: payload::version(change),
-        })
+        Ok(Self { bytes, payload_len, payload_crc, kind: payload::kind(change) })
     }
 
     /// Bytes that the record takes in the log.
@@ -55,7 +48,7 @@ impl EncodedRecord {
             file_tag,
             group_index,
             kind: self.kind,
-            payload_version: self.payload_version,
+            payload_version: payload::version(self.kind),
         };
         self.bytes[..RECORD_HEADER_BYTES].copy_from_slice(&header.encode());
     }

@@ -1,6 +1,6 @@
 //! Tests of the manifest: golden bytes, truncations, bit flips, and a crash at every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -9,8 +9,9 @@ use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition,
-    Language, Metric, SegmentId, Seq, TextDefinition,
+    ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
+    GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
+    TextDefinition, Weight,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -21,6 +22,16 @@ fn sample(store_id: StoreId) -> Manifest {
         index: IndexDefinition::default(),
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
         text: TextDefinition { language: Language::Russian },
+        template: Some(TemplateDefinition::Fields(FieldsTemplate {
+            only: vec!["a".into()],
+            exclude: Vec::new(),
+            weights: BTreeMap::from([("a".into(), Weight { thousandths: 3_000 })]),
+        })),
+        guard: Some(GuardDefinition {
+            action: GuardAction::Redact,
+            kinds: BTreeSet::from([PersonalData::Phone]),
+            allow: BTreeSet::new(),
+        }),
         chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
     };
     let segment = SegmentEntry {
@@ -90,10 +101,13 @@ fn golden_bytes() {
 }
 
 #[test]
-fn older_versions_had_no_text_and_no_chunks() {
+fn older_versions_had_no_template_no_chunks_and_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
-    wanted.collections.iter_mut().for_each(|collection| collection.definition.chunks = None);
+    for collection in &mut wanted.collections {
+        (collection.definition.template, collection.definition.guard) = (None, None);
+        collection.definition.chunks = None;
+    }
     assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(2)).unwrap(), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
     assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
@@ -101,18 +115,20 @@ fn older_versions_had_no_text_and_no_chunks() {
 
 /// [`sample`] as each version of the format has it.
 fn bytes_of_sample(version: u8) -> Vec<u8> {
-    let younger: &[u8] = match version {
-        1 => &[],
-        2 => b"\x01\0\0\0",
-        _ => b"\x01\0\0\0\x01\xc8\0\0\0\x14\0\0\0",
-    };
-    let definition_len = 60 + younger.len();
+    let mut text = if version == 1 { Vec::new() } else { b"\x01\0\0\0".to_vec() };
+    if version == 3 {
+        text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
+        text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
+        text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
+        text.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
+    }
+    let definition_len = 60 + text.len();
     let mut expected = b"PANNRMAN".to_vec();
     expected.push(version);
     expected.extend(b"\0\0\0\0\0\0\x000123456789abcdef\x01\0\0\0\x58\0\0\0");
     expected.extend([1u64, 9].map(u64::to_le_bytes).concat());
     expected.extend([3u32, 2].map(u32::to_le_bytes).concat());
-    expected.extend([7u64, 421 + 2 * younger.len() as u64].map(u64::to_le_bytes).concat());
+    expected.extend([7u64, 421 + 2 * text.len() as u64].map(u64::to_le_bytes).concat());
     expected.extend([0; 4]);
     expected.extend(crc32c(&expected).to_le_bytes());
     assert_eq!(expected.len(), HEADER_BYTES);
@@ -126,7 +142,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f");
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
-        expected.extend(younger);
+        expected.extend(&text);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {
             expected.extend(id.to_le_bytes());
             expected.extend([100u32, 3].map(u32::to_le_bytes).concat());

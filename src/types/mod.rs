@@ -7,11 +7,13 @@ mod explain;
 mod filter;
 mod geo;
 mod graph_builder;
+mod guard;
 mod ids;
 pub mod limits;
 mod metadata;
 mod row_set;
 mod search;
+mod template;
 mod vector;
 
 pub use chunk::{Chunk, ChunkDefinition, ChunkSpan};
@@ -24,6 +26,7 @@ pub use explain::{Explain, FilterUse, Method, SegmentExplain};
 pub use filter::{Condition, Filter, FilterError, contradiction};
 pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
+pub use guard::{GuardAction, GuardDefinition, PersonalData};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use row_set::RowSet;
@@ -31,4 +34,5 @@ pub use search::{
     Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, Rerank, SearchAfter,
     SearchRequest, SearchResponse,
 };
+pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
 pub use vector::{VectorError, check_vector, normalise};
