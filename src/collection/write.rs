@@ -6,7 +6,7 @@ use crate::embed::TextModel;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
-    DocumentId, EmbeddingState, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector, metadata_bytes,
+    DocumentId, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector, metadata_bytes,
 };
 
 use super::prepare::Prepared;

@@ -335,7 +335,7 @@ mod tests {
                     let mut bytes = bytes.clone();
                     bytes[at] = value;
                     for kind in 0..=5 {
-                        let _ = decode(version(kind(&change)), kind, &bytes);
+                        let _ = decode(version(kind), kind, &bytes);
                     }
                 }
             }
