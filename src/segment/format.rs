@@ -7,14 +7,16 @@ use super::SegmentSpec;
 use super::calibration::Calibration;
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
+use super::nibbles;
 use super::quantize::stride;
 use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::limits::MAX_DIM;
 use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
+/// The newest version.
 pub(super) const VERSION: u32 = 3;
-/// What segments without chunks are written in.
+/// The oldest that is read, and written where it says everything: it knows neither nibbles nor chunks.
 const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
@@ -24,17 +26,24 @@ pub(super) const MAX_ROWS: u32 = (1 << 30) - 1;
 
 const FLAG_CODES: u32 = 1;
 const FLAG_GRAPH: u32 = 2;
-const FLAG_CHUNKS: u32 = 4;
+const FLAG_NIBBLES: u32 = 4;
+const FLAG_CHUNKS: u32 = 8;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
-/// After the calibration, where there are chunks: the number of vectors.
-const VECTORS: usize = calibration_at(VERSION) + 24;
-const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
+/// After the section table: the calibration.
+const CALIBRATION: usize = SECTION_TABLE + SECTIONS_OF_TABLE * SECTION_ENTRY_BYTES;
+/// After the calibration: the entry of the nibbles, in files that have them.
+const NIBBLES_ENTRY: usize = CALIBRATION + 24;
+/// After it: the entry of the chunks, in files that have them.
+const CHUNKS_ENTRY: usize = NIBBLES_ENTRY + SECTION_ENTRY_BYTES;
+/// After it: the number of vectors, in files that have chunks.
+const VECTORS: usize = CHUNKS_ENTRY + SECTION_ENTRY_BYTES;
 /// Of a vector in the section of chunks: its row, and where its chunk begins and ends.
 const CHUNK_BYTES: u64 = 12;
+const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
-/// The sections of every file, in their order. Files without chunks do not know the last.
+/// The sections of every file, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Vectors,
@@ -46,10 +55,13 @@ pub(super) enum Section {
     DocumentOffsets,
     Documents,
     Tombstones,
+    Nibbles,
     Chunks,
 }
 
-const SECTIONS: usize = 10;
+const SECTIONS: usize = 11;
+/// All but the nibbles and the chunks, which came later.
+const SECTIONS_OF_TABLE: usize = 9;
 
 impl Section {
     pub(super) const ALL: [Self; SECTIONS] = [
@@ -62,6 +74,7 @@ impl Section {
         Self::DocumentOffsets,
         Self::Documents,
         Self::Tombstones,
+        Self::Nibbles,
         Self::Chunks,
     ];
 }
@@ -91,6 +104,8 @@ pub(super) struct Header {
     pub(super) max_seq: Seq,
     pub(super) tombstones: u32,
     pub(super) graph: Option<GraphHeader>,
+    /// Whether walks of the graph read nibbles.
+    pub(super) has_nibbles: bool,
     pub(super) documents_bytes: u64,
     pub(super) tombstones_bytes: u64,
 }
@@ -137,6 +152,7 @@ impl Header {
             8 * (rows + 1),
             self.documents_bytes,
             self.tombstones_bytes,
+            if self.has_nibbles { nibbles::section_bytes(vectors, self.spec.dim) } else { 0 },
             if self.has_chunks { CHUNK_BYTES * vectors } else { 0 },
         ];
         let mut end = HEADER_BYTES as u64;
@@ -150,9 +166,13 @@ impl Header {
         Layout { sections, checksums, file_len }
     }
 
+    fn suits_nibbles(&self) -> bool {
+        self.graph.is_some() && nibbles::suits_nibbles(self.spec.metric, self.spec.dim, &self.spec.index)
+    }
+
     /// The oldest version that says all of it.
     fn version(&self) -> u32 {
-        if self.has_chunks { VERSION } else { PLAIN_VERSION }
+        if self.has_nibbles || self.has_chunks { VERSION } else { PLAIN_VERSION }
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -165,8 +185,9 @@ impl Header {
         bytes.extend(self.version().to_le_bytes());
         let codes = if self.scale.is_some() { FLAG_CODES } else { 0 };
         let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
+        let nibbles = if self.has_nibbles { FLAG_NIBBLES } else { 0 };
         let chunks = if self.has_chunks { FLAG_CHUNKS } else { 0 };
-        bytes.extend((codes | graph_flag | chunks).to_le_bytes());
+        bytes.extend((codes | graph_flag | nibbles | chunks).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
         bytes.extend(self.spec.collection.0.to_le_bytes());
@@ -183,16 +204,24 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         assert_eq!(bytes.len(), SECTION_TABLE);
-        for (kind, section) in (1u64..).zip(&layout.sections[..sections_of(self.version())]) {
+        let (table, later) = layout.sections.split_at(SECTIONS_OF_TABLE);
+        let entry = |bytes: &mut Vec<u8>, kind: u64, section: &Range<u64>| {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(section.start.to_le_bytes());
             bytes.extend((section.end - section.start).to_le_bytes());
-        }
-        assert_eq!(bytes.len(), calibration_at(self.version()));
+        };
+        (1u64..).zip(table).for_each(|(kind, section)| entry(&mut bytes, kind, section));
+        assert_eq!(bytes.len(), CALIBRATION);
         for recall in graph.calibration.0 {
             bytes.extend(recall.to_le_bytes());
         }
+        assert_eq!(bytes.len(), NIBBLES_ENTRY);
+        if self.has_nibbles {
+            entry(&mut bytes, Section::Nibbles as u64 + 1, &later[0]);
+        }
         if self.has_chunks {
+            bytes.resize(CHUNKS_ENTRY, 0);
+            entry(&mut bytes, Section::Chunks as u64 + 1, &later[1]);
             bytes.extend(self.vectors.to_le_bytes());
         }
         bytes.resize(HEADER_CHECKSUM, 0);
@@ -216,10 +245,7 @@ impl Header {
             return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
         }
         let flags = u32_at(bytes, 12);
-        let supported = match u32_at(bytes, 8) {
-            PLAIN_VERSION => FLAG_CODES | FLAG_GRAPH,
-            _ => FLAG_CODES | FLAG_GRAPH | FLAG_CHUNKS,
-        };
+        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES | FLAG_CHUNKS;
         if flags & !supported != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
         }
@@ -235,9 +261,7 @@ impl Header {
     }
 
     fn read(bytes: &[u8], flags: u32) -> Result<Self, (usize, String)> {
-        let has_chunks = flags & FLAG_CHUNKS != 0;
-        let calibration = calibration_at(if has_chunks { VERSION } else { PLAIN_VERSION });
-        let recall = |at: usize| u16::from_le_bytes([bytes[calibration + 2 * at], bytes[calibration + 2 * at + 1]]);
+        let recall = |at: usize| u16::from_le_bytes([bytes[CALIBRATION + 2 * at], bytes[CALIBRATION + 2 * at + 1]]);
         let graph = GraphHeader {
             entry: u32_at(bytes, 84),
             max_level: u32_at(bytes, 88),
@@ -259,13 +283,14 @@ impl Header {
                 },
             },
             rows: u32_at(bytes, 40),
-            vectors: u32_at(bytes, if has_chunks { VECTORS } else { 40 }),
-            has_chunks,
+            vectors: u32_at(bytes, if flags & FLAG_CHUNKS != 0 { VECTORS } else { 40 }),
+            has_chunks: flags & FLAG_CHUNKS != 0,
             scale: (flags & FLAG_CODES != 0).then(|| f32::from_bits(u32_at(bytes, 60))),
             min_seq: Seq(u64_at(bytes, 64)),
             max_seq: Seq(u64_at(bytes, 72)),
             tombstones: u32_at(bytes, 80),
             graph: (flags & FLAG_GRAPH != 0).then_some(graph),
+            has_nibbles: flags & FLAG_NIBBLES != 0,
             documents_bytes: section_len(Section::Documents),
             tombstones_bytes: section_len(Section::Tombstones),
         })
@@ -283,13 +308,10 @@ impl Header {
             (12, "codes", self.scale.is_some() == (index.quantization == Quantization::Int8)),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
+            (12, "nibbles", !self.has_nibbles || self.suits_nibbles()),
             (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.vectors)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
-            (
-                calibration_at(self.version()),
-                "calibration",
-                self.graph.is_none_or(|graph| graph.calibration.is_sound()),
-            ),
+            (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),
             (SECTION_TABLE, "documents", self.documents_bytes <= file_len),
             (SECTION_TABLE, "tombstones", self.tombstones_bytes <= file_len),
         ];
@@ -298,16 +320,6 @@ impl Header {
             Some((offset, what, _)) => Err((offset, format!("the header's {what} is outside its range"))),
         }
     }
-}
-
-/// Entries of the section table.
-const fn sections_of(version: u32) -> usize {
-    if version == PLAIN_VERSION { SECTIONS - 1 } else { SECTIONS }
-}
-
-/// After the section table: the calibration.
-const fn calibration_at(version: u32) -> usize {
-    SECTION_TABLE + sections_of(version) * SECTION_ENTRY_BYTES
 }
 
 fn metric_byte(metric: Metric) -> u8 {
@@ -360,9 +372,16 @@ mod tests {
                 upper_lists: 1,
                 calibration: Calibration([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x1234]),
             }),
+            has_nibbles: false,
             documents_bytes: 100,
             tombstones_bytes: 13,
         }
+    }
+
+    fn with_nibbles() -> Header {
+        let mut header = Header { has_nibbles: true, ..header() };
+        (header.spec.metric, header.spec.dim) = (Metric::Cosine, 65);
+        header
     }
 
     /// The header followed by zeros up to the length it states.
@@ -405,61 +424,68 @@ mod tests {
     }
 
     #[test]
-    fn headers_with_chunks_have_these_bytes() {
-        let chunked = Header { vectors: 3, has_chunks: true, ..header() };
-        let mut expected = header().encode()[..SECTION_TABLE].to_vec();
-        expected[8] = 3;
-        expected[12] = 7;
-        expected[16..24].copy_from_slice(&1416u64.to_le_bytes());
-        let sections: [(u64, u64); 10] = [
-            (512, 36),
-            (576, 192),
-            (768, 120),
-            (896, 16),
-            (960, 20),
-            (1024, 16),
-            (1088, 24),
-            (1152, 100),
-            (1280, 13),
-            (1344, 36),
-        ];
-        for (kind, (offset, len)) in (1u64..).zip(sections) {
-            for number in [kind, offset, len] {
-                expected.extend(number.to_le_bytes());
-            }
-        }
-        expected.extend((1..12u16).chain([0x1234]).flat_map(u16::to_le_bytes));
-        expected.extend(3u32.to_le_bytes());
-        expected.resize(508, 0);
-        expected.extend(crc32c(&expected).to_le_bytes());
-        assert_eq!(chunked.encode().as_slice(), expected);
-    }
-
-    #[test]
     fn round_trips() {
         let small = Header { graph: None, rows: 0, vectors: 0, min_seq: Seq(0), ..header() };
-        let chunked = Header { vectors: 9, has_chunks: true, ..header() };
         let mut plain = Header { scale: None, ..header() };
         plain.spec.index.quantization = Quantization::None;
-        for header in [header(), small, plain, chunked] {
+        for header in [
+            header(),
+            small,
+            plain,
+            with_nibbles(),
+            with_chunks(),
+            Header { vectors: 9, has_chunks: true, ..with_nibbles() },
+        ] {
             let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
             assert_eq!((back, layout), (header.clone(), header.layout()));
         }
     }
 
-    #[test]
-    fn every_truncation_and_bit_flip_is_an_error() {
-        every_damage_of(&header());
-        every_damage_of(&Header { vectors: 9, has_chunks: true, ..header() });
+    fn with_chunks() -> Header {
+        Header { vectors: 3, has_chunks: true, ..header() }
     }
 
-    fn every_damage_of(header: &Header) {
-        let bytes = file(header);
+    #[test]
+    fn chunks_make_more_vectors_than_rows_and_version_3() {
+        let (header, bytes) = (with_chunks(), with_chunks().encode());
+        assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12), u32_at(&bytes, 40)), (3, 11, 2));
+        let chunks = header.layout().section(Section::Chunks);
+        assert_eq!((u64_at(&bytes, 360), u64_at(&bytes, 368), u64_at(&bytes, 376)), (11, chunks.start, 36));
+        assert_eq!(u32_at(&bytes, 384), 3);
+        assert!(bytes[336..360].iter().chain(&bytes[388..508]).all(|&byte| byte == 0));
+        assert_eq!(header.layout().checksums, chunks.end.next_multiple_of(64));
+        let lengths = [Section::Vectors, Section::Codes, Section::Level0, Section::UpperIndex, Section::Seqs]
+            .map(|section| header.layout().section(section))
+            .map(|range| range.end - range.start);
+        assert_eq!(lengths, [36, 192, 120, 16, 16]);
+    }
+
+    #[test]
+    fn nibbles_stand_last_and_make_version_3() {
+        let (header, bytes) = (with_nibbles(), with_nibbles().encode());
+        assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12)), (3, 7));
+        let nibbles = header.layout().section(Section::Nibbles);
+        assert_eq!(
+            (u64_at(&bytes, 336), u64_at(&bytes, 344), u64_at(&bytes, 352)),
+            (10, nibbles.start, 2 * 64 + 8 * 65)
+        );
+        assert_eq!(header.layout().checksums, nibbles.end.next_multiple_of(64));
+        assert!(bytes[360..508].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn every_truncation_and_bit_flip_is_an_error() {
+        every_truncation_and_bit_flip_is_an_error_in(&file(&header()));
+        every_truncation_and_bit_flip_is_an_error_in(&file(&with_nibbles()));
+        every_truncation_and_bit_flip_is_an_error_in(&file(&with_chunks()));
+    }
+
+    fn every_truncation_and_bit_flip_is_an_error_in(bytes: &[u8]) {
         for len in 0..bytes.len() {
             assert!(Header::decode(Path::new("a"), &bytes[..len]).is_err(), "{len}");
         }
         for bit in 0..HEADER_BYTES * 8 {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::decode(Path::new("a"), &flipped).is_err(), "bit {bit}");
             // Wrong content under a right checksum must never panic.
@@ -476,7 +502,13 @@ mod tests {
         };
         assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
         assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
-        assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
+        assert!(matches!(change(8, 4), SegmentError::UnsupportedVersion { found: 4, supported: 3, .. }));
+        assert!(matches!(change(8, 3), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
+        assert!(matches!(change(12, 19), SegmentError::UnsupportedFlags { found: 19, supported: 15, .. }));
+        assert!(
+            matches!(change(12, 7), SegmentError::Damaged { offset: 12, .. }),
+            "distances are not walked on nibbles"
+        );
         assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
         assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
         assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 50, .. }));

@@ -4,6 +4,7 @@ use super::document::decode_document;
 use super::error::SegmentError;
 use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
+use super::nibbles;
 use super::quantize::stride;
 use super::reader::{Segment, row_range};
 use crate::storage::BLOCK_BYTES;
@@ -29,6 +30,7 @@ impl Segment {
         self.verify_gaps()?;
         self.verify_rows()?;
         self.verify_vectors()?;
+        self.verify_nibbles()?;
         self.verify_seqs()?;
         self.verify_graph()
     }
@@ -51,6 +53,20 @@ impl Segment {
         for ordinal in 0..self.rows() {
             if let Err(error) = decode_document(self.document_frame(ordinal)?) {
                 return Err(self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_nibbles(&self) -> Result<(), SegmentError> {
+        let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
+        let mut expected = vec![0; nibbles::stride(self.header.spec.dim)];
+        for ordinal in 0..self.vector_count() {
+            let vector = self.numbers::<f32>(Section::Vectors, row_range(ordinal, self.dim()))?;
+            quantizer.encode(vector, &mut expected);
+            if self.nibbles(ordinal)? != expected {
+                let reason = format!("the nibbles of vector {ordinal} are not its own");
+                return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
             }
         }
         Ok(())

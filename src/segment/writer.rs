@@ -7,6 +7,7 @@ use super::document::decode_document_id;
 use super::error::SegmentError;
 use super::format::{ALIGNMENT, GraphHeader, Header, Layout, MAX_ROWS, Section};
 use super::graph::Graph;
+use super::nibbles::{self, NibbleQuantizer, suits_nibbles};
 use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
@@ -56,6 +57,8 @@ pub fn write_segment(
     }
     let quantizer = (spec.index.quantization == Quantization::Int8)
         .then(|| Quantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]));
+    let has_nibbles = graph.is_some_and(|graph| graph.nibbles);
+    assert!(!has_nibbles || suits_nibbles(spec.metric, spec.dim, &spec.index), "nibbles of {spec:?}");
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
     let seqs = || rows.iter().map(|row| row.seq).chain(tombstones.iter().map(|tombstone| tombstone.seq));
     let header = Header {
@@ -68,6 +71,7 @@ pub fn write_segment(
         max_seq: seqs().max().unwrap_or_default(),
         tombstones: tombstone_count,
         graph: graph.map(|graph| graph_header(spec, vectors.len(), graph)),
+        has_nibbles,
         documents_bytes: rows.iter().map(|row| row.document.len() as u64).sum(),
         tombstones_bytes: tombstone_bytes.len() as u64,
     };
@@ -81,6 +85,9 @@ pub fn write_segment(
     write_documents(&mut sections, rows)?;
     sections.begin(Section::Tombstones)?;
     sections.write(&tombstone_bytes)?;
+    if has_nibbles {
+        write_nibbles(&mut sections, spec, &vectors)?;
+    }
     if header.has_chunks {
         write_chunks(&mut sections, rows)?;
     }
@@ -155,6 +162,17 @@ fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), Se
         sections.write_each(numbers.iter().map(|number| number.to_le_bytes()))?;
     }
     Ok(())
+}
+
+fn write_nibbles(sections: &mut SectionWriter<'_>, spec: &SegmentSpec, vectors: &[&[f32]]) -> Result<(), SegmentError> {
+    let quantizer = NibbleQuantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]);
+    sections.begin(Section::Nibbles)?;
+    let mut bytes = vec![0; nibbles::stride(spec.dim)];
+    for vector in vectors {
+        quantizer.encode(vector, &mut bytes);
+        sections.write(&bytes)?;
+    }
+    sections.write_each(quantizer.numbers().map(f32::to_le_bytes))
 }
 
 fn write_documents(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Result<(), SegmentError> {
