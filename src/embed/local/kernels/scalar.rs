@@ -2,8 +2,8 @@
 
 use super::int8::{Int8, SumTile};
 use super::simd::Simd;
-use super::tile::{self, Tile, Weight};
-use super::{attention, half, int8, layer_norm, matmul};
+use super::tile::{self, Kind, Order, Tile, Weight};
+use super::{attention, half, int8, layer_norm, matmul, pack};
 
 /// See [`matmul::run`].
 pub(super) unsafe fn run_matmul(args: &matmul::Args) {
@@ -35,9 +35,15 @@ pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
     unsafe { int8::quantise::<Scalar>(args) }
 }
 
-unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
+/// See [`pack::run`].
+pub(super) unsafe fn run_pack(args: &pack::Args) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Scalar, W, M>(tile) }
+    unsafe { pack::run::<Scalar>(args) }
+}
+
+unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
+    // SAFETY: as above.
+    unsafe { tile::compute::<Scalar, K::Weight, K::Order, M>(tile) }
 }
 
 unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
@@ -134,15 +140,6 @@ impl Simd for Scalar {
         x.map(|x| 1.0 / x)
     }
     #[inline(always)]
-    unsafe fn keep_first(mut x: Four, count: usize) -> Four {
-        for (lane, x) in x.iter_mut().enumerate() {
-            if lane >= count {
-                *x = f32::NEG_INFINITY;
-            }
-        }
-        x
-    }
-    #[inline(always)]
     unsafe fn sum(x: Four) -> f32 {
         (x[0] + x[1]) + (x[2] + x[3])
     }
@@ -151,8 +148,18 @@ impl Simd for Scalar {
         x[0].max(x[1]).max(x[2].max(x[3]))
     }
     #[inline(always)]
-    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
-        unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4]) }
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+        for column in 0..4 {
+            let mut x = [0.0; 4];
+            for (row, x) in x.iter_mut().enumerate().take(rows) {
+                *x = unsafe { *from.wrapping_add(row * stride + column) };
+            }
+            unsafe { Self::store(to.wrapping_add(column * to_stride), x) };
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<W: Weight, O: Order>(rows: usize, tile: &Tile<W>) {
+        unsafe { tile::by_rows!(rows, tile, tile_of, (W, O), [1, 2, 3, 4]) }
     }
 }
 
@@ -197,6 +204,6 @@ impl Int8 for Scalar {
     }
     #[inline(always)]
     unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { tile::by_rows!(rows, tile, sums_of, [1, 2, 3, 4]) }
+        unsafe { tile::by_rows!(rows, tile, sums_of, Self, [1, 2, 3, 4]) }
     }
 }

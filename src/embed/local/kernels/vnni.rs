@@ -70,6 +70,6 @@ impl Int8 for Vnni {
     }
     #[inline(always)]
     unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { by_rows!(rows, tile, sums_of, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
+        unsafe { by_rows!(rows, tile, sums_of, Self, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
     }
 }
