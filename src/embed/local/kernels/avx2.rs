@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::int8::{Int8, SumTile};
+use super::int8::{Int8, Int8Tile};
 use super::simd::Simd;
 use super::tile::{self, Kind, Order, Tile, Weight};
 use super::{attention, int8, layer_norm, matmul, pack};
@@ -61,9 +61,9 @@ unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     // SAFETY: as above.
-    unsafe { int8::sum_tile::<I, M>(tile) }
+    unsafe { int8::compute::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -94,10 +94,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> __m256 {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
     unsafe fn prefetch<T>(from: *const T) {
@@ -214,8 +210,6 @@ impl Int8 for Avx2 {
     type Sums = __m256i;
     type Weights = __m256i;
     type Codes = __m256i;
-    const GROUP: usize = 2;
-    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn zero_sums() -> __m256i {
@@ -234,8 +228,8 @@ impl Int8 for Avx2 {
         unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(codes, weights)) }
     }
     #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, sums: __m256i) {
-        unsafe { _mm256_storeu_si256(to.cast(), sums) }
+    unsafe fn to_float(sums: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sums) }
     }
     #[inline(always)]
     unsafe fn store_codes(to: *mut i16, x: __m256) {
@@ -246,7 +240,7 @@ impl Int8 for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { tile::by_rows!(rows, tile, sums_of, Self, [1, 2, 3, 4, 5, 6]) }
+    unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {
+        unsafe { tile::by_rows!(rows, tile, int8_tile_of, Self, [1, 2, 3, 4, 5, 6]) }
     }
 }

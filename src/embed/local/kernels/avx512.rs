@@ -75,10 +75,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast())) }
-    }
-    #[inline(always)]
     unsafe fn prefetch<T>(from: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }

@@ -187,14 +187,16 @@ impl Kernels {
 
     /// Rounds the rows of `x` in blocks to codes in `scratch`.
     fn quantise(&self, x: &Rows, block: usize, scratch: &mut Scratch) -> int8::QuantisedRows {
-        // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`.
-        scratch.codes.grow((x.count() * x.stride()).div_ceil(2));
+        // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`. The last row is read beyond.
+        scratch.codes.grow((x.count() * x.stride()).div_ceil(2) + x.stride());
+        scratch.packed.grow(pack::len(x.count(), x.width().div_ceil(2)));
         let blocks = x.count() * x.width().div_ceil(block);
         scratch.scales.grow(2 * blocks);
         let (scales, zeros) = scratch.scales.as_mut_slice().split_at_mut(blocks);
         let rows = int8::QuantisedRows {
             codes: scratch.codes.as_mut_slice().as_mut_ptr().cast(),
             stride: x.stride(),
+            packed: scratch.packed.as_mut_slice().as_mut_ptr(),
             scales: scales.as_mut_ptr(),
             zeros: zeros.as_mut_ptr(),
         };

@@ -1,6 +1,6 @@
 //! Plain Rust: registers of 4 numbers that any compiler turns into what its target has, tiles of 4 rows by 8 columns.
 
-use super::int8::{Int8, SumTile};
+use super::int8::{Int8, Int8Tile};
 use super::simd::Simd;
 use super::tile::{self, Kind, Order, Tile, Weight};
 use super::{attention, half, int8, layer_norm, matmul, pack};
@@ -46,9 +46,9 @@ unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
     unsafe { tile::compute::<Scalar, K::Weight, K::Order, M>(tile) }
 }
 
-unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     // SAFETY: as above.
-    unsafe { int8::sum_tile::<I, M>(tile) }
+    unsafe { int8::compute::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -86,10 +86,6 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Four {
         unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(half::widen)
-    }
-    #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> Four {
-        unsafe { from.cast::<[i32; 4]>().read_unaligned() }.map(|x| x as f32)
     }
     #[inline(always)]
     unsafe fn prefetch<T>(_from: *const T) {}
@@ -170,8 +166,6 @@ impl Int8 for Scalar {
     type Sums = [i32; 4];
     type Weights = [[i8; 2]; 4];
     type Codes = [i16; 2];
-    const GROUP: usize = 2;
-    const TILE_ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn zero_sums() -> [i32; 4] {
@@ -195,15 +189,15 @@ impl Int8 for Scalar {
         sums
     }
     #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, sums: [i32; 4]) {
-        unsafe { to.cast::<[i32; 4]>().write_unaligned(sums) }
+    unsafe fn to_float(sums: [i32; 4]) -> Four {
+        sums.map(|sum| sum as f32)
     }
     #[inline(always)]
     unsafe fn store_codes(to: *mut i16, x: Four) {
         unsafe { to.cast::<[i16; 4]>().write_unaligned(x.map(|x| x as i16)) }
     }
     #[inline(always)]
-    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { tile::by_rows!(rows, tile, sums_of, Self, [1, 2, 3, 4]) }
+    unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {
+        unsafe { tile::by_rows!(rows, tile, int8_tile_of, Self, [1, 2, 3, 4]) }
     }
 }

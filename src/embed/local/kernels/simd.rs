@@ -23,8 +23,6 @@ pub(super) trait Simd: Copy {
     unsafe fn store(to: *mut f32, x: Self::F32);
     /// Half-precision numbers, widened.
     unsafe fn load_f16(from: *const u16) -> Self::F32;
-    /// Whole numbers, rounded to what f32 holds.
-    unsafe fn load_i32(from: *const i32) -> Self::F32;
     /// Asks for the cache line at `from`, which need not be readable.
     unsafe fn prefetch<T>(from: *const T);
     unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
