@@ -60,6 +60,7 @@ unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
     unsafe { tile::compute::<Avx2, K::Weight, K::Order, M>(tile) }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     // SAFETY: as above.
@@ -232,11 +233,12 @@ impl Int8 for Avx2 {
         unsafe { _mm256_cvtepi32_ps(sums) }
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut i16, x: __m256) {
+    unsafe fn store_codes(to: *mut i16, x: __m256, zero: i32) {
         unsafe {
-            let whole = _mm256_cvtps_epi32(x);
+            let whole = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(zero));
             let packed = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
-            _mm_storeu_si128(to.cast(), packed);
+            let codes = _mm_min_epi16(_mm_max_epi16(packed, _mm_setzero_si128()), _mm_set1_epi16(255));
+            _mm_storeu_si128(to.cast(), codes);
         }
     }
     #[inline(always)]

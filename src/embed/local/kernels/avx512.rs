@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::Avx2;
 use super::simd::Simd;
 use super::tile::{self, Kind, Order, Tile, Weight};
 use super::{attention, layer_norm, matmul, pack};
@@ -132,7 +133,11 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn largest(x: __m512) -> f32 {
-        unsafe { _mm512_reduce_max_ps(x) }
+        // Numbers are compared as they are: the intrinsic for this takes care of those that are none, at each step.
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
+            Avx2::largest(_mm256_max_ps(_mm512_castps512_ps256(x), high))
+        }
     }
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep rows in registers")]

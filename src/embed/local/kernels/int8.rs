@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use super::matmul::GROUP_BYTES;
+use super::pack;
 use super::packed::{Int8Panels, PackedMatrix};
 use super::simd::Simd;
 use super::tile::{self, FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish};
-use super::pack;
 
 /// Operations on registers of `Float::LANES` sums of 32 bits.
 ///
@@ -36,8 +36,8 @@ pub(super) trait Int8: Copy {
     unsafe fn add_products(sums: Self::Sums, codes: Self::Codes, weights: Self::Weights) -> Self::Sums;
     /// The sums, rounded to what f32 holds.
     unsafe fn to_float(sums: Self::Sums) -> <Self::Float as Simd>::F32;
-    /// Stores whole numbers in 0..=255 as codes.
-    unsafe fn store_codes(to: *mut Self::Code, x: <Self::Float as Simd>::F32);
+    /// Stores `round(x) + zero` as codes, what is outside 0..=255 as the nearest of them; ties are rounded to even.
+    unsafe fn store_codes(to: *mut Self::Code, x: <Self::Float as Simd>::F32, zero: i32);
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS` of `Float`.
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>);
 }
@@ -64,6 +64,8 @@ pub(super) struct Int8Tile<I: Int8> {
     pub columns_stride: usize,
     /// Biases of the tile's columns.
     pub bias: *const f32,
+    /// Room for the sums of a block, shape `[rows, TILE_COLUMNS]`.
+    pub sums: *mut f32,
     /// Shape `[rows, TILE_COLUMNS]`.
     pub out: *mut f32,
 }
@@ -159,19 +161,23 @@ unsafe fn quantise_block<I: Int8>(x: *const f32, width: usize, codes: *mut I::Co
         let highest = I::Float::largest(high);
         let scale = ((highest - lowest) / 255.0).max(f32::MIN_POSITIVE);
         let zero = (-lowest / scale).round_ties_even();
-        let (inverse, shift) = (I::Float::splat(1.0 / scale), I::Float::splat(zero));
-        let largest = I::Float::splat(255.0);
+        let inverse = I::Float::splat(1.0 / scale);
         for k in (0..width).step_by(I::Float::LANES) {
-            let steps = I::Float::round(I::Float::mul(load(k), inverse));
-            let code = I::Float::max(I::Float::zero(), I::Float::add(steps, shift));
-            I::store_codes(codes.wrapping_add(k), I::Float::min(largest, code));
+            I::store_codes(codes.wrapping_add(k), I::Float::mul(load(k), inverse), zero as i32);
         }
         (scale, zero)
     }
 }
 
-/// Sums of the largest tile.
+/// Numbers of the largest tile.
 const MAX_TILE: usize = 14 * 32;
+
+/// Room for a tile and for the sums of one of its blocks. Registers are as wide as cache lines, so it begins at one.
+#[repr(align(64))]
+struct Room {
+    out: [f32; MAX_TILE],
+    sums: [f32; MAX_TILE],
+}
 
 /// Computes `finish(x * weights)` from quantised rows.
 ///
@@ -181,19 +187,19 @@ const MAX_TILE: usize = 14 * 32;
 pub(super) unsafe fn run<I: Int8>(args: &Args) {
     let panel_bytes = args.weights.depth * I::Float::TILE_COLUMNS;
     let group = (GROUP_BYTES / panel_bytes).max(1);
-    let mut sums = [0.0; MAX_TILE];
+    let mut room = Room { out: [0.0; MAX_TILE], sums: [0.0; MAX_TILE] };
     for group_from in args.panels.clone().step_by(group) {
         for rows in tile::heights(args.count, I::Float::TILE_ROWS) {
             for panel in group_from..args.panels.end.min(group_from + group) {
                 // SAFETY: the caller's promise; the tile lies within the matrices.
-                unsafe { one_tile::<I>(args, rows, panel, &mut sums) };
+                unsafe { one_tile::<I>(args, rows, panel, &mut room) };
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usize, sums: &mut [f32; MAX_TILE]) {
+unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usize, room: &mut Room) {
     let (depth, columns) = (args.weights.depth, args.weights.columns);
     let column = panel * I::Float::TILE_COLUMNS;
     let tile = Int8Tile::<I> {
@@ -209,7 +215,8 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
         weight_sums: args.int8.sums[column..].as_ptr(),
         columns_stride: columns,
         bias: args.weights.bias[column..].as_ptr(),
-        out: sums.as_mut_ptr(),
+        sums: room.sums.as_mut_ptr(),
+        out: room.out.as_mut_ptr(),
     };
     let finish = args.finish.at(row, column);
     // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
@@ -218,7 +225,7 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
         for i in 0..rows {
             let out = args.out.wrapping_add((row + i) * args.out_stride + column);
             for register in [0, I::Float::LANES] {
-                let x = I::Float::load(sums[i * I::Float::TILE_COLUMNS + register..].as_ptr());
+                let x = I::Float::load(room.out[i * I::Float::TILE_COLUMNS + register..].as_ptr());
                 I::Float::store(out.wrapping_add(register), finish.apply::<I::Float>(x, i, register));
             }
         }
@@ -262,13 +269,20 @@ pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
                 codes = codes.wrapping_add(M * I::GROUP);
                 weights = weights.wrapping_add(2 * half);
             }
+            // What follows is done to a stored copy: a loop over registers must be small enough to be unrolled.
+            for i in 0..M {
+                let kept = tile.sums.wrapping_add(i * I::Float::TILE_COLUMNS);
+                I::Float::store(kept, I::to_float(sums[i][0]));
+                I::Float::store(kept.wrapping_add(I::Float::LANES), I::to_float(sums[i][1]));
+            }
             let (step, weight_sum) = (pair(steps), pair(weight_sums));
             for i in 0..M {
                 let scale = I::Float::splat(*scales.wrapping_add(i));
                 let zero = I::Float::splat(*zeros.wrapping_add(i));
                 for side in 0..2 {
-                    let out = tile.out.wrapping_add(i * I::Float::TILE_COLUMNS + side * I::Float::LANES);
-                    let sum = I::Float::neg_mul_add(zero, weight_sum[side], I::to_float(sums[i][side]));
+                    let at = i * I::Float::TILE_COLUMNS + side * I::Float::LANES;
+                    let out = tile.out.wrapping_add(at);
+                    let sum = I::Float::neg_mul_add(zero, weight_sum[side], I::Float::load(tile.sums.wrapping_add(at)));
                     let factor = I::Float::mul(scale, step[side]);
                     I::Float::store(out, I::Float::mul_add(sum, factor, I::Float::load(out)));
                 }

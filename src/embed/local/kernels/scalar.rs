@@ -193,8 +193,9 @@ impl Int8 for Scalar {
         sums.map(|sum| sum as f32)
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut i16, x: Four) {
-        unsafe { to.cast::<[i16; 4]>().write_unaligned(x.map(|x| x as i16)) }
+    unsafe fn store_codes(to: *mut i16, x: Four, zero: i32) {
+        let codes = unsafe { Self::round(x) }.map(|x| (x as i32).saturating_add(zero).clamp(0, 255) as i16);
+        unsafe { to.cast::<[i16; 4]>().write_unaligned(codes) }
     }
     #[inline(always)]
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {

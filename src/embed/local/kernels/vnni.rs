@@ -25,6 +25,7 @@ pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
     unsafe { int8::quantise::<Vnni>(args) }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     // SAFETY: as above.
@@ -63,8 +64,12 @@ impl Int8 for Vnni {
         unsafe { _mm512_cvtepi32_ps(sums) }
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut u8, x: __m512) {
-        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+    unsafe fn store_codes(to: *mut u8, x: __m512, zero: i32) {
+        unsafe {
+            let codes = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(zero));
+            let codes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(codes, _mm512_setzero_si512()));
+            _mm_storeu_si128(to.cast(), codes);
+        }
     }
     #[inline(always)]
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {
