@@ -2,17 +2,23 @@
 
 mod bench;
 mod collection;
+#[cfg(feature = "postgres")]
+mod connect;
 mod doctor;
 mod embed;
 mod error;
 mod import;
 mod logging;
+#[cfg(feature = "postgres")]
+mod migrate;
 mod model;
 mod output;
 mod read;
+mod replicate;
 mod search;
 mod serve;
 mod target;
+mod template;
 mod verify;
 
 use std::num::NonZeroUsize;
@@ -93,6 +99,15 @@ pub enum Command {
     /// Create, list, show and delete collections
     #[command(subcommand)]
     Collection(collection::CollectionCommand),
+    /// Try how fields become texts
+    #[command(subcommand)]
+    Template(template::TemplateCommand),
+    /// Apply migrations
+    #[cfg(feature = "postgres")]
+    Migrate(migrate::MigrateArgs),
+    /// Keep copies of collections in Postgres
+    #[command(subcommand)]
+    Replicate(replicate::ReplicateCommand),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
@@ -147,6 +162,10 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => import::run(&args, &context),
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
+        Command::Template(command) => template::run(&command, &context),
+        #[cfg(feature = "postgres")]
+        Command::Migrate(args) => migrate::run(&args, &context),
+        Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify => verify::run(&context),
         Command::Bench(args) => bench::run(args, &context),

@@ -2,6 +2,7 @@
 
 mod candidates;
 mod catalog;
+mod changes;
 mod check;
 mod definition;
 mod diversity;
@@ -19,6 +20,7 @@ mod keywords;
 mod maintenance;
 mod page;
 mod plan;
+mod prepare;
 mod read;
 mod recover;
 mod search;
@@ -34,10 +36,12 @@ use crate::index::Place;
 use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
+pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
 pub use definition::DefinitionRequest;
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
 pub use keywords::KeywordStats;
+pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use verify::{VerifyReport, verify};

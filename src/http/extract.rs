@@ -22,6 +22,9 @@ const INLINE_PARSE_BYTES: usize = 64 << 10;
 /// The collection that a path names.
 pub(crate) struct InCollection(pub(crate) CollectionName);
 
+/// The source that a path names; its name has the form of a collection's.
+pub(crate) struct InSource(pub(crate) CollectionName);
+
 /// The document that a path names.
 pub(crate) struct DocumentPath {
     pub(crate) collection: CollectionName,
@@ -30,6 +33,9 @@ pub(crate) struct DocumentPath {
 
 /// The model that a path names.
 pub(crate) struct InModel(pub(crate) String);
+
+/// The sink that a path names.
+pub(crate) struct InSink(pub(crate) String);
 
 /// A query string's parameters.
 pub(crate) struct Params<T>(pub(crate) T);
@@ -56,6 +62,15 @@ impl<S: Send + Sync> FromRequestParts<S> for InCollection {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for InSource {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let values = path_values(parts, state).await?;
+        Ok(Self(CollectionName::new(values.get("source").map_or("", String::as_str))?))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for DocumentPath {
     type Rejection = ApiError;
 
@@ -74,6 +89,15 @@ impl<S: Send + Sync> FromRequestParts<S> for InModel {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let mut values = path_values(parts, state).await?;
         Ok(Self(values.remove("model").unwrap_or_default()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InSink {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut values = path_values(parts, state).await?;
+        Ok(Self(values.remove("sink").unwrap_or_default()))
     }
 }
 

@@ -7,6 +7,8 @@ mod documents;
 mod embedding;
 mod error;
 mod extract;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod health;
 mod import;
@@ -19,11 +21,14 @@ mod ollama;
 mod openai;
 mod openapi;
 mod problem;
+mod replication;
 mod router;
 mod search;
 mod server;
+mod sources;
 mod state;
 mod tei;
+mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

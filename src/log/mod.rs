@@ -4,12 +4,16 @@ mod change;
 mod error;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod group_commit;
 mod payload;
 mod queue;
 mod reader;
 mod record;
 mod survey;
+mod sync;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -21,5 +25,8 @@ pub use format::LogIdentity;
 pub use group_commit::{GroupCommit, GroupOptions};
 pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
-pub use trim::{Trimmed, trim};
+pub use tail::{LogTail, TailStep};
+#[cfg(test)]
+use trim::trim;
+pub use trim::{Keep, Trimmed, needed_bytes, trim_keeping};
 pub use writer::{LogPosition, LogWriter, WriterOptions};
