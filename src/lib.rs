@@ -17,6 +17,7 @@ pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod http;
 mod index;
+mod ingest;
 mod log;
 mod manifest;
 mod meta;
@@ -25,6 +26,10 @@ pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod replicate;
 mod segment;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod source;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod sqlmigrate;
 mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::import::parse_field;
 use super::target::{Access, Target, collection_path};
+use super::template::{GuardArgs, TemplateArgs};
 use super::{CliError, Context, output};
 use crate::types::CollectionName;
 
@@ -61,6 +62,16 @@ pub struct CreateArgs {
     /// How keyword search makes words of texts [default: english]
     #[arg(long, value_name = "NAME")]
     language: Option<LanguageName>,
+    /// Split long texts into chunks of at most so many tokens, each with a vector of its own
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<u32>,
+    /// Tokens that a chunk shares with the one before it [default: an eighth of it]
+    #[arg(long, value_name = "N", requires = "chunk_tokens")]
+    chunk_overlap: Option<u32>,
+    #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
+    guard: GuardArgs,
 }
 
 /// Languages by their names in the API.
@@ -108,7 +119,7 @@ pub(super) fn run(command: &CollectionCommand, context: &Context) -> Result<(), 
 }
 
 impl CreateArgs {
-    fn body(&self) -> Value {
+    fn body(&self) -> Result<Value, CliError> {
         let mut index = Map::new();
         insert(&mut index, "m", self.m.map(Value::from));
         insert(&mut index, "ef_construction", self.ef_construction.map(Value::from));
@@ -116,12 +127,21 @@ impl CreateArgs {
         let mut body = Map::new();
         insert(&mut body, "dim", self.dim.map(Value::from));
         insert(&mut body, "metric", self.metric.map(possible_name));
-        insert(&mut body, "embedding", self.model.as_ref().map(|model| json!({"model": model})));
+        let mut embedding = Map::new();
+        insert(&mut embedding, "model", self.model.as_ref().map(|model| json!(model)));
+        insert(&mut embedding, "template", self.template.body()?);
+        insert(&mut body, "embedding", (!embedding.is_empty()).then_some(Value::Object(embedding)));
+        insert(&mut body, "guard", self.guard.body());
         insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
         insert(&mut body, "text", self.language.map(|language| json!({"language": possible_name(language)})));
-        Value::Object(body)
+        if let Some(tokens) = self.chunk_tokens {
+            let mut chunks = Map::from_iter([("max_tokens".to_owned(), tokens.into())]);
+            insert(&mut chunks, "overlap_tokens", self.chunk_overlap.map(Value::from));
+            body.insert("chunks".to_owned(), Value::Object(chunks));
+        }
+        Ok(Value::Object(body))
     }
 }
 
@@ -138,7 +158,7 @@ fn possible_name(value: impl ValueEnum) -> Value {
 fn create(args: &CreateArgs, context: &Context) -> Result<(), CliError> {
     let name = CollectionName::new(&args.name)?;
     let target = Target::of(context, Access::Create)?;
-    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()))?;
+    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()?))?;
     if context.json {
         return output::line(definition);
     }
@@ -239,7 +259,7 @@ mod tests {
         let all = ["pannier", "collection", "create", "c"].iter().chain(arguments);
         let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
         match cli.command {
-            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body()),
+            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body().unwrap()),
             other => panic!("{other:?}"),
         }
     }
@@ -266,11 +286,15 @@ mod tests {
             "none",
             "--language",
             "russian",
+            "--chunk-tokens",
+            "200",
+            "--chunk-overlap",
+            "9",
         ];
         let wanted = json!({"dim": 3, "metric": "l2", "embedding": {"model": "m"},
             "fields": {"price": "number", "a:b": "keyword"},
             "index": {"m": 8, "ef_construction": 64, "quantization": "none"},
-            "text": {"language": "russian"}});
+            "text": {"language": "russian"}, "chunks": {"max_tokens": 200, "overlap_tokens": 9}});
         assert_eq!(body(&full).unwrap(), wanted);
     }
 

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 
-use crate::embed::{InputKind, TextModel};
+use crate::embed::TextModel;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
-    DocumentId, EmbeddingState, Filter, Metric, NewDocument, Seq, StoredDocument, check_metadata, check_vector,
-    metadata_bytes, normalise,
+    DocumentId, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector, metadata_bytes,
 };
 
+use super::prepare::Prepared;
+use super::vectors::{DocumentVectors, Made, refused};
 use super::{Collection, CollectionError, now_ms};
 
 /// What an upsert did.
@@ -19,9 +20,9 @@ pub struct Upserted {
     pub upserted: usize,
     /// The change that wrote them.
     pub seq: Seq,
-    /// Texts embedded by the model.
+    /// Texts, or chunks of them, embedded by the model.
     pub embedded: usize,
-    /// Texts whose vector was known already.
+    /// Texts, or chunks, whose vector was known already.
     pub cached: usize,
     /// Documents whose text was longer than the model reads; the rest of it did not go into the vector.
     pub truncated: Vec<DocumentId>,
@@ -47,28 +48,25 @@ impl Collection {
         if documents.is_empty() {
             return Ok(Upserted { upserted: 0, seq: self.state.last_seq(), embedded: 0, cached: 0, truncated: vec![] });
         }
-        let embedded = self.embed_texts(&documents)?;
+        let documents = self.prepare_documents(documents)?;
+        let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
+        let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
+        let Made { vectors, embedded, cached, truncated } = self.make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
         let now = now_ms();
-        let mut vectors = embedded.vectors.into_iter();
         let mut logged = Vec::with_capacity(documents.len());
-        for document in documents {
-            let NewDocument { id, text, metadata, vector } = document;
-            let vector = match vector.or_else(|| vectors.next()) {
-                Some(vector) => self.admit(&id, vector)?,
-                None => return Err(CollectionError::NothingToIndex { id }),
-            };
-            let created_at_ms = match self.find(&id)? {
-                Some(place) => place.document()?.created_at_ms,
-                None => now,
-            };
-            let embedding = EmbeddingState::Ready;
+        for ((Prepared { document, .. }, created), (vectors, embedding)) in
+            documents.into_iter().zip(created).zip(vectors)
+        {
+            let NewDocument { id, text, metadata, .. } = document;
+            let created_at_ms = created.unwrap_or(now);
             let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
-            logged.push(LoggedDocument { document, vector });
+            let DocumentVectors { numbers, chunks } = vectors;
+            logged.push(LoggedDocument { document, vector: numbers, chunks });
         }
         let upserted = logged.len();
         let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
-        Ok(Upserted { upserted, seq, embedded: embedded.count, cached: embedded.cached, truncated: embedded.truncated })
+        Ok(Upserted { upserted, seq, embedded, cached, truncated })
     }
 
     /// Deletes documents. Ids that are not there are passed over.
@@ -117,14 +115,15 @@ impl Collection {
         }
     }
 
-    fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
+    pub(super) fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
         self.check_exists()?;
         if documents.len() > MAX_DOCUMENTS_PER_REQUEST {
             return Err(CollectionError::TooManyDocuments { got: documents.len(), max: MAX_DOCUMENTS_PER_REQUEST });
         }
         let definition = self.definition();
         let mut seen = HashSet::with_capacity(documents.len());
-        for NewDocument { id, text, metadata, vector } in documents {
+        for document in documents {
+            let NewDocument { id, text, metadata, vector, .. } = document;
             if !seen.insert(id) {
                 return Err(CollectionError::DuplicateId { id: id.clone() });
             }
@@ -136,41 +135,25 @@ impl Collection {
                 return Err(CollectionError::TooLong { what, got: bytes, max: MAX_METADATA_BYTES });
             }
             definition.check_fields(metadata).map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
-            match vector {
-                Some(vector) => _ = check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?,
-                None if text.is_none() => return Err(CollectionError::NothingToIndex { id: id.clone() }),
-                None if definition.embedding.is_none() => {
-                    return Err(CollectionError::NoModel { name: self.name().clone() });
-                }
-                None => {}
+            self.check_given_chunks(document)?;
+            if let Some(vector) = vector {
+                check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?;
             }
         }
         Ok(())
     }
 
-    /// Embeds the texts of those documents that bring no vector.
-    fn embed_texts(&self, documents: &[NewDocument]) -> Result<EmbeddedTexts, CollectionError> {
-        let wanting: Vec<_> = documents.iter().filter(|d| d.vector.is_none()).collect();
-        if wanting.is_empty() {
-            return Ok(EmbeddedTexts::default());
-        }
-        let texts: Vec<&str> = wanting.iter().filter_map(|d| d.text.as_deref()).collect();
-        let embeddings = self.model()?.embed(&texts, InputKind::Document)?;
-        let cut = wanting.iter().zip(&embeddings.truncated).filter(|(_, cut)| **cut);
-        let truncated = cut.map(|(document, _)| document.id.clone()).collect();
-        let cached = embeddings.cached;
-        Ok(EmbeddedTexts { count: texts.len() - cached, cached, vectors: embeddings.vectors, truncated })
-    }
-
-    /// A vector as it is stored.
-    fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
-        let dim = self.definition().dim as usize;
-        match self.definition().metric {
-            Metric::Cosine => normalise(&mut vector, dim),
-            Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
-        }
-        .map_err(|source| refused(id, source))?;
-        Ok(vector)
+    /// What of the document that stands under an id goes on with the new one.
+    fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
+        let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
+        let old = place.document()?;
+        // The vectors of the same text by the same model, whatever else of the document changes.
+        let is_same = new.wants_vector() && self.is_same_text(&old, new)?;
+        let vectors = match is_same {
+            true => Some(DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? }),
+            false => None,
+        };
+        Ok(Standing { created_at_ms: Some(old.created_at_ms), vectors })
     }
 
     /// The collection's model, which must be the one that made the stored vectors.
@@ -191,17 +174,12 @@ impl Collection {
     }
 }
 
+/// What stands under an id before it is written.
 #[derive(Default)]
-struct EmbeddedTexts {
-    /// By the model.
-    count: usize,
-    cached: usize,
-    vectors: Vec<Vec<f32>>,
-    truncated: Vec<DocumentId>,
-}
-
-fn refused(id: &DocumentId, source: crate::types::VectorError) -> CollectionError {
-    CollectionError::DocumentVector { id: id.clone(), source }
+struct Standing {
+    created_at_ms: Option<i64>,
+    /// Of the same text.
+    vectors: Option<DocumentVectors>,
 }
 
 pub(super) fn check_length(what: impl Fn() -> String, got: usize) -> Result<(), CollectionError> {

@@ -52,6 +52,7 @@ codes! {
     RouteNotFound "route_not_found" NOT_FOUND "There is no such route";
     CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
+    SourceNotFound "source_not_found" NOT_FOUND "Nothing is kept of the source";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
     SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
@@ -82,10 +83,15 @@ codes! {
     NoModel "no_model" UNPROCESSABLE_ENTITY "The collection has no model";
     DuplicateId "duplicate_id" UNPROCESSABLE_ENTITY "An id stands twice in one request";
     TooManyDocuments "too_many_documents" UNPROCESSABLE_ENTITY "Too many documents in one request";
+    TooManyChunks "too_many_chunks" UNPROCESSABLE_ENTITY "A text has too many chunks";
+    InvalidChunks "invalid_chunks" UNPROCESSABLE_ENTITY "The chunks of a document are not allowed";
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
-    TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
+    InvalidTemplate "invalid_template" UNPROCESSABLE_ENTITY "The template cannot be read";
+    TemplateFailed "template_failed" UNPROCESSABLE_ENTITY "The template makes no text of a document";
+    TextIsMade "text_is_made" UNPROCESSABLE_ENTITY "The collection's template makes the text";
+    PersonalData "personal_data" UNPROCESSABLE_ENTITY "A document carries personal data";
     QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
@@ -214,10 +220,16 @@ impl From<CollectionError> for ApiError {
             E::Metadata { .. } => Code::InvalidMetadata,
             E::TooLong { .. } => Code::TooLong,
             E::TooManyDocuments { .. } => Code::TooManyDocuments,
+            E::TooManyChunks { .. } => Code::TooManyChunks,
+            E::Chunks { .. } => Code::InvalidChunks,
             E::DuplicateId { .. } => Code::DuplicateId,
             E::NothingToIndex { .. } => Code::NothingToIndex,
             E::NoModel { .. } => Code::NoModel,
             E::Query { .. } => Code::InvalidQuery,
+            E::TemplateDefinition { .. } => Code::InvalidTemplate,
+            E::Template { .. } => Code::TemplateFailed,
+            E::TextIsMade { .. } => Code::TextIsMade,
+            E::Guard { .. } => Code::PersonalData,
             E::KeywordsOff => Code::ModeNotSupported,
             E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
             E::Filter(e) => filter_code(e),

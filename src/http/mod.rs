@@ -25,8 +25,10 @@ mod replication;
 mod router;
 mod search;
 mod server;
+mod sources;
 mod state;
 mod tei;
+mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::json::Object;
+use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
-use crate::collection::{Collection, CollectionStats, DefinitionRequest};
+use crate::collection::{ChunkRequest, Collection, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::error::{ApiError, Code};
 use crate::types::{FieldType, Language, Metric, Quantization};
@@ -86,6 +87,24 @@ pub(crate) struct DefinitionBody {
     /// How keyword search reads the texts.
     #[schema(value_type = Option<TextBody>)]
     text: Option<Object<TextBody>>,
+    /// Which personal data documents may not carry.
+    #[schema(value_type = Option<WireGuard>)]
+    guard: Option<Object<WireGuard>>,
+    /// Splits long texts into chunks, each with a vector of its own; `{}` for the defaults. Without it a text has one
+    /// vector, of as much as the model reads.
+    #[schema(value_type = Option<ChunksBody>)]
+    chunks: Option<Object<ChunksBody>>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChunksBody {
+    /// Most tokens of a chunk, at most as many as the model reads; 256 of them when left out.
+    #[schema(minimum = 1, maximum = 8192)]
+    max_tokens: Option<u32>,
+    /// Tokens that a chunk shares with the one before it, at most half of it; an eighth when left out.
+    #[schema(minimum = 0, maximum = 4096)]
+    overlap_tokens: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -101,8 +120,8 @@ struct EmbeddingBody {
     /// A name of `GET /v1/models`.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
     model: Option<String>,
-    /// Not supported yet.
-    template: Option<String>,
+    /// How a document's fields become its text. Documents then bring no "text".
+    template: Option<WireTemplate>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -132,13 +151,12 @@ impl DefinitionBody {
             Some(WireQuantization::None) => Some(Quantization::None),
             None => None,
         };
-        let model = match self.embedding {
-            Some(Object(EmbeddingBody { template: Some(_), .. })) => {
-                let detail = "\"embedding.template\" is not supported yet; leave it out and send the text to embed";
-                return Err(ApiError::new(Code::TemplateNotSupported, detail));
+        let (model, template) = match self.embedding {
+            Some(Object(EmbeddingBody { model, template })) => {
+                let template = template.map(WireTemplate::into_definition).transpose()?;
+                (Some(model.unwrap_or_else(|| DEFAULT_MODEL.to_owned())), template)
             }
-            Some(Object(EmbeddingBody { model, .. })) => Some(model.unwrap_or_else(|| DEFAULT_MODEL.to_owned())),
-            None => None,
+            None => (None, None),
         };
         Ok(DefinitionRequest {
             dim: self.dim,
@@ -149,6 +167,11 @@ impl DefinitionBody {
             quantization,
             fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
+            template,
+            guard: self.guard.map(|Object(guard)| guard.into_definition()),
+            chunks: self
+                .chunks
+                .map(|Object(ChunksBody { max_tokens, overlap_tokens })| ChunkRequest { max_tokens, overlap_tokens }),
         })
     }
 }
@@ -166,6 +189,12 @@ pub(crate) struct CollectionView {
     index: IndexView,
     fields: BTreeMap<String, WireFieldType>,
     text: TextView,
+    /// Null where there is none.
+    #[schema(required)]
+    guard: Option<WireGuard>,
+    /// Left out where a text has one vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<ChunksView>,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -174,6 +203,15 @@ pub(crate) struct CollectionView {
 #[derive(Debug, Serialize, ToSchema)]
 struct EmbeddingView {
     model: String,
+    /// Null where documents bring their texts.
+    #[schema(required)]
+    template: Option<WireTemplate>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ChunksView {
+    max_tokens: u32,
+    overlap_tokens: u32,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -195,7 +233,10 @@ impl CollectionView {
             name: collection.name().to_string(),
             dim: definition.dim,
             metric: definition.metric.into(),
-            embedding: definition.embedding.as_ref().map(|e| EmbeddingView { model: e.model.clone() }),
+            embedding: definition.embedding.as_ref().map(|e| EmbeddingView {
+                model: e.model.clone(),
+                template: definition.template.as_ref().map(WireTemplate::of),
+            }),
             index: IndexView {
                 m: definition.index.m,
                 ef_construction: definition.index.ef_construction,
@@ -206,6 +247,10 @@ impl CollectionView {
             },
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
             text: TextView { language: definition.text.language.into() },
+            guard: definition.guard.as_ref().map(WireGuard::of),
+            chunks: definition
+                .chunks
+                .map(|chunks| ChunksView { max_tokens: chunks.max_tokens, overlap_tokens: chunks.overlap_tokens }),
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -365,7 +410,7 @@ mod tests {
         assert!(read("{}").unwrap() == DefinitionRequest::default());
         let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
             "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"},
-            "text":{"language":"russian"}}"#;
+            "text":{"language":"russian"},"chunks":{"max_tokens":100}}"#;
         let wanted = DefinitionRequest {
             dim: Some(3),
             metric: Some(Metric::L2),
@@ -375,6 +420,9 @@ mod tests {
             quantization: Some(Quantization::None),
             fields: [("a".to_owned(), FieldType::Keyword)].into(),
             language: Some(Language::Russian),
+            template: None,
+            guard: None,
+            chunks: Some(ChunkRequest { max_tokens: Some(100), overlap_tokens: None }),
         };
         assert!(read(full).unwrap() == wanted);
         assert_eq!(read(r#"{"embedding":{}}"#).unwrap().model.as_deref(), Some(DEFAULT_MODEL));
@@ -385,7 +433,8 @@ mod tests {
     fn what_is_not_there_yet_is_refused_by_name() {
         let cases = [
             (r#"{"index":{"quantization":"binary"}}"#, Code::QuantizationNotSupported),
-            (r#"{"embedding":{"model":"m","template":"{a}"}}"#, Code::TemplateNotSupported),
+            (r#"{"embedding":{"model":"m","template":5}}"#, Code::InvalidValue),
+            (r#"{"guard":{"action":"ignore"}}"#, Code::InvalidValue),
             (r#"{"metric":"hamming"}"#, Code::InvalidValue),
             (r#"{"dim":-1}"#, Code::InvalidValue),
             (r#"{"dims":1}"#, Code::UnknownField),
@@ -393,6 +442,8 @@ mod tests {
             (r#"{"fields":{"a":"date"}}"#, Code::InvalidValue),
             (r#"{"text":{"language":"klingon"}}"#, Code::InvalidValue),
             (r#"{"text":{"lang":"english"}}"#, Code::UnknownField),
+            (r#"{"chunks":{"tokens":9}}"#, Code::UnknownField),
+            (r#"{"chunks":{"max_tokens":-1}}"#, Code::InvalidValue),
         ];
         for (text, wanted) in cases {
             assert_eq!(read(text).err().map(|e| e.code), Some(wanted), "{text}");
