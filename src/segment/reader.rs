@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::SegmentSpec;
 use super::calibration::Calibration;
@@ -9,6 +10,7 @@ use super::document::{FrameError, decode_document, decode_document_id, decode_me
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
+use super::nibbles::{self, NibbleQuantizer};
 use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
@@ -21,10 +23,13 @@ pub struct Segment {
     blocks: VerifiedBlocks,
     pub(super) header: Header,
     layout: Layout,
+    /// Read when they are first needed.
+    nibble_ranges: OnceLock<NibbleQuantizer>,
 }
 
 impl Segment {
-    /// Opens the segment file at `path`. Reads its header and block checksums, and nothing else yet.
+    /// Opens the segment file at `path`. Reads its header and block checksums, where it has chunks also which rows they
+    /// belong to, and nothing else yet.
     ///
     /// # Errors
     /// [`SegmentError::Storage`] when the file cannot be read; [`SegmentError::BadMagic`],
@@ -35,7 +40,13 @@ impl Segment {
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
         check_expected(path, &header.spec, expected)?;
-        Ok(Self { file, blocks, header, layout })
+        for section in [Section::Codes, Section::Level0, Section::UpperIndex, Section::Upper, Section::Nibbles] {
+            let range = layout.section(section);
+            file.advise_large_pages(range.start as usize..range.end as usize);
+        }
+        let segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() };
+        segment.check_owners()?;
+        Ok(segment)
     }
 
     /// The file.
@@ -63,6 +74,16 @@ impl Segment {
         self.header.graph.is_some()
     }
 
+    /// Bytes of a row that a scan reads of each.
+    pub fn scanned_bytes_a_row(&self) -> usize {
+        let dim = self.header.spec.dim;
+        match self.header.scale {
+            _ if self.header.has_nibbles => nibbles::stride(dim),
+            Some(_) => stride(dim),
+            None => 4 * self.dim(),
+        }
+    }
+
     /// What was measured about walks of the graph; `None` where the segment has none.
     pub fn calibration(&self) -> Option<Calibration> {
         self.header.graph.map(|graph| graph.calibration)
@@ -81,16 +102,6 @@ impl Segment {
     /// Largest seq of rows and tombstones; 0 where there are none.
     pub fn max_seq(&self) -> Seq {
         self.header.max_seq
-    }
-
-    /// The vector of a row: f32, shape `[dim]`.
-    ///
-    /// # Errors
-    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
-    #[inline]
-    pub fn vector(&self, ordinal: Ordinal) -> Result<&[f32], SegmentError> {
-        self.check_row(ordinal)?;
-        self.numbers(Section::Vectors, row_range(ordinal, self.dim()))
     }
 
     /// The change that wrote a row.
@@ -156,7 +167,32 @@ impl Segment {
         self.header.scale.map(Quantizer::with_scale)
     }
 
-    /// The codes of a row: i8, shape `[stride]`. The segment has codes and the row exists.
+    /// The quantizer of the nibbles, where the segment has them.
+    #[inline]
+    pub(super) fn nibble_quantizer(&self) -> Result<Option<&NibbleQuantizer>, SegmentError> {
+        match self.nibble_ranges.get() {
+            None if self.header.has_nibbles => self.read_nibble_ranges().map(Some),
+            read => Ok(read),
+        }
+    }
+
+    #[cold]
+    fn read_nibble_ranges(&self) -> Result<&NibbleQuantizer, SegmentError> {
+        let start = self.header.vectors as usize * nibbles::stride(self.header.spec.dim);
+        let range = self.file_range::<u8>(Section::Nibbles, start..start + 8 * self.dim());
+        self.ensure(range.clone())?;
+        let numbers = self.file.view(range).and_then(NibbleQuantizer::from_numbers);
+        let ranges =
+            numbers.ok_or_else(|| self.damaged(Section::Nibbles, start, "the ranges of the components are none"))?;
+        Ok(self.nibble_ranges.get_or_init(|| ranges))
+    }
+
+    /// The nibbles of a vector: u8, shape `[stride]`. The segment has nibbles and the vector exists.
+    pub(super) fn nibbles(&self, ordinal: Ordinal) -> Result<&[u8], SegmentError> {
+        self.bytes(Section::Nibbles, row_range(ordinal, nibbles::stride(self.header.spec.dim)))
+    }
+
+    /// The codes of a vector: i8, shape `[stride]`. The segment has codes and the vector exists.
     #[inline]
     pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
         self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
@@ -194,7 +230,7 @@ impl Segment {
     /// The graph; every one of its blocks is checked. `None` where the segment has none.
     pub(super) fn graph(&self) -> Result<Option<GraphView<'_>>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
-        let (rows, m) = (self.header.rows as usize, self.header.spec.index.m as usize);
+        let (rows, m) = (self.header.vectors as usize, self.header.spec.index.m as usize);
         Ok(Some(GraphView {
             entry: graph.entry,
             max_level: graph.max_level,
@@ -242,6 +278,14 @@ impl Segment {
             return Ok(());
         }
         Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.rows })
+    }
+
+    #[inline]
+    pub(super) fn check_vector(&self, ordinal: Ordinal) -> Result<(), SegmentError> {
+        if ordinal < self.header.vectors {
+            return Ok(());
+        }
+        Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.vectors })
     }
 
     fn bad_frame(&self, ordinal: Ordinal, error: &FrameError) -> SegmentError {
