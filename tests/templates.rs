@@ -43,7 +43,7 @@ fn collection(database: &Database, template: TemplateDefinition) -> Collection {
 fn row(id_text: &str, fields: &[(&str, &str)]) -> NewDocument {
     let metadata: Metadata =
         fields.iter().map(|(name, value)| ((*name).to_owned(), Value::String((*value).to_owned()))).collect();
-    NewDocument { id: id(id_text), text: None, metadata, vector: None }
+    NewDocument { id: id(id_text), text: None, metadata, vector: None, chunks: Vec::new() }
 }
 
 #[test]
