@@ -70,7 +70,7 @@ impl Place {
 
     /// The ids of the collection, as the keys of a search that passes all.
     fn documents(&self) -> Value {
-        self.json(&["search", "c", "a", "--limit", "100"])["hits"].clone()
+        self.json(&["search", "c", "a", "--top-k", "100"])["hits"].clone()
     }
 
     fn ids(&self) -> Vec<String> {
