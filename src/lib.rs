@@ -15,7 +15,9 @@ mod index;
 mod log;
 mod manifest;
 mod meta;
+pub mod salvage;
 mod segment;
+pub mod snapshot;
 mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -11,6 +11,7 @@ const USAGE: u8 = 2;
 const LOCKED: u8 = 3;
 const DAMAGED: u8 = 4;
 const DISK_FAILED: u8 = 5;
+const SNAPSHOT_DAMAGED: u8 = 6;
 
 /// Beneath every `--help`; the test below holds it to the constants.
 const EXIT_CODES: &str = "\
@@ -20,7 +21,8 @@ Exit codes:
   2  the arguments are wrong
   3  another process holds the data directory
   4  the data directory is damaged
-  5  the disk failed while writing";
+  5  the disk failed while writing
+  6  a snapshot or an archive is damaged, or is none";
 
 fn main() -> ExitCode {
     let matches = Cli::command().after_help(EXIT_CODES).get_matches();
@@ -45,6 +47,7 @@ fn exit_code(failure: Failure) -> u8 {
         Failure::Locked => LOCKED,
         Failure::Damaged => DAMAGED,
         Failure::DiskFailed => DISK_FAILED,
+        Failure::SnapshotDamaged => SNAPSHOT_DAMAGED,
     }
 }
 
@@ -74,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_exit_code() {
-        for code in [FAILED, USAGE, LOCKED, DAMAGED, DISK_FAILED] {
+        for code in [FAILED, USAGE, LOCKED, DAMAGED, DISK_FAILED, SNAPSHOT_DAMAGED] {
             assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
     }

@@ -9,6 +9,8 @@ const RANKS: &[(&str, u32)] = &[
     ("lib.rs", 9),
     ("cli", 8),
     ("http", 7),
+    ("salvage", 6),
+    ("snapshot", 6),
     ("database.rs", 5),
     ("collection", 4),
     ("index", 3),
@@ -27,6 +29,8 @@ const RANKS: &[(&str, u32)] = &[
 /// Who may name what: (text that names it, where it may stand).
 const NAMES: &[(&str, &[&str])] = &[
     ("sled::", &["meta/"]),
+    ("tar::", &["snapshot/archive/"]),
+    ("zstd::", &["snapshot/archive/"]),
     ("roaring::", &["meta/fields/"]),
     ("hnsw_rs::", &["index/build/reference.rs"]),
     ("simsimd::", &["distance/"]),

@@ -8,7 +8,9 @@ use crate::database::OpenError;
 use crate::embed::EmbedError;
 use crate::log::LogError;
 use crate::manifest::ManifestError;
+use crate::salvage::SalvageError;
 use crate::segment::SegmentError;
+use crate::snapshot::SnapshotError;
 use crate::storage::StorageError;
 use crate::types::NameError;
 
@@ -23,6 +25,8 @@ pub enum Failure {
     Locked,
     /// The data directory is damaged.
     Damaged,
+    /// A snapshot or an archive is damaged, or is none.
+    SnapshotDamaged,
     /// A write to the disk failed, and the process had to stop.
     DiskFailed,
 }
@@ -106,6 +110,28 @@ pub enum CliError {
         /// Problems found.
         count: usize,
     },
+    /// A snapshot could not be taken, read or restored.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot's bytes are not what was written; each problem was named.
+    #[error("{} is damaged: {count} problems; use another snapshot", path.display())]
+    SnapshotDamaged {
+        /// The snapshot.
+        path: PathBuf,
+        /// Problems found.
+        count: usize,
+    },
+    /// Nothing could be salvaged.
+    #[error(transparent)]
+    Salvage(#[from] SalvageError),
+    /// What can be read was salvaged; each loss was named.
+    #[error("{losses} parts of {} could not be read; each was named above", path.display())]
+    Lost {
+        /// The damaged directory.
+        path: PathBuf,
+        /// Parts lost.
+        losses: usize,
+    },
     /// The server stopped because of its disk.
     #[error("the server stopped: {reason}")]
     DiskFailed {
@@ -128,6 +154,10 @@ impl CliError {
         match self {
             CliError::Usage(_) | CliError::Name(_) => Failure::Usage,
             CliError::Damaged { .. } => Failure::Damaged,
+            CliError::SnapshotDamaged { .. } => Failure::SnapshotDamaged,
+            CliError::Api { code, .. } if code == "snapshot_damaged" => Failure::SnapshotDamaged,
+            CliError::Snapshot(error) => of_snapshot(error),
+            CliError::Salvage(SalvageError::Storage(error)) => of_storage(error),
             CliError::DiskFailed { .. } => Failure::DiskFailed,
             CliError::Api { code, .. } if code == "stopped" => Failure::DiskFailed,
             CliError::Open(error) => of_opening(error),
@@ -143,6 +173,19 @@ fn of_opening(error: &OpenError) -> Failure {
         OpenError::Storage(error) => of_storage(error),
         OpenError::Manifest(error) => of_manifest(error),
         OpenError::Recover { source, .. } => of_collection(source),
+    }
+}
+
+fn of_snapshot(error: &SnapshotError) -> Failure {
+    match error {
+        SnapshotError::Name { .. } => Failure::Usage,
+        SnapshotError::Damaged { .. } | SnapshotError::Refused { .. } | SnapshotError::BadArchive { .. } => {
+            Failure::SnapshotDamaged
+        }
+        SnapshotError::Storage(error) => of_storage(error),
+        SnapshotError::Manifest(error) => of_manifest(error),
+        SnapshotError::Collection(error) => of_collection(error),
+        _ => Failure::General,
     }
 }
 

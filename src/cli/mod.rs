@@ -2,6 +2,7 @@
 
 mod bench;
 mod collection;
+mod confirm;
 mod doctor;
 mod embed;
 mod error;
@@ -10,8 +11,10 @@ mod logging;
 mod model;
 mod output;
 mod read;
+mod salvage;
 mod search;
 mod serve;
+mod snapshot;
 mod target;
 mod verify;
 
@@ -93,6 +96,11 @@ pub enum Command {
     /// Create, list, show and delete collections
     #[command(subcommand)]
     Collection(collection::CollectionCommand),
+    /// Take, list, verify, restore and delete snapshots
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Rescue what can be read of a damaged data directory into a new one
+    Salvage(salvage::SalvageArgs),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
@@ -147,6 +155,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => import::run(&args, &context),
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
+        Command::Snapshot(command) => snapshot::run(&command, &context),
+        Command::Salvage(args) => salvage::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify => verify::run(&context),
         Command::Bench(args) => bench::run(args, &context),

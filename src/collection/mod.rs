@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod facets;
 mod fusion;
+mod hold;
 mod install;
 #[cfg(feature = "text")]
 mod keywords;
@@ -21,6 +22,7 @@ mod page;
 mod plan;
 mod read;
 mod recover;
+mod salvaged;
 mod search;
 mod select;
 mod state;
@@ -37,9 +39,11 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 pub use definition::DefinitionRequest;
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
+pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
+pub(crate) use salvaged::create_as;
 pub(crate) use verify::{VerifyReport, verify};
 pub use write::{Deleted, Upserted};
 

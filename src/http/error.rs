@@ -52,9 +52,12 @@ codes! {
     CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
+    SnapshotNotFound "snapshot_not_found" NOT_FOUND "There is no such snapshot";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
+    SnapshotExists "snapshot_exists" CONFLICT "A snapshot of this name exists";
+    RestoreNeedsStop "restore_needs_stop" CONFLICT "A running server is not restored";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     TooManyInputs "too_many_inputs" UNPROCESSABLE_ENTITY "Too many inputs in one request";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported";
@@ -88,6 +91,7 @@ codes! {
     InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
+    SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
@@ -148,7 +152,8 @@ impl ApiError {
         Self { cause: Some(cause.into()), ..Self::new(code, detail) }
     }
 
-    fn storage(cause: CollectionError) -> Self {
+    /// A fault of the store or its disk: the client learns no more than whether the disk is full.
+    pub(crate) fn storage(cause: impl Error + Send + Sync + 'static) -> Self {
         if is_storage_full(&cause) {
             return Self::fault(
                 Code::StorageFull,

@@ -22,6 +22,7 @@ mod problem;
 mod router;
 mod search;
 mod server;
+mod snapshots;
 mod state;
 mod tei;
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub use limits::Limits;
 pub use openapi::openapi_json;
 pub use router::router;
 pub use server::{ServeError, serve};
+pub(crate) use snapshots::SnapshotsView;
 pub use state::{AppState, HttpConfig};

@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, search, tei};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, search, snapshots, tei};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,7 @@ use super::{collections, documents, health, import, metrics, models, ollama, ope
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
         import::import,
         search::search, search::search_by_url, search::search_batch,
+        snapshots::list, snapshots::create, snapshots::read, snapshots::delete, snapshots::verify, snapshots::restore,
         openai::embeddings, models::list, models::read,
         tei::embed, tei::embed_at_root, tei::tokenize, tei::info,
         ollama::embed, ollama::embed_prompt, ollama::tags, ollama::version,
@@ -65,7 +66,7 @@ impl Modify for Failures {
 
 /// Each operation with its method, and whether it changes what is stored.
 fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (Method, bool, &'a mut Operation)> {
-    let post_changes = path.starts_with("/v1/collections/") && !path.contains("/search");
+    let post_changes = path == "/admin/snapshots" || path.starts_with("/v1/collections/") && !path.contains("/search");
     let methods = [
         (Method::GET, false, &mut item.get),
         (Method::PUT, true, &mut item.put),
@@ -82,14 +83,15 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     }
     let mut statuses = vec![401, 403, 421, 500];
     let embeds = operation.tags.iter().flatten().any(|tag| tag == tei::TAG || tag == ollama::TAG);
-    if path.starts_with("/v1/") || path == "/metrics" || embeds {
+    if path.starts_with("/v1/") || path.starts_with("/admin/") || path == "/metrics" || embeds {
         statuses.extend([429, 503]);
         statuses.push(if changes { 507 } else { 504 });
     }
     if path.contains('{') {
         statuses.push(400);
     }
-    if path.starts_with("/v1/collections/") || embeds && operation.request_body.is_some() {
+    if path.starts_with("/v1/collections/") || path.starts_with("/admin/") || embeds && operation.request_body.is_some()
+    {
         statuses.push(422);
     }
     if operation.request_body.is_some() {
@@ -134,10 +136,11 @@ mod tests {
                 let id = operation["operationId"].as_str().unwrap();
                 assert!(ids.insert(id.to_owned()), "{method} {path}: {id} stands twice");
                 assert!(operation["responses"]["500"].is_object(), "{method} {path}");
-                assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+                let done = ["200", "201"].iter().any(|status| operation["responses"][status].is_object());
+                assert!(done, "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 33);
+        assert_eq!(ids.len(), 39);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod payload;
 mod queue;
 mod reader;
 mod record;
+mod relabel;
+mod salvage;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -21,5 +23,7 @@ pub use format::LogIdentity;
 pub use group_commit::{GroupCommit, GroupOptions};
 pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
+pub use relabel::{closed_files, relabel};
+pub use salvage::{LogLoss, salvage};
 pub use trim::{Trimmed, trim};
 pub use writer::{LogPosition, LogWriter, WriterOptions};

@@ -3,9 +3,12 @@
 mod contents;
 mod error;
 mod format;
+mod replace;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use contents::{CollectionEntry, Manifest, SegmentEntry, StoreId};
 pub use error::ManifestError;
+pub use replace::{finish_replacement, replace_store};
+pub use store::SNAPSHOT_FILE;

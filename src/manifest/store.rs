@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use super::format::{decode_format, decode_manifest, encode_format, encode_manifest};
-use super::{Manifest, ManifestError, StoreId};
+use super::{Manifest, ManifestError, StoreId, finish_replacement};
 use crate::storage::{DataPaths, StorageError, create_dir_all, publish, read_file, remove_temporaries};
+
+/// In every snapshot, and in no store.
+pub const SNAPSHOT_FILE: &str = "SNAPSHOT";
 
 impl Manifest {
     /// Makes the directory a store. Call it under the directory's lock; it may hold `LOCK`, what an interrupted call of
@@ -49,12 +52,28 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Loads the store, or makes the directory one. Removes what an interrupted publish left. Call it under the
-    /// directory's lock.
+    /// Reads the manifest alone, whatever is wrong with the files around it.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`], without those about `FORMAT`.
+    pub fn read(paths: &DataPaths) -> Result<Self, ManifestError> {
+        let path = paths.manifest();
+        match read_file(&path)? {
+            Some(bytes) => decode_manifest(&path, &bytes),
+            None => Err(ManifestError::Missing { path }),
+        }
+    }
+
+    /// Loads the store, or makes the directory one. Finishes a restore that was begun, and removes what an interrupted
+    /// publish left. Call it under the directory's lock.
     ///
     /// # Errors
     /// As [`Manifest::create`] and [`Manifest::load`].
     pub fn open(paths: &DataPaths) -> Result<Self, ManifestError> {
+        if paths.root().join(SNAPSHOT_FILE).exists() {
+            return Err(ManifestError::IsSnapshot { root: paths.root().to_owned() });
+        }
+        finish_replacement(paths)?;
         if read_file(&paths.format())?.is_none() {
             return Self::create(paths);
         }

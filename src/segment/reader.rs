@@ -31,10 +31,19 @@ impl Segment {
     /// [`SegmentError::UnsupportedVersion`], [`SegmentError::UnsupportedFlags`] or [`SegmentError::Damaged`] when it is
     /// not a segment file; [`SegmentError::Mismatch`] when it is another segment than `expected`.
     pub fn open(path: &Path, expected: &SegmentSpec) -> Result<Self, SegmentError> {
+        let segment = Self::open_any(path)?;
+        check_expected(path, segment.spec(), expected)?;
+        Ok(segment)
+    }
+
+    /// As [`Segment::open`], whichever segment it is.
+    ///
+    /// # Errors
+    /// As [`Segment::open`], without [`SegmentError::Mismatch`].
+    pub fn open_any(path: &Path) -> Result<Self, SegmentError> {
         let file = Mapped::open(path)?;
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
-        check_expected(path, &header.spec, expected)?;
         Ok(Self { file, blocks, header, layout })
     }
 

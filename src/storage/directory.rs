@@ -125,7 +125,6 @@ pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
 ///
 /// # Errors
 /// [`StorageError::Io`].
-#[cfg(any(feature = "server", test))]
 pub fn disk_free(path: &Path) -> Result<u64, StorageError> {
     fs2::available_space(path).map_err(|e| StorageError::io(path, "read the free space of", e))
 }

@@ -11,12 +11,13 @@ mod mmap;
 mod paths;
 mod publish;
 mod random_access;
+mod transfer;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
-#[cfg(feature = "server")]
-pub use directory::disk_free;
-pub use directory::{create_dir_all, list_files, list_files_below, read_file, remove_dir_all, remove_file};
+pub use directory::{
+    create_dir_all, disk_free, list_files, list_files_below, read_file, remove_dir_all, remove_file, sync_directory,
+};
 pub use error::StorageError;
 pub use fields::Fields;
 pub use lock::DirectoryLock;
@@ -24,3 +25,4 @@ pub use mmap::{Arena, Mapped, Piece, Plain};
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;
+pub use transfer::{Transfer, link_or_copy, rename};

@@ -15,5 +15,6 @@ mod ranking;
 mod search;
 mod server;
 mod shutdown;
+mod snapshots;
 mod tei;
 mod vectors;

@@ -2,6 +2,7 @@
 
 mod files;
 mod server;
+mod snapshots;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
