@@ -15,6 +15,7 @@ mod index;
 mod log;
 mod manifest;
 mod meta;
+pub mod migrate;
 pub mod salvage;
 mod segment;
 pub mod snapshot;

@@ -14,6 +14,7 @@ const RANKS: &[(&str, u32)] = &[
     ("database.rs", 5),
     ("collection", 4),
     ("index", 3),
+    ("migrate", 3),
     ("text", 3),
     ("embed", 2),
     ("log", 2),

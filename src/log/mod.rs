@@ -23,7 +23,7 @@ pub use format::LogIdentity;
 pub use group_commit::{GroupCommit, GroupOptions};
 pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
-pub use relabel::{closed_files, relabel};
+pub use relabel::{closed_files, copy_open_end, relabel};
 pub use salvage::{LogLoss, salvage};
 pub use trim::{Trimmed, trim};
 pub use writer::{LogPosition, LogWriter, WriterOptions};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::LogError;
 use super::files;
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES, RecordHeader};
-use super::survey::record_at;
+use super::survey::{is_torn, record_at};
 use crate::storage::{DataPaths, Mapped, Publishing, StorageError, crc32c_append, create_dir_all, publish};
 use crate::types::Seq;
 
@@ -19,6 +19,29 @@ pub fn closed_files(paths: &DataPaths) -> Result<(Vec<PathBuf>, Seq), LogError> 
     let mut files = files::list(paths)?;
     let last = files.pop().map_or(Seq(0), |newest| Seq(newest.first_seq.0.saturating_sub(1)));
     Ok((files.into_iter().map(|file| file.path).collect(), last))
+}
+
+/// Copies the newest log file as far as whole records stand in it, to its place below `to`. Returns its path and its last
+/// change; nothing where there is no log.
+///
+/// # Errors
+/// [`LogError::Damaged`] when something else than an unfinished write follows them.
+pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf, Seq)>, LogError> {
+    let Some(newest) = files::list(from)?.pop() else { return Ok(None) };
+    let mapped = Mapped::open(&newest.path)?;
+    let bytes = mapped.bytes();
+    let (header, tag) = FileHeader::decode(&newest.path, bytes)?;
+    let (mut offset, mut next) = (FILE_HEADER_BYTES, header.first_seq);
+    while offset < bytes.len() {
+        let Ok((record, _)) = record_at(bytes, offset, tag) else { break };
+        (offset, next) = (offset + record.record_bytes(), record.seq.next());
+    }
+    if offset < bytes.len() && !is_torn(bytes, offset, tag, next) {
+        return Err(damaged(&newest.path, offset, bytes.len(), "a record cannot be read"));
+    }
+    create_dir_all(&to.log_dir())?;
+    publish(&to.log_file(newest.first_seq.0), &bytes[..offset])?;
+    Ok(Some((newest.path, Seq(next.0.saturating_sub(1)))))
 }
 
 /// Writes the log of `from`, which belongs to `identity` and ends with change `last_seq`, as the log of `to` in

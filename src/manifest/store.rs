@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::format::{decode_format, decode_manifest, encode_format, encode_manifest};
+use super::format::{decode_format, decode_manifest, encode_format, encode_manifest, stored_version};
 use super::{Manifest, ManifestError, StoreId, finish_replacement};
 use crate::storage::{DataPaths, StorageError, create_dir_all, publish, read_file, remove_temporaries};
 
@@ -62,6 +62,16 @@ impl Manifest {
             Some(bytes) => decode_manifest(&path, &bytes),
             None => Err(ManifestError::Missing { path }),
         }
+    }
+
+    /// The format version of the manifest on disk, and the file's bytes.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub fn stored_version(paths: &DataPaths) -> Result<(u32, u64), ManifestError> {
+        Self::read(paths)?;
+        let bytes = read_file(&paths.manifest())?.unwrap_or_default();
+        Ok((stored_version(&bytes), bytes.len() as u64))
     }
 
     /// Loads the store, or makes the directory one. Finishes a restore that was begun, and removes what an interrupted

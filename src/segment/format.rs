@@ -26,8 +26,8 @@ const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
 /// After the section table: the calibration.
-const CALIBRATION: usize = SECTION_TABLE + SECTIONS * SECTION_ENTRY_BYTES;
-const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
+pub(super) const CALIBRATION: usize = SECTION_TABLE + SECTIONS * SECTION_ENTRY_BYTES;
+pub(super) const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
 /// The sections of every file, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

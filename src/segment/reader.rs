@@ -228,6 +228,11 @@ impl Segment {
         self.layout.section(section).start as usize
     }
 
+    /// The checksums of all blocks, as they stand at the file's end: they stand for every byte before them.
+    pub fn checksum_bytes(&self) -> &[u8] {
+        &self.file.bytes()[self.covered_bytes()..]
+    }
+
     /// Bytes that block checksums cover.
     pub(super) fn covered_bytes(&self) -> usize {
         self.layout.checksums as usize
@@ -308,7 +313,7 @@ pub(super) fn row_range(ordinal: Ordinal, width: usize) -> Range<usize> {
     ordinal as usize * width..(ordinal as usize + 1) * width
 }
 
-fn read_checksums(path: &Path, file: &[u8], layout: &Layout) -> Result<VerifiedBlocks, SegmentError> {
+pub(super) fn read_checksums(path: &Path, file: &[u8], layout: &Layout) -> Result<VerifiedBlocks, SegmentError> {
     let start = layout.checksums as usize;
     let table = &file[start..file.len() - 4];
     let (expected, got) = (u32_at(file, file.len() - 4), crc32c(table));

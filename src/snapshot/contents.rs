@@ -1,15 +1,19 @@
 //! What a snapshot holds: the file `SNAPSHOT`, docs/formats/snapshot.md.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 use crate::manifest::StoreId;
-use crate::storage::DataPaths;
+use crate::migrate::JOURNAL_FILE;
+use crate::segment::Segment;
+use crate::storage::{DataPaths, StorageError};
 use crate::types::Seq;
 
 use super::{Sha256, SnapshotError};
 
 const VERSION: u32 = 1;
+/// Before a digest that is of block checksums.
+const BLOCKS: &str = "blocks:";
 /// Longest `SNAPSHOT` that is read: a member takes about 130 bytes, and half a million of them fit.
 pub(super) const MAX_BYTES: u64 = 64 << 20;
 
@@ -33,8 +37,69 @@ pub struct Member {
     pub path: String,
     /// Length in bytes.
     pub len_bytes: u64,
-    /// Digest of its bytes.
-    pub sha256: Sha256,
+    /// What its bytes are compared with.
+    pub digest: Digest,
+}
+
+/// What a member's bytes are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// SHA-256 of the bytes.
+    Bytes(Sha256),
+    /// Of a segment: SHA-256 of its block checksums, which stand for its bytes. It takes no time, so a gigabyte can be
+    /// linked in a moment. Archives, which leave the machine, have [`Digest::Bytes`] only.
+    Blocks(Sha256),
+}
+
+impl Digest {
+    /// Of a store's file: of the block checksums where it is a segment that can be opened.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read.
+    pub(super) fn of_file(path: &Path) -> Result<(u64, Self), StorageError> {
+        if path.extension().is_some_and(|extension| extension == "seg")
+            && let Ok(segment) = Segment::open_any(path)
+        {
+            return Ok((segment.len_bytes(), Self::Blocks(Sha256::of(segment.checksum_bytes()))));
+        }
+        let (len_bytes, sha256) = Sha256::of_file(path)?;
+        Ok((len_bytes, Self::Bytes(sha256)))
+    }
+
+    /// Reads a file and says what is wrong with its bytes.
+    pub(super) fn check(self, path: &Path, len_bytes: u64) -> Result<(), String> {
+        let wrong_len = |len: u64| Err(format!("it has {len} bytes, expected {len_bytes}"));
+        let wrong = |got: Sha256, expected: Sha256| Err(format!("it has SHA-256 {got}, expected {expected}"));
+        match self {
+            Self::Bytes(expected) => match Sha256::of_file(path).map_err(|error| with_cause(&error))? {
+                (len, _) if len != len_bytes => wrong_len(len),
+                (_, got) if got != expected => wrong(got, expected),
+                _ => Ok(()),
+            },
+            Self::Blocks(expected) => {
+                let segment = Segment::open_any(path).map_err(|error| with_cause(&error))?;
+                let got = Sha256::of(segment.checksum_bytes());
+                match segment.len_bytes() {
+                    len if len != len_bytes => wrong_len(len),
+                    _ if got != expected => wrong(got, expected),
+                    _ => segment.verify_blocks(&mut |_| {}).map_err(|error| with_cause(&error)),
+                }
+            }
+        }
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(sha256) => write!(f, "{sha256}"),
+            Self::Blocks(sha256) => write!(f, "{BLOCKS}{sha256}"),
+        }
+    }
 }
 
 impl Contents {
@@ -53,7 +118,7 @@ impl Contents {
             self.members.len()
         );
         for member in &self.members {
-            let written = writeln!(text, "{} {} {}", member.sha256, member.len_bytes, member.path);
+            let written = writeln!(text, "{} {} {}", member.digest, member.len_bytes, member.path);
             written.expect("a string takes any text");
         }
         let digest = Sha256::of(text.as_bytes());
@@ -110,9 +175,13 @@ impl Contents {
 }
 
 fn parse_member(line: &str) -> Option<Member> {
-    let (sha256, rest) = line.split_once(' ')?;
+    let (digest, rest) = line.split_once(' ')?;
     let (len, path) = rest.split_once(' ')?;
-    Some(Member { path: path.to_owned(), len_bytes: len.parse().ok()?, sha256: Sha256::from_hex(sha256)? })
+    let digest = match digest.strip_prefix(BLOCKS) {
+        Some(blocks) => Digest::Blocks(Sha256::from_hex(blocks)?),
+        None => Digest::Bytes(Sha256::from_hex(digest)?),
+    };
+    Some(Member { path: path.to_owned(), len_bytes: len.parse().ok()?, digest })
 }
 
 /// Whether a path below a snapshot is one that a store's own file can have, in the one spelling that we write.
@@ -121,7 +190,7 @@ pub(super) fn is_store_file(path: &str) -> bool {
     let same = |expected: std::path::PathBuf| expected.to_str() == Some(path);
     let parts: Vec<&str> = path.split('/').collect();
     match parts[..] {
-        ["FORMAT" | "MANIFEST"] => true,
+        ["FORMAT" | "MANIFEST" | JOURNAL_FILE] => true,
         ["log", file] => {
             file.strip_suffix(".log").and_then(|seq| seq.parse().ok()).is_some_and(|s| same(paths.log_file(s)))
         }
@@ -145,8 +214,11 @@ mod tests {
     use super::*;
 
     fn sample() -> Contents {
-        let member =
-            |path: &str, len_bytes| Member { path: path.into(), len_bytes, sha256: Sha256::of(path.as_bytes()) };
+        let member = |path: &str, len_bytes| {
+            let sha256 = Sha256::of(path.as_bytes());
+            let digest = if path.ends_with(".seg") { Digest::Blocks(sha256) } else { Digest::Bytes(sha256) };
+            Member { path: path.into(), len_bytes, digest }
+        };
         Contents {
             store_id: StoreId(*b"0123456789abcdef"),
             timeline: 2,
@@ -172,6 +244,7 @@ mod tests {
         assert_eq!(lines[..2], ["pannier snapshot 1", "store 30313233343536373839616263646566"]);
         assert_eq!(lines[2..5], ["timeline 2", "seq 17", "members 5"]);
         assert_eq!(lines[5], format!("{} 40 FORMAT", Sha256::of(b"FORMAT")));
+        assert_eq!(lines[9], format!("blocks:{} 1000 segments/1/1/3.seg", Sha256::of(b"segments/1/1/3.seg")));
         assert_eq!(lines[10], format!("end {}", Sha256::of(text[..text.find("end ").unwrap()].as_bytes())));
         assert_eq!((decode(text.as_bytes()).unwrap(), sample().bytes()), (sample(), 1_456));
     }
@@ -202,7 +275,7 @@ mod tests {
         ] {
             assert!(!is_store_file(path), "{path}");
             let mut contents = sample();
-            contents.members.push(Member { path: path.into(), len_bytes: 1, sha256: Sha256([0; 32]) });
+            contents.members.push(Member { path: path.into(), len_bytes: 1, digest: Digest::Bytes(Sha256([0; 32])) });
             contents.members.sort_by(|a, b| a.path.cmp(&b.path));
             assert!(decode(&contents.encode()).is_err(), "{path}");
         }

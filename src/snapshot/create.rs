@@ -9,14 +9,16 @@ use rayon::prelude::*;
 
 use crate::collection::HeldFiles;
 use crate::database::Database;
-use crate::manifest::{SNAPSHOT_FILE, StoreId};
+use crate::log;
+use crate::manifest::{Manifest, SNAPSHOT_FILE, StoreId};
+use crate::migrate::JOURNAL_FILE;
 use crate::storage::{
     DataPaths, Transfer, create_dir_all, link_or_copy, publish, remove_dir_all, rename, sync_directory,
 };
 use crate::types::Seq;
 
 use super::list::{CREATED_FILE, STAGING, Snapshot, find, list, staging_dir};
-use super::{Contents, Member, Sha256, SnapshotError, SnapshotName};
+use super::{Contents, Digest, Member, SnapshotError, SnapshotName};
 
 /// What taking a snapshot did.
 #[derive(Clone, Debug)]
@@ -27,7 +29,7 @@ pub struct Created {
     pub linked: usize,
     /// Files that had to be copied.
     pub copied: usize,
-    /// Bytes that were read to take their digests; those of the other files were known.
+    /// Bytes that were read to take their digests; those of the other files were known, or are their checksums'.
     pub hashed_bytes: u64,
 }
 
@@ -41,20 +43,48 @@ static CREATING: Mutex<()> = Mutex::new(());
 /// [`SnapshotError::Exists`]; the others when a file could not be linked or read. Nothing is left then but what the next
 /// call removes.
 pub fn create(database: &Database, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
-    let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
     let paths = DataPaths::new(database.path());
+    create_from(&paths, name, &mut |staging| database.hold_files(|held| link_all(&paths, &held, staging)))
+}
+
+/// Takes a snapshot of a store that nobody has open, whether or not this program could open it. Call it under the
+/// directory's lock.
+///
+/// # Errors
+/// As [`create`]; [`SnapshotError::Log`] when the log is damaged.
+pub fn create_closed(data: &Path, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
+    let paths = DataPaths::new(data);
+    let manifest = Manifest::load(&paths)?;
+    create_from(&paths, name, &mut |staging| {
+        let (log, last_seq) = log::closed_files(&paths)?;
+        let mut taken = link_all(&paths, &HeldFiles { manifest: &manifest, log, last_seq }, staging)?;
+        // The newest file grows when the store is opened again: it cannot be shared.
+        if let Some((file, last_seq)) = log::copy_open_end(&paths, &DataPaths::new(staging))? {
+            taken.files.push(name_below(&paths, &file));
+            taken.files.sort();
+            (taken.seq, taken.copied) = (last_seq, taken.copied + 1);
+        }
+        Ok(taken)
+    })
+}
+
+fn create_from(
+    paths: &DataPaths,
+    name: Option<SnapshotName>,
+    take: &mut dyn FnMut(&Path) -> Result<Taken, SnapshotError>,
+) -> Result<Created, SnapshotError> {
+    let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Timestamp::now();
     let name = name.unwrap_or_else(|| SnapshotName::of_time(now));
     let home = paths.snapshots_dir().join(name.as_str());
     if home.exists() {
         return Err(SnapshotError::Exists { name });
     }
-    remove_staging(&paths)?;
-    let known = Known::of_latest(&paths)?;
-    let staging = staging_dir(&paths, &name);
+    remove_staging(paths)?;
+    let known = Known::of_latest(paths)?;
+    let staging = staging_dir(paths, &name);
     create_dir_all(&staging)?;
-    let taken = database.hold_files(|held| link_all(&paths, &held, &staging))?;
-    let Taken { store_id, timeline, seq, files, copied } = taken;
+    let Taken { store_id, timeline, seq, files, copied } = take(&staging)?;
     let (members, hashed_bytes) = digest_all(&staging, &files, &known)?;
     let contents = Contents { store_id, timeline, seq, members };
     publish(&staging.join(CREATED_FILE), format!("{}\n", now.as_millisecond()).as_bytes())?;
@@ -90,6 +120,8 @@ struct Taken {
 fn link_all(paths: &DataPaths, held: &HeldFiles<'_>, staging: &Path) -> Result<Taken, SnapshotError> {
     let manifest = held.manifest;
     let mut sources: Vec<PathBuf> = vec![paths.format(), paths.manifest()];
+    let journal = paths.root().join(JOURNAL_FILE);
+    sources.extend(journal.exists().then_some(journal));
     sources.extend(held.log.iter().cloned());
     for collection in &manifest.collections {
         for segment in &collection.segments {
@@ -108,13 +140,18 @@ fn link_all(paths: &DataPaths, held: &HeldFiles<'_>, staging: &Path) -> Result<T
         create_dir_all(&directory)?;
         directories.insert(directory);
         copied += usize::from(link_or_copy(source, &target)? == Transfer::Copied);
-        let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
-        files.push(parts.join("/"));
+        files.push(name_below(paths, source));
     }
     directories.iter().try_for_each(|directory| sync_directory(directory))?;
     files.sort();
     let (store_id, timeline, seq) = (manifest.store_id, manifest.timeline, held.last_seq);
     Ok(Taken { store_id, timeline, seq, files, copied })
+}
+
+/// A file's path below the root, as a member's.
+fn name_below(paths: &DataPaths, file: &Path) -> String {
+    let below = file.strip_prefix(paths.root()).unwrap_or(file);
+    below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// Digests that need not be taken again.
@@ -162,8 +199,9 @@ fn digest_all(staging: &Path, files: &[String], known: &Known) -> Result<(Vec<Me
         .map(|path| match known.member(staging, path) {
             Some(member) => Ok((member, 0)),
             None => {
-                let (len_bytes, sha256) = Sha256::of_file(&staging.join(path))?;
-                Ok((Member { path: path.clone(), len_bytes, sha256 }, len_bytes))
+                let (len_bytes, digest) = Digest::of_file(&staging.join(path))?;
+                let read = if matches!(digest, Digest::Bytes(_)) { len_bytes } else { 0 };
+                Ok((Member { path: path.clone(), len_bytes, digest }, read))
             }
         })
         .collect::<Result<_, SnapshotError>>()?;

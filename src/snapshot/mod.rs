@@ -16,8 +16,8 @@ mod schedule;
 mod tests;
 mod verify;
 
-pub use contents::{Contents, Member};
-pub use create::{Created, create};
+pub use contents::{Contents, Digest, Member};
+pub use create::{Created, create, create_closed};
 pub use digest::Sha256;
 pub use error::SnapshotError;
 pub use list::{Found, Snapshot, delete, find, list};

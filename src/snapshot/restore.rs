@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::log::{self, LogIdentity};
 use crate::manifest::{Manifest, ManifestError, finish_replacement, replace_store};
+use crate::migrate::JOURNAL_FILE;
 use crate::storage::{
     DataPaths, DirectoryLock, StorageError, create_dir_all, link_or_copy, publish, read_file, remove_dir_all,
     sync_directory,
@@ -165,6 +166,9 @@ fn stage(snapshot: &Snapshot, staged: &DataPaths, timeline: u32) -> Result<(), S
     log::relabel(&from, identity, staged, timeline, snapshot.contents.seq)?;
     let missing = || SnapshotError::Damaged { path: from.format(), reason: "it is missing".to_owned() };
     publish(&staged.format(), &read_file(&from.format())?.ok_or_else(missing)?)?;
+    // Without one in the snapshot an empty one takes the place of a journal that speaks of the store before.
+    let journal = read_file(&from.root().join(JOURNAL_FILE))?.unwrap_or_default();
+    publish(&staged.root().join(JOURNAL_FILE), &journal)?;
     manifest.timeline = timeline;
     Ok(manifest.publish(staged)?)
 }

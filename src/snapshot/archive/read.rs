@@ -14,7 +14,7 @@ use crate::storage::{Publishing, StorageError, create_dir_all, disk_free, publis
 use super::super::contents::MAX_BYTES;
 use super::super::digest::Hashing;
 use super::super::list::CREATED_FILE;
-use super::super::{Contents, Member, Snapshot, SnapshotError, SnapshotName};
+use super::super::{Contents, Digest, Member, Snapshot, SnapshotError, SnapshotName};
 use super::header::{BLOCK_BYTES, fault, header, name_and_size, padding};
 
 /// zstd's own limit for streams: 128 MiB of memory for its window.
@@ -194,8 +194,8 @@ impl<'a> Input<'a> {
             left -= part.len() as u64;
         }
         let (_, sha256) = hashing.finish();
-        if sha256 != member.sha256 {
-            return Err(self.refuse(&member.path, format!("has SHA-256 {sha256}, SNAPSHOT says {}", member.sha256)));
+        if Digest::Bytes(sha256) != member.digest {
+            return Err(self.refuse(&member.path, format!("has SHA-256 {sha256}, SNAPSHOT says {}", member.digest)));
         }
         self.padding(&member.path, member.len_bytes)
     }

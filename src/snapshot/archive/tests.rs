@@ -9,7 +9,7 @@ use tar::{EntryType, Header};
 use super::header::{BLOCK_BYTES, header, padding};
 use super::{pack, unpack};
 use crate::manifest::StoreId;
-use crate::snapshot::{Contents, Member, Sha256, Snapshot, SnapshotError, SnapshotName};
+use crate::snapshot::{Contents, Digest, Member, Sha256, Snapshot, SnapshotError, SnapshotName};
 use crate::types::Seq;
 
 /// A member as bytes: header, contents, padding.
@@ -43,7 +43,7 @@ fn contents() -> Contents {
     let member = |&(path, bytes): &(&str, &[u8])| Member {
         path: path.into(),
         len_bytes: bytes.len() as u64,
-        sha256: Sha256::of(bytes),
+        digest: Digest::Bytes(Sha256::of(bytes)),
     };
     Contents { store_id: StoreId([1; 16]), timeline: 1, seq: Seq(5), members: FILES.iter().map(member).collect() }
 }

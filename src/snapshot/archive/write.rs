@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use rayon::prelude::*;
 use zstd::stream::write::Encoder;
 
 use crate::manifest::SNAPSHOT_FILE;
 use crate::storage::{Publishing, StorageError};
 
 use super::super::digest::Hashing;
-use super::super::{Member, Snapshot, SnapshotError};
+use super::super::{Contents, Digest, Member, Sha256, Snapshot, SnapshotError};
 use super::header::{BLOCK_BYTES, header, padding};
 
 /// zstd's default. A higher one costs much time for vectors, which hardly compress.
@@ -35,12 +36,13 @@ pub fn pack(snapshot: &Snapshot, file: &Path, progress: &mut dyn FnMut(u64, u64)
     let fail = |e| SnapshotError::from(StorageError::io(file, "write", e));
     let mut out = Encoder::new(Publishing::create(file)?, LEVEL).map_err(fail)?;
     out.include_checksum(true).map_err(fail)?;
-    let listing = snapshot.contents.encode();
-    let total = snapshot.contents.bytes();
+    let contents = in_full(snapshot)?;
+    let listing = contents.encode();
+    let total = contents.bytes();
     write_header(&mut out, SNAPSHOT_FILE, listing.len() as u64).map_err(fail)?;
     out.write_all(&listing).and_then(|()| pad(&mut out, listing.len() as u64)).map_err(fail)?;
     let mut done = 0;
-    for member in &snapshot.contents.members {
+    for member in &contents.members {
         write_header(&mut out, &member.path, member.len_bytes).map_err(fail)?;
         copy_member(snapshot, member, &mut out, file)?;
         pad(&mut out, member.len_bytes).map_err(fail)?;
@@ -74,11 +76,29 @@ fn copy_member(
     let mut hashing = Hashing::new(out);
     // No more than the header promises, or the next header would stand in the wrong place.
     io::copy(&mut file.take(member.len_bytes), &mut hashing).map_err(|e| StorageError::io(archive, "write", e))?;
-    match hashing.finish() {
-        (len, sha256) if (len, sha256) == (member.len_bytes, member.sha256) => Ok(()),
-        (_, sha256) => {
-            let reason = format!("it has SHA-256 {sha256}, expected {}", member.sha256);
+    let (len, sha256) = hashing.finish();
+    match len == member.len_bytes && Digest::Bytes(sha256) == member.digest {
+        true => Ok(()),
+        false => {
+            let reason = format!("it has {len} bytes and SHA-256 {sha256}, expected {}", member.digest);
             Err(SnapshotError::Damaged { path, reason })
         }
     }
+}
+
+/// The contents with a digest of the bytes of every member. What had another was checked against that.
+fn in_full(snapshot: &Snapshot) -> Result<Contents, SnapshotError> {
+    let of_bytes = |member: &Member| {
+        let path = snapshot.home.join(&member.path);
+        if matches!(member.digest, Digest::Bytes(_)) {
+            return Ok(member.clone());
+        }
+        if let Err(reason) = member.digest.check(&path, member.len_bytes) {
+            return Err(SnapshotError::Damaged { path, reason });
+        }
+        let (len_bytes, sha256) = Sha256::of_file(&path)?;
+        Ok(Member { path: member.path.clone(), len_bytes, digest: Digest::Bytes(sha256) })
+    };
+    let members = snapshot.contents.members.par_iter().map(of_bytes).collect::<Result<_, _>>()?;
+    Ok(Contents { members, ..snapshot.contents.clone() })
 }
