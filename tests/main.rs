@@ -8,6 +8,7 @@ mod filters;
 mod histories;
 #[cfg(feature = "text")]
 mod keywords;
+mod migrations;
 mod rewrites;
 mod support;
 mod tidy;

@@ -8,6 +8,7 @@ use crate::database::OpenError;
 use crate::embed::EmbedError;
 use crate::log::LogError;
 use crate::manifest::ManifestError;
+use crate::migrate::MigrateError;
 use crate::salvage::SalvageError;
 use crate::segment::SegmentError;
 use crate::snapshot::SnapshotError;
@@ -27,6 +28,12 @@ pub enum Failure {
     Damaged,
     /// A snapshot or an archive is damaged, or is none.
     SnapshotDamaged,
+    /// The store is of an older format, and `migrate up` brings it to this one.
+    MigrationPending,
+    /// The journal of migrations speaks of other steps than this program's.
+    MigrationUnknown,
+    /// A migration was begun and not finished.
+    MigrationHalfDone,
     /// A write to the disk failed, and the process had to stop.
     DiskFailed,
 }
@@ -121,6 +128,17 @@ pub enum CliError {
         /// Problems found.
         count: usize,
     },
+    /// A store could not be migrated.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// A step of the migrations was begun and not finished.
+    #[error("step {id:03} {name} is half done; run `pannier migrate up`, which goes on with it")]
+    HalfDone {
+        /// The step.
+        id: u32,
+        /// Its name.
+        name: &'static str,
+    },
     /// Nothing could be salvaged.
     #[error(transparent)]
     Salvage(#[from] SalvageError),
@@ -157,6 +175,8 @@ impl CliError {
             CliError::SnapshotDamaged { .. } => Failure::SnapshotDamaged,
             CliError::Api { code, .. } if code == "snapshot_damaged" => Failure::SnapshotDamaged,
             CliError::Snapshot(error) => of_snapshot(error),
+            CliError::HalfDone { .. } => Failure::MigrationHalfDone,
+            CliError::Migrate(error) => of_migration(error),
             CliError::Salvage(SalvageError::Storage(error)) => of_storage(error),
             CliError::DiskFailed { .. } => Failure::DiskFailed,
             CliError::Api { code, .. } if code == "stopped" => Failure::DiskFailed,
@@ -173,6 +193,18 @@ fn of_opening(error: &OpenError) -> Failure {
         OpenError::Storage(error) => of_storage(error),
         OpenError::Manifest(error) => of_manifest(error),
         OpenError::Recover { source, .. } => of_collection(source),
+    }
+}
+
+fn of_migration(error: &MigrateError) -> Failure {
+    match error {
+        MigrateError::Modified { .. } | MigrateError::Missing { .. } => Failure::MigrationUnknown,
+        MigrateError::HalfDone { .. } => Failure::MigrationHalfDone,
+        MigrateError::Journal { .. } => Failure::Damaged,
+        MigrateError::Storage(error) => of_storage(error),
+        MigrateError::Manifest(error) => of_manifest(error),
+        MigrateError::Segment(error) => of_segment(error),
+        _ => Failure::General,
     }
 }
 
@@ -208,6 +240,7 @@ fn of_manifest(error: &ManifestError) -> Failure {
 
 fn of_segment(error: &SegmentError) -> Failure {
     match error {
+        SegmentError::UnsupportedVersion { found, supported, .. } if found < supported => Failure::MigrationPending,
         SegmentError::Damaged { .. } | SegmentError::BadMagic { .. } | SegmentError::Mismatch { .. } => {
             Failure::Damaged
         }

@@ -8,6 +8,7 @@ mod embed;
 mod error;
 mod import;
 mod logging;
+mod migrate;
 mod model;
 mod output;
 mod read;
@@ -99,12 +100,14 @@ pub enum Command {
     /// Take, list, verify, restore and delete snapshots
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Bring a store of an older format to the present one
+    Migrate(migrate::MigrateArgs),
     /// Rescue what can be read of a damaged data directory into a new one
     Salvage(salvage::SalvageArgs),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
-    Verify,
+    Verify(verify::VerifyArgs),
     /// Measure speed and quality
     Bench(bench::BenchArgs),
 }
@@ -156,9 +159,10 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
         Command::Snapshot(command) => snapshot::run(&command, &context),
+        Command::Migrate(args) => migrate::run(&args, &context),
         Command::Salvage(args) => salvage::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
-        Command::Verify => verify::run(&context),
+        Command::Verify(args) => verify::run(&args, &context),
         Command::Bench(args) => bench::run(args, &context),
     }
 }

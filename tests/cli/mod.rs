@@ -133,6 +133,12 @@ fn help_names_commands_variables_and_exit_codes() {
     {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
+    let documented =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations/exit-codes.md")).unwrap();
+    for line in help.split("Exit codes:").nth(1).unwrap().lines().filter(|line| line.starts_with("  ")) {
+        let code = line.split_whitespace().next().unwrap();
+        assert!(documented.contains(&format!("\n| {code} | ")), "{line}");
+    }
     assert!(place.succeed(&["--version"]).stdout.starts_with("pannier "));
     place.run(&["import"]).failed_with(2, &["COLLECTION"]);
     place.run(&["serch"]).failed_with(2, &["search"]);

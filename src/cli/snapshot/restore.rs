@@ -56,7 +56,11 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
     let swapped_ms = started.elapsed().as_secs_f64() * 1e3;
     let opening = Instant::now();
     // Opening makes the document index again; it proves that the store can be served.
-    drop(context.open()?);
+    if let Err(error) = context.open() {
+        let before = DataPaths::new(&context.data).before_restore_dir();
+        output::hint(context, format!("what stood there before, if anything, is in {}", before.display()));
+        return Err(error);
+    }
     let opened_ms = opening.elapsed().as_secs_f64() * 1e3;
     let kept = restored.replaced.as_ref().filter(|_| args.keep_replaced);
     if kept.is_none() {
