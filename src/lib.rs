@@ -16,6 +16,10 @@ mod log;
 mod manifest;
 mod meta;
 pub mod migrate;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod replicate;
 pub mod salvage;
 mod segment;
 pub mod snapshot;

@@ -9,6 +9,8 @@ mod histories;
 #[cfg(feature = "text")]
 mod keywords;
 mod migrations;
+mod postgres;
+mod replicate;
 mod rewrites;
 mod support;
 mod tidy;

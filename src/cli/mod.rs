@@ -12,6 +12,7 @@ mod migrate;
 mod model;
 mod output;
 mod read;
+mod replicate;
 mod salvage;
 mod search;
 mod serve;
@@ -104,6 +105,9 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     /// Rescue what can be read of a damaged data directory into a new one
     Salvage(salvage::SalvageArgs),
+    /// Keep copies of collections in Postgres
+    #[command(subcommand)]
+    Replicate(replicate::ReplicateCommand),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
@@ -161,6 +165,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Snapshot(command) => snapshot::run(&command, &context),
         Command::Migrate(args) => migrate::run(&args, &context),
         Command::Salvage(args) => salvage::run(&args, &context),
+        Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify(args) => verify::run(&args, &context),
         Command::Bench(args) => bench::run(args, &context),

@@ -13,6 +13,7 @@ use crate::types::{CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
+use super::changes::LogHolds;
 use super::keywords::{Bell, KeywordWorker};
 use super::maintenance::{Job, Maintenance};
 use super::state::{CollectionState, Identity, SealedPart};
@@ -42,6 +43,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Calls the thread of the keyword indexes.
     pub bell: Bell,
+    /// How far copies elsewhere have read the log.
+    pub holds: Arc<LogHolds>,
     /// The manifest as last published. Held while segments are installed; taken before any collection's locks.
     manifest: Mutex<Manifest>,
     applied_seq: AtomicU64,
@@ -59,6 +62,7 @@ impl Shared {
             meta,
             settings,
             bell: Bell::default(),
+            holds: Arc::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),
             log: OnceLock::new(),

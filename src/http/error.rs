@@ -58,6 +58,9 @@ codes! {
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
     SnapshotExists "snapshot_exists" CONFLICT "A snapshot of this name exists";
     RestoreNeedsStop "restore_needs_stop" CONFLICT "A running server is not restored";
+    SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
+    SinkConflict "sink_conflict" CONFLICT "There is a sink of this name already";
+    SinkBusy "sink_busy" CONFLICT "The sink cannot do this now";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     TooManyInputs "too_many_inputs" UNPROCESSABLE_ENTITY "Too many inputs in one request";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported";
@@ -89,11 +92,13 @@ codes! {
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
     InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
+    InvalidSink "invalid_sink" UNPROCESSABLE_ENTITY "The sink's settings are not allowed";
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
     SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
+    SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";

@@ -10,7 +10,9 @@ use utoipa::{Modify, OpenApi};
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, search, snapshots, tei};
+use super::{
+    collections, documents, health, import, metrics, models, ollama, openai, replication, search, snapshots, tei,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +26,8 @@ use super::{collections, documents, health, import, metrics, models, ollama, ope
         import::import,
         search::search, search::search_by_url, search::search_batch,
         snapshots::list, snapshots::create, snapshots::read, snapshots::delete, snapshots::verify, snapshots::restore,
+        replication::add, replication::list, replication::read, replication::remove, replication::pause,
+        replication::resume, replication::verify, replication::repair,
         openai::embeddings, models::list, models::read,
         tei::embed, tei::embed_at_root, tei::tokenize, tei::info,
         ollama::embed, ollama::embed_prompt, ollama::tags, ollama::version,
@@ -90,8 +94,10 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     if path.contains('{') {
         statuses.push(400);
     }
-    if path.starts_with("/v1/collections/") || path.starts_with("/admin/") || embeds && operation.request_body.is_some()
-    {
+    if path.starts_with("/admin/") {
+        statuses.extend([404, 409, 422, 503]);
+    }
+    if path.starts_with("/v1/collections/") || embeds && operation.request_body.is_some() {
         statuses.push(422);
     }
     if operation.request_body.is_some() {
@@ -140,7 +146,7 @@ mod tests {
                 assert!(done, "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 39);
+        assert_eq!(ids.len(), 47);
     }
 
     #[test]

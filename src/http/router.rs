@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::guard::Guard;
 use super::state::AppState;
-use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, search};
+use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, replication, search};
 use super::{ollama, openai, snapshots, tei};
 
 /// All routes behind all layers, for a server that listens on loopback.
@@ -67,6 +67,12 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/admin/snapshots/{snapshot}", get(snapshots::read.layer(timed())).merge(delete(snapshots::delete))),
         ("/admin/snapshots/{snapshot}/verify", post(snapshots::verify)),
         ("/admin/snapshots/{snapshot}/restore", post(snapshots::restore)),
+        ("/admin/replication", get(replication::list.layer(timed())).merge(post(replication::add))),
+        ("/admin/replication/{sink}", get(replication::read.layer(timed())).merge(delete(replication::remove))),
+        ("/admin/replication/{sink}/pause", post(replication::pause)),
+        ("/admin/replication/{sink}/resume", post(replication::resume)),
+        ("/admin/replication/{sink}/verify", post(replication::verify)),
+        ("/admin/replication/{sink}/repair", post(replication::repair)),
         ("/v1/embeddings", post(openai::embeddings).layer(timed())),
         ("/embed", post(tei::embed).layer(timed())),
         ("/tokenize", post(tei::tokenize).layer(timed())),

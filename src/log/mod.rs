@@ -12,6 +12,7 @@ mod record;
 mod relabel;
 mod salvage;
 mod survey;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -25,5 +26,8 @@ pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
 pub use relabel::{closed_files, copy_open_end, relabel};
 pub use salvage::{LogLoss, salvage};
-pub use trim::{Trimmed, trim};
+pub use tail::{LogTail, TailStep};
+#[cfg(test)]
+use trim::trim;
+pub use trim::{Keep, Trimmed, needed_bytes, trim_keeping};
 pub use writer::{LogPosition, LogWriter, WriterOptions};

@@ -15,6 +15,8 @@ mod transfer;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
+#[cfg(feature = "postgres")]
+pub use directory::only_for_owner;
 pub use directory::{
     create_dir_all, disk_free, list_files, list_files_below, read_file, remove_dir_all, remove_file, sync_directory,
 };
