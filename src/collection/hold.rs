@@ -37,6 +37,6 @@ pub fn hold_files<T, E: From<CollectionError>>(
     let manifest = shared.manifest();
     let log = shared.log().expect("an engine starts over an open log");
     log.rotate().map_err(CollectionError::from)?;
-    let (log, last_seq) = log::closed_files(&shared.paths).map_err(CollectionError::from)?;
+    let (log, last_seq) = log::closed_files(&shared.paths, manifest.log_start).map_err(CollectionError::from)?;
     take(HeldFiles { manifest: &manifest, log, last_seq })
 }

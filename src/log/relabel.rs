@@ -10,15 +10,16 @@ use super::survey::{is_torn, record_at};
 use crate::storage::{DataPaths, Mapped, Publishing, StorageError, crc32c_append, create_dir_all, publish};
 use crate::types::Seq;
 
-/// The log files to which nothing is added any more, oldest first, and the last change that can be in them. Files that
-/// are named here never change; [`super::trim`] may remove them.
+/// The log files to which nothing is added any more and that hold changes after `after`, oldest first, and the last change
+/// that can be in them. Files that are named here never change; trimming may remove them.
 ///
 /// # Errors
 /// [`LogError::Storage`].
-pub fn closed_files(paths: &DataPaths) -> Result<(Vec<PathBuf>, Seq), LogError> {
-    let mut files = files::list(paths)?;
-    let last = files.pop().map_or(Seq(0), |newest| Seq(newest.first_seq.0.saturating_sub(1)));
-    Ok((files.into_iter().map(|file| file.path).collect(), last))
+pub fn closed_files(paths: &DataPaths, after: Seq) -> Result<(Vec<PathBuf>, Seq), LogError> {
+    let files = files::list(paths)?;
+    let last = files.last().map_or(Seq(0), |newest| Seq(newest.first_seq.0.saturating_sub(1)));
+    let needed = files.windows(2).filter(|pair| pair[1].first_seq > after.next());
+    Ok((needed.map(|pair| pair[0].path.clone()).collect(), last))
 }
 
 /// Copies the newest log file as far as whole records stand in it, to its place below `to`. Returns its path and its last
@@ -153,8 +154,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
         write(&old);
-        let (closed, last) = closed_files(&old).unwrap();
+        let (closed, last) = closed_files(&old, Seq(0)).unwrap();
         assert_eq!((closed.len(), last), (2, Seq(4)));
+        assert_eq!(closed_files(&old, Seq(2)).unwrap().0, closed[1..], "what segments have is not needed");
+        assert_eq!(closed_files(&old, Seq(3)).unwrap().0, closed[1..]);
+        assert_eq!(closed_files(&old, Seq(4)).unwrap().0, closed[2..]);
         relabel(&old, OLD, &new, 2, Seq(4)).unwrap();
         let identity = LogIdentity { timeline: 2, ..OLD };
         assert_eq!(changes(&new, identity).unwrap(), changes(&old, OLD).unwrap());
@@ -165,7 +169,7 @@ mod tests {
     fn a_log_without_records_keeps_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
-        assert_eq!(closed_files(&old).unwrap(), (Vec::new(), Seq(0)));
+        assert_eq!(closed_files(&old, Seq(0)).unwrap(), (Vec::new(), Seq(0)));
         relabel(&old, OLD, &new, 5, Seq(9)).unwrap();
         let identity = LogIdentity { timeline: 5, ..OLD };
         let from = ReadFrom { after: Seq(9), at_least: Seq(9) };

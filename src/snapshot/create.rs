@@ -56,7 +56,7 @@ pub fn create_closed(data: &Path, name: Option<SnapshotName>) -> Result<Created,
     let paths = DataPaths::new(data);
     let manifest = Manifest::load(&paths)?;
     create_from(&paths, name, &mut |staging| {
-        let (log, last_seq) = log::closed_files(&paths)?;
+        let (log, last_seq) = log::closed_files(&paths, manifest.log_start)?;
         let mut taken = link_all(&paths, &HeldFiles { manifest: &manifest, log, last_seq }, staging)?;
         // The newest file grows when the store is opened again: it cannot be shared.
         if let Some((file, last_seq)) = log::copy_open_end(&paths, &DataPaths::new(staging))? {

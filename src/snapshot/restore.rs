@@ -100,7 +100,7 @@ pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 12] = [
+    const OURS: [&str; 13] = [
         "LOCK",
         "lost+found",
         "snapshots",
@@ -113,6 +113,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "text",
         "cache",
         "quarantine",
+        "replication.json",
     ];
     if paths.format().exists() {
         return Ok(());
