@@ -100,7 +100,7 @@ pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 13] = [
+    const OURS: [&str; 15] = [
         "LOCK",
         "lost+found",
         "snapshots",
@@ -114,6 +114,8 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "cache",
         "quarantine",
         "replication.json",
+        "MIGRATIONS",
+        "dry-run",
     ];
     if paths.format().exists() {
         return Ok(());
