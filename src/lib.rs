@@ -9,6 +9,11 @@ pub mod collection;
 mod database;
 mod distance;
 pub mod embed;
+#[cfg(test)]
+mod faults;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod http;
 mod index;

@@ -12,7 +12,7 @@ use crate::migrate::MigrateError;
 use crate::salvage::SalvageError;
 use crate::segment::SegmentError;
 use crate::snapshot::SnapshotError;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, is_failed_sync};
 use crate::types::NameError;
 
 /// What the exit code tells a script.
@@ -170,6 +170,7 @@ impl CliError {
     /// Which kind of failure this is.
     pub fn failure(&self) -> Failure {
         match self {
+            error if is_failed_sync(error) => Failure::DiskFailed,
             CliError::Usage(_) | CliError::Name(_) => Failure::Usage,
             CliError::Damaged { .. } => Failure::Damaged,
             CliError::SnapshotDamaged { .. } => Failure::SnapshotDamaged,

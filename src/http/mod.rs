@@ -7,6 +7,8 @@ mod documents;
 mod embedding;
 mod error;
 mod extract;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod health;
 mod import;

@@ -4,6 +4,8 @@ mod change;
 mod error;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod group_commit;
 mod payload;
 mod queue;
@@ -12,6 +14,7 @@ mod record;
 mod relabel;
 mod salvage;
 mod survey;
+mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ mod document;
 mod error;
 mod filtered_walk;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod graph;
 mod pool;
 mod quantize;

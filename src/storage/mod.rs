@@ -3,7 +3,9 @@
 mod append;
 mod checksum;
 mod directory;
+mod disk;
 mod error;
+#[cfg(test)]
 pub(crate) mod fault;
 mod fields;
 mod lock;
@@ -11,20 +13,26 @@ mod mmap;
 mod paths;
 mod publish;
 mod random_access;
+mod sequential;
 mod transfer;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]
 pub use directory::only_for_owner;
+#[cfg(feature = "text")]
+pub use directory::remove_unsynced;
 pub use directory::{
-    create_dir_all, disk_free, list_files, list_files_below, read_file, remove_dir_all, remove_file, sync_directory,
+    create_dir_all, disk_free, file_len, list_entries, list_files, list_files_below, read_file, remove_dir_all,
+    remove_file, sync_directory,
 };
-pub use error::StorageError;
+pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Arena, Mapped, Piece, Plain};
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;
+#[cfg(feature = "text")]
+pub use sequential::SequentialFile;
 pub use transfer::{Transfer, link_or_copy, rename};

@@ -1,12 +1,12 @@
 //! Files that take another name, or a second one.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use super::StorageError;
 use super::directory::{parent_of, sync_directory};
-use super::fault::{self, Operation};
+use super::disk;
 use super::publish::Publishing;
 
 /// How a second name for a file's bytes came about.
@@ -23,9 +23,7 @@ pub enum Transfer {
 /// # Errors
 /// [`StorageError::Io`]; the name is then the old one or, if only a sync failed, the new one.
 pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
-    fault::check(Operation::Rename, to)
-        .and_then(|()| fs::rename(from, to))
-        .map_err(|e| StorageError::io(from, "rename", e))?;
+    disk::rename(from, to).map_err(|e| StorageError::io(from, "rename", e))?;
     let (old, new) = (parent_of(from), parent_of(to));
     sync_directory(new)?;
     if old == new { Ok(()) } else { sync_directory(old) }
@@ -37,15 +35,14 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`]; nothing then stands at `to`.
 pub fn link_or_copy(from: &Path, to: &Path) -> Result<Transfer, StorageError> {
-    let linked = fault::check(Operation::Create, to).and_then(|()| fs::hard_link(from, to));
-    match linked {
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    match disk::hard_link(from, to) {
         Ok(()) => Ok(Transfer::Linked),
-        // Another file system, a file system without links, or too many of them: bytes can always be copied.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {
-            Err(StorageError::io(from, "link", e))
+        // Another file system, one without links, or too many of them: bytes can always be copied.
+        Err(e) if matches!(e.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported) => {
+            copy(from, to).map(|()| Transfer::Copied)
         }
-        Err(e) if e.raw_os_error().is_none() => Err(StorageError::io(from, "link", e)),
-        Err(_) => copy(from, to).map(|()| Transfer::Copied),
+        Err(e) => Err(StorageError::io(from, "link", e)),
     }
 }
 
@@ -60,7 +57,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::fault::{Faults, Then};
+    use crate::storage::fault::{Faults, Operation, Then};
+    use std::fs;
 
     #[test]
     fn a_link_shares_its_bytes_and_a_copy_does_not() {

@@ -10,6 +10,7 @@ use super::super::{CliError, Context, output};
 use super::{MigrateCommand, RunArgs};
 use crate::migrate::{Change, Changed, Migrations, StepState, StepStatus};
 use crate::snapshot::{self, SnapshotName};
+use crate::storage::publish;
 
 pub(super) fn run(command: &MigrateCommand, context: &Context) -> Result<(), CliError> {
     if context.server.is_some() {
@@ -164,7 +165,7 @@ fn new_step(name: &str, dir: &Path, context: &Context) -> Result<(), CliError> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix('s')?.get(..3)?.parse::<u32>().ok());
     let id = numbers.max().unwrap_or(0) + 1;
     let path = dir.join(format!("s{id:03}_{name}.rs"));
-    std::fs::write(&path, skeleton(id, name)).map_err(|e| CliError::io(format!("write {}", path.display()), e))?;
+    publish(&path, skeleton(id, name).as_bytes())?;
     output::line(path.display())?;
     output::hint(
         context,

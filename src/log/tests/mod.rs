@@ -2,6 +2,7 @@
 
 mod commit;
 mod recovery;
+mod shuttled;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -71,7 +72,10 @@ fn changes(count: u32) -> Vec<Change> {
 
 impl Store {
     fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(root: tempfile::TempDir) -> Self {
         let paths = DataPaths::new(root.path());
         Self { _root: root, paths }
     }
