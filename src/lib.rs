@@ -17,6 +17,7 @@ pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod http;
 mod index;
+mod ingest;
 mod log;
 mod manifest;
 mod meta;
@@ -28,6 +29,10 @@ pub mod replicate;
 pub mod salvage;
 mod segment;
 pub mod snapshot;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod source;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod sqlmigrate;
 mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -3,6 +3,8 @@
 mod bench;
 mod collection;
 mod confirm;
+#[cfg(feature = "postgres")]
+mod connect;
 mod doctor;
 mod embed;
 mod error;
@@ -18,6 +20,7 @@ mod search;
 mod serve;
 mod snapshot;
 mod target;
+mod template;
 mod verify;
 
 use std::num::NonZeroUsize;
@@ -105,6 +108,9 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     /// Rescue what can be read of a damaged data directory into a new one
     Salvage(salvage::SalvageArgs),
+    /// Try how fields become texts
+    #[command(subcommand)]
+    Template(template::TemplateCommand),
     /// Keep copies of collections in Postgres
     #[command(subcommand)]
     Replicate(replicate::ReplicateCommand),
@@ -163,8 +169,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
         Command::Snapshot(command) => snapshot::run(&command, &context),
-        Command::Migrate(args) => migrate::run(&args, &context),
+        Command::Migrate(args) => migrate::run(args, &context),
         Command::Salvage(args) => salvage::run(&args, &context),
+        Command::Template(command) => template::run(&command, &context),
         Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify(args) => verify::run(&args, &context),

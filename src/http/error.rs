@@ -52,6 +52,7 @@ codes! {
     RouteNotFound "route_not_found" NOT_FOUND "There is no such route";
     CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
+    SourceNotFound "source_not_found" NOT_FOUND "Nothing is kept of the source";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
     SnapshotNotFound "snapshot_not_found" NOT_FOUND "There is no such snapshot";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
@@ -88,7 +89,10 @@ codes! {
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
-    TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
+    InvalidTemplate "invalid_template" UNPROCESSABLE_ENTITY "The template cannot be read";
+    TemplateFailed "template_failed" UNPROCESSABLE_ENTITY "The template makes no text of a document";
+    TextIsMade "text_is_made" UNPROCESSABLE_ENTITY "The collection's template makes the text";
+    PersonalData "personal_data" UNPROCESSABLE_ENTITY "A document carries personal data";
     QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
@@ -223,6 +227,10 @@ impl From<CollectionError> for ApiError {
             E::NothingToIndex { .. } => Code::NothingToIndex,
             E::NoModel { .. } => Code::NoModel,
             E::Query { .. } => Code::InvalidQuery,
+            E::TemplateDefinition { .. } => Code::InvalidTemplate,
+            E::Template { .. } => Code::TemplateFailed,
+            E::TextIsMade { .. } => Code::TextIsMade,
+            E::Guard { .. } => Code::PersonalData,
             E::KeywordsOff => Code::ModeNotSupported,
             E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
             E::Filter(e) => filter_code(e),

@@ -26,8 +26,10 @@ mod router;
 mod search;
 mod server;
 mod snapshots;
+mod sources;
 mod state;
 mod tei;
+mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

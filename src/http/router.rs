@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::guard::Guard;
 use super::state::AppState;
 use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, replication, search};
-use super::{ollama, openai, snapshots, tei};
+use super::{ollama, openai, snapshots, sources, tei, template};
 
 /// All routes behind all layers, for a server that listens on loopback.
 pub fn router(state: AppState) -> Router {
@@ -67,6 +67,11 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/admin/snapshots/{snapshot}", get(snapshots::read.layer(timed())).merge(delete(snapshots::delete))),
         ("/admin/snapshots/{snapshot}/verify", post(snapshots::verify)),
         ("/admin/snapshots/{snapshot}/restore", post(snapshots::restore)),
+        ("/v1/collections/{collection}/template/preview", post(template::preview).layer(timed())),
+        (
+            "/admin/sources/{source}",
+            get(sources::read.layer(timed())).merge(put(sources::write).delete(sources::forget)),
+        ),
         ("/admin/replication", get(replication::list.layer(timed())).merge(post(replication::add))),
         ("/admin/replication/{sink}", get(replication::read.layer(timed())).merge(delete(replication::remove))),
         ("/admin/replication/{sink}/pause", post(replication::pause)),

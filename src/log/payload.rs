@@ -1,4 +1,4 @@
-//! A change as the bytes of a record's payload, versions 1 and 2: docs/formats/log.md.
+//! A change as the bytes of a record's payload, versions 1 to 3: docs/formats/log.md.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION};
 use super::{Change, LogError, LoggedDocument};
 use crate::storage::Fields;
-use crate::types::{CollectionId, CollectionName, DefinitionV1, DocumentId, StoredDocument};
+use crate::types::{CollectionId, CollectionName, DefinitionV1, DefinitionV2, DocumentId, StoredDocument};
 
 const CREATE_COLLECTION: u8 = 1;
 const DROP_COLLECTION: u8 = 2;
@@ -41,7 +41,7 @@ pub(super) fn kind(change: &Change) -> u8 {
 
 /// The version in which payloads of a kind are written: the oldest that says all of it.
 pub(super) fn version(kind: u8) -> u8 {
-    if kind == CREATE_COLLECTION { 2 } else { 1 }
+    if matches!(kind, CREATE_COLLECTION | UPSERT) { 3 } else { 1 }
 }
 
 /// Appends the payload of `change` to `out`.
@@ -111,6 +111,10 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
             let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV1, i64) = take_all(payload)?;
             Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
         }
+        CREATE_COLLECTION if version == 2 => {
+            let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV2, i64) = take_all(payload)?;
+            Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
+        }
         CREATE_COLLECTION => {
             let (id, name, definition, created_at_ms) = take_all(payload)?;
             Ok(Change::CreateCollection { id, name, definition, created_at_ms })
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
     use crate::types::{
         CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Language, Metric,
-        TextDefinition, Value,
+        TemplateDefinition, TextDefinition, Value,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -211,6 +215,8 @@ mod tests {
             index: IndexDefinition::default(),
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
             text: TextDefinition { language: Language::Russian },
+            template: Some(TemplateDefinition::Jinja("t".into())),
+            guard: None,
         };
         let name = CollectionName::new("docs").unwrap();
         Change::CreateCollection { id: CollectionId(7), name, definition, created_at_ms: 3 }
@@ -245,13 +251,20 @@ mod tests {
         let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0");
-        let old = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
-        expected.extend(b"\x01\0\0\0\x03\0\0\0\0\0\0\0");
+        let of_version_1 = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
+        expected.extend(b"\x01\0\0\0");
+        let of_version_2 = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
+        expected.extend(b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0\x03\0\0\0\0\0\0\0");
         assert_eq!(encoded(&create()), expected);
-        let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
-        definition.text = TextDefinition { language: Language::English };
-        let of_version_1 = Change::CreateCollection { definition, id, name, created_at_ms };
-        assert_eq!(decode(1, CREATE_COLLECTION, &old), Ok(of_version_1), "version 1 had no text");
+        let create_of = |text| {
+            let Change::CreateCollection { definition, id, name, created_at_ms } = create() else { unreachable!() };
+            let definition = Definition { text, template: None, ..definition };
+            Change::CreateCollection { definition, id, name, created_at_ms }
+        };
+        let russian = TextDefinition { language: Language::Russian };
+        assert_eq!(decode(2, CREATE_COLLECTION, &of_version_2), Ok(create_of(russian)), "version 2 had no template");
+        let text = TextDefinition::default();
+        assert_eq!(decode(1, CREATE_COLLECTION, &of_version_1), Ok(create_of(text)), "version 1 had no text");
     }
 
     #[test]
@@ -284,7 +297,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(decode(3, UPSERT, &[]), Err(PayloadError::Version(3)));
+        assert_eq!(decode(4, UPSERT, &[]), Err(PayloadError::Version(4)));
         assert_eq!(decode(0, UPSERT, &[]), Err(PayloadError::Version(0)));
         assert_eq!(decode(PAYLOAD_VERSION, 0, &[]), Err(PayloadError::Kind(0)));
     }

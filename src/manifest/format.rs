@@ -6,13 +6,13 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 
 use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::{Fields, crc32c};
-use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, SegmentId, Seq};
+use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, DefinitionV2, SegmentId, Seq};
 
 pub(super) const FORMAT_MAGIC: [u8; 8] = *b"PANNRFMT";
 pub(super) const FORMAT_VERSION: u32 = 1;
 pub(super) const FORMAT_BYTES: usize = 40;
 pub(super) const MANIFEST_MAGIC: [u8; 8] = *b"PANNRMAN";
-pub(super) const MANIFEST_VERSION: u32 = 2;
+pub(super) const MANIFEST_VERSION: u32 = 3;
 /// The oldest version that is read: its definitions know no keyword search.
 const OLDEST_MANIFEST_VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 88;
@@ -200,6 +200,10 @@ fn decode_collection(fields: &mut Fields, version: u32) -> Option<CollectionEntr
     let (definition, used): (Definition, usize) = match version {
         1 => {
             let (old, used) = bincode::decode_from_slice::<DefinitionV1, _>(definition_bytes, config()).ok()?;
+            (old.into(), used)
+        }
+        2 => {
+            let (old, used) = bincode::decode_from_slice::<DefinitionV2, _>(definition_bytes, config()).ok()?;
             (old.into(), used)
         }
         _ => bincode::decode_from_slice(definition_bytes, config()).ok()?,

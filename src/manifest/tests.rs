@@ -1,6 +1,6 @@
 //! Tests of the manifest: golden bytes, truncations, bit flips, and a crash at every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -9,8 +9,9 @@ use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    SegmentId, Seq, TextDefinition,
+    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate, GuardAction,
+    GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
+    TextDefinition, Weight,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -21,6 +22,16 @@ fn sample(store_id: StoreId) -> Manifest {
         index: IndexDefinition::default(),
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
         text: TextDefinition { language: Language::Russian },
+        template: Some(TemplateDefinition::Fields(FieldsTemplate {
+            only: vec!["a".into()],
+            exclude: Vec::new(),
+            weights: BTreeMap::from([("a".into(), Weight { thousandths: 3_000 })]),
+        })),
+        guard: Some(GuardDefinition {
+            action: GuardAction::Redact,
+            kinds: BTreeSet::from([PersonalData::Phone]),
+            allow: BTreeSet::new(),
+        }),
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -85,20 +96,29 @@ fn what_is_published_is_loaded() {
 #[test]
 fn golden_bytes() {
     let store_id = StoreId(*b"0123456789abcdef");
-    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(2));
+    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(3));
 }
 
 #[test]
-fn version_1_had_no_text() {
+fn older_versions_had_no_template_and_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
+    for collection in &mut wanted.collections {
+        (collection.definition.template, collection.definition.guard) = (None, None);
+    }
+    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(2)).unwrap(), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
     assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
 }
 
 /// [`sample`] as each version of the format has it.
 fn bytes_of_sample(version: u8) -> Vec<u8> {
-    let text: &[u8] = if version == 1 { &[] } else { b"\x01\0\0\0" };
+    let mut text = if version == 1 { Vec::new() } else { b"\x01\0\0\0".to_vec() };
+    if version == 3 {
+        text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
+        text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
+        text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
+    }
     let definition_len = 60 + text.len();
     let mut expected = b"PANNRMAN".to_vec();
     expected.push(version);
@@ -119,7 +139,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f");
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
-        expected.extend(text);
+        expected.extend(&text);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {
             expected.extend(id.to_le_bytes());
             expected.extend([100u32, 3].map(u32::to_le_bytes).concat());

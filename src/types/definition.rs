@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::limits::{MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES};
-use super::{GeoPoint, Metadata, Value, lookup};
+use super::{GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -111,6 +111,10 @@ pub struct Definition {
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search reads the texts.
     pub text: TextDefinition,
+    /// How the fields of a document become its text; without one, documents bring their texts.
+    pub template: Option<TemplateDefinition>,
+    /// Which personal data documents may not carry.
+    pub guard: Option<GuardDefinition>,
 }
 
 /// A definition as manifests and logs of version 1 hold it: before keyword search.
@@ -126,7 +130,25 @@ pub struct DefinitionV1 {
 impl From<DefinitionV1> for Definition {
     fn from(old: DefinitionV1) -> Self {
         let DefinitionV1 { dim, metric, embedding, index, fields } = old;
-        Self { dim, metric, embedding, index, fields, text: TextDefinition::default() }
+        DefinitionV2 { dim, metric, embedding, index, fields, text: TextDefinition::default() }.into()
+    }
+}
+
+/// A definition as manifests and logs of version 2 hold it: before templates and guards.
+#[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
+pub struct DefinitionV2 {
+    dim: u32,
+    metric: Metric,
+    embedding: Option<EmbeddingDefinition>,
+    index: IndexDefinition,
+    fields: BTreeMap<String, FieldType>,
+    text: TextDefinition,
+}
+
+impl From<DefinitionV2> for Definition {
+    fn from(old: DefinitionV2) -> Self {
+        let DefinitionV2 { dim, metric, embedding, index, fields, text } = old;
+        Self { dim, metric, embedding, index, fields, text, template: None, guard: None }
     }
 }
 
@@ -188,6 +210,7 @@ impl Definition {
         within("index.m", self.index.m, 5, 48)?;
         within("index.ef_construction", self.index.ef_construction, 8, MAX_EF as u64)?;
         within("the number of declared fields", self.fields.len() as u32, 0, MAX_DECLARED_FIELDS as u64)?;
+        self.template.as_ref().map_or(Ok(()), TemplateDefinition::check)?;
         match self.fields.keys().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
             Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),
             None => Ok(()),

@@ -6,22 +6,25 @@ mod explain;
 mod filter;
 mod geo;
 mod graph_builder;
+mod guard;
 mod ids;
 pub mod limits;
 mod metadata;
 mod row_set;
 mod search;
+mod template;
 mod vector;
 
 pub use definition::{
-    Definition, DefinitionError, DefinitionV1, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    Quantization, TextDefinition,
+    Definition, DefinitionError, DefinitionV1, DefinitionV2, EmbeddingDefinition, FieldType, IndexDefinition, Language,
+    Metric, Quantization, TextDefinition,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use explain::{Explain, FilterUse, Method, SegmentExplain};
 pub use filter::{Condition, Filter, FilterError, contradiction};
 pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
+pub use guard::{GuardAction, GuardDefinition, PersonalData};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use row_set::RowSet;
@@ -29,4 +32,5 @@ pub use search::{
     Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
     SearchResponse,
 };
+pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
 pub use vector::{VectorError, check_vector, normalise};

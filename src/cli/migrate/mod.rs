@@ -1,5 +1,7 @@
-//! `migrate`: what of a store is of an older format, and bringing it to the present one.
+//! `migrate`: steps that bring a store of an older format to the present one, or change a database, forth and back.
 
+#[cfg(feature = "postgres")]
+mod postgres;
 mod store;
 
 use std::path::PathBuf;
@@ -8,73 +10,108 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{CliError, Context};
 
-/// What is migrated.
+/// Arguments of `migrate`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --target, the data directory is brought to the present format: a step changes one file after another, each in one
+step, and goes on where it was interrupted. A snapshot is taken before; `pannier snapshot restore` brings it back.
+
+Migrations of a Postgres are files NNN_name.sql in a directory, applied in the order of their numbers, each in a transaction.
+NNN_name.down.sql is the way back. A line `-- depends: 001, 002` puts a migration after others; `-- no-transaction` lets it run
+statements such as CREATE INDEX CONCURRENTLY. Tables that a migration changes are copied before.
+
+Examples:
+  pannier migrate status
+  pannier migrate up --dry-run
+  pannier migrate --target postgres new 'add products'
+  pannier migrate --target postgres up --dry-run")]
+pub struct MigrateArgs {
+    /// What is migrated
+    #[arg(long, value_name = "TARGET", default_value = "store", global = true)]
+    target: MigrateTarget,
+    /// Directory of migrations [default: schema/migrations; for the store's own, src/migrate/steps]
+    #[arg(long, value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
+    /// Take no snapshot before anything changes
+    #[arg(long, global = true)]
+    no_snapshot: bool,
+    /// Do not ask
+    #[arg(long, short, global = true)]
+    yes: bool,
+    /// Also what each step does, and when it was applied
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[cfg(feature = "postgres")]
+    #[command(flatten)]
+    postgres: postgres::PostgresMigrateArgs,
+    #[command(subcommand)]
+    command: MigrateCommand,
+}
+
+/// What can be migrated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum MigrateTarget {
     /// The data directory.
     #[default]
     Store,
+    /// A Postgres database.
+    #[cfg(feature = "postgres")]
+    Postgres,
 }
 
-/// Arguments of `migrate`.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-A step changes one file after another, each in one step, and goes on where it was interrupted. A snapshot is taken before
-anything changes; `pannier snapshot restore` brings it back.")]
-pub struct MigrateArgs {
-    /// What is migrated
-    #[arg(long, value_name = "TARGET", default_value = "store", global = true)]
-    target: MigrateTarget,
-    #[command(subcommand)]
-    command: MigrateCommand,
-}
-
-/// The commands.
+/// The commands on migrations.
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {
-    /// Show which steps are applied and which are pending
-    Status {
-        /// Also what each step does, and when it was applied
-        #[arg(long, short)]
-        verbose: bool,
+    /// Show what is applied and what waits
+    Status,
+    /// Apply what waits
+    Up {
+        /// Apply no migration beyond this number
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+        /// Run everything and take it back, or run it on a copy: errors show before anything changes
+        #[arg(long)]
+        dry_run: bool,
     },
-    /// Run the pending steps
-    Up(RunArgs),
-    /// Undo the step applied last
-    Down(RunArgs),
-    /// Write the beginning of a new step, for developers of this program
+    /// Take the last migration back
+    Down {
+        /// Take back every migration beyond this number; 0 for all
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+        /// Run everything and take that back
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write the files of a new migration
     New {
-        /// Its name: a-z, 0-9 and _
+        /// What it does, in a few words
         name: String,
-        /// Where the steps are
-        #[arg(long, value_name = "DIR", default_value = "src/migrate/steps")]
-        dir: PathBuf,
+        /// Only say which files
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put tables of Postgres back as they were before a migration
+    Restore {
+        /// The snapshot's directory, as `up` and `down` named it
+        snapshot: PathBuf,
+        /// Do it and take it back
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
-/// How steps are run.
-#[derive(Args, Debug)]
-pub struct RunArgs {
-    /// Run them on a copy that shares the store's files, and say what changed there
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    yes: bool,
-    /// Also what each step does
-    #[arg(long, short)]
-    verbose: bool,
-    /// Take no snapshot before
-    #[arg(long)]
-    no_snapshot: bool,
-}
-
-/// Runs a command on migrations.
+/// Runs `migrate`.
 ///
 /// # Errors
-/// [`CliError::Migrate`]; its kinds have exit codes of their own.
-pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<(), CliError> {
+/// [`CliError::Migrate`] and [`CliError::HalfDone`], whose kinds have exit codes of their own; [`CliError`].
+pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> {
     match args.target {
-        MigrateTarget::Store => store::run(&args.command, context),
+        MigrateTarget::Store => store::run(&args, context),
+        #[cfg(feature = "postgres")]
+        MigrateTarget::Postgres => {
+            let dir = args.dir.unwrap_or_else(|| PathBuf::from("schema/migrations"));
+            let postgres = args.postgres.completed(dir, args.no_snapshot);
+            postgres::run(&args.command, &postgres, context)
+        }
     }
 }

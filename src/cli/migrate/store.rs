@@ -7,21 +7,34 @@ use serde_json::{Value, json};
 
 use super::super::confirm::confirm;
 use super::super::{CliError, Context, output};
-use super::{MigrateCommand, RunArgs};
+use super::{MigrateArgs, MigrateCommand};
 use crate::migrate::{Change, Changed, Migrations, StepState, StepStatus};
 use crate::snapshot::{self, SnapshotName};
 use crate::storage::publish;
 
-pub(super) fn run(command: &MigrateCommand, context: &Context) -> Result<(), CliError> {
+pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<(), CliError> {
     if context.server.is_some() {
         let text = "migrations change the data directory itself: stop the server and leave --server out";
         return Err(CliError::Usage(text.to_owned()));
     }
-    match command {
-        MigrateCommand::Status { verbose } => status(*verbose, context),
-        MigrateCommand::Up(args) => up(args, context),
-        MigrateCommand::Down(args) => down(args, context),
-        MigrateCommand::New { name, dir } => new_step(name, dir, context),
+    match &args.command {
+        MigrateCommand::Status => status(args.verbose, context),
+        MigrateCommand::Up { to: None, dry_run } => up(args, *dry_run, context),
+        MigrateCommand::Down { to: None, dry_run: false } => down(args, context),
+        MigrateCommand::Down { dry_run: true, .. } => {
+            let text = "undoing has no dry run; `pannier migrate status` shows what is applied";
+            Err(CliError::Usage(text.to_owned()))
+        }
+        MigrateCommand::Up { .. } | MigrateCommand::Down { .. } => Err(CliError::Usage(
+            "--to is for --target postgres: a store is of the present format, or it is not".to_owned(),
+        )),
+        MigrateCommand::New { name, dry_run } => {
+            let dir = args.dir.as_deref().unwrap_or(Path::new("src/migrate/steps"));
+            new_step(name, dir, *dry_run, context)
+        }
+        MigrateCommand::Restore { .. } => Err(CliError::Usage(
+            "`pannier snapshot restore` brings a store back; this is for --target postgres".to_owned(),
+        )),
     }
 }
 
@@ -85,13 +98,13 @@ fn sentence(verb: &str, change: Change) -> String {
     format!("{verb} {}, {}", output::counted(change.files, change.noun), output::bytes(change.bytes))
 }
 
-fn up(args: &RunArgs, context: &Context) -> Result<(), CliError> {
+fn up(args: &MigrateArgs, dry_run: bool, context: &Context) -> Result<(), CliError> {
     let migrations = Migrations::open(&context.data)?;
     let steps = migrations.status()?;
     if !context.json {
         print_status(&steps, args.verbose, context)?;
     }
-    if args.dry_run {
+    if dry_run {
         let changed = migrations.dry_run()?;
         return print_changed(&changed, "would rewrite", Some("Dry run: nothing was changed"), context);
     }
@@ -103,12 +116,7 @@ fn up(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     print_changed(&changed, "rewrote", None, context)
 }
 
-fn down(args: &RunArgs, context: &Context) -> Result<(), CliError> {
-    if args.dry_run {
-        return Err(CliError::Usage(
-            "undoing has no dry run; `pannier migrate status` shows what is applied".to_owned(),
-        ));
-    }
+fn down(args: &MigrateArgs, context: &Context) -> Result<(), CliError> {
     let migrations = Migrations::open(&context.data)?;
     if !args.yes {
         confirm(&format!("Undo the last step on {}?", context.data.display()), context)?;
@@ -118,7 +126,7 @@ fn down(args: &RunArgs, context: &Context) -> Result<(), CliError> {
 }
 
 /// The snapshot that comes before every change; the lock is held by whoever migrates.
-fn take_snapshot(args: &RunArgs, context: &Context) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn take_snapshot(args: &MigrateArgs, context: &Context) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if args.no_snapshot {
         return Ok(());
     }
@@ -147,7 +155,7 @@ fn print_changed(changed: &[Changed], verb: &str, end: Option<&str>, context: &C
 }
 
 /// Writes the beginning of a step's source.
-fn new_step(name: &str, dir: &Path, context: &Context) -> Result<(), CliError> {
+fn new_step(name: &str, dir: &Path, dry_run: bool, context: &Context) -> Result<(), CliError> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     if name.is_empty() || name.len() > 48 || !name.bytes().all(allowed) {
         return Err(CliError::Usage(format!(
@@ -165,7 +173,9 @@ fn new_step(name: &str, dir: &Path, context: &Context) -> Result<(), CliError> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix('s')?.get(..3)?.parse::<u32>().ok());
     let id = numbers.max().unwrap_or(0) + 1;
     let path = dir.join(format!("s{id:03}_{name}.rs"));
-    publish(&path, skeleton(id, name).as_bytes())?;
+    if !dry_run {
+        publish(&path, skeleton(id, name).as_bytes())?;
+    }
     output::line(path.display())?;
     output::hint(
         context,

@@ -54,6 +54,8 @@ fn change(number: u32) -> Change {
                 index: IndexDefinition::default(),
                 fields: BTreeMap::from([("k".into(), FieldType::Number)]),
                 text: TextDefinition::default(),
+                template: None,
+                guard: None,
             },
             created_at_ms: i64::from(number),
         },
