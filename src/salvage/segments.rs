@@ -86,6 +86,8 @@ fn unnamed(spec: &SegmentSpec) -> Finding {
         index: spec.index,
         fields: BTreeMap::new(),
         text: TextDefinition::default(),
+        template: None,
+        guard: None,
     };
     Finding { name, definition, created_at_ms: 0, sealed_seq: Seq(0), documents: BTreeMap::new() }
 }
