@@ -61,6 +61,9 @@ fn check_documents(data: &Path) {
 #[test]
 fn the_second_format_opens_as_it_is() {
     let dir = fixture(2);
+    ran(dir.path(), &["migrate", "status"], 0, &["  -> 003 manifest_template   (rewrites 1 manifest, "]);
+    check_documents(dir.path());
+    ran(dir.path(), &["migrate", "up", "-y"], 0, &["pending"]);
     ran(dir.path(), &["migrate", "status"], 0, &["pending 0"]);
     check_documents(dir.path());
 }

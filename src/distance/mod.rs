@@ -4,14 +4,18 @@
 //! Euclidean distance for L2. It orders candidates; [`score`] turns it into what users see.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod kernels;
+mod nibbles;
 mod query;
 #[cfg(test)]
 pub mod scalar;
 mod table;
 
 pub use kernels::{dot_f32, l2sq_f32, prefetch};
+pub use nibbles::{NIBBLE_BLOCK, NibbleQuery};
 pub use query::{CodeQuery, VectorQuery};
 pub use table::CodeTable;
 

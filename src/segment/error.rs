@@ -1,5 +1,6 @@
 //! What can go wrong with a segment or dead rows file.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{Damage, StorageError};
@@ -108,7 +109,7 @@ pub(super) fn check_beginning(
     bytes: &[u8],
     min_len: usize,
     magic: &[u8; 8],
-    supported: u32,
+    supported: RangeInclusive<u32>,
 ) -> Result<(), SegmentError> {
     let found = &bytes[..bytes.len().min(magic.len())];
     if found != magic {
@@ -120,7 +121,8 @@ pub(super) fn check_beginning(
         return Err(SegmentError::damaged(path, bytes.len() as u64, reason));
     }
     let found = u32_at(bytes, magic.len());
-    if found != supported {
+    if !supported.contains(&found) {
+        let supported = *supported.end();
         return Err(SegmentError::UnsupportedVersion { path: path.to_owned(), found, supported });
     }
     Ok(())

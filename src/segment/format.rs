@@ -7,13 +7,17 @@ use super::SegmentSpec;
 use super::calibration::Calibration;
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
+use super::nibbles;
 use super::quantize::stride;
 use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::limits::MAX_DIM;
 use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
-pub(super) const VERSION: u32 = 2;
+/// The newest version.
+pub(super) const VERSION: u32 = 3;
+/// The oldest that is read, and written where it says everything: it knows no nibbles.
+const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
 pub(super) const ALIGNMENT: u64 = 64;
@@ -22,11 +26,14 @@ pub(super) const MAX_ROWS: u32 = (1 << 30) - 1;
 
 const FLAG_CODES: u32 = 1;
 const FLAG_GRAPH: u32 = 2;
+const FLAG_NIBBLES: u32 = 4;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
 /// After the section table: the calibration.
-pub(super) const CALIBRATION: usize = SECTION_TABLE + SECTIONS * SECTION_ENTRY_BYTES;
+pub(super) const CALIBRATION: usize = SECTION_TABLE + SECTIONS_OF_TABLE * SECTION_ENTRY_BYTES;
+/// After the calibration: the entry of the nibbles, in files that have them.
+const NIBBLES_ENTRY: usize = CALIBRATION + 24;
 pub(super) const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
 /// The sections of every file, in their order.
@@ -41,9 +48,12 @@ pub(super) enum Section {
     DocumentOffsets,
     Documents,
     Tombstones,
+    Nibbles,
 }
 
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
+/// All but the nibbles, which came later.
+const SECTIONS_OF_TABLE: usize = 9;
 
 impl Section {
     pub(super) const ALL: [Self; SECTIONS] = [
@@ -56,6 +66,7 @@ impl Section {
         Self::DocumentOffsets,
         Self::Documents,
         Self::Tombstones,
+        Self::Nibbles,
     ];
 }
 
@@ -79,6 +90,8 @@ pub(super) struct Header {
     pub(super) max_seq: Seq,
     pub(super) tombstones: u32,
     pub(super) graph: Option<GraphHeader>,
+    /// Whether walks of the graph read nibbles.
+    pub(super) has_nibbles: bool,
     pub(super) documents_bytes: u64,
     pub(super) tombstones_bytes: u64,
 }
@@ -125,6 +138,7 @@ impl Header {
             8 * (rows + 1),
             self.documents_bytes,
             self.tombstones_bytes,
+            if self.has_nibbles { nibbles::section_bytes(rows, self.spec.dim) } else { 0 },
         ];
         let mut end = HEADER_BYTES as u64;
         let sections = lengths.map(|len| {
@@ -137,6 +151,15 @@ impl Header {
         Layout { sections, checksums, file_len }
     }
 
+    fn suits_nibbles(&self) -> bool {
+        self.graph.is_some() && nibbles::suits_nibbles(self.spec.metric, self.spec.dim, &self.spec.index)
+    }
+
+    /// The oldest version that says all of it.
+    fn version(&self) -> u32 {
+        if self.has_nibbles { VERSION } else { PLAIN_VERSION }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let layout = self.layout();
         let without =
@@ -144,9 +167,11 @@ impl Header {
         let graph = self.graph.unwrap_or(without);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(self.version().to_le_bytes());
         let codes = if self.scale.is_some() { FLAG_CODES } else { 0 };
-        bytes.extend((codes | if self.graph.is_some() { FLAG_GRAPH } else { 0 }).to_le_bytes());
+        let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
+        let nibbles = if self.has_nibbles { FLAG_NIBBLES } else { 0 };
+        bytes.extend((codes | graph_flag | nibbles).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
         bytes.extend(self.spec.collection.0.to_le_bytes());
@@ -163,14 +188,20 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         assert_eq!(bytes.len(), SECTION_TABLE);
-        for (kind, section) in (1u64..).zip(&layout.sections) {
+        let (table, nibbles) = layout.sections.split_at(SECTIONS_OF_TABLE);
+        let entry = |bytes: &mut Vec<u8>, kind: u64, section: &Range<u64>| {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(section.start.to_le_bytes());
             bytes.extend((section.end - section.start).to_le_bytes());
-        }
+        };
+        (1u64..).zip(table).for_each(|(kind, section)| entry(&mut bytes, kind, section));
         assert_eq!(bytes.len(), CALIBRATION);
         for recall in graph.calibration.0 {
             bytes.extend(recall.to_le_bytes());
+        }
+        assert_eq!(bytes.len(), NIBBLES_ENTRY);
+        if self.has_nibbles {
+            entry(&mut bytes, SECTIONS as u64, &nibbles[0]);
         }
         bytes.resize(HEADER_CHECKSUM, 0);
         let checksum = crc32c(&bytes);
@@ -180,7 +211,7 @@ impl Header {
 
     /// Reads the header of a whole file and checks everything in it.
     pub(super) fn decode(path: &Path, file: &[u8]) -> Result<(Self, Layout), SegmentError> {
-        check_beginning(path, file, HEADER_BYTES, &MAGIC, VERSION)?;
+        check_beginning(path, file, HEADER_BYTES, &MAGIC, PLAIN_VERSION..=VERSION)?;
         let bytes = &file[..HEADER_BYTES];
         let damaged = |offset: usize, reason: String| SegmentError::damaged(path, offset as u64, reason);
         let (expected, got) = (u32_at(bytes, HEADER_CHECKSUM), crc32c(&bytes[..HEADER_CHECKSUM]));
@@ -193,7 +224,7 @@ impl Header {
             return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
         }
         let flags = u32_at(bytes, 12);
-        let supported = FLAG_CODES | FLAG_GRAPH;
+        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES;
         if flags & !supported != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
         }
@@ -236,6 +267,7 @@ impl Header {
             max_seq: Seq(u64_at(bytes, 72)),
             tombstones: u32_at(bytes, 80),
             graph: (flags & FLAG_GRAPH != 0).then_some(graph),
+            has_nibbles: flags & FLAG_NIBBLES != 0,
             documents_bytes: section_len(Section::Documents),
             tombstones_bytes: section_len(Section::Tombstones),
         })
@@ -252,6 +284,7 @@ impl Header {
             (12, "codes", self.scale.is_some() == (index.quantization == Quantization::Int8)),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
+            (12, "nibbles", !self.has_nibbles || self.suits_nibbles()),
             (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
             (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),
@@ -313,9 +346,16 @@ mod tests {
                 upper_lists: 1,
                 calibration: Calibration([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x1234]),
             }),
+            has_nibbles: false,
             documents_bytes: 100,
             tombstones_bytes: 13,
         }
+    }
+
+    fn with_nibbles() -> Header {
+        let mut header = Header { has_nibbles: true, ..header() };
+        (header.spec.metric, header.spec.dim) = (Metric::Cosine, 65);
+        header
     }
 
     /// The header followed by zeros up to the length it states.
@@ -362,20 +402,37 @@ mod tests {
         let small = Header { graph: None, rows: 0, min_seq: Seq(0), ..header() };
         let mut plain = Header { scale: None, ..header() };
         plain.spec.index.quantization = Quantization::None;
-        for header in [header(), small, plain] {
+        for header in [header(), small, plain, with_nibbles()] {
             let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
             assert_eq!((back, layout), (header.clone(), header.layout()));
         }
     }
 
     #[test]
+    fn nibbles_stand_last_and_make_version_3() {
+        let (header, bytes) = (with_nibbles(), with_nibbles().encode());
+        assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12)), (3, 7));
+        let nibbles = header.layout().section(Section::Nibbles);
+        assert_eq!(
+            (u64_at(&bytes, 336), u64_at(&bytes, 344), u64_at(&bytes, 352)),
+            (10, nibbles.start, 2 * 64 + 8 * 65)
+        );
+        assert_eq!(header.layout().checksums, nibbles.end.next_multiple_of(64));
+        assert!(bytes[360..508].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
     fn every_truncation_and_bit_flip_is_an_error() {
-        let bytes = file(&header());
+        every_truncation_and_bit_flip_is_an_error_in(&file(&header()));
+        every_truncation_and_bit_flip_is_an_error_in(&file(&with_nibbles()));
+    }
+
+    fn every_truncation_and_bit_flip_is_an_error_in(bytes: &[u8]) {
         for len in 0..bytes.len() {
             assert!(Header::decode(Path::new("a"), &bytes[..len]).is_err(), "{len}");
         }
         for bit in 0..HEADER_BYTES * 8 {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::decode(Path::new("a"), &flipped).is_err(), "bit {bit}");
             // Wrong content under a right checksum must never panic.
@@ -391,8 +448,14 @@ mod tests {
             Header::decode(Path::new("a"), &with_checksum(bytes)).unwrap_err()
         };
         assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
-        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 2, .. }));
-        assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
+        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
+        assert!(matches!(change(8, 4), SegmentError::UnsupportedVersion { found: 4, supported: 3, .. }));
+        assert!(matches!(change(8, 3), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
+        assert!(matches!(change(12, 11), SegmentError::UnsupportedFlags { found: 11, supported: 7, .. }));
+        assert!(
+            matches!(change(12, 7), SegmentError::Damaged { offset: 12, .. }),
+            "distances are not walked on nibbles"
+        );
         assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
         assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
         assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 50, .. }));

@@ -11,11 +11,14 @@ mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod graph;
+mod nibbles;
 mod pool;
 mod quantize;
 mod reader;
+mod scan;
 mod scratch;
 mod search;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod tombstone;
@@ -30,6 +33,7 @@ pub use document::encode_document;
 pub use error::SegmentError;
 pub use filtered_walk::FilteredOptions;
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
+pub use nibbles::{NibbleQuantizer, suits_nibbles};
 pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;

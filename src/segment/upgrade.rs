@@ -31,11 +31,8 @@ pub fn file_version(path: &Path) -> Result<u32, SegmentError> {
             more => read += more,
         }
     }
-    // No file is of the version that none has: what is not of this kind, or cut, fails before.
-    match check_beginning(path, &bytes[..read], bytes.len(), &MAGIC, u32::MAX) {
-        Ok(()) | Err(SegmentError::UnsupportedVersion { .. }) => Ok(u32_at(&bytes, MAGIC.len())),
-        Err(error) => Err(error),
-    }
+    check_beginning(path, &bytes[..read], bytes.len(), &MAGIC, 0..=u32::MAX)?;
+    Ok(u32_at(&bytes, MAGIC.len()))
 }
 
 /// Writes a file of version 1 again as version 2, without a calibration. It is read whole into memory.
@@ -56,7 +53,7 @@ pub fn downgrade(path: &Path) -> Result<(), SegmentError> {
 
 fn rewrite(path: &Path, from: u32, to: u32) -> Result<(), SegmentError> {
     let original = read(path)?;
-    check_beginning(path, &original, HEADER_BYTES, &MAGIC, from)?;
+    check_beginning(path, &original, HEADER_BYTES, &MAGIC, from..=from)?;
     let (expected, got) = (u32_at(&original, HEADER_CHECKSUM), crc32c(&original[..HEADER_CHECKSUM]));
     if expected != got {
         let reason = format!("the header has checksum {got:08x}, expected {expected:08x}");

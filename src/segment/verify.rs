@@ -4,6 +4,7 @@ use super::document::decode_document;
 use super::error::SegmentError;
 use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
+use super::nibbles;
 use super::quantize::stride;
 use super::reader::Segment;
 use crate::storage::BLOCK_BYTES;
@@ -59,6 +60,19 @@ impl Segment {
         let mut expected = vec![0; stride(self.header.spec.dim)];
         for ordinal in 0..self.rows() {
             self.verify_row(ordinal, &mut expected)?;
+        }
+        self.verify_nibbles()
+    }
+
+    fn verify_nibbles(&self) -> Result<(), SegmentError> {
+        let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
+        let mut expected = vec![0; nibbles::stride(self.header.spec.dim)];
+        for ordinal in 0..self.rows() {
+            quantizer.encode(self.vector(ordinal)?, &mut expected);
+            if self.nibbles(ordinal)? != expected {
+                let reason = format!("the nibbles of row {ordinal} are not those of its vector");
+                return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
+            }
         }
         Ok(())
     }

@@ -12,7 +12,9 @@ use super::sequential::SequentialFile;
 
 /// Ends the names of unpublished files.
 const TEMPORARY: &str = "tmp";
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes written at once: a large page of memory. The system's cache then holds the file in such pages, and maps of it
+/// need few entries of the processor's table of pages.
+const BUFFER_BYTES: usize = 2 << 20;
 
 /// Keeps the temporaries of one path apart when two threads publish to it.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
@@ -110,7 +112,9 @@ impl Publishing {
 
 impl Write for Publishing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.writer().write(bytes)?;
+        // Never beyond the end of a buffer, so that each begins at a multiple of its size.
+        let room = BUFFER_BYTES - (self.position % BUFFER_BYTES as u64) as usize;
+        let written = self.writer().write(&bytes[..bytes.len().min(room)])?;
         self.position += written as u64;
         Ok(written)
     }

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod growing;
+mod nibble_rows;
 mod own;
 mod points;
 mod reference;
@@ -12,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
 use super::{IndexError, repair};
-use crate::segment::Graph;
+use crate::segment::{Graph, suits_nibbles};
 use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal};
 
 pub use own::Start;
@@ -62,7 +63,8 @@ pub fn build_graph(
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
     let repaired = pool.install(|| {
         let repaired = repair::connect(&mut graph, distance);
-        graph.calibration = calibrate::calibrate(&points, &graph);
+        let nibbles = suits_nibbles(metric, rows[0].len() as u32, index);
+        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles);
         repaired
     });
     tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");

@@ -43,6 +43,11 @@ impl<'a> Points<'a> {
         self.rows.len()
     }
 
+    /// f32, shape `[dim]`.
+    pub(super) fn vector(&self, row: Ordinal) -> &'a [f32] {
+        self.rows[row as usize]
+    }
+
     fn squared_norm(&self, row: Ordinal) -> f32 {
         match &self.codes {
             Some(codes) => codes.squared_norm(row) as f32,

@@ -2,6 +2,7 @@
 
 mod s001_segment_calibration;
 mod s002_manifest_text;
+mod s003_manifest_template;
 
 use sha2::{Digest, Sha256};
 
@@ -51,7 +52,8 @@ pub(super) struct Step {
 }
 
 /// Every step, in order.
-pub(super) const STEPS: &[Step] = &[s001_segment_calibration::STEP, s002_manifest_text::STEP];
+pub(super) const STEPS: &[Step] =
+    &[s001_segment_calibration::STEP, s002_manifest_text::STEP, s003_manifest_template::STEP];
 
 impl Step {
     /// Names what the step is, so that a journal shows when another one has taken its number.

@@ -1,6 +1,6 @@
 //! Manifests of version 1 in the present version: definitions say how keyword search reads texts.
 
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::Manifest;
 use crate::storage::DataPaths;
 
 use super::super::MigrateError;
@@ -19,21 +19,31 @@ pub(super) const STEP: Step = Step {
     verify,
 };
 
-const OLD: u32 = 1;
+const NEW: u32 = 2;
 
 fn plan(paths: &DataPaths) -> Result<Work, MigrateError> {
+    older_than(paths, NEW)
+}
+
+fn up(paths: &DataPaths) -> Result<(), MigrateError> {
+    publish_older_than(paths, NEW)
+}
+
+/// The manifest, where its version is below `new`.
+pub(super) fn older_than(paths: &DataPaths, new: u32) -> Result<Work, MigrateError> {
     let (version, bytes) = Manifest::stored_version(paths)?;
-    Ok(if version == OLD { Work { files: 1, bytes } } else { Work::default() })
+    Ok(if version < new { Work { files: 1, bytes } } else { Work::default() })
 }
 
 /// Publishing writes the present version; the steps for the versions between then find nothing to do.
-fn up(paths: &DataPaths) -> Result<(), MigrateError> {
-    match plan(paths)?.files {
+pub(super) fn publish_older_than(paths: &DataPaths, new: u32) -> Result<(), MigrateError> {
+    match older_than(paths, new)?.files {
         0 => Ok(()),
         _ => Ok(Manifest::load(paths)?.publish(paths)?),
     }
 }
 
-fn verify(paths: &DataPaths) -> Result<(), MigrateError> {
-    Manifest::load(paths).map(drop).map_err(|error: ManifestError| error.into())
+/// Reading checks everything.
+pub(super) fn verify(paths: &DataPaths) -> Result<(), MigrateError> {
+    Ok(Manifest::load(paths).map(drop)?)
 }
