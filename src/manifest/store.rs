@@ -9,9 +9,6 @@ use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file
 /// In every snapshot, and in no store.
 pub const SNAPSHOT_FILE: &str = "SNAPSHOT";
 
-/// In every snapshot, and in no store.
-pub const SNAPSHOT_FILE: &str = "SNAPSHOT";
-
 impl Manifest {
     /// Makes the directory a store. Call it under the directory's lock; it may hold `LOCK`, what an interrupted call of
     /// this function left, and a file system's `lost+found`, and nothing else.

@@ -137,7 +137,7 @@ fn down_brings_the_bytes_back_that_were_there_before() {
     drop(migrations);
     up(dir.path()).unwrap();
     let undone = Migrations::open(dir.path()).unwrap().down(&mut || Ok(()));
-    assert!(matches!(undone, Err(MigrateError::NotReversible { id: 2, .. })));
+    assert!(matches!(undone, Err(MigrateError::NotReversible { id: 3, .. })));
 }
 
 #[test]

@@ -183,6 +183,29 @@ fn a_sealed_store_keeps_its_seq_through_a_restore() {
     assert_eq!(database.health().last_seq, last_seq.next());
 }
 
+/// `PANNIER_TEST_SNAPSHOT_STORE`: a store to take snapshots of, for a figure; without it a small one is made.
+#[test]
+fn taking_a_snapshot_reads_no_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = std::env::var_os("PANNIER_TEST_SNAPSHOT_STORE").map(PathBuf::from);
+    let data = given.clone().unwrap_or_else(|| dir.path().to_owned());
+    let database = if given.is_some() { open(&data) } else { make(&data) };
+    for round in ["timed-1", "timed-2"] {
+        let started = std::time::Instant::now();
+        let created = create(&database, Some(name(round))).unwrap();
+        println!(
+            "{} bytes, {} read, in {:?}",
+            created.snapshot.contents.bytes(),
+            created.hashed_bytes,
+            started.elapsed()
+        );
+        let of_segments = |m: &&Member| m.path.ends_with(".seg");
+        let segments: u64 = created.snapshot.contents.members.iter().filter(of_segments).map(|m| m.len_bytes).sum();
+        assert!(segments > 0 && created.hashed_bytes <= created.snapshot.contents.bytes() - segments);
+    }
+    ["timed-1", "timed-2"].iter().for_each(|round| delete(&data, &name(round)).unwrap());
+}
+
 #[test]
 fn a_snapshot_is_never_opened_as_a_store() {
     let dir = tempfile::tempdir().unwrap();
