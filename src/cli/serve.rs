@@ -55,6 +55,9 @@ pub struct ServeArgs {
     /// How many of those snapshots are kept; others are never removed
     #[arg(long, value_name = "N", env = "PANNIER_SNAPSHOT_KEEP", default_value = "7")]
     snapshot_keep: NonZeroUsize,
+    /// Most MiB of log kept for copies that have not read it; one that falls further behind is compared as a whole
+    #[arg(long, value_name = "N", env = "PANNIER_COPIES_LOG_MIB", default_value_t = 1_024)]
+    copies_log_mib: u32,
 }
 
 /// Runs `serve`.
@@ -72,6 +75,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         ..context.options()
     };
     let database = Database::open_with(&context.data, options)?;
+    database.keep_log_for_copies(u64::from(args.copies_log_mib) << 20);
     log_recovery(&database);
     warm_up(&database);
     let schedule = args.schedule(&database)?;

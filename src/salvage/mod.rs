@@ -105,13 +105,17 @@ fn read(wreck: &Wreck, finding: &Finding, id: &DocumentId, source: &Source) -> R
         Source::Row { segment, ordinal } => {
             let segment = &wreck.segments[*segment];
             let document = segment.document(*ordinal).map_err(|e| e.to_string())?;
-            let vector = segment.vector(*ordinal).map_err(|e| e.to_string())?.to_vec();
-            LoggedDocument { document, vector }
+            let vector = segment.vectors(*ordinal).map_err(|e| e.to_string())?.to_vec();
+            let chunks = segment.chunks(*ordinal).map_err(|e| e.to_string())?;
+            LoggedDocument { document, vector, chunks }
         }
     };
-    let (dim, got) = (finding.definition.dim as usize, logged.vector.len());
-    match logged.document.id == *id && got == dim {
+    let expected = finding.definition.dim as usize * logged.chunks.len().max(1);
+    let got = logged.vector.len();
+    match logged.document.id == *id && got == expected {
         true => Ok(logged),
-        false => Err(format!("it has {got} numbers under the id {:?}, expected {dim}", logged.document.id.as_str())),
+        false => {
+            Err(format!("it has {got} numbers under the id {:?}, expected {expected}", logged.document.id.as_str()))
+        }
     }
 }

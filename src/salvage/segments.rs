@@ -88,6 +88,7 @@ fn unnamed(spec: &SegmentSpec) -> Finding {
         text: TextDefinition::default(),
         template: None,
         guard: None,
+        chunks: None,
     };
     Finding { name, definition, created_at_ms: 0, sealed_seq: Seq(0), documents: BTreeMap::new() }
 }
@@ -116,7 +117,8 @@ fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
     let mut lost = Lost::default();
     for ordinal in (0..segment.rows()).filter(|&ordinal| !dead.is_dead(ordinal)) {
         let read = segment.document(ordinal).and_then(|document| {
-            segment.vector(ordinal)?;
+            segment.vectors(ordinal)?;
+            segment.chunks(ordinal)?;
             Ok((document.id, segment.seq(ordinal)?))
         });
         match read {
