@@ -1,6 +1,8 @@
 //! The HTTP API over real connections, against a server in this process on a port of its own.
 
 mod bad_input;
+#[cfg(feature = "text")]
+mod chunks;
 mod client;
 mod collections;
 mod documents;
@@ -12,6 +14,8 @@ mod ollama;
 mod operations;
 #[cfg(feature = "text")]
 mod ranking;
+#[cfg(feature = "text")]
+mod rerank;
 mod search;
 mod server;
 mod shutdown;

@@ -16,7 +16,8 @@ fn example(name: &str, vector: [f32; 4]) -> NewDocument {
         ("rank", Value::Int(7)),
     ];
     let metadata: Metadata = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    NewDocument { id: id(name), text: Some(format!("text of {name}")), metadata, vector: Some(vector.to_vec()) }
+    let text = Some(format!("text of {name}"));
+    NewDocument { id: id(name), text, metadata, vector: Some(vector.to_vec()), chunks: Vec::new() }
 }
 
 fn with(kind: LayoutKind, names: &[&str]) -> (Setup, pannier::replicate::SinkSettings) {
