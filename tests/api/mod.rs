@@ -17,7 +17,7 @@ mod ranking;
 #[cfg(feature = "text")]
 mod rerank;
 mod search;
-mod server;
+pub mod server;
 mod shutdown;
 mod tei;
 mod vectors;
