@@ -98,7 +98,7 @@ fn segment_of(
         updated_at_ms: 0,
         embedding: EmbeddingState::Ready,
     });
-    let row = |vector| RowRef { seq: Seq(1), document: &document, vector };
+    let row = |vector| RowRef { seq: Seq(1), document: &document, vector, chunks: &[] };
     let rows: Vec<RowRef<'_>> = vectors.iter().map(|vector| row(vector)).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("1.seg");

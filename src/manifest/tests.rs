@@ -9,8 +9,8 @@ use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate, GuardAction,
-    GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
+    ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
+    GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
     TextDefinition, Weight,
 };
 
@@ -32,6 +32,7 @@ fn sample(store_id: StoreId) -> Manifest {
             kinds: BTreeSet::from([PersonalData::Phone]),
             allow: BTreeSet::new(),
         }),
+        chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -100,11 +101,12 @@ fn golden_bytes() {
 }
 
 #[test]
-fn older_versions_had_no_template_and_no_text() {
+fn older_versions_had_no_template_no_chunks_and_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
     for collection in &mut wanted.collections {
         (collection.definition.template, collection.definition.guard) = (None, None);
+        collection.definition.chunks = None;
     }
     assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(2)).unwrap(), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
@@ -118,6 +120,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
         text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
+        text.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
     }
     let definition_len = 60 + text.len();
     let mut expected = b"PANNRMAN".to_vec();
@@ -218,7 +221,7 @@ fn newer_versions_and_unknown_flags_are_named() {
     let good = fs::read(paths.manifest()).unwrap();
     for (at, expected) in [(8, "format version"), (12, "flags"), (36, "header length")] {
         let mut bytes = good.clone();
-        bytes[at] ^= 2;
+        bytes[at] ^= 4;
         seal(&mut bytes);
         fs::write(paths.manifest(), &bytes).unwrap();
         let error = Manifest::load(&paths).unwrap_err();

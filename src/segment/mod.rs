@@ -3,6 +3,7 @@
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
 mod calibration;
+mod chunks;
 mod dead;
 mod document;
 mod error;
@@ -41,7 +42,7 @@ pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_near
 pub use walk::{SearchStats, WalkOptions};
 pub use writer::{WrittenSegment, write_segment};
 
-use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};
+use crate::types::{ChunkSpan, CollectionId, IndexDefinition, Metric, SegmentId, Seq};
 
 /// Which segment a file is, and how its rows are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct RowRef<'a> {
     pub seq: Seq,
     /// The document's frame; see [`encode_document`].
     pub document: &'a [u8],
-    /// f32, shape `[dim]`; of length 1 where the metric is cosine.
+    /// f32, shape `[dim]`, or `[chunks, dim]` where there are chunks; each of length 1 where the metric is cosine.
     pub vector: &'a [f32],
+    /// Where each chunk stands; empty for a row with one vector and no chunk.
+    pub chunks: &'a [ChunkSpan],
 }

@@ -28,7 +28,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Opens the segment file at `path`. Reads its header and block checksums, and nothing else yet.
+    /// Opens the segment file at `path`. Reads its header and block checksums, where it has chunks also which rows they
+    /// belong to, and nothing else yet.
     ///
     /// # Errors
     /// [`SegmentError::Storage`] when the file cannot be read; [`SegmentError::BadMagic`],
@@ -43,7 +44,9 @@ impl Segment {
             let range = layout.section(section);
             file.advise_large_pages(range.start as usize..range.end as usize);
         }
-        Ok(Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() })
+        let segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() };
+        segment.check_owners()?;
+        Ok(segment)
     }
 
     /// The file.
@@ -99,16 +102,6 @@ impl Segment {
     /// Largest seq of rows and tombstones; 0 where there are none.
     pub fn max_seq(&self) -> Seq {
         self.header.max_seq
-    }
-
-    /// The vector of a row: f32, shape `[dim]`.
-    ///
-    /// # Errors
-    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
-    #[inline]
-    pub fn vector(&self, ordinal: Ordinal) -> Result<&[f32], SegmentError> {
-        self.check_row(ordinal)?;
-        self.numbers(Section::Vectors, row_range(ordinal, self.dim()))
     }
 
     /// The change that wrote a row.
@@ -185,7 +178,7 @@ impl Segment {
 
     #[cold]
     fn read_nibble_ranges(&self) -> Result<&NibbleQuantizer, SegmentError> {
-        let start = self.header.rows as usize * nibbles::stride(self.header.spec.dim);
+        let start = self.header.vectors as usize * nibbles::stride(self.header.spec.dim);
         let range = self.file_range::<u8>(Section::Nibbles, start..start + 8 * self.dim());
         self.ensure(range.clone())?;
         let numbers = self.file.view(range).and_then(NibbleQuantizer::from_numbers);
@@ -194,12 +187,12 @@ impl Segment {
         Ok(self.nibble_ranges.get_or_init(|| ranges))
     }
 
-    /// The nibbles of a row: u8, shape `[stride]`. The segment has nibbles and the row exists.
+    /// The nibbles of a vector: u8, shape `[stride]`. The segment has nibbles and the vector exists.
     pub(super) fn nibbles(&self, ordinal: Ordinal) -> Result<&[u8], SegmentError> {
         self.bytes(Section::Nibbles, row_range(ordinal, nibbles::stride(self.header.spec.dim)))
     }
 
-    /// The codes of a row: i8, shape `[stride]`. The segment has codes and the row exists.
+    /// The codes of a vector: i8, shape `[stride]`. The segment has codes and the vector exists.
     #[inline]
     pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
         self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
@@ -237,7 +230,7 @@ impl Segment {
     /// The graph; every one of its blocks is checked. `None` where the segment has none.
     pub(super) fn graph(&self) -> Result<Option<GraphView<'_>>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
-        let (rows, m) = (self.header.rows as usize, self.header.spec.index.m as usize);
+        let (rows, m) = (self.header.vectors as usize, self.header.spec.index.m as usize);
         Ok(Some(GraphView {
             entry: graph.entry,
             max_level: graph.max_level,
@@ -285,6 +278,14 @@ impl Segment {
             return Ok(());
         }
         Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.rows })
+    }
+
+    #[inline]
+    pub(super) fn check_vector(&self, ordinal: Ordinal) -> Result<(), SegmentError> {
+        if ordinal < self.header.vectors {
+            return Ok(());
+        }
+        Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.vectors })
     }
 
     fn bad_frame(&self, ordinal: Ordinal, error: &FrameError) -> SegmentError {

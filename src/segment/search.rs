@@ -1,7 +1,8 @@
 //! Searches of one segment: the graph walk, the scan and the exact scan.
 //!
 //! A first pass finds candidates by the shortest form that the segment has of its rows; the best of them are compared
-//! again by longer ones, and what is returned always in f32.
+//! again by longer ones, and what is returned always in f32. The rows that are compared and returned are vectors: where the
+//! segment has chunks, [`Segment::owners`] says whose.
 
 use super::error::SegmentError;
 use super::filtered_walk::{FilteredOptions, FilteredStats, walk_filtered};
@@ -106,7 +107,7 @@ impl Segment {
         out: &mut Vec<Candidate>,
     ) -> Result<Option<FilteredStats>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
-        seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
+        seeds.iter().try_for_each(|&seed| self.check_vector(seed))?;
         let pass = FilteredWalk { links: self.links(graph), options, seeds, passes };
         let (mut done, rescored) = self.answer(self.shortest()?, query, options.top_k, pass, out)?;
         done.stats.rescored = rescored;
@@ -127,7 +128,7 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
+        self.scan_rows(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
@@ -169,7 +170,7 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
+        self.scan_rows_exact(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` in f32: exact. `admit` and `out` as for
@@ -383,6 +384,6 @@ impl<I: Iterator<Item = Ordinal>, F: FnMut(Ordinal) -> bool> FirstPass for Scan<
         keep: usize,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
-        scan(rows, keep, self.ordinals, |ordinal| self.segment.check_row(ordinal), self.admit, scratch)
+        scan(rows, keep, self.ordinals, |ordinal| self.segment.check_vector(ordinal), self.admit, scratch)
     }
 }

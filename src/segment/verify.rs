@@ -6,7 +6,7 @@ use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
 use super::nibbles;
 use super::quantize::stride;
-use super::reader::Segment;
+use super::reader::{Segment, row_range};
 use crate::storage::BLOCK_BYTES;
 use crate::types::Ordinal;
 
@@ -29,6 +29,8 @@ impl Segment {
         }
         self.verify_gaps()?;
         self.verify_rows()?;
+        self.verify_vectors()?;
+        self.verify_nibbles()?;
         self.verify_seqs()?;
         self.verify_graph()
     }
@@ -48,45 +50,49 @@ impl Segment {
         if offsets[0] != 0 || offsets[offsets.len() - 1] != self.header.documents_bytes {
             return Err(self.damaged(Section::DocumentOffsets, 0, "the documents do not fill their section"));
         }
-        let mut expected = vec![0; stride(self.header.spec.dim)];
         for ordinal in 0..self.rows() {
-            self.verify_row(ordinal, &mut expected)?;
+            if let Err(error) = decode_document(self.document_frame(ordinal)?) {
+                return Err(self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}")));
+            }
         }
-        self.verify_nibbles()
+        Ok(())
     }
 
     fn verify_nibbles(&self) -> Result<(), SegmentError> {
         let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
         let mut expected = vec![0; nibbles::stride(self.header.spec.dim)];
-        for ordinal in 0..self.rows() {
-            quantizer.encode(self.vector(ordinal)?, &mut expected);
+        for ordinal in 0..self.vector_count() {
+            let vector = self.numbers::<f32>(Section::Vectors, row_range(ordinal, self.dim()))?;
+            quantizer.encode(vector, &mut expected);
             if self.nibbles(ordinal)? != expected {
-                let reason = format!("the nibbles of row {ordinal} are not those of its vector");
+                let reason = format!("the nibbles of vector {ordinal} are not its own");
                 return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
             }
         }
         Ok(())
     }
 
-    /// `codes`: memory for the row's codes, zero beyond dim.
-    fn verify_row(&self, ordinal: Ordinal, codes: &mut [i8]) -> Result<(), SegmentError> {
-        let vector = self.vector(ordinal)?;
+    fn verify_vectors(&self) -> Result<(), SegmentError> {
+        self.check_owners()?;
+        let mut codes = vec![0; stride(self.header.spec.dim)];
+        (0..self.vector_count()).try_for_each(|ordinal| self.verify_vector(ordinal, &mut codes))
+    }
+
+    /// `codes`: memory for the vector's codes, zero beyond dim.
+    fn verify_vector(&self, ordinal: Ordinal, codes: &mut [i8]) -> Result<(), SegmentError> {
+        let vector = self.numbers::<f32>(Section::Vectors, row_range(ordinal, self.dim()))?;
         if !vector.iter().all(|x| x.is_finite()) {
             let at = 4 * self.dim() * ordinal as usize;
-            return Err(self.damaged(Section::Vectors, at, format!("the vector of row {ordinal} is not finite")));
+            return Err(self.damaged(Section::Vectors, at, format!("vector {ordinal} is not finite")));
         }
         if let Some(quantizer) = self.quantizer() {
             quantizer.encode(vector, codes);
             if self.codes(ordinal)? != codes {
-                let reason = format!("the codes of row {ordinal} are not those of its vector");
+                let reason = format!("the codes of vector {ordinal} are not its own");
                 return Err(self.damaged(Section::Codes, codes.len() * ordinal as usize, reason));
             }
         }
-        let frame = self.document_frame(ordinal)?;
-        match decode_document(frame) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}"))),
-        }
+        Ok(())
     }
 
     fn verify_seqs(&self) -> Result<(), SegmentError> {
@@ -103,9 +109,9 @@ impl Segment {
 
     fn verify_graph(&self) -> Result<(), SegmentError> {
         let Some(graph) = self.sound_graph()? else { return Ok(()) };
-        let (reachable, rows) = (graph.reachable(), self.rows());
+        let (reachable, rows) = (graph.reachable(), self.vector_count());
         if reachable != rows {
-            let reason = format!("{} of {rows} rows cannot be reached by a search", rows - reachable);
+            let reason = format!("{} of {rows} vectors cannot be reached by a search", rows - reachable);
             return Err(self.damaged(Section::Level0, 0, reason));
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
 use crate::storage::{BlockChecksums, Publishing, StorageError, crc32c};
-use crate::types::{Quantization, Seq};
+use crate::types::{ChunkSpan, Quantization, Seq};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct WrittenSegment {
 
 /// Publishes a segment at `path`, whose directory exists.
 ///
-/// `rows`: in the order of their ordinals; vectors f32, shape `[dim]`, checked. `tombstones`: in any order; of several
-/// for one id the latest is written. `graph`: over exactly these rows, or `None` for a segment that is to be scanned.
+/// `rows`: in the order of their ordinals; vectors f32, shape `[dim]`, or `[chunks, dim]` where there are chunks, checked. `tombstones`: in any order; of several
+/// for one id the latest is written. `graph`: over exactly these vectors, or `None` for a segment that is to be scanned.
 ///
 /// # Errors
 /// [`SegmentError::TooManyRows`], [`SegmentError::Storage`]. On an error nothing stands at `path` that was not there
@@ -50,12 +50,13 @@ pub fn write_segment(
     tombstones: &[Tombstone],
     graph: Option<&Graph>,
 ) -> Result<WrittenSegment, SegmentError> {
-    if rows.len() > MAX_ROWS as usize {
-        return Err(SegmentError::TooManyRows { rows: rows.len(), max: MAX_ROWS as usize });
-    }
     check_rows(spec, rows);
+    let vectors: Vec<&[f32]> = rows.iter().flat_map(|row| row.vector.chunks_exact(spec.dim as usize)).collect();
+    if vectors.len() > MAX_ROWS as usize {
+        return Err(SegmentError::TooManyRows { rows: vectors.len(), max: MAX_ROWS as usize });
+    }
     let quantizer = (spec.index.quantization == Quantization::Int8)
-        .then(|| Quantizer::fit(rows.len(), spec.dim as usize, |row| rows[row].vector));
+        .then(|| Quantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]));
     let has_nibbles = graph.is_some_and(|graph| graph.nibbles);
     assert!(!has_nibbles || suits_nibbles(spec.metric, spec.dim, &spec.index), "nibbles of {spec:?}");
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
@@ -63,11 +64,13 @@ pub fn write_segment(
     let header = Header {
         spec: *spec,
         rows: rows.len() as u32,
+        vectors: vectors.len() as u32,
+        has_chunks: rows.iter().any(|row| !row.chunks.is_empty()),
         scale: quantizer.map(Quantizer::scale),
         min_seq: seqs().min().unwrap_or_default(),
         max_seq: seqs().max().unwrap_or_default(),
         tombstones: tombstone_count,
-        graph: graph.map(|graph| graph_header(spec, rows, graph)),
+        graph: graph.map(|graph| graph_header(spec, vectors.len(), graph)),
         has_nibbles,
         documents_bytes: rows.iter().map(|row| row.document.len() as u64).sum(),
         tombstones_bytes: tombstone_bytes.len() as u64,
@@ -75,7 +78,7 @@ pub fn write_segment(
     let layout = header.layout();
     let mut sections = SectionWriter::create(path, &layout)?;
     sections.write(&header.encode())?;
-    write_rows(&mut sections, spec, rows, quantizer)?;
+    write_vectors(&mut sections, spec, &vectors, quantizer)?;
     if let Some(graph) = graph {
         write_graph(&mut sections, graph)?;
     }
@@ -83,7 +86,10 @@ pub fn write_segment(
     sections.begin(Section::Tombstones)?;
     sections.write(&tombstone_bytes)?;
     if has_nibbles {
-        write_nibbles(&mut sections, spec, rows)?;
+        write_nibbles(&mut sections, spec, &vectors)?;
+    }
+    if header.has_chunks {
+        write_chunks(&mut sections, rows)?;
     }
     sections.finish()?;
     Ok(WrittenSegment {
@@ -98,19 +104,20 @@ pub fn write_segment(
 
 fn check_rows(spec: &SegmentSpec, rows: &[RowRef<'_>]) {
     for (ordinal, row) in rows.iter().enumerate() {
-        assert_eq!(row.vector.len(), spec.dim as usize, "dim of row {ordinal}");
+        let vectors = row.chunks.len().max(1);
+        assert_eq!(row.vector.len(), vectors * spec.dim as usize, "{vectors} vectors of row {ordinal}");
         if let Err(error) = decode_document_id(row.document) {
             panic!("row {ordinal}: {error}");
         }
     }
 }
 
-fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> GraphHeader {
+fn graph_header(spec: &SegmentSpec, vectors: usize, graph: &Graph) -> GraphHeader {
     let m = spec.index.m as usize;
     assert_eq!(graph.m, spec.index.m, "m of the graph");
-    assert_eq!(graph.level0.len(), rows.len() * 2 * m, "level 0 of {} rows", rows.len());
-    assert_eq!(graph.upper_index.len(), rows.len() + 1, "upper index of {} rows", rows.len());
-    assert!((graph.entry as usize) < rows.len(), "entry point {} of {} rows", graph.entry, rows.len());
+    assert_eq!(graph.level0.len(), vectors * 2 * m, "level 0 of {vectors} vectors");
+    assert_eq!(graph.upper_index.len(), vectors + 1, "upper index of {vectors} vectors");
+    assert!((graph.entry as usize) < vectors, "entry point {} of {vectors} vectors", graph.entry);
     assert_eq!(graph.upper.len() % m, 0, "the upper levels are lists of {m}");
     if let Err(fault) = graph.view().check() {
         panic!("the graph is broken: {fault:?}");
@@ -119,16 +126,16 @@ fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> Graph
     GraphHeader { entry: graph.entry, max_level: graph.max_level, upper_lists, calibration: graph.calibration }
 }
 
-fn write_rows(
+fn write_vectors(
     sections: &mut SectionWriter<'_>,
     spec: &SegmentSpec,
-    rows: &[RowRef<'_>],
+    vectors: &[&[f32]],
     quantizer: Option<Quantizer>,
 ) -> Result<(), SegmentError> {
     sections.begin(Section::Vectors)?;
     let mut bytes = vec![0; 4 * spec.dim as usize];
-    for row in rows {
-        for (bytes, x) in bytes.chunks_exact_mut(4).zip(row.vector) {
+    for vector in vectors {
+        for (bytes, x) in bytes.chunks_exact_mut(4).zip(*vector) {
             bytes.copy_from_slice(&x.to_le_bytes());
         }
         sections.write(&bytes)?;
@@ -137,8 +144,8 @@ fn write_rows(
     sections.begin(Section::Codes)?;
     let mut codes = vec![0i8; stride(spec.dim)];
     let mut bytes = vec![0u8; codes.len()];
-    for row in rows {
-        quantizer.encode(row.vector, &mut codes);
+    for vector in vectors {
+        quantizer.encode(vector, &mut codes);
         for (byte, code) in bytes.iter_mut().zip(&codes) {
             *byte = code.cast_unsigned();
         }
@@ -157,16 +164,12 @@ fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), Se
     Ok(())
 }
 
-fn write_nibbles(
-    sections: &mut SectionWriter<'_>,
-    spec: &SegmentSpec,
-    rows: &[RowRef<'_>],
-) -> Result<(), SegmentError> {
-    let quantizer = NibbleQuantizer::fit(rows.len(), spec.dim as usize, |row| rows[row].vector);
+fn write_nibbles(sections: &mut SectionWriter<'_>, spec: &SegmentSpec, vectors: &[&[f32]]) -> Result<(), SegmentError> {
+    let quantizer = NibbleQuantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]);
     sections.begin(Section::Nibbles)?;
     let mut bytes = vec![0; nibbles::stride(spec.dim)];
-    for row in rows {
-        quantizer.encode(row.vector, &mut bytes);
+    for vector in vectors {
+        quantizer.encode(vector, &mut bytes);
         sections.write(&bytes)?;
     }
     sections.write_each(quantizer.numbers().map(f32::to_le_bytes))
@@ -184,6 +187,22 @@ fn write_documents(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Res
     sections.write_each(std::iter::once(0).chain(ends).map(u64::to_le_bytes))?;
     sections.begin(Section::Documents)?;
     rows.iter().try_for_each(|row| sections.write(row.document))
+}
+
+/// Rows without chunks stand here with one that is nowhere.
+fn write_chunks(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Result<(), SegmentError> {
+    const WHOLE: &[ChunkSpan] = &[ChunkSpan::NOWHERE];
+    let chunks = |row: &RowRef<'_>| if row.chunks.is_empty() { WHOLE.to_vec() } else { row.chunks.to_vec() };
+    sections.begin(Section::Chunks)?;
+    let owners = (0u32..).zip(rows).flat_map(|(row, chunked)| vec![row; chunks(chunked).len()]);
+    sections.write_each(owners.map(u32::to_le_bytes))?;
+    let spans = rows.iter().flat_map(chunks);
+    sections.write_each(spans.map(|span| {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&span.start.to_le_bytes());
+        bytes[4..].copy_from_slice(&span.end.to_le_bytes());
+        bytes
+    }))
 }
 
 /// Writes sections to where the layout puts them, and the checksums after them.

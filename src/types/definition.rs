@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::{MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES};
-use super::{GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
+use super::limits::{MAX_CHUNK_TOKENS, MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES};
+use super::{ChunkDefinition, GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -115,6 +115,8 @@ pub struct Definition {
     pub template: Option<TemplateDefinition>,
     /// Which personal data documents may not carry.
     pub guard: Option<GuardDefinition>,
+    /// How long texts are split, each part with a vector of its own; `None` where a text has one vector.
+    pub chunks: Option<ChunkDefinition>,
 }
 
 /// A definition as manifests and logs of version 1 hold it: before keyword search.
@@ -148,7 +150,7 @@ pub struct DefinitionV2 {
 impl From<DefinitionV2> for Definition {
     fn from(old: DefinitionV2) -> Self {
         let DefinitionV2 { dim, metric, embedding, index, fields, text } = old;
-        Self { dim, metric, embedding, index, fields, text, template: None, guard: None }
+        Self { dim, metric, embedding, index, fields, text, template: None, guard: None, chunks: None }
     }
 }
 
@@ -174,6 +176,11 @@ pub enum DefinitionError {
         /// The name.
         field: String,
     },
+    /// A text cannot be divided into weighed fields and into chunks at once.
+    #[error(
+        "\"chunks\" and the \"weights\" of a template do not go together: one vector of weighed fields, or one for each chunk"
+    )]
+    WeighedChunks,
     /// A metadata value does not fit the field's declared type.
     #[error("metadata field {field:?} is declared as {expected} and the document holds {got}{}", form_of(*.expected))]
     FieldType {
@@ -210,6 +217,15 @@ impl Definition {
         within("index.m", self.index.m, 5, 48)?;
         within("index.ef_construction", self.index.ef_construction, 8, MAX_EF as u64)?;
         within("the number of declared fields", self.fields.len() as u32, 0, MAX_DECLARED_FIELDS as u64)?;
+        if let Some(chunks) = self.chunks {
+            within("chunks.max_tokens", chunks.max_tokens, 1, MAX_CHUNK_TOKENS as u64)?;
+            within("chunks.overlap_tokens", chunks.overlap_tokens, 0, u64::from(chunks.max_tokens) / 2)?;
+            if let Some(TemplateDefinition::Fields(template)) = &self.template
+                && !template.weights.is_empty()
+            {
+                return Err(DefinitionError::WeighedChunks);
+            }
+        }
         self.template.as_ref().map_or(Ok(()), TemplateDefinition::check)?;
         match self.fields.keys().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
             Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),
