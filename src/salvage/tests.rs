@@ -23,7 +23,13 @@ fn write(things: &Collection, ids: std::ops::Range<usize>, text: &str) {
     for chunk in ids.collect::<Vec<_>>().chunks(200) {
         let document = |&n: &usize| {
             let vector = (0..DIM).map(|d| ((n * 7 + d * 3) % 11) as f32 - 5.0).collect();
-            NewDocument { id: id(n), text: Some(text.into()), metadata: BTreeMap::new(), vector: Some(vector) }
+            NewDocument {
+                id: id(n),
+                text: Some(text.into()),
+                metadata: BTreeMap::new(),
+                vector: Some(vector),
+                chunks: Default::default(),
+            }
         };
         things.upsert(chunk.iter().map(document).collect()).unwrap();
     }

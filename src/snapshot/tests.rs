@@ -33,6 +33,7 @@ fn write(things: &Collection, ids: std::ops::Range<u64>, version: i64) {
         text: None,
         metadata: BTreeMap::from([("version".to_owned(), Value::Int(version))]),
         vector: Some(vec![1.0 + n as f32, version as f32 + 1.0, 1.0]),
+        chunks: Default::default(),
     });
     things.upsert(documents.collect()).unwrap();
 }
