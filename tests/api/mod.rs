@@ -17,7 +17,8 @@ mod ranking;
 #[cfg(feature = "text")]
 mod rerank;
 mod search;
-mod server;
+pub mod server;
 mod shutdown;
+mod snapshots;
 mod tei;
 mod vectors;
