@@ -15,6 +15,7 @@ mod hostile_vectors;
 mod keywords;
 #[cfg(unix)]
 mod linearizable;
+mod migrations;
 mod postgres;
 mod replicate;
 mod rewrites;

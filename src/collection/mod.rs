@@ -12,6 +12,7 @@ mod explain;
 mod facets;
 mod fusion;
 mod hits;
+mod hold;
 mod install;
 #[cfg(feature = "text")]
 mod keywords;
@@ -26,6 +27,7 @@ mod quick;
 mod read;
 mod recover;
 mod rerank;
+mod salvaged;
 mod search;
 mod select;
 mod split;
@@ -45,10 +47,12 @@ pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
 pub use definition::{ChunkRequest, DefinitionRequest};
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
+pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
 pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
+pub(crate) use salvaged::create_as;
 pub(crate) use verify::{VerifyReport, verify};
 pub use write::{Deleted, Upserted};
 

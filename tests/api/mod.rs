@@ -19,6 +19,7 @@ mod rerank;
 mod search;
 pub mod server;
 mod shutdown;
+mod snapshots;
 mod tei;
 mod templates;
 mod vectors;
