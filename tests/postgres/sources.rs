@@ -174,7 +174,9 @@ fn queries_composite_keys_and_late_transactions() {
     assert_eq!(run(&["--overlap", "10 minutes"])["upserted"], 2, "and what lies within the overlap is met once");
     assert_eq!(run(&["--overlap", "10 minutes"])["upserted"], 0);
 
-    place.refused(&["import", "postgres", "c", "--query", "select 1 as id", "--key", "key"], "there are id");
+    let other = ["import", "postgres", "c", "--query", "select 1 as id", "--source-name", "other"];
+    place.refused(&[&other[..], &["--key", "key"]].concat(), "there are id");
+    place.refused(&["import", "postgres", "c", "--query", "select 1 as id", "--key", "id"], "--source-name");
     place.refused(&["import", "postgres", "none", "--table", "rows", "--key", "a"], "there is no collection none");
     place.refused(&["import", "postgres", "c", "--table", "nothing", "--key", "a"], "nothing");
     place.refused(&[&query[..], &["--every", "5 weeks"]].concat(), "5m");
