@@ -84,7 +84,7 @@ pub(crate) struct VerifiedView {
 
 /// A snapshot that is gone.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DeletedView {
+pub(crate) struct DeletedSnapshotView {
     deleted: bool,
 }
 
@@ -192,14 +192,14 @@ pub(crate) async fn read(State(state): State<AppState>, InSnapshot(name): InSnap
     delete, path = "/admin/snapshots/{snapshot}", operation_id = "deleteSnapshot", tag = "operations",
     params(("snapshot" = String, Path, description = "Its name.")),
     responses(
-        (status = 200, body = DeletedView, description = "Deleted."),
+        (status = 200, body = DeletedSnapshotView, description = "Deleted."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
 pub(crate) async fn delete(State(state): State<AppState>, InSnapshot(name): InSnapshot) -> Result<JsonText, ApiError> {
     let delete = state.engine(move |database| {
         snapshot::delete(database.path(), &name)?;
-        JsonText::of(&DeletedView { deleted: true })
+        JsonText::of(&DeletedSnapshotView { deleted: true })
     });
     delete.await
 }

@@ -32,7 +32,12 @@ fn sample(store_id: StoreId) -> Manifest {
             kinds: BTreeSet::from([PersonalData::Phone]),
             allow: BTreeSet::new(),
         }),
+        chunks: None,
+    };
+    let chunked = Definition {
+        template: None,
         chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
+        ..definition.clone()
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -58,6 +63,7 @@ fn sample(store_id: StoreId) -> Manifest {
     let second = CollectionEntry {
         id: CollectionId(2),
         name: CollectionName::new("empty").unwrap(),
+        definition: chunked,
         segments: Vec::new(),
         created_seq: Seq(11),
         sealed_seq: Seq(10),

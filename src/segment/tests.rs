@@ -564,7 +564,7 @@ fn a_query_of_another_dim_is_refused() {
 }
 
 #[test]
-#[should_panic(expected = "dim of row 1")]
+#[should_panic(expected = "vectors of row 1")]
 fn a_row_of_another_dim_is_refused() {
     let mut sample = Sample::new(2, 3, Metric::L2, Quantization::Int8);
     sample.vectors[1].pop();
