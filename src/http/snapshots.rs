@@ -75,7 +75,7 @@ pub(crate) struct CreatedView {
 
 /// What a verification found.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct VerifiedView {
+pub(crate) struct VerifiedSnapshotView {
     files: usize,
     bytes: u64,
     /// A sentence each; empty where all is well.
@@ -209,7 +209,7 @@ pub(crate) async fn delete(State(state): State<AppState>, InSnapshot(name): InSn
     post, path = "/admin/snapshots/{snapshot}/verify", operation_id = "verifySnapshot", tag = "operations",
     params(("snapshot" = String, Path, description = "Its name.")),
     responses(
-        (status = 200, body = VerifiedView, description = "What was read, and what is wrong."),
+        (status = 200, body = VerifiedSnapshotView, description = "What was read, and what is wrong."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
@@ -217,7 +217,7 @@ pub(crate) async fn verify(State(state): State<AppState>, InSnapshot(name): InSn
     let verify = state.engine(move |database| {
         let snapshot = snapshot::find(database.path(), &name)?;
         let report = snapshot::verify(&snapshot, &mut |_, _| {})?;
-        JsonText::of(&VerifiedView { files: report.members, bytes: report.bytes, problems: report.problems })
+        JsonText::of(&VerifiedSnapshotView { files: report.members, bytes: report.bytes, problems: report.problems })
     });
     verify.await
 }

@@ -11,7 +11,7 @@ use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
     ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
     GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
-    TextDefinition, Weight,
+    TextDefinition,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -25,19 +25,14 @@ fn sample(store_id: StoreId) -> Manifest {
         template: Some(TemplateDefinition::Fields(FieldsTemplate {
             only: vec!["a".into()],
             exclude: Vec::new(),
-            weights: BTreeMap::from([("a".into(), Weight { thousandths: 3_000 })]),
+            weights: BTreeMap::new(),
         })),
         guard: Some(GuardDefinition {
             action: GuardAction::Redact,
             kinds: BTreeSet::from([PersonalData::Phone]),
             allow: BTreeSet::new(),
         }),
-        chunks: None,
-    };
-    let chunked = Definition {
-        template: None,
         chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
-        ..definition.clone()
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -63,7 +58,6 @@ fn sample(store_id: StoreId) -> Manifest {
     let second = CollectionEntry {
         id: CollectionId(2),
         name: CollectionName::new("empty").unwrap(),
-        definition: chunked,
         segments: Vec::new(),
         created_seq: Seq(11),
         sealed_seq: Seq(10),
@@ -124,7 +118,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
     let mut text = if version == 1 { Vec::new() } else { b"\x01\0\0\0".to_vec() };
     if version == 3 {
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
-        text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
+        text.extend([0; 8]);
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
         text.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
     }
