@@ -218,6 +218,6 @@ mod tests {
         assert_eq!(made["metadata"], Value::Object(Metadata::from([("n".to_owned(), Value::Int(1))])));
         assert!(document("a".into(), fields(), Some("n"), None).unwrap_err().contains("\"n\" is a number"));
         assert!(document("a".into(), fields(), None, Some("body")).unwrap_err().contains("no array"));
-        assert!(document("a".into(), fields(), None, None).unwrap().get("text").is_none());
+        assert!(!document("a".into(), fields(), None, None).unwrap().contains_key("text"));
     }
 }
