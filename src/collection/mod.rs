@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod explain;
 mod facets;
+mod frame;
 mod fusion;
 mod hits;
 mod hold;
@@ -46,7 +47,16 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
 pub use definition::{ChunkRequest, DefinitionRequest};
 pub(crate) use engine::{Engine, Settings};
-pub use error::CollectionError;
+pub use error::{BackendFault, CollectionError};
+#[cfg(feature = "postgres")]
+pub(crate) use candidates::{Candidate, Nearest, QueryWords, sort};
+#[cfg(feature = "postgres")]
+pub(crate) use definition::difference;
+pub(crate) use frame::{Frame, Shelf};
+#[cfg(feature = "postgres")]
+pub(crate) use prepare::Prepared;
+#[cfg(feature = "postgres")]
+pub(crate) use vectors::{DocumentVectors, Made};
 pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
 pub use prepare::Preview;
@@ -125,6 +135,10 @@ impl Collection {
     pub fn optimise(&self) -> Result<(), CollectionError> {
         self.flush()?;
         self.engine.maintenance().optimise(&self.state)
+    }
+
+    fn frame(&self) -> Frame<'_> {
+        Frame::new(self.name(), self.definition(), &self.engine.models)
     }
 
     fn find(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {

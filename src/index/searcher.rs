@@ -8,7 +8,7 @@ use crate::segment::{Candidate, SegmentError};
 use crate::types::{ChunkSpan, DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument, check_vector};
 
 use super::IndexError;
-use super::memtable::Memtable;
+use super::memtable::{MemRow, Memtable};
 use super::one_segment::{SegmentOutcome, SegmentQuery, search_segment};
 use super::top_k::TopK;
 use super::view::{LiveSegment, View};
@@ -42,6 +42,9 @@ pub enum Place {
     Memory(Arc<Memtable>, Ordinal),
     /// In a segment.
     Sealed(Arc<LiveSegment>, Ordinal),
+    /// Neither: it was read from a database elsewhere.
+    #[cfg(feature = "postgres")]
+    Elsewhere(Arc<MemRow>),
 }
 
 impl Place {
@@ -53,6 +56,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.clone()),
             Place::Sealed(live, ordinal) => live.segment.document(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.document.clone()),
         }
     }
 
@@ -64,6 +69,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(&published(memtable, *ordinal).vector),
             Place::Sealed(live, ordinal) => live.segment.vectors(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(&row.vector),
         }
     }
 
@@ -75,6 +82,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).chunks.to_vec()),
             Place::Sealed(live, ordinal) => live.segment.chunks(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.chunks.to_vec()),
         }
     }
 
@@ -94,6 +103,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).seq),
             Place::Sealed(live, ordinal) => live.segment.seq(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.seq),
         }
     }
 
@@ -110,6 +121,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.id.clone()),
             Place::Sealed(live, ordinal) => live.segment.document_id(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.document.id.clone()),
         }
     }
 }
@@ -129,7 +142,7 @@ pub fn whole_vector(vectors: &[f32], dim: usize) -> Vec<f32> {
     if check_vector(&mean, dim).is_ok() { mean } else { vectors[..dim].to_vec() }
 }
 
-fn published(memtable: &Memtable, ordinal: Ordinal) -> &super::memtable::MemRow {
+fn published(memtable: &Memtable, ordinal: Ordinal) -> &MemRow {
     memtable.row(ordinal).expect("a place names a published row, and rows are never taken back")
 }
 
