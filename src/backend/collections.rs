@@ -162,6 +162,7 @@ impl Collections {
     }
 
     /// Drops a collection with everything in it. `keep_table`: forgets one in a database, whose table stays for others.
+    /// Returns the change that did it; 0 where only this process changed.
     ///
     /// # Errors
     /// [`CollectionError::NotFound`], [`CollectionError::Stopped`], [`CollectionError::Backend`],
@@ -170,7 +171,10 @@ impl Collections {
         let _defining = self.defining();
         let Some(collection) = self.remote(name)? else {
             if keep_table {
-                let detail = format!("\"keep_table\" is about collections in a database, and {name:?} is none; leave it out", name = name.as_str());
+                let detail = format!(
+                    "\"keep_table\" is about collections in a database, and {name:?} is none; leave it out",
+                    name = name.as_str()
+                );
                 self.get(name)?;
                 return Err(CollectionError::Query { detail });
             }
@@ -178,15 +182,18 @@ impl Collections {
         };
         let inner = &collection.inner;
         // Sent again, it finds nothing: so it may be tried again.
-        if !keep_table {
-            let dropped = inner.pool.read(async |session| table::drop_table(session, &inner.placement).await);
-            dropped.map_err(|failure| remote::failed(name, failure))?;
-        }
+        let version = match keep_table {
+            true => 0,
+            false => inner
+                .pool
+                .read(async |session| table::drop_table(session, &inner.placement).await)
+                .map_err(|failure| remote::failed(name, failure))?,
+        };
         let known = self.known(name)?;
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
         known.remove(name);
         self.save(&known).map_err(|error| failed(name, error.to_string()))?;
-        Ok(self.inner.database.health().last_seq)
+        Ok(Seq(u64::try_from(version).unwrap_or(0)))
     }
 
     fn collection(
@@ -276,4 +283,3 @@ impl Connections {
         Ok(pools.entry(url.clone()).or_insert_with(|| Arc::new(Pool::new(url.clone(), threads))).clone())
     }
 }
-

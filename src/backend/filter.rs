@@ -200,7 +200,9 @@ impl Where {
         let meters = self.param(format!("{meters:?}"))?;
         let number = |name: &str| format!("jsonb_typeof(x -> '{name}') = 'number'");
         let within = |name: &str, bound: u32| format!("(x -> '{name}')::numeric between -{bound} and {bound}");
-        let degrees = |name: &str| format!("case when abs((x -> '{name}')::numeric) < 1e-100 then 0 else (x -> '{name}')::float8 end");
+        let degrees = |name: &str| {
+            format!("case when abs((x -> '{name}')::numeric) < 1e-100 then 0 else (x -> '{name}')::float8 end")
+        };
         let apart = |of: &str| format!("case when abs({of}) < 1e-100 then 0 else {of} end");
         let place = format!("select {} as lat, {} as lon", degrees("lat"), degrees("lon"));
         let angles = format!(

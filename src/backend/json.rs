@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_kind_and_their_value() {
-        let floats = [0.5, 3.0, -2.0, 1e15, 1e300, 5e-324, f64::MAX, 1_152_921_504_606_847_232.0, 9_007_199_254_740_993.0];
+        let floats =
+            [0.5, 3.0, -2.0, 1e15, 1e300, 5e-324, f64::MAX, 1_152_921_504_606_847_232.0, 9_007_199_254_740_993.0];
         for x in floats {
             assert!(float(x).contains('.') && !float(x).contains('e'), "{}", float(x));
             assert_eq!(float(x).parse::<f64>().unwrap(), x);

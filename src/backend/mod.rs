@@ -15,9 +15,7 @@ pub use collections::{Collections, CreatedAnywhere};
 pub use remote::RemoteCollection;
 pub use settings::{Placement, UrlFrom};
 
-use crate::collection::{
-    Collection, CollectionError, CollectionStats, Deleted, ListRequest, Page, Preview, Upserted,
-};
+use crate::collection::{Collection, CollectionError, CollectionStats, Deleted, ListRequest, Page, Preview, Upserted};
 use crate::types::{
     CollectionName, Definition, Document, DocumentId, Filter, NewDocument, SearchRequest, SearchResponse,
     TemplateDefinition,

@@ -101,11 +101,7 @@ impl Pool {
         self.threads.block_on(self.run(Kind::Write, call))
     }
 
-    async fn run<T>(
-        &self,
-        kind: Kind,
-        call: impl AsyncFn(&Session) -> Result<T, PostgresError>,
-    ) -> Result<T, Failure> {
+    async fn run<T>(&self, kind: Kind, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
         let place = tokio::time::timeout(WAIT_LIMIT, self.places.acquire()).await;
         let _place = place.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
         let mut pause = PAUSE;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::collection::{
-    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, ListRequest, Made, Page, Prepared,
-    Preview, Upserted,
+    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, ListRequest, Made,
+    Page, Prepared, Preview, Upserted,
 };
 use crate::embed::Models;
 use crate::postgres::{Param, PostgresError, Session, Trouble, Type};
@@ -17,11 +17,11 @@ use crate::types::{
 };
 
 use super::filter::Where;
+use super::json;
 use super::pool::{Failure, Pool};
 use super::rows::{self, COLUMNS, VECTOR, vector_text};
 use super::settings::Placement;
 use super::table::{self, Extension, TableError};
-use super::json;
 
 /// Documents up to which every one is compared: fewer milliseconds than what the index's plan may cost.
 pub(super) const COMPARED_UP_TO: i64 = 4_096;
@@ -194,8 +194,7 @@ impl RemoteCollection {
         let sql = format!(
             "select count(*), coalesce(max(version), 0), pg_total_relation_size(to_regclass($1)), count(content) from {table}"
         );
-        let rows =
-            self.read(async |session| session.query("count documents", &sql, &[(&table, Type::TEXT)]).await)?;
+        let rows = self.read(async |session| session.query("count documents", &sql, &[(&table, Type::TEXT)]).await)?;
         let number = |at: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0));
         Ok(CollectionStats {
             documents: number(0),
@@ -209,7 +208,11 @@ impl RemoteCollection {
             sealed_seq: Seq(number(1)),
             dim: self.definition().dim,
             // They are committed with their document.
-            keywords: (number(3) > 0).then(|| KeywordStats { documents: number(3), applied_seq: Seq(number(1)), waiting: 0 }),
+            keywords: (number(3) > 0).then(|| KeywordStats {
+                documents: number(3),
+                applied_seq: Seq(number(1)),
+                waiting: 0,
+            }),
         })
     }
 
@@ -224,8 +227,7 @@ impl RemoteCollection {
 
     /// A filter as SQL whose parameters begin at `$first`.
     pub(super) fn condition(&self, filter: Option<&Filter>, first: usize) -> Result<Where, CollectionError> {
-        Where::new(filter, first)
-            .map_err(|cannot| CollectionError::NotOnBackend { name: self.name().clone(), cannot })
+        Where::new(filter, first).map_err(|cannot| CollectionError::NotOnBackend { name: self.name().clone(), cannot })
     }
 
     /// Those of some ids that are there, in no order.
@@ -328,7 +330,8 @@ impl RemoteCollection {
         {
             return Ok(is_large);
         }
-        let sql = format!("select count(*) from (select from {} limit {}) as some", self.table(), COMPARED_UP_TO + 1);
+        let sql =
+            format!("select count(*) from (select from {} limit {}) as counted", self.table(), COMPARED_UP_TO + 1);
         let rows = self.read(async |session| session.query("count documents", &sql, &[]).await)?;
         let is_large = rows.first().is_some_and(|row| row.get::<_, i64>(0) > COMPARED_UP_TO);
         *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner) = Some((is_large, Instant::now()));
@@ -341,7 +344,8 @@ impl RemoteCollection {
             return Ok(extension);
         }
         let Inner { pool, placement, definition, .. } = &*self.inner;
-        let checked = pool.read(async |session| settled(session, table::check(session, placement, definition).await).await);
+        let checked =
+            pool.read(async |session| settled(session, table::check(session, placement, definition).await).await);
         let extension = self.settle(checked)?;
         Ok(self.inner.extension.get_or_init(|| extension))
     }

@@ -142,11 +142,8 @@ impl RemoteCollection {
     ) -> Result<Statement, CollectionError> {
         let passes = self.condition(request.filter.as_ref(), 2)?;
         let (extension, definition) = (self.extension()?, self.definition());
-        let distance = format!(
-            "embedding {} $1::{}",
-            extension.operator(definition.metric),
-            extension.vector(definition.dim)
-        );
+        let distance =
+            format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition.dim));
         let is_looked_at =
             request.include.vector || request.diversity.is_some() || matches!(request.mode, Mode::Hybrid(_));
         let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };
@@ -180,8 +177,7 @@ impl RemoteCollection {
         plan: Plan,
         planning: std::time::Duration,
     ) -> Result<Explain, CollectionError> {
-        let explained =
-            Statement { sql: format!("explain {}", statement.sql), params: statement.params.clone() };
+        let explained = Statement { sql: format!("explain {}", statement.sql), params: statement.params.clone() };
         let lines = self.read(async |session| explained.run(session, settings).await)?;
         let passes = self.condition(filter, 1)?;
         let rows = Statement {

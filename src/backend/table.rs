@@ -347,11 +347,16 @@ async fn make(
     Ok(Standing { created_at_ms, creation })
 }
 
-/// Drops the table and what the register has of it. What is not there is passed over.
+/// Drops the table and what the register has of it. What is not there is passed over. Returns the number of the change.
 ///
 /// # Errors
 /// [`PostgresError`]; nothing is changed then.
-pub(super) async fn drop_table(session: &Session, placement: &Placement) -> Result<(), PostgresError> {
+pub(super) async fn drop_table(session: &Session, placement: &Placement) -> Result<i64, PostgresError> {
+    let table = placement.qualified().to_string();
+    let next = "select case when to_regclass($1) is null then 0 \
+                else nextval(pg_get_serial_sequence($1, 'version')) end";
+    let rows = session.query("number the change", next, &[(&table, Type::TEXT)]).await?;
+    let version = rows.first().map_or(0, |row| row.get(0));
     let register = register(placement);
     let there = session
         .query("look for the register", "select to_regclass($1) is not null", &[(&register, Type::TEXT)])
@@ -362,8 +367,8 @@ pub(super) async fn drop_table(session: &Session, placement: &Placement) -> Resu
         true => format!("delete from {register} where table_name = {};", quote_literal(&placement.table)),
         false => String::new(),
     };
-    let sql = format!("begin; drop table if exists {};{forget} commit", placement.qualified());
-    session.batch("drop the table", &sql).await
+    session.batch("drop the table", &format!("begin; drop table if exists {table}; {forget} commit")).await?;
+    Ok(version)
 }
 
 #[cfg(test)]
@@ -388,8 +393,7 @@ mod tests {
     #[test]
     fn a_creation_survives_as_text() {
         let name = CollectionName::new("c").unwrap();
-        let change =
-            Change::CreateCollection { id: CollectionId(0), name, definition: definition(), created_at_ms: 7 };
+        let change = Change::CreateCollection { id: CollectionId(0), name, definition: definition(), created_at_ms: 7 };
         let text = creation_to_text(&change).unwrap();
         assert_eq!(creation_of_text(&text), Some(change));
         // What a database holds is read by later versions: these bytes never change.

@@ -100,7 +100,8 @@ impl Frame<'_> {
             }
             (Mode::Hybrid(fusion), Some(vector), Some(words)) => {
                 let each = HYBRID_DEPTHS.into_iter().find(|each| *each >= depth).unwrap_or(depth);
-                let Nearest { candidates: near, explain, .. } = shelf.nearest(vector, &query.excluded, request, each)?;
+                let Nearest { candidates: near, explain, .. } =
+                    shelf.nearest(vector, &query.excluded, request, each)?;
                 let matching = shelf.matching(words, request.filter.as_ref(), each)?;
                 let all_ranked = near.len() < each && matching.len() < each;
                 let mut candidates = self.fuse(vector, near, matching, fusion)?;

@@ -44,25 +44,25 @@ use crate::index::Place;
 use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
+#[cfg(feature = "postgres")]
+pub(crate) use candidates::{Candidate, Nearest, QueryWords, sort};
 pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
+#[cfg(feature = "postgres")]
+pub(crate) use definition::difference;
 pub use definition::{ChunkRequest, DefinitionRequest};
 pub(crate) use engine::{Engine, Settings};
 pub use error::{BackendFault, CollectionError};
-#[cfg(feature = "postgres")]
-pub(crate) use candidates::{Candidate, Nearest, QueryWords, sort};
-#[cfg(feature = "postgres")]
-pub(crate) use definition::difference;
 pub(crate) use frame::{Frame, Shelf};
-#[cfg(feature = "postgres")]
-pub(crate) use prepare::Prepared;
-#[cfg(feature = "postgres")]
-pub(crate) use vectors::{DocumentVectors, Made};
 pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
+#[cfg(feature = "postgres")]
+pub(crate) use prepare::Prepared;
 pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use salvaged::create_as;
+#[cfg(feature = "postgres")]
+pub(crate) use vectors::{DocumentVectors, Made};
 pub(crate) use verify::{VerifyReport, verify};
 pub use write::{Deleted, Upserted};
 

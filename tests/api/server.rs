@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::client::{Answer, Request};
-use crate::support::postgres::{Version, server};
 use crate::support::model::{SMALL_MODEL, install_small_cross_encoder, install_small_model};
+use crate::support::postgres::{Version, server};
 
 thread_local! {
     /// The backend of the collections that this thread's servers create; the store itself where it is `None`.
@@ -103,8 +103,7 @@ impl Server {
     pub fn put(&self, path: &str, body: &Value) -> Answer {
         let mut body = body.clone();
         let is_definition = path.strip_prefix("/v1/collections/").is_some_and(|rest| !rest.contains('/'));
-        if is_definition
-            && let (Some(backend), Some(body)) = (BACKEND.with_borrow(Clone::clone), body.as_object_mut())
+        if is_definition && let (Some(backend), Some(body)) = (BACKEND.with_borrow(Clone::clone), body.as_object_mut())
         {
             body.entry("backend").or_insert(backend);
         }

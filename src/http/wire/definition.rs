@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::backend::{BackendBody, BackendObject, BackendView};
 use super::json::Object;
 use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
-use super::backend::{BackendBody, BackendObject, BackendView};
 use crate::backend::{AnyCollection, Placement};
 use crate::collection::{ChunkRequest, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
@@ -293,7 +293,7 @@ pub(crate) struct DropParams {
 pub(crate) struct DroppedView {
     /// Always true: a collection that was not there is an error.
     pub(crate) deleted: bool,
-    /// The change that dropped it.
+    /// The change that dropped it; 0 where the table was kept.
     pub(crate) seq: u64,
 }
 
