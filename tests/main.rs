@@ -8,6 +8,8 @@ mod filters;
 mod histories;
 #[cfg(feature = "text")]
 mod keywords;
+mod kinds;
+mod recall;
 mod rewrites;
 mod support;
 mod tidy;

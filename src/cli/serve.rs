@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::NonZeroU64;
 use std::process;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
 use super::{CliError, Context, output};
+use crate::collection::DEFAULT_SAMPLED_ONE_IN;
 use crate::database::{Database, Options};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
@@ -47,6 +49,12 @@ pub struct ServeArgs {
     /// Most MiB of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 keeps none
     #[arg(long, value_name = "N", env = "PANNIER_VECTOR_CACHE_MIB", default_value_t = 256)]
     vector_cache_mib: u32,
+    /// Answer one search in N again without the graph, in the background, to sample recall; 0 samples none
+    #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN)]
+    recall_one_in: u32,
+    /// Most MiB a second that merging segments writes [default: no limit]
+    #[arg(long, value_name = "N", env = "PANNIER_MERGE_MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
+    merge_mib_per_s: Option<u32>,
 }
 
 /// Runs `serve`.
@@ -61,6 +69,8 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let options = Options {
         memtable_documents: args.memtable_documents,
         vector_cache_bytes: Some(u64::from(args.vector_cache_mib) << 20),
+        sampled_one_in: Some(args.recall_one_in),
+        merge_bytes_per_s: args.merge_mib_per_s.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
         ..context.options()
     };
     let database = Database::open_with(&context.data, options)?;

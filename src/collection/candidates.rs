@@ -1,14 +1,16 @@
 //! The documents that may become hits, best first: by vector, by words, or by both.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::distance::{self, VectorQuery};
-use crate::index::{self, IndexQuery, Place};
-use crate::types::{DocumentId, Explain, Filter, Fusion, Metric, Mode, Plan, SearchRequest};
+use crate::index::{self, IndexQuery, Neighbour, Place, View};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Metric, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
+use super::recall::Sample;
 use super::{Collection, CollectionError};
 
 /// What a search looks for, ready to be looked for.
@@ -98,6 +100,8 @@ impl Collection {
         request: &SearchRequest,
         depth: usize,
     ) -> Result<Nearest, CollectionError> {
+        // Before the view: it holds every change up to here.
+        let seen = self.state.last_seq();
         let (definition, view) = (self.definition(), self.state.view());
         let wanted = depth + query.excluded.len();
         let plan = self.plan(&view, request, wanted)?;
@@ -111,6 +115,10 @@ impl Collection {
         };
         let found = index::search(&view, &index_query)?;
         let answered_by = answered_by(&found.segments);
+        let sampler = &self.engine.shared.sampler;
+        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
+            sampler.offer(self.sample(&view, &index_query, &found.neighbours, seen));
+        }
         let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
         let candidates = found
             .neighbours
@@ -124,6 +132,22 @@ impl Collection {
             })
             .collect();
         Ok(Nearest { candidates, plan: answered_by, explain })
+    }
+
+    /// What is needed to answer a search again.
+    fn sample(&self, view: &Arc<View>, query: &IndexQuery<'_>, found: &[Neighbour], seen: Seq) -> Sample {
+        Sample {
+            view: view.clone(),
+            vector: query.vector.to_vec(),
+            metric: query.metric,
+            quantization: self.definition().index.quantization,
+            top_k: query.top_k,
+            filter: query.filter.cloned(),
+            segments: query.segments.to_vec(),
+            found: found.iter().map(|neighbour| (neighbour.id.clone(), neighbour.closeness)).collect(),
+            seen,
+            counts: self.state.recall.clone(),
+        }
     }
 
     /// The best by words. The index proposes, the collection decides: a version that no longer lives is passed over.

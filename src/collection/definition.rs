@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::embed::{DEFAULT_MODEL, Models};
 use crate::types::{
     Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization, TextDefinition,
+    VectorStorage,
 };
 
 use super::CollectionError;
@@ -27,6 +28,8 @@ pub struct DefinitionRequest {
     pub ef_construction: Option<u32>,
     /// What the graph walk reads.
     pub quantization: Option<Quantization>,
+    /// How the vectors are stored.
+    pub storage: Option<VectorStorage>,
     /// Declared metadata fields.
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search makes words of texts.
@@ -75,6 +78,7 @@ impl DefinitionRequest {
                 m: self.m.unwrap_or(default.m),
                 ef_construction: self.ef_construction.unwrap_or(default.ef_construction),
                 quantization: self.quantization.unwrap_or(default.quantization),
+                storage: self.storage.unwrap_or(default.storage),
             },
             fields: self.fields.clone(),
             text: TextDefinition { language: self.language.unwrap_or_default() },

@@ -20,6 +20,7 @@ mod maintenance;
 mod page;
 mod plan;
 mod read;
+mod recall;
 mod recover;
 mod search;
 mod select;
@@ -39,6 +40,7 @@ pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
 pub use keywords::KeywordStats;
 pub use read::{CollectionStats, ListRequest, Page};
+pub use recall::{DEFAULT_SAMPLED_ONE_IN, SampledRecall};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use verify::{VerifyReport, verify};
 pub use write::{Deleted, Upserted};
@@ -112,6 +114,15 @@ impl Collection {
     pub fn optimise(&self) -> Result<(), CollectionError> {
         self.flush()?;
         self.engine.maintenance().optimise(&self.state)
+    }
+
+    /// Writes what stands in memory into a segment, and waits until every merge that is due is done.
+    ///
+    /// # Errors
+    /// As [`Collection::optimise`].
+    pub fn settle(&self) -> Result<(), CollectionError> {
+        self.flush()?;
+        self.engine.maintenance().settle(&self.state)
     }
 
     fn find(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {

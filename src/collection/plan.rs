@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use crate::index::{LiveSegment, SegmentQuery, View, WANTED_RECALL, ef_for};
 use crate::meta::RowBounds;
 use crate::types::limits::MAX_EF;
-use crate::types::{Filter, FilterUse, Method, RowSet, SearchRequest, SegmentExplain};
+use crate::types::{
+    Definition, Filter, FilterUse, Method, Quantization, RowSet, SearchRequest, SegmentExplain, VectorStorage,
+};
 
 use super::maintenance::Job;
 use super::{Collection, CollectionError};
@@ -141,7 +143,7 @@ impl Collection {
         let facts = Facts {
             live: f64::from(live.live_rows()),
             has_graph: live.segment.has_graph(),
-            row_bytes: f64::from(definition.dim),
+            row_bytes: row_bytes(definition),
             m: definition.index.m,
             top_k,
             exact: request.exact,
@@ -283,6 +285,17 @@ fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f
     match filter.undecided >= 0.5 || through_ns < among_ns {
         true => (Method::Walk, ef as usize, through_ns),
         false => (Method::FilteredWalk, (among_ef as usize).min(MAX_EF), among_ns),
+    }
+}
+
+/// Bytes that a scan reads of a row.
+fn row_bytes(definition: &Definition) -> f64 {
+    let dim = f64::from(definition.dim);
+    match (definition.index.quantization, definition.index.storage) {
+        (Quantization::Int8, _) => dim,
+        (Quantization::Binary, _) => dim / 8.0,
+        (Quantization::None, VectorStorage::Float32) => 4.0 * dim,
+        (Quantization::None, VectorStorage::Float16) => 2.0 * dim,
     }
 }
 

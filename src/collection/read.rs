@@ -6,7 +6,7 @@ use crate::index::Place;
 use crate::types::limits::MAX_PAGE;
 use crate::types::{Document, DocumentId, Filter, Seq};
 
-use super::{Collection, CollectionError, KeywordStats};
+use super::{Collection, CollectionError, KeywordStats, SampledRecall};
 
 /// Ids are fetched at least so many at a time.
 const MIN_STEP: usize = 64;
@@ -56,6 +56,8 @@ pub struct CollectionStats {
     pub dim: u32,
     /// How far the keyword index is; `None` where no document has a text.
     pub keywords: Option<KeywordStats>,
+    /// Recall as a few searches had it since the store was opened.
+    pub recall: SampledRecall,
 }
 
 impl Collection {
@@ -151,6 +153,7 @@ impl Collection {
             sealed_seq: entry.map_or(self.state.identity.created_seq, |entry| entry.sealed_seq),
             dim: self.definition().dim,
             keywords: self.state.keywords.stats(),
+            recall: self.state.recall.read(),
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::embed::{InputKind, TextModel};
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
-    DocumentId, EmbeddingState, Filter, Metric, NewDocument, Seq, StoredDocument, check_metadata, check_vector,
-    metadata_bytes, normalise,
+    DocumentId, EmbeddingState, Filter, Metric, NewDocument, Seq, StoredDocument, VectorStorage, check_metadata,
+    check_vector, metadata_bytes, normalise, round_to_half,
 };
 
 use super::{Collection, CollectionError, now_ms};
@@ -162,13 +162,17 @@ impl Collection {
         Ok(EmbeddedTexts { count: texts.len() - cached, cached, vectors: embeddings.vectors, truncated })
     }
 
-    /// A vector as it is stored.
+    /// A vector as it is stored: rounded here, so that it is the same in the log, in memory and in segments.
     fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
         let dim = self.definition().dim as usize;
         match self.definition().metric {
             Metric::Cosine => normalise(&mut vector, dim),
             Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
         }
+        .and_then(|()| match self.definition().index.storage {
+            VectorStorage::Float32 => Ok(()),
+            VectorStorage::Float16 => round_to_half(&mut vector),
+        })
         .map_err(|source| refused(id, source))?;
         Ok(vector)
     }

@@ -82,7 +82,7 @@ codes! {
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
     TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
-    QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
+    QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization does not suit the vectors";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
     InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
@@ -202,6 +202,7 @@ fn filter_code(error: &FilterError) -> Code {
 fn definition_code(error: &DefinitionError) -> Code {
     match error {
         DefinitionError::FieldType { .. } => Code::FieldTypeMismatch,
+        DefinitionError::BinaryDim { .. } => Code::QuantizationNotSupported,
         _ => Code::InvalidDefinition,
     }
 }

@@ -15,7 +15,7 @@ pub(super) const FILE_HEADER_BYTES: usize = 64;
 pub(super) const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"RECD");
 pub(super) const RECORD_HEADER_BYTES: usize = 32;
 /// The newest payload version; a record says its own.
-pub(super) const PAYLOAD_VERSION: u8 = 2;
+pub(super) const PAYLOAD_VERSION: u8 = 3;
 /// Records begin at multiples of this.
 pub(super) const ALIGNMENT: usize = 8;
 const FLAGS: u32 = 0;

@@ -1,4 +1,4 @@
-//! A change as the bytes of a record's payload, versions 1 and 2: docs/formats/log.md.
+//! A change as the bytes of a record's payload, versions 1 to 3: docs/formats/log.md.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION};
 use super::{Change, LogError, LoggedDocument};
 use crate::storage::Fields;
-use crate::types::{CollectionId, CollectionName, DefinitionV1, DocumentId, StoredDocument};
+use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, DefinitionV2, DocumentId, StoredDocument};
 
 const CREATE_COLLECTION: u8 = 1;
 const DROP_COLLECTION: u8 = 2;
@@ -41,7 +41,7 @@ pub(super) fn kind(change: &Change) -> u8 {
 
 /// The version in which payloads of a kind are written: the oldest that says all of it.
 pub(super) fn version(kind: u8) -> u8 {
-    if kind == CREATE_COLLECTION { 2 } else { 1 }
+    if kind == CREATE_COLLECTION { PAYLOAD_VERSION } else { 1 }
 }
 
 /// Appends the payload of `change` to `out`.
@@ -102,14 +102,11 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
         return Err(PayloadError::Version(version));
     }
     match kind {
-        CREATE_COLLECTION if version == 1 => {
-            let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV1, i64) = take_all(payload)?;
-            Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
-        }
-        CREATE_COLLECTION => {
-            let (id, name, definition, created_at_ms) = take_all(payload)?;
-            Ok(Change::CreateCollection { id, name, definition, created_at_ms })
-        }
+        CREATE_COLLECTION => match version {
+            1 => decode_creation::<DefinitionV1>(payload),
+            2 => decode_creation::<DefinitionV2>(payload),
+            _ => decode_creation::<Definition>(payload),
+        },
         DROP_COLLECTION => Ok(Change::DropCollection { id: take_all(payload)? }),
         UPSERT => decode_upsert(payload),
         DELETE => {
@@ -118,6 +115,12 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
         }
         other => Err(PayloadError::Kind(other)),
     }
+}
+
+/// `D`: the definition in the form that the version has it in.
+fn decode_creation<D: Decode<()> + Into<Definition>>(payload: &[u8]) -> Result<Change, PayloadError> {
+    let (id, name, definition, created_at_ms): (_, CollectionName, D, i64) = take_all(payload)?;
+    Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
 }
 
 fn decode_upsert(payload: &[u8]) -> Result<Change, PayloadError> {
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
     use crate::types::{
         CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Language, Metric,
-        TextDefinition, Value,
+        TextDefinition, Value, VectorStorage,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -203,7 +206,7 @@ mod tests {
             dim: 384,
             metric: Metric::L2,
             embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
-            index: IndexDefinition::default(),
+            index: IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() },
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
             text: TextDefinition { language: Language::Russian },
         };
@@ -237,16 +240,27 @@ mod tests {
     fn golden_others() {
         assert_eq!(encoded(&Change::DropCollection { id: CollectionId(7) }), [7, 0, 0, 0]);
         assert_eq!(encoded(&delete()), b"\x07\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\xc3\xa9");
-        let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
-        expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
-        expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0");
-        let old = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
-        expected.extend(b"\x01\0\0\0\x03\0\0\0\0\0\0\0");
-        assert_eq!(encoded(&create()), expected);
+    }
+
+    #[test]
+    fn golden_creation_in_every_version() {
+        let mut until_index = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
+        until_index.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
+        let fields = b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0";
+        let (text, created_at, half) = (b"\x01\0\0\0", b"\x03\0\0\0\0\0\0\0", b"\x01\0\0\0");
+        let parts: [&[u8]; 5] = [&until_index, half, fields, text, created_at];
+        assert_eq!(encoded(&create()), parts.concat());
         let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
+        definition.index = IndexDefinition::default();
+        let of = |definition: &Definition| {
+            let (definition, name) = (definition.clone(), name.clone());
+            Ok(Change::CreateCollection { definition, id, name, created_at_ms })
+        };
+        let parts: [&[u8]; 4] = [&until_index, fields, text, created_at];
+        assert_eq!(decode(2, CREATE_COLLECTION, &parts.concat()), of(&definition), "version 2 had no storage");
         definition.text = TextDefinition { language: Language::English };
-        let of_version_1 = Change::CreateCollection { definition, id, name, created_at_ms };
-        assert_eq!(decode(1, CREATE_COLLECTION, &old), Ok(of_version_1), "version 1 had no text");
+        let parts: [&[u8]; 3] = [&until_index, fields, created_at];
+        assert_eq!(decode(1, CREATE_COLLECTION, &parts.concat()), of(&definition), "version 1 had no text");
     }
 
     #[test]
@@ -278,7 +292,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(decode(3, UPSERT, &[]), Err(PayloadError::Version(3)));
+        assert_eq!(decode(4, UPSERT, &[]), Err(PayloadError::Version(4)));
         assert_eq!(decode(0, UPSERT, &[]), Err(PayloadError::Version(0)));
         assert_eq!(decode(PAYLOAD_VERSION, 0, &[]), Err(PayloadError::Kind(0)));
     }

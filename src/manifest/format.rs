@@ -6,13 +6,13 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 
 use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::{Fields, crc32c};
-use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, SegmentId, Seq};
+use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, DefinitionV2, SegmentId, Seq};
 
 pub(super) const FORMAT_MAGIC: [u8; 8] = *b"PANNRFMT";
 pub(super) const FORMAT_VERSION: u32 = 1;
 pub(super) const FORMAT_BYTES: usize = 40;
 pub(super) const MANIFEST_MAGIC: [u8; 8] = *b"PANNRMAN";
-pub(super) const MANIFEST_VERSION: u32 = 2;
+pub(super) const MANIFEST_VERSION: u32 = 3;
 /// The oldest version that is read: its definitions know no keyword search.
 const OLDEST_MANIFEST_VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 88;
@@ -192,11 +192,9 @@ fn decode_collection(fields: &mut Fields, version: u32) -> Option<CollectionEntr
     let name = CollectionName::new(name).ok()?;
     let definition_bytes = fields.bytes(definition_len as usize)?;
     let (definition, used): (Definition, usize) = match version {
-        1 => {
-            let (old, used) = bincode::decode_from_slice::<DefinitionV1, _>(definition_bytes, config()).ok()?;
-            (old.into(), used)
-        }
-        _ => bincode::decode_from_slice(definition_bytes, config()).ok()?,
+        1 => decode_definition::<DefinitionV1>(definition_bytes)?,
+        2 => decode_definition::<DefinitionV2>(definition_bytes)?,
+        _ => decode_definition::<Definition>(definition_bytes)?,
     };
     if used != definition_bytes.len() {
         return None;
@@ -204,6 +202,12 @@ fn decode_collection(fields: &mut Fields, version: u32) -> Option<CollectionEntr
     let mut segment_bytes = Fields::new(fields.bytes((segment_count as usize).checked_mul(SEGMENT_BYTES)?)?);
     let segments = (0..segment_count).map(|_| decode_segment(&mut segment_bytes)).collect::<Option<Vec<_>>>()?;
     Some(CollectionEntry { id, name, definition, created_at_ms, created_seq, generation, sealed_seq, segments })
+}
+
+/// A definition in the form that a version has it in, and its length in bytes.
+fn decode_definition<D: bincode::Decode<()> + Into<Definition>>(bytes: &[u8]) -> Option<(Definition, usize)> {
+    let (definition, used) = bincode::decode_from_slice::<D, _>(bytes, config()).ok()?;
+    Some((definition.into(), used))
 }
 
 fn decode_segment(fields: &mut Fields) -> Option<SegmentEntry> {

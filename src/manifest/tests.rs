@@ -10,7 +10,7 @@ use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
     CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    SegmentId, Seq, TextDefinition,
+    SegmentId, Seq, TextDefinition, VectorStorage,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -18,7 +18,7 @@ fn sample(store_id: StoreId) -> Manifest {
         dim: 384,
         metric: Metric::Dot,
         embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
-        index: IndexDefinition::default(),
+        index: IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() },
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
         text: TextDefinition { language: Language::Russian },
     };
@@ -85,27 +85,31 @@ fn what_is_published_is_loaded() {
 #[test]
 fn golden_bytes() {
     let store_id = StoreId(*b"0123456789abcdef");
-    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(2));
+    assert_eq!(encode_manifest(&sample(store_id)).unwrap(), bytes_of_sample(3));
 }
 
 #[test]
-fn version_1_had_no_text() {
+fn version_2_had_no_storage_and_version_1_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
+    let read = |version| decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(version)).unwrap();
+    wanted.collections.iter_mut().for_each(|collection| collection.definition.index = IndexDefinition::default());
+    assert_eq!(read(2), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
-    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
+    assert_eq!(read(1), wanted);
 }
 
 /// [`sample`] as each version of the format has it.
 fn bytes_of_sample(version: u8) -> Vec<u8> {
     let text: &[u8] = if version == 1 { &[] } else { b"\x01\0\0\0" };
-    let definition_len = 60 + text.len();
+    let storage: &[u8] = if version < 3 { &[] } else { b"\x01\0\0\0" };
+    let definition_len = 60 + storage.len() + text.len();
     let mut expected = b"PANNRMAN".to_vec();
     expected.push(version);
     expected.extend(b"\0\0\0\0\0\0\x000123456789abcdef\x01\0\0\0\x58\0\0\0");
     expected.extend([1u64, 9].map(u64::to_le_bytes).concat());
     expected.extend([3u32, 2].map(u32::to_le_bytes).concat());
-    expected.extend([7u64, 421 + 2 * text.len() as u64].map(u64::to_le_bytes).concat());
+    expected.extend([7u64, 421 + 2 * (storage.len() + text.len()) as u64].map(u64::to_le_bytes).concat());
     expected.extend([0; 4]);
     expected.extend(crc32c(&expected).to_le_bytes());
     assert_eq!(expected.len(), HEADER_BYTES);
@@ -118,6 +122,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         expected.extend(b"\x80\x01\0\0\x01\0\0\0\x01");
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f");
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
+        expected.extend(storage);
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
         expected.extend(text);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {
@@ -198,7 +203,7 @@ fn newer_versions_and_unknown_flags_are_named() {
     let good = fs::read(paths.manifest()).unwrap();
     for (at, expected) in [(8, "format version"), (12, "flags"), (36, "header length")] {
         let mut bytes = good.clone();
-        bytes[at] ^= 2;
+        bytes[at] ^= 4;
         seal(&mut bytes);
         fs::write(paths.manifest(), &bytes).unwrap();
         let error = Manifest::load(&paths).unwrap_err();

@@ -98,7 +98,7 @@ impl DeadRows {
 
     fn decode(path: &Path, bytes: &[u8], segment: SegmentId, rows: u32) -> Result<Self, SegmentError> {
         let damaged = |offset: usize, reason: &str| Err(SegmentError::damaged(path, offset as u64, reason));
-        check_beginning(path, bytes, HEADER_BYTES + CHECKSUM_BYTES, &MAGIC, VERSION)?;
+        check_beginning(path, bytes, HEADER_BYTES + CHECKSUM_BYTES, &MAGIC, VERSION..=VERSION)?;
         let flags = u32_at(bytes, 12);
         if flags != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported: 0 });

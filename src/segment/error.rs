@@ -1,5 +1,6 @@
 //! What can go wrong with a segment or dead rows file.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{Damage, StorageError};
@@ -63,6 +64,12 @@ pub enum SegmentError {
         /// As in the file.
         got: String,
     },
+    /// The file was not finished: its writing was called off.
+    #[error("{path} was not finished: its writing was cancelled", path = path.display())]
+    Cancelled {
+        /// The file.
+        path: PathBuf,
+    },
     /// A row was asked for that the segment does not have.
     #[error("{path} has {rows} rows, and row {ordinal} was asked for", path = path.display())]
     NoSuchRow {
@@ -99,7 +106,7 @@ pub(super) fn check_beginning(
     bytes: &[u8],
     min_len: usize,
     magic: &[u8; 8],
-    supported: u32,
+    supported: RangeInclusive<u32>,
 ) -> Result<(), SegmentError> {
     let found = &bytes[..bytes.len().min(magic.len())];
     if found != magic {
@@ -111,7 +118,8 @@ pub(super) fn check_beginning(
         return Err(SegmentError::damaged(path, bytes.len() as u64, reason));
     }
     let found = u32_at(bytes, magic.len());
-    if found != supported {
+    if !supported.contains(&found) {
+        let supported = *supported.end();
         return Err(SegmentError::UnsupportedVersion { path: path.to_owned(), found, supported });
     }
     Ok(())

@@ -4,16 +4,20 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::SegmentSpec;
+use super::bits;
 use super::calibration::Calibration;
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
 use super::quantize::stride;
 use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::limits::MAX_DIM;
-use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
+use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq, VectorStorage};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
-pub(super) const VERSION: u32 = 2;
+/// The newest version.
+pub(super) const VERSION: u32 = 3;
+/// The oldest that is read, and written where it says everything: it knows neither bits nor half precision.
+const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
 pub(super) const ALIGNMENT: u64 = 64;
@@ -73,7 +77,7 @@ pub(super) struct GraphHeader {
 pub(super) struct Header {
     pub(super) spec: SegmentSpec,
     pub(super) rows: u32,
-    /// `Some` exactly where the definition asks for codes.
+    /// `Some` exactly where the definition asks for int8 codes.
     pub(super) scale: Option<f32>,
     pub(super) min_seq: Seq,
     pub(super) max_seq: Seq,
@@ -116,8 +120,8 @@ impl Header {
         let m = u64::from(self.spec.index.m);
         let index_len = |present: bool| if present { 4 * (rows + 1) } else { 0 };
         let lengths = [
-            4 * rows * u64::from(self.spec.dim),
-            self.scale.map_or(0, |_| rows * stride(self.spec.dim) as u64),
+            number_bytes(self.spec.index.storage) * rows * u64::from(self.spec.dim),
+            self.codes_len(),
             self.graph.map_or(0, |_| 4 * rows * 2 * m),
             index_len(self.graph.is_some()),
             self.graph.map_or(0, |graph| 4 * u64::from(graph.upper_lists) * m),
@@ -137,6 +141,22 @@ impl Header {
         Layout { sections, checksums, file_len }
     }
 
+    fn codes_len(&self) -> u64 {
+        let (rows, dim) = (u64::from(self.rows), self.spec.dim);
+        match self.spec.index.quantization {
+            Quantization::None => 0,
+            Quantization::Int8 => rows * stride(dim) as u64,
+            Quantization::Binary => bits::center_bytes(dim) as u64 + rows * bits::stride(dim) as u64,
+        }
+    }
+
+    /// The oldest version that says all of it.
+    fn version(&self) -> u32 {
+        let IndexDefinition { quantization, storage, .. } = self.spec.index;
+        let is_plain = quantization != Quantization::Binary && storage == VectorStorage::Float32;
+        if is_plain { PLAIN_VERSION } else { VERSION }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let layout = self.layout();
         let without =
@@ -144,8 +164,9 @@ impl Header {
         let graph = self.graph.unwrap_or(without);
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
-        let codes = if self.scale.is_some() { FLAG_CODES } else { 0 };
+        bytes.extend(self.version().to_le_bytes());
+        let index = &self.spec.index;
+        let codes = if index.quantization == Quantization::None { 0 } else { FLAG_CODES };
         bytes.extend((codes | if self.graph.is_some() { FLAG_GRAPH } else { 0 }).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
@@ -153,7 +174,12 @@ impl Header {
         bytes.extend(self.spec.generation.to_le_bytes());
         bytes.extend(self.rows.to_le_bytes());
         bytes.extend(self.spec.dim.to_le_bytes());
-        bytes.extend([metric_byte(self.spec.metric), quantization_byte(self.spec.index.quantization), 0, 0]);
+        bytes.extend([
+            metric_byte(self.spec.metric),
+            quantization_byte(index.quantization),
+            storage_byte(index.storage),
+            0,
+        ]);
         bytes.extend(self.spec.index.m.to_le_bytes());
         bytes.extend(self.spec.index.ef_construction.to_le_bytes());
         bytes.extend(self.scale.unwrap_or(0.0).to_le_bytes());
@@ -180,7 +206,7 @@ impl Header {
 
     /// Reads the header of a whole file and checks everything in it.
     pub(super) fn decode(path: &Path, file: &[u8]) -> Result<(Self, Layout), SegmentError> {
-        check_beginning(path, file, HEADER_BYTES, &MAGIC, VERSION)?;
+        check_beginning(path, file, HEADER_BYTES, &MAGIC, PLAIN_VERSION..=VERSION)?;
         let bytes = &file[..HEADER_BYTES];
         let damaged = |offset: usize, reason: String| SegmentError::damaged(path, offset as u64, reason);
         let (expected, got) = (u32_at(bytes, HEADER_CHECKSUM), crc32c(&bytes[..HEADER_CHECKSUM]));
@@ -217,6 +243,7 @@ impl Header {
             calibration: Calibration(std::array::from_fn(recall)),
         };
         let section_len = |section: Section| u64_at(bytes, SECTION_TABLE + section as usize * SECTION_ENTRY_BYTES + 16);
+        let quantization = quantization_from(bytes[49]).ok_or((49, "unknown quantization".to_owned()))?;
         Ok(Self {
             spec: SegmentSpec {
                 id: SegmentId(u64_at(bytes, 24)),
@@ -227,11 +254,12 @@ impl Header {
                 index: IndexDefinition {
                     m: u32_at(bytes, 52),
                     ef_construction: u32_at(bytes, 56),
-                    quantization: quantization_from(bytes[49]).ok_or((49, "unknown quantization".to_owned()))?,
+                    quantization,
+                    storage: storage_from(bytes[50]).ok_or((50, "unknown storage".to_owned()))?,
                 },
             },
             rows: u32_at(bytes, 40),
-            scale: (flags & FLAG_CODES != 0).then(|| f32::from_bits(u32_at(bytes, 60))),
+            scale: (quantization == Quantization::Int8).then(|| f32::from_bits(u32_at(bytes, 60))),
             min_seq: Seq(u64_at(bytes, 64)),
             max_seq: Seq(u64_at(bytes, 72)),
             tombstones: u32_at(bytes, 80),
@@ -249,7 +277,6 @@ impl Header {
             (44, "dim", (1..=MAX_DIM as u32).contains(&self.spec.dim)),
             (52, "m", (5..=48).contains(&index.m)),
             (56, "ef_construction", index.ef_construction >= 1),
-            (12, "codes", self.scale.is_some() == (index.quantization == Quantization::Int8)),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
             (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
@@ -281,11 +308,31 @@ fn quantization_byte(quantization: Quantization) -> u8 {
     match quantization {
         Quantization::None => 0,
         Quantization::Int8 => 1,
+        Quantization::Binary => 2,
     }
 }
 
 fn quantization_from(byte: u8) -> Option<Quantization> {
-    [Quantization::None, Quantization::Int8].into_iter().find(|&q| quantization_byte(q) == byte)
+    [Quantization::None, Quantization::Int8, Quantization::Binary].into_iter().find(|&q| quantization_byte(q) == byte)
+}
+
+fn storage_byte(storage: VectorStorage) -> u8 {
+    match storage {
+        VectorStorage::Float32 => 0,
+        VectorStorage::Float16 => 1,
+    }
+}
+
+fn storage_from(byte: u8) -> Option<VectorStorage> {
+    [VectorStorage::Float32, VectorStorage::Float16].into_iter().find(|&s| storage_byte(s) == byte)
+}
+
+/// Bytes of a stored vector's number.
+fn number_bytes(storage: VectorStorage) -> u64 {
+    match storage {
+        VectorStorage::Float32 => 4,
+        VectorStorage::Float16 => 2,
+    }
 }
 
 #[cfg(test)]
@@ -300,7 +347,7 @@ mod tests {
                 generation: 2,
                 metric: Metric::L2,
                 dim: 3,
-                index: IndexDefinition { m: 5, ef_construction: 100, quantization: Quantization::Int8 },
+                index: IndexDefinition { m: 5, ef_construction: 100, ..IndexDefinition::default() },
             },
             rows: 2,
             scale: Some(2.0),
@@ -362,7 +409,12 @@ mod tests {
         let small = Header { graph: None, rows: 0, min_seq: Seq(0), ..header() };
         let mut plain = Header { scale: None, ..header() };
         plain.spec.index.quantization = Quantization::None;
-        for header in [header(), small, plain] {
+        let mut half = header();
+        half.spec.index.storage = VectorStorage::Float16;
+        let mut bits = Header { scale: None, ..header() };
+        bits.spec.index.quantization = Quantization::Binary;
+        for (header, version) in [(header(), 2), (small, 2), (plain, 2), (half, 3), (bits, 3)] {
+            assert_eq!(u32_at(&header.encode(), 8), version);
             let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
             assert_eq!((back, layout), (header.clone(), header.layout()));
         }
@@ -391,11 +443,16 @@ mod tests {
             Header::decode(Path::new("a"), &with_checksum(bytes)).unwrap_err()
         };
         assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
-        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 2, .. }));
+        assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
+        assert!(matches!(change(8, 4), SegmentError::UnsupportedVersion { found: 4, supported: 3, .. }));
+        assert!(matches!(change(8, 3), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
         assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
         assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
         assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
-        assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 50, .. }));
+        assert!(matches!(change(49, 3), SegmentError::Damaged { offset: 49, .. }));
+        assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 8, .. }), "version 2 has no half precision");
+        assert!(matches!(change(50, 2), SegmentError::Damaged { offset: 50, .. }));
+        assert!(matches!(change(51, 1), SegmentError::Damaged { offset: 51, .. }));
         assert!(matches!(change(84, 2), SegmentError::Damaged { offset: 84, .. }));
         assert!(matches!(change(104, 1), SegmentError::Damaged { offset: 104, .. }));
         assert!(matches!(change(312, 9), SegmentError::Damaged { offset: 312, .. }));

@@ -2,7 +2,10 @@
 //!
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
+mod bit_search;
+mod bits;
 mod calibration;
+mod codes;
 mod dead;
 mod document;
 mod error;
@@ -21,6 +24,7 @@ mod verify;
 mod walk;
 mod writer;
 
+pub use bits::BitQuantizer;
 pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
 pub use document::encode_document;
@@ -33,8 +37,9 @@ pub use reader::Segment;
 pub use tombstone::Tombstone;
 pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
 pub use walk::{SearchStats, WalkOptions};
-pub use writer::{WrittenSegment, write_segment};
+pub use writer::{Pace, WrittenSegment, write_segment};
 
+use crate::distance::VectorRef;
 use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};
 
 /// Which segment a file is, and how its rows are compared.
@@ -50,7 +55,7 @@ pub struct SegmentSpec {
     pub metric: Metric,
     /// Numbers in a vector.
     pub dim: u32,
-    /// Parameters of the graph, and whether there are codes.
+    /// Parameters of the graph, which codes there are, and how vectors are stored.
     pub index: IndexDefinition,
 }
 
@@ -61,6 +66,6 @@ pub struct RowRef<'a> {
     pub seq: Seq,
     /// The document's frame; see [`encode_document`].
     pub document: &'a [u8],
-    /// f32, shape `[dim]`; of length 1 where the metric is cosine.
-    pub vector: &'a [f32],
+    /// Shape `[dim]`; of length 1 where the metric is cosine.
+    pub vector: VectorRef<'a>,
 }

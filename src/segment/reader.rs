@@ -9,10 +9,11 @@ use super::document::{FrameError, decode_document, decode_document_id, decode_me
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
-use super::quantize::{Quantizer, stride};
+use super::quantize::Quantizer;
 use super::tombstone::{self, Tombstone};
+use crate::distance::VectorRef;
 use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
-use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument};
+use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument, VectorStorage};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
@@ -83,14 +84,27 @@ impl Segment {
         self.header.max_seq
     }
 
-    /// The vector of a row: f32, shape `[dim]`.
+    /// The vector of a row, shape `[dim]`.
     ///
     /// # Errors
     /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
     #[inline]
-    pub fn vector(&self, ordinal: Ordinal) -> Result<&[f32], SegmentError> {
+    pub fn vector(&self, ordinal: Ordinal) -> Result<VectorRef<'_>, SegmentError> {
         self.check_row(ordinal)?;
-        self.numbers(Section::Vectors, row_range(ordinal, self.dim()))
+        let range = row_range(ordinal, self.dim());
+        Ok(match self.header.spec.index.storage {
+            VectorStorage::Float32 => VectorRef::Float32(self.numbers(Section::Vectors, range)?),
+            VectorStorage::Float16 => VectorRef::Float16(self.numbers(Section::Vectors, range)?),
+        })
+    }
+
+    /// All vectors, for many reads.
+    #[inline]
+    pub(super) fn vectors(&self) -> VectorsView<'_> {
+        match self.header.spec.index.storage {
+            VectorStorage::Float32 => VectorsView::Float32(self.section(Section::Vectors)),
+            VectorStorage::Float16 => VectorsView::Float16(self.section(Section::Vectors)),
+        }
     }
 
     /// The change that wrote a row.
@@ -154,12 +168,6 @@ impl Segment {
     /// The quantizer of the codes, where the segment has codes.
     pub(super) fn quantizer(&self) -> Option<Quantizer> {
         self.header.scale.map(Quantizer::with_scale)
-    }
-
-    /// The codes of a row: i8, shape `[stride]`. The segment has codes and the row exists.
-    #[inline]
-    pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
-        self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
     }
 
     /// The numbers `range` of a section, checked.
@@ -290,6 +298,32 @@ impl<'a, T: Plain> SectionView<'a, T> {
     #[inline]
     pub(super) fn unchecked(&self, range: Range<usize>) -> &'a [T] {
         self.numbers.get(range).unwrap_or_default()
+    }
+}
+
+/// The vectors of a segment.
+pub(super) enum VectorsView<'a> {
+    Float32(SectionView<'a, f32>),
+    Float16(SectionView<'a, u16>),
+}
+
+impl<'a> VectorsView<'a> {
+    /// As [`SectionView::get`].
+    #[inline]
+    pub(super) fn get(&self, range: Range<usize>) -> Result<VectorRef<'a>, SegmentError> {
+        Ok(match self {
+            Self::Float32(numbers) => VectorRef::Float32(numbers.get(range)?),
+            Self::Float16(numbers) => VectorRef::Float16(numbers.get(range)?),
+        })
+    }
+
+    /// As [`SectionView::unchecked`].
+    #[inline]
+    pub(super) fn unchecked(&self, range: Range<usize>) -> VectorRef<'a> {
+        match self {
+            Self::Float32(numbers) => VectorRef::Float32(numbers.unchecked(range)),
+            Self::Float16(numbers) => VectorRef::Float16(numbers.unchecked(range)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::format::{GraphHeader, Section};
 use super::graph::{level0_range, upper_range};
 use super::pool::Candidate;
 use super::quantize::{Quantizer, stride};
-use super::reader::{SectionView, Segment, row_range};
+use super::reader::{SectionView, Segment, VectorsView, row_range};
 use super::scratch::{Scratch, with_scratch};
 use super::walk::{Links, Rows, SearchStats, WalkOptions, walk};
 use crate::distance::{CodeQuery, VectorQuery, prefetch};
@@ -53,6 +53,9 @@ impl Segment {
         if options.top_k == 0 {
             return Ok(SearchStats::default());
         }
+        if self.has_bits() {
+            return self.search_bits(graph, query, options, live, out);
+        }
         let links = self.links(graph);
         let ef = options.ef.max(options.top_k);
         with_scratch(|scratch| match self.quantizer() {
@@ -62,7 +65,10 @@ impl Segment {
                 let floor = rows.rescoring_floor(options.top_k, scratch);
                 scratch.codes = rows.query.into_codes();
                 let stats = result?;
-                Ok(SearchStats { rescored: self.rescore(query, options.top_k, floor, scratch, out)?, ..stats })
+                Ok(SearchStats {
+                    rescored: self.rescore(query, options.top_k, over_fetch(options.top_k), floor, scratch, out)?,
+                    ..stats
+                })
             }
             None => {
                 let stats = walk(&links, &self.full_rows(query), ef, live, scratch)?;
@@ -94,6 +100,9 @@ impl Segment {
         self.check_query(query);
         seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
         out.clear();
+        if self.has_bits() {
+            return self.search_bits_filtered(graph, query, options, seeds, &passes, out).map(Some);
+        }
         let links = self.links(graph);
         with_scratch(|scratch| match self.quantizer() {
             Some(quantizer) => {
@@ -103,7 +112,8 @@ impl Segment {
                 scratch.codes = rows.query.into_codes();
                 let FilteredStats { mut stats, finished } = walked?;
                 if finished {
-                    stats.rescored = self.rescore(query, options.top_k, floor, scratch, out)?;
+                    stats.rescored =
+                        self.rescore(query, options.top_k, over_fetch(options.top_k), floor, scratch, out)?;
                 }
                 Ok(Some(FilteredStats { stats, finished }))
             }
@@ -155,19 +165,22 @@ impl Segment {
         admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, admit, out) };
         self.check_query(query);
         out.clear();
         if top_k == 0 {
             return Ok(SearchStats::default());
         }
+        if self.has_bits() {
+            return self.scan_bits(query, top_k, ordinals, admit, out);
+        }
+        let Some(quantizer) = self.quantizer() else { return self.scan_rows_exact(query, top_k, ordinals, admit, out) };
         with_scratch(|scratch| {
             let rows = self.code_rows(quantizer, query, scratch);
             let result = self.compare_all(&rows, over_fetch(top_k), ordinals, admit, scratch);
             let floor = rows.rescoring_floor(top_k, scratch);
             scratch.codes = rows.query.into_codes();
             let stats = result?;
-            Ok(SearchStats { rescored: self.rescore(query, top_k, floor, scratch, out)?, ..stats })
+            Ok(SearchStats { rescored: self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out)?, ..stats })
         })
     }
 
@@ -217,7 +230,7 @@ impl Segment {
     }
 
     /// Leaves the `capacity` nearest of `ordinals` that are admitted in the scratch's pool.
-    fn compare_all(
+    pub(super) fn compare_all(
         &self,
         rows: &impl Rows<Error = SegmentError>,
         capacity: usize,
@@ -260,17 +273,18 @@ impl Segment {
         Ok(())
     }
 
-    /// Compares the best of the scratch's pool, none below `floor`, again in f32. Returns how many.
-    fn rescore(
+    /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how many.
+    pub(super) fn rescore(
         &self,
         query: &VectorQuery,
         top_k: usize,
+        candidates: usize,
         floor: f32,
         scratch: &Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
         let rows = self.full_rows(query);
-        let best = || scratch.pool.nearest(over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
+        let best = || scratch.pool.nearest(candidates).take_while(|candidate| candidate.closeness >= floor);
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
         let mut ahead = best().skip(ROWS_AHEAD);
         for candidate in best() {
@@ -291,10 +305,10 @@ impl Segment {
     }
 
     fn full_rows<'a>(&'a self, query: &'a VectorQuery) -> FullRows<'a> {
-        FullRows { vectors: self.section(Section::Vectors), query, dim: self.dim() }
+        FullRows { vectors: self.vectors(), query, dim: self.dim() }
     }
 
-    fn links(&self, graph: GraphHeader) -> StoredLinks<'_> {
+    pub(super) fn links(&self, graph: GraphHeader) -> StoredLinks<'_> {
         StoredLinks {
             segment: self,
             graph,
@@ -360,9 +374,9 @@ impl Rows for CodeRows<'_> {
     }
 }
 
-/// The rows of a segment as f32 vectors.
+/// The rows of a segment as vectors.
 struct FullRows<'a> {
-    vectors: SectionView<'a, f32>,
+    vectors: VectorsView<'a>,
     query: &'a VectorQuery,
     dim: usize,
 }
@@ -372,17 +386,17 @@ impl Rows for FullRows<'_> {
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        prefetch(self.vectors.unchecked(row_range(ordinal, self.dim)));
+        self.vectors.unchecked(row_range(ordinal, self.dim)).prefetch();
     }
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        Ok(self.query.closeness(self.vectors.get(row_range(ordinal, self.dim))?))
+        Ok(self.query.closeness_of(self.vectors.get(row_range(ordinal, self.dim))?))
     }
 }
 
 /// The graph of a segment, checked list by list as it is walked.
-struct StoredLinks<'a> {
+pub(super) struct StoredLinks<'a> {
     segment: &'a Segment,
     graph: GraphHeader,
     m: u32,

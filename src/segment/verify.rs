@@ -1,10 +1,10 @@
 //! The whole check of a segment: every byte against its checksum, every invariant of the format.
 
+use super::codes::RowCodes;
 use super::document::decode_document;
 use super::error::SegmentError;
 use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
-use super::quantize::stride;
 use super::reader::Segment;
 use crate::storage::BLOCK_BYTES;
 use crate::types::Ordinal;
@@ -47,26 +47,35 @@ impl Segment {
         if offsets[0] != 0 || offsets[offsets.len() - 1] != self.header.documents_bytes {
             return Err(self.damaged(Section::DocumentOffsets, 0, "the documents do not fill their section"));
         }
-        let mut expected = vec![0; stride(self.header.spec.dim)];
+        let (mut codes, mut memory) = (RowCodes::of(self)?, Vec::new());
+        if let Some(codes) = &codes {
+            let preamble = codes.preamble();
+            if self.bytes(Section::Codes, 0..preamble.len())? != preamble {
+                return Err(self.damaged(Section::Codes, 0, "the padding after the center is not zero"));
+            }
+        }
         for ordinal in 0..self.rows() {
-            self.verify_row(ordinal, &mut expected)?;
+            self.verify_row(ordinal, codes.as_mut(), &mut memory)?;
         }
         Ok(())
     }
 
-    /// `codes`: memory for the row's codes, zero beyond dim.
-    fn verify_row(&self, ordinal: Ordinal, codes: &mut [i8]) -> Result<(), SegmentError> {
-        let vector = self.vector(ordinal)?;
+    /// `memory`: for the row's vector.
+    fn verify_row(
+        &self,
+        ordinal: Ordinal,
+        codes: Option<&mut RowCodes>,
+        memory: &mut Vec<f32>,
+    ) -> Result<(), SegmentError> {
+        let vector = self.vector(ordinal)?.read(memory);
         if !vector.iter().all(|x| x.is_finite()) {
-            let at = 4 * self.dim() * ordinal as usize;
-            return Err(self.damaged(Section::Vectors, at, format!("the vector of row {ordinal} is not finite")));
+            return Err(self.damaged(Section::Vectors, 0, format!("the vector of row {ordinal} is not finite")));
         }
-        if let Some(quantizer) = self.quantizer() {
-            quantizer.encode(vector, codes);
-            if self.codes(ordinal)? != codes {
-                let reason = format!("the codes of row {ordinal} are not those of its vector");
-                return Err(self.damaged(Section::Codes, codes.len() * ordinal as usize, reason));
-            }
+        if let Some(codes) = codes
+            && self.code_bytes(ordinal, codes)? != codes.encode(vector)
+        {
+            let reason = format!("the codes of row {ordinal} are not those of its vector");
+            return Err(self.damaged(Section::Codes, 0, reason));
         }
         let frame = self.document_frame(ordinal)?;
         match decode_document(frame) {

@@ -2,16 +2,17 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
+use super::codes::RowCodes;
 use super::document::decode_document_id;
 use super::error::SegmentError;
 use super::format::{ALIGNMENT, GraphHeader, Header, Layout, MAX_ROWS, Section};
 use super::graph::Graph;
-use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
-use crate::storage::{BlockChecksums, Publishing, StorageError, crc32c};
-use crate::types::{Quantization, Seq};
+use crate::storage::{BlockChecksums, Publishing, RateLimit, StorageError, crc32c};
+use crate::types::{Seq, VectorStorage, half};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +31,26 @@ pub struct WrittenSegment {
     pub has_graph: bool,
 }
 
+/// How fast a segment is written, and what calls it off.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace<'a> {
+    /// Shared by all that are written at the same time.
+    pub limit: &'a RateLimit,
+    /// Set to give up.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Bytes between two looks at the pace.
+const PACED_BYTES: u64 = 1 << 16;
+
 /// Publishes a segment at `path`, whose directory exists.
 ///
 /// `rows`: in the order of their ordinals; vectors f32, shape `[dim]`, checked. `tombstones`: in any order; of several
 /// for one id the latest is written. `graph`: over exactly these rows, or `None` for a segment that is to be scanned.
+/// `pace`: `None` for as fast as the disk takes it.
 ///
 /// # Errors
-/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`]. On an error nothing stands at `path` that was not there
+/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`], [`SegmentError::Cancelled`]. On an error nothing stands at `path` that was not there
 /// before.
 ///
 /// # Panics
@@ -48,19 +62,19 @@ pub fn write_segment(
     rows: &[RowRef<'_>],
     tombstones: &[Tombstone],
     graph: Option<&Graph>,
+    pace: Option<Pace<'_>>,
 ) -> Result<WrittenSegment, SegmentError> {
     if rows.len() > MAX_ROWS as usize {
         return Err(SegmentError::TooManyRows { rows: rows.len(), max: MAX_ROWS as usize });
     }
     check_rows(spec, rows);
-    let quantizer = (spec.index.quantization == Quantization::Int8)
-        .then(|| Quantizer::fit(rows.len(), spec.dim as usize, |row| rows[row].vector));
+    let codes = RowCodes::fit(spec, rows);
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
     let seqs = || rows.iter().map(|row| row.seq).chain(tombstones.iter().map(|tombstone| tombstone.seq));
     let header = Header {
         spec: *spec,
         rows: rows.len() as u32,
-        scale: quantizer.map(Quantizer::scale),
+        scale: codes.as_ref().and_then(RowCodes::scale),
         min_seq: seqs().min().unwrap_or_default(),
         max_seq: seqs().max().unwrap_or_default(),
         tombstones: tombstone_count,
@@ -69,9 +83,12 @@ pub fn write_segment(
         tombstones_bytes: tombstone_bytes.len() as u64,
     };
     let layout = header.layout();
-    let mut sections = SectionWriter::create(path, &layout)?;
+    let mut sections = SectionWriter::create(path, &layout, pace)?;
     sections.write(&header.encode())?;
-    write_rows(&mut sections, spec, rows, quantizer)?;
+    write_vectors(&mut sections, spec, rows)?;
+    if let Some(codes) = codes {
+        write_codes(&mut sections, rows, codes)?;
+    };
     if let Some(graph) = graph {
         write_graph(&mut sections, graph)?;
     }
@@ -91,7 +108,7 @@ pub fn write_segment(
 
 fn check_rows(spec: &SegmentSpec, rows: &[RowRef<'_>]) {
     for (ordinal, row) in rows.iter().enumerate() {
-        assert_eq!(row.vector.len(), spec.dim as usize, "dim of row {ordinal}");
+        assert_eq!(row.vector.dim(), spec.dim as usize, "dim of row {ordinal}");
         if let Err(error) = decode_document_id(row.document) {
             panic!("row {ordinal}: {error}");
         }
@@ -112,32 +129,30 @@ fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> Graph
     GraphHeader { entry: graph.entry, max_level: graph.max_level, upper_lists, calibration: graph.calibration }
 }
 
-fn write_rows(
+fn write_vectors(
     sections: &mut SectionWriter<'_>,
     spec: &SegmentSpec,
     rows: &[RowRef<'_>],
-    quantizer: Option<Quantizer>,
 ) -> Result<(), SegmentError> {
     sections.begin(Section::Vectors)?;
-    let mut bytes = vec![0; 4 * spec.dim as usize];
+    let (mut bytes, mut memory) = (Vec::new(), Vec::new());
     for row in rows {
-        for (bytes, x) in bytes.chunks_exact_mut(4).zip(row.vector) {
-            bytes.copy_from_slice(&x.to_le_bytes());
-        }
-        sections.write(&bytes)?;
-    }
-    let Some(quantizer) = quantizer else { return Ok(()) };
-    sections.begin(Section::Codes)?;
-    let mut codes = vec![0i8; stride(spec.dim)];
-    let mut bytes = vec![0u8; codes.len()];
-    for row in rows {
-        quantizer.encode(row.vector, &mut codes);
-        for (byte, code) in bytes.iter_mut().zip(&codes) {
-            *byte = code.cast_unsigned();
+        bytes.clear();
+        let numbers = row.vector.read(&mut memory).iter();
+        match spec.index.storage {
+            VectorStorage::Float32 => bytes.extend(numbers.flat_map(|x| x.to_le_bytes())),
+            VectorStorage::Float16 => bytes.extend(numbers.flat_map(|&x| half::narrow(x).to_le_bytes())),
         }
         sections.write(&bytes)?;
     }
     Ok(())
+}
+
+fn write_codes(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>], mut codes: RowCodes) -> Result<(), SegmentError> {
+    sections.begin(Section::Codes)?;
+    sections.write(&codes.preamble())?;
+    let mut memory = Vec::new();
+    rows.iter().try_for_each(|row| sections.write(codes.encode(row.vector.read(&mut memory))))
 }
 
 fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), SegmentError> {
@@ -170,11 +185,15 @@ struct SectionWriter<'a> {
     layout: &'a Layout,
     file: Publishing,
     checksums: BlockChecksums,
+    pace: Option<Pace<'a>>,
+    /// Written and not yet held against the pace.
+    unpaced: u64,
 }
 
 impl<'a> SectionWriter<'a> {
-    fn create(path: &'a Path, layout: &'a Layout) -> Result<Self, SegmentError> {
-        Ok(Self { path, layout, file: Publishing::create(path)?, checksums: BlockChecksums::new() })
+    fn create(path: &'a Path, layout: &'a Layout, pace: Option<Pace<'a>>) -> Result<Self, SegmentError> {
+        let (file, checksums) = (Publishing::create(path)?, BlockChecksums::new());
+        Ok(Self { path, layout, file, checksums, pace, unpaced: 0 })
     }
 
     /// Fills the gap before `section` with zeros.
@@ -184,7 +203,21 @@ impl<'a> SectionWriter<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.checksums.update(bytes);
+        self.unpaced += bytes.len() as u64;
+        if self.unpaced >= PACED_BYTES {
+            self.keep_pace()?;
+        }
         self.write_unchecked(bytes)
+    }
+
+    fn keep_pace(&mut self) -> Result<(), SegmentError> {
+        let bytes = std::mem::take(&mut self.unpaced);
+        match self.pace {
+            Some(pace) if !pace.limit.pass(bytes, pace.cancel) => {
+                Err(SegmentError::Cancelled { path: self.path.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes many small pieces through one buffer.
@@ -203,6 +236,7 @@ impl<'a> SectionWriter<'a> {
 
     fn finish(mut self) -> Result<(), SegmentError> {
         self.pad_to(self.layout.checksums)?;
+        self.keep_pace()?;
         let checksums = std::mem::take(&mut self.checksums).finish();
         let mut table: Vec<u8> = checksums.iter().flat_map(|checksum| checksum.to_le_bytes()).collect();
         table.extend(crc32c(&table).to_le_bytes());

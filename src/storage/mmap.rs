@@ -24,7 +24,7 @@ pub trait Plain: sealed::Sealed + Copy + 'static {}
 macro_rules! plain {
     ($($number:ty),*) => { $(impl sealed::Sealed for $number {} impl Plain for $number {})* };
 }
-plain!(i8, u16, u32, u64, i64, f32);
+plain!(u8, i8, u16, u32, u64, i64, f32);
 
 /// A whole file, mapped read-only.
 ///

@@ -4,8 +4,10 @@ mod definition;
 mod document;
 mod explain;
 mod filter;
+mod frozen;
 mod geo;
 mod graph_builder;
+pub mod half;
 mod ids;
 pub mod limits;
 mod metadata;
@@ -14,12 +16,13 @@ mod search;
 mod vector;
 
 pub use definition::{
-    Definition, DefinitionError, DefinitionV1, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    Quantization, TextDefinition,
+    Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization,
+    TextDefinition, VectorStorage,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use explain::{Explain, FilterUse, Method, SegmentExplain};
 pub use filter::{Condition, Filter, FilterError, contradiction};
+pub use frozen::{DefinitionV1, DefinitionV2};
 pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
@@ -29,4 +32,4 @@ pub use search::{
     Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
     SearchResponse,
 };
-pub use vector::{VectorError, check_vector, normalise};
+pub use vector::{VectorError, check_vector, normalise, round_to_half};

@@ -8,7 +8,7 @@ use crate::segment::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration, Graph, Rows, 
 use crate::types::Ordinal;
 
 /// Rows that are queries: recall@10 over so many is known to about half a hundredth.
-const QUERIES: usize = 256;
+pub(super) const QUERIES: usize = 256;
 /// Rows whose distances one look-up of the sample computes.
 const CHUNK: usize = 256;
 
@@ -29,7 +29,12 @@ pub(super) fn calibrate(points: &Points<'_>, graph: &Graph) -> Calibration {
             CALIBRATED_EF.map(|ef| hits(points, graph, query, ef, tenth))
         })
         .collect();
-    let wanted = (queries.len() * CALIBRATED_TOP_K) as f64;
+    recall_of(hits)
+}
+
+/// `hits`: by query, how many of the exact answer each of [`CALIBRATED_EF`] finds.
+pub(super) fn recall_of(hits: Vec<[u64; CALIBRATED_EF.len()]>) -> Calibration {
+    let wanted = (hits.len() * CALIBRATED_TOP_K) as f64;
     let at = |effort: usize| hits.iter().map(|hits| hits[effort]).sum::<u64>() as f64 / wanted;
     Calibration::measured(std::array::from_fn(at))
 }

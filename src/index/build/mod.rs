@@ -1,6 +1,7 @@
 //! Builds the graph of a segment, by the own builder or by the reference builder.
 
 mod calibrate;
+mod calibrate_bits;
 mod growing;
 mod own;
 mod points;
@@ -12,8 +13,9 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
 use super::{IndexError, repair};
+use crate::distance::VectorRef;
 use crate::segment::Graph;
-use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal};
+use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal, Quantization};
 
 pub use own::Start;
 use points::Points;
@@ -31,10 +33,11 @@ pub struct BuildOptions<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// Builds the graph over `rows`: f32, shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
+/// Builds the graph over `rows`: shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
 ///
 /// Every row can be reached from every other on level 0. The own builder goes on from `start` where there is one, and
-/// needs about 400 bytes a row beside the vectors, which are not copied; with int8 quantization their codes are.
+/// needs about 400 bytes a row beside the vectors, which are not copied; with quantization their int8 codes are, and
+/// without it those in half precision are widened.
 ///
 /// # Errors
 /// [`IndexError::Cancelled`], [`IndexError::Threads`].
@@ -42,7 +45,7 @@ pub struct BuildOptions<'a> {
 /// # Panics
 /// When there is no row, or more than 2^30.
 pub fn build_graph(
-    rows: &[&[f32]],
+    rows: &[VectorRef<'_>],
     metric: Metric,
     index: &IndexDefinition,
     start: Option<Start<'_>>,
@@ -62,7 +65,10 @@ pub fn build_graph(
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
     let repaired = pool.install(|| {
         let repaired = repair::connect(&mut graph, distance);
-        graph.calibration = calibrate::calibrate(&points, &graph);
+        graph.calibration = match index.quantization {
+            Quantization::Binary => calibrate_bits::calibrate(rows, metric, &graph),
+            Quantization::Int8 | Quantization::None => calibrate::calibrate(&points, &graph),
+        };
         repaired
     });
     tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");
