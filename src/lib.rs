@@ -15,6 +15,10 @@ mod index;
 mod log;
 mod manifest;
 mod meta;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod replicate;
 mod segment;
 mod storage;
 #[cfg(feature = "server")]

@@ -65,6 +65,16 @@ pub const LOG_BYTES: &str = "pannier_log_bytes";
 pub const LAST_SEQ: &str = "pannier_last_seq";
 /// Gauge: 1 while writes are accepted, else 0.
 pub const ACCEPTING_WRITES: &str = "pannier_accepting_writes";
+/// Gauge: changes that a sink's copy lacks, by `sink`.
+pub const REPLICATION_LAG_SEQS: &str = "pannier_replication_lag_seqs";
+/// Gauge, seconds: age of the oldest change that a sink's copy lacks, by `sink`.
+pub const REPLICATION_LAG_SECONDS: &str = "pannier_replication_lag_seconds";
+/// Gauge: rows that a sink wrote since the process began, by `sink`.
+pub const REPLICATION_ROWS_WRITTEN: &str = "pannier_replication_rows_written";
+/// Gauge: documents that no row of a sink could hold, by `sink`.
+pub const REPLICATION_DEAD_LETTERS: &str = "pannier_replication_dead_letters";
+/// Gauge: 1 while a sink follows the changes, else 0, by `sink`.
+pub const REPLICATION_STREAMING: &str = "pannier_replication_streaming";
 /// Gauge, always 1: the version is its label.
 pub const BUILD_INFO: &str = "pannier_build_info";
 /// Gauge: resident memory of the process.
@@ -129,6 +139,11 @@ fn describe() {
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");
+    describe_gauge!(REPLICATION_LAG_SEQS, "Changes that the copy lacks.");
+    describe_gauge!(REPLICATION_LAG_SECONDS, Unit::Seconds, "Age of the oldest change that the copy lacks.");
+    describe_gauge!(REPLICATION_ROWS_WRITTEN, "Rows written to the copy since the process began.");
+    describe_gauge!(REPLICATION_DEAD_LETTERS, "Documents that no row of the copy could hold.");
+    describe_gauge!(REPLICATION_STREAMING, "1 while the copy follows the changes, else 0.");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label.");
     describe_gauge!(PROCESS_RESIDENT_MEMORY_BYTES, Unit::Bytes, "Resident memory of the process.");
     describe_gauge!(PROCESS_START_TIME_SECONDS, Unit::Seconds, "Start of the process since the Unix epoch.");

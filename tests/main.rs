@@ -9,7 +9,9 @@ mod histories;
 #[cfg(feature = "text")]
 mod keywords;
 mod kinds;
+mod postgres;
 mod recall;
+mod replicate;
 mod rewrites;
 mod support;
 mod tidy;

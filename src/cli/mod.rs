@@ -10,6 +10,7 @@ mod logging;
 mod model;
 mod output;
 mod read;
+mod replicate;
 mod search;
 mod serve;
 mod target;
@@ -93,6 +94,9 @@ pub enum Command {
     /// Create, list, show and delete collections
     #[command(subcommand)]
     Collection(collection::CollectionCommand),
+    /// Keep copies of collections in Postgres
+    #[command(subcommand)]
+    Replicate(replicate::ReplicateCommand),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
@@ -147,6 +151,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => import::run(&args, &context),
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
+        Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify => verify::run(&context),
         Command::Bench(args) => bench::run(args, &context),

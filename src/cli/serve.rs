@@ -78,6 +78,9 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     warm_up(&database);
     let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;
     let state = AppState::new(database.clone(), config, Some(metrics));
+    if let Err(reason) = state.start_replication() {
+        tracing::error!(reason, "copies are not kept up to date");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .thread_name("http")
@@ -88,8 +91,10 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
         let signal = shutdown_signal()?;
         announce(context, address, &database)?;
-        Ok::<_, CliError>(http::serve(listener, state, signal).await)
+        Ok::<_, CliError>(http::serve(listener, state.clone(), signal).await)
     });
+    state.stop_replication();
+    drop(state);
     runtime.shutdown_timeout(LAST_CALLS);
     database.close();
     match served? {

@@ -13,6 +13,7 @@ use crate::types::{CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
+use super::changes::LogHolds;
 use super::keywords::{Bell, KeywordWorker};
 use super::maintenance::{Job, Maintenance};
 use super::recall::{RecallWorker, Sampler};
@@ -51,6 +52,8 @@ pub struct Shared {
     pub merge_rate: RateLimit,
     /// Calls the thread of the keyword indexes.
     pub bell: Bell,
+    /// How far copies elsewhere have read the log.
+    pub holds: Arc<LogHolds>,
     /// The manifest as last published. Held while segments are installed; taken before any collection's locks.
     manifest: Mutex<Manifest>,
     applied_seq: AtomicU64,
@@ -70,6 +73,7 @@ impl Shared {
             sampler: Arc::new(Sampler::new(settings.sampled_one_in)),
             merge_rate: RateLimit::new(settings.merge_bytes_per_s),
             bell: Bell::default(),
+            holds: Arc::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),
             log: OnceLock::new(),

@@ -241,7 +241,8 @@ fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Resul
     next.publish(&shared.paths)?;
     let unused = dead_files(current).filter(|old| !dead_files(&next).any(|new| new == *old)).collect::<Vec<_>>();
     *current = next;
-    if let Some(Err(error)) = shared.log().map(|log| log.trim(current.log_start)) {
+    if let Some(Err(error)) = shared.log().map(|log| log.trim(current.log_start, shared.holds.keep(current.log_start)))
+    {
         tracing::warn!(%error, "the log could not be trimmed");
     }
     for (collection, generation, segment, version) in unused {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::index::{IndexError, MergePlan, plan_merge};
-use crate::storage;
+use crate::log;
 use crate::types::{CollectionId, Seq};
 
 use super::CollectionError;
@@ -209,9 +209,9 @@ fn seal_all(shared: &Shared, state: &CollectionState, cancel: &AtomicBool) -> Re
 
 /// The collection with the oldest unsealed change, when the log has grown too long.
 fn pins_the_log(shared: &Shared) -> Option<Arc<CollectionState>> {
-    let files = storage::list_files(&shared.paths.log_dir()).ok()?;
-    let bytes: u64 = files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
-    if bytes <= MAX_LOG_BYTES {
+    // Files that are kept for copies alone do not count: sealing would not free them.
+    let log_start = shared.manifest().log_start;
+    if log::needed_bytes(&shared.paths, log_start).ok()? <= MAX_LOG_BYTES {
         return None;
     }
     let first_seq = |state: &Arc<CollectionState>| state.view().active.first_seq();

@@ -2,6 +2,7 @@
 
 mod candidates;
 mod catalog;
+mod changes;
 mod check;
 mod definition;
 mod diversity;
@@ -35,6 +36,7 @@ use crate::index::Place;
 use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
+pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
 pub use definition::DefinitionRequest;
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;

@@ -52,9 +52,12 @@ codes! {
     CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
+    SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
+    SinkConflict "sink_conflict" CONFLICT "There is a sink of this name already";
+    SinkBusy "sink_busy" CONFLICT "The sink cannot do this now";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     TooManyInputs "too_many_inputs" UNPROCESSABLE_ENTITY "Too many inputs in one request";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The content type is not supported";
@@ -86,10 +89,12 @@ codes! {
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
     InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
+    InvalidSink "invalid_sink" UNPROCESSABLE_ENTITY "The sink's settings are not allowed";
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
+    SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";

@@ -31,6 +31,9 @@ pub(crate) struct DocumentPath {
 /// The model that a path names.
 pub(crate) struct InModel(pub(crate) String);
 
+/// The sink that a path names.
+pub(crate) struct InSink(pub(crate) String);
+
 /// A query string's parameters.
 pub(crate) struct Params<T>(pub(crate) T);
 
@@ -74,6 +77,15 @@ impl<S: Send + Sync> FromRequestParts<S> for InModel {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let mut values = path_values(parts, state).await?;
         Ok(Self(values.remove("model").unwrap_or_default()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InSink {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let mut values = path_values(parts, state).await?;
+        Ok(Self(values.remove("sink").unwrap_or_default()))
     }
 }
 

@@ -19,6 +19,7 @@ mod ollama;
 mod openai;
 mod openapi;
 mod problem;
+mod replication;
 mod router;
 mod search;
 mod server;

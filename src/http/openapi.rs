@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, search, tei};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search, tei};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,8 @@ use super::{collections, documents, health, import, metrics, models, ollama, ope
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
         import::import,
         search::search, search::search_by_url, search::search_batch,
+        replication::add, replication::list, replication::read, replication::remove, replication::pause,
+        replication::resume, replication::verify, replication::repair,
         openai::embeddings, models::list, models::read,
         tei::embed, tei::embed_at_root, tei::tokenize, tei::info,
         ollama::embed, ollama::embed_prompt, ollama::tags, ollama::version,
@@ -89,6 +91,9 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     if path.contains('{') {
         statuses.push(400);
     }
+    if path.starts_with("/admin/") {
+        statuses.extend([404, 409, 422, 503]);
+    }
     if path.starts_with("/v1/collections/") || embeds && operation.request_body.is_some() {
         statuses.push(422);
     }
@@ -137,7 +142,7 @@ mod tests {
                 assert!(operation["responses"]["200"].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 33);
+        assert_eq!(ids.len(), 41);
     }
 
     #[test]

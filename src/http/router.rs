@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::guard::Guard;
 use super::state::AppState;
-use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, search};
+use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, replication, search};
 use super::{ollama, openai, tei};
 
 /// All routes behind all layers, for a server that listens on loopback.
@@ -63,6 +63,12 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/v1/collections/{collection}/import", post(import::import)),
         ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),
         ("/v1/collections/{collection}/search/batch", post(search::search_batch).layer(timed())),
+        ("/admin/replication", get(replication::list.layer(timed())).merge(post(replication::add))),
+        ("/admin/replication/{sink}", get(replication::read.layer(timed())).merge(delete(replication::remove))),
+        ("/admin/replication/{sink}/pause", post(replication::pause)),
+        ("/admin/replication/{sink}/resume", post(replication::resume)),
+        ("/admin/replication/{sink}/verify", post(replication::verify)),
+        ("/admin/replication/{sink}/repair", post(replication::repair)),
         ("/v1/embeddings", post(openai::embeddings).layer(timed())),
         ("/embed", post(tei::embed).layer(timed())),
         ("/tokenize", post(tei::tokenize).layer(timed())),

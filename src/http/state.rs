@@ -12,6 +12,7 @@ use super::limits::{Gate, Limits};
 use crate::collection::Collection;
 use crate::database::Database;
 use crate::embed::DEFAULT_MODEL;
+use crate::replicate::Replicator;
 use crate::types::CollectionName;
 
 /// Settings of the HTTP API.
@@ -53,6 +54,8 @@ struct Inner {
     gate: Gate,
     started_at: Timestamp,
     metrics: Option<PrometheusHandle>,
+    /// `Err` with why the sinks are not known.
+    replicator: Result<Replicator, String>,
     stopped: Notify,
 }
 
@@ -61,7 +64,9 @@ impl AppState {
     pub fn new(database: Database, config: HttpConfig, metrics: Option<PrometheusHandle>) -> Self {
         let gate = Gate::new(&config.limits);
         let started_at = Timestamp::now();
-        Self { inner: Arc::new(Inner { database, config, gate, started_at, metrics, stopped: Notify::new() }) }
+        let replicator = Replicator::open(&database).map_err(|error| error.chain());
+        let stopped = Notify::new();
+        Self { inner: Arc::new(Inner { database, config, gate, started_at, metrics, replicator, stopped }) }
     }
 
     /// The database behind the API.
@@ -72,6 +77,26 @@ impl AppState {
     /// The settings.
     pub fn config(&self) -> &HttpConfig {
         &self.inner.config
+    }
+
+    /// The sinks; at rest until they are started.
+    pub(crate) fn replicator(&self) -> Result<&Replicator, ApiError> {
+        self.inner.replicator.as_ref().map_err(|reason| ApiError::new(Code::InvalidSink, reason.clone()))
+    }
+
+    /// Sets the sinks to work.
+    ///
+    /// # Errors
+    /// Why the sinks are not known, or no thread can be started.
+    pub fn start_replication(&self) -> Result<(), String> {
+        self.inner.replicator.as_ref().map_err(Clone::clone)?.start().map_err(|error| error.chain())
+    }
+
+    /// Ends the sinks' work, so that the store can be closed.
+    pub fn stop_replication(&self) {
+        if let Ok(replicator) = &self.inner.replicator {
+            replicator.stop();
+        }
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {

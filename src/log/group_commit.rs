@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::queue::{Queue, Waiting, Work, send};
-use super::{Change, EncodedRecord, LogError, LogPosition, LogWriter, Trimmed, trim};
+use super::{Change, EncodedRecord, Keep, LogError, LogPosition, LogWriter, Trimmed, trim_keeping};
 use crate::storage::{DataPaths, StorageError};
 use crate::types::Seq;
 
@@ -91,13 +91,13 @@ impl GroupCommit {
         Ticket { answer: ticket }.wait().map(drop)
     }
 
-    /// Deletes the files that [`trim`] may delete.
+    /// Deletes the files that [`trim_keeping`] may delete.
     ///
     /// # Errors
-    /// As [`trim`].
-    pub fn trim(&self, up_to: Seq) -> Result<Trimmed, LogError> {
+    /// As [`trim_keeping`].
+    pub fn trim(&self, up_to: Seq, keep: Keep) -> Result<Trimmed, LogError> {
         let _guard = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
-        let trimmed = trim(&self.paths, up_to)?;
+        let trimmed = trim_keeping(&self.paths, up_to, keep)?;
         self.queue.add_trimmed(trimmed);
         Ok(trimmed)
     }

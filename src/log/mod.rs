@@ -10,6 +10,7 @@ mod queue;
 mod reader;
 mod record;
 mod survey;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -21,5 +22,8 @@ pub use format::LogIdentity;
 pub use group_commit::{GroupCommit, GroupOptions};
 pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
-pub use trim::{Trimmed, trim};
+pub use tail::{LogTail, TailStep};
+#[cfg(test)]
+use trim::trim;
+pub use trim::{Keep, Trimmed, needed_bytes, trim_keeping};
 pub use writer::{LogPosition, LogWriter, WriterOptions};

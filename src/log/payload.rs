@@ -96,6 +96,11 @@ fn put(value: &impl Encode, out: &mut Vec<u8>) -> Result<(), LogError> {
         .map_err(|e| LogError::Encode { reason: e.to_string() })
 }
 
+/// The collection that a change is of: every kind's payload begins with its number.
+pub(super) fn collection(payload: &[u8]) -> Option<CollectionId> {
+    Fields::new(payload).u32().map(CollectionId)
+}
+
 /// Reads the payload of a record.
 pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, PayloadError> {
     if !(1..=PAYLOAD_VERSION).contains(&version) {
@@ -268,6 +273,7 @@ mod tests {
         for change in samples() {
             let bytes = encoded(&change);
             assert_eq!(decode(version(kind(&change)), kind(&change), &bytes).unwrap(), change);
+            assert_eq!(collection(&bytes), Some(CollectionId(7)));
             for len in 0..bytes.len() {
                 let result = decode(version(kind(&change)), kind(&change), &bytes[..len]);
                 assert!(matches!(result, Err(PayloadError::Malformed(_))), "{len} of {change:?}");

@@ -178,32 +178,13 @@ impl Records<'_> {
                 self.last_group = Some(offset);
             }
             if header.seq > after {
-                visit(header.seq, self.decode(offset, &header, payload)?)?;
+                visit(header.seq, decode_record(self.file, offset, &header, payload)?)?;
                 recovery.changes += 1;
             }
             recovery.last_seq = header.seq;
             offset += header.record_bytes();
         }
         Ok(offset)
-    }
-
-    fn decode(&self, offset: usize, header: &RecordHeader, payload: &[u8]) -> Result<Change, LogError> {
-        let path = self.file.to_owned();
-        payload::decode(header.payload_version, header.kind, payload).map_err(|error| match error {
-            PayloadError::Version(found) => LogError::Unsupported {
-                path,
-                what: "payload version",
-                found: u32::from(found),
-                supported: u32::from(PAYLOAD_VERSION),
-            },
-            PayloadError::Kind(found) => {
-                let reason = format!("its kind is {found}, log format version {FILE_VERSION} has none such");
-                LogError::Malformed { path, offset: offset as u64, seq: header.seq, reason }
-            }
-            PayloadError::Malformed(reason) => {
-                LogError::Malformed { path, offset: offset as u64, seq: header.seq, reason }
-            }
-        })
     }
 
     /// Decides whether the bytes from `offset` on may be cut.
@@ -223,4 +204,30 @@ impl Records<'_> {
         }
         LogError::Damaged { path: self.file.to_owned(), offset: offset as u64, reason, ranges }
     }
+}
+
+/// The change of a record whose checksums are right.
+///
+/// # Errors
+/// [`LogError::Unsupported`], [`LogError::Malformed`].
+pub(super) fn decode_record(
+    path: &Path,
+    offset: usize,
+    header: &RecordHeader,
+    payload: &[u8],
+) -> Result<Change, LogError> {
+    let path = path.to_owned();
+    payload::decode(header.payload_version, header.kind, payload).map_err(|error| match error {
+        PayloadError::Version(found) => LogError::Unsupported {
+            path,
+            what: "payload version",
+            found: u32::from(found),
+            supported: u32::from(PAYLOAD_VERSION),
+        },
+        PayloadError::Kind(found) => {
+            let reason = format!("its kind is {found}, log format version {FILE_VERSION} has none such");
+            LogError::Malformed { path, offset: offset as u64, seq: header.seq, reason }
+        }
+        PayloadError::Malformed(reason) => LogError::Malformed { path, offset: offset as u64, seq: header.seq, reason },
+    })
 }

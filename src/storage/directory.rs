@@ -121,6 +121,21 @@ pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     }
 }
 
+/// Lets nobody but its owner read or write a file.
+///
+/// # Errors
+/// [`StorageError::Io`].
+#[cfg(feature = "postgres")]
+pub fn only_for_owner(path: &Path) -> Result<(), StorageError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .map_err(|e| StorageError::io(path, "protect", e))?;
+    }
+    Ok(())
+}
+
 /// Bytes that this process may still write to the file system of `path`.
 ///
 /// # Errors

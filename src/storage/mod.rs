@@ -17,6 +17,8 @@ pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "server")]
 pub use directory::disk_free;
+#[cfg(feature = "postgres")]
+pub use directory::only_for_owner;
 pub use directory::{create_dir_all, list_files, list_files_below, read_file, remove_dir_all, remove_file};
 pub use error::StorageError;
 pub use fields::Fields;

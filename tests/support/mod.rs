@@ -1,6 +1,7 @@
 //! What several test modules need.
 
 pub mod model;
+pub mod postgres;
 
 use std::collections::BTreeMap;
 

@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod json;
 pub(crate) mod ollama;
 pub(crate) mod ranking;
+pub(crate) mod replication;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tei;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::log::format::MAX_PAYLOAD_BYTES;
 use crate::log::group_commit::Apply;
-use crate::log::{GroupCommit, GroupOptions};
+use crate::log::{GroupCommit, GroupOptions, Keep};
 use crate::storage::fault::{Faults, Operation, Then};
 
 type Applied = Arc<Mutex<Vec<(Seq, Change)>>>;
@@ -170,11 +170,11 @@ fn rotation_and_trimming_show_in_the_position() {
         log.rotate().unwrap();
     }
     assert_eq!((log.position().files, log.position().last_seq), (4, Seq(3)));
-    assert_eq!(log.trim(Seq(2)).unwrap().files, 2);
-    assert_eq!(log.trim(Seq(2)).unwrap().files, 0);
+    assert_eq!(log.trim(Seq(2), Keep { after: Seq(2), max_bytes: 0 }).unwrap().files, 2);
+    assert_eq!(log.trim(Seq(2), Keep { after: Seq(2), max_bytes: 0 }).unwrap().files, 0);
     let on_disk: usize = store.contents().iter().map(|(_, bytes)| bytes.len()).sum();
     assert_eq!((log.position().files, log.position().bytes), (2, on_disk as u64));
-    assert_eq!(log.trim(Seq(3)).unwrap().files, 1);
+    assert_eq!(log.trim(Seq(3), Keep { after: Seq(3), max_bytes: 0 }).unwrap().files, 1);
     let position = log.close().unwrap();
     let (recovery, seen) = store.read(ReadFrom { after: Seq(3), at_least: Seq(3) }).unwrap();
     assert_eq!((recovery.last_seq, seen), (Seq(3), Vec::new()), "an empty newest file keeps the seq");

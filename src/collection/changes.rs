@@ -1,0 +1,165 @@
+//! The changes of a collection in the order of the log, for whoever keeps a copy of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::log::{Change, Keep, LogIdentity, LogTail, LoggedDocument, TailStep};
+use crate::types::{Document, DocumentId, Seq};
+
+use super::{Collection, CollectionError};
+
+/// Most bytes of log that are kept for copies alone, unless a store is told otherwise.
+const DEFAULT_KEPT_BYTES: u64 = 1 << 30;
+
+/// How far each copy has read, so that the log is trimmed behind the slowest, within a bound.
+pub struct LogHolds {
+    seqs: Mutex<BTreeMap<u64, Seq>>,
+    next: AtomicU64,
+    max_bytes: AtomicU64,
+}
+
+impl Default for LogHolds {
+    fn default() -> Self {
+        Self { seqs: Mutex::default(), next: AtomicU64::new(0), max_bytes: AtomicU64::new(DEFAULT_KEPT_BYTES) }
+    }
+}
+
+impl LogHolds {
+    /// What trimming up to `up_to` has to leave.
+    pub fn keep(&self, up_to: Seq) -> Keep {
+        let after = self.lock().values().min().copied().unwrap_or(up_to);
+        Keep { after, max_bytes: self.max_bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Sets the bound on bytes that are kept for copies alone.
+    pub fn set_max_bytes(&self, max_bytes: u64) {
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Seq>> {
+        self.seqs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the log from being trimmed beyond what a copy has read, within the store's bound. Dropping it lets go.
+pub struct LogHold {
+    holds: Arc<LogHolds>,
+    key: u64,
+}
+
+impl LogHold {
+    fn new(holds: Arc<LogHolds>, after: Seq) -> Self {
+        let key = holds.next.fetch_add(1, Ordering::Relaxed);
+        holds.lock().insert(key, after);
+        Self { holds, key }
+    }
+
+    /// The copy has everything up to `seq`.
+    pub fn advance(&self, seq: Seq) {
+        self.holds.lock().insert(self.key, seq);
+    }
+}
+
+impl Drop for LogHold {
+    fn drop(&mut self) {
+        self.holds.lock().remove(&self.key);
+    }
+}
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DocumentChange {
+    /// Which document.
+    pub id: DocumentId,
+    /// The change that did it.
+    pub seq: Seq,
+    /// The document as it was written; `None` where it was deleted.
+    pub written: Option<Document>,
+}
+
+/// What a step along the changes found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChangeStep {
+    /// Changes in order; everything up to `up_to` was seen.
+    Changes {
+        /// May be empty: other collections change too.
+        changes: Vec<DocumentChange>,
+        /// The cursor after this step.
+        up_to: Seq,
+    },
+    /// The log no longer has what comes after the cursor: the copy has to be compared as a whole.
+    Gone,
+    /// The collection was dropped.
+    Dropped,
+}
+
+/// A cursor in the changes of a collection.
+pub struct Changes {
+    collection: Collection,
+    tail: LogTail,
+}
+
+impl Changes {
+    /// Reads on, up to about `max_bytes`; nothing is waited for.
+    ///
+    /// # Errors
+    /// [`CollectionError::Log`] when the log is damaged.
+    pub fn next(&mut self, max_bytes: usize) -> Result<ChangeStep, CollectionError> {
+        if self.collection.state.is_dropped() {
+            return Ok(ChangeStep::Dropped);
+        }
+        let durable = self.collection.engine.shared.applied_seq();
+        match self.tail.read(durable, max_bytes)? {
+            TailStep::Gone => Ok(ChangeStep::Gone),
+            TailStep::Changes { changes, up_to } => {
+                let mut all = Vec::new();
+                changes.into_iter().for_each(|(seq, change)| flatten(seq, change, &mut all));
+                Ok(ChangeStep::Changes { changes: all, up_to })
+            }
+        }
+    }
+}
+
+impl Collection {
+    /// The changes after `after`.
+    pub fn changes_after(&self, after: Seq) -> Changes {
+        let shared = &self.engine.shared;
+        let identity = LogIdentity { store_id: shared.identity.store_id, timeline: shared.identity.timeline };
+        let tail = LogTail::new(shared.paths.clone(), identity, self.state.identity.id, after);
+        Changes { collection: self.clone(), tail }
+    }
+
+    /// Keeps the log after `after` for a copy.
+    pub fn hold_log(&self, after: Seq) -> LogHold {
+        LogHold::new(self.engine.shared.holds.clone(), after)
+    }
+
+    /// The youngest change of the store, this collection's or not.
+    pub fn store_seq(&self) -> Seq {
+        self.engine.shared.applied_seq()
+    }
+
+    /// The change that created it.
+    pub fn created_seq(&self) -> Seq {
+        self.state.identity.created_seq
+    }
+
+    /// Whether it was dropped.
+    pub fn is_dropped(&self) -> bool {
+        self.state.is_dropped()
+    }
+}
+
+fn flatten(seq: Seq, change: Change, all: &mut Vec<DocumentChange>) {
+    match change {
+        Change::Upsert { documents, .. } => all.extend(documents.into_iter().map(|logged| {
+            let LoggedDocument { document: stored, vector } = logged;
+            DocumentChange { id: stored.id.clone(), seq, written: Some(Document { stored, seq, vector }) }
+        })),
+        Change::Delete { ids, .. } => {
+            all.extend(ids.into_iter().map(|id| DocumentChange { id, seq, written: None }));
+        }
+        Change::CreateCollection { .. } | Change::DropCollection { .. } => {}
+    }
+}

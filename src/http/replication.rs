@@ -1,0 +1,138 @@
+//! Sinks: add, list, show, pause, resume, compare, mend, remove.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::error::{ApiError, Code};
+use super::extract::{InSink, JsonBody, OptionalJsonBody};
+use super::problem::Problem;
+use super::state::AppState;
+use super::wire::json::JsonText;
+use super::wire::replication::{RemovedView, RepairBody, RepairedView, SinkBody, SinkView, SinksView, VerifiedView};
+use crate::replicate::ReplicateError;
+
+impl From<ReplicateError> for ApiError {
+    fn from(error: ReplicateError) -> Self {
+        let code = match &error {
+            ReplicateError::NotFound { .. } => Code::SinkNotFound,
+            ReplicateError::Exists { .. } => Code::SinkConflict,
+            ReplicateError::NoCollection { .. } => Code::CollectionNotFound,
+            ReplicateError::Settings { .. } => Code::InvalidSink,
+            ReplicateError::Busy { .. } => Code::SinkBusy,
+            ReplicateError::Collection(_) | ReplicateError::Storage(_) => return Self::internal(error),
+            _ => Code::SinkFailed,
+        };
+        Self::new(code, error.chain())
+    }
+}
+
+/// Adds a sink and sets it to work.
+#[utoipa::path(
+    post, path = "/admin/replication", operation_id = "addSink", tag = "replication", request_body = SinkBody,
+    responses(
+        (status = 201, body = SinkView, description = "Added."),
+        (status = 200, body = SinkView, description = "Never: a sink of the name that stands is refused."),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "There is one of this name."),
+    )
+)]
+pub(crate) async fn add(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody<SinkBody>,
+) -> Result<Response, ApiError> {
+    let settings = body.into_settings()?;
+    let name = settings.name.as_str().to_owned();
+    state.replicator()?.add(settings)?;
+    let mut response = JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))?.into_response();
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+/// Lists the sinks and how they are doing.
+#[utoipa::path(
+    get, path = "/admin/replication", operation_id = "listSinks", tag = "replication",
+    responses((status = 200, body = SinksView, description = "All sinks."))
+)]
+pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiError> {
+    let sinks = state.replicator()?.list().into_iter().map(SinkView::of).collect();
+    JsonText::of(&SinksView { sinks })
+}
+
+/// Shows a sink and how it is doing.
+#[utoipa::path(
+    get, path = "/admin/replication/{sink}", operation_id = "getSink", tag = "replication",
+    params(("sink" = String, Path, description = "Its name.")),
+    responses((status = 200, body = SinkView, description = "The sink."))
+)]
+pub(crate) async fn read(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+    JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))
+}
+
+/// Removes a sink; its table stays.
+#[utoipa::path(
+    delete, path = "/admin/replication/{sink}", operation_id = "removeSink", tag = "replication",
+    params(("sink" = String, Path, description = "Its name.")),
+    responses((status = 200, body = RemovedView, description = "Removed."))
+)]
+pub(crate) async fn remove(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+    let left_behind = state.replicator()?.remove(&name).await?;
+    JsonText::of(&RemovedView { removed: name, left_behind })
+}
+
+/// Lets a sink rest.
+#[utoipa::path(
+    post, path = "/admin/replication/{sink}/pause", operation_id = "pauseSink", tag = "replication",
+    params(("sink" = String, Path, description = "Its name.")),
+    responses((status = 200, body = SinkView, description = "It rests."))
+)]
+pub(crate) async fn pause(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+    state.replicator()?.set_paused(&name, true)?;
+    JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))
+}
+
+/// Sets a sink to work again, also one that waits after a failure or was fenced.
+#[utoipa::path(
+    post, path = "/admin/replication/{sink}/resume", operation_id = "resumeSink", tag = "replication",
+    params(("sink" = String, Path, description = "Its name.")),
+    responses((status = 200, body = SinkView, description = "It works."))
+)]
+pub(crate) async fn resume(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+    state.replicator()?.set_paused(&name, false)?;
+    JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))
+}
+
+/// Compares a sink's tables with their collections, row by row where hashes of buckets differ.
+#[utoipa::path(
+    post, path = "/admin/replication/{sink}/verify", operation_id = "verifySink", tag = "replication",
+    params(("sink" = String, Path, description = "Its name.")),
+    responses(
+        (status = 200, body = VerifiedView, description = "What differs."),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It cannot compare now."),
+    )
+)]
+pub(crate) async fn verify(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+    let reports = state.replicator()?.verify(&name).await?;
+    JsonText::of(&VerifiedView::of(reports))
+}
+
+/// Mends a sink's tables where they differ.
+#[utoipa::path(
+    post, path = "/admin/replication/{sink}/repair", operation_id = "repairSink", tag = "replication",
+    params(("sink" = String, Path, description = "Its name.")),
+    request_body(content = Option<RepairBody>, description = "Every key is optional."),
+    responses(
+        (status = 200, body = RepairedView, description = "What differed, what was done, and what is left."),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It cannot repair now."),
+    )
+)]
+pub(crate) async fn repair(
+    State(state): State<AppState>,
+    InSink(name): InSink,
+    OptionalJsonBody(body): OptionalJsonBody<RepairBody>,
+) -> Result<JsonText, ApiError> {
+    if body.take_over {
+        state.replicator()?.take_over(&name).await?;
+    }
+    let reports = state.replicator()?.repair(&name, body.dry_run).await?;
+    JsonText::of(&RepairedView::of(reports))
+}

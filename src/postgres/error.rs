@@ -1,0 +1,219 @@
+//! What can go wrong between us and Postgres, told apart by what is to be done about it.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+/// What kind of trouble a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The server cannot be reached, went away, or is starting or stopping: try again.
+    Unreachable,
+    /// Two transactions met: try again.
+    Conflict,
+    /// A statement took longer than it may.
+    Timeout,
+    /// The user or the password is wrong.
+    Authentication,
+    /// TLS could not be agreed on, or the certificate is not the right one.
+    Tls,
+    /// A right is missing.
+    Rights,
+    /// A table, a column, a type or a function is missing or another than expected.
+    Schema,
+    /// A value cannot be stored: the row is at fault, and others can be.
+    Row,
+    /// The settings are wrong.
+    Settings,
+    /// Anything else.
+    Other,
+}
+
+impl Trouble {
+    /// Its stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Conflict => "conflict",
+            Self::Timeout => "timeout",
+            Self::Authentication => "authentication",
+            Self::Tls => "tls",
+            Self::Rights => "missing_rights",
+            Self::Schema => "schema",
+            Self::Row => "row",
+            Self::Settings => "settings",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A failure of a connection or a statement. No message holds a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// The connection could not be made.
+    #[error("cannot connect to {place}{}", hint(*trouble))]
+    Connect {
+        /// User, host, port and database.
+        place: String,
+        /// What kind of failure it is.
+        trouble: Trouble,
+        /// What the server or the system said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server refused a statement.
+    #[error("Postgres refused to {doing}: {message} (SQLSTATE {code})")]
+    Statement {
+        /// What the statement was for.
+        doing: &'static str,
+        /// Its five characters.
+        code: String,
+        /// What the server said, with its detail.
+        message: String,
+        /// What kind of failure it is.
+        trouble: Trouble,
+    },
+    /// The connection broke while a statement ran: whether it took effect is not known.
+    #[error("the connection to Postgres broke while it was to {doing}")]
+    Broken {
+        /// What the statement was for.
+        doing: &'static str,
+        /// What the system said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// No answer came in time: whether the statement took effect is not known.
+    #[error("Postgres did not {doing} within {} s", limit.as_secs())]
+    Timeout {
+        /// What the statement was for.
+        doing: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The settings of the connection are wrong.
+    #[error("the settings of the Postgres connection are wrong: {reason}")]
+    Settings {
+        /// What is wrong with them; never holds a password.
+        reason: String,
+    },
+}
+
+fn hint(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Authentication => ": the user, the password or pg_hba.conf does not let us in",
+        Trouble::Tls => ": TLS failed; check sslmode and sslrootcert",
+        _ => "",
+    }
+}
+
+impl PostgresError {
+    /// What kind of trouble this is.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Connect { trouble, .. } | Self::Statement { trouble, .. } => *trouble,
+            Self::Broken { .. } => Trouble::Unreachable,
+            Self::Timeout { .. } => Trouble::Timeout,
+            Self::Settings { .. } => Trouble::Settings,
+        }
+    }
+
+    /// The SQLSTATE, where the server gave one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Statement { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether the session can be used no more.
+    pub fn ends_session(&self) -> bool {
+        !matches!(self, Self::Statement { .. }) || self.trouble() == Trouble::Unreachable
+    }
+
+    pub(super) fn connecting(place: String, error: tokio_postgres::Error) -> Self {
+        let trouble = match error.as_db_error() {
+            Some(db) => trouble_of(db.code()),
+            None if is_tls(&error) => Trouble::Tls,
+            None => Trouble::Unreachable,
+        };
+        Self::Connect { place, trouble, source: Box::new(error) }
+    }
+
+    pub(super) fn statement(doing: &'static str, error: tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            // A parameter that cannot be encoded is refused before anything is sent.
+            if !error.is_closed() && is_encoding(&error) {
+                let message = chain(&error);
+                return Self::Statement { doing, code: "22000".to_owned(), message, trouble: Trouble::Row };
+            }
+            return Self::Broken { doing, source: error };
+        };
+        let detail = db.detail().map(|detail| format!("; {detail}")).unwrap_or_default();
+        let message = format!("{}{detail}", db.message());
+        Self::Statement { doing, code: db.code().code().to_owned(), message, trouble: trouble_of(db.code()) }
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    let text = chain(error).to_lowercase();
+    ["tls", "certificate", "invalid peer", "handshake"].iter().any(|word| text.contains(word))
+}
+
+fn is_encoding(error: &tokio_postgres::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("error serializing parameter") || text.starts_with("error encoding message")
+}
+
+/// Classes and codes of the manual's appendix A.
+fn trouble_of(code: &SqlState) -> Trouble {
+    let text = code.code();
+    match text {
+        "57014" => Trouble::Timeout,
+        "42501" => Trouble::Rights,
+        "40001" | "40P01" | "55P03" => Trouble::Conflict,
+        "25006" => Trouble::Unreachable,
+        // What the schema lacks or has otherwise.
+        "42P01" | "42703" | "42704" | "42883" | "3F000" | "42804" | "42P10" | "42846" | "3D000" => Trouble::Schema,
+        _ => match text.get(..2) {
+            Some("28") => Trouble::Authentication,
+            Some("08" | "53") => Trouble::Unreachable,
+            Some("57") => Trouble::Unreachable,
+            Some("22" | "23" | "54" | "21" | "44") => Trouble::Row,
+            Some("0A") => Trouble::Schema,
+            _ => Trouble::Other,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_told_apart_by_what_is_to_be_done() {
+        let cases = [
+            ("28P01", Trouble::Authentication),
+            ("57P01", Trouble::Unreachable),
+            ("53300", Trouble::Unreachable),
+            ("57014", Trouble::Timeout),
+            ("42703", Trouble::Schema),
+            ("42501", Trouble::Rights),
+            ("22021", Trouble::Row),
+            ("22P05", Trouble::Row),
+            ("23502", Trouble::Row),
+            ("54000", Trouble::Row),
+            ("40P01", Trouble::Conflict),
+            ("XX000", Trouble::Other),
+        ];
+        for (code, trouble) in cases {
+            assert_eq!(trouble_of(&SqlState::from_code(code)), trouble, "{code}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Connections to Postgres: settings, TLS, sessions, quoting, and what went wrong there. Nothing about documents.
+//!
+//! Everything works through a pooler that hands a server to each transaction anew: statements are simple or unnamed,
+//! settings are `SET LOCAL`, and locks end with their transaction.
+
+mod error;
+mod session;
+mod settings;
+mod sql;
+mod tls;
+mod vectors;
+
+pub use error::{PostgresError, Trouble};
+pub use session::{Param, Session};
+pub use settings::{ConnectParts, ConnectSettings, SslMode};
+pub use sql::{QualifiedName, quote_identifier, quote_literal};
+pub use tokio_postgres::Row;
+pub use tokio_postgres::types::{Kind, Oid, ToSql, Type};
+pub use vectors::VectorArray;

@@ -1,0 +1,267 @@
+//! How to reach a Postgres: from a URL or from parts, with nothing secret in what is printed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+
+use super::PostgresError;
+
+/// So long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long a statement may take, unless it is told otherwise.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A server that has sent nothing for so long is asked whether it is there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// How a connection is protected, in libpq's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Where the server offers it; the certificate is not looked at.
+    #[default]
+    Prefer,
+    /// Always; the certificate is looked at only where a root is given.
+    Require,
+    /// Always, and the certificate must come from a trusted root.
+    VerifyCa,
+    /// Always, and the certificate must also be for the host's name.
+    VerifyFull,
+}
+
+impl FromStr for SslMode {
+    type Err = PostgresError;
+
+    fn from_str(text: &str) -> Result<Self, PostgresError> {
+        Ok(match text {
+            "disable" => Self::Disable,
+            "allow" | "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            other => {
+                let reason = format!("sslmode {other:?}: use disable, prefer, require, verify-ca or verify-full");
+                return Err(PostgresError::Settings { reason });
+            }
+        })
+    }
+}
+
+/// A connection as single values, as programs keep them in variables.
+#[derive(Clone, Default)]
+pub struct ConnectParts {
+    /// A name, an address or a directory with a socket.
+    pub host: String,
+    /// 5432 where it is `None`.
+    pub port: Option<u16>,
+    /// Who logs in.
+    pub user: String,
+    /// Their password.
+    pub password: Option<String>,
+    /// The database; the user's name where it is `None`.
+    pub database: Option<String>,
+    /// How the connection is protected.
+    pub ssl_mode: SslMode,
+    /// Roots to trust, PEM; the system's where it is `None`.
+    pub ssl_root_cert: Option<PathBuf>,
+}
+
+/// How to reach one database.
+#[derive(Clone)]
+pub struct ConnectSettings {
+    pub(super) config: Config,
+    pub(super) ssl_mode: SslMode,
+    pub(super) ssl_root_cert: Option<PathBuf>,
+    pub(super) statement_timeout: Duration,
+}
+
+impl ConnectSettings {
+    /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
+    /// `key=value` text. Parameters that only name a pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
+    /// `connection_limit`) are passed over.
+    ///
+    /// # Errors
+    /// [`PostgresError::Settings`], without the URL.
+    pub fn from_url(url: &str) -> Result<Self, PostgresError> {
+        let url = url.trim();
+        let (plain, own) = match url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            true => split_url(url)?,
+            false => split_words(url),
+        };
+        // The parser's own message may quote a part of the text, and so a password.
+        let config = Config::from_str(&plain).map_err(|_| settings("the connection URL cannot be read"))?;
+        let mut ssl_mode = SslMode::default();
+        let mut ssl_root_cert = None;
+        for (key, value) in own {
+            match key.as_str() {
+                "sslmode" => ssl_mode = value.parse()?,
+                "sslrootcert" => ssl_root_cert = (value != "system").then(|| PathBuf::from(value)),
+                _ => {}
+            }
+        }
+        Self::checked(config, ssl_mode, ssl_root_cert)
+    }
+
+    /// From single values.
+    ///
+    /// # Errors
+    /// [`PostgresError::Settings`].
+    pub fn from_parts(parts: &ConnectParts) -> Result<Self, PostgresError> {
+        let mut config = Config::new();
+        config.host(&parts.host).user(&parts.user).port(parts.port.unwrap_or(5432));
+        config.dbname(parts.database.as_ref().unwrap_or(&parts.user));
+        if let Some(password) = &parts.password {
+            config.password(password);
+        }
+        Self::checked(config, parts.ssl_mode, parts.ssl_root_cert.clone())
+    }
+
+    fn checked(mut config: Config, ssl_mode: SslMode, ssl_root_cert: Option<PathBuf>) -> Result<Self, PostgresError> {
+        if config.get_hosts().is_empty() {
+            return Err(settings("no host is given"));
+        }
+        if config.get_user().is_none() {
+            return Err(settings("no user is given"));
+        }
+        config.ssl_mode(match ssl_mode {
+            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
+            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            _ => tokio_postgres::config::SslMode::Require,
+        });
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("pannier");
+        }
+        config.keepalives_idle(KEEPALIVE_IDLE);
+        Ok(Self { config, ssl_mode, ssl_root_cert, statement_timeout: STATEMENT_TIMEOUT })
+    }
+
+    /// The same, but a statement may take `limit`.
+    #[must_use]
+    pub fn with_statement_timeout(mut self, limit: Duration) -> Self {
+        self.statement_timeout = limit;
+        self
+    }
+
+    /// User, host, port and database: what may be printed.
+    pub fn place(&self) -> String {
+        use tokio_postgres::config::Host;
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let user = self.config.get_user().unwrap_or_default();
+        format!("{user}@{host}:{port}/{}", self.config.get_dbname().unwrap_or(user))
+    }
+}
+
+impl fmt::Debug for ConnectSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectSettings({}, {:?})", self.place(), self.ssl_mode)
+    }
+}
+
+impl fmt::Debug for ConnectParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectParts({}@{}, {:?})", self.user, self.host, self.ssl_mode)
+    }
+}
+
+fn settings(reason: impl Into<String>) -> PostgresError {
+    PostgresError::Settings { reason: reason.into() }
+}
+
+/// Parameters that we read ourselves, or that mean nothing to us.
+const OWN: [&str; 9] = [
+    "sslmode",
+    "sslrootcert",
+    "pgbouncer",
+    "pool_mode",
+    "schema",
+    "connection_limit",
+    "sslnegotiation",
+    "supa",
+    "pool_timeout",
+];
+
+type Own = Vec<(String, String)>;
+
+/// Takes our own parameters out of a URL.
+fn split_url(url: &str) -> Result<(String, Own), PostgresError> {
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
+    let (mut kept, mut own) = (Vec::new(), Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match OWN.contains(&key) {
+            true => own.push((key.to_owned(), percent_decode(value)?)),
+            false => kept.push(pair),
+        }
+    }
+    let plain = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
+    Ok((plain, own))
+}
+
+/// Takes our own parameters out of `key=value` text.
+fn split_words(text: &str) -> (String, Own) {
+    let (mut kept, mut own) = (Vec::new(), Vec::new());
+    for word in text.split_whitespace() {
+        match word.split_once('=') {
+            Some((key, value)) if OWN.contains(&key) => own.push((key.to_owned(), value.trim_matches('\'').to_owned())),
+            _ => kept.push(word),
+        }
+    }
+    if own.is_empty() { (text.to_owned(), own) } else { (kept.join(" "), own) }
+}
+
+fn percent_decode(text: &str) -> Result<String, PostgresError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.ok_or_else(|| settings("a parameter of the connection URL is not percent-encoded"))?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).map_err(|_| settings("a parameter of the connection URL is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_say_how_and_keep_their_secret() {
+        let url =
+            "postgres://me:s3cret@db.example:6543/app?sslmode=verify-full&sslrootcert=%2Fetc%2Fca.pem&pgbouncer=true";
+        let settings = ConnectSettings::from_url(url).unwrap();
+        assert_eq!(settings.place(), "me@db.example:6543/app");
+        assert_eq!(settings.ssl_mode, SslMode::VerifyFull);
+        assert_eq!(settings.ssl_root_cert.as_deref(), Some(std::path::Path::new("/etc/ca.pem")));
+        assert!(!format!("{settings:?}").contains("s3cret"));
+        let words = ConnectSettings::from_url("host=/tmp user=me sslmode=disable").unwrap();
+        assert_eq!((words.place().as_str(), words.ssl_mode), ("me@/tmp:5432/me", SslMode::Disable));
+    }
+
+    #[test]
+    fn wrong_settings_are_named_without_the_url() {
+        for url in ["postgres://me:s3cret@h:port/x", "postgres://me:s3cret@h/x?sslmode=maybe", "nonsense s3cret", ""] {
+            let error = ConnectSettings::from_url(url).unwrap_err().to_string();
+            assert!(error.contains("settings") && !error.contains("s3cret"), "{error}");
+        }
+        let parts = ConnectParts { host: "h".into(), password: Some("s3cret".into()), ..ConnectParts::default() };
+        assert!(!format!("{parts:?}").contains("s3cret"));
+    }
+}

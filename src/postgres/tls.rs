@@ -1,0 +1,118 @@
+//! TLS as libpq's sslmodes mean it, with rustls.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{ConnectSettings, PostgresError, SslMode};
+
+/// What makes the TLS of a connection.
+///
+/// # Errors
+/// [`PostgresError::Settings`] for roots that cannot be read.
+pub(super) fn connector(settings: &ConnectSettings) -> Result<MakeRustlsConnect, PostgresError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?;
+    let roots_given = settings.ssl_root_cert.as_deref();
+    let check = match settings.ssl_mode {
+        SslMode::Disable | SslMode::Prefer => Check::Nothing,
+        // As libpq does: with a root at hand, `require` means `verify-ca`.
+        SslMode::Require if roots_given.is_none() => Check::Nothing,
+        SslMode::Require | SslMode::VerifyCa => Check::Root(webpki(roots_given, provider.clone())?),
+        SslMode::VerifyFull => Check::All(webpki(roots_given, provider.clone())?),
+    };
+    let verifier = Arc::new(Verifier { check, provider });
+    Ok(MakeRustlsConnect::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
+fn webpki(
+    roots_given: Option<&Path>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, PostgresError> {
+    let mut roots = RootCertStore::empty();
+    match roots_given {
+        Some(path) => {
+            let unreadable = |error: &dyn std::fmt::Display| wrong(format!("sslrootcert {}: {error}", path.display()));
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
+                let certificate = certificate.map_err(|e| unreadable(&e))?;
+                roots.add(certificate).map_err(|e| unreadable(&e))?;
+            }
+        }
+        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| wrong(format!("there is no root certificate to trust: {error}")))
+}
+
+fn wrong(reason: String) -> PostgresError {
+    PostgresError::Settings { reason }
+}
+
+/// How much of a certificate is looked at.
+#[derive(Debug)]
+enum Check {
+    Nothing,
+    Root(Arc<WebPkiServerVerifier>),
+    All(Arc<WebPkiServerVerifier>),
+}
+
+#[derive(Debug)]
+struct Verifier {
+    check: Check,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match &self.check {
+            Check::Nothing => Ok(ServerCertVerified::assertion()),
+            Check::All(webpki) => webpki.verify_server_cert(certificate, intermediates, name, ocsp, now),
+            // The name is what webpki looks at last, so a certificate that fails by it alone is from a trusted root.
+            Check::Root(webpki) => match webpki.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                )) => Ok(ServerCertVerified::assertion()),
+                other => other,
+            },
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,241 @@
+//! One transaction: rows, deletes, dead letters and cursor, all or none; and a search for the row that is at fault.
+
+use crate::collection::DocumentChange;
+use crate::postgres::{Param, Session, Type, quote_literal};
+use crate::types::{Document, DocumentId, Seq};
+
+use super::ReplicateError;
+use super::fence::{Cursor, Fence};
+use super::layout::Layout;
+use super::row::{Cell, Poison, Row, key_of, row_of};
+use super::sql;
+
+/// What a transaction is to do.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    rows: Vec<Row>,
+    deletes: Vec<Delete>,
+    poisons: Vec<Poison>,
+    bytes: usize,
+    /// Younger rows are overwritten, too.
+    force: bool,
+}
+
+#[derive(Debug)]
+struct Delete {
+    /// `None` for a row that is no document's.
+    id: Option<DocumentId>,
+    key: Vec<Cell>,
+    seq: Seq,
+}
+
+/// What a transaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Applied {
+    pub(super) written: u64,
+    pub(super) deleted: u64,
+    pub(super) poisoned: u64,
+}
+
+impl Batch {
+    /// An empty one. `force`: rows of younger changes are overwritten, too.
+    pub(super) fn new(force: bool) -> Self {
+        Self { force, ..Self::default() }
+    }
+
+    /// The newest change of each document.
+    pub(super) fn of_changes(layout: &Layout, changes: Vec<DocumentChange>) -> Self {
+        let mut newest = std::collections::BTreeMap::new();
+        for change in changes {
+            newest.insert(change.id.clone(), change);
+        }
+        let mut batch = Self::default();
+        for (id, change) in newest {
+            match &change.written {
+                Some(document) => batch.write(layout, document),
+                None => batch.delete(layout, id, change.seq),
+            }
+        }
+        batch
+    }
+
+    pub(super) fn write(&mut self, layout: &Layout, document: &Document) {
+        match row_of(layout, document) {
+            Ok(row) => {
+                self.bytes += row.bytes;
+                self.rows.push(row);
+            }
+            Err(poison) => self.poisons.push(poison),
+        }
+    }
+
+    fn delete(&mut self, layout: &Layout, id: DocumentId, seq: Seq) {
+        // A document that could have no row has none.
+        if let Ok(key) = key_of(layout, &id) {
+            self.deletes.push(Delete { id: Some(id), key, seq });
+        }
+    }
+
+    /// Deletes a row that is no document's.
+    pub(super) fn delete_row(&mut self, key: Vec<Cell>) {
+        self.deletes.push(Delete { id: None, key, seq: Seq(i64::MAX as u64) });
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() + self.deletes.len() + self.poisons.len()
+    }
+
+    fn ids(&self) -> Vec<&str> {
+        let deleted = self.deletes.iter().filter_map(|delete| delete.id.as_ref());
+        self.rows.iter().map(|row| &row.id).chain(deleted).map(DocumentId::as_str).collect()
+    }
+}
+
+/// Where batches go.
+pub(super) struct Link<'a> {
+    pub(super) session: &'a Session,
+    pub(super) layout: &'a Layout,
+    pub(super) fence: &'a Fence,
+    /// Whether there may be dead letters to forget.
+    pub(super) has_dead_letters: bool,
+}
+
+impl Link<'_> {
+    /// Does it all and moves the cursor, in one transaction, and looks whether it is there.
+    ///
+    /// # Errors
+    /// [`ReplicateError`]; then nothing of it is there, or, where the session broke, all or nothing.
+    pub(super) async fn apply(&self, batch: &Batch, cursor: &Cursor) -> Result<Applied, ReplicateError> {
+        let applied = match self.transact(batch, cursor, false).await {
+            Err(error) if error.is_of_a_row() => self.transact(batch, cursor, true).await?,
+            other => other?,
+        };
+        self.fence.confirm(self.session, cursor).await?;
+        Ok(applied)
+    }
+
+    async fn transact(&self, batch: &Batch, cursor: &Cursor, searching: bool) -> Result<Applied, ReplicateError> {
+        self.session.batch("begin", &self.begin()).await?;
+        let done = self.within(batch, cursor, searching).await;
+        let done = match done {
+            Ok(applied) => self.session.batch("commit", "commit").await.map(|()| applied).map_err(Into::into),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &done
+            && !matches!(error, ReplicateError::Postgres(error) if error.ends_session())
+        {
+            self.session.batch("roll back", "rollback").await?;
+        }
+        done
+    }
+
+    /// Settings end with the transaction, so that a pooler may give the connection to anybody after it.
+    fn begin(&self) -> String {
+        let tenant = self.layout.tenant.as_ref();
+        let tenant =
+            tenant.map(|tenant| format!("; select set_config('app.tenant_id', {}, true)", quote_literal(tenant)));
+        format!(
+            "begin; set local statement_timeout = '55s'; set local lock_timeout = '30s'; \
+             set local idle_in_transaction_session_timeout = '60s'{}",
+            tenant.unwrap_or_default()
+        )
+    }
+
+    async fn within(&self, batch: &Batch, cursor: &Cursor, searching: bool) -> Result<Applied, ReplicateError> {
+        // First, so that of two processes one waits here, and then finds itself fenced.
+        self.fence.advance(self.session, cursor).await?;
+        let mut found = Vec::new();
+        let written = match searching {
+            false => self.upsert(&batch.rows, batch.force).await?,
+            true => self.upsert_searching(batch, &mut found).await?,
+        };
+        let deleted = self.delete(batch).await?;
+        if self.has_dead_letters {
+            self.fence.exhume(self.session, &batch.ids()).await?;
+        }
+        self.fence.bury(self.session, &batch.poisons).await?;
+        self.fence.bury(self.session, &found).await?;
+        Ok(Applied { written, deleted, poisoned: (batch.poisons.len() + found.len()) as u64 })
+    }
+
+    async fn upsert(&self, rows: &[Row], force: bool) -> Result<u64, ReplicateError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let arrays: Vec<sql::Array> = self
+            .layout
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, column)| sql::array_of(self.layout, column, rows.iter().map(|row| &row.cells[index])))
+            .collect();
+        let sql = sql::upsert(self.layout, force);
+        self.session.execute("write rows", &sql, &params(&arrays)).await?;
+        Ok(rows.len() as u64)
+    }
+
+    /// Halves the rows until those that Postgres refuses stand alone.
+    async fn upsert_searching(&self, batch: &Batch, found: &mut Vec<Poison>) -> Result<u64, ReplicateError> {
+        let mut waiting: Vec<&[Row]> = vec![&batch.rows];
+        let mut written = 0;
+        while let Some(rows) = waiting.pop() {
+            self.session.batch("set a savepoint", "savepoint search").await?;
+            match self.upsert(rows, batch.force).await {
+                Ok(count) => {
+                    written += count;
+                    self.session.batch("release a savepoint", "release savepoint search").await?;
+                }
+                Err(error) if error.is_of_a_row() => {
+                    self.session.batch("roll back to a savepoint", "rollback to savepoint search").await?;
+                    match rows {
+                        [row] => found.push(poison(row, &error)),
+                        rows => {
+                            let (left, right) = rows.split_at(rows.len() / 2);
+                            waiting.extend([right, left]);
+                        }
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    async fn delete(&self, batch: &Batch) -> Result<u64, ReplicateError> {
+        if batch.deletes.is_empty() {
+            return Ok(0);
+        }
+        let layout = self.layout;
+        let mut arrays: Vec<sql::Array> = layout
+            .key
+            .iter()
+            .enumerate()
+            .map(|(n, &index)| {
+                let cells = batch.deletes.iter().map(|delete| &delete.key[n]);
+                sql::array_of(layout, &layout.columns[index], cells)
+            })
+            .collect();
+        if layout.seq.is_some() && !batch.force {
+            let seqs: Vec<i64> = batch.deletes.iter().map(|delete| delete.seq.0 as i64).collect();
+            arrays.push((Box::new(seqs), Type::INT8_ARRAY));
+        }
+        let sql = sql::delete(layout, batch.force);
+        Ok(self.session.execute("delete rows", &sql, &params(&arrays)).await?)
+    }
+}
+
+fn params(arrays: &[sql::Array]) -> Vec<Param<'_>> {
+    arrays.iter().map(|(values, kind)| (values.as_ref() as _, kind.clone())).collect()
+}
+
+fn poison(row: &Row, error: &ReplicateError) -> Poison {
+    let code = match error {
+        ReplicateError::Postgres(error) => error.code().unwrap_or("XX000").to_owned(),
+        _ => "XX000".to_owned(),
+    };
+    Poison { id: row.id.clone(), seq: row.seq, code, reason: error.chain() }
+}

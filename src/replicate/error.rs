@@ -1,0 +1,163 @@
+//! What can keep a sink from its work.
+
+use crate::collection::CollectionError;
+use crate::postgres::{PostgresError, Trouble};
+use crate::storage::StorageError;
+
+/// Why a sink cannot go on, or why a command on it was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicateError {
+    /// The settings are wrong.
+    #[error("{reason}")]
+    Settings {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// There is no sink of this name.
+    #[error("there is no sink {name:?}")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// A sink of this name is there.
+    #[error("there is a sink {name:?} already; remove it first, or choose another name")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// The sink cannot do this now.
+    #[error("the sink is {phase}: {reason}")]
+    Busy {
+        /// What it is doing.
+        phase: String,
+        /// What would have to happen before.
+        reason: &'static str,
+    },
+    /// The database lacks pgvector.
+    #[error("the database has no extension \"vector\"; run: CREATE EXTENSION vector")]
+    NoExtension,
+    /// Its pgvector is too old.
+    #[error(
+        "pgvector is {found}, at least {needed} is needed (older ones can corrupt an index); run: ALTER EXTENSION vector UPDATE"
+    )]
+    OldExtension {
+        /// Its version.
+        found: String,
+        /// The oldest that will do.
+        needed: &'static str,
+    },
+    /// The vector column has another dimension.
+    #[error("column {column} of {table} has {got} dimensions, the collection has {expected}")]
+    Dim {
+        /// The table.
+        table: String,
+        /// Its vector column.
+        column: String,
+        /// Of the collection.
+        expected: u32,
+        /// Of the column.
+        got: i32,
+    },
+    /// The table is not as the layout needs it.
+    #[error("table {table} is not as the sink needs it: {}", differences.join("; "))]
+    Drift {
+        /// The table.
+        table: String,
+        /// Each thing that differs.
+        differences: Vec<String>,
+    },
+    /// Another process writes to this sink.
+    #[error("another process took over this sink (epoch {found}, ours is {ours}); resume it here to take it back")]
+    Fenced {
+        /// The epoch that stands in the database.
+        found: i64,
+        /// Ours.
+        ours: i64,
+    },
+    /// The sink's rows are another store's.
+    #[error(
+        "the sink's state is that of store {found}, this is store {ours}; give it another name or table, or repair it with take-over"
+    )]
+    Foreign {
+        /// The store in the database.
+        found: String,
+        /// Ours.
+        ours: String,
+    },
+    /// A COMMIT was answered with success and is not there.
+    #[error("the server answered a COMMIT with success, but the cursor stands at {found}, not at {expected}")]
+    CommitLost {
+        /// What was committed.
+        expected: i64,
+        /// What is there.
+        found: i64,
+    },
+    /// The collection is gone.
+    #[error("the collection {name} is not there")]
+    NoCollection {
+        /// Its name.
+        name: String,
+    },
+    /// Postgres or the way there.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// Our own store.
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+    /// Our own files.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl ReplicateError {
+    /// Its stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Settings { .. } => "settings",
+            Self::NotFound { .. } => "sink_not_found",
+            Self::Exists { .. } => "sink_exists",
+            Self::Busy { .. } => "sink_busy",
+            Self::NoExtension => "no_extension",
+            Self::OldExtension { .. } => "old_extension",
+            Self::Dim { .. } => "dim_mismatch",
+            Self::Drift { .. } => "schema_drift",
+            Self::Fenced { .. } => "fenced",
+            Self::Foreign { .. } => "foreign",
+            Self::CommitLost { .. } => "commit_lost",
+            Self::NoCollection { .. } => "no_collection",
+            Self::Postgres(error) => error.trouble().name(),
+            Self::Collection(_) | Self::Storage(_) => "store",
+        }
+    }
+
+    /// Whether a row is at fault, so that the others can be written without it.
+    pub(super) fn is_of_a_row(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.trouble() == Trouble::Row)
+    }
+
+    /// Whether the next attempt may well succeed, so that it comes soon.
+    pub(super) fn passes_by_itself(&self) -> bool {
+        match self {
+            Self::Postgres(error) => {
+                matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout)
+            }
+            Self::CommitLost { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The message with its causes, on one line, without line breaks.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            next = cause.source();
+        }
+        text.replace(['\n', '\r'], " ")
+    }
+}

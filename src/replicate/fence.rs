@@ -1,0 +1,281 @@
+//! The sink's own state in the database: how far it is, and who may write.
+//!
+//! One row a sink and collection, locked first in every transaction that writes: what was applied and how far that is
+//! change together, and a process whose epoch is no longer the row's changes nothing.
+
+use crate::postgres::{PostgresError, QualifiedName, Session, Type, quote_identifier};
+use crate::types::{DocumentId, Seq};
+
+use super::ReplicateError;
+use super::row::Poison;
+
+/// Whose changes these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) store_id: String,
+    pub(super) timeline: u32,
+}
+
+/// How far the copy is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Changes up to here are applied, once nothing is left to scan.
+    pub(super) seq: Seq,
+    /// A scan of the whole collection that is under way.
+    pub(super) scan: Option<Scan>,
+}
+
+/// A scan of the whole collection by ascending id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Documents up to this id are written.
+    pub(super) after: Option<DocumentId>,
+    /// Why it is made.
+    pub(super) why: ScanReason,
+}
+
+/// Why a whole collection is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScanReason {
+    /// The sink is new.
+    First,
+    /// The log no longer has what comes after the cursor: rows may be there that should have been deleted.
+    Behind,
+    /// The store was restored and went on from an older state: rows may be there from a future that was taken back.
+    Fork,
+}
+
+impl ScanReason {
+    const ALL: [(Self, &'static str); 3] = [(Self::First, "first"), (Self::Behind, "behind"), (Self::Fork, "fork")];
+
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("first", |(_, name)| name)
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, own)| *own == name).map(|(reason, _)| *reason)
+    }
+}
+
+/// What taking the sink over found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claimed {
+    pub(super) cursor: Cursor,
+    /// Another timeline's state stood there.
+    pub(super) forked: bool,
+}
+
+/// The row of one sink and collection, held by one epoch.
+#[derive(Clone, Debug)]
+pub(super) struct Fence {
+    sinks: QualifiedName,
+    dead: QualifiedName,
+    name: String,
+    origin: Origin,
+    epoch: i64,
+}
+
+impl Fence {
+    /// Makes the tables of the state where they are missing.
+    ///
+    /// # Errors
+    /// [`PostgresError`], where the role may not.
+    pub(super) async fn prepare(session: &Session, schema: &str) -> Result<(), PostgresError> {
+        let (sinks, dead) = tables(schema);
+        let there = session
+            .query(
+                "look for the sink's state",
+                "select to_regclass($1) is not null and to_regclass($2) is not null",
+                &[(&sinks.to_string(), Type::TEXT), (&dead.to_string(), Type::TEXT)],
+            )
+            .await?;
+        if there.first().is_some_and(|row| row.get(0)) {
+            return Ok(());
+        }
+        let schema_there = session
+            .query(
+                "look for the schema",
+                "select to_regnamespace($1) is not null",
+                &[(&quote_identifier(schema), Type::TEXT)],
+            )
+            .await?;
+        let create_schema = match schema_there.first().is_some_and(|row| row.get(0)) {
+            true => String::new(),
+            false => format!("create schema if not exists {};", quote_identifier(schema)),
+        };
+        let sql = format!(
+            "begin; select pg_advisory_xact_lock(7117, 1); {create_schema}
+             create table if not exists {sinks} (
+               name text primary key,
+               store_id text not null,
+               timeline int8 not null,
+               epoch int8 not null,
+               cursor_seq int8 not null,
+               scan_reason text,
+               scan_after text,
+               updated_at timestamptz not null default now());
+             create table if not exists {dead} (
+               sink text not null,
+               document_id text not null,
+               seq int8 not null,
+               code text not null,
+               reason text not null,
+               at timestamptz not null default now(),
+               primary key (sink, document_id));
+             commit"
+        );
+        session.batch("make the tables of the sink's state", &sql).await
+    }
+
+    /// Takes the sink over: whoever held it before can write no more.
+    ///
+    /// # Errors
+    /// [`ReplicateError::Foreign`] where another store's state stands there, unless `take_over`.
+    pub(super) async fn claim(
+        session: &Session,
+        schema: &str,
+        name: &str,
+        origin: &Origin,
+        take_over: bool,
+    ) -> Result<(Self, Claimed), ReplicateError> {
+        let (sinks, dead) = tables(schema);
+        let foreign = if take_over { "true" } else { "s.store_id = excluded.store_id" };
+        let first = ScanReason::First.name();
+        let sql = format!(
+            "insert into {sinks} as s (name, store_id, timeline, epoch, cursor_seq, scan_reason)
+             values ($1, $2, $3, 1, 0, '{first}')
+             on conflict (name) do update set epoch = s.epoch + 1, updated_at = now()
+             where {foreign}
+             returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after"
+        );
+        let timeline = i64::from(origin.timeline);
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
+            [(&name, Type::TEXT), (&origin.store_id, Type::TEXT), (&timeline, Type::INT8)];
+        let rows = session.query("take the sink over", &sql, &params).await?;
+        let Some(row) = rows.first() else {
+            let sql = format!("select store_id from {sinks} where name = $1");
+            let rows = session.query("look whose the sink is", &sql, &[(&name, Type::TEXT)]).await?;
+            let found = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
+            return Err(ReplicateError::Foreign { found, ours: origin.store_id.clone() });
+        };
+        let epoch: i64 = row.get(0);
+        let forked = row.get::<_, i64>(1) != timeline || row.get::<_, String>(2) != origin.store_id;
+        let scan = row
+            .get::<_, Option<String>>(4)
+            .and_then(|reason| ScanReason::from_name(&reason))
+            .map(|why| Scan { after: row.get::<_, Option<String>>(5).and_then(|id| DocumentId::new(&id).ok()), why });
+        let cursor = Cursor { seq: Seq(row.get::<_, i64>(3) as u64), scan };
+        let fence = Self { sinks, dead, name: name.to_owned(), origin: origin.clone(), epoch };
+        Ok((fence, Claimed { cursor, forked }))
+    }
+
+    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline on.
+    ///
+    /// # Errors
+    /// [`ReplicateError::Fenced`] where another process took the sink over.
+    pub(super) async fn advance(&self, session: &Session, cursor: &Cursor) -> Result<(), ReplicateError> {
+        let sql = format!(
+            "update {} set cursor_seq = $3, scan_reason = $4, scan_after = $5, store_id = $6, timeline = $7, \
+             updated_at = now() where name = $1 and epoch = $2",
+            self.sinks
+        );
+        let seq = cursor.seq.0 as i64;
+        let why = cursor.scan.as_ref().map(|scan| scan.why.name());
+        let after = cursor.scan.as_ref().and_then(|scan| scan.after.as_ref()).map(|id| id.as_str());
+        let timeline = i64::from(self.origin.timeline);
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 7] = [
+            (&self.name, Type::TEXT),
+            (&self.epoch, Type::INT8),
+            (&seq, Type::INT8),
+            (&why, Type::TEXT),
+            (&after, Type::TEXT),
+            (&self.origin.store_id, Type::TEXT),
+            (&timeline, Type::INT8),
+        ];
+        match session.execute("move the cursor", &sql, &params).await? {
+            0 => Err(self.fenced(session).await?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the cursor again after a COMMIT, which may have been answered with success and not have happened.
+    ///
+    /// # Errors
+    /// [`ReplicateError::Fenced`], [`ReplicateError::CommitLost`].
+    pub(super) async fn confirm(&self, session: &Session, cursor: &Cursor) -> Result<(), ReplicateError> {
+        let sql = format!("select epoch, cursor_seq, scan_after from {} where name = $1", self.sinks);
+        let rows = session.query("read the cursor again", &sql, &[(&self.name, Type::TEXT)]).await?;
+        let expected = cursor.seq.0 as i64;
+        let after = cursor.scan.as_ref().and_then(|scan| scan.after.as_ref()).map(|id| id.as_str());
+        match rows.first() {
+            Some(row) if row.get::<_, i64>(0) != self.epoch => {
+                Err(ReplicateError::Fenced { found: row.get(0), ours: self.epoch })
+            }
+            Some(row) if row.get::<_, i64>(1) == expected && row.get::<_, Option<&str>>(2) == after => Ok(()),
+            Some(row) => Err(ReplicateError::CommitLost { expected, found: row.get(1) }),
+            None => Err(ReplicateError::CommitLost { expected, found: 0 }),
+        }
+    }
+
+    async fn fenced(&self, session: &Session) -> Result<ReplicateError, ReplicateError> {
+        let sql = format!("select epoch from {} where name = $1", self.sinks);
+        let rows = session.query("read the epoch", &sql, &[(&self.name, Type::TEXT)]).await?;
+        let found = rows.first().map_or(0, |row| row.get(0));
+        Ok(ReplicateError::Fenced { found, ours: self.epoch })
+    }
+
+    /// Writes down documents that no row can hold, within a transaction.
+    pub(super) async fn bury(&self, session: &Session, poisons: &[Poison]) -> Result<(), PostgresError> {
+        if poisons.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "insert into {} as d (sink, document_id, seq, code, reason)
+             select $1, * from unnest($2::text[], $3::int8[], $4::text[], $5::text[])
+             on conflict (sink, document_id) do update
+             set seq = excluded.seq, code = excluded.code, reason = excluded.reason, at = now()",
+            self.dead
+        );
+        let ids: Vec<&str> = poisons.iter().map(|poison| poison.id.as_str()).collect();
+        let seqs: Vec<i64> = poisons.iter().map(|poison| poison.seq.0 as i64).collect();
+        let codes: Vec<&str> = poisons.iter().map(|poison| poison.code.as_str()).collect();
+        let reasons: Vec<String> = poisons.iter().map(|poison| poison.reason.replace('\0', "")).collect();
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 5] = [
+            (&self.name, Type::TEXT),
+            (&ids, Type::TEXT_ARRAY),
+            (&seqs, Type::INT8_ARRAY),
+            (&codes, Type::TEXT_ARRAY),
+            (&reasons, Type::TEXT_ARRAY),
+        ];
+        session.execute("write down what cannot be stored", &sql, &params).await.map(drop)
+    }
+
+    /// Forgets dead letters of documents that were written or deleted since.
+    pub(super) async fn exhume(&self, session: &Session, ids: &[&str]) -> Result<(), PostgresError> {
+        let sql = format!("delete from {} where sink = $1 and document_id = any($2)", self.dead);
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 2] =
+            [(&self.name, Type::TEXT), (&ids, Type::TEXT_ARRAY)];
+        session.execute("forget dead letters", &sql, &params).await.map(drop)
+    }
+
+    /// The ids of the documents that could not be stored.
+    pub(super) async fn buried(&self, session: &Session) -> Result<Vec<String>, PostgresError> {
+        let sql = format!("select document_id from {} where sink = $1 order by 1", self.dead);
+        let rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Forgets the sink.
+    pub(super) async fn forget(session: &Session, schema: &str, name: &str) -> Result<(), PostgresError> {
+        let (sinks, dead) = tables(schema);
+        let own = "(name = $1 or starts_with(name, $1 || '/'))";
+        let sql = format!("delete from {sinks} where {own}");
+        session.execute("forget the sink", &sql, &[(&name, Type::TEXT)]).await?;
+        let sql = format!("delete from {dead} where {}", own.replace("name", "sink"));
+        session.execute("forget the sink's dead letters", &sql, &[(&name, Type::TEXT)]).await.map(drop)
+    }
+}
+
+fn tables(schema: &str) -> (QualifiedName, QualifiedName) {
+    (QualifiedName::new(schema, "sinks"), QualifiedName::new(schema, "dead_letters"))
+}

@@ -1,0 +1,160 @@
+//! Looks at a database before a sink writes to it: the extension, the table, and in what the table is not as needed.
+
+use std::collections::BTreeMap;
+
+use crate::postgres::{Session, Type};
+
+use super::ReplicateError;
+use super::layout::{ColumnKind, Extension, Layout, Mode, Source};
+use super::settings::VectorType;
+
+/// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
+const OLDEST: &str = "0.8.4";
+
+/// Finds pgvector.
+///
+/// # Errors
+/// [`ReplicateError::NoExtension`], [`ReplicateError::OldExtension`].
+pub(super) async fn extension(session: &Session) -> Result<Extension, ReplicateError> {
+    let sql = "select e.extversion, n.nspname, t.oid::int8, t.typarray::int8 from pg_extension e \
+               join pg_namespace n on n.oid = e.extnamespace \
+               join pg_type t on t.typnamespace = n.oid and t.typname = 'vector' where e.extname = 'vector'";
+    let rows = session.query("look for pgvector", sql, &[]).await?;
+    let Some(row) = rows.first() else { return Err(ReplicateError::NoExtension) };
+    let found: String = row.get(0);
+    if numbers(&found) < numbers(OLDEST) {
+        return Err(ReplicateError::OldExtension { found, needed: OLDEST });
+    }
+    Ok(Extension::new(row.get::<_, &str>(1).to_owned(), row.get::<_, i64>(2) as u32, row.get::<_, i64>(3) as u32))
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+/// A column as the catalogue has it.
+struct Found {
+    type_name: String,
+    shown: String,
+    modifier: i32,
+    /// Must have a value, and nothing fills it in.
+    must_be_given: bool,
+}
+
+/// Compares the table with the layout, and takes over what may differ: the types of columns.
+///
+/// Returns `false` where there is no table.
+///
+/// # Errors
+/// [`ReplicateError::Drift`] with every difference, [`ReplicateError::Dim`].
+pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool, ReplicateError> {
+    let Some(found) = columns(session, layout).await? else { return Ok(false) };
+    let mut differences = Vec::new();
+    for column in &mut layout.columns {
+        let Some(there) = found.get(&column.name) else {
+            differences.push(format!("column {} is missing", column.name));
+            continue;
+        };
+        match ColumnKind::of_type(&there.type_name).filter(|kind| column.accepts.contains(kind)) {
+            Some(kind) => column.kind = kind,
+            None => {
+                let names: Vec<&str> = column.accepts.iter().map(|kind| kind.name()).collect();
+                differences.push(format!(
+                    "column {} is {}, needed is {}",
+                    column.name,
+                    there.shown,
+                    names.join(" or ")
+                ));
+            }
+        }
+        let is_vector = column.source == Source::Vector && column.kind != ColumnKind::Jsonb;
+        if is_vector && there.modifier > 0 && there.modifier != layout.dim as i32 {
+            return Err(ReplicateError::Dim {
+                table: layout.table.plain(),
+                column: column.name.clone(),
+                expected: layout.dim,
+                got: there.modifier,
+            });
+        }
+    }
+    if layout.mode == Mode::Rows {
+        let ours = |name: &String| layout.columns.iter().any(|column| column.name == *name);
+        let others = found.iter().filter(|(name, column)| column.must_be_given && !ours(name));
+        differences
+            .extend(others.map(|(name, _)| format!("column {name} must be given a value, and the sink has none")));
+        if !has_unique_key(session, layout).await? {
+            let names: Vec<&str> = layout.key.iter().map(|&index| layout.columns[index].name.as_str()).collect();
+            differences.push(format!("there is no primary key or unique index on ({})", names.join(", ")));
+        }
+    }
+    if !differences.is_empty() {
+        return Err(ReplicateError::Drift { table: layout.table.plain(), differences });
+    }
+    if let Some(vector) = layout.vector() {
+        layout.vector_type = match layout.columns[vector].kind {
+            ColumnKind::Halfvec => VectorType::Halfvec,
+            _ => VectorType::Vector,
+        };
+    }
+    Ok(true)
+}
+
+/// The table's columns by name; `None` where there is no table.
+async fn columns(session: &Session, layout: &Layout) -> Result<Option<BTreeMap<String, Found>>, ReplicateError> {
+    let sql = "select a.attname::text, t.typname::text, format_type(a.atttypid, a.atttypmod), a.atttypmod, \
+               a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '' \
+               from pg_attribute a join pg_type t on t.oid = a.atttypid \
+               where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
+    let rows = session.query("look at the table", sql, &[(&layout.table.to_string(), Type::TEXT)]).await?;
+    let found = rows.iter().map(|row| {
+        let (type_name, shown, modifier, must_be_given) = (row.get(1), row.get(2), row.get(3), row.get(4));
+        (row.get(0), Found { type_name, shown, modifier, must_be_given })
+    });
+    Ok((!rows.is_empty()).then(|| found.collect()))
+}
+
+/// Whether a unique index without a condition stands on exactly the key's columns.
+async fn has_unique_key(session: &Session, layout: &Layout) -> Result<bool, ReplicateError> {
+    let mut key: Vec<&str> = layout.key.iter().map(|&index| layout.columns[index].name.as_str()).collect();
+    key.sort_unstable();
+    let sql = "select 1 from pg_index i where i.indrelid = to_regclass($1) and i.indisunique and i.indisvalid \
+               and i.indpred is null and i.indexprs is null and i.indimmediate and $2 = \
+               (select array_agg(a.attname::text order by a.attname::text collate \"C\") from pg_attribute a \
+                where a.attrelid = i.indrelid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1]))";
+    let rows = session
+        .query("look at the table's keys", sql, &[(&layout.table.to_string(), Type::TEXT), (&key, Type::TEXT_ARRAY)])
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Makes the table.
+///
+/// # Errors
+/// [`ReplicateError::Postgres`], with what a role lacks.
+pub(super) async fn create(session: &Session, layout: &Layout) -> Result<(), ReplicateError> {
+    let statements = layout.create.join(";\n");
+    let sql = format!("begin;\nselect pg_advisory_xact_lock(7117, 2);\n{statements};\ncommit");
+    match session.batch("make the table", &sql).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // The session may go on to be used.
+            if !error.ends_session() {
+                session.batch("roll back", "rollback").await?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(numbers("0.8.10") > numbers(OLDEST));
+        assert!(numbers("0.8.3") < numbers(OLDEST));
+        assert!(numbers("1.0") > numbers(OLDEST));
+        assert!(numbers("0.8") < numbers(OLDEST));
+    }
+}

@@ -1,0 +1,23 @@
+//! Copies of collections in Postgres: kept up to date change by change, compared by hashes, mended where they differ.
+
+mod apply;
+mod error;
+mod fence;
+mod half;
+mod index;
+mod inspect;
+mod json;
+mod layout;
+mod row;
+mod settings;
+mod sql;
+mod status;
+mod supervisor;
+mod verify;
+mod worker;
+
+pub use error::ReplicateError;
+pub use settings::{IndexKind, LayoutKind, SecretFrom, SinkName, SinkSettings, VectorType};
+pub use status::{Phase, SinkStatus};
+pub use supervisor::{Replicator, Shown};
+pub use verify::{Difference, Kind, RepairReport, VerifyReport};

@@ -1,0 +1,224 @@
+//! The statements on a sink's table, made of its layout; every statement is unnamed and takes arrays.
+
+use crate::postgres::{ToSql, Type, VectorArray, quote_identifier, quote_literal};
+
+use super::layout::{Column, ColumnKind, Layout, Mode, Source};
+use super::row::{Cell, KEY_SEPARATOR};
+
+/// An array of one column's values, and its type.
+pub(super) type Array = (Box<dyn ToSql + Sync + Send>, Type);
+
+/// The cells of one column over all rows as one parameter.
+pub(super) fn array_of<'a>(layout: &Layout, column: &Column, cells: impl Iterator<Item = &'a Cell>) -> Array {
+    match column.kind {
+        ColumnKind::Integer | ColumnKind::Timestamp => {
+            let values: Vec<Option<i64>> = cells
+                .map(|cell| match cell {
+                    Cell::Integer(x) => Some(*x),
+                    _ => None,
+                })
+                .collect();
+            (Box::new(values), Type::INT8_ARRAY)
+        }
+        ColumnKind::Boolean => {
+            let values: Vec<Option<bool>> = cells
+                .map(|cell| match cell {
+                    Cell::Boolean(x) => Some(*x),
+                    _ => None,
+                })
+                .collect();
+            (Box::new(values), Type::BOOL_ARRAY)
+        }
+        ColumnKind::Double => {
+            let values: Vec<Option<f64>> = cells
+                .map(|cell| match cell {
+                    Cell::Double(x) => Some(*x),
+                    _ => None,
+                })
+                .collect();
+            (Box::new(values), Type::FLOAT8_ARRAY)
+        }
+        ColumnKind::Vector | ColumnKind::Halfvec => {
+            let values = cells
+                .map(|cell| match cell {
+                    Cell::Vector(x) => Some(x.clone()),
+                    _ => None,
+                })
+                .collect();
+            (Box::new(VectorArray(values)), layout.extension.array.clone())
+        }
+        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb => {
+            let values: Vec<Option<String>> = cells
+                .map(|cell| match cell {
+                    Cell::Text(x) => Some(x.clone()),
+                    _ => None,
+                })
+                .collect();
+            (Box::new(values), Type::TEXT_ARRAY)
+        }
+    }
+}
+
+/// The type of a column's parameter.
+fn array_type(layout: &Layout, kind: ColumnKind) -> String {
+    match kind {
+        ColumnKind::Integer | ColumnKind::Timestamp => "int8[]".to_owned(),
+        ColumnKind::Boolean => "bool[]".to_owned(),
+        ColumnKind::Double => "float8[]".to_owned(),
+        ColumnKind::Vector | ColumnKind::Halfvec => format!("{}[]", layout.extension.name("vector")),
+        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb => "text[]".to_owned(),
+    }
+}
+
+/// A value as it came, in the column's own type.
+fn cast(layout: &Layout, kind: ColumnKind, value: &str) -> String {
+    match kind {
+        ColumnKind::Uuid => format!("{value}::uuid"),
+        ColumnKind::Jsonb => format!("{value}::jsonb"),
+        ColumnKind::Timestamp => format!("timestamptz 'epoch' + {value} * interval '1 millisecond'"),
+        ColumnKind::Halfvec => format!("{value}::{}", layout.extension.name("halfvec")),
+        _ => value.to_owned(),
+    }
+}
+
+fn unnest(layout: &Layout, kinds: impl Iterator<Item = ColumnKind>) -> (String, String) {
+    let (mut arrays, mut names) = (Vec::new(), Vec::new());
+    for (n, kind) in kinds.enumerate() {
+        arrays.push(format!("${}::{}", n + 1, array_type(layout, kind)));
+        names.push(format!("c{n}"));
+    }
+    (arrays.join(", "), names.join(", "))
+}
+
+/// Writes rows: one array a column. A row that the table has from a younger change stays, unless `force`.
+pub(super) fn upsert(layout: &Layout, force: bool) -> String {
+    let (arrays, names) = unnest(layout, layout.columns.iter().map(|column| column.kind));
+    let table = &layout.table;
+    if let Mode::Inside { column, field } = &layout.mode {
+        let (column, path) = (quote_identifier(column), quote_literal(&format!("{{{field}}}")));
+        let key = cast(layout, layout.columns[0].kind, "u.c0");
+        return format!(
+            "update {table} t set {column} = jsonb_set(coalesce(t.{column}, '{{}}'::jsonb), {path}, u.c1::jsonb) \
+             from unnest({arrays}) as u({names}) where t.{} = {key} and u.c1 is not null",
+            layout.quoted(0)
+        );
+    }
+    let columns: Vec<String> = (0..layout.columns.len()).map(|index| layout.quoted(index)).collect();
+    let values: Vec<String> =
+        layout.columns.iter().enumerate().map(|(n, c)| cast(layout, c.kind, &format!("u.c{n}"))).collect();
+    let keys: Vec<String> = layout.key.iter().map(|&index| layout.quoted(index)).collect();
+    let sets: Vec<String> = (0..layout.columns.len())
+        .filter(|index| !layout.key.contains(index))
+        .map(|index| format!("{0} = excluded.{0}", layout.quoted(index)))
+        .collect();
+    let guard = match layout.seq {
+        Some(seq) if !force => format!(" where t.{0} is null or t.{0} < excluded.{0}", layout.quoted(seq)),
+        _ => String::new(),
+    };
+    let action = if sets.is_empty() { "nothing".to_owned() } else { format!("update set {}{guard}", sets.join(", ")) };
+    format!(
+        "insert into {table} as t ({}) select {} from unnest({arrays}) as u({names}) on conflict ({}) do {action}",
+        columns.join(", "),
+        values.join(", "),
+        keys.join(", ")
+    )
+}
+
+/// Deletes rows: one array a key column, and one of the seqs of the deletes where rows are guarded. A row that a younger
+/// change wrote stays.
+pub(super) fn delete(layout: &Layout, force: bool) -> String {
+    let mut kinds: Vec<ColumnKind> = layout.key.iter().map(|&index| layout.columns[index].kind).collect();
+    let guard = match layout.seq {
+        Some(seq) if !force => {
+            kinds.push(ColumnKind::Integer);
+            format!(" and (t.{0} is null or t.{0} < d.c{1})", layout.quoted(seq), kinds.len() - 1)
+        }
+        _ => String::new(),
+    };
+    let (arrays, names) = unnest(layout, kinds.iter().copied());
+    let matches: Vec<String> = layout
+        .key
+        .iter()
+        .enumerate()
+        .map(|(n, &index)| {
+            let value = cast(layout, layout.columns[index].kind, &format!("d.c{n}"));
+            format!("t.{} = {value}", layout.quoted(index))
+        })
+        .collect();
+    let (table, condition) = (&layout.table, matches.join(" and "));
+    match &layout.mode {
+        Mode::Rows => format!("delete from {table} t using unnest({arrays}) as d({names}) where {condition}{guard}"),
+        Mode::Inside { column, field } => {
+            let (column, field) = (quote_identifier(column), quote_literal(field));
+            format!(
+                "update {table} t set {column} = t.{column} - {field} from unnest({arrays}) as d({names}) \
+                 where {condition} and t.{column} ? {field}"
+            )
+        }
+    }
+}
+
+/// The rows that are ours: `from .. where ..`, over the alias `t`.
+fn ours(layout: &Layout) -> String {
+    let inside = match &layout.mode {
+        Mode::Rows => String::new(),
+        Mode::Inside { column, field } => format!(" and t.{} ? {}", quote_identifier(column), quote_literal(field)),
+    };
+    format!("from {} t where {}{inside}", layout.table, layout.scope_condition())
+}
+
+/// The text of a row's key.
+fn key(layout: &Layout) -> String {
+    let parts: Vec<String> = layout.key.iter().map(|&index| format!("t.{}::text", layout.quoted(index))).collect();
+    match parts.as_slice() {
+        [only] => only.clone(),
+        parts => format!("concat_ws({}, {})", quote_literal(&KEY_SEPARATOR.to_string()), parts.join(", ")),
+    }
+}
+
+/// The hash of a row, as `row::hash_of` computes it.
+fn hash(layout: &Layout) -> String {
+    let columns = layout.columns.iter().filter(|column| column.source != Source::Seq).map(|column| {
+        let name = match (&layout.mode, &column.source) {
+            (Mode::Inside { field, .. }, Source::Vector) => {
+                format!("(t.{} -> {})", quote_identifier(&column.name), quote_literal(field))
+            }
+            _ => format!("t.{}", quote_identifier(&column.name)),
+        };
+        let text = |text: String| format!("convert_to({text}, 'UTF8')");
+        let bytes = match column.kind {
+            ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb | ColumnKind::Boolean => {
+                text(format!("{name}::text"))
+            }
+            ColumnKind::Integer => text(format!("{name}::int8::text")),
+            ColumnKind::Double => format!("float8send({name}::float8)"),
+            ColumnKind::Timestamp => text(format!("round(extract(epoch from {name}) * 1000)::int8::text")),
+            ColumnKind::Vector => format!("{}({name})", layout.extension.name("vector_send")),
+            ColumnKind::Halfvec => format!("{}({name})", layout.extension.name("halfvec_send")),
+        };
+        format!("coalesce('\\x01'::bytea || {bytes}, '\\x00'::bytea) || '\\x0000'::bytea")
+    });
+    let all: Vec<String> = columns.collect();
+    format!("('x' || encode(substring(sha256({}) from 1 for 8), 'hex'))::bit(64)::int8", all.join(" || "))
+}
+
+/// Key, bucket and hash of our rows.
+fn hashed(layout: &Layout) -> String {
+    format!(
+        "(select k, get_byte(s, 0) * 16 + get_byte(s, 1) / 16 as b, h from \
+         (select {0} as k, sha256(convert_to({0}, 'UTF8')) as s, {1} as h {2}) x) y",
+        key(layout),
+        hash(layout),
+        ours(layout)
+    )
+}
+
+/// Of each bucket its number, its rows, and the sum of their hashes.
+pub(super) fn buckets(layout: &Layout) -> String {
+    format!("select b::int4, count(*)::int8, sum(h)::text from {} group by b", hashed(layout))
+}
+
+/// Key and hash of every row in the buckets `$1`.
+pub(super) fn rows_of_buckets(layout: &Layout) -> String {
+    format!("select k, h from {} where b = any($1::int4[])", hashed(layout))
+}

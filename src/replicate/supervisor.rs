@@ -1,0 +1,375 @@
+//! All sinks of a store: their settings, and a task each, which fail and rest without the others.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::fence::{Fence, Origin};
+use super::settings::{self, ALL_COLLECTIONS, SinkName, SinkSettings};
+use super::status::{Phase, SharedStatus, SinkStatus};
+use super::verify::{RepairReport, VerifyReport};
+use super::worker::{Command, Reply, Worker};
+use super::{ReplicateError, layout};
+use crate::collection::Collection;
+use crate::database::Database;
+use crate::postgres::Session;
+use crate::types::{CollectionName, Seq};
+
+/// Threads that move bytes to and from databases.
+const THREADS: usize = 2;
+/// New collections are looked for, and lags measured, this often.
+const TICK: Duration = Duration::from_millis(100);
+/// Commands that may wait for a worker.
+const QUEUE: usize = 16;
+/// So long the end of a worker is waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The sinks of an open store. Cheap to clone.
+#[derive(Clone)]
+pub struct Replicator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Mutex<Option<Database>>,
+    data: std::path::PathBuf,
+    origin: Origin,
+    sinks: Mutex<BTreeMap<SinkName, Sink>>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+struct Sink {
+    settings: SinkSettings,
+    workers: BTreeMap<CollectionName, Running>,
+}
+
+struct Running {
+    status: Arc<SharedStatus>,
+    commands: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
+    collection: Collection,
+}
+
+/// A sink as it is shown: its settings, and each collection's status.
+pub type Shown = (SinkSettings, Vec<(CollectionName, SinkStatus)>);
+
+impl Replicator {
+    /// The sinks of a store, at rest until [`Replicator::start`].
+    ///
+    /// # Errors
+    /// [`ReplicateError::Settings`] when the settings' file cannot be understood.
+    pub fn open(database: &Database) -> Result<Self, ReplicateError> {
+        let data = database.path().to_owned();
+        let sinks = settings::load(&data)?.into_iter().map(|settings| {
+            let workers = BTreeMap::new();
+            (settings.name.clone(), Sink { settings, workers })
+        });
+        let origin = Origin { store_id: database.health().store_id, timeline: database.timeline() };
+        let sinks = Mutex::new(sinks.collect());
+        let database = Mutex::new(Some(database.clone()));
+        Ok(Self { inner: Arc::new(Inner { database, data, origin, sinks, runtime: Mutex::default() }) })
+    }
+
+    /// Sets the sinks to work. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`ReplicateError::Settings`] when the system starts no thread.
+    pub fn start(&self) -> Result<(), ReplicateError> {
+        let mut runtime = lock(&self.inner.runtime);
+        if runtime.is_some() {
+            return Ok(());
+        }
+        let started = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("pannier-replicate")
+            .enable_all()
+            .build()
+            .map_err(|error| ReplicateError::Settings { reason: format!("no thread can be started: {error}") })?;
+        let weak = Arc::downgrade(&self.inner);
+        started.spawn(async move {
+            while let Some(inner) = weak.upgrade() {
+                inner.tick();
+                drop(inner);
+                tokio::time::sleep(TICK).await;
+            }
+        });
+        *runtime = Some(started);
+        drop(runtime);
+        self.inner.tick();
+        Ok(())
+    }
+
+    /// Ends every task and lets go of the store.
+    pub fn stop(&self) {
+        let runtime = lock(&self.inner.runtime).take();
+        for sink in lock(&self.inner.sinks).values_mut() {
+            sink.stop();
+        }
+        drop(lock(&self.inner.database).take());
+        if let Some(runtime) = runtime {
+            // Never from within a task of its own.
+            runtime.shutdown_timeout(STOP_LIMIT);
+        }
+    }
+
+    /// Adds a sink and sets it to work.
+    ///
+    /// # Errors
+    /// [`ReplicateError::Exists`]; [`ReplicateError::NoCollection`]; [`ReplicateError::Settings`] also for a connection
+    /// URL that cannot be read now.
+    pub fn add(&self, settings: SinkSettings) -> Result<(), ReplicateError> {
+        settings.url.connection()?;
+        if settings.collection != ALL_COLLECTIONS {
+            let name = &settings.collection;
+            let there = self.inner.collections().iter().any(|collection| collection.name().as_str() == name);
+            if !there {
+                return Err(ReplicateError::NoCollection { name: name.clone() });
+            }
+        }
+        layout::check(&settings)?;
+        self.inner.edit(|sinks| {
+            if sinks.contains_key(&settings.name) {
+                return Err(ReplicateError::Exists { name: settings.name.as_str().to_owned() });
+            }
+            sinks.insert(settings.name.clone(), Sink { settings, workers: BTreeMap::new() });
+            Ok(())
+        })
+    }
+
+    /// All sinks by name.
+    pub fn list(&self) -> Vec<Shown> {
+        lock(&self.inner.sinks).values().map(Sink::shown).collect()
+    }
+
+    /// One sink.
+    ///
+    /// # Errors
+    /// [`ReplicateError::NotFound`].
+    pub fn status(&self, name: &str) -> Result<Shown, ReplicateError> {
+        let sinks = lock(&self.inner.sinks);
+        let sink = sinks.values().find(|sink| sink.settings.name.as_str() == name);
+        sink.map(Sink::shown).ok_or_else(|| not_found(name))
+    }
+
+    /// Lets a sink rest, or work again; one that was fenced takes its place back.
+    ///
+    /// # Errors
+    /// [`ReplicateError::NotFound`].
+    pub fn set_paused(&self, name: &str, paused: bool) -> Result<(), ReplicateError> {
+        self.inner.edit(|sinks| {
+            let sink = sinks.values_mut().find(|sink| sink.settings.name.as_str() == name);
+            let sink = sink.ok_or_else(|| not_found(name))?;
+            sink.settings.paused = paused;
+            match paused {
+                true => sink.stop(),
+                false => sink.wake(),
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes a sink, and what it left in the database to know how far it was; the table stays.
+    ///
+    /// # Errors
+    /// [`ReplicateError::NotFound`]; a database that cannot be reached is no error, but said in the answer.
+    pub async fn remove(&self, name: &str) -> Result<Option<String>, ReplicateError> {
+        let settings = self.inner.edit(|sinks| {
+            let key = sinks.keys().find(|key| key.as_str() == name).cloned().ok_or_else(|| not_found(name))?;
+            let mut sink = sinks.remove(&key).ok_or_else(|| not_found(name))?;
+            sink.stop();
+            Ok(sink.settings)
+        })?;
+        let forgetting = async {
+            let session = Session::connect(&settings.url.connection()?).await?;
+            Ok::<_, ReplicateError>(Fence::forget(&session, &settings.state_schema, name).await?)
+        };
+        Ok(forgetting.await.err().map(|error| error.chain()))
+    }
+
+    /// Compares a sink's tables with their collections.
+    ///
+    /// # Errors
+    /// [`ReplicateError::NotFound`], [`ReplicateError::Busy`], and what kept it from comparing.
+    pub async fn verify(&self, name: &str) -> Result<Vec<(CollectionName, VerifyReport)>, ReplicateError> {
+        self.ask(name, Command::Verify).await
+    }
+
+    /// Mends a sink's tables where they differ, or only says what would be done.
+    ///
+    /// # Errors
+    /// As [`Replicator::verify`].
+    pub async fn repair(
+        &self,
+        name: &str,
+        dry_run: bool,
+    ) -> Result<Vec<(CollectionName, RepairReport)>, ReplicateError> {
+        self.ask(name, |reply| Command::Repair { dry_run, reply }).await
+    }
+
+    /// Takes a sink over whose state is another store's; its table is then compared as a whole.
+    ///
+    /// # Errors
+    /// As [`Replicator::verify`].
+    pub async fn take_over(&self, name: &str) -> Result<(), ReplicateError> {
+        self.ask(name, Command::TakeOver).await.map(drop)
+    }
+
+    /// Asks each of a sink's workers and waits for the answers.
+    async fn ask<T>(
+        &self,
+        name: &str,
+        command: impl Fn(Reply<T>) -> Command,
+    ) -> Result<Vec<(CollectionName, T)>, ReplicateError> {
+        // Without a server nobody has set it to work yet.
+        self.start()?;
+        let workers: Vec<_> = {
+            let sinks = lock(&self.inner.sinks);
+            let sink =
+                sinks.values().find(|sink| sink.settings.name.as_str() == name).ok_or_else(|| not_found(name))?;
+            if sink.settings.paused {
+                return Err(ReplicateError::Busy { phase: "paused".to_owned(), reason: "resume it first" });
+            }
+            sink.workers.iter().map(|(name, running)| (name.clone(), running.commands.clone())).collect()
+        };
+        let mut answers = Vec::new();
+        for (collection, commands) in workers {
+            let (reply, answer) = oneshot::channel();
+            let gone = || ReplicateError::Busy { phase: "stopped".to_owned(), reason: "its collection was dropped" };
+            commands.send(command(reply)).await.map_err(|_| gone())?;
+            answers.push((collection, answer.await.map_err(|_| gone())??));
+        }
+        Ok(answers)
+    }
+}
+
+impl Inner {
+    fn collections(&self) -> Vec<Collection> {
+        lock(&self.database).as_ref().map(Database::collections).unwrap_or_default()
+    }
+
+    /// Changes the sinks and keeps what they are.
+    fn edit<T>(
+        &self,
+        edit: impl FnOnce(&mut BTreeMap<SinkName, Sink>) -> Result<T, ReplicateError>,
+    ) -> Result<T, ReplicateError> {
+        let mut sinks = lock(&self.sinks);
+        let done = edit(&mut sinks)?;
+        settings::save(&self.data, sinks.values().map(|sink| sink.settings.clone()).collect())?;
+        drop(sinks);
+        self.tick();
+        Ok(done)
+    }
+
+    /// Gives every collection of every sink its worker, and measures.
+    fn tick(&self) {
+        let collections = self.collections();
+        let runtime = lock(&self.runtime);
+        let Some(runtime) = runtime.as_ref() else { return };
+        let mut sinks = lock(&self.sinks);
+        for sink in sinks.values_mut() {
+            sink.workers.retain(|_, running| !(running.task.is_finished() && running.collection.is_dropped()));
+            let is_new =
+                |collection: &&Collection| sink.copies(collection) && !sink.workers.contains_key(collection.name());
+            let new: Vec<&Collection> = match sink.settings.paused {
+                true => Vec::new(),
+                false => collections.iter().filter(is_new).collect(),
+            };
+            for collection in new {
+                let running = sink.spawn(collection, &self.origin, runtime);
+                sink.workers.insert(collection.name().clone(), running);
+            }
+            sink.measure();
+        }
+    }
+}
+
+impl Sink {
+    fn copies(&self, collection: &Collection) -> bool {
+        self.settings.collection == ALL_COLLECTIONS || self.settings.collection == collection.name().as_str()
+    }
+
+    fn spawn(&self, collection: &Collection, origin: &Origin, runtime: &Runtime) -> Running {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let status = Arc::new(SharedStatus::default());
+        let sink = self.settings.name.as_str();
+        let name = match self.settings.collection == ALL_COLLECTIONS {
+            true => format!("{sink}/{}", collection.name()),
+            false => sink.to_owned(),
+        };
+        let worker = Worker {
+            settings: self.settings.clone(),
+            name,
+            collection: collection.clone(),
+            origin: origin.clone(),
+            status: status.clone(),
+            commands: receiver,
+            // Until the cursor is known, all of the log.
+            hold: collection.hold_log(Seq(0)),
+            take_over: false,
+        };
+        let task = runtime.spawn(worker.run());
+        Running { status, commands, task, collection: collection.clone() }
+    }
+
+    /// Ends the workers wherever they are: what a transaction has begun is rolled back by the database.
+    fn stop(&mut self) {
+        std::mem::take(&mut self.workers).into_values().for_each(|running| running.task.abort());
+    }
+
+    fn wake(&self) {
+        // A full queue wakes it, too.
+        self.workers.values().for_each(|running| _ = running.commands.try_send(Command::Wake));
+    }
+
+    fn shown(&self) -> Shown {
+        let statuses: Vec<_> =
+            self.workers.iter().map(|(name, running)| (name.clone(), running.status.read())).collect();
+        (self.settings.clone(), statuses)
+    }
+
+    fn measure(&self) {
+        for running in self.workers.values() {
+            running.status.observe(running.collection.store_seq());
+        }
+        #[cfg(feature = "server")]
+        self.publish();
+    }
+
+    /// The figures for Prometheus: of a sink of many collections the worst lag and the sums.
+    #[cfg(feature = "server")]
+    fn publish(&self) {
+        use crate::telemetry as names;
+        use metrics::gauge;
+        let name = self.settings.name.as_str().to_owned();
+        let all: Vec<SinkStatus> = self.workers.values().map(|running| running.status.read()).collect();
+        let sum = |figure: fn(&SinkStatus) -> u64| all.iter().map(figure).sum::<u64>() as f64;
+        let worst = |figure: fn(&SinkStatus) -> f64| all.iter().map(figure).fold(0.0, f64::max);
+        gauge!(names::REPLICATION_LAG_SEQS, "sink" => name.clone()).set(worst(|status| status.lag_seqs as f64));
+        gauge!(names::REPLICATION_LAG_SECONDS, "sink" => name.clone()).set(worst(|status| status.lag_seconds));
+        gauge!(names::REPLICATION_ROWS_WRITTEN, "sink" => name.clone()).set(sum(|status| status.rows_written));
+        gauge!(names::REPLICATION_DEAD_LETTERS, "sink" => name.clone()).set(sum(|status| status.dead_letters));
+        let streaming = all.iter().all(|status| status.phase == Phase::Streaming) && !all.is_empty();
+        gauge!(names::REPLICATION_STREAMING, "sink" => name).set(if streaming { 1.0 } else { 0.0 });
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Perhaps from within a task, where nothing may be waited for.
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn not_found(name: &str) -> ReplicateError {
+    ReplicateError::NotFound { name: name.to_owned() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

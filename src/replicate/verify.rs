@@ -1,0 +1,173 @@
+//! Compares a copy with its collection by the hashes of buckets, and names the rows that differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::collection::{Collection, ListRequest};
+use crate::postgres::{Session, Type};
+use crate::types::limits::MAX_PAGE;
+use crate::types::{Document, DocumentId};
+
+use super::ReplicateError;
+use super::layout::{Layout, Mode};
+use super::row::{BUCKETS, bucket_of, hash_of, key_text, row_of};
+use super::sql;
+
+/// In what a row differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A document has no row.
+    Missing,
+    /// A row has no document.
+    Extra,
+    /// The row says something else.
+    Different,
+}
+
+/// A row that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// In what.
+    pub kind: Kind,
+    /// The row's key, its columns separated by U+001F.
+    pub key: String,
+    /// The document; `None` for a row that has none.
+    pub id: Option<DocumentId>,
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Documents of the collection.
+    pub documents: u64,
+    /// Rows of the copy.
+    pub rows: u64,
+    /// Documents that no row can hold, each with a dead letter; they are not missing.
+    pub dead_letters: u64,
+    /// Each row that is not as it should be.
+    pub differences: Vec<Difference>,
+    /// How long it took.
+    pub took_ms: u64,
+}
+
+/// What mending did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// What was found before.
+    pub before: VerifyReport,
+    /// Rows written.
+    pub written: u64,
+    /// Rows deleted.
+    pub deleted: u64,
+    /// What is left; as before on a dry run.
+    pub after: VerifyReport,
+}
+
+/// The rows of a bucket: how many, and the sum of their hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bucket {
+    rows: u64,
+    sum: i128,
+}
+
+/// Both sides once, as they are at this moment. What changes meanwhile may look like a difference.
+///
+/// # Errors
+/// [`ReplicateError`].
+pub(super) async fn compare(
+    session: &Session,
+    layout: &Layout,
+    collection: &Collection,
+    buried: &BTreeSet<String>,
+) -> Result<VerifyReport, ReplicateError> {
+    let there = remote_buckets(session, layout).await?;
+    let mut here = vec![Bucket::default(); BUCKETS];
+    let mut report = VerifyReport { rows: there.iter().map(|bucket| bucket.rows).sum(), ..VerifyReport::default() };
+    each_document(collection, &mut |document| {
+        report.documents += 1;
+        match hashed(layout, document).filter(|_| !buried.contains(document.stored.id.as_str())) {
+            Some((key, hash)) => {
+                let bucket = &mut here[bucket_of(&key)];
+                bucket.rows += 1;
+                bucket.sum += i128::from(hash);
+            }
+            None => report.dead_letters += 1,
+        }
+    })?;
+    let unlike: Vec<i32> = (0..BUCKETS).filter(|&n| here[n] != there[n]).map(|n| n as i32).collect();
+    if !unlike.is_empty() {
+        report.differences = rows_that_differ(session, layout, collection, buried, &unlike).await?;
+    }
+    Ok(report)
+}
+
+async fn remote_buckets(session: &Session, layout: &Layout) -> Result<Vec<Bucket>, ReplicateError> {
+    let mut buckets = vec![Bucket::default(); BUCKETS];
+    for row in session.query("hash the rows", &sql::buckets(layout), &[]).await? {
+        let bucket = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|n| buckets.get_mut(n));
+        if let Some(bucket) = bucket {
+            *bucket = Bucket { rows: row.get::<_, i64>(1) as u64, sum: row.get::<_, &str>(2).parse().unwrap_or(0) };
+        }
+    }
+    Ok(buckets)
+}
+
+async fn rows_that_differ(
+    session: &Session,
+    layout: &Layout,
+    collection: &Collection,
+    buried: &BTreeSet<String>,
+    unlike: &[i32],
+) -> Result<Vec<Difference>, ReplicateError> {
+    let mut there: BTreeMap<String, i64> = BTreeMap::new();
+    let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 1] = [(&unlike, Type::INT4_ARRAY)];
+    session
+        .each_row("hash rows", &sql::rows_of_buckets(layout), &params, &mut |row| {
+            there.insert(row.get(0), row.get(1));
+        })
+        .await?;
+    let wanted: BTreeSet<i32> = unlike.iter().copied().collect();
+    let mut differences = Vec::new();
+    each_document(collection, &mut |document| {
+        let Some((key, hash)) = hashed(layout, document) else { return };
+        if !wanted.contains(&(bucket_of(&key) as i32)) {
+            return;
+        }
+        let found = there.remove(&key);
+        if buried.contains(document.stored.id.as_str()) {
+            return;
+        }
+        let id = Some(document.stored.id.clone());
+        match found {
+            None => differences.push(Difference { kind: Kind::Missing, key, id }),
+            Some(other) if other != hash => differences.push(Difference { kind: Kind::Different, key, id }),
+            Some(_) => {}
+        }
+    })?;
+    differences.extend(there.into_keys().map(|key| Difference { kind: Kind::Extra, key, id: None }));
+    differences.sort();
+    Ok(differences)
+}
+
+/// Key and hash of a document's row; `None` where it can have none.
+fn hashed(layout: &Layout, document: &Document) -> Option<(String, i64)> {
+    let row = row_of(layout, document).ok()?;
+    // Without a vector there is nothing to write into a row of somebody else's.
+    if matches!(layout.mode, Mode::Inside { .. }) && document.vector.is_empty() {
+        return None;
+    }
+    Some((key_text(layout, &row.cells), hash_of(layout, &row.cells)))
+}
+
+/// Gives every document to `visit`, by ascending id, a page in memory at a time.
+fn each_document(collection: &Collection, visit: &mut dyn FnMut(&Document)) -> Result<(), ReplicateError> {
+    let mut after = None;
+    loop {
+        let request = ListRequest { after, limit: MAX_PAGE, filter: None };
+        let page = tokio::task::block_in_place(|| collection.list(&request))?;
+        page.documents.iter().for_each(&mut *visit);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! A sink at work: connects, looks at the table, writes everything once, then follows the changes; again after failures.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::apply::{Batch, Link};
+use super::fence::{Cursor, Fence, Origin, Scan, ScanReason};
+use super::layout::{self, Layout};
+use super::row::{Cell, KEY_SEPARATOR};
+use super::settings::SinkSettings;
+use super::status::{Phase, SharedStatus};
+use super::verify::{self, Kind, RepairReport, VerifyReport};
+use super::{ReplicateError, index, inspect};
+use crate::collection::{ChangeStep, Changes, Collection, ListRequest, LogHold};
+use crate::postgres::Session;
+use crate::types::Seq;
+
+/// Bytes of documents in one transaction, about.
+const BATCH_BYTES: usize = 4 << 20;
+/// Documents in one page of a scan.
+const PAGE: usize = 1_000;
+/// While nothing changes, the store is looked at this often.
+const IDLE: Duration = Duration::from_millis(20);
+/// Waits after failures that pass by themselves: the first, and the longest.
+const SHORT_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+/// And after those that somebody has to mend.
+const LONG_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Comparisons until what still differs is taken for a difference.
+const COMPARISONS: usize = 5;
+
+/// What a worker is asked to do.
+pub(super) enum Command {
+    /// Compare.
+    Verify(Reply<VerifyReport>),
+    /// Mend what differs, or only say what would be done.
+    Repair {
+        /// Change nothing.
+        dry_run: bool,
+        reply: Reply<RepairReport>,
+    },
+    /// Take the sink over from another store.
+    TakeOver(Reply<()>),
+    /// Try again now.
+    Wake,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ReplicateError>>;
+
+/// A sink for one collection.
+pub(super) struct Worker {
+    pub(super) settings: SinkSettings,
+    /// The name of its state in the database.
+    pub(super) name: String,
+    pub(super) collection: Collection,
+    pub(super) origin: Origin,
+    pub(super) status: Arc<SharedStatus>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) hold: LogHold,
+    pub(super) take_over: bool,
+}
+
+/// A connection with what was found behind it.
+struct Ready {
+    session: Session,
+    layout: Layout,
+    fence: Fence,
+    cursor: Cursor,
+}
+
+/// Why a session ended without a failure.
+enum Ended {
+    Stopped,
+    Again,
+}
+
+impl Worker {
+    /// Works until it is told to stop, or the collection is dropped.
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let began = Instant::now();
+            self.status.phase(Phase::Starting);
+            let error = match self.session().await {
+                Ok(Ended::Stopped) => break,
+                Ok(Ended::Again) => continue,
+                Err(error) => error,
+            };
+            // After a good while the failure is a new one.
+            failures = if began.elapsed() > Duration::from_secs(30) { 0 } else { failures + 1 };
+            tracing::warn!(sink = self.name, code = error.code(), error = error.chain(), "a sink stopped for now");
+            let fenced = matches!(error, ReplicateError::Fenced { .. });
+            self.status.failed(&error, if fenced { Phase::Fenced } else { Phase::Waiting });
+            let wait = if fenced { None } else { Some(backoff(failures, error.passes_by_itself())) };
+            if !self.wait(wait).await {
+                break;
+            }
+        }
+        self.status.phase(Phase::Stopped);
+    }
+
+    /// Waits until it is time, or until it is woken. `false` when it is to stop.
+    async fn wait(&mut self, limit: Option<Duration>) -> bool {
+        let deadline = limit.map(|limit| tokio::time::Instant::now() + limit);
+        loop {
+            let command = match deadline {
+                Some(deadline) => match tokio::time::timeout_at(deadline, self.commands.recv()).await {
+                    Err(_) => return true,
+                    Ok(command) => command,
+                },
+                None => self.commands.recv().await,
+            };
+            let busy = || {
+                let phase = self.status.read().phase.name().to_owned();
+                ReplicateError::Busy { phase, reason: "it has to reach the database before" }
+            };
+            match command {
+                None => return false,
+                Some(Command::Wake) => return true,
+                Some(Command::TakeOver(reply)) => {
+                    self.take_over = true;
+                    _ = reply.send(Ok(()));
+                    return true;
+                }
+                Some(Command::Verify(reply)) => _ = reply.send(Err(busy())),
+                Some(Command::Repair { reply, .. }) => _ = reply.send(Err(busy())),
+            }
+        }
+    }
+
+    /// One connection, from its start to its end.
+    async fn session(&mut self) -> Result<Ended, ReplicateError> {
+        let mut ready = self.prepare().await?;
+        let mut changes = None;
+        loop {
+            if ready.cursor.scan.is_some() {
+                self.scan(&mut ready).await?;
+                changes = None;
+            }
+            self.status.phase(Phase::Indexing);
+            let note = index::ensure(&ready.session, &ready.layout).await?;
+            self.status.edit(|status| {
+                status.note = note;
+                status.error = None;
+            });
+            self.status.phase(Phase::Streaming);
+            let following = changes.get_or_insert_with(|| self.collection.changes_after(ready.cursor.seq));
+            match self.follow(&mut ready, following).await? {
+                Followed::Behind => self.begin_scan(&mut ready.cursor, ScanReason::Behind),
+                Followed::Dropped | Followed::Stopped => return Ok(Ended::Stopped),
+                Followed::Again => return Ok(Ended::Again),
+            }
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<Ready, ReplicateError> {
+        let connection = self.settings.url.connection()?;
+        let session = Session::connect(&connection).await?;
+        self.status.edit(|status| status.connections += 1);
+        let extension = inspect::extension(&session).await?;
+        let collection = self.collection.name().as_str();
+        let mut layout = layout::build(&self.settings, collection, self.collection.definition(), &extension)?;
+        self.status.edit(|status| status.table = layout.table.plain());
+        Fence::prepare(&session, &self.settings.state_schema).await?;
+        if !inspect::adopt(&session, &mut layout).await? {
+            if layout.create.is_empty() || !self.settings.create {
+                let (table, differences) = (layout.table.plain(), vec!["it is not there".to_owned()]);
+                return Err(ReplicateError::Drift { table, differences });
+            }
+            inspect::create(&session, &layout).await?;
+            inspect::adopt(&session, &mut layout).await?;
+        }
+        let schema = &self.settings.state_schema;
+        let (fence, claimed) = Fence::claim(&session, schema, &self.name, &self.origin, self.take_over).await?;
+        self.take_over = false;
+        let mut cursor = claimed.cursor;
+        let from_the_future = cursor.seq > self.collection.store_seq();
+        if claimed.forked || from_the_future {
+            tracing::warn!(
+                sink = self.name,
+                cursor = cursor.seq.0,
+                "the store went on from an older state: comparing all"
+            );
+            self.begin_scan(&mut cursor, ScanReason::Fork);
+        } else if cursor.seq == Seq(0) {
+            self.begin_scan(&mut cursor, ScanReason::First);
+        }
+        let buried = fence.buried(&session).await?.len() as u64;
+        self.moved(&cursor);
+        self.status.edit(|status| status.dead_letters = buried);
+        Ok(Ready { session, layout, fence, cursor })
+    }
+
+    /// The log is followed from here on once all documents are written, whichever state each was read in.
+    fn begin_scan(&self, cursor: &mut Cursor, why: ScanReason) {
+        self.status.edit(|status| status.scans += 1);
+        *cursor = Cursor { seq: self.collection.store_seq(), scan: Some(Scan { after: None, why }) };
+    }
+
+    fn moved(&self, cursor: &Cursor) {
+        self.hold.advance(cursor.seq);
+        let shown = if cursor.scan.is_some() { Seq(0) } else { cursor.seq };
+        self.status.edit(|status| status.cursor = shown);
+        self.status.observe(self.collection.store_seq());
+    }
+
+    async fn apply(&self, ready: &mut Ready, batch: &Batch, cursor: Cursor) -> Result<(), ReplicateError> {
+        let has_dead_letters = self.status.read().dead_letters > 0;
+        let Ready { session, layout, fence, .. } = &*ready;
+        let link = Link { session, layout, fence, has_dead_letters };
+        let applied = link.apply(batch, &cursor).await?;
+        let buried = match has_dead_letters || applied.poisoned > 0 {
+            true => Some(fence.buried(session).await?.len() as u64),
+            false => None,
+        };
+        self.status.edit(|status| {
+            status.rows_written += applied.written;
+            status.rows_deleted += applied.deleted;
+            status.transactions += 1;
+            status.dead_letters = buried.unwrap_or(status.dead_letters);
+            status.error = None;
+        });
+        self.moved(&cursor);
+        ready.cursor = cursor;
+        Ok(())
+    }
+
+    /// Writes every document, a page a transaction; then follows the changes since, and deletes what has no document.
+    async fn scan(&mut self, ready: &mut Ready) -> Result<(), ReplicateError> {
+        self.status.phase(Phase::Scanning);
+        let total = self.collection.stats().documents;
+        self.status.edit(|status| status.scanned = (0, total));
+        while let Some(Scan { after, why }) = ready.cursor.scan.clone() {
+            let request = ListRequest { after, limit: PAGE, filter: None };
+            let page = tokio::task::block_in_place(|| self.collection.list(&request))?;
+            let mut batch = Batch::new(why == ScanReason::Fork);
+            let mut last = request.after;
+            let mut cut = false;
+            for document in &page.documents {
+                if batch.bytes() >= BATCH_BYTES {
+                    cut = true;
+                    break;
+                }
+                batch.write(&ready.layout, document);
+                last = Some(document.stored.id.clone());
+            }
+            let done = batch.len() as u64;
+            let is_last = page.next.is_none() && !cut;
+            // Rows that should not be there can only be told once all that should are.
+            let scan = (!is_last || why != ScanReason::First).then_some(Scan { after: last, why });
+            let cursor = Cursor { seq: ready.cursor.seq, scan };
+            self.apply(ready, &batch, cursor).await?;
+            self.status.edit(|status| status.scanned.0 += done);
+            if is_last && why != ScanReason::First {
+                self.delete_extra(ready, why).await?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_extra(&mut self, ready: &mut Ready, why: ScanReason) -> Result<(), ReplicateError> {
+        let mut changes = self.collection.changes_after(ready.cursor.seq);
+        let report = match self.settled(ready, &mut changes).await? {
+            Some(report) => report,
+            None => {
+                // The log ran away from a slow scan: it starts over.
+                self.begin_scan(&mut ready.cursor, why);
+                return Ok(());
+            }
+        };
+        let batch = Self::mending(ready, &self.collection, &report, &|kind| kind == Kind::Extra)?;
+        let cursor = Cursor { seq: ready.cursor.seq, scan: None };
+        self.apply(ready, &batch, cursor).await
+    }
+
+    /// Follows the changes until the connection, the collection or the process ends.
+    async fn follow(&mut self, ready: &mut Ready, changes: &mut Changes) -> Result<Followed, ReplicateError> {
+        loop {
+            match self.step(ready, changes).await? {
+                Stepped::On => match self.commands.try_recv() {
+                    Ok(command) => {
+                        if let Some(ended) = self.obey(command, ready, changes).await? {
+                            return Ok(ended);
+                        }
+                    }
+                    Err(mpsc::error::TryRecvError::Empty) => {}
+                    Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Followed::Stopped),
+                },
+                Stepped::Idle => match tokio::time::timeout(IDLE, self.commands.recv()).await {
+                    Err(_) => {}
+                    Ok(None) => return Ok(Followed::Stopped),
+                    Ok(Some(command)) => {
+                        if let Some(ended) = self.obey(command, ready, changes).await? {
+                            return Ok(ended);
+                        }
+                    }
+                },
+                Stepped::Gone => return Ok(Followed::Behind),
+                Stepped::Dropped => {
+                    tracing::info!(sink = self.name, "the collection was dropped; its rows stay as they are");
+                    return Ok(Followed::Dropped);
+                }
+            }
+        }
+    }
+
+    /// One look at the changes, and one transaction where there are any.
+    async fn step(&self, ready: &mut Ready, changes: &mut Changes) -> Result<Stepped, ReplicateError> {
+        let (found, up_to) = match tokio::task::block_in_place(|| changes.next(BATCH_BYTES))? {
+            ChangeStep::Gone => return Ok(Stepped::Gone),
+            ChangeStep::Dropped => return Ok(Stepped::Dropped),
+            ChangeStep::Changes { changes, up_to } => (changes, up_to),
+        };
+        let cursor = Cursor { seq: up_to, scan: ready.cursor.scan.clone() };
+        if found.is_empty() {
+            // Others' changes are passed over without a transaction; after a restart they are passed over again.
+            let was_idle = up_to == ready.cursor.seq;
+            ready.cursor = cursor;
+            self.moved(&ready.cursor);
+            return Ok(if was_idle { Stepped::Idle } else { Stepped::On });
+        }
+        let batch = Batch::of_changes(&ready.layout, found);
+        self.apply(ready, &batch, cursor).await?;
+        Ok(Stepped::On)
+    }
+
+    async fn obey(
+        &mut self,
+        command: Command,
+        ready: &mut Ready,
+        changes: &mut Changes,
+    ) -> Result<Option<Followed>, ReplicateError> {
+        match command {
+            Command::Wake => {}
+            Command::TakeOver(reply) => {
+                self.take_over = true;
+                _ = reply.send(Ok(()));
+                return Ok(Some(Followed::Again));
+            }
+            Command::Verify(reply) => {
+                self.status.phase(Phase::Verifying);
+                let (report, broken) = shared(self.verify(ready, changes).await);
+                _ = reply.send(report);
+                broken?;
+            }
+            Command::Repair { dry_run, reply } => {
+                self.status.phase(Phase::Verifying);
+                let (report, broken) = shared(self.repair(ready, changes, dry_run).await);
+                _ = reply.send(report);
+                broken?;
+            }
+        }
+        self.status.phase(Phase::Streaming);
+        Ok(None)
+    }
+
+    async fn verify(&self, ready: &mut Ready, changes: &mut Changes) -> Result<VerifyReport, ReplicateError> {
+        let settled = self.settled(ready, changes).await?;
+        settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason: "it has to write everything again" })
+    }
+
+    /// Compares until what differs differs for good: a difference counts that every comparison has seen, each after the
+    /// changes up to then were written. `None` where the log no longer has the changes.
+    async fn settled(&self, ready: &mut Ready, changes: &mut Changes) -> Result<Option<VerifyReport>, ReplicateError> {
+        let began = Instant::now();
+        let mut settled: Option<VerifyReport> = None;
+        for _ in 0..COMPARISONS {
+            let until = self.collection.store_seq();
+            while ready.cursor.seq < until {
+                if matches!(self.step(ready, changes).await?, Stepped::Gone | Stepped::Dropped) {
+                    return Ok(None);
+                }
+            }
+            let buried: BTreeSet<String> = ready.fence.buried(&ready.session).await?.into_iter().collect();
+            let mut report = verify::compare(&ready.session, &ready.layout, &self.collection, &buried).await?;
+            let is_still = self.collection.store_seq() == until;
+            if let Some(before) = &settled {
+                report.differences.retain(|difference| before.differences.contains(difference));
+            }
+            report.took_ms = began.elapsed().as_millis() as u64;
+            let is_done = is_still || report.differences.is_empty();
+            settled = Some(report);
+            if is_done {
+                break;
+            }
+        }
+        Ok(settled)
+    }
+
+    async fn repair(
+        &self,
+        ready: &mut Ready,
+        changes: &mut Changes,
+        dry_run: bool,
+    ) -> Result<RepairReport, ReplicateError> {
+        let before = self.verify(ready, changes).await?;
+        if dry_run || before.differences.is_empty() {
+            return Ok(RepairReport { after: before.clone(), before, ..RepairReport::default() });
+        }
+        let count = |status: &super::SinkStatus| (status.rows_written, status.rows_deleted);
+        let (written, deleted) = count(&self.status.read());
+        for part in before.differences.chunks(PAGE) {
+            let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
+            let batch = Self::mending(ready, &self.collection, &report, &|_| true)?;
+            let cursor = ready.cursor.clone();
+            self.apply(ready, &batch, cursor).await?;
+        }
+        let (written_after, deleted_after) = count(&self.status.read());
+        let after = self.verify(ready, changes).await?;
+        Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
+    }
+
+    /// What mends differences: documents as they are now, over whatever stands there.
+    fn mending(
+        ready: &Ready,
+        collection: &Collection,
+        report: &VerifyReport,
+        wanted: &dyn Fn(Kind) -> bool,
+    ) -> Result<Batch, ReplicateError> {
+        let mut batch = Batch::new(true);
+        for difference in report.differences.iter().filter(|difference| wanted(difference.kind)) {
+            match &difference.id {
+                Some(id) => {
+                    // Gone since: its delete is on the way.
+                    if let Some(document) = tokio::task::block_in_place(|| collection.get(id))? {
+                        batch.write(&ready.layout, &document);
+                    }
+                }
+                None => batch.delete_row(key_cells(&ready.layout, &difference.key)),
+            }
+        }
+        Ok(batch)
+    }
+}
+
+enum Followed {
+    Stopped,
+    Dropped,
+    Behind,
+    Again,
+}
+
+enum Stepped {
+    On,
+    Idle,
+    Gone,
+    Dropped,
+}
+
+/// A result for whoever asked, and the failure that also ends the session, since it may have broken it.
+fn shared<T>(result: Result<T, ReplicateError>) -> (Result<T, ReplicateError>, Result<(), ReplicateError>) {
+    match result {
+        Ok(report) => (Ok(report), Ok(())),
+        Err(error) => {
+            let told = ReplicateError::Settings { reason: error.chain() };
+            (Err(told), Err(error))
+        }
+    }
+}
+
+/// The cells of a key from its text.
+fn key_cells(layout: &Layout, text: &str) -> Vec<Cell> {
+    let parts = text.splitn(layout.key.len(), KEY_SEPARATOR);
+    let cell = |(part, &index): (&str, &usize)| match layout.columns[index].kind {
+        layout::ColumnKind::Integer => part.parse().map_or(Cell::Null, Cell::Integer),
+        _ => Cell::Text(part.to_owned()),
+    };
+    parts.zip(&layout.key).map(cell).collect()
+}
+
+/// Doubles with each failure in a row up to the longest, and takes a random half off, so that many do not come at once.
+fn backoff(failures: u32, is_short: bool) -> Duration {
+    let (first, longest) = if is_short { SHORT_WAIT } else { LONG_WAIT };
+    let whole = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    whole.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_their_bound_and_vary() {
+        for failures in 1..40 {
+            let wait = backoff(failures, true);
+            assert!(wait >= SHORT_WAIT.0 / 2 && wait <= SHORT_WAIT.1, "{failures}: {wait:?}");
+        }
+        assert!(backoff(20, false) >= LONG_WAIT.1 / 2);
+        assert!((0..20).map(|_| backoff(5, true)).collect::<BTreeSet<_>>().len() > 1);
+    }
+}

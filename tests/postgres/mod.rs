@@ -1,0 +1,3 @@
+//! Connections to real Postgres servers, 16 and 18, and through a pooler.
+
+mod connect;

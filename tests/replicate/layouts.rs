@@ -1,0 +1,233 @@
+//! Tables in the shapes that people have: made, adopted, and refused with what is wrong with them.
+
+use std::collections::BTreeMap;
+
+use pannier::replicate::{IndexKind, LayoutKind};
+use pannier::types::{Metadata, NewDocument, Value};
+
+use super::Setup;
+use crate::support::id;
+
+fn example(name: &str, vector: [f32; 4]) -> NewDocument {
+    let fields = [
+        ("source", Value::String("crm".into())),
+        ("industry_key", Value::String("hvac".into())),
+        ("pii_scrubbed", Value::Bool(true)),
+        ("rank", Value::Int(7)),
+    ];
+    let metadata: Metadata = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    NewDocument { id: id(name), text: Some(format!("text of {name}")), metadata, vector: Some(vector.to_vec()) }
+}
+
+fn with(kind: LayoutKind, names: &[&str]) -> (Setup, pannier::replicate::SinkSettings) {
+    let setup = Setup::new();
+    let documents = names.iter().enumerate().map(|(n, name)| example(name, [1.0, n as f32, 0.5, -1.0]));
+    setup.store.collection.upsert(documents.collect()).unwrap();
+    let mut settings = setup.settings();
+    settings.layout = kind;
+    (setup, settings)
+}
+
+/// Waits for the failure that the sink waits after, and returns its message.
+fn failure(setup: &Setup, code: &str) -> String {
+    let status = setup.store.wait_for(code, |status| status.error.as_ref().is_some_and(|(got, _)| got == code));
+    status.error.unwrap().1
+}
+
+#[test]
+fn learning_vectors() {
+    let (setup, settings) = with(LayoutKind::LearningVectors, &["a", "b", "c"]);
+    setup.copy(settings);
+    let row = setup.postgres.value(
+        "select concat_ws(' ', example_id, schema_version, source, industry_key, pii_scrubbed) \
+         from learning_vectors_384_v1 where example_id = 'a'",
+    );
+    assert_eq!(row, "a signals_v1 crm hvac t");
+    let indexes = setup.postgres.column("select indexdef from pg_indexes where tablename = 'learning_vectors_384_v1'");
+    for part in ["(example_id)", "(source)", "(industry_key)", "vector_cosine_ops"] {
+        assert!(indexes.iter().any(|index| index.contains(part)), "{part}: {indexes:?}");
+    }
+    setup.store.delete([]);
+    setup.store.collection.delete(&[id("b")]).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(setup.postgres.value("select count(*) from learning_vectors_384_v1"), "2");
+    setup.store.assert_equal();
+}
+
+#[test]
+fn embeddings_of_tenants_behind_row_level_security() {
+    let tenant = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
+    let (setup, mut settings) = with(LayoutKind::Embeddings, &["a", "b"]);
+    settings.tenant = Some(tenant.to_owned());
+    settings.entity_type = Some("note".to_owned());
+    setup.copy(settings);
+    let postgres = &setup.postgres;
+    postgres.run(
+        "insert into embeddings (tenant_id, entity_type, entity_id) values (gen_random_uuid(), 'note', 'a');
+         create role reader; grant select on embeddings to reader",
+    );
+    let seen = |tenant: &str| {
+        postgres.column(&format!(
+            "begin; set local role reader; set local app.tenant_id = '{tenant}'; \
+             select entity_id from embeddings order by 1; commit"
+        ))
+    };
+    assert_eq!(seen(tenant), ["a", "b"]);
+    assert!(seen("nobody").is_empty());
+    assert_eq!(
+        postgres.value("select relrowsecurity and relforcerowsecurity from pg_class where relname = 'embeddings'"),
+        "t"
+    );
+    // Another tenant's row is neither extra nor touched.
+    setup.store.assert_equal();
+    setup.store.collection.delete(&[id("a")]).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(postgres.column("select entity_id from embeddings order by 1"), ["a", "b"]);
+    setup.store.assert_equal();
+    postgres.run("drop owned by reader; drop role reader");
+}
+
+#[test]
+fn product_embeddings_by_number_and_what_is_no_number() {
+    let (setup, mut settings) = with(LayoutKind::ProductEmbeddings, &["17", "42", "x"]);
+    settings.table = Some("shop.product_vectors".to_owned());
+    setup.copy(settings);
+    assert_eq!(setup.postgres.column("select product_id from shop.product_vectors order by 1"), ["17", "42"]);
+    let dead = setup.postgres.value("select document_id || ': ' || reason from pannier.dead_letters");
+    assert!(dead.starts_with("x: ") && dead.contains("product_id is a number"), "{dead}");
+    assert_eq!(setup.store.status().dead_letters, 1);
+    setup.store.assert_equal();
+}
+
+#[test]
+fn vectors_within_jobs_that_are_there() {
+    let (setup, settings) = with(LayoutKind::Jobs, &["1", "2", "3"]);
+    setup.postgres.run(
+        "create table jobs (id bigint primary key, raw jsonb);
+         insert into jobs values (1, '{\"a\": 1}'), (2, null), (9, '{}')",
+    );
+    setup.copy(settings);
+    assert_eq!(setup.postgres.value("select jsonb_array_length(raw -> 'embedding')::text from jobs where id = 1"), "4");
+    assert_eq!(setup.postgres.value("select raw ->> 'a' from jobs where id = 1"), "1");
+    assert_eq!(setup.postgres.value("select raw ? 'embedding' from jobs where id = 9"), "f");
+    let report = setup.store.verify();
+    assert_eq!(report.differences.len(), 1, "job 3 is not there: {report:?}");
+    assert_eq!(report.differences[0].key, "3");
+    setup.store.collection.delete(&[id("1")]).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(setup.postgres.value("select raw::text from jobs where id = 1"), "{\"a\": 1}");
+}
+
+#[test]
+fn vecs_as_its_client_finds_it() {
+    let (setup, settings) = with(LayoutKind::Vecs, &["a", "b"]);
+    setup.copy(settings);
+    let discovery = "select relname || ' ' || atttypmod from pg_class pc join pg_attribute pa on pc.oid = pa.attrelid \
+                     where pc.relnamespace = 'vecs'::regnamespace and pc.relkind = 'r' and pa.attname = 'vec' \
+                     and not pc.relname ^@ '_'";
+    assert_eq!(setup.postgres.value(discovery), "c 4");
+    let index =
+        setup.postgres.value("select indexname from pg_indexes where schemaname = 'vecs' and indexname like 'ix_%'");
+    assert!(index.starts_with("ix_vector_cosine_ops_hnsw_m16_efc64_"), "{index}");
+    setup.store.assert_equal();
+}
+
+#[test]
+fn match_documents_as_its_clients_call_it_and_by_the_index() {
+    let setup = Setup::new();
+    setup.store.write(0..3_000, 1);
+    let mut settings = setup.settings();
+    settings.layout = LayoutKind::MatchDocuments;
+    setup.copy(settings);
+    let postgres = &setup.postgres;
+    let vector = postgres.value("select embedding::text from documents where id = '5'");
+    // JavaScript sends all three, Python only the vector, with a limit outside.
+    let js = postgres.column(&format!(
+        "select id from match_documents(query_embedding => '{vector}', filter => '{{\"group\": 1}}', match_count => 3)"
+    ));
+    assert_eq!(js.len(), 3);
+    let python =
+        postgres.column(&format!("select round(similarity::numeric, 3) from match_documents('{vector}') limit 4"));
+    assert_eq!((python.len(), python[0].as_str()), (4, "1.000"));
+    assert_eq!(postgres.value("select count(*) from pg_proc where proname = 'match_documents'"), "1");
+    let plan = postgres.column(&format!(
+        "analyze documents; load 'auto_explain'; explain select d.id from public.documents d \
+         where d.metadata @> '{{}}' order by d.embedding operator(public.<=>) '{vector}' limit 3"
+    ));
+    assert!(plan.iter().any(|line| line.contains("ix_vector_cosine_ops_hnsw")), "{plan:#?}");
+    // The function's own query: by its statistics, the index was used and the table not read through.
+    let scans =
+        || postgres.value("select idx_scan from pg_stat_user_indexes where indexrelname like 'ix_vector_cosine%'");
+    let before: u64 = scans().parse().unwrap();
+    postgres.column(&format!("select id from match_documents('{vector}', 3); select pg_stat_force_next_flush()"));
+    let deadline = std::time::Instant::now() + super::LIMIT;
+    while scans().parse::<u64>().unwrap() == before {
+        assert!(std::time::Instant::now() < deadline, "the index was never used");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    setup.store.assert_equal();
+}
+
+#[test]
+fn custom_columns_made_and_adopted() {
+    let (setup, mut settings) = with(LayoutKind::Custom, &["a", "b"]);
+    let map = [
+        ("key", "id"),
+        ("body", "text"),
+        ("vec", "vector"),
+        ("kind", "'note'"),
+        ("rank", "metadata.rank"),
+        ("at", "updated_at"),
+        ("version", "seq"),
+    ];
+    settings.columns = BTreeMap::from(map.map(|(column, field)| (column.to_owned(), field.to_owned())));
+    settings.table = Some("app.notes".to_owned());
+    settings.index = IndexKind::Ivfflat;
+    setup.postgres.run(
+        "create schema app;
+         create table app.notes (key varchar(50) unique not null, body text, vec vector(4), kind text, rank int,
+                                 at timestamptz, version bigint, more text default 'x')",
+    );
+    setup.copy(settings);
+    assert_eq!(
+        setup.postgres.value("select concat_ws(' ', key, body, kind, rank, more) from app.notes where key = 'a'"),
+        "a text of a note 7 x"
+    );
+    assert_eq!(setup.postgres.value("select count(*) from pg_indexes where indexdef like '%ivfflat%'"), "1");
+    setup.store.assert_equal();
+}
+
+#[test]
+fn a_table_that_does_not_fit_is_refused_with_every_difference() {
+    let (setup, settings) = with(LayoutKind::LearningVectors, &["a"]);
+    setup.postgres.run(
+        "create table learning_vectors_384_v1 (id uuid, example_id text, created_at date, embedding vector(4),
+            schema_version text, source text, pii_scrubbed boolean, metadata json, owner text not null)",
+    );
+    setup.store.add(settings);
+    let message = failure(&setup, "schema_drift");
+    for part in [
+        "column created_at is date, needed is timestamptz",
+        "column industry_key is missing",
+        "column metadata is json, needed is jsonb",
+        "column owner must be given a value",
+        "no primary key or unique index on (id)",
+    ] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    // Writes go on, and the sink heals by itself once the table does.
+    setup.store.collection.upsert(vec![example("b", [1.0, 0.0, 0.0, 1.0])]).unwrap();
+    setup.postgres.run("drop table learning_vectors_384_v1");
+    setup.store.replicator.set_paused("s", false).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(setup.postgres.value("select count(*) from learning_vectors_384_v1"), "2");
+}
+
+#[test]
+fn another_dimension_is_refused() {
+    let (setup, settings) = with(LayoutKind::Vecs, &["a"]);
+    setup.postgres.run("create schema vecs; create table vecs.c (id varchar primary key, vec vector(3) not null, metadata jsonb not null)");
+    setup.store.add(settings);
+    let message = failure(&setup, "dim_mismatch");
+    assert!(message.contains("vec of vecs.c has 3 dimensions, the collection has 4"), "{message}");
+}
