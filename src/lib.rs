@@ -9,9 +9,15 @@ pub mod collection;
 mod database;
 mod distance;
 pub mod embed;
+#[cfg(test)]
+mod faults;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod http;
 mod index;
+mod ingest;
 mod log;
 mod manifest;
 mod meta;
@@ -20,6 +26,10 @@ pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod replicate;
 mod segment;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod source;
+#[cfg(all(feature = "server", feature = "postgres"))]
+mod sqlmigrate;
 mod storage;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -1,55 +1,20 @@
 //! A real server, killed under load, again and again: every acknowledged write is there, no deleted one returns.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::Random;
+use crate::support::process::ServerProcess;
+use crate::support::{Random, number_from};
 
-/// Kill and restart so often.
-const CYCLES: u64 = 20;
+/// Kill and restart so often; `PANNIER_TEST_CYCLES` for more.
+const CYCLES: u64 = 12;
+/// A server lives at most so long; `PANNIER_TEST_CYCLE_MS`.
+const CYCLE_MS: u64 = 450;
 /// Clients, each with ids of its own, so that each knows the order of its writes.
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 6;
 const IDS_PER_CLIENT: u64 = 60;
-
-/// A server process on a port of the system's choice.
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_pannier"))
-            .args(["serve", "--addr", "127.0.0.1:0", "--memtable-documents", "150", "--data"])
-            .arg(data)
-            .env("PANNIER_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                let start = line.find("http://127.0.0.1:")?;
-                Some(line[start..].split_whitespace().next().unwrap().trim_end_matches(['/', '.']).to_owned())
-            })
-            .expect("the server prints its address");
-        // Keeps the pipe open: a closed one would end the server at its next line.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, url }
-    }
-
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
 
 /// What may stand at an id: the state last acknowledged, and the one asked for since, if its answer never came.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +42,7 @@ fn write_until_killed(url: &str, client: u64, seed: u64, ledger: &mut Ledger) ->
     let agent = agent();
     let mut random = Random(seed);
     for acknowledged in 0.. {
-        let count = 1 + random.below(20);
+        let count = 1 + random.below(12);
         let mut ids: Vec<_> = (0..count).map(|_| format!("c{client}-{}", random.below(IDS_PER_CLIENT))).collect();
         ids.sort();
         ids.dedup();
@@ -152,10 +117,12 @@ fn every_acknowledged_write_survives_kill_9() {
     let mut random = Random(0x5eed);
     let mut ledgers: Vec<Ledger> = (0..CLIENTS).map(|_| Ledger::new()).collect();
     let mut acknowledged = 0;
-    let mut server = Server::start(&data);
+    let (cycles, cycle_ms) =
+        (number_from("PANNIER_TEST_CYCLES", CYCLES), number_from("PANNIER_TEST_CYCLE_MS", CYCLE_MS));
+    let mut server = ServerProcess::start(&data);
     let create = json!({"dim": 8});
     agent().put(&format!("{}/v1/collections/crash", server.url)).send_json(create).unwrap();
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let url = server.url.clone();
         let clients: Vec<_> = ledgers
             .drain(..)
@@ -168,7 +135,7 @@ fn every_acknowledged_write_survives_kill_9() {
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(50 + random.below(400)));
+        std::thread::sleep(Duration::from_millis(50 + random.below(cycle_ms - 49)));
         server.kill();
         for client in clients {
             let (ledger, count) = client.join().unwrap();
@@ -176,7 +143,7 @@ fn every_acknowledged_write_survives_kill_9() {
             acknowledged += count;
         }
         let restarted = Instant::now();
-        server = Server::start(&data);
+        server = ServerProcess::start(&data);
         let mut all: Ledger = ledgers.iter().flatten().map(|(id, e)| (id.clone(), e.clone())).collect();
         check(&server.url, &mut all, cycle);
         for (client, ledger) in ledgers.iter_mut().enumerate() {
@@ -187,5 +154,5 @@ fn every_acknowledged_write_survives_kill_9() {
         println!("cycle {cycle}: {acknowledged} acknowledged so far, restart and check {:?}", restarted.elapsed());
     }
     server.kill();
-    assert!(acknowledged > CYCLES, "{acknowledged} acknowledgements prove nothing");
+    assert!(acknowledged > cycles, "{acknowledged} acknowledgements prove nothing");
 }

@@ -9,7 +9,7 @@ use pannier::{Collection, Database, DefinitionRequest, Options};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::support::{Random, document, id, name};
+use crate::support::{Random, document, id, name, number_from};
 
 const DIM: usize = 5;
 const IDS: u64 = 40;
@@ -180,7 +180,18 @@ impl World {
     }
 }
 
-fn run_histories(metric: Metric, cases: u32) {
+/// Half of `PANNIER_TEST_HISTORIES` histories, in threads that each have seeds of their own.
+fn run_histories(metric: Metric) {
+    const THREADS: u64 = 6;
+    let cases = number_from("PANNIER_TEST_HISTORIES", 72) / 2 / THREADS;
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(move || run_some(metric, cases as u32));
+        }
+    });
+}
+
+fn run_some(metric: Metric, cases: u32) {
     let steps = prop::collection::vec(step(), 1..25);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
@@ -200,10 +211,10 @@ fn run_histories(metric: Metric, cases: u32) {
 
 #[test]
 fn random_histories_by_dot_product_match_the_model() {
-    run_histories(Metric::Dot, 40);
+    run_histories(Metric::Dot);
 }
 
 #[test]
 fn random_histories_by_euclidean_distance_match_the_model() {
-    run_histories(Metric::L2, 40);
+    run_histories(Metric::L2);
 }

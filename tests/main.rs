@@ -2,16 +2,24 @@
 
 mod api;
 mod cli;
+#[cfg(unix)]
 mod crash;
 mod damage;
+#[cfg(target_os = "linux")]
+mod disk_failure;
 mod filters;
 mod histories;
+mod hostile_vectors;
 #[cfg(feature = "text")]
 mod keywords;
 mod kinds;
+#[cfg(unix)]
+mod linearizable;
 mod postgres;
 mod recall;
 mod replicate;
 mod rewrites;
+#[cfg(target_os = "linux")]
+mod soak;
 mod support;
 mod tidy;

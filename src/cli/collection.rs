@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::import::parse_field;
 use super::target::{Access, Target, collection_path};
+use super::template::{GuardArgs, TemplateArgs};
 use super::{CliError, Context, output};
 use crate::types::CollectionName;
 
@@ -64,6 +65,10 @@ pub struct CreateArgs {
     /// How keyword search makes words of texts [default: english]
     #[arg(long, value_name = "NAME")]
     language: Option<LanguageName>,
+    #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
+    guard: GuardArgs,
 }
 
 /// Languages by their names in the API.
@@ -122,7 +127,7 @@ pub(super) fn run(command: &CollectionCommand, context: &Context) -> Result<(), 
 }
 
 impl CreateArgs {
-    fn body(&self) -> Value {
+    fn body(&self) -> Result<Value, CliError> {
         let mut index = Map::new();
         insert(&mut index, "m", self.m.map(Value::from));
         insert(&mut index, "ef_construction", self.ef_construction.map(Value::from));
@@ -131,12 +136,16 @@ impl CreateArgs {
         let mut body = Map::new();
         insert(&mut body, "dim", self.dim.map(Value::from));
         insert(&mut body, "metric", self.metric.map(possible_name));
-        insert(&mut body, "embedding", self.model.as_ref().map(|model| json!({"model": model})));
+        let mut embedding = Map::new();
+        insert(&mut embedding, "model", self.model.as_ref().map(|model| json!(model)));
+        insert(&mut embedding, "template", self.template.body()?);
+        insert(&mut body, "embedding", (!embedding.is_empty()).then_some(Value::Object(embedding)));
+        insert(&mut body, "guard", self.guard.body());
         insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
         insert(&mut body, "text", self.language.map(|language| json!({"language": possible_name(language)})));
-        Value::Object(body)
+        Ok(Value::Object(body))
     }
 }
 
@@ -153,7 +162,7 @@ fn possible_name(value: impl ValueEnum) -> Value {
 fn create(args: &CreateArgs, context: &Context) -> Result<(), CliError> {
     let name = CollectionName::new(&args.name)?;
     let target = Target::of(context, Access::Create)?;
-    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()))?;
+    let definition = target.call("PUT", &collection_path(&name), Some(&args.body()?))?;
     if context.json {
         return output::line(definition);
     }
@@ -254,7 +263,7 @@ mod tests {
         let all = ["pannier", "collection", "create", "c"].iter().chain(arguments);
         let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
         match cli.command {
-            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body()),
+            Command::Collection(CollectionCommand::Create(args)) => Ok(args.body().unwrap()),
             other => panic!("{other:?}"),
         }
     }

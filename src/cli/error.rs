@@ -9,7 +9,7 @@ use crate::embed::EmbedError;
 use crate::log::LogError;
 use crate::manifest::ManifestError;
 use crate::segment::SegmentError;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, is_failed_sync};
 use crate::types::NameError;
 
 /// What the exit code tells a script.
@@ -126,6 +126,7 @@ impl CliError {
     /// Which kind of failure this is.
     pub fn failure(&self) -> Failure {
         match self {
+            error if is_failed_sync(error) => Failure::DiskFailed,
             CliError::Usage(_) | CliError::Name(_) => Failure::Usage,
             CliError::Damaged { .. } => Failure::Damaged,
             CliError::DiskFailed { .. } => Failure::DiskFailed,

@@ -2,11 +2,15 @@
 
 mod bench;
 mod collection;
+#[cfg(feature = "postgres")]
+mod connect;
 mod doctor;
 mod embed;
 mod error;
 mod import;
 mod logging;
+#[cfg(feature = "postgres")]
+mod migrate;
 mod model;
 mod output;
 mod read;
@@ -14,6 +18,7 @@ mod replicate;
 mod search;
 mod serve;
 mod target;
+mod template;
 mod verify;
 
 use std::num::NonZeroUsize;
@@ -94,6 +99,12 @@ pub enum Command {
     /// Create, list, show and delete collections
     #[command(subcommand)]
     Collection(collection::CollectionCommand),
+    /// Try how fields become texts
+    #[command(subcommand)]
+    Template(template::TemplateCommand),
+    /// Apply migrations
+    #[cfg(feature = "postgres")]
+    Migrate(migrate::MigrateArgs),
     /// Keep copies of collections in Postgres
     #[command(subcommand)]
     Replicate(replicate::ReplicateCommand),
@@ -151,6 +162,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => import::run(&args, &context),
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
+        Command::Template(command) => template::run(&command, &context),
+        #[cfg(feature = "postgres")]
+        Command::Migrate(args) => migrate::run(&args, &context),
         Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify => verify::run(&context),

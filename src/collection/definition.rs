@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::embed::{DEFAULT_MODEL, Models};
+use crate::ingest::Templater;
 use crate::types::{
-    Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization, TextDefinition,
-    VectorStorage,
+    Definition, EmbeddingDefinition, FieldType, GuardDefinition, IndexDefinition, Language, Metric, Quantization,
+    TemplateDefinition, TextDefinition, VectorStorage,
 };
 
 use super::CollectionError;
@@ -34,6 +35,10 @@ pub struct DefinitionRequest {
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search makes words of texts.
     pub language: Option<Language>,
+    /// How fields become texts.
+    pub template: Option<TemplateDefinition>,
+    /// Which personal data are kept out.
+    pub guard: Option<GuardDefinition>,
 }
 
 impl DefinitionRequest {
@@ -44,6 +49,9 @@ impl DefinitionRequest {
 
     /// Fills in what was left open, and checks it.
     pub(super) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
+        if let Some(template) = &self.template {
+            Templater::new(template).map_err(|source| CollectionError::TemplateDefinition { source })?;
+        }
         let default = IndexDefinition::default();
         let model = match (&self.model, self.dim) {
             (Some(name), _) => Some(name.as_str()),
@@ -82,6 +90,8 @@ impl DefinitionRequest {
             },
             fields: self.fields.clone(),
             text: TextDefinition { language: self.language.unwrap_or_default() },
+            template: self.template.clone(),
+            guard: self.guard.clone(),
         };
         definition.check()?;
         Ok(definition)
@@ -90,13 +100,15 @@ impl DefinitionRequest {
 
 /// The first setting in which two definitions differ, as `setting: existing != asked for`.
 pub(super) fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
-    let rows: [(&str, String, String); 6] = [
+    let rows: [(&str, String, String); 8] = [
         ("dim", existing.dim.to_string(), asked.dim.to_string()),
         ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),
         ("embedding", model_of(existing), model_of(asked)),
         ("index", format!("{:?}", existing.index), format!("{:?}", asked.index)),
         ("fields", format!("{:?}", existing.fields), format!("{:?}", asked.fields)),
         ("text", format!("{:?}", existing.text), format!("{:?}", asked.text)),
+        ("template", format!("{:?}", existing.template), format!("{:?}", asked.template)),
+        ("guard", format!("{:?}", existing.guard), format!("{:?}", asked.guard)),
     ];
     let (name, old, new) = rows.into_iter().find(|(_, old, new)| old != new)?;
     Some(format!("{name}: {old} != {new}"))

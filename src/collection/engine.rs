@@ -8,14 +8,14 @@ use crate::embed::Models;
 use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
-use crate::storage::{DataPaths, DirectoryLock, RateLimit};
+use crate::storage::{self, DataPaths, DirectoryLock, RateLimit};
 use crate::types::{CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
 use super::changes::LogHolds;
 use super::keywords::{Bell, KeywordWorker};
-use super::maintenance::{Job, Maintenance};
+use super::maintenance::{Chain, Job, Maintenance};
 use super::recall::{RecallWorker, Sampler};
 use super::state::{CollectionState, Identity, SealedPart};
 
@@ -110,6 +110,16 @@ impl Shared {
         assert!(self.log.set(log).is_ok(), "the log is attached once");
     }
 
+    /// Takes no more writes once a file of the store could not be made durable: what the disk holds is not known then.
+    pub fn stop_on_failed_sync(&self, error: &(dyn std::error::Error + 'static)) {
+        if storage::is_failed_sync(error)
+            && let Some(log) = self.log()
+        {
+            tracing::error!(error = %Chain(error), "the store stops: the disk failed");
+            log.stop(&Chain(error).to_string());
+        }
+    }
+
     /// Connects the background threads.
     pub fn connect(&self, jobs: mpsc::Sender<Job>) {
         assert!(self.jobs.set(jobs).is_ok(), "the background threads start once");
@@ -195,8 +205,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`CollectionError::Stopped`] once the store closes or its disk failed, [`CollectionError::Overloaded`] when too
-    /// much is queued, [`CollectionError::Log`] when the write failed: then nothing says whether it will be there after
-    /// a restart.
+    /// much is queued, [`CollectionError::Log`] when the write was refused, or failed: [`LogError`] says which.
     pub fn commit(&self, change: Change) -> Result<Seq, CollectionError> {
         if let Some(reason) = self.stop_reason() {
             return Err(CollectionError::Stopped { reason });

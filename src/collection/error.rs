@@ -2,6 +2,7 @@
 
 use crate::embed::EmbedError;
 use crate::index::IndexError;
+use crate::ingest::{GuardError, TemplateError};
 use crate::log::LogError;
 use crate::manifest::ManifestError;
 use crate::meta::MetaError;
@@ -89,10 +90,39 @@ pub enum CollectionError {
         id: DocumentId,
     },
     /// A document has neither a text nor a vector.
-    #[error("document {id:?} has neither \"text\" nor \"vector\"; it needs at least one", id = id.as_str())]
+    #[error("document {id:?} has neither \"text\" nor \"vector\"; it needs at least one (a template makes a text only of fields that hold something)", id = id.as_str())]
     NothingToIndex {
         /// The document.
         id: DocumentId,
+    },
+    /// A text came with a document, and the collection's template makes another of its fields.
+    #[error("document {id:?} brings a text, and the collection's template makes another of its fields; leave \"text\" out, or send it as a metadata field that the template names", id = id.as_str())]
+    TextIsMade {
+        /// The document.
+        id: DocumentId,
+    },
+    /// A collection's template cannot be read.
+    #[error(transparent)]
+    TemplateDefinition {
+        /// Why.
+        source: TemplateError,
+    },
+    /// A collection's template makes no text of a document.
+    #[error("document {id:?}: {source}", id = id.as_str())]
+    Template {
+        /// The document.
+        id: DocumentId,
+        /// Why.
+        source: TemplateError,
+    },
+    /// A document carries personal data.
+    // An id may be what was found, so it is not repeated then.
+    #[error("{}{source}", if source.place == "the id" { "a document: ".to_owned() } else { format!("document {:?}: ", id.as_str()) })]
+    Guard {
+        /// The document.
+        id: DocumentId,
+        /// What, and where.
+        source: GuardError,
     },
     /// A text came and the collection has no model.
     #[error("collection {name:?} has no embedding model, so it takes vectors only; send \"vector\", or create a collection with \"embedding\": {{\"model\": ..}}", name = name.as_str())]

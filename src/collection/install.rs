@@ -132,7 +132,7 @@ pub fn merge(
     }
     state.swap(|view| view.relocations.retain(|id, _| !plan.inputs.contains(id)));
     for input in &inputs {
-        remove_unused(&shared.paths.segment_file(state.identity.id.0, GENERATION, input.id.0));
+        remove_unused(shared, &shared.paths.segment_file(state.identity.id.0, GENERATION, input.id.0));
     }
     Ok(())
 }
@@ -146,8 +146,9 @@ fn trust_or_not(shared: &Shared, indexed: Result<(), MetaError>) {
 }
 
 /// Removes a file that nothing names any more; what stays is removed at the next start.
-fn remove_unused(path: &Path) {
+fn remove_unused(shared: &Shared, path: &Path) {
     if let Err(error) = storage::remove_file(path) {
+        shared.stop_on_failed_sync(&error);
         tracing::warn!(%error, "an unused file could not be removed");
     }
 }
@@ -243,10 +244,11 @@ fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Resul
     *current = next;
     if let Some(Err(error)) = shared.log().map(|log| log.trim(current.log_start, shared.holds.keep(current.log_start)))
     {
+        shared.stop_on_failed_sync(&error);
         tracing::warn!(%error, "the log could not be trimmed");
     }
     for (collection, generation, segment, version) in unused {
-        remove_unused(&shared.paths.dead_file(collection, generation, segment, version));
+        remove_unused(shared, &shared.paths.dead_file(collection, generation, segment, version));
     }
     Ok(())
 }

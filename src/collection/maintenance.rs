@@ -23,13 +23,15 @@ pub enum Job {
     Seal(Arc<CollectionState>),
     /// The collection was dropped: remove its files.
     Drop(Arc<CollectionState>),
+    /// The store closes.
+    Close,
 }
 
 /// While nothing is asked for, the sealing thread looks this often whether the log has grown too long.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
-/// Longer waits are made of steps this long, so that closing is noticed.
+/// A pause is made of steps this long, so that closing is noticed.
 const STEP: Duration = Duration::from_millis(50);
 /// After a failed attempt, the next one waits this long.
 const RETRY: Duration = Duration::from_secs(5);
@@ -59,6 +61,8 @@ struct Status {
 pub struct Maintenance {
     progress: Arc<Progress>,
     cancel: Arc<AtomicBool>,
+    /// To wake the sealing thread at the end.
+    jobs: mpsc::Sender<Job>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,7 +77,7 @@ impl Maintenance {
             progress.edit(|status| _ = status.to_merge.insert(state.identity.id));
             _ = jobs.send(Job::Seal(state));
         }
-        shared.connect(jobs);
+        shared.connect(jobs.clone());
         let sealer = {
             let (shared, progress, cancel) = (shared.clone(), progress.clone(), cancel.clone());
             move || seal_loop(&shared, &queue, &progress, &cancel)
@@ -86,7 +90,7 @@ impl Maintenance {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).expect("the system has a thread left")
         };
         let threads = vec![spawn("pannier-seal", Box::new(sealer)), spawn("pannier-merge", Box::new(merger))];
-        Self { progress, cancel, threads }
+        Self { progress, cancel, jobs, threads }
     }
 
     /// Merges everything of a collection into one segment with a graph, and waits for it.
@@ -131,6 +135,8 @@ impl Drop for Maintenance {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Release);
         self.progress.edit(|status| status.stopping = true);
+        // Where the thread has ended by a panic, joining it says so.
+        _ = self.jobs.send(Job::Close);
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a background thread panicked");
@@ -149,14 +155,15 @@ impl Progress {
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
     while !cancel.load(Ordering::Acquire) {
-        let job = match wait_for_job(queue, cancel) {
-            Some(job) => job,
-            None => match pins_the_log(shared) {
+        let job = match queue.recv_timeout(TICK) {
+            Ok(job) => job,
+            Err(_) => match pins_the_log(shared) {
                 Some(state) if state.freeze() => Job::Seal(state),
                 _ => continue,
             },
         };
         let (state, done) = match job {
+            Job::Close => break,
             Job::Seal(state) => {
                 let done = seal_all(shared, &state, cancel);
                 (state, done)
@@ -169,6 +176,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
         match done {
             Ok(()) => progress.edit(|status| _ = status.to_merge.insert(state.identity.id)),
             Err(error) => {
+                shared.stop_on_failed_sync(&error);
                 let name = &state.identity.name;
                 tracing::error!(collection = %name, error = %Chain(&error), "background work failed; trying again");
                 pause(RETRY, cancel);
@@ -176,17 +184,6 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             }
         }
     }
-}
-
-/// The next job; `None` after [`TICK`] without one, or when closing.
-fn wait_for_job(queue: &mpsc::Receiver<Job>, cancel: &AtomicBool) -> Option<Job> {
-    let deadline = Instant::now() + TICK;
-    while Instant::now() < deadline && !cancel.load(Ordering::Acquire) {
-        if let Ok(job) = queue.recv_timeout(STEP) {
-            return Some(job);
-        }
-    }
-    None
 }
 
 fn pause(time: Duration, cancel: &AtomicBool) {
@@ -231,7 +228,10 @@ fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
         });
         match outcome {
             Ok(()) | Err(CollectionError::Index(IndexError::Cancelled)) => {}
-            Err(error) => tracing::error!(collection = %id, error = %Chain(&error), "merging segments failed"),
+            Err(error) => {
+                shared.stop_on_failed_sync(&error);
+                tracing::error!(collection = %id, error = %Chain(&error), "merging segments failed");
+            }
         }
     }
 }
@@ -273,7 +273,7 @@ fn merge_collection(
 }
 
 /// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
+pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use crate::index::{LiveSegment, SegmentQuery, View, WANTED_RECALL, ef_for};
 use crate::meta::RowBounds;
 use crate::types::limits::MAX_EF;
-use crate::types::{
-    Definition, Filter, FilterUse, Method, Quantization, RowSet, SearchRequest, SegmentExplain, VectorStorage,
-};
+use crate::types::{Filter, FilterUse, Method, RowSet, SearchRequest, SegmentExplain};
 
 use super::maintenance::Job;
 use super::{Collection, CollectionError};
@@ -22,7 +20,7 @@ const SAMPLE: u32 = 64;
 
 /// A row compared in a scan, beside its bytes.
 const SCAN_ROW_NS: f64 = 12.0;
-/// A byte of codes in a scan.
+/// A byte of codes or nibbles in a scan.
 const SCAN_BYTE_NS: f64 = 0.1;
 /// A candidate compared again in f32.
 const RESCORE_NS: f64 = 250.0;
@@ -38,11 +36,13 @@ const THROUGH_EF_NS: f64 = 150.0;
 const WANTED: f64 = 24.0;
 /// Links of a row on the graph's lowest level, as a multiple of m.
 const M0_PER_M: f64 = 2.0;
-/// A walk through rows that do not pass costs more where they lie together and around the query: so much more, where
-/// nothing passes.
-const EXCLUDED_COST: f64 = 1.5;
+/// A row, passing or not, that a walk through rows that do not pass goes on from.
+const THROUGH_NS: f64 = 1_400.0;
+/// Such a walk costs more where rows that do not pass lie together and around the query: so much more, where nothing
+/// passes.
+const EXCLUDED_COST: f64 = 0.5;
 /// Such a walk keeps at least so many candidates for each result, since what it keeps is compared again in f32.
-const MIN_EF_PER_RESULT: f64 = 2.5;
+const MIN_EF_PER_RESULT: f64 = 1.8;
 /// Candidates of a walk among passing rows, as a multiple of those without a filter: the graph was built over all rows,
 /// and links those that pass less well than one over them alone would.
 const AMONG_EF: f64 = 2.0;
@@ -143,7 +143,7 @@ impl Collection {
         let facts = Facts {
             live: f64::from(live.live_rows()),
             has_graph: live.segment.has_graph(),
-            row_bytes: row_bytes(definition),
+            row_bytes: live.segment.scanned_bytes_a_row() as f64,
             m: definition.index.m,
             top_k,
             exact: request.exact,
@@ -279,23 +279,12 @@ fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f
     let ef = ef.max(MIN_EF_PER_RESULT * facts.top_k as f64).min(facts.ef as f64);
     let walked = ef / share;
     let decoded = 3.0 * walked * filter.undecided / filter.possible;
-    let through_ns = walked * WALK_EF_NS * (1.0 + EXCLUDED_COST * (1.0 - share)) + decoded * DECODE_NS;
+    let through_ns = walked * THROUGH_NS * (1.0 + EXCLUDED_COST * (1.0 - share)) + decoded * DECODE_NS;
     let among_ef = facts.ef as f64 * if facts.ef_is_asked { 1.0 } else { AMONG_EF };
     let among_ns = among_ef * filtered_ef_ns(share, facts.m);
     match filter.undecided >= 0.5 || through_ns < among_ns {
         true => (Method::Walk, ef as usize, through_ns),
         false => (Method::FilteredWalk, (among_ef as usize).min(MAX_EF), among_ns),
-    }
-}
-
-/// Bytes that a scan reads of a row.
-fn row_bytes(definition: &Definition) -> f64 {
-    let dim = f64::from(definition.dim);
-    match (definition.index.quantization, definition.index.storage) {
-        (Quantization::Int8, _) => dim,
-        (Quantization::Binary, _) => dim / 8.0,
-        (Quantization::None, VectorStorage::Float32) => 4.0 * dim,
-        (Quantization::None, VectorStorage::Float16) => 2.0 * dim,
     }
 }
 
@@ -331,7 +320,7 @@ mod tests {
             m: 16,
             top_k: 10,
             exact: false,
-            ef: 30,
+            ef: 15,
             ef_is_asked: false,
             filter,
         }
@@ -353,7 +342,7 @@ mod tests {
         for matches in [1.0, 100.0, 1_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::Scan, "{matches}");
         }
-        for matches in [10_000.0, 20_000.0, 30_000.0] {
+        for matches in [5_000.0, 10_000.0, 20_000.0] {
             assert_eq!(decide(&passing(matches)).method, Method::FilteredWalk, "{matches}");
         }
         assert_eq!(decide(&passing(60_000.0)).method, Method::Walk);

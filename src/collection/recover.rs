@@ -106,6 +106,8 @@ fn open_collection(
                 let path = paths.dead_file(entry.id.0, entry.generation, segment.id.0, version);
                 match DeadRows::read(&path, segment.id, opened.rows()) {
                     Ok(dead) => (dead, None),
+                    // Of a newer program, which may mean something else by it.
+                    Err(error) if error.is_of_another_version() => return Err(error.into()),
                     Err(error) => (DeadRows::new(opened.rows()), Some(error)),
                 }
             }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::embed::{InputKind, TextModel};
+use crate::ingest::weighted_sum;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
@@ -10,6 +11,7 @@ use crate::types::{
     check_vector, metadata_bytes, normalise, round_to_half,
 };
 
+use super::prepare::Prepared;
 use super::{Collection, CollectionError, now_ms};
 
 /// What an upsert did.
@@ -47,28 +49,38 @@ impl Collection {
         if documents.is_empty() {
             return Ok(Upserted { upserted: 0, seq: self.state.last_seq(), embedded: 0, cached: 0, truncated: vec![] });
         }
-        let embedded = self.embed_texts(&documents)?;
+        let documents = self.prepare_documents(documents)?;
+        let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
+        let wanting =
+            documents.iter().zip(&standing).filter(|(new, standing)| new.wants_vector() && standing.vector.is_none());
+        let wanting: Vec<&Prepared> = wanting.map(|(new, _)| new).collect();
+        let embedded = self.embed_texts(&wanting)?;
         self.state.wait_for_room()?;
         let now = now_ms();
         let mut vectors = embedded.vectors.into_iter();
+        let mut kept = 0;
         let mut logged = Vec::with_capacity(documents.len());
-        for document in documents {
+        for (Prepared { document, .. }, standing) in documents.into_iter().zip(standing) {
             let NewDocument { id, text, metadata, vector } = document;
-            let vector = match vector.or_else(|| vectors.next()) {
-                Some(vector) => self.admit(&id, vector)?,
-                None => return Err(CollectionError::NothingToIndex { id }),
+            let (vector, embedding) = match (vector, standing.vector) {
+                (Some(given), _) => (self.admit(&id, given)?, EmbeddingState::Ready),
+                (None, Some(known)) => {
+                    kept += 1;
+                    (known, EmbeddingState::Embedded)
+                }
+                (None, None) => match vectors.next() {
+                    Some(vector) => (self.admit(&id, vector)?, EmbeddingState::Embedded),
+                    None => return Err(CollectionError::NothingToIndex { id }),
+                },
             };
-            let created_at_ms = match self.find(&id)? {
-                Some(place) => place.document()?.created_at_ms,
-                None => now,
-            };
-            let embedding = EmbeddingState::Ready;
+            let created_at_ms = standing.created_at_ms.unwrap_or(now);
             let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
             logged.push(LoggedDocument { document, vector });
         }
         let upserted = logged.len();
         let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
-        Ok(Upserted { upserted, seq, embedded: embedded.count, cached: embedded.cached, truncated: embedded.truncated })
+        let cached = embedded.cached + kept;
+        Ok(Upserted { upserted, seq, embedded: embedded.count, cached, truncated: embedded.truncated })
     }
 
     /// Deletes documents. Ids that are not there are passed over.
@@ -117,7 +129,7 @@ impl Collection {
         }
     }
 
-    fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
+    pub(super) fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
         self.check_exists()?;
         if documents.len() > MAX_DOCUMENTS_PER_REQUEST {
             return Err(CollectionError::TooManyDocuments { got: documents.len(), max: MAX_DOCUMENTS_PER_REQUEST });
@@ -136,30 +148,49 @@ impl Collection {
                 return Err(CollectionError::TooLong { what, got: bytes, max: MAX_METADATA_BYTES });
             }
             definition.check_fields(metadata).map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
-            match vector {
-                Some(vector) => _ = check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?,
-                None if text.is_none() => return Err(CollectionError::NothingToIndex { id: id.clone() }),
-                None if definition.embedding.is_none() => {
-                    return Err(CollectionError::NoModel { name: self.name().clone() });
-                }
-                None => {}
+            if let Some(vector) = vector {
+                check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?;
             }
         }
         Ok(())
     }
 
-    /// Embeds the texts of those documents that bring no vector.
-    fn embed_texts(&self, documents: &[NewDocument]) -> Result<EmbeddedTexts, CollectionError> {
-        let wanting: Vec<_> = documents.iter().filter(|d| d.vector.is_none()).collect();
+    /// What of the document that stands under an id goes on with the new one.
+    fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
+        let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
+        let old = place.document()?;
+        // The vector of the same text by the same model, whatever else of the document changes.
+        let is_same = new.wants_vector() && self.is_same_text(&old, new)?;
+        let vector = if is_same { Some(place.vector()?) } else { None };
+        Ok(Standing { created_at_ms: Some(old.created_at_ms), vector })
+    }
+
+    /// Embeds texts, those in parts as the sum of their parts.
+    fn embed_texts(&self, wanting: &[&Prepared]) -> Result<EmbeddedTexts, CollectionError> {
         if wanting.is_empty() {
             return Ok(EmbeddedTexts::default());
         }
-        let texts: Vec<&str> = wanting.iter().filter_map(|d| d.text.as_deref()).collect();
+        let texts: Vec<&str> = wanting.iter().flat_map(|new| new.texts()).collect();
         let embeddings = self.model()?.embed(&texts, InputKind::Document)?;
-        let cut = wanting.iter().zip(&embeddings.truncated).filter(|(_, cut)| **cut);
-        let truncated = cut.map(|(document, _)| document.id.clone()).collect();
-        let cached = embeddings.cached;
-        Ok(EmbeddedTexts { count: texts.len() - cached, cached, vectors: embeddings.vectors, truncated })
+        let mut found = EmbeddedTexts { cached: embeddings.cached, ..EmbeddedTexts::default() };
+        found.count = texts.len() - embeddings.cached;
+        let mut of_texts = embeddings.vectors.into_iter().zip(embeddings.truncated);
+        for new in wanting {
+            let id = &new.document.id;
+            let parts: Vec<(Vec<f32>, bool)> = of_texts.by_ref().take(new.texts().count()).collect();
+            if parts.iter().any(|(_, cut)| *cut) {
+                found.truncated.push(id.clone());
+            }
+            let mut vectors: Vec<_> = new.weights().zip(parts).map(|(weight, (vector, _))| (weight, vector)).collect();
+            found.vectors.push(match (vectors.len(), vectors.pop()) {
+                (1, Some((_, vector))) => vector,
+                (_, last) => {
+                    vectors.extend(last);
+                    weighted_sum(&vectors).map_err(|source| refused(id, source))?
+                }
+            });
+        }
+        Ok(found)
     }
 
     /// A vector as it is stored: rounded here, so that it is the same in the log, in memory and in segments.
@@ -195,11 +226,20 @@ impl Collection {
     }
 }
 
+/// What stands under an id before it is written.
+#[derive(Default)]
+struct Standing {
+    created_at_ms: Option<i64>,
+    /// Of the same text.
+    vector: Option<Vec<f32>>,
+}
+
 #[derive(Default)]
 struct EmbeddedTexts {
     /// By the model.
     count: usize,
     cached: usize,
+    /// One for each document.
     vectors: Vec<Vec<f32>>,
     truncated: Vec<DocumentId>,
 }

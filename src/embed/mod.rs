@@ -44,6 +44,8 @@ pub use model::TextModel;
 #[cfg(feature = "local-models")]
 pub use models::Models;
 pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
+#[cfg(all(any(test, feature = "fuzzing"), feature = "local-models"))]
+pub(crate) use tokenizer::fuzz;
 pub use types::{
     Dimensions, Embeddings, InputKind, InstalledModel, Piece, Pooling, Precision, PullProgress, VerifiedFile,
     default_models_dir,

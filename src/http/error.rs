@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::io;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -10,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::collection::CollectionError;
 use crate::embed::EmbedError;
+use crate::log::LogError;
+use crate::storage::is_disk_full;
 use crate::types::{DefinitionError, FilterError, MetadataError, NameError, VectorError};
 
 macro_rules! codes {
@@ -51,6 +52,7 @@ codes! {
     RouteNotFound "route_not_found" NOT_FOUND "There is no such route";
     CollectionNotFound "collection_not_found" NOT_FOUND "There is no such collection";
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
+    SourceNotFound "source_not_found" NOT_FOUND "Nothing is kept of the source";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
     SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
@@ -84,7 +86,10 @@ codes! {
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
-    TemplateNotSupported "template_not_supported" UNPROCESSABLE_ENTITY "Templates are not supported";
+    InvalidTemplate "invalid_template" UNPROCESSABLE_ENTITY "The template cannot be read";
+    TemplateFailed "template_failed" UNPROCESSABLE_ENTITY "The template makes no text of a document";
+    TextIsMade "text_is_made" UNPROCESSABLE_ENTITY "The collection's template makes the text";
+    PersonalData "personal_data" UNPROCESSABLE_ENTITY "A document carries personal data";
     QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization does not suit the vectors";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
@@ -96,6 +101,7 @@ codes! {
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
+    NotWritten "not_written" SERVICE_UNAVAILABLE "The disk refused the write";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
     ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
@@ -145,7 +151,7 @@ impl ApiError {
 
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        matches!(self.code, Code::Overloaded | Code::KeywordsNotReady)
+        matches!(self.code, Code::Overloaded | Code::KeywordsNotReady | Code::NotWritten | Code::StorageFull)
             .then_some(self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
@@ -154,7 +160,7 @@ impl ApiError {
     }
 
     fn storage(cause: CollectionError) -> Self {
-        if is_storage_full(&cause) {
+        if is_disk_full(&cause) {
             return Self::fault(
                 Code::StorageFull,
                 "the disk of the data directory is full; free space and retry",
@@ -163,18 +169,6 @@ impl ApiError {
         }
         Self::fault(Code::Storage, "the store could not read or write; the server's log has the cause", cause)
     }
-}
-
-/// Whether a full disk is the root of it.
-fn is_storage_full(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        }
-        next = error.source();
-    }
-    false
 }
 
 impl IntoResponse for ApiError {
@@ -229,12 +223,18 @@ impl From<CollectionError> for ApiError {
             E::NothingToIndex { .. } => Code::NothingToIndex,
             E::NoModel { .. } => Code::NoModel,
             E::Query { .. } => Code::InvalidQuery,
+            E::TemplateDefinition { .. } => Code::InvalidTemplate,
+            E::Template { .. } => Code::TemplateFailed,
+            E::TextIsMade { .. } => Code::TextIsMade,
+            E::Guard { .. } => Code::PersonalData,
             E::KeywordsOff => Code::ModeNotSupported,
             E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
             E::Filter(e) => filter_code(e),
             E::OutOfRange { .. } => Code::OutOfRange,
             E::Overloaded => Code::Overloaded,
-            E::Stopped { .. } => Code::Stopped,
+            E::Stopped { .. } | E::Log(LogError::Failed { .. } | LogError::Closed) => Code::Stopped,
+            E::Log(LogError::NotWritten { disk_full: true, .. }) => Code::StorageFull,
+            E::Log(LogError::NotWritten { .. }) => Code::NotWritten,
             E::Embed(EmbedError::Unknown { .. } | EmbedError::Name { .. }) => Code::UnknownModel,
             E::ModelChanged { .. } => Code::ModelChanged,
             _ => {
@@ -326,11 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_found_below_other_errors() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer")]
-        struct Outer(#[source] io::Error);
-        assert!(is_storage_full(&Outer(io::ErrorKind::StorageFull.into())));
-        assert!(!is_storage_full(&Outer(io::ErrorKind::NotFound.into())));
+    fn a_write_that_the_disk_refused_may_be_tried_again() {
+        for (disk_full, status) in [(true, 507), (false, 503)] {
+            let refused = LogError::NotWritten { reason: "no".into(), disk_full };
+            let error = ApiError::from(CollectionError::from(refused));
+            assert_eq!(error.code.status().as_u16(), status);
+            assert!(error.retry_after().is_some() && !error.is_callers_fault());
+        }
+        let stopped = ApiError::from(CollectionError::from(LogError::Failed { reason: "no".into() }));
+        assert_eq!((stopped.code, stopped.retry_after()), (Code::Stopped, None));
     }
 }

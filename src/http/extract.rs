@@ -22,6 +22,9 @@ const INLINE_PARSE_BYTES: usize = 64 << 10;
 /// The collection that a path names.
 pub(crate) struct InCollection(pub(crate) CollectionName);
 
+/// The source that a path names; its name has the form of a collection's.
+pub(crate) struct InSource(pub(crate) CollectionName);
+
 /// The document that a path names.
 pub(crate) struct DocumentPath {
     pub(crate) collection: CollectionName,
@@ -56,6 +59,15 @@ impl<S: Send + Sync> FromRequestParts<S> for InCollection {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let values = path_values(parts, state).await?;
         Ok(Self(CollectionName::new(values.get("collection").map_or("", String::as_str))?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InSource {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let values = path_values(parts, state).await?;
+        Ok(Self(CollectionName::new(values.get("source").map_or("", String::as_str))?))
     }
 }
 

@@ -7,6 +7,8 @@ mod documents;
 mod embedding;
 mod error;
 mod extract;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod health;
 mod import;
@@ -23,8 +25,10 @@ mod replication;
 mod router;
 mod search;
 mod server;
+mod sources;
 mod state;
 mod tei;
+mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;

@@ -10,7 +10,8 @@ use utoipa::{Modify, OpenApi};
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search, tei};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search, sources};
+use super::{tei, template};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +21,8 @@ use super::{collections, documents, health, import, metrics, models, ollama, ope
         health::hello, health::livez, health::readyz, health::healthz, health::health, health::version,
         metrics::render, serve,
         collections::list, collections::create, collections::read, collections::drop, collections::stats,
+        template::preview,
+        sources::read, sources::write, sources::forget,
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
         import::import,
         search::search, search::search_by_url, search::search_batch,
@@ -67,7 +70,7 @@ impl Modify for Failures {
 
 /// Each operation with its method, and whether it changes what is stored.
 fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (Method, bool, &'a mut Operation)> {
-    let post_changes = path.starts_with("/v1/collections/") && !path.contains("/search");
+    let post_changes = path.starts_with("/v1/collections/") && !path.contains("/search") && !path.contains("/preview");
     let methods = [
         (Method::GET, false, &mut item.get),
         (Method::PUT, true, &mut item.put),
@@ -142,7 +145,7 @@ mod tests {
                 assert!(operation["responses"]["200"].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 41);
+        assert_eq!(ids.len(), 45);
     }
 
     #[test]

@@ -221,6 +221,7 @@ mod tests {
             level0,
             upper_index: vec![0; rows + 1],
             upper: Vec::new(),
+            nibbles: false,
             calibration: Calibration::default(),
         }
     }

@@ -29,7 +29,16 @@ pub enum LogError {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
-    /// A write or sync failed: whether the change is in the log is not known, and nothing more is accepted.
+    /// The disk refused the change, or the group that it was in: it is not in the log. The caller can try again, when
+    /// there is room again.
+    #[error("the change was not written: {reason}")]
+    NotWritten {
+        /// What failed, with its causes.
+        reason: String,
+        /// Whether the disk is full.
+        disk_full: bool,
+    },
+    /// A sync failed, or a write that could not be undone: whether the change is in the log is not known, and nothing more is accepted.
     #[error("the log stopped: {reason}")]
     Failed {
         /// What failed, with its causes.

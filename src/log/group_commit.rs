@@ -1,10 +1,10 @@
 //! Group commit: many writers, one thread that appends, syncs, applies and answers.
 
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 
 use super::queue::{Queue, Waiting, Work, send};
+use super::sync::thread::{self, JoinHandle};
+use super::sync::{Mutex, Receiver, sync_channel};
 use super::{Change, EncodedRecord, Keep, LogError, LogPosition, LogWriter, Trimmed, trim_keeping};
 use crate::storage::{DataPaths, StorageError};
 use crate::types::Seq;
@@ -84,7 +84,7 @@ impl GroupCommit {
     /// Goes on in a new file after everything submitted before, and waits until that is done.
     ///
     /// # Errors
-    /// [`LogError::Closed`], [`LogError::Failed`].
+    /// [`LogError::Closed`], [`LogError::Failed`], [`LogError::NotWritten`].
     pub fn rotate(&self) -> Result<(), LogError> {
         let (answer, ticket) = sync_channel(1);
         self.queue.push_rotation(answer)?;
@@ -107,7 +107,12 @@ impl GroupCommit {
         self.queue.position()
     }
 
-    /// Why the log stopped, if a write or sync failed. The process should exit then.
+    /// Accepts nothing more, as after a failed sync of its own: another file of the store could not be made durable.
+    pub fn stop(&self, reason: &str) {
+        self.queue.fail(reason);
+    }
+
+    /// Why the log stopped, if a sync failed. The process should exit then.
     pub fn failed(&self) -> Option<String> {
         self.queue.failed()
     }
@@ -152,7 +157,7 @@ impl Ticket {
     /// Waits until the change is durable and applied. Returns its seq.
     ///
     /// # Errors
-    /// [`LogError::Failed`]: whether the change is in the log shows only when the log is read again.
+    /// [`LogError::NotWritten`]: the change is not in the log. [`LogError::Failed`]: whether the change is in the log shows only when the log is read again.
     pub fn wait(self) -> Result<Seq, LogError> {
         self.answer.recv().unwrap_or_else(|_| Err(LogError::Failed { reason: ENDED.into() }))
     }
@@ -181,21 +186,25 @@ fn run(mut writer: LogWriter, mut apply: Apply, queue: &Queue) {
             Work::Finish => break,
             Work::Rotate(answer) => {
                 let outcome = settle(writer.rotate(), &writer, queue);
-                send(&answer, answer_of(&outcome, writer.position().last_seq));
+                send(&answer, outcome.answer(writer.position().last_seq));
                 outcome
             }
             Work::Group(group) => commit(&mut writer, &mut apply, queue, group),
         };
-        if let Err(reason) = outcome {
-            tracing::error!(reason, "the log stops: a write to disk failed");
-            break;
+        match outcome {
+            Outcome::Done => {}
+            Outcome::NotWritten { reason, .. } => tracing::warn!(reason, "the disk refused a group of changes"),
+            Outcome::Failed { reason } => {
+                tracing::error!(reason, "the log stops: the disk failed");
+                break;
+            }
         }
     }
     ending.finished = true;
 }
 
 /// Appends and syncs a group, then applies it, then answers it.
-fn commit(writer: &mut LogWriter, apply: &mut Apply, queue: &Queue, group: Vec<Waiting>) -> Result<(), String> {
+fn commit(writer: &mut LogWriter, apply: &mut Apply, queue: &Queue, group: Vec<Waiting>) -> Outcome {
     let first = writer.position().last_seq.next();
     let (mut records, mut changes, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for waiting in group {
@@ -212,25 +221,46 @@ fn commit(writer: &mut LogWriter, apply: &mut Apply, queue: &Queue, group: Vec<W
     }
     let outcome = settle(appended, writer, queue);
     for (seq, answer) in seqs.zip(answers) {
-        send(&answer, answer_of(&outcome, seq));
+        send(&answer, outcome.answer(seq));
     }
     outcome
+}
+
+/// What became of a group, in a form that many can be told.
+enum Outcome {
+    Done,
+    NotWritten { reason: String, disk_full: bool },
+    Failed { reason: String },
+}
+
+impl Outcome {
+    fn answer(&self, seq: Seq) -> Result<Seq, LogError> {
+        match self {
+            Self::Done => Ok(seq),
+            Self::NotWritten { reason, disk_full } => {
+                Err(LogError::NotWritten { reason: reason.clone(), disk_full: *disk_full })
+            }
+            Self::Failed { reason } => Err(LogError::Failed { reason: reason.clone() }),
+        }
+    }
 }
 
 /// Makes an outcome known to the queue before any ticket learns of it, so that nobody who was told of a failure can
 /// submit once more.
-fn settle(done: Result<(), LogError>, writer: &LogWriter, queue: &Queue) -> Result<(), String> {
-    let outcome = done.map_err(|error| match error {
-        LogError::Failed { reason } => reason,
-        other => other.to_string(),
-    });
-    match &outcome {
-        Ok(()) => queue.set_position(writer.position()),
-        Err(reason) => queue.fail(reason),
+fn settle(done: Result<(), LogError>, writer: &LogWriter, queue: &Queue) -> Outcome {
+    match done {
+        Ok(()) => {
+            queue.set_position(writer.position());
+            Outcome::Done
+        }
+        Err(LogError::NotWritten { reason, disk_full }) => Outcome::NotWritten { reason, disk_full },
+        Err(error) => {
+            let reason = match error {
+                LogError::Failed { reason } => reason,
+                other => other.to_string(),
+            };
+            queue.fail(&reason);
+            Outcome::Failed { reason }
+        }
     }
-    outcome
-}
-
-fn answer_of(outcome: &Result<(), String>, seq: Seq) -> Result<Seq, LogError> {
-    outcome.clone().map(|()| seq).map_err(|reason| LogError::Failed { reason })
 }

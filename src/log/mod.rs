@@ -4,12 +4,15 @@ mod change;
 mod error;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod group_commit;
 mod payload;
 mod queue;
 mod reader;
 mod record;
 mod survey;
+mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -41,7 +41,7 @@ pub(super) fn kind(change: &Change) -> u8 {
 
 /// The version in which payloads of a kind are written: the oldest that says all of it.
 pub(super) fn version(kind: u8) -> u8 {
-    if kind == CREATE_COLLECTION { PAYLOAD_VERSION } else { 1 }
+    if matches!(kind, CREATE_COLLECTION | UPSERT) { 3 } else { 1 }
 }
 
 /// Appends the payload of `change` to `out`.
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::types::{
         CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Language, Metric,
-        TextDefinition, Value, VectorStorage,
+        TemplateDefinition, TextDefinition, Value, VectorStorage,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -214,6 +214,8 @@ mod tests {
             index: IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() },
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
             text: TextDefinition { language: Language::Russian },
+            template: Some(TemplateDefinition::Jinja("t".into())),
+            guard: None,
         };
         let name = CollectionName::new("docs").unwrap();
         Change::CreateCollection { id: CollectionId(7), name, definition, created_at_ms: 3 }
@@ -253,17 +255,19 @@ mod tests {
         until_index.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
         let fields = b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0";
         let (text, created_at, half) = (b"\x01\0\0\0", b"\x03\0\0\0\0\0\0\0", b"\x01\0\0\0");
-        let parts: [&[u8]; 5] = [&until_index, half, fields, text, created_at];
+        let template = b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0";
+        let parts: [&[u8]; 6] = [&until_index, half, fields, text, template, created_at];
         assert_eq!(encoded(&create()), parts.concat());
         let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
-        definition.index = IndexDefinition::default();
+        (definition.index, definition.template) = (IndexDefinition::default(), None);
         let of = |definition: &Definition| {
             let (definition, name) = (definition.clone(), name.clone());
             Ok(Change::CreateCollection { definition, id, name, created_at_ms })
         };
         let parts: [&[u8]; 4] = [&until_index, fields, text, created_at];
-        assert_eq!(decode(2, CREATE_COLLECTION, &parts.concat()), of(&definition), "version 2 had no storage");
-        definition.text = TextDefinition { language: Language::English };
+        let version_2 = decode(2, CREATE_COLLECTION, &parts.concat());
+        assert_eq!(version_2, of(&definition), "version 2 had no storage and no template");
+        definition.text = TextDefinition::default();
         let parts: [&[u8]; 3] = [&until_index, fields, created_at];
         assert_eq!(decode(1, CREATE_COLLECTION, &parts.concat()), of(&definition), "version 1 had no text");
     }

@@ -1,9 +1,9 @@
 //! The bounded queue between those who write changes and the thread that writes the log.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
+use super::sync::{Condvar, Mutex, MutexGuard, SyncSender};
 use super::{Change, EncodedRecord, GroupOptions, LogError, LogPosition, Trimmed};
 use crate::types::Seq;
 

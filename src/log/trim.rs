@@ -2,7 +2,7 @@
 
 use super::LogError;
 use super::files::{self, LogFile};
-use crate::storage::{DataPaths, StorageError, remove_file};
+use crate::storage::{DataPaths, file_len, remove_file};
 use crate::types::Seq;
 
 /// What was deleted.
@@ -78,8 +78,7 @@ pub fn needed_bytes(paths: &DataPaths, log_start: Seq) -> Result<u64, LogError> 
 }
 
 fn len_bytes(file: &LogFile) -> Result<u64, LogError> {
-    let metadata = std::fs::metadata(&file.path);
-    Ok(metadata.map_err(|e| StorageError::io(&file.path, "read the length of", e))?.len())
+    Ok(file_len(&file.path)?)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
 use super::reader::{LogEnd, Recovery};
 use super::{EncodedRecord, LogError};
 use crate::storage::{
-    AppendFile, DataPaths, StorageError, crc32c, crc32c_append, create_dir_all, publish, remove_temporaries,
+    AppendFile, DataPaths, StorageError, crc32c, crc32c_append, create_dir_all, is_disk_full, is_failed_sync, publish,
+    remove_temporaries,
 };
 use crate::types::Seq;
 
@@ -46,7 +47,8 @@ pub struct LogWriter {
     /// crc32c of the whole file, which the next file's header names.
     crc: u32,
     position: LogPosition,
-    /// Why nothing more is written. Set by the first failed write or sync and never cleared.
+    /// Why nothing more is written. Set by the first failed sync, or failed write that could not be undone, and never
+    /// cleared.
     failed: Option<String>,
     buffer: Vec<u8>,
 }
@@ -93,7 +95,9 @@ impl LogWriter {
     /// Returns the last record's seq.
     ///
     /// # Errors
-    /// [`LogError::Failed`], now and from now on: the group may be in the log or not, and the sync is not tried again.
+    /// [`LogError::NotWritten`] when the disk refused the write, as a full one does: the group is not in the log, and a
+    /// later one may succeed. [`LogError::Failed`], now and from now on, when the sync failed: the group may be in the log
+    /// or not, and the sync is not tried again.
     ///
     /// # Panics
     /// When there are more than 65,536 records.
@@ -106,7 +110,7 @@ impl LogWriter {
     /// present file holds no record.
     ///
     /// # Errors
-    /// [`LogError::Failed`], now and from now on.
+    /// As [`LogWriter::append_group`]; after [`LogError::NotWritten`] the present file is still the newest.
     pub fn rotate(&mut self) -> Result<(), LogError> {
         self.guarded(Self::try_rotate)
     }
@@ -121,16 +125,20 @@ impl LogWriter {
         self.position
     }
 
-    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<(), StorageError>) -> Result<(), LogError> {
-        if self.failed.is_none()
-            && let Err(error) = step(self)
-        {
-            self.failed = Some(with_causes(&error));
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<(), Refusal>) -> Result<(), LogError> {
+        if self.failed.is_none() {
+            match step(self) {
+                Ok(()) => {}
+                Err(Refusal::Undone(error)) => {
+                    return Err(LogError::NotWritten { disk_full: is_disk_full(&error), reason: with_causes(&error) });
+                }
+                Err(Refusal::Final(error)) => self.failed = Some(with_causes(&error)),
+            }
         }
         self.failed.clone().map_or(Ok(()), |reason| Err(LogError::Failed { reason }))
     }
 
-    fn try_append(&mut self, records: &mut [EncodedRecord]) -> Result<(), StorageError> {
+    fn try_append(&mut self, records: &mut [EncodedRecord]) -> Result<(), Refusal> {
         assert!(records.len() <= 1 + usize::from(u16::MAX), "{} records in one group", records.len());
         if self.file.len() >= self.options.file_bytes {
             self.try_rotate()?;
@@ -150,16 +158,21 @@ impl LogWriter {
                 &self.buffer
             }
         };
-        self.file.append(bytes)?;
+        let len = self.file.len();
+        if let Err(error) = self.file.append(bytes) {
+            // What was written in part is cut and the cut is made durable, so that the group cannot come back.
+            self.file.truncate(len).map_err(Refusal::Final)?;
+            return Err(Refusal::Undone(error));
+        }
         self.crc = crc32c_append(self.crc, bytes);
         self.position.bytes += bytes.len() as u64;
-        self.file.sync_data()?;
+        self.file.sync_data().map_err(Refusal::Final)?;
         self.position.last_seq = seq;
         self.buffer.shrink_to(KEPT_BUFFER_BYTES);
         Ok(())
     }
 
-    fn try_rotate(&mut self) -> Result<(), StorageError> {
+    fn try_rotate(&mut self) -> Result<(), Refusal> {
         if self.file.len() == FILE_HEADER_BYTES as u64 {
             return Ok(());
         }
@@ -169,13 +182,25 @@ impl LogWriter {
             previous_len: self.file.len(),
             previous_crc: self.crc,
         };
-        let end = create_file(&self.paths, header)?;
-        self.file = AppendFile::open(self.paths.log_file(end.first_seq.0))?;
+        let end = create_file(&self.paths, header).map_err(|error| match is_failed_sync(&error) {
+            // The file may have got its name, and then nothing more may go into the one before it.
+            true => Refusal::Final(error),
+            false => Refusal::Undone(error),
+        })?;
+        self.file = AppendFile::open(self.paths.log_file(end.first_seq.0)).map_err(Refusal::Final)?;
         (self.tag, self.crc) = (end.tag, end.crc);
         self.position.files += 1;
         self.position.bytes += end.len;
         Ok(())
     }
+}
+
+/// Why a step was not done.
+enum Refusal {
+    /// The log is as it was before.
+    Undone(StorageError),
+    /// What the log holds is not known.
+    Final(StorageError),
 }
 
 /// Publishes a file that holds its header alone.

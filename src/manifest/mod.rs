@@ -3,6 +3,8 @@
 mod contents;
 mod error;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod store;
 #[cfg(test)]
 mod tests;

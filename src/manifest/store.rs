@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::format::{decode_format, decode_manifest, encode_format, encode_manifest};
 use super::{Manifest, ManifestError, StoreId};
-use crate::storage::{DataPaths, StorageError, create_dir_all, publish, read_file, remove_temporaries};
+use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file, remove_temporaries};
 
 impl Manifest {
     /// Makes the directory a store. Call it under the directory's lock; it may hold `LOCK`, what an interrupted call of
@@ -81,9 +81,7 @@ impl Manifest {
 
 /// Something in a directory without `FORMAT` that makes it no place for a new store.
 fn find_foreign(paths: &DataPaths) -> Result<Option<PathBuf>, ManifestError> {
-    let fail = |e| StorageError::io(paths.root(), "list", e);
-    for entry in std::fs::read_dir(paths.root()).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
+    for path in list_entries(paths.root())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = path == paths.lock()
             || name == "lost+found"

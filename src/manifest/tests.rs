@@ -1,6 +1,6 @@
 //! Tests of the manifest: golden bytes, truncations, bit flips, and a crash at every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -9,8 +9,9 @@ use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric,
-    SegmentId, Seq, TextDefinition, VectorStorage,
+    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate, GuardAction,
+    GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
+    TextDefinition, VectorStorage, Weight,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -21,6 +22,16 @@ fn sample(store_id: StoreId) -> Manifest {
         index: IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() },
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
         text: TextDefinition { language: Language::Russian },
+        template: Some(TemplateDefinition::Fields(FieldsTemplate {
+            only: vec!["a".into()],
+            exclude: Vec::new(),
+            weights: BTreeMap::from([("a".into(), Weight { thousandths: 3_000 })]),
+        })),
+        guard: Some(GuardDefinition {
+            action: GuardAction::Redact,
+            kinds: BTreeSet::from([PersonalData::Phone]),
+            allow: BTreeSet::new(),
+        }),
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -89,11 +100,14 @@ fn golden_bytes() {
 }
 
 #[test]
-fn version_2_had_no_storage_and_version_1_no_text() {
+fn older_versions_had_no_storage_no_template_and_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
     let read = |version| decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(version)).unwrap();
-    wanted.collections.iter_mut().for_each(|collection| collection.definition.index = IndexDefinition::default());
+    for collection in &mut wanted.collections {
+        collection.definition.index = IndexDefinition::default();
+        (collection.definition.template, collection.definition.guard) = (None, None);
+    }
     assert_eq!(read(2), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
     assert_eq!(read(1), wanted);
@@ -101,7 +115,12 @@ fn version_2_had_no_storage_and_version_1_no_text() {
 
 /// [`sample`] as each version of the format has it.
 fn bytes_of_sample(version: u8) -> Vec<u8> {
-    let text: &[u8] = if version == 1 { &[] } else { b"\x01\0\0\0" };
+    let mut text = if version == 1 { Vec::new() } else { b"\x01\0\0\0".to_vec() };
+    if version == 3 {
+        text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
+        text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
+        text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
+    }
     let storage: &[u8] = if version < 3 { &[] } else { b"\x01\0\0\0" };
     let definition_len = 60 + storage.len() + text.len();
     let mut expected = b"PANNRMAN".to_vec();
@@ -124,7 +143,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
         expected.extend(storage);
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
-        expected.extend(text);
+        expected.extend(&text);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {
             expected.extend(id.to_le_bytes());
             expected.extend([100u32, 3].map(u32::to_le_bytes).concat());

@@ -3,11 +3,9 @@
 //! While the index is in use, `CHECK` names the running operating system; after a clean close, it holds a checksum over
 //! every file of sled's.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::storage::{self, StorageError};
+use crate::storage::{self, Mapped, StorageError};
 
 use super::Identity;
 
@@ -45,7 +43,7 @@ fn encode(identity: Identity, mark: Mark) -> [u8; LEN] {
     bytes[16..32].copy_from_slice(&identity.store_id);
     bytes[32..36].copy_from_slice(&identity.timeline.to_le_bytes());
     bytes[36..52].copy_from_slice(&mark.proof);
-    let crc = crc32c::crc32c(&bytes[..52]);
+    let crc = storage::crc32c(&bytes[..52]);
     bytes[52..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
@@ -53,9 +51,10 @@ fn encode(identity: Identity, mark: Mark) -> [u8; LEN] {
 /// Says why the files cannot be trusted, or nothing where they can.
 pub fn check(path: &Path, identity: Identity) -> Result<(), String> {
     let file = check_file(path);
-    let bytes = match std::fs::read(&file) {
-        Ok(bytes) => bytes,
-        Err(error) => return Err(format!("{} could not be read: {error}", file.display())),
+    let bytes = match storage::read_file(&file) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(format!("{} is missing", file.display())),
+        Err(error) => return Err(error.to_string()),
     };
     let candidates = [
         boot_id().map(|proof| Mark { state: STATE_OPEN, proof }),
@@ -95,20 +94,15 @@ fn boot_id() -> Option<[u8; 16]> {
 fn contents(path: &Path) -> Result<Mark, StorageError> {
     let files = storage::list_files_below(&sled_dir(path))?;
     let (mut total, mut crc) = (0u64, 0u32);
-    let mut buffer = vec![0; 1 << 20];
     for file in files {
-        let io = |source| StorageError::io(&file, "read", source);
-        let mut reader = File::open(&file).map_err(io)?;
-        crc = crc32c::crc32c_append(crc, file.strip_prefix(path).unwrap_or(&file).as_os_str().as_encoded_bytes());
-        loop {
-            let count = reader.read(&mut buffer).map_err(io)?;
-            if count == 0 {
-                break;
-            }
-            total += count as u64;
-            crc = crc32c::crc32c_append(crc, &buffer[..count]);
+        let name = file.strip_prefix(path).unwrap_or(&file);
+        // Nobody has it open: sled's last handle is gone.
+        let mapped = Mapped::open(&file)?;
+        mapped.advise_sequential();
+        total += mapped.bytes().len() as u64;
+        for part in [name.as_os_str().as_encoded_bytes(), mapped.bytes(), &total.to_le_bytes()] {
+            crc = storage::crc32c_append(crc, part);
         }
-        crc = crc32c::crc32c_append(crc, &total.to_le_bytes());
     }
     let mut proof = [0; 16];
     proof[..8].copy_from_slice(&total.to_le_bytes());

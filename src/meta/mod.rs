@@ -11,7 +11,10 @@ mod fingerprint;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::storage::StorageError;
 use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq};
@@ -23,6 +26,8 @@ use fields::FieldState;
 
 /// Rows put into sled in one atomic batch.
 const BATCH_ROWS: usize = 4_096;
+/// An index that has not opened by then is made again: sled reads a gigabyte in a few seconds.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// sled's own page cache.
 const CACHE_BYTES: u64 = 32 << 20;
 
@@ -125,10 +130,14 @@ impl MetaIndex {
     /// # Errors
     /// [`MetaError`] when not even an empty index can be made.
     pub fn open(path: &Path, identity: Identity) -> Result<Opened, MetaError> {
+        Self::open_within(path, identity, OPEN_LIMIT)
+    }
+
+    fn open_within(path: &Path, identity: Identity, limit: Duration) -> Result<Opened, MetaError> {
         let reason = match fingerprint::check(path, identity) {
-            Ok(()) => match Self::open_sled(path) {
+            Ok(()) => match Self::open_watched(path, limit) {
                 Ok(index) => return Ok(Opened::Usable(index)),
-                Err(error) => error.to_string(),
+                Err(reason) => reason,
             },
             Err(reason) => reason,
         };
@@ -136,6 +145,24 @@ impl MetaIndex {
         let index = Self::open_sled(path)?;
         fingerprint::write_open(path, identity)?;
         Ok(Opened::Fresh(index, reason))
+    }
+
+    /// Opens files that may be damaged in a way that makes sled panic or wait for ever. A thread that waits is left
+    /// behind: it has files open that lose their names, and nobody hears its answer.
+    fn open_watched(path: &Path, limit: Duration) -> Result<Self, String> {
+        let (sender, answer) = sync_channel(1);
+        let opened_path = path.to_owned();
+        let open = move || {
+            // Nobody listens any more after the limit; the index is then dropped here.
+            _ = sender.send(Self::open_sled(&opened_path));
+        };
+        let thread = thread::Builder::new().name("pannier-index-open".into()).spawn(open);
+        thread.map_err(|error| format!("no thread to open the document index: {error}"))?;
+        match answer.recv_timeout(limit) {
+            Ok(opened) => opened.map_err(|error| error.to_string()),
+            Err(RecvTimeoutError::Timeout) => Err(format!("{} did not open within {limit:?}", path.display())),
+            Err(RecvTimeoutError::Disconnected) => Err(format!("opening {} panicked", path.display())),
+        }
     }
 
     fn open_sled(path: &Path) -> Result<Self, MetaError> {

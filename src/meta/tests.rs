@@ -121,3 +121,22 @@ fn every_flipped_bit_of_the_check_file_is_noticed() {
         assert!(fingerprint::check(&path, IDENTITY).is_err(), "bit {bit}");
     }
 }
+
+/// A pipe that nobody writes to: whoever opens it for reading waits for ever.
+#[cfg(unix)]
+#[test]
+fn an_index_that_hangs_on_opening_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("meta");
+    let (index, _) = open(&path);
+    put(&index, 1, &[("a", 1)], &[]);
+    drop(index);
+    let configuration = fingerprint::sled_dir(&path).join("conf");
+    std::fs::remove_file(&configuration).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&configuration).status().unwrap().success());
+    let opened = MetaIndex::open_within(&path, IDENTITY, Duration::from_millis(500)).unwrap();
+    let Opened::Fresh(index, reason) = opened else { panic!("it was trusted") };
+    assert!(reason.contains("did not open within"), "{reason}");
+    put(&index, 1, &[("a", 1)], &[]);
+    assert_eq!(at(&index, "a"), Some((1, 0)));
+}

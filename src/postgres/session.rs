@@ -123,6 +123,26 @@ impl Session {
         self.timed(doing, self.limit, copying).await
     }
 
+    /// Gives the bytes of a `COPY .. TO STDOUT` to `visit` as they come, within a transaction only, as
+    /// [`Session::copy_in`]. The limit on time is for each piece.
+    ///
+    /// # Errors
+    /// [`PostgresError`].
+    pub async fn copy_out(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        visit: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<(), PostgresError> {
+        self.batch(doing, "DEALLOCATE ALL").await?;
+        let pieces = self.timed(doing, self.limit, self.client.copy_out(sql)).await?;
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = self.timed(doing, self.limit, pieces.try_next()).await? {
+            visit(&piece);
+        }
+        Ok(())
+    }
+
     async fn timed<T>(
         &self,
         doing: &'static str,

@@ -27,6 +27,11 @@ impl Calibration {
         self.0.is_sorted() && self.0.iter().all(|&recall| f64::from(recall) <= PARTS)
     }
 
+    /// Whether some measured effort reaches `recall`.
+    pub fn reaches(&self, recall: f64) -> bool {
+        self.0.iter().any(|&reached| f64::from(reached) >= recall * PARTS)
+    }
+
     /// The least effort that reaches `recall`, between measured efforts on a straight line; the greatest measured where
     /// none does, and `None` where nothing was measured.
     pub fn ef_for(&self, recall: f64) -> Option<usize> {

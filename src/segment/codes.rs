@@ -29,8 +29,8 @@ impl RowCodes {
 
     /// Those of a stored segment; `None` where it has none.
     pub(super) fn of(segment: &Segment) -> Result<Option<Self>, SegmentError> {
-        if segment.has_bits() {
-            return Ok(Some(Self::bits(segment.bit_quantizer()?)));
+        if let Some(bits) = segment.bit_quantizer()? {
+            return Ok(Some(Self::bits(bits)));
         }
         Ok(segment.quantizer().map(|quantizer| Self::int8(quantizer, segment.header.spec.dim)))
     }

@@ -91,6 +91,11 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// Whether the file is whole and was written by a program that does it otherwise.
+    pub fn is_of_another_version(&self) -> bool {
+        matches!(self, Self::UnsupportedVersion { .. } | Self::UnsupportedFlags { .. })
+    }
+
     pub(super) fn damaged(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_owned(), offset, reason: reason.into() }
     }

@@ -33,6 +33,9 @@ pub struct FilteredStats {
 
 /// Passing neighbours wanted of a row before the neighbours of those that do not pass are left alone.
 const WANTED: usize = 24;
+/// Lists between the one looked at and the one that the memory is asked for. Most rows need few of them, so that asking
+/// for all at once would mostly be in vain.
+const LISTS_AHEAD: usize = 5;
 
 /// Walks to the `ef` nearest passing rows, approximately, and leaves them in `scratch.pool`.
 ///
@@ -110,15 +113,20 @@ fn gather<L: Links>(
             return Err(links.out_of_range(ordinal, 0, neighbour));
         }
         if !passes(neighbour) {
-            links.prefetch(neighbour);
             scratch.through.push(neighbour);
         } else if scratch.visited.insert(neighbour) {
             scratch.batch.push(neighbour);
         }
     }
+    if scratch.batch.len() < WANTED {
+        scratch.through.iter().take(LISTS_AHEAD).for_each(|&between| links.prefetch(between));
+    }
     for at in 0..scratch.through.len() {
         if scratch.batch.len() >= WANTED {
             break;
+        }
+        if let Some(&ahead) = scratch.through.get(at + LISTS_AHEAD) {
+            links.prefetch(ahead);
         }
         let between = scratch.through[at];
         // Its neighbours were looked at before, from another row.

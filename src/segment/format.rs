@@ -8,6 +8,7 @@ use super::bits;
 use super::calibration::Calibration;
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
+use super::nibbles;
 use super::quantize::stride;
 use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::limits::MAX_DIM;
@@ -16,7 +17,7 @@ use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentI
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
 /// The newest version.
 pub(super) const VERSION: u32 = 3;
-/// The oldest that is read, and written where it says everything: it knows neither bits nor half precision.
+/// The oldest that is read, and written where it says everything: it knows no nibbles, no bits and no half precision.
 const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
@@ -26,11 +27,14 @@ pub(super) const MAX_ROWS: u32 = (1 << 30) - 1;
 
 const FLAG_CODES: u32 = 1;
 const FLAG_GRAPH: u32 = 2;
+const FLAG_NIBBLES: u32 = 4;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
 /// After the section table: the calibration.
-const CALIBRATION: usize = SECTION_TABLE + SECTIONS * SECTION_ENTRY_BYTES;
+const CALIBRATION: usize = SECTION_TABLE + SECTIONS_OF_TABLE * SECTION_ENTRY_BYTES;
+/// After the calibration: the entry of the nibbles, in files that have them.
+const NIBBLES_ENTRY: usize = CALIBRATION + 24;
 const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
 /// The sections of every file, in their order.
@@ -45,9 +49,12 @@ pub(super) enum Section {
     DocumentOffsets,
     Documents,
     Tombstones,
+    Nibbles,
 }
 
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
+/// All but the nibbles, which came later.
+const SECTIONS_OF_TABLE: usize = 9;
 
 impl Section {
     pub(super) const ALL: [Self; SECTIONS] = [
@@ -60,6 +67,7 @@ impl Section {
         Self::DocumentOffsets,
         Self::Documents,
         Self::Tombstones,
+        Self::Nibbles,
     ];
 }
 
@@ -83,6 +91,8 @@ pub(super) struct Header {
     pub(super) max_seq: Seq,
     pub(super) tombstones: u32,
     pub(super) graph: Option<GraphHeader>,
+    /// Whether walks of the graph read nibbles.
+    pub(super) has_nibbles: bool,
     pub(super) documents_bytes: u64,
     pub(super) tombstones_bytes: u64,
 }
@@ -129,6 +139,7 @@ impl Header {
             8 * (rows + 1),
             self.documents_bytes,
             self.tombstones_bytes,
+            if self.has_nibbles { nibbles::section_bytes(rows, self.spec.dim) } else { 0 },
         ];
         let mut end = HEADER_BYTES as u64;
         let sections = lengths.map(|len| {
@@ -150,11 +161,15 @@ impl Header {
         }
     }
 
+    fn suits_nibbles(&self) -> bool {
+        self.graph.is_some() && nibbles::suits_nibbles(self.spec.metric, self.spec.dim, &self.spec.index)
+    }
+
     /// The oldest version that says all of it.
     fn version(&self) -> u32 {
         let IndexDefinition { quantization, storage, .. } = self.spec.index;
         let is_plain = quantization != Quantization::Binary && storage == VectorStorage::Float32;
-        if is_plain { PLAIN_VERSION } else { VERSION }
+        if is_plain && !self.has_nibbles { PLAIN_VERSION } else { VERSION }
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -167,7 +182,9 @@ impl Header {
         bytes.extend(self.version().to_le_bytes());
         let index = &self.spec.index;
         let codes = if index.quantization == Quantization::None { 0 } else { FLAG_CODES };
-        bytes.extend((codes | if self.graph.is_some() { FLAG_GRAPH } else { 0 }).to_le_bytes());
+        let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
+        let nibbles = if self.has_nibbles { FLAG_NIBBLES } else { 0 };
+        bytes.extend((codes | graph_flag | nibbles).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
         bytes.extend(self.spec.collection.0.to_le_bytes());
@@ -189,14 +206,20 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         assert_eq!(bytes.len(), SECTION_TABLE);
-        for (kind, section) in (1u64..).zip(&layout.sections) {
+        let (table, nibbles) = layout.sections.split_at(SECTIONS_OF_TABLE);
+        let entry = |bytes: &mut Vec<u8>, kind: u64, section: &Range<u64>| {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(section.start.to_le_bytes());
             bytes.extend((section.end - section.start).to_le_bytes());
-        }
+        };
+        (1u64..).zip(table).for_each(|(kind, section)| entry(&mut bytes, kind, section));
         assert_eq!(bytes.len(), CALIBRATION);
         for recall in graph.calibration.0 {
             bytes.extend(recall.to_le_bytes());
+        }
+        assert_eq!(bytes.len(), NIBBLES_ENTRY);
+        if self.has_nibbles {
+            entry(&mut bytes, SECTIONS as u64, &nibbles[0]);
         }
         bytes.resize(HEADER_CHECKSUM, 0);
         let checksum = crc32c(&bytes);
@@ -219,7 +242,7 @@ impl Header {
             return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
         }
         let flags = u32_at(bytes, 12);
-        let supported = FLAG_CODES | FLAG_GRAPH;
+        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES;
         if flags & !supported != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
         }
@@ -264,6 +287,7 @@ impl Header {
             max_seq: Seq(u64_at(bytes, 72)),
             tombstones: u32_at(bytes, 80),
             graph: (flags & FLAG_GRAPH != 0).then_some(graph),
+            has_nibbles: flags & FLAG_NIBBLES != 0,
             documents_bytes: section_len(Section::Documents),
             tombstones_bytes: section_len(Section::Tombstones),
         })
@@ -279,6 +303,7 @@ impl Header {
             (56, "ef_construction", index.ef_construction >= 1),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
+            (12, "nibbles", !self.has_nibbles || self.suits_nibbles()),
             (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
             (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),
@@ -360,9 +385,16 @@ mod tests {
                 upper_lists: 1,
                 calibration: Calibration([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x1234]),
             }),
+            has_nibbles: false,
             documents_bytes: 100,
             tombstones_bytes: 13,
         }
+    }
+
+    fn with_nibbles() -> Header {
+        let mut header = Header { has_nibbles: true, ..header() };
+        (header.spec.metric, header.spec.dim) = (Metric::Cosine, 65);
+        header
     }
 
     /// The header followed by zeros up to the length it states.
@@ -413,7 +445,8 @@ mod tests {
         half.spec.index.storage = VectorStorage::Float16;
         let mut bits = Header { scale: None, ..header() };
         bits.spec.index.quantization = Quantization::Binary;
-        for (header, version) in [(header(), 2), (small, 2), (plain, 2), (half, 3), (bits, 3)] {
+        let all = [(header(), 2), (small, 2), (plain, 2), (half, 3), (bits, 3), (with_nibbles(), 3)];
+        for (header, version) in all {
             assert_eq!(u32_at(&header.encode(), 8), version);
             let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
             assert_eq!((back, layout), (header.clone(), header.layout()));
@@ -421,13 +454,30 @@ mod tests {
     }
 
     #[test]
+    fn nibbles_stand_last_and_make_version_3() {
+        let (header, bytes) = (with_nibbles(), with_nibbles().encode());
+        assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12)), (3, 7));
+        let nibbles = header.layout().section(Section::Nibbles);
+        assert_eq!(
+            (u64_at(&bytes, 336), u64_at(&bytes, 344), u64_at(&bytes, 352)),
+            (10, nibbles.start, 2 * 64 + 8 * 65)
+        );
+        assert_eq!(header.layout().checksums, nibbles.end.next_multiple_of(64));
+        assert!(bytes[360..508].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
     fn every_truncation_and_bit_flip_is_an_error() {
-        let bytes = file(&header());
+        every_truncation_and_bit_flip_is_an_error_in(&file(&header()));
+        every_truncation_and_bit_flip_is_an_error_in(&file(&with_nibbles()));
+    }
+
+    fn every_truncation_and_bit_flip_is_an_error_in(bytes: &[u8]) {
         for len in 0..bytes.len() {
             assert!(Header::decode(Path::new("a"), &bytes[..len]).is_err(), "{len}");
         }
         for bit in 0..HEADER_BYTES * 8 {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::decode(Path::new("a"), &flipped).is_err(), "bit {bit}");
             // Wrong content under a right checksum must never panic.
@@ -446,7 +496,11 @@ mod tests {
         assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
         assert!(matches!(change(8, 4), SegmentError::UnsupportedVersion { found: 4, supported: 3, .. }));
         assert!(matches!(change(8, 3), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
-        assert!(matches!(change(12, 7), SegmentError::UnsupportedFlags { found: 7, supported: 3, .. }));
+        assert!(matches!(change(12, 11), SegmentError::UnsupportedFlags { found: 11, supported: 7, .. }));
+        assert!(
+            matches!(change(12, 7), SegmentError::Damaged { offset: 12, .. }),
+            "distances are not walked on nibbles"
+        );
         assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
         assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
         assert!(matches!(change(49, 3), SegmentError::Damaged { offset: 49, .. }));

@@ -29,6 +29,8 @@ pub struct Graph {
     pub upper_index: Vec<u32>,
     /// Shape `[lists, m]`: neighbours on the upper levels, then [`NO_NEIGHBOUR`].
     pub upper: Vec<u32>,
+    /// Whether walks read nibbles: see [`super::suits_nibbles`].
+    pub nibbles: bool,
     /// The recall that walks reach.
     pub calibration: Calibration,
 }
@@ -284,6 +286,7 @@ mod tests {
             level0,
             upper_index: vec![0, 1, 1, 2],
             upper,
+            nibbles: false,
             calibration: Calibration::default(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
-mod bit_search;
+mod bit_rows;
 mod bits;
 mod calibration;
 mod codes;
@@ -11,12 +11,17 @@ mod document;
 mod error;
 mod filtered_walk;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod graph;
+mod nibbles;
 mod pool;
 mod quantize;
 mod reader;
+mod scan;
 mod scratch;
 mod search;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod tombstone;
@@ -31,6 +36,7 @@ pub use document::encode_document;
 pub use error::SegmentError;
 pub use filtered_walk::FilteredOptions;
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
+pub use nibbles::{NibbleQuantizer, suits_nibbles};
 pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;

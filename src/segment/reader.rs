@@ -2,18 +2,21 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::SegmentSpec;
+use super::bits;
 use super::calibration::Calibration;
 use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
-use super::quantize::Quantizer;
+use super::nibbles::{self, NibbleQuantizer};
+use super::quantize::{self, Quantizer};
 use super::tombstone::{self, Tombstone};
 use crate::distance::VectorRef;
 use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
-use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument, VectorStorage};
+use crate::types::{DocumentId, IndexDefinition, Metadata, Ordinal, Quantization, Seq, StoredDocument, VectorStorage};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Segment {
     blocks: VerifiedBlocks,
     pub(super) header: Header,
     layout: Layout,
+    /// Read when they are first needed.
+    nibble_ranges: OnceLock<NibbleQuantizer>,
 }
 
 impl Segment {
@@ -36,7 +41,11 @@ impl Segment {
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
         check_expected(path, &header.spec, expected)?;
-        Ok(Self { file, blocks, header, layout })
+        for section in [Section::Codes, Section::Level0, Section::UpperIndex, Section::Upper, Section::Nibbles] {
+            let range = layout.section(section);
+            file.advise_large_pages(range.start as usize..range.end as usize);
+        }
+        Ok(Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() })
     }
 
     /// The file.
@@ -62,6 +71,19 @@ impl Segment {
     /// Whether the segment has a graph; one without is scanned.
     pub fn has_graph(&self) -> bool {
         self.header.graph.is_some()
+    }
+
+    /// Bytes of a row that a scan reads of each.
+    pub fn scanned_bytes_a_row(&self) -> usize {
+        let dim = self.header.spec.dim;
+        let IndexDefinition { quantization, storage, .. } = self.header.spec.index;
+        match (quantization, storage) {
+            _ if self.header.has_nibbles => nibbles::stride(dim),
+            (Quantization::Int8, _) => quantize::stride(dim),
+            (Quantization::Binary, _) => bits::stride(dim),
+            (Quantization::None, VectorStorage::Float32) => 4 * self.dim(),
+            (Quantization::None, VectorStorage::Float16) => 2 * self.dim(),
+        }
     }
 
     /// What was measured about walks of the graph; `None` where the segment has none.
@@ -168,6 +190,31 @@ impl Segment {
     /// The quantizer of the codes, where the segment has codes.
     pub(super) fn quantizer(&self) -> Option<Quantizer> {
         self.header.scale.map(Quantizer::with_scale)
+    }
+
+    /// The quantizer of the nibbles, where the segment has them.
+    #[inline]
+    pub(super) fn nibble_quantizer(&self) -> Result<Option<&NibbleQuantizer>, SegmentError> {
+        match self.nibble_ranges.get() {
+            None if self.header.has_nibbles => self.read_nibble_ranges().map(Some),
+            read => Ok(read),
+        }
+    }
+
+    #[cold]
+    fn read_nibble_ranges(&self) -> Result<&NibbleQuantizer, SegmentError> {
+        let start = self.header.rows as usize * nibbles::stride(self.header.spec.dim);
+        let range = self.file_range::<u8>(Section::Nibbles, start..start + 8 * self.dim());
+        self.ensure(range.clone())?;
+        let numbers = self.file.view(range).and_then(NibbleQuantizer::from_numbers);
+        let ranges =
+            numbers.ok_or_else(|| self.damaged(Section::Nibbles, start, "the ranges of the components are none"))?;
+        Ok(self.nibble_ranges.get_or_init(|| ranges))
+    }
+
+    /// The nibbles of a row: u8, shape `[stride]`. The segment has nibbles and the row exists.
+    pub(super) fn nibbles(&self, ordinal: Ordinal) -> Result<&[u8], SegmentError> {
+        self.bytes(Section::Nibbles, row_range(ordinal, nibbles::stride(self.header.spec.dim)))
     }
 
     /// The numbers `range` of a section, checked.

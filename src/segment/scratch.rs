@@ -18,7 +18,9 @@ pub(super) struct Scratch {
     pub(super) through: Vec<Ordinal>,
     /// Of each of the batch.
     pub(super) closeness: Vec<f32>,
+    /// Of queries, of their two kinds.
     pub(super) codes: Vec<i8>,
+    pub(super) nibbles: Vec<i8>,
 }
 
 thread_local! {

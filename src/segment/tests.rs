@@ -100,6 +100,7 @@ impl Sample {
             level0,
             upper_index,
             upper,
+            nibbles: suits_nibbles(self.spec.metric, self.spec.dim, &self.spec.index),
             calibration: Calibration::measured([0.5, 0.6, 0.7, 0.8, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]),
         });
         self
@@ -290,6 +291,21 @@ fn sections_have_these_bytes() {
     assert_eq!(bytes[covered..], [block, crc32c(&block).to_le_bytes()].concat());
 }
 
+#[test]
+fn nibbles_have_these_bytes() {
+    let mut sample = Sample::new(2, 65, Metric::Cosine, Quantization::Int8).with_graph();
+    sample.vectors = vec![vec![1.0; 65], vec![-1.0; 65]];
+    let segment = sample.open();
+    let start = segment.section_start(Section::Nibbles);
+    let bytes = std::fs::read(sample.path()).unwrap();
+    // Of mean 0 and deviation 1: 1 is nibble 10, -1 is 5; component 64 stands in the upper half of the first byte.
+    let mut expected = [vec![0xaa], vec![0x0a; 63], vec![0x55], vec![0x05; 63]].concat();
+    let step = 2.0f32 * 2.6 / 15.0;
+    expected.extend([-0.5 * 15.0 * step; 65].iter().chain(&[step; 65]).flat_map(|number| number.to_le_bytes()));
+    assert_eq!(bytes[start..start + expected.len()], expected);
+    assert_eq!(start + expected.len().next_multiple_of(64), segment.covered_bytes());
+}
+
 /// Everything a reader can ask, as text: errors where there are some.
 fn answers(path: &Path, sample: &Sample) -> Vec<Result<String, SegmentError>> {
     let segment = match Segment::open(path, &sample.spec) {
@@ -327,6 +343,7 @@ fn every_bit_flip_is_found() {
         Sample::new(2, 2, Metric::L2, Quantization::None).with_tombstones().with_graph(),
         Sample::new(3, 3, Metric::Cosine, Quantization::Binary).stored_as(VectorStorage::Float16).with_graph(),
         Sample::new(0, 2, Metric::Dot, Quantization::Int8).with_tombstones(),
+        Sample::new(2, 65, Metric::Cosine, Quantization::Int8).with_graph(),
     ] {
         sample.write();
         let sound: Vec<String> = answers(&sample.path(), &sample).into_iter().map(Result::unwrap).collect();
@@ -423,6 +440,13 @@ fn contradictions_under_right_checksums_are_found_by_verify() {
         let path = change(&sample, |segment, bytes| bytes[segment.section_start(section) + byte] = to);
         let segment = Segment::open(&path, &sample.spec).unwrap();
         assert!(matches!(segment.verify(|_| ()), Err(SegmentError::Damaged { .. })), "{section:?} {byte}");
+    }
+    let walked = Sample::new(40, 65, Metric::Cosine, Quantization::Int8).with_graph();
+    // A nibble, one beyond the components, a low and a step.
+    for (byte, to) in [(3, 0xee), (1, 0xf0), (40 * 64 + 3, 0x11), (40 * 64 + 4 * 65 + 3, 0xff)] {
+        let path = change(&walked, |segment, bytes| bytes[segment.section_start(Section::Nibbles) + byte] = to);
+        let segment = Segment::open(&path, &walked.spec).unwrap();
+        assert!(matches!(segment.verify(|_| ()), Err(SegmentError::Damaged { .. })), "nibbles {byte}");
     }
     let path = change(&sample, |segment, bytes| bytes[segment.section_start(Section::Codes) - 1] = 1);
     assert!(Segment::open(&path, &sample.spec).unwrap().verify(|_| ()).is_err(), "padding");

@@ -5,6 +5,7 @@ use super::document::decode_document;
 use super::error::SegmentError;
 use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
+use super::nibbles;
 use super::reader::Segment;
 use crate::storage::BLOCK_BYTES;
 use crate::types::Ordinal;
@@ -56,6 +57,19 @@ impl Segment {
         }
         for ordinal in 0..self.rows() {
             self.verify_row(ordinal, codes.as_mut(), &mut memory)?;
+        }
+        self.verify_nibbles()
+    }
+
+    fn verify_nibbles(&self) -> Result<(), SegmentError> {
+        let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
+        let (mut expected, mut memory) = (vec![0; nibbles::stride(self.header.spec.dim)], Vec::new());
+        for ordinal in 0..self.rows() {
+            quantizer.encode(self.vector(ordinal)?.read(&mut memory), &mut expected);
+            if self.nibbles(ordinal)? != expected {
+                let reason = format!("the nibbles of row {ordinal} are not those of its vector");
+                return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::document::decode_document_id;
 use super::error::SegmentError;
 use super::format::{ALIGNMENT, GraphHeader, Header, Layout, MAX_ROWS, Section};
 use super::graph::Graph;
+use super::nibbles::{self, NibbleQuantizer, suits_nibbles};
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
 use crate::storage::{BlockChecksums, Publishing, RateLimit, StorageError, crc32c};
@@ -69,6 +70,8 @@ pub fn write_segment(
     }
     check_rows(spec, rows);
     let codes = RowCodes::fit(spec, rows);
+    let has_nibbles = graph.is_some_and(|graph| graph.nibbles);
+    assert!(!has_nibbles || suits_nibbles(spec.metric, spec.dim, &spec.index), "nibbles of {spec:?}");
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
     let seqs = || rows.iter().map(|row| row.seq).chain(tombstones.iter().map(|tombstone| tombstone.seq));
     let header = Header {
@@ -79,6 +82,7 @@ pub fn write_segment(
         max_seq: seqs().max().unwrap_or_default(),
         tombstones: tombstone_count,
         graph: graph.map(|graph| graph_header(spec, rows, graph)),
+        has_nibbles,
         documents_bytes: rows.iter().map(|row| row.document.len() as u64).sum(),
         tombstones_bytes: tombstone_bytes.len() as u64,
     };
@@ -95,6 +99,9 @@ pub fn write_segment(
     write_documents(&mut sections, rows)?;
     sections.begin(Section::Tombstones)?;
     sections.write(&tombstone_bytes)?;
+    if has_nibbles {
+        write_nibbles(&mut sections, spec, rows)?;
+    }
     sections.finish()?;
     Ok(WrittenSegment {
         len_bytes: layout.file_len,
@@ -163,6 +170,21 @@ fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), Se
         sections.write_each(numbers.iter().map(|number| number.to_le_bytes()))?;
     }
     Ok(())
+}
+
+fn write_nibbles(
+    sections: &mut SectionWriter<'_>,
+    spec: &SegmentSpec,
+    rows: &[RowRef<'_>],
+) -> Result<(), SegmentError> {
+    let quantizer = NibbleQuantizer::fit(rows.len(), spec.dim as usize, |row| rows[row].vector);
+    sections.begin(Section::Nibbles)?;
+    let (mut bytes, mut memory) = (vec![0; nibbles::stride(spec.dim)], Vec::new());
+    for row in rows {
+        quantizer.encode(row.vector.read(&mut memory), &mut bytes);
+        sections.write(&bytes)?;
+    }
+    sections.write_each(quantizer.numbers().map(f32::to_le_bytes))
 }
 
 fn write_documents(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Result<(), SegmentError> {

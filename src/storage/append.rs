@@ -1,17 +1,14 @@
 //! A file that only grows at its end, and is cut only when it is recovered.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
-use super::fault::{self, Operation};
+use super::disk::DiskFile;
 
 /// A file open for appending.
 #[derive(Debug)]
 pub struct AppendFile {
-    path: PathBuf,
-    file: File,
+    file: DiskFile,
     len: u64,
 }
 
@@ -22,15 +19,14 @@ impl AppendFile {
     /// [`StorageError::Io`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let path = path.into();
-        let mut file =
-            OpenOptions::new().read(true).write(true).open(&path).map_err(|e| StorageError::io(&path, "open", e))?;
-        let len = file.seek(SeekFrom::End(0)).map_err(|e| StorageError::io(&path, "read the length of", e))?;
-        Ok(Self { path, file, len })
+        let file = DiskFile::open(path.clone()).map_err(|e| StorageError::io(&path, "open", e))?;
+        let len = file.len().map_err(|e| StorageError::io(&path, "read the length of", e))?;
+        Ok(Self { file, len })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Bytes in the file.
@@ -41,9 +37,9 @@ impl AppendFile {
     /// Writes `bytes` at the end. They are durable only after [`AppendFile::sync_data`].
     ///
     /// # Errors
-    /// [`StorageError::Io`]; a part of the bytes may then stand at the end of the file.
+    /// [`StorageError::Io`]; a part of the bytes may then stand behind the end, until they are overwritten or cut.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.write(bytes).map_err(|e| StorageError::io(&self.path, "write", e))?;
+        self.file.write_at(self.len, bytes).map_err(|e| StorageError::io(self.path(), "write", e))?;
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -54,9 +50,7 @@ impl AppendFile {
     /// [`StorageError::Io`]. The kernel may have dropped the pages that it failed to write and forget the error, so a
     /// second sync that succeeds proves nothing: never retry.
     pub fn sync_data(&mut self) -> Result<(), StorageError> {
-        fault::check(Operation::Sync, &self.path)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|e| StorageError::io(&self.path, "sync", e))
+        self.file.sync_data().map_err(|e| StorageError::sync(self.path(), e))
     }
 
     /// Writes the bytes from `offset` to the end over themselves and makes them durable.
@@ -67,15 +61,9 @@ impl AppendFile {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn rewrite_from(&mut self, offset: u64) -> Result<(), StorageError> {
-        let mut bytes = Vec::new();
-        self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| (&self.file).take(self.len.saturating_sub(offset)).read_to_end(&mut bytes))
-            .and_then(|_| self.file.seek(SeekFrom::Start(offset)))
-            .map_err(|e| StorageError::io(&self.path, "read", e))?;
-        self.write(&bytes)
-            .and_then(|()| self.file.seek(SeekFrom::End(0)))
-            .map_err(|e| StorageError::io(&self.path, "write", e))?;
+        let mut bytes = vec![0; self.len.saturating_sub(offset) as usize];
+        let read = self.file.read_at(offset, &mut bytes).map_err(|e| StorageError::io(self.path(), "read", e))?;
+        self.file.write_at(offset, &bytes[..read]).map_err(|e| StorageError::io(self.path(), "write", e))?;
         self.sync_data()
     }
 
@@ -84,29 +72,16 @@ impl AppendFile {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn truncate(&mut self, len: u64) -> Result<(), StorageError> {
-        fault::check(Operation::Truncate, &self.path)
-            .and_then(|()| self.file.set_len(len))
-            .and_then(|()| self.file.seek(SeekFrom::End(0)))
-            .map_err(|e| StorageError::io(&self.path, "truncate", e))?;
+        self.file.truncate(len).map_err(|e| StorageError::io(self.path(), "truncate", e))?;
         self.len = len;
-        fault::check(Operation::Sync, &self.path)
-            .and_then(|()| self.file.sync_all())
-            .map_err(|e| StorageError::io(&self.path, "sync", e))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = fault::check(Operation::Write, &self.path) {
-            self.file.write_all(&bytes[..bytes.len() / 2])?;
-            return Err(error);
-        }
-        self.file.write_all(bytes)
+        self.file.sync_all().map_err(|e| StorageError::sync(self.path(), e))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::fault::{Faults, Then};
+    use crate::storage::fault::{Faults, Operation, Then};
 
     #[test]
     fn appends_at_the_end_and_cuts() {

@@ -1,23 +1,18 @@
 //! Changes to directories that last: each is followed by a sync of the directory that it changed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
-use super::fault::{self, Operation};
+use super::disk;
 
 /// Makes the entries of a directory durable: names created, renamed and removed.
 ///
 /// # Errors
 /// [`StorageError::Io`]. After a failed sync the caller must not assume that a second one would help.
 pub fn sync_directory(dir: &Path) -> Result<(), StorageError> {
-    fault::check(Operation::Sync, dir).map_err(|e| StorageError::io(dir, "sync", e))?;
-    // Only Unix lets a directory be opened and synced; elsewhere the rename itself is what there is.
-    if cfg!(unix) {
-        File::open(dir).and_then(|handle| handle.sync_all()).map_err(|e| StorageError::io(dir, "sync", e))?;
-    }
-    Ok(())
+    disk::sync_dir(dir).map_err(|e| StorageError::sync(dir, e))
 }
 
 /// Makes `dir` and whatever is missing above it, each durable in its parent. An existing directory is no error.
@@ -32,8 +27,7 @@ pub fn create_dir_all(dir: &Path) -> Result<(), StorageError> {
     if parent != dir {
         create_dir_all(parent)?;
     }
-    let created = fault::check(Operation::Create, dir).and_then(|()| fs::create_dir(dir));
-    match created {
+    match disk::create_dir(dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
             Err(StorageError::io(dir, "create the directory", e))
         }
@@ -46,7 +40,7 @@ pub fn create_dir_all(dir: &Path) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`].
 pub fn remove_file(path: &Path) -> Result<(), StorageError> {
-    remove_with(path, |path| fs::remove_file(path))
+    removed(path, disk::remove_file(path))
 }
 
 /// Removes a directory and everything below it; one that is not there is no error.
@@ -54,15 +48,48 @@ pub fn remove_file(path: &Path) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`].
 pub fn remove_dir_all(path: &Path) -> Result<(), StorageError> {
-    remove_with(path, |path| fs::remove_dir_all(path))
+    removed(path, disk::remove_dir_all(path))
 }
 
-fn remove_with(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), StorageError> {
-    match fault::check(Operation::Remove, path).and_then(|()| remove(path)) {
+fn removed(path: &Path, outcome: io::Result<()>) -> Result<(), StorageError> {
+    match outcome {
         Ok(()) => sync_directory(parent_of(path)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(StorageError::io(path, "remove", e)),
     }
+}
+
+/// Removes a file of derived data, without a sync: after a power cut it may be there again.
+///
+/// # Errors
+/// [`StorageError::Io`], also where there is no such file.
+#[cfg(feature = "text")]
+pub fn remove_unsynced(path: &Path) -> Result<(), StorageError> {
+    disk::remove_file(path).map_err(|e| StorageError::io(path, "remove", e))
+}
+
+/// Everything directly in `dir`, by name: files, directories, links; a directory that is not there holds nothing.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn list_entries(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let fail = |e| StorageError::io(dir, "list", e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(fail(e)),
+    };
+    let mut found = entries.map(|entry| Ok(entry.map_err(fail)?.path())).collect::<Result<Vec<_>, _>>()?;
+    found.sort();
+    Ok(found)
+}
+
+/// Bytes of a file.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn file_len(path: &Path) -> Result<u64, StorageError> {
+    Ok(fs::metadata(path).map_err(|e| StorageError::io(path, "read the length of", e))?.len())
 }
 
 /// The files directly in `dir`, by name; a directory that is not there holds none.
@@ -157,7 +184,7 @@ pub(super) fn parent_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::fault::{Faults, Then};
+    use crate::storage::fault::{Faults, Operation, Then};
 
     #[test]
     fn directories_are_made_durable_from_the_top() {

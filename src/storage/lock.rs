@@ -1,16 +1,16 @@
 //! The lock that keeps a second process out of a data directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::TryLockError;
 use std::path::PathBuf;
 
 use super::StorageError;
+use super::disk::DiskFile;
 
 /// Holds a data directory until dropped. The operating system frees it when the process dies, so a lock file that is
 /// left behind locks nobody out.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    _file: DiskFile,
 }
 
 impl DirectoryLock {
@@ -20,37 +20,30 @@ impl DirectoryLock {
     /// [`StorageError::Locked`] when another handle has it, [`StorageError::Io`] when the file cannot be used.
     pub fn acquire(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let path = path.into();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| StorageError::io(&path, "open", e))?;
-        match file.try_lock() {
+        let file = DiskFile::open_or_create(path.clone()).map_err(|e| StorageError::io(&path, "open", e))?;
+        match file.handle().try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let holder = read_holder(&mut file);
+                let holder = read_holder(&file);
                 return Err(StorageError::Locked { path, holder });
             }
             Err(TryLockError::Error(e)) => return Err(StorageError::io(&path, "lock", e)),
         }
-        write_holder(&mut file).map_err(|e| StorageError::io(&path, "write", e))?;
+        write_holder(&file).map_err(|e| StorageError::io(&path, "write", e))?;
         Ok(Self { _file: file })
     }
 }
 
 /// The pid is only for the message of whoever comes second, so what cannot be read is left out.
-fn read_holder(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(16).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+fn read_holder(file: &DiskFile) -> Option<u32> {
+    let mut bytes = [0; 16];
+    let len = file.read_at(0, &mut bytes).ok()?;
+    std::str::from_utf8(&bytes[..len]).ok()?.trim().parse().ok()
 }
 
-fn write_holder(file: &mut File) -> std::io::Result<()> {
-    file.set_len(0)?;
-    file.seek(SeekFrom::Start(0))?;
-    writeln!(file, "{}", std::process::id())
+fn write_holder(file: &DiskFile) -> std::io::Result<()> {
+    file.truncate(0)?;
+    file.write_at(0, format!("{}\n", std::process::id()).as_bytes())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub trait Plain: sealed::Sealed + Copy + 'static {}
 macro_rules! plain {
     ($($number:ty),*) => { $(impl sealed::Sealed for $number {} impl Plain for $number {})* };
 }
-plain!(u8, i8, u16, u32, u64, i64, f32);
+plain!(i8, u8, u16, u32, u64, i64, f32);
 
 /// A whole file, mapped read-only.
 ///
@@ -97,6 +97,21 @@ impl Mapped {
     /// Tells the operating system that the file will be read from front to back.
     pub fn advise_sequential(&self) {
         self.advise(Advice::Sequential);
+    }
+
+    /// Tells the operating system that reads jump about in these bytes all the time, so that it maps them in large pages
+    /// where its cache of the file has such, and reads them into such.
+    pub fn advise_large_pages(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map
+            && range.end <= map.len()
+            && !range.is_empty()
+            && let Err(error) = map.advise_range(Advice::HugePage, range.start, range.len())
+        {
+            tracing::debug!(path = %self.path.display(), %error, "large pages of a mapped file were refused");
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
     }
 
     /// Advice changes only speed, so a system that refuses it is no error.
@@ -203,6 +218,9 @@ mod tests {
         assert_eq!(reversed, None);
         mapped.advise_random();
         mapped.advise_sequential();
+        mapped.advise_large_pages(3..13);
+        mapped.advise_large_pages(9..9);
+        mapped.advise_large_pages(0..99);
     }
 
     #[test]

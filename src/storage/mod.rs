@@ -3,7 +3,9 @@
 mod append;
 mod checksum;
 mod directory;
+mod disk;
 mod error;
+#[cfg(test)]
 pub(crate) mod fault;
 mod fields;
 mod lock;
@@ -12,6 +14,7 @@ mod pace;
 mod paths;
 mod publish;
 mod random_access;
+mod sequential;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
@@ -19,8 +22,12 @@ pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, 
 pub use directory::disk_free;
 #[cfg(feature = "postgres")]
 pub use directory::only_for_owner;
-pub use directory::{create_dir_all, list_files, list_files_below, read_file, remove_dir_all, remove_file};
-pub use error::StorageError;
+#[cfg(feature = "text")]
+pub use directory::remove_unsynced;
+pub use directory::{
+    create_dir_all, file_len, list_entries, list_files, list_files_below, read_file, remove_dir_all, remove_file,
+};
+pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Arena, Mapped, Piece, Plain};
@@ -28,3 +35,5 @@ pub use pace::RateLimit;
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;
+#[cfg(feature = "text")]
+pub use sequential::SequentialFile;

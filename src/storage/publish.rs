@@ -1,18 +1,20 @@
 //! Atomic publishing: a file appears under its name whole and durable, or not at all.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::StorageError;
 use super::directory::{list_files, parent_of, remove_file, sync_directory};
-use super::fault::{self, Operation};
+use super::disk::{self, DiskFile};
+use super::sequential::SequentialFile;
 
 /// Ends the names of unpublished files.
 const TEMPORARY: &str = "tmp";
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes written at once: a large page of memory. The system's cache then holds the file in such pages, and maps of it
+/// need few entries of the processor's table of pages.
+const BUFFER_BYTES: usize = 2 << 20;
 
 /// Keeps the temporaries of one path apart when two threads publish to it.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
@@ -33,13 +35,18 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`]; `path` then holds what it held before.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let temporary = next_temporary(path);
+    DiskFile::create(temporary.clone())
+        .and_then(|file| file.write_at(0, bytes))
+        .and_then(|()| disk::rename(&temporary, path))
+        .map_err(|e| StorageError::io(path, "replace", e))
+}
+
+fn next_temporary(path: &Path) -> PathBuf {
     let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{number}.{TEMPORARY}"));
-    let temporary = PathBuf::from(temporary);
-    fs::write(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|e| StorageError::io(path, "replace", e))
+    temporary.into()
 }
 
 /// Removes what publishings that were cut short left in `dir`. Call it only while nothing is being published there.
@@ -66,7 +73,7 @@ pub struct Publishing {
     temporary: PathBuf,
     position: u64,
     /// `None` once the temporary has its final name, or is to be left to the next start's clean-up.
-    writer: Option<BufWriter<FaultyFile>>,
+    writer: Option<BufWriter<SequentialFile>>,
 }
 
 impl Publishing {
@@ -75,15 +82,9 @@ impl Publishing {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn create(path: &Path) -> Result<Self, StorageError> {
-        let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{number}.{TEMPORARY}"));
-        let temporary = PathBuf::from(temporary);
-        let file = fault::check(Operation::Create, &temporary)
-            .and_then(|()| File::create(&temporary))
-            .map_err(|e| StorageError::io(&temporary, "create", e))?;
-        let file = FaultyFile { file, path: temporary.clone() };
-        let writer = Some(BufWriter::with_capacity(BUFFER_BYTES, file));
+        let temporary = next_temporary(path);
+        let file = DiskFile::create(temporary.clone()).map_err(|e| StorageError::io(&temporary, "create", e))?;
+        let writer = Some(BufWriter::with_capacity(BUFFER_BYTES, SequentialFile::new(file)));
         Ok(Self { path: path.to_owned(), temporary, position: 0, writer })
     }
 
@@ -98,24 +99,22 @@ impl Publishing {
     /// [`StorageError::Io`], as for [`publish`].
     pub fn commit(mut self) -> Result<(), StorageError> {
         self.writer().flush().map_err(|e| StorageError::io(&self.temporary, "write", e))?;
-        fault::check(Operation::Sync, &self.temporary)
-            .and_then(|()| self.writer().get_ref().file.sync_all())
-            .map_err(|e| StorageError::io(&self.temporary, "sync", e))?;
-        fault::check(Operation::Rename, &self.path)
-            .and_then(|()| fs::rename(&self.temporary, &self.path))
-            .map_err(|e| StorageError::io(&self.path, "publish", e))?;
+        self.writer().get_ref().sync().map_err(|e| StorageError::sync(&self.temporary, e))?;
+        disk::rename(&self.temporary, &self.path).map_err(|e| StorageError::io(&self.path, "publish", e))?;
         self.writer = None;
         sync_directory(parent_of(&self.path))
     }
 
-    fn writer(&mut self) -> &mut BufWriter<FaultyFile> {
+    fn writer(&mut self) -> &mut BufWriter<SequentialFile> {
         self.writer.as_mut().expect("only commit, which consumes self, takes the writer")
     }
 }
 
 impl Write for Publishing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.writer().write(bytes)?;
+        // Never beyond the end of a buffer, so that each begins at a multiple of its size.
+        let room = BUFFER_BYTES - (self.position % BUFFER_BYTES as u64) as usize;
+        let written = self.writer().write(&bytes[..bytes.len().min(room)])?;
         self.position += written as u64;
         Ok(written)
     }
@@ -139,44 +138,17 @@ impl Drop for Publishing {
         let (file, _) = writer.into_parts();
         drop(file);
         // A temporary that cannot be removed now goes at the next start, by `remove_temporaries`.
-        let removed = fault::check(Operation::Remove, &self.temporary).and_then(|()| fs::remove_file(&self.temporary));
-        if let Err(error) = removed {
+        if let Err(error) = disk::remove_file(&self.temporary) {
             tracing::debug!(path = %self.temporary.display(), %error, "a temporary file was left behind");
         }
-    }
-}
-
-/// A file whose writes pass the fault points.
-#[derive(Debug)]
-struct FaultyFile {
-    file: File,
-    path: PathBuf,
-}
-
-impl Write for FaultyFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Err(error) = fault::check(Operation::Write, &self.path) {
-            self.file.write_all(&bytes[..bytes.len() / 2])?;
-            return Err(error);
-        }
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Seek for FaultyFile {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::fault::{Faults, Then};
+    use crate::storage::fault::{Faults, Operation, Then};
+    use std::fs;
 
     #[test]
     fn the_order_is_write_sync_rename_sync() {

@@ -1,19 +1,14 @@
 //! A file that is read and written at any place, by several threads at once, and is never synced.
 
-use std::fs::{File, OpenOptions};
-use std::io;
 use std::path::PathBuf;
 
 use super::StorageError;
-use super::fault::{self, Operation};
+use super::disk::DiskFile;
 
 /// A file of derived data. Its writes reach the disk when the operating system sees fit, in any order: whatever is read
 /// from it needs a checksum of its own.
 #[derive(Debug)]
-pub struct RandomAccessFile {
-    path: PathBuf,
-    file: File,
-}
+pub struct RandomAccessFile(DiskFile);
 
 impl RandomAccessFile {
     /// Opens the file `path`, or makes it, empty, where there is none; its directory must exist.
@@ -22,10 +17,7 @@ impl RandomAccessFile {
     /// [`StorageError::Io`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let path = path.into();
-        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = fault::check(Operation::Create, &path).and_then(|()| open());
-        let file = file.map_err(|e| StorageError::io(&path, "open", e))?;
-        Ok(Self { path, file })
+        DiskFile::open_or_create(path.clone()).map(Self).map_err(|e| StorageError::io(&path, "open", e))
     }
 
     /// Reads from `offset` on as many bytes as there are, up to all of `bytes`; returns how many. What another thread
@@ -34,16 +26,7 @@ impl RandomAccessFile {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<usize, StorageError> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match read_once(&self.file, offset + done as u64, &mut bytes[done..]) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(StorageError::io(&self.path, "read", e)),
-            }
-        }
-        Ok(done)
+        self.0.read_at(offset, bytes).map_err(|e| StorageError::io(self.0.path(), "read", e))
     }
 
     /// Writes all of `bytes` from `offset` on; a gap before them reads as zeros.
@@ -51,18 +34,7 @@ impl RandomAccessFile {
     /// # Errors
     /// [`StorageError::Io`]; a part of the bytes may then have been written.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        let fail = |e| StorageError::io(&self.path, "write", e);
-        fault::check(Operation::Write, &self.path).map_err(fail)?;
-        let mut done = 0;
-        while done < bytes.len() {
-            match write_once(&self.file, offset + done as u64, &bytes[done..]) {
-                Ok(0) => return Err(fail(io::ErrorKind::WriteZero.into())),
-                Ok(written) => done += written,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(fail(e)),
-            }
-        }
-        Ok(())
+        self.0.write_at(offset, bytes).map_err(|e| StorageError::io(self.0.path(), "write", e))
     }
 
     /// Makes the file empty.
@@ -70,30 +42,8 @@ impl RandomAccessFile {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn clear(&self) -> Result<(), StorageError> {
-        fault::check(Operation::Truncate, &self.path)
-            .and_then(|()| self.file.set_len(0))
-            .map_err(|e| StorageError::io(&self.path, "truncate", e))
+        self.0.truncate(0).map_err(|e| StorageError::io(self.0.path(), "truncate", e))
     }
-}
-
-#[cfg(unix)]
-fn read_once(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, bytes, offset)
-}
-
-#[cfg(unix)]
-fn write_once(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::write_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_once(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn write_once(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! is an error before the index reads it.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,7 @@ use tantivy::directory::{
     WatchCallback, WatchHandle, WritePtr,
 };
 
-use crate::storage::{self, Fields, crc32c, crc32c_append};
+use crate::storage::{self, Fields, SequentialFile, StorageError, crc32c, crc32c_append};
 
 /// Magic, crc32c of all before it, length of all before it.
 const TRAILER_BYTES: usize = 16;
@@ -51,6 +50,14 @@ impl CheckedDirectory {
     }
 }
 
+/// The operating system's answer in an error of ours, which tantivy looks at by its kind.
+fn io_error(error: StorageError) -> io::Error {
+    match error {
+        StorageError::Io { source, .. } => source,
+        other => io::Error::other(other),
+    }
+}
+
 fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the file does not fit its checksum")
 }
@@ -78,7 +85,10 @@ impl Directory for CheckedDirectory {
     }
 
     fn delete(&self, path: &Path) -> Result<(), DeleteError> {
-        self.mapped.delete(path)?;
+        storage::remove_unsynced(&self.root.join(path)).map_err(|error| match io_error(error) {
+            error if error.kind() == io::ErrorKind::NotFound => DeleteError::FileDoesNotExist(path.to_owned()),
+            error => DeleteError::IoError { io_error: Arc::new(error), filepath: path.to_owned() },
+        })?;
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
         Ok(())
     }
@@ -88,13 +98,10 @@ impl Directory for CheckedDirectory {
     }
 
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
-        let file =
-            OpenOptions::new().write(true).create_new(true).open(self.root.join(path)).map_err(|error| match error
-                .kind()
-            {
-                io::ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
-                _ => OpenWriteError::wrap_io_error(error, path.to_owned()),
-            })?;
+        let file = SequentialFile::create_new(self.root.join(path)).map_err(|error| match io_error(error) {
+            error if error.kind() == io::ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
+            error => OpenWriteError::wrap_io_error(error, path.to_owned()),
+        })?;
         Ok(BufWriter::new(Box::new(Summed { file, crc: 0, len: 0 })))
     }
 
@@ -128,7 +135,7 @@ impl Directory for CheckedDirectory {
 
 /// A file being written, and the checksum of what has been.
 struct Summed {
-    file: File,
+    file: SequentialFile,
     crc: u32,
     len: u64,
 }

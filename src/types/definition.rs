@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::limits::{MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES, MIN_BINARY_DIM};
-use super::{GeoPoint, Metadata, Value, lookup};
+use super::{GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -125,6 +125,10 @@ pub struct Definition {
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search reads the texts.
     pub text: TextDefinition,
+    /// How the fields of a document become its text; without one, documents bring their texts.
+    pub template: Option<TemplateDefinition>,
+    /// Which personal data documents may not carry.
+    pub guard: Option<GuardDefinition>,
 }
 
 /// Why a definition, or a document against it, was refused.
@@ -198,6 +202,7 @@ impl Definition {
             return Err(DefinitionError::BinaryDim { dim: self.dim });
         }
         within("the number of declared fields", self.fields.len() as u32, 0, MAX_DECLARED_FIELDS as u64)?;
+        self.template.as_ref().map_or(Ok(()), TemplateDefinition::check)?;
         match self.fields.keys().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
             Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),
             None => Ok(()),

@@ -25,10 +25,12 @@ impl NewDocument {
 /// Whether a document has its vector yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum EmbeddingState {
-    /// The vector is there.
+    /// The vector is there; it came with the document, or an older version of this program embedded the text.
     Ready,
     /// The text waits to be embedded.
     Pending,
+    /// The vector is there, and is what the collection's model makes of the text.
+    Embedded,
 }
 
 /// What the log and the segments hold of a document beside its vector and seq.

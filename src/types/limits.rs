@@ -36,6 +36,8 @@ pub const MAX_METADATA_BYTES: usize = 1 << 20;
 pub const MAX_DECLARED_FIELDS: usize = 128;
 /// Longest declared field, its path for a nested one, in bytes.
 pub const MAX_FIELD_BYTES: usize = 256;
+/// Longest template of a collection, in bytes.
+pub const MAX_TEMPLATE_BYTES: usize = 16 << 10;
 /// Longest collection name, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most documents on one page of a listing.

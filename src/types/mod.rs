@@ -7,12 +7,14 @@ mod filter;
 mod frozen;
 mod geo;
 mod graph_builder;
+mod guard;
 pub mod half;
 mod ids;
 pub mod limits;
 mod metadata;
 mod row_set;
 mod search;
+mod template;
 mod vector;
 
 pub use definition::{
@@ -25,6 +27,7 @@ pub use filter::{Condition, Filter, FilterError, contradiction};
 pub use frozen::{DefinitionV1, DefinitionV2};
 pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
+pub use guard::{GuardAction, GuardDefinition, PersonalData};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use row_set::RowSet;
@@ -32,4 +35,5 @@ pub use search::{
     Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
     SearchResponse,
 };
+pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
 pub use vector::{VectorError, check_vector, normalise, round_to_half};

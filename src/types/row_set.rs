@@ -102,9 +102,19 @@ impl RowSet {
     pub fn iter_from(&self, first: Ordinal) -> impl Iterator<Item = Ordinal> + '_ {
         let start = (first / WORD) as usize;
         let rest = self.words.get(start..).unwrap_or_default();
-        rest.iter().enumerate().flat_map(move |(at, &word)| {
+        let word_of = move |(at, &word): (usize, &u64)| {
             let word = if at == 0 { word & (u64::MAX << (first % WORD)) } else { word };
-            bits(word).map(move |bit| (start + at) as u32 * WORD + bit)
+            (word != 0).then_some(((start + at) as u32 * WORD, word))
+        };
+        let mut words = rest.iter().enumerate().filter_map(word_of);
+        let (mut base, mut word) = (0, 0u64);
+        std::iter::from_fn(move || {
+            if word == 0 {
+                (base, word) = words.next()?;
+            }
+            let bit = word.trailing_zeros();
+            word &= word - 1;
+            Some(base + bit)
         })
     }
 
@@ -119,17 +129,6 @@ impl RowSet {
             Some(at as u32 * WORD + self.words[at as usize].trailing_zeros())
         })
     }
-}
-
-/// The set bits of a word, ascending.
-fn bits(mut word: u64) -> impl Iterator<Item = u32> {
-    std::iter::from_fn(move || {
-        let bit = word.trailing_zeros();
-        (word != 0).then(|| {
-            word &= word - 1;
-            bit
-        })
-    })
 }
 
 #[cfg(test)]

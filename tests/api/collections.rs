@@ -87,7 +87,8 @@ fn definitions_that_cannot_be_are_refused() {
         (json!({"dim": 3, "metric": "manhattan"}), "invalid_value"),
         (json!({"dim": 3, "size": 1}), "unknown_field"),
         (json!({"dim": 3, "index": {"quantization": "binary"}}), "quantization_not_supported"),
-        (json!({"embedding": {"template": "{title}"}}), "template_not_supported"),
+        (json!({"embedding": {"template": "{{title"}}), "invalid_template"),
+        (json!({"embedding": {"template": {"weights": {"a": -1}}}}), "invalid_definition"),
         (json!({"dim": 3, "fields": {"a": "date"}}), "invalid_value"),
     ];
     for (body, code) in cases {

@@ -2,6 +2,8 @@
 
 pub mod model;
 pub mod postgres;
+#[cfg(unix)]
+pub mod process;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,11 @@ pub fn id(text: &str) -> DocumentId {
 pub fn document(id_text: &str, vector: &[f32], group: i64) -> NewDocument {
     let metadata: Metadata = BTreeMap::from([("group".to_owned(), Value::Int(group))]);
     NewDocument { id: id(id_text), text: Some(format!("text of {id_text}")), metadata, vector: Some(vector.to_vec()) }
+}
+
+/// The size of a heavy suite: an environment variable, or a small default.
+pub fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 
 /// Small, seeded, and good enough for test data (Steele, Lea & Flood 2014, SplitMix64).

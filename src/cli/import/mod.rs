@@ -1,11 +1,17 @@
 //! `import`: the documents of a file into a collection.
 
+#[cfg(feature = "postgres")]
+mod debezium;
 mod lines;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod report;
+#[cfg(feature = "postgres")]
+mod writing;
 
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::read::{self, FieldTypes, Format, Mapping, STDIN};
@@ -18,20 +24,29 @@ use report::Report;
 
 /// Arguments of `import`.
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 A document needs an id and a text or a vector. Every other field becomes metadata, and so do the fields of an object
 named `metadata`. Cells of a CSV file stay strings, unless the collection declares the field as number or boolean.
-A document whose id is there already is replaced, so running an import twice does no harm.
+A document whose id is there already is replaced, so running an import twice does no harm. Where the collection has a
+template, texts are made of the fields, and a field `text` is one of them.
 
 Examples:
   pannier import articles articles.jsonl --create
   pannier import products products.csv --create --field price:number --id-field sku --text-field title
-  zcat dump.json.gz | pannier import articles - --format json")]
+  zcat dump.json.gz | pannier import articles - --format json"
+)]
 pub struct ImportArgs {
+    #[command(subcommand)]
+    source: Option<SourceCommand>,
     /// Collection to write into
-    collection: String,
+    #[arg(required = true)]
+    collection: Option<String>,
     /// File to read, or - for stdin
-    file: String,
+    #[arg(required = true)]
+    file: Option<String>,
     /// What is in the file [default: by its extension]
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -44,8 +59,8 @@ pub struct ImportArgs {
     /// Field that holds the id
     #[arg(long, value_name = "FIELD", default_value = "id")]
     id_field: String,
-    /// Field that holds the text; several are joined, each on its own line
-    #[arg(long = "text-field", value_name = "FIELD", default_value = "text")]
+    /// Field that holds the text; several are joined, each on its own line [default: text, where there is no template]
+    #[arg(long = "text-field", value_name = "FIELD")]
     text_fields: Vec<String>,
     /// Field that holds the vector, as an array of numbers
     #[arg(long, value_name = "FIELD", default_value = "vector")]
@@ -55,27 +70,46 @@ pub struct ImportArgs {
     metadata_fields: Option<Vec<String>>,
 }
 
+/// Other sources than files.
+#[derive(Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Read a table or a query of a Postgres, once or again and again, only what changed
+    #[cfg(feature = "postgres")]
+    Postgres(Box<postgres::PostgresArgs>),
+    /// Apply change events of Debezium, one JSON object a line
+    #[cfg(feature = "postgres")]
+    Debezium(debezium::DebeziumArgs),
+}
+
 /// Runs `import`.
 ///
 /// # Errors
 /// [`CliError::Lines`] when some documents did not get in, after all others have.
 pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
-    let name = CollectionName::new(&args.collection)?;
-    let format = match (args.format, args.file.as_str()) {
+    let (collection, file) = match (&args.source, &args.collection, &args.file) {
+        #[cfg(feature = "postgres")]
+        (Some(SourceCommand::Postgres(source)), ..) => return postgres::run(source, context),
+        #[cfg(feature = "postgres")]
+        (Some(SourceCommand::Debezium(source)), ..) => return debezium::run(source, context),
+        (_, Some(collection), Some(file)) => (collection, file),
+        _ => return Err(CliError::Usage("name a collection and a file".to_owned())),
+    };
+    let name = CollectionName::new(collection)?;
+    let format = match (args.format, file.as_str()) {
         (Some(format), _) => format,
         (None, STDIN) => Format::Jsonl,
         (None, file) => Format::of_name(file)?,
     };
-    let mapping = args.mapping()?;
-    // Before anything is created: a file that is not there changes nothing.
-    let (input, len_bytes) = read::open(&args.file)?;
+    // Before anything is created: arguments that contradict and a file that is not there change nothing.
+    args.mapping(false)?;
+    let (input, len_bytes) = read::open(file)?;
     let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
-    let types = declared_types(&target, &name, args)?;
+    let (types, mapping) = declared_types(&target, &name, args)?;
     let progress = output::byte_progress(context, len_bytes);
     let records = format.records(read::buffered(input, &progress), types)?;
 
     let started = Instant::now();
-    let mut lines = Lines::new(records, mapping, format, &args.file, progress.clone());
+    let mut lines = Lines::new(records, mapping, format, file, progress.clone());
     let answer = target.stream(&format!("{}/import", collection_path(&name)), &mut lines);
     progress.finish_and_clear();
     let read = lines.finish();
@@ -95,9 +129,14 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
 }
 
 impl ImportArgs {
-    fn mapping(&self) -> Result<Mapping, CliError> {
+    /// `makes_texts`: whether the collection has a template.
+    fn mapping(&self, makes_texts: bool) -> Result<Mapping, CliError> {
+        let text_fields = match self.text_fields.is_empty() && !makes_texts {
+            true => vec!["text".to_owned()],
+            false => self.text_fields.clone(),
+        };
         let mut named = vec![&self.id_field, &self.vector_field];
-        named.extend(&self.text_fields);
+        named.extend(&text_fields);
         for (index, name) in named.iter().enumerate() {
             if named[..index].contains(name) {
                 return Err(CliError::Usage(format!(
@@ -107,7 +146,7 @@ impl ImportArgs {
         }
         Ok(Mapping {
             id_field: self.id_field.clone(),
-            text_fields: self.text_fields.clone(),
+            text_fields,
             vector_field: self.vector_field.clone(),
             metadata_fields: self.metadata_fields.clone(),
         })
@@ -115,7 +154,11 @@ impl ImportArgs {
 }
 
 /// The fields that the collection declares. Creates it where that was asked for.
-fn declared_types(target: &Target, name: &CollectionName, args: &ImportArgs) -> Result<FieldTypes, CliError> {
+fn declared_types(
+    target: &Target,
+    name: &CollectionName,
+    args: &ImportArgs,
+) -> Result<(FieldTypes, Mapping), CliError> {
     let definition = match target.find_collection(name)? {
         Some(definition) => definition,
         None if args.create => {
@@ -141,7 +184,8 @@ fn declared_types(target: &Target, name: &CollectionName, args: &ImportArgs) -> 
     }
     let declared = definition["fields"].as_object().into_iter().flatten();
     let types = declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?)));
-    Ok(types.collect())
+    let makes_texts = !definition["embedding"]["template"].is_null();
+    Ok((types.collect(), args.mapping(makes_texts)?))
 }
 
 /// A field and its type, as `--field` takes them.

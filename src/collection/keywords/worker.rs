@@ -263,8 +263,8 @@ impl Worker {
 
 /// Removes the indexes of collections that are no more.
 fn remove_leftovers(shared: &Shared) {
-    let Ok(entries) = std::fs::read_dir(shared.paths.text_dir()) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+    let Ok(entries) = storage::list_entries(&shared.paths.text_dir()) else { return };
+    for path in entries {
         let id = path.file_name().and_then(|name| name.to_str()?.parse().ok()).map(CollectionId);
         if id.is_none_or(|id| shared.catalog.by_id(id).is_none())
             && let Err(error) = storage::remove_dir_all(&path)

@@ -1,6 +1,8 @@
 //! Texts to tokens: a model's own tokenizer, its truncation replaced by ours and always reported.
 
 mod charsmap;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod inspect;
 

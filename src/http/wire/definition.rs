@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::json::Object;
+use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
 use crate::collection::{Collection, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
@@ -97,6 +98,9 @@ pub(crate) struct DefinitionBody {
     /// How keyword search reads the texts.
     #[schema(value_type = Option<TextBody>)]
     text: Option<Object<TextBody>>,
+    /// Which personal data documents may not carry.
+    #[schema(value_type = Option<WireGuard>)]
+    guard: Option<Object<WireGuard>>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -112,8 +116,8 @@ struct EmbeddingBody {
     /// A name of `GET /v1/models`.
     #[schema(example = "sentence-transformers/all-MiniLM-L6-v2")]
     model: Option<String>,
-    /// Not supported yet.
-    template: Option<String>,
+    /// How a document's fields become its text. Documents then bring no "text".
+    template: Option<WireTemplate>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -136,13 +140,12 @@ impl DefinitionBody {
     /// What is not supported yet is refused by name.
     pub(crate) fn into_request(self) -> Result<DefinitionRequest, ApiError> {
         let index = self.index.map(|Object(index)| index);
-        let model = match self.embedding {
-            Some(Object(EmbeddingBody { template: Some(_), .. })) => {
-                let detail = "\"embedding.template\" is not supported yet; leave it out and send the text to embed";
-                return Err(ApiError::new(Code::TemplateNotSupported, detail));
+        let (model, template) = match self.embedding {
+            Some(Object(EmbeddingBody { model, template })) => {
+                let template = template.map(WireTemplate::into_definition).transpose()?;
+                (Some(model.unwrap_or_else(|| DEFAULT_MODEL.to_owned())), template)
             }
-            Some(Object(EmbeddingBody { model, .. })) => Some(model.unwrap_or_else(|| DEFAULT_MODEL.to_owned())),
-            None => None,
+            None => (None, None),
         };
         Ok(DefinitionRequest {
             dim: self.dim,
@@ -154,6 +157,8 @@ impl DefinitionBody {
             storage: index.as_ref().and_then(|index| index.storage).map(VectorStorage::from),
             fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
+            template,
+            guard: self.guard.map(|Object(guard)| guard.into_definition()),
         })
     }
 }
@@ -171,6 +176,9 @@ pub(crate) struct CollectionView {
     index: IndexView,
     fields: BTreeMap<String, WireFieldType>,
     text: TextView,
+    /// Null where there is none.
+    #[schema(required)]
+    guard: Option<WireGuard>,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -179,6 +187,9 @@ pub(crate) struct CollectionView {
 #[derive(Debug, Serialize, ToSchema)]
 struct EmbeddingView {
     model: String,
+    /// Null where documents bring their texts.
+    #[schema(required)]
+    template: Option<WireTemplate>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -201,7 +212,10 @@ impl CollectionView {
             name: collection.name().to_string(),
             dim: definition.dim,
             metric: definition.metric.into(),
-            embedding: definition.embedding.as_ref().map(|e| EmbeddingView { model: e.model.clone() }),
+            embedding: definition.embedding.as_ref().map(|e| EmbeddingView {
+                model: e.model.clone(),
+                template: definition.template.as_ref().map(WireTemplate::of),
+            }),
             index: IndexView {
                 m: definition.index.m,
                 ef_construction: definition.index.ef_construction,
@@ -210,6 +224,7 @@ impl CollectionView {
             },
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
             text: TextView { language: definition.text.language.into() },
+            guard: definition.guard.as_ref().map(WireGuard::of),
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -438,6 +453,8 @@ mod tests {
             storage: Some(VectorStorage::Float16),
             fields: [("a".to_owned(), FieldType::Keyword)].into(),
             language: Some(Language::Russian),
+            template: None,
+            guard: None,
         };
         assert!(read(full).unwrap() == wanted);
         assert_eq!(read(r#"{"embedding":{}}"#).unwrap().model.as_deref(), Some(DEFAULT_MODEL));
@@ -448,7 +465,8 @@ mod tests {
     fn what_is_not_there_yet_is_refused_by_name() {
         let cases = [
             (r#"{"index":{"storage":"float64"}}"#, Code::InvalidValue),
-            (r#"{"embedding":{"model":"m","template":"{a}"}}"#, Code::TemplateNotSupported),
+            (r#"{"embedding":{"model":"m","template":5}}"#, Code::InvalidValue),
+            (r#"{"guard":{"action":"ignore"}}"#, Code::InvalidValue),
             (r#"{"metric":"hamming"}"#, Code::InvalidValue),
             (r#"{"dim":-1}"#, Code::InvalidValue),
             (r#"{"dims":1}"#, Code::UnknownField),

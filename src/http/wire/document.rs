@@ -77,7 +77,7 @@ impl DocumentBody {
     }
 }
 
-fn check_count(what: &str, count: usize) -> Result<(), ApiError> {
+pub(super) fn check_count(what: &str, count: usize) -> Result<(), ApiError> {
     if count == 0 {
         return Err(ApiError::new(Code::InvalidValue, format!("\"{what}\" is empty; send at least one")));
     }
@@ -216,7 +216,7 @@ impl<'a> DocumentView<'a> {
             created_at: rfc3339(stored.created_at_ms),
             updated_at: rfc3339(stored.updated_at_ms),
             embedding: match stored.embedding {
-                EmbeddingState::Ready => WireEmbeddingState::Ready,
+                EmbeddingState::Ready | EmbeddingState::Embedded => WireEmbeddingState::Ready,
                 EmbeddingState::Pending => WireEmbeddingState::Pending,
             },
         }

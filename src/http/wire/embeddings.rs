@@ -141,6 +141,7 @@ pub(crate) struct EmbeddingsView {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiEmbedding)]
 struct EmbeddingView {
     #[schema(value_type = String, example = "embedding")]
     object: &'static str,

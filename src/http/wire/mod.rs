@@ -13,6 +13,7 @@ pub(crate) mod replication;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod tei;
+pub(crate) mod template;
 pub(crate) mod time;
 pub(crate) mod value;
 pub(crate) mod vector;

@@ -14,6 +14,7 @@ use crate::types::Value;
 
 /// Texts to embed. Fields that are not listed, such as `keep_alive` and `options`, are passed over: models stay loaded.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaEmbedBody)]
 pub(crate) struct EmbedBody {
     /// A name of `GET /api/tags`, with or without `:latest`, or one of Ollama's own for the same model.
     #[schema(example = "all-minilm")]

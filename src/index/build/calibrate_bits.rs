@@ -25,7 +25,7 @@ pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph) -
         .zip(rows)
         .for_each_init(Vec::new, |memory, (bits, row)| quantizer.encode(row.read(memory), bits));
     let queries: Vec<usize> = (0..rows.len()).step_by(rows.len().div_ceil(QUERIES)).collect();
-    let hits = queries
+    let hits: Vec<_> = queries
         .par_iter()
         .map(|&row| {
             let query = VectorQuery::new(metric, rows[row].to_vec());
@@ -39,7 +39,7 @@ pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph) -
             })
         })
         .collect();
-    recall_of(hits)
+    recall_of(&hits)
 }
 
 /// The closeness of the last of the exact answer.

@@ -111,7 +111,16 @@ impl Growing {
             }
         });
         let Self { m, entry, max_level, upper_index, upper, .. } = self;
-        Graph { entry, max_level, m: m as u32, level0, upper_index, upper, calibration: Calibration::default() }
+        Graph {
+            entry,
+            max_level,
+            m: m as u32,
+            level0,
+            upper_index,
+            upper,
+            nibbles: false,
+            calibration: Calibration::default(),
+        }
     }
 
     fn places_of(&self, row: Ordinal, level: u32) -> &[u32] {

@@ -3,6 +3,7 @@
 mod calibrate;
 mod calibrate_bits;
 mod growing;
+mod nibble_rows;
 mod own;
 mod points;
 mod reference;
@@ -14,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::{IndexError, repair};
 use crate::distance::VectorRef;
-use crate::segment::Graph;
+use crate::segment::{Graph, suits_nibbles};
 use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal, Quantization};
 
 pub use own::Start;
@@ -65,10 +66,12 @@ pub fn build_graph(
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
     let repaired = pool.install(|| {
         let repaired = repair::connect(&mut graph, distance);
-        graph.calibration = match index.quantization {
-            Quantization::Binary => calibrate_bits::calibrate(rows, metric, &graph),
-            Quantization::Int8 | Quantization::None => calibrate::calibrate(&points, &graph),
-        };
+        if index.quantization == Quantization::Binary {
+            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph);
+            return repaired;
+        }
+        let nibbles = suits_nibbles(metric, rows[0].dim() as u32, index);
+        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles);
         repaired
     });
     tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");

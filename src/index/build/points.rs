@@ -14,7 +14,7 @@ use crate::types::{Metric, Ordinal, Quantization};
 /// equally long; then the nearest to a query, which has 0 there, is the one of the largest dot product (Bachrach et al.
 /// 2014).
 pub(super) struct Points<'a> {
-    rows: usize,
+    rows: &'a [VectorRef<'a>],
     numbers: Numbers<'a>,
     /// The added dimension of each row, or empty.
     added: Vec<f32>,
@@ -22,12 +22,12 @@ pub(super) struct Points<'a> {
 
 impl<'a> Points<'a> {
     /// `rows`: shape `[rows, dim]`, at least one.
-    pub(super) fn new(rows: &[VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
+    pub(super) fn new(rows: &'a [VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
         let numbers = match quantization {
             Quantization::None => Numbers::Vectors(rows.iter().map(|row| in_full(*row)).collect()),
             Quantization::Int8 | Quantization::Binary => Numbers::Codes(codes_of(rows)),
         };
-        let mut points = Self { rows: rows.len(), numbers, added: Vec::new() };
+        let mut points = Self { rows, numbers, added: Vec::new() };
         if metric == Metric::Dot {
             let norms: Vec<f32> = (0..rows.len() as Ordinal).map(|row| points.squared_norm(row)).collect();
             let longest = norms.iter().copied().fold(0.0, f32::max);
@@ -38,7 +38,12 @@ impl<'a> Points<'a> {
 
     /// How many rows there are.
     pub(super) fn rows(&self) -> usize {
-        self.rows
+        self.rows.len()
+    }
+
+    /// Shape `[dim]`.
+    pub(super) fn vector(&self, row: Ordinal) -> VectorRef<'a> {
+        self.rows[row as usize]
     }
 
     fn squared_norm(&self, row: Ordinal) -> f32 {

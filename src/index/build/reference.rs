@@ -96,7 +96,16 @@ fn export(built: &Built<'_>, rows: usize, m: u32) -> Graph {
             export_point(&point, &mut level0[row * m0..(row + 1) * m0], &mut upper[upper_index[row] as usize * m..], m);
         }
     }
-    Graph { entry, max_level, m: m as u32, level0, upper_index, upper, calibration: Calibration::default() }
+    Graph {
+        entry,
+        max_level,
+        m: m as u32,
+        level0,
+        upper_index,
+        upper,
+        nibbles: false,
+        calibration: Calibration::default(),
+    }
 }
 
 /// `upper`: the point's lists from level 1 on, and others behind them.

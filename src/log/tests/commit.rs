@@ -7,7 +7,7 @@ use super::*;
 use crate::log::format::MAX_PAYLOAD_BYTES;
 use crate::log::group_commit::Apply;
 use crate::log::{GroupCommit, GroupOptions, Keep};
-use crate::storage::fault::{Faults, Operation, Then};
+use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
 
 type Applied = Arc<Mutex<Vec<(Seq, Change)>>>;
 
@@ -198,20 +198,37 @@ fn a_failure_of_any_write_or_sync_loses_nothing_acknowledged() {
             let done = acknowledged(&log, COUNT);
             let fired = faults.fired();
             assert_eq!(done < COUNT, fired, "{fail_at}");
-            assert_eq!(log.failed().is_some(), fired);
-            if fired {
+            // What is not written can be taken back, unless the disk is gone; what is not synced cannot.
+            let stops = log.failed().is_some();
+            let failed_sync = fired && faults.seen()[fail_at] == Operation::Sync;
+            assert!(stops || !failed_sync, "{fail_at}: {:?}", faults.seen());
+            assert!(!stops || failed_sync || then == Then::Crash, "{fail_at}: {:?}", faults.seen());
+            if stops {
                 let seen = faults.seen().len();
                 let error = log.submit(change(1)).unwrap_err();
-                assert!(matches!(&error, LogError::Failed { reason } if reason.contains("fault")), "{error}");
+                assert!(matches!(&error, LogError::Failed { reason } if reason.contains("os error 5")), "{error}");
                 assert!(matches!(log.close(), Err(LogError::Failed { .. })));
                 // A publish that fails removes its temporary; no write and no sync is tried again.
                 assert_eq!(faults.seen().len(), seen, "{fail_at}: {:?}", faults.seen());
+            } else if fired {
+                let later = log.submit(change(77)).unwrap().wait();
+                match then {
+                    Then::Recover => assert_eq!(later.unwrap(), Seq(u64::from(done) + 1)),
+                    Then::Crash => assert!(matches!(later, Err(LogError::NotWritten { .. })), "{later:?}"),
+                }
             }
             drop(log);
             drop(faults);
-            assert_eq!(applied.lock().unwrap().len() as u32, done, "only what is durable is applied");
             let (_, seen) = store.read(EVERYTHING).unwrap();
-            assert!(seen == changes(done) || seen == changes(done + 1), "{fail_at}: {done} of {}", seen.len());
+            if fired && !stops {
+                let later = if then == Then::Recover { vec![change(77)] } else { vec![] };
+                let wanted = [changes(done), later].concat();
+                assert_eq!(seen, wanted, "{fail_at}: what was refused is not there, and what came later is");
+            } else {
+                assert!(seen == changes(done) || seen == changes(done + 1), "{fail_at}: {done} of {}", seen.len());
+            }
+            let applied = applied.lock().unwrap().len();
+            assert!(applied == seen.len() || stops && applied == done as usize, "only what is durable is applied");
             let log = start(&store, 250, recorder().1);
             assert_eq!(log.submit(change(99)).unwrap().wait().unwrap(), Seq(seen.len() as u64 + 1), "it goes on");
             drop(log);
@@ -222,6 +239,40 @@ fn a_failure_of_any_write_or_sync_loses_nothing_acknowledged() {
             }
         }
     }
+}
+
+#[test]
+fn a_full_disk_refuses_changes_until_there_is_room() {
+    const WRITES: &[Operation] = &[Operation::Create, Operation::Write];
+    let store = Store::new();
+    let log = start(&store, 250, recorder().1);
+    assert_eq!(acknowledged(&log, 4), 4);
+    let full = Plan { only: WRITES, fail_at: 0, then: Then::Crash, errno: ENOSPC };
+    let faults = Faults::with(store.paths.root(), full);
+    for _ in 0..5 {
+        let error = log.submit(change(50)).unwrap().wait().unwrap_err();
+        assert!(matches!(error, LogError::NotWritten { disk_full: true, .. }), "{error}");
+        assert!(matches!(log.rotate(), Ok(()) | Err(LogError::NotWritten { disk_full: true, .. })));
+    }
+    drop(faults);
+    for n in 5..=9 {
+        assert_eq!(log.submit(change(n)).unwrap().wait().unwrap(), Seq(u64::from(n)));
+    }
+    drop(log);
+    assert_eq!(store.read(EVERYTHING).unwrap().1, changes(9));
+}
+
+#[test]
+fn a_write_that_cannot_be_taken_back_stops_the_log() {
+    let store = Store::new();
+    let log = start(&store, 1 << 20, recorder().1);
+    assert_eq!(acknowledged(&log, 2), 2);
+    let write = Faults::arm_only(store.paths.root(), Operation::Write, 0, Then::Recover);
+    let cut = Faults::arm_only(store.paths.root(), Operation::Truncate, 0, Then::Recover);
+    assert!(matches!(log.submit(change(3)).unwrap().wait(), Err(LogError::Failed { .. })));
+    assert!(write.fired() && cut.fired() && log.failed().is_some());
+    drop(log);
+    assert_eq!(store.read(EVERYTHING).unwrap().1, changes(2));
 }
 
 #[test]

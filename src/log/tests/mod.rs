@@ -2,6 +2,7 @@
 
 mod commit;
 mod recovery;
+mod shuttled;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,6 +54,8 @@ fn change(number: u32) -> Change {
                 index: IndexDefinition::default(),
                 fields: BTreeMap::from([("k".into(), FieldType::Number)]),
                 text: TextDefinition::default(),
+                template: None,
+                guard: None,
             },
             created_at_ms: i64::from(number),
         },
@@ -71,7 +74,10 @@ fn changes(count: u32) -> Vec<Change> {
 
 impl Store {
     fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(root: tempfile::TempDir) -> Self {
         let paths = DataPaths::new(root.path());
         Self { _root: root, paths }
     }

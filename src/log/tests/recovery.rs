@@ -154,6 +154,25 @@ fn blocks_lost_from_the_last_group_are_torn_and_from_an_earlier_one_damage() {
 }
 
 #[test]
+fn zeros_and_rubbish_from_any_byte_of_the_last_group_cost_that_group_alone() {
+    let good = Store::with_groups(&[1, 2, 3], 1 << 20).contents().remove(0).1;
+    let ends = record_ends(&good);
+    for at in ends[3]..good.len() {
+        for fill in [0, 0xa5, 0xff] {
+            let mut bytes = good.clone();
+            bytes[at..].fill(fill);
+            let store = Store::new();
+            fs::create_dir(store.paths.log_dir()).unwrap();
+            fs::write(store.paths.log_file(1), &bytes).unwrap();
+            let same = ends.iter().skip(4).take_while(|&&end| bytes[..end] == good[..end]).count();
+            let (recovery, seen) = store.read(EVERYTHING).unwrap();
+            assert_eq!(seen, changes(3 + same as u32), "{at} {fill}");
+            assert_eq!(recovery.torn_bytes, (good.len() - ends[3 + same]) as u64, "{at} {fill}");
+        }
+    }
+}
+
+#[test]
 fn every_damaged_range_is_listed() {
     let store = Store::with_groups(&[1; 8], 1 << 20);
     let (path, mut bytes) = store.contents().remove(0);

@@ -1,0 +1,119 @@
+//! `import postgres`: a table or a query into a collection, once or on a schedule.
+
+mod options;
+mod run;
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::super::connect::runtime;
+use super::super::target::{Access, Target, collection_path};
+use super::super::{CliError, Context, output};
+use crate::source::{EmbeddingVariables, embedding};
+use crate::types::CollectionName;
+
+pub use options::PostgresArgs;
+use run::Run;
+
+/// Runs `import postgres`.
+///
+/// # Errors
+/// [`CliError::Lines`] when some rows did not get in. On a schedule, a run that fails is printed, and the next one comes.
+pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError> {
+    let name = CollectionName::new(&args.collection)?;
+    let schedule = args.schedule()?;
+    let source = args.source()?;
+    let found = args.connect.found()?;
+    output::hint(context, format!("reading {} of {} ({})", source.relation, found.settings.place(), found.from));
+    let variables = embedding(&|name| std::env::var(name).ok()).map_err(|e| CliError::Refused(e.to_string()))?;
+    let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
+    if args.create {
+        create(&target, &name, args, &variables)?;
+    }
+    let brings_text = args.text_column.is_some() || args.vector_column.is_some();
+    require_collection(&target, &name, brings_text)?;
+    let runtime = runtime()?;
+    let run = Run {
+        args,
+        context,
+        target: &target,
+        name: &name,
+        settings: &found.settings,
+        source: &source,
+        runtime: &runtime,
+    };
+    let mut restart = args.restart;
+    loop {
+        let (began, started) = (jiff::Timestamp::now(), Instant::now());
+        let done =
+            run.once(restart).and_then(|counts| counts.report(&name, started.elapsed().as_secs_f64(), "row", context));
+        restart = false;
+        let Some(schedule) = &schedule else { return done };
+        if let Err(error) = done {
+            eprintln!("this run failed: {}", chain(&error));
+        }
+        let Some(wait) = schedule.wait(began, jiff::Timestamp::now()) else { return Ok(()) };
+        std::thread::sleep(wait);
+    }
+}
+
+fn chain(error: &CliError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
+}
+
+/// Creates the collection, or finds that the same stands already. One with another definition is left as it is: a
+/// scheduled command is run again and again, also after somebody has added a field.
+fn create(
+    target: &Target,
+    name: &CollectionName,
+    args: &PostgresArgs,
+    variables: &EmbeddingVariables,
+) -> Result<(), CliError> {
+    if target.find_collection(name)?.is_some() {
+        return Ok(());
+    }
+    let mut body = Map::new();
+    let mut embedding = Map::new();
+    if let Some(model) = args.model.as_ref().or(variables.model.as_ref()) {
+        embedding.insert("model".to_owned(), json!(model));
+    }
+    if let Some(template) = args.template.body()? {
+        embedding.insert("template".to_owned(), template);
+    }
+    if !embedding.is_empty() {
+        body.insert("embedding".to_owned(), Value::Object(embedding));
+    }
+    if let Some(dim) = variables.dim {
+        body.insert("dim".to_owned(), json!(dim));
+    }
+    let fields: Map<_, _> = args.fields.iter().map(|(field, kind)| (field.clone(), json!(kind))).collect();
+    body.insert("fields".to_owned(), Value::Object(fields));
+    if let Some(guard) = args.guard.body() {
+        body.insert("guard".to_owned(), guard);
+    }
+    target.call("PUT", &collection_path(name), Some(&Value::Object(body)))?;
+    Ok(())
+}
+
+/// Refuses a collection that is not there, or in which rows would have neither text nor vector.
+pub(super) fn require_collection(target: &Target, name: &CollectionName, brings_text: bool) -> Result<(), CliError> {
+    let Some(definition) = target.find_collection(name)? else {
+        return Err(CliError::Refused(format!(
+            "there is no collection {name}; make it with `pannier collection create {name} --template ..`"
+        )));
+    };
+    if !brings_text && definition["embedding"]["template"].is_null() {
+        return Err(CliError::Refused(format!(
+            "nothing says what the text of a row is: collection {name} has no template; name a column with --text-column \
+             or --vector-column, or create a collection with --template or --template-fields"
+        )));
+    }
+    Ok(())
+}

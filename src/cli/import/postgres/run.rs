@@ -1,0 +1,209 @@
+//! One run over a source: from where the last one ended to the end, then the rows that are gone.
+
+use std::collections::BTreeMap;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value as Json;
+use tokio::runtime::Runtime;
+
+use super::super::super::target::{Target, collection_path};
+use super::super::super::{CliError, Context, output};
+use super::super::writing::{Counts, Writer, document};
+use super::PostgresArgs;
+use crate::postgres::ConnectSettings;
+use crate::source::{Begin, Boundary, Deletions, Relation, Row, SourceError, SourceState, TableReader, TableSource};
+use crate::types::{CollectionName, Metadata};
+
+/// Documents of a collection that are compared with the table's keys at a time.
+const LISTED: usize = 1_000;
+/// Fewer documents than these may all go without a question.
+const FEW: usize = 10;
+
+/// What a run needs.
+pub(super) struct Run<'a> {
+    pub args: &'a PostgresArgs,
+    pub context: &'a Context,
+    pub target: &'a Target,
+    pub name: &'a CollectionName,
+    pub settings: &'a ConnectSettings,
+    pub source: &'a TableSource,
+    /// Where the conversation with the database runs. The target may have a runtime of its own, so nothing here is
+    /// async beyond single calls.
+    pub runtime: &'a Runtime,
+}
+
+impl Run<'_> {
+    /// Reads and writes what changed. `restart`: everything.
+    pub(super) fn once(&self, restart: bool) -> Result<Counts, CliError> {
+        let kept_under = self.kept_under()?;
+        let identity = self.source.identity(&self.settings.place());
+        let mut state = match restart {
+            true => SourceState { source: identity, ..SourceState::default() },
+            false => self.load(&kept_under, &identity)?,
+        };
+        let reader = self.wait(TableReader::connect(self.settings, self.source.clone()))?;
+        let mut begin = Some(match (&self.source.cursor, &state.cursor) {
+            (None, _) => Begin::Keys(None),
+            (Some(_), Some(cursor)) => Begin::From(Some(cursor.clone())),
+            (Some(_), None) => Begin::NullCursors(None),
+        });
+        let progress = self.progress(&reader, begin.as_ref())?;
+        let mut writer = Writer::new(self.target, self.name);
+        let mut met = Boundary::default();
+        let mut without_cursor = 0u64;
+        while let Some(from) = begin {
+            let page = self.wait(reader.page(&from))?;
+            progress.suspend(|| self.write(&mut writer, &page.rows, &state.boundary))?;
+            progress.inc(page.rows.len() as u64);
+            without_cursor += page.rows.iter().filter(|row| row.cursor.is_none()).count() as u64;
+            if self.source.cursor.is_some() {
+                self.note(&mut state, &mut met, &page.rows);
+                if !page.rows.is_empty() {
+                    // Rows met so far are known even if this run is killed.
+                    self.save(&kept_under, &SourceState { boundary: met.clone(), ..state.clone() })?;
+                }
+            }
+            begin = page.next;
+        }
+        progress.finish_and_clear();
+        if self.source.cursor.is_some() && without_cursor > 0 {
+            let rows = output::counted(without_cursor, "row");
+            output::hint(self.context, format!("{rows} have no cursor; later changes of theirs will not be seen"));
+        }
+        if self.source.deletions == Deletions::Missing {
+            self.delete_missing(&reader, &mut writer)?;
+        }
+        state.boundary = met;
+        state.runs += 1;
+        state.finished_at = Some(jiff::Timestamp::now().to_string());
+        self.save(&kept_under, &state)?;
+        Ok(writer.counts)
+    }
+
+    /// Writes the rows of a page, but for those that were read before as they are.
+    fn write(&self, writer: &mut Writer, rows: &[Row], known: &Boundary) -> Result<(), CliError> {
+        // A query may give a key twice; the later row counts.
+        let mut last: BTreeMap<String, &Row> = BTreeMap::new();
+        for row in rows {
+            match known.knows(&row.id(), row.hash) {
+                true => writer.counts.unchanged += 1,
+                false => _ = last.insert(row.id(), row),
+            }
+        }
+        let (mut there, mut gone): (Vec<Metadata>, Vec<String>) = (Vec::new(), Vec::new());
+        for (key, row) in last {
+            let id = format!("{}{key}", self.args.id_prefix);
+            if row.is_deleted {
+                gone.push(id);
+                continue;
+            }
+            let (text, vector) = (self.args.text_column.as_deref(), self.args.vector_column.as_deref());
+            match document(id.clone(), row.fields.clone(), text, vector) {
+                Ok(document) => there.push(document),
+                Err(detail) => writer.refuse(&id, &detail),
+            }
+        }
+        writer.upsert(&there)?;
+        writer.delete(&gone)
+    }
+
+    /// Moves the cursor on, and remembers the rows that the next run will meet again.
+    fn note(&self, state: &mut SourceState, met: &mut Boundary, rows: &[Row]) {
+        for row in rows {
+            let Some(cursor) = &row.cursor else { continue };
+            if self.source.overlap.is_none() && state.cursor.as_ref() != Some(cursor) {
+                met.clear();
+            }
+            state.cursor = Some(cursor.clone());
+            met.remember(&row.id(), row.hash);
+        }
+    }
+
+    /// Deletes documents whose rows are gone: ids are listed first and looked up then, so a row that comes back between
+    /// the two stays.
+    fn delete_missing(&self, reader: &TableReader, writer: &mut Writer<'_>) -> Result<(), CliError> {
+        let mut missing: Vec<String> = Vec::new();
+        let (mut listed, mut cursor) = (0usize, None::<String>);
+        loop {
+            let after = cursor.as_ref().map_or(String::new(), |cursor| format!("&cursor={cursor}"));
+            let path = format!("{}/documents?limit={LISTED}&include={after}", collection_path(self.name));
+            let page = self.target.value("GET", &path, None)?;
+            let ids = page["documents"].as_array().into_iter().flatten().filter_map(|document| document["id"].as_str());
+            let keys: Vec<String> =
+                ids.filter_map(|id| id.strip_prefix(&self.args.id_prefix)).map(str::to_owned).collect();
+            listed += keys.len();
+            let gone = self.wait(reader.missing(&keys))?;
+            missing.extend(gone.into_iter().map(|key| format!("{}{key}", self.args.id_prefix)));
+            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if missing.len() > FEW && missing.len() * 2 > listed && !self.args.delete_many {
+            return Err(CliError::Refused(format!(
+                "{} of {} documents have no row any more, and that is more than half; add --delete-many if they are to go",
+                output::count(missing.len() as u64),
+                output::count(listed as u64)
+            )));
+        }
+        writer.delete(&missing)
+    }
+
+    fn progress(&self, reader: &TableReader, begin: Option<&Begin>) -> Result<ProgressBar, CliError> {
+        if self.context.quiet {
+            return Ok(ProgressBar::hidden());
+        }
+        let total = match begin {
+            // Rows without a cursor, and then all others.
+            Some(Begin::NullCursors(_)) => {
+                let null = self.wait(reader.count(&Begin::NullCursors(None)))?;
+                null + self.wait(reader.count(&Begin::From(None)))?
+            }
+            Some(begin) => self.wait(reader.count(begin))?,
+            None => 0,
+        };
+        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left")
+            .expect("the template is a constant");
+        Ok(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style))
+    }
+
+    fn wait<T>(&self, reading: impl Future<Output = Result<T, SourceError>>) -> Result<T, CliError> {
+        self.runtime.block_on(reading).map_err(refused)
+    }
+
+    /// The name under which the state is kept.
+    fn kept_under(&self) -> Result<CollectionName, CliError> {
+        if let Some(name) = &self.args.source_name {
+            return Ok(CollectionName::new(name)?);
+        }
+        let relation = match &self.source.relation {
+            Relation::Table(name) => name.plain(),
+            Relation::Query(_) => "query".to_owned(),
+        };
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let name: String = format!("{}_{relation}", self.name).chars().map(plain).take(64).collect();
+        Ok(CollectionName::new(&name)?)
+    }
+
+    fn load(&self, kept_under: &CollectionName, identity: &str) -> Result<SourceState, CliError> {
+        let fresh = || SourceState { source: identity.to_owned(), ..SourceState::default() };
+        match self.target.value("GET", &format!("/admin/sources/{kept_under}"), None) {
+            Ok(kept) => SourceState::from_json(&kept, identity).map_err(refused),
+            Err(CliError::Api { code, .. }) if code == "source_not_found" => Ok(fresh()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn save(&self, kept_under: &CollectionName, state: &SourceState) -> Result<(), CliError> {
+        let body: Json = state.to_json();
+        self.target.call("PUT", &format!("/admin/sources/{kept_under}"), Some(&body))?;
+        Ok(())
+    }
+}
+
+fn refused(error: SourceError) -> CliError {
+    match error {
+        SourceError::Postgres(error) => CliError::Other(Box::new(error)),
+        other => CliError::Refused(other.to_string()),
+    }
+}

@@ -1,0 +1,203 @@
+//! Documents of a source into a collection: through the API's import, with a report of what was refused.
+
+use serde_json::{Value as Json, json};
+
+use super::super::read::write_json_line;
+use super::super::target::{Target, collection_path};
+use super::super::{CliError, Context, output};
+use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
+use crate::types::{CollectionName, Metadata, Value};
+
+/// Most refused rows that are printed; all are counted.
+const MAX_PRINTED: u64 = 50;
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub upserted: u64,
+    pub embedded: u64,
+    /// Texts whose vector was known.
+    pub kept: u64,
+    pub deleted: u64,
+    pub failed: u64,
+    /// Rows that were read and had not changed.
+    pub unchanged: u64,
+}
+
+/// Writes to one collection.
+pub(super) struct Writer<'a> {
+    target: &'a Target,
+    name: &'a CollectionName,
+    pub counts: Counts,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(target: &'a Target, name: &'a CollectionName) -> Self {
+        Self { target, name, counts: Counts::default() }
+    }
+
+    /// Writes documents as the API takes them; those that are refused are printed by their ids.
+    ///
+    /// # Errors
+    /// [`CliError`] when the stream as a whole fails.
+    pub(super) fn upsert(&mut self, documents: &[Metadata]) -> Result<(), CliError> {
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Vec::new();
+        for document in documents {
+            write_json_line(&mut lines, document).map_err(|e| CliError::io("write a document", e))?;
+        }
+        let answer = self.target.stream(&format!("{}/import", collection_path(self.name)), &mut lines.as_slice())?;
+        let number = |key: &str| answer[key].as_u64().unwrap_or(0);
+        self.counts.upserted += number("upserted");
+        self.counts.embedded += number("embedded");
+        self.counts.kept += number("cached");
+        for error in answer["errors"].as_array().into_iter().flatten() {
+            let line = error["line"].as_u64().unwrap_or(0) as usize;
+            let id = line.checked_sub(1).and_then(|index| documents.get(index)).map_or("?", id_of);
+            self.print(id, error);
+        }
+        self.counts.failed += number("failed");
+        Ok(())
+    }
+
+    /// Deletes documents.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    pub(super) fn delete(&mut self, ids: &[String]) -> Result<(), CliError> {
+        for ids in ids.chunks(MAX_DOCUMENTS_PER_REQUEST) {
+            let path = format!("{}/documents/delete", collection_path(self.name));
+            let answer = self.target.value("POST", &path, Some(&json!({ "ids": ids })))?;
+            self.counts.deleted += answer["deleted"].as_u64().unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    /// Notes a row that cannot be sent.
+    pub(super) fn refuse(&mut self, id: &str, detail: &str) {
+        self.print(id, &json!({ "detail": detail }));
+        self.counts.failed += 1;
+    }
+
+    fn print(&self, id: &str, error: &Json) {
+        if self.counts.failed < MAX_PRINTED {
+            eprintln!("{id}: {}", error["detail"].as_str().unwrap_or("it was refused"));
+        }
+    }
+}
+
+impl Counts {
+    /// The outcome in a sentence.
+    pub(super) fn summary(&self, name: &CollectionName, seconds: f64) -> String {
+        let written = output::counted(self.upserted, "document");
+        let speed = (self.upserted + self.unchanged) as f64 / seconds.max(1e-3);
+        let mut text = format!(
+            "{written} written into {name} in {seconds:.1} s ({speed:.0}/s): {} embedded, {} with the vector they had.",
+            output::count(self.embedded),
+            output::count(self.kept)
+        );
+        for (count, what) in [(self.unchanged, "unchanged"), (self.deleted, "deleted"), (self.failed, "refused")] {
+            if count > 0 {
+                text.push_str(&format!(" {} {what}.", output::count(count)));
+            }
+        }
+        text
+    }
+
+    /// The outcome as JSON.
+    pub(super) fn to_json(self, seconds: f64) -> Json {
+        json!({"upserted": self.upserted, "embedded": self.embedded, "cached": self.kept, "deleted": self.deleted,
+            "failed": self.failed, "unchanged": self.unchanged, "took_ms": (seconds * 1e3) as u64})
+    }
+
+    /// Prints the outcome; an error where rows were refused.
+    ///
+    /// # Errors
+    /// [`CliError::Lines`].
+    pub(super) fn report(
+        self,
+        name: &CollectionName,
+        seconds: f64,
+        unit: &'static str,
+        context: &Context,
+    ) -> Result<(), CliError> {
+        if context.json {
+            output::line(self.to_json(seconds))?;
+        }
+        output::hint(context, self.summary(name, seconds));
+        match self.failed {
+            0 => Ok(()),
+            failed => {
+                Err(CliError::Lines { failed, total: failed + self.upserted + self.deleted + self.unchanged, unit })
+            }
+        }
+    }
+}
+
+fn id_of(document: &Metadata) -> &str {
+    match document.get("id") {
+        Some(Value::String(id)) => id,
+        _ => "?",
+    }
+}
+
+/// A document as the API takes it. `text_field`, `vector_field`: fields that are taken out to be its text and vector.
+///
+/// # Errors
+/// A sentence, where those are of another type.
+pub(super) fn document(
+    id: String,
+    mut fields: Metadata,
+    text_field: Option<&str>,
+    vector_field: Option<&str>,
+) -> Result<Metadata, String> {
+    let mut document = Metadata::from([("id".to_owned(), Value::String(id))]);
+    if let Some(name) = text_field {
+        match fields.remove(name) {
+            Some(Value::String(text)) => _ = document.insert("text".to_owned(), Value::String(text)),
+            None | Some(Value::Null) => {}
+            Some(other) => return Err(format!("the text column {name:?} is {}; it must be a string", other.kind())),
+        }
+    }
+    if let Some(name) = vector_field {
+        match fields.remove(name) {
+            Some(Value::Array(numbers)) => _ = document.insert("vector".to_owned(), Value::Array(numbers)),
+            // As pgvector writes its type.
+            Some(Value::String(text)) => {
+                let numbers: Vec<f64> = serde_json::from_str(&text)
+                    .map_err(|_| format!("the vector column {name:?} holds no array of numbers"))?;
+                let numbers = numbers.into_iter().map(Value::Float).collect();
+                document.insert("vector".to_owned(), Value::Array(numbers));
+            }
+            None | Some(Value::Null) => {}
+            Some(other) => return Err(format!("the vector column {name:?} is {}; it must be numbers", other.kind())),
+        }
+    }
+    document.insert("metadata".to_owned(), Value::Object(fields));
+    Ok(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_vectors_are_taken_out_of_the_fields() {
+        let fields = || {
+            Metadata::from([
+                ("body".to_owned(), Value::String("t".into())),
+                ("v".to_owned(), Value::String("[1,0.5]".into())),
+                ("n".to_owned(), Value::Int(1)),
+            ])
+        };
+        let made = document("a".into(), fields(), Some("body"), Some("v")).unwrap();
+        assert_eq!(made["text"], Value::String("t".into()));
+        assert_eq!(made["vector"], Value::Array(vec![Value::Float(1.0), Value::Float(0.5)]));
+        assert_eq!(made["metadata"], Value::Object(Metadata::from([("n".to_owned(), Value::Int(1))])));
+        assert!(document("a".into(), fields(), Some("n"), None).unwrap_err().contains("\"n\" is a number"));
+        assert!(document("a".into(), fields(), None, Some("body")).unwrap_err().contains("no array"));
+        assert!(document("a".into(), fields(), None, None).unwrap().get("text").is_none());
+    }
+}

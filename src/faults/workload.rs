@@ -1,0 +1,143 @@
+//! Clients that write to a store while everything that happens to its files is recorded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::random::Random;
+use crate::storage::fault::{Event, History};
+use crate::types::{CollectionName, DocumentId, Metric, NewDocument};
+use crate::{Collection, Database, DefinitionRequest, Options};
+
+pub(super) const DIM: usize = 4;
+const IDS: usize = 14;
+/// Times that the store is opened, and requests of each client in between.
+const OPENINGS: usize = 3;
+const REQUESTS: usize = 14;
+
+/// Id to vector.
+pub(super) type Model = BTreeMap<String, Vec<f32>>;
+
+/// A client that sends one request after another to a collection of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) name: CollectionName,
+    /// What the collection holds after so many requests; `None` where there is none.
+    pub(super) states: Vec<Option<Arc<Model>>>,
+    random: Random,
+    with_text: bool,
+}
+
+/// What happened, and what the clients know of it. The mark `client << 32 | n` stands behind the answer to a client's
+/// `n`th request.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) events: Vec<Event>,
+    pub(super) clients: Vec<Client>,
+}
+
+pub(super) fn options() -> Options {
+    Options {
+        memtable_documents: Some(12),
+        vector_cache_bytes: Some(0),
+        threads: Some(1.try_into().unwrap()),
+        ..Options::default()
+    }
+}
+
+pub(super) fn definition() -> DefinitionRequest {
+    DefinitionRequest { metric: Some(Metric::Dot), ..DefinitionRequest::vectors(DIM as u32) }
+}
+
+pub(super) fn document(id: &str, vector: &[f32], with_text: bool) -> NewDocument {
+    let text = with_text.then(|| format!("words of {id}"));
+    let id = DocumentId::new(id).unwrap();
+    NewDocument { id, text, metadata: BTreeMap::new(), vector: Some(vector.to_vec()) }
+}
+
+/// Runs clients against a new store in `root`, which exists and is empty.
+pub(super) fn run(root: &Path, seed: u64) -> Run {
+    let mut random = Random(seed);
+    let with_text = random.chance(6);
+    let clients = 1 + random.below(3);
+    let client = |n: usize| Client {
+        name: CollectionName::new(&format!("c{n}")).unwrap(),
+        states: vec![None],
+        random: Random(seed ^ (n as u64 + 1) << 40),
+        with_text,
+    };
+    let mut clients: Vec<_> = (0..clients).map(client).collect();
+    let history = History::record(root);
+    for _ in 0..OPENINGS {
+        let database = Database::open_with(root, options()).unwrap();
+        std::thread::scope(|scope| {
+            for (number, client) in clients.iter_mut().enumerate() {
+                let (database, history) = (&database, &history);
+                scope.spawn(move || {
+                    for _ in 0..REQUESTS {
+                        client.request(database);
+                        history.mark((number as u64) << 32 | (client.states.len() as u64 - 1));
+                        client.maintain(database);
+                    }
+                });
+            }
+        });
+        database.close();
+    }
+    Run { events: history.events(), clients }
+}
+
+impl Client {
+    /// One request that is acknowledged.
+    fn request(&mut self, database: &Database) {
+        let next = match self.states.last().unwrap().clone() {
+            None => {
+                database.create_collection(&self.name, &definition()).unwrap();
+                Some(Arc::default())
+            }
+            Some(_) if self.random.chance(25) => {
+                database.drop_collection(&self.name).unwrap();
+                None
+            }
+            Some(model) => Some(Arc::new(self.write(&database.collection(&self.name).unwrap(), Model::clone(&model)))),
+        };
+        self.states.push(next);
+    }
+
+    fn write(&mut self, collection: &Collection, mut model: Model) -> Model {
+        let mut ids: Vec<_> =
+            (0..1 + self.random.below(5)).map(|_| format!("d{:02}", self.random.below(IDS))).collect();
+        ids.sort();
+        ids.dedup();
+        if self.random.chance(3) {
+            let wanted: Vec<_> = ids.iter().map(|id| DocumentId::new(id).unwrap()).collect();
+            collection.delete(&wanted).unwrap();
+            model.retain(|id, _| !ids.contains(id));
+            return model;
+        }
+        for id in ids {
+            let vector = (0..DIM).map(|_| self.random.below(9) as f32 - 3.5).collect();
+            model.insert(id, vector);
+        }
+        let changed = model.iter().filter(|(id, vector)| self.last(id) != Some(vector));
+        let documents: Vec<_> = changed.map(|(id, vector)| document(id, vector, self.with_text)).collect();
+        if !documents.is_empty() {
+            collection.upsert(documents).unwrap();
+        }
+        model
+    }
+
+    fn last(&self, id: &str) -> Option<&Vec<f32>> {
+        self.states.last().unwrap().as_ref()?.get(id)
+    }
+
+    /// Seals or merges now and then, which no reader may notice.
+    fn maintain(&mut self, database: &Database) {
+        let Ok(collection) = database.collection(&self.name) else { return };
+        match self.random.below(12) {
+            0 | 1 => collection.flush().unwrap(),
+            2 => collection.optimise().unwrap(),
+            _ => {}
+        }
+    }
+}

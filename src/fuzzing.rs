@@ -1,0 +1,89 @@
+//! Entrances for fuzzers: each takes any bytes as a reader of files or requests would, and may do anything but panic.
+//!
+//! `fuzz/` has a target for each. The corpora there are also replayed, and mutated, by the tests below.
+
+pub use crate::log::fuzz::log;
+pub use crate::manifest::fuzz::manifest;
+pub use crate::segment::fuzz::segment;
+
+#[cfg(feature = "server")]
+pub use crate::embed::fuzz::tokenizer;
+#[cfg(feature = "server")]
+pub use crate::http::fuzz::{body, filter};
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// Mutations of each file of a corpus; `PANNIER_TEST_FUZZ_RUNS` for more.
+    const DEFAULT_RUNS: u64 = 400;
+
+    fn corpus(target: &str) -> Vec<PathBuf> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "{} is empty", directory.display());
+        files
+    }
+
+    /// SplitMix64 (Steele, Lea & Flood 2014).
+    fn next(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Flips, overwrites, removes, doubles and splices, as fuzzers do.
+    fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut u64) {
+        for _ in 0..1 + next(random) % 4 {
+            let len = bytes.len().max(1) as u64;
+            let (at, span) = ((next(random) % len) as usize, (next(random) % 16) as usize);
+            let end = bytes.len().min(at + span);
+            match next(random) % 7 {
+                _ if bytes.is_empty() => bytes.push(next(random) as u8),
+                0 => bytes[at] ^= 1 << (next(random) % 8),
+                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'{', b'\\'][(next(random) % 8) as usize],
+                2 => _ = bytes.drain(at..end),
+                3 => bytes.extend_from_within(at..end),
+                4 => bytes.truncate(at),
+                5 => bytes[at..end].fill(next(random) as u8),
+                _ => {
+                    let from = (next(random) % (other.len() as u64 + 1)) as usize;
+                    bytes.splice(at..end, other[from..other.len().min(from + 32)].iter().copied());
+                }
+            }
+        }
+    }
+
+    fn replay(target: &str, run: fn(&[u8])) {
+        let runs = std::env::var("PANNIER_TEST_FUZZ_RUNS").map_or(DEFAULT_RUNS, |n| n.parse().unwrap());
+        let mut random = std::env::var("PANNIER_TEST_SEED").map_or(1, |n| n.parse().unwrap());
+        let files: Vec<_> = corpus(target).iter().map(|file| fs::read(file).unwrap()).collect();
+        for (number, file) in files.iter().enumerate() {
+            run(file);
+            for _ in 0..runs {
+                let mut bytes = file.clone();
+                mutate(&mut bytes, &files[(number + 1) % files.len()], &mut random);
+                run(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_of_a_file_panic_its_reader() {
+        replay("log", super::log);
+        replay("manifest", super::manifest);
+        replay("segment", super::segment);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn no_request_panics_its_reader() {
+        replay("filter", super::filter);
+        replay("body", super::body);
+        replay("tokenizer", super::tokenizer);
+    }
+}

@@ -1,0 +1,91 @@
+//! How far sources were read: kept for the programs that read them, beside what they wrote.
+
+use std::path::PathBuf;
+
+use axum::extract::State;
+use serde_json::{Map, Value};
+
+use super::error::{ApiError, Code};
+use super::extract::{InSource, JsonBody};
+use super::problem::Problem;
+use super::state::AppState;
+use super::wire::json::JsonText;
+use crate::collection::CollectionError;
+use crate::database::Database;
+use crate::manifest::ManifestError;
+use crate::storage::{StorageError, create_dir_all, publish, read_file, remove_file};
+use crate::types::CollectionName;
+
+/// The directory below the data directory.
+const DIRECTORY: &str = "sources";
+
+/// Reads what was kept of a source.
+#[utoipa::path(
+    get, path = "/admin/sources/{source}", operation_id = "getSourceState", tag = "sources",
+    params(("source" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    responses(
+        (status = 200, body = Object, description = "As it was kept."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "Nothing is kept of it."),
+    )
+)]
+pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
+    let read = state.engine(move |database| match read_file(&path(database, &name)).map_err(storage)? {
+        Some(bytes) => {
+            let kept: Map<String, Value> = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
+            JsonText::of(&kept)
+        }
+        None => {
+            let detail = format!("nothing is kept of source {name}; it was never read here");
+            Err(ApiError::new(Code::SourceNotFound, detail))
+        }
+    });
+    read.await
+}
+
+/// Keeps how far a source was read, in place of what was kept before. It is on disk before the answer.
+#[utoipa::path(
+    put, path = "/admin/sources/{source}", operation_id = "putSourceState", tag = "sources",
+    params(("source" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body = Object,
+    responses((status = 200, body = Object, description = "As it is kept."))
+)]
+pub(crate) async fn write(
+    State(state): State<AppState>,
+    InSource(name): InSource,
+    JsonBody(kept): JsonBody<Map<String, Value>>,
+) -> Result<JsonText, ApiError> {
+    let write = state.engine(move |database| {
+        create_dir_all(&database.path().join(DIRECTORY)).map_err(storage)?;
+        let bytes = serde_json::to_vec(&kept).map_err(ApiError::internal)?;
+        publish(&path(database, &name), &bytes).map_err(storage)?;
+        JsonText::of(&kept)
+    });
+    write.await
+}
+
+/// Forgets how far a source was read.
+#[utoipa::path(
+    delete, path = "/admin/sources/{source}", operation_id = "deleteSourceState", tag = "sources",
+    params(("source" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    responses((status = 200, body = Object, description = "Nothing is kept of it any more."))
+)]
+pub(crate) async fn forget(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
+    let forget = state.engine(move |database| {
+        let path = path(database, &name);
+        let was_there = path.exists();
+        if was_there {
+            remove_file(&path).map_err(storage)?;
+        }
+        JsonText::of(&serde_json::json!({ "deleted": was_there }))
+    });
+    forget.await
+}
+
+/// The file of a source. A source's name has the form of a collection's, so it is safe in a path.
+fn path(database: &Database, name: &CollectionName) -> PathBuf {
+    database.path().join(DIRECTORY).join(format!("{name}.json"))
+}
+
+fn storage(error: StorageError) -> ApiError {
+    CollectionError::Manifest(ManifestError::Storage(error)).into()
+}

@@ -1,0 +1,83 @@
+//! Numbers of bank accounts with check digits (IBAN, ISO 13616).
+
+use std::ops::Range;
+
+/// Letters and digits that such a number has, at least and at most.
+const LEN: std::ops::RangeInclusive<usize> = 15..=34;
+
+/// Numbers with right check digits, together or in groups of four.
+pub(super) fn ibans(text: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        let begins = c.is_ascii_alphabetic() && !before.is_alphanumeric();
+        before = c;
+        if begins
+            && found.last().is_none_or(|last| at >= last.end)
+            && let Some(end) = iban_at(text, at)
+        {
+            found.push(at..end);
+        }
+    }
+    found
+}
+
+/// Where the number ends that begins at `at`: the longest that has right check digits.
+fn iban_at(text: &str, at: usize) -> Option<usize> {
+    let mut characters = Vec::new();
+    let mut longest = None;
+    let mut end = at;
+    for group in text[at..].split(' ') {
+        let len = group.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        characters.extend_from_slice(&group.as_bytes()[..len]);
+        end += len;
+        let is_cut = group[len..].chars().next().is_some_and(|c| c.is_alphanumeric() || c == '_');
+        if characters.len() > *LEN.end() || is_cut {
+            break;
+        }
+        if is_iban(&characters) {
+            longest = Some(end);
+        }
+        // Only a group of four is followed by another.
+        if len != group.len() || len != 4 {
+            break;
+        }
+        end += 1;
+    }
+    longest
+}
+
+/// Two letters, two check digits, and a remainder of 1 once those four stand last (ISO 7064, MOD 97-10).
+fn is_iban(characters: &[u8]) -> bool {
+    let [a, b, c, d, rest @ ..] = characters else { return false };
+    let has_form = a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && c.is_ascii_digit() && d.is_ascii_digit();
+    if !has_form || !LEN.contains(&characters.len()) {
+        return false;
+    }
+    let remainder = rest.iter().chain(&[*a, *b, *c, *d]).fold(0u32, |sum, c| match c {
+        b'0'..=b'9' => (sum * 10 + u32::from(c - b'0')) % 97,
+        _ => (sum * 100 + u32::from(c.to_ascii_uppercase() - b'A') + 10) % 97,
+    });
+    remainder == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_accounts_have_check_digits() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("DE89370400440532013000", &["DE89370400440532013000"]),
+            ("pay DE89 3704 0044 0532 0130 00 today, please", &["DE89 3704 0044 0532 0130 00"]),
+            ("GB82 WEST 1234 5698 7654 32.", &["GB82 WEST 1234 5698 7654 32"]),
+            ("de89370400440532013000, NO9386011117947", &["de89370400440532013000", "NO9386011117947"]),
+            ("DE88370400440532013000 xDE89370400440532013000 DE89370400440532013000y", &[]),
+            ("This text has many words that are four long each", &[]),
+        ];
+        for (text, wanted) in cases {
+            let found: Vec<&str> = ibans(text).into_iter().map(|range| &text[range]).collect();
+            assert_eq!(found, wanted, "{text}");
+        }
+    }
+}

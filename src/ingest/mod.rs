@@ -1,0 +1,7 @@
+//! What happens to a document before it is embedded: personal data are kept out, and its fields become its text.
+
+mod guard;
+mod template;
+
+pub use guard::{GuardError, inspect};
+pub use template::{Part, Rendered, TemplateError, Templater, weighted_sum};

@@ -1,0 +1,294 @@
+//! Change events of Debezium, one JSON object a line: with the `schema` and `payload` envelope or without, whole or
+//! flattened, and tombstones.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde_json::{Map, Value as Json};
+
+use super::{SourceError, json};
+use crate::types::Metadata;
+
+/// What an event says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The row is there, and this is what it holds.
+    Upsert {
+        /// Of its key.
+        id: String,
+        /// Its columns.
+        fields: Metadata,
+    },
+    /// The row is gone.
+    Delete {
+        /// Of its key.
+        id: String,
+    },
+    /// The event says nothing about a row: a tombstone, a message, a schema change.
+    Nothing,
+}
+
+/// Reads events.
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// Columns that name a row; their values joined by colons are the document's id.
+    pub key: Vec<String>,
+    /// Columns that do not become fields.
+    pub exclude: Vec<String>,
+}
+
+impl Events {
+    /// What one line says.
+    ///
+    /// # Errors
+    /// [`SourceError::Event`], which does not repeat the row.
+    pub fn read(&self, line: &str) -> Result<Change, SourceError> {
+        let line = line.trim();
+        // What Kafka deletes a key with.
+        if line.is_empty() || line == "null" {
+            return Ok(Change::Nothing);
+        }
+        let event: Json = serde_json::from_str(line).map_err(|error| wrong(format!("it is not JSON: {error}")))?;
+        // As tools print a record: its key beside its value.
+        let event = match event {
+            Json::Object(mut record) if record.contains_key("value") && !record.contains_key("op") => {
+                record.remove("value").unwrap_or_default()
+            }
+            other => other,
+        };
+        let (schema, payload) = match event {
+            Json::Null => return Ok(Change::Nothing),
+            Json::Object(mut envelope) if envelope.contains_key("payload") => {
+                (envelope.remove("schema").unwrap_or_default(), envelope.remove("payload").unwrap_or_default())
+            }
+            other => (Json::Null, other),
+        };
+        match payload {
+            Json::Null => Ok(Change::Nothing),
+            Json::Object(payload) if payload.contains_key("op") => self.of_envelope(&schema, payload),
+            Json::Object(payload) => self.of_flat(&schema, payload),
+            _ => Err(wrong("it is no object with \"op\", \"before\" and \"after\"")),
+        }
+    }
+
+    fn of_envelope(&self, schema: &Json, mut payload: Map<String, Json>) -> Result<Change, SourceError> {
+        let op = payload.get("op").and_then(Json::as_str).unwrap_or_default().to_owned();
+        let side = match op.as_str() {
+            "c" | "u" | "r" => "after",
+            "d" => "before",
+            // A message that a program wrote into the log.
+            "m" => return Ok(Change::Nothing),
+            "t" => return Err(wrong("the table was emptied (op \"t\"); delete its documents, and begin anew")),
+            other => return Err(wrong(format!("op {other:?} is none of c, u, d, r"))),
+        };
+        let Some(Json::Object(row)) = payload.remove(side) else {
+            return Err(wrong(format!("op {op:?} has no {side:?}; set REPLICA IDENTITY so that it holds the key")));
+        };
+        let kinds = kinds_of(field_of(schema, side));
+        let id = self.id(&row, &kinds)?;
+        Ok(match side {
+            "after" => Change::Upsert { id, fields: self.fields(row, &kinds) },
+            _ => Change::Delete { id },
+        })
+    }
+
+    /// As the transformation `ExtractNewRecordState` leaves an event: the row, with fields of its own beside.
+    fn of_flat(&self, schema: &Json, mut row: Map<String, Json>) -> Result<Change, SourceError> {
+        let kinds = kinds_of(Some(schema));
+        let is_deleted = |value: Option<Json>| match value {
+            Some(Json::Bool(deleted)) => deleted,
+            Some(Json::String(text)) => text == "true",
+            _ => false,
+        };
+        let is_op = row.remove("__op").is_some_and(|op| op == "d");
+        let is_gone = is_deleted(row.remove("__deleted")) || is_op;
+        row.retain(|name, _| !name.starts_with("__"));
+        let id = self.id(&row, &kinds)?;
+        Ok(if is_gone { Change::Delete { id } } else { Change::Upsert { id, fields: self.fields(row, &kinds) } })
+    }
+
+    fn id(&self, row: &Map<String, Json>, kinds: &BTreeMap<String, Kind>) -> Result<String, SourceError> {
+        let part = |name: &String| {
+            let value = row.get(name).ok_or_else(|| wrong(format!("it has no key column {name:?}")))?;
+            match convert(value.clone(), kinds.get(name)) {
+                Json::String(text) => Ok(text),
+                Json::Number(number) => Ok(number.to_string()),
+                Json::Bool(value) => Ok(value.to_string()),
+                _ => Err(wrong(format!("key column {name:?} is no string and no number"))),
+            }
+        };
+        Ok(self.key.iter().map(part).collect::<Result<Vec<_>, _>>()?.join(":"))
+    }
+
+    fn fields(&self, row: Map<String, Json>, kinds: &BTreeMap<String, Kind>) -> Metadata {
+        let kept = row.into_iter().filter(|(name, _)| !self.exclude.contains(name));
+        json::object(kept.map(|(name, value)| (name.clone(), convert(value, kinds.get(&name)))).collect())
+    }
+}
+
+/// What the schema says of a column whose JSON alone does not say enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Days,
+    Milliseconds,
+    Microseconds,
+    Nanoseconds,
+    /// Base64 of an unscaled integer, big-endian.
+    Decimal {
+        scale: u32,
+    },
+    /// A text that holds JSON.
+    Json,
+}
+
+/// The schema of one side of an envelope.
+fn field_of<'a>(schema: &'a Json, side: &str) -> Option<&'a Json> {
+    schema["fields"].as_array()?.iter().find(|field| field["field"] == side)
+}
+
+fn kinds_of(schema: Option<&Json>) -> BTreeMap<String, Kind> {
+    let fields = schema.and_then(|schema| schema["fields"].as_array()).into_iter().flatten();
+    fields.filter_map(|field| Some((field["field"].as_str()?.to_owned(), kind_of(field)?))).collect()
+}
+
+fn kind_of(field: &Json) -> Option<Kind> {
+    let name = field["name"].as_str()?;
+    Some(match name.rsplit('.').next()? {
+        "Date" => Kind::Days,
+        "Timestamp" => Kind::Milliseconds,
+        "MicroTimestamp" => Kind::Microseconds,
+        "NanoTimestamp" => Kind::Nanoseconds,
+        "Decimal" => Kind::Decimal { scale: field["parameters"]["scale"].as_str()?.parse().ok()? },
+        "Json" => Kind::Json,
+        _ => return None,
+    })
+}
+
+/// A value in the words of a document; as it is where the schema says nothing or it does not fit.
+fn convert(value: Json, kind: Option<&Kind>) -> Json {
+    let converted = match (kind, &value) {
+        (Some(Kind::Days), Json::Number(days)) => days.as_i64().and_then(date),
+        (Some(Kind::Milliseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n) * 1_000_000)),
+        (Some(Kind::Microseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n) * 1_000)),
+        (Some(Kind::Nanoseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n))),
+        (Some(Kind::Decimal { scale }), Json::String(text)) => decimal(text, *scale),
+        (Some(Kind::Json), Json::String(text)) => serde_json::from_str(text).ok(),
+        _ => None,
+    };
+    converted.unwrap_or(value)
+}
+
+fn date(days: i64) -> Option<Json> {
+    let days = jiff::Span::new().try_days(days).ok()?;
+    Some(Json::from(Date::constant(1970, 1, 1).checked_add(days).ok()?.to_string()))
+}
+
+fn time(nanoseconds: i128) -> Option<Json> {
+    Timestamp::from_nanosecond(nanoseconds).ok().map(|time| Json::from(time.to_string()))
+}
+
+/// A number of up to 16 bytes; longer ones stay as they came.
+fn decimal(text: &str, scale: u32) -> Option<Json> {
+    let bytes = STANDARD.decode(text).ok()?;
+    if bytes.is_empty() || bytes.len() > 16 || scale > 38 {
+        return None;
+    }
+    let sign = if bytes[0] & 0x80 == 0 { 0 } else { 0xff };
+    let mut wide = [sign; 16];
+    wide[16 - bytes.len()..].copy_from_slice(&bytes);
+    let number = i128::from_be_bytes(wide);
+    let digits = format!("{:0width$}", number.unsigned_abs(), width = scale as usize + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale as usize);
+    let point = if fraction.is_empty() { "" } else { "." };
+    let sign = if number < 0 { "-" } else { "" };
+    serde_json::from_str(&format!("{sign}{whole}{point}{fraction}")).ok()
+}
+
+fn wrong(reason: impl Into<String>) -> SourceError {
+    SourceError::Event { reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Value;
+
+    fn events() -> Events {
+        Events { key: vec!["id".into()], exclude: vec!["secret".into()] }
+    }
+
+    fn upsert(id: &str, fields: &[(&str, Value)]) -> Change {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Change::Upsert { id: id.into(), fields }
+    }
+
+    #[test]
+    fn events_are_read_in_every_envelope() {
+        let one = upsert("1", &[("id", Value::Int(1)), ("a", Value::String("x".into()))]);
+        let gone = Change::Delete { id: "1".into() };
+        let cases = [
+            (r#"{"op":"c","before":null,"after":{"id":1,"a":"x","secret":2},"ts_ms":5}"#, one.clone()),
+            (r#"{"op":"r","after":{"id":1,"a":"x"}}"#, one.clone()),
+            (r#"{"schema":{},"payload":{"op":"u","before":{"id":1},"after":{"id":1,"a":"x"}}}"#, one.clone()),
+            (r#"{"key":{"id":1},"value":{"payload":{"op":"d","before":{"id":1},"after":null}}}"#, gone.clone()),
+            (r#"{"id":1,"a":"x","__deleted":"false","__op":"u","__ts":1}"#, one),
+            (r#"{"id":1,"__deleted":"true"}"#, gone),
+            ("null", Change::Nothing),
+            (" ", Change::Nothing),
+            (r#"{"schema":null,"payload":null}"#, Change::Nothing),
+            (r#"{"key":{"id":1},"value":null}"#, Change::Nothing),
+            (r#"{"op":"m","message":{}}"#, Change::Nothing),
+        ];
+        for (line, wanted) in cases {
+            assert_eq!(events().read(line).unwrap(), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_schema_says_what_numbers_mean() {
+        let field =
+            |name: &str, kind: &str| format!(r#"{{"field":"{name}","name":"{kind}","parameters":{{"scale":"2"}}}}"#);
+        let fields = [
+            field("d", "io.debezium.time.Date"),
+            field("m", "io.debezium.time.MicroTimestamp"),
+            field("n", "org.apache.kafka.connect.data.Decimal"),
+            field("j", "io.debezium.data.Json"),
+            r#"{"field":"id","type":"string","name":"io.debezium.data.Uuid"}"#.to_owned(),
+        ];
+        let line = format!(
+            r#"{{"schema":{{"fields":[{{"field":"after","fields":[{}]}}]}},"payload":{{"op":"c","after":{{"id":"u","d":19723,"m":1700000000000000,"n":"/zg=","j":"{{\"a\":[1]}}"}}}}}}"#,
+            fields.join(",")
+        );
+        let wanted = upsert(
+            "u",
+            &[
+                ("id", Value::String("u".into())),
+                ("d", Value::String("2024-01-01".into())),
+                ("m", Value::String("2023-11-14T22:13:20Z".into())),
+                ("n", Value::Float(-2.0)),
+                ("j", Value::Object([("a".to_owned(), Value::Array(vec![Value::Int(1)]))].into())),
+            ],
+        );
+        assert_eq!(events().read(&line).unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_named() {
+        let cases = [
+            ("{", "not JSON"),
+            ("[1]", "no object"),
+            (r#"{"op":"x","after":{}}"#, "none of c, u, d, r"),
+            (r#"{"op":"t"}"#, "emptied"),
+            (r#"{"op":"d","before":null}"#, "REPLICA IDENTITY"),
+            (r#"{"op":"c","after":{"a":"s3cret"}}"#, "key column \"id\""),
+            (r#"{"op":"c","after":{"id":{"s3cret":1}}}"#, "no string"),
+        ];
+        for (line, wanted) in cases {
+            let error = events().read(line).unwrap_err().to_string();
+            assert!(error.contains(wanted) && !error.contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! JSON values as metadata values.
+
+use serde_json::Value as Json;
+
+use crate::types::{Metadata, Value};
+
+/// The same value. Integers beyond 64 bits become floats where serde has read them so, and strings else.
+pub(super) fn value(json: Json) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(value),
+        Json::Number(number) => match (number.as_i64(), number.is_u64(), number.as_f64()) {
+            (Some(int), ..) => Value::Int(int),
+            (None, false, Some(float)) if float.is_finite() => Value::Float(float),
+            _ => Value::String(number.to_string()),
+        },
+        // No text of the store holds a NUL, and Postgres has none either.
+        Json::String(text) => Value::String(text),
+        Json::Array(items) => Value::Array(items.into_iter().map(value).collect()),
+        Json::Object(map) => Value::Object(object(map)),
+    }
+}
+
+pub(super) fn object(map: serde_json::Map<String, Json>) -> Metadata {
+    map.into_iter().map(|(name, json)| (name, value(json))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_kind() {
+        let json: Json = serde_json::from_str("[1, 1.0, 18446744073709551615, 1e300, null]").unwrap();
+        let wanted = [
+            Value::Int(1),
+            Value::Float(1.0),
+            Value::String("18446744073709551615".into()),
+            Value::Float(1e300),
+            Value::Null,
+        ];
+        assert_eq!(value(json), Value::Array(wanted.to_vec()));
+    }
+}

@@ -1,0 +1,16 @@
+//! Where documents are read from: tables and queries of a Postgres, and streams of change events.
+
+mod debezium;
+mod environment;
+mod error;
+mod json;
+mod postgres;
+mod schedule;
+mod state;
+
+pub use debezium::{Change, Events};
+pub use environment::{EmbeddingVariables, Found, connection, embedding};
+pub use error::SourceError;
+pub use postgres::{Begin, Deletions, Relation, Row, TableReader, TableSource};
+pub use schedule::Schedule;
+pub use state::{Boundary, SourceState};

@@ -1,0 +1,125 @@
+//! Which tables a migration changes, as far as its text says: what a function or a DO block does stays hidden.
+
+use std::collections::BTreeSet;
+
+use super::split::{Statement, Word};
+
+/// A table as a statement names it: with its schema or without.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Named {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+/// What statements change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Affected {
+    pub tables: BTreeSet<Named>,
+    /// Schemas that are dropped with everything in them.
+    pub schemas: BTreeSet<String>,
+}
+
+/// The tables that statements alter, drop, empty or write to.
+pub(super) fn affected(statements: &[Statement]) -> Affected {
+    let mut all = Affected::default();
+    for statement in statements {
+        of_definition(statement, &mut all);
+        of_writes(statement, &mut all);
+    }
+    all
+}
+
+fn of_definition(statement: &Statement, all: &mut Affected) {
+    let skip = |index: usize, words: &[&str]| {
+        words.iter().fold(index, |at, word| if statement.word(at) == Some(word) { at + 1 } else { at })
+    };
+    if statement.begins(&["alter", "table"]) {
+        all.tables.extend(name_at(statement, skip(2, &["if", "exists", "only"])).map(|(name, _)| name));
+    } else if statement.begins(&["drop", "table"]) {
+        all.tables.extend(names_at(statement, skip(2, &["if", "exists"])));
+    } else if statement.begins(&["truncate"]) {
+        all.tables.extend(names_at(statement, skip(1, &["table", "only"])));
+    } else if statement.begins(&["drop", "schema"]) {
+        all.schemas.extend(names_at(statement, skip(2, &["if", "exists"])).into_iter().map(|named| named.name));
+    }
+}
+
+/// Writes stand anywhere: at the start, or below WITH.
+fn of_writes(statement: &Statement, all: &mut Affected) {
+    for at in 0..statement.words.len() {
+        let before = at.checked_sub(1).and_then(|before| statement.word(before));
+        let name = match (statement.word(at), statement.word(at + 1)) {
+            (Some("insert" | "merge"), Some("into")) | (Some("delete"), Some("from")) => at + 2,
+            // FOR UPDATE locks, ON UPDATE belongs to a foreign key, DO UPDATE to the INSERT before it.
+            (Some("update"), Some("set")) => continue,
+            (Some("update"), _) if !matches!(before, Some("for" | "on" | "do" | "key" | "before" | "after" | "or")) => {
+                at + 1
+            }
+            _ => continue,
+        };
+        let name = if statement.word(name) == Some("only") { name + 1 } else { name };
+        all.tables.extend(name_at(statement, name).map(|(name, _)| name));
+    }
+}
+
+/// Names joined by commas.
+fn names_at(statement: &Statement, mut at: usize) -> Vec<Named> {
+    let mut names = Vec::new();
+    loop {
+        at += usize::from(statement.word(at) == Some("only"));
+        let Some((name, next)) = name_at(statement, at) else { return names };
+        names.push(name);
+        // A star after a table's name is an old way of saying that its children are meant too.
+        let next = if statement.words.get(next) == Some(&Word::Sign('*')) { next + 1 } else { next };
+        match statement.words.get(next) {
+            Some(Word::Sign(',')) => at = next + 1,
+            _ => return names,
+        }
+    }
+}
+
+/// A name with its schema or without, and what position follows it.
+fn name_at(statement: &Statement, at: usize) -> Option<(Named, usize)> {
+    let part = |at: usize| match statement.words.get(at)? {
+        Word::Plain(name) | Word::Quoted(name) => Some(name.clone()),
+        Word::Sign(_) | Word::Text => None,
+    };
+    let first = part(at)?;
+    if statement.words.get(at + 1) == Some(&Word::Sign('.'))
+        && let Some(name) = part(at + 2)
+    {
+        return Some((Named { schema: Some(first), name }, at + 3));
+    }
+    Some((Named { schema: None, name: first }, at + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlmigrate::split::split;
+
+    fn tables(sql: &str) -> Vec<String> {
+        let all = affected(&split(sql).unwrap());
+        let show = |named: Named| named.schema.map_or(named.name.clone(), |schema| format!("{schema}.{}", named.name));
+        all.tables.into_iter().map(show).chain(all.schemas.into_iter().map(|schema| format!("{schema}.*"))).collect()
+    }
+
+    #[test]
+    fn tables_are_found_where_statements_name_them() {
+        let cases: [(&str, &[&str]); 10] = [
+            ("alter table if exists only S.\"My T\" add column a int", &["s.My T"]),
+            ("drop table if exists a, b.c cascade", &["a", "b.c"]),
+            ("truncate a, only b", &["a", "b"]),
+            ("update only a set b = (select 1 from c)", &["a"]),
+            ("with x as (delete from a returning *) insert into b select * from x", &["a", "b"]),
+            ("insert into a values (1) on conflict (i) do update set b = 1", &["a"]),
+            ("create table a (b int references c on update cascade); select * from d for update", &[]),
+            ("drop schema if exists s cascade", &["s.*"]),
+            ("merge into a using b on true when matched then delete", &["a"]),
+            ("comment on table a is 'drop table b'", &[]),
+        ];
+        for (sql, wanted) in cases {
+            assert_eq!(tables(sql), wanted, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Applying migrations and taking them back: each in a transaction of its own, one process at a time.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::affected::affected;
+use super::files::Script;
+use super::snapshot::{TakenTable, take};
+use super::split::Statement;
+use super::table::{DEFAULT_TABLE, OWN_TABLE, Row, Table};
+use super::{MigrateError, Status, Step, Version, own};
+use crate::postgres::{ConnectSettings, Session};
+
+/// The key of the lock under which migrations run: "pannier" in a telephone's letters, then the letters of SQL.
+const LOCK_KEY: i64 = 7_266_437_775;
+/// So long a statement of a migration may run.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(6 * 3_600);
+
+/// How to migrate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The table of applied migrations.
+    pub table: String,
+    /// Whether our own steps are applied, before those of the files.
+    pub with_own: bool,
+    /// Where the affected tables are copied to before a migration; `None` for no copy.
+    pub snapshots: Option<PathBuf>,
+    /// Run everything in one transaction and take it back.
+    pub dry_run: bool,
+    /// Whether applied migrations may lack their file.
+    pub allow_missing: bool,
+    /// So long a statement may wait for a lock on a table.
+    pub lock_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            table: DEFAULT_TABLE.to_owned(),
+            with_own: true,
+            snapshots: None,
+            dry_run: false,
+            allow_missing: false,
+            lock_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A migration that was applied, or would be.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Its number.
+    pub version: Version,
+    /// Its name.
+    pub name: String,
+    /// Statements run.
+    pub statements: usize,
+    /// Whether it was tried. In a dry run, what cannot run in a transaction is not.
+    pub was_run: bool,
+    /// Tables copied before.
+    pub snapshot: Vec<TakenTable>,
+}
+
+/// A database to migrate, and the steps that there are.
+pub struct Migrator {
+    settings: ConnectSettings,
+    session: Session,
+    own: Track,
+    files: Track,
+    options: Options,
+}
+
+/// Steps and the table in which they are noted.
+struct Track {
+    steps: Vec<Step>,
+    table: Table,
+}
+
+impl Migrator {
+    /// Connects. `steps`: those of [`super::read_directory`].
+    ///
+    /// # Errors
+    /// [`MigrateError::Postgres`].
+    pub async fn connect(settings: ConnectSettings, steps: Vec<Step>, options: Options) -> Result<Self, MigrateError> {
+        let settings = settings.with_statement_timeout(STATEMENT_LIMIT);
+        let session = Session::connect(&settings).await?;
+        let own_steps = if options.with_own { own::steps()? } else { Vec::new() };
+        let own = Track { steps: own_steps, table: Table::new(OWN_TABLE) };
+        let files = Track { steps, table: Table::new(&options.table) };
+        Ok(Self { settings, session, own, files, options })
+    }
+
+    /// Where the database stands: our own steps, then those of the files.
+    ///
+    /// # Errors
+    /// [`MigrateError::Table`], [`MigrateError::Postgres`].
+    pub async fn status(&self) -> Result<(Status, Status), MigrateError> {
+        Ok((self.status_of(&self.own).await?, self.status_of(&self.files).await?))
+    }
+
+    async fn status_of(&self, track: &Track) -> Result<Status, MigrateError> {
+        Ok(Status::of(&track.steps, &track.table.rows(&self.session).await?))
+    }
+
+    /// Applies what waits, up to a version. `done` hears of each.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; migrations before the one that failed stay applied.
+    pub async fn up(&self, to: Option<Version>, done: &mut dyn FnMut(&Applied)) -> Result<(), MigrateError> {
+        if let Some(version) = to
+            && !self.files.steps.iter().any(|step| step.version == version)
+        {
+            return Err(MigrateError::Unknown { version, place: " among the files" });
+        }
+        let (own, files) = self.status().await?;
+        own.check(&self.own.steps, true)?;
+        files.check(&self.files.steps, self.options.allow_missing)?;
+        let wanted = |step: &&Step| to.is_none_or(|to| step.version <= to);
+        let pending: Vec<(&Track, &Step)> = (own.pending.iter().map(|step| (&self.own, step)))
+            .chain(files.pending.iter().filter(wanted).map(|step| (&self.files, step)))
+            .collect();
+        if self.options.dry_run {
+            return self.try_all(&pending, done).await;
+        }
+        for (track, step) in pending {
+            if let Some(applied) = self.apply(track, step).await? {
+                done(&applied);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs everything in one transaction, which is rolled back.
+    async fn try_all(&self, pending: &[(&Track, &Step)], done: &mut dyn FnMut(&Applied)) -> Result<(), MigrateError> {
+        self.begin(&self.session).await?;
+        let tried = async {
+            for (track, step) in pending {
+                if !step.is_alone {
+                    track.table.ensure(&self.session).await?;
+                    self.run(&step.path, &step.up, "; nothing was changed").await?;
+                    track.table.insert(&self.session, step).await?;
+                }
+                done(&applied(step, step.up.len(), !step.is_alone, Vec::new()));
+            }
+            Ok(())
+        };
+        let tried = tried.await;
+        self.roll_back().await;
+        tried
+    }
+
+    /// Applies a step, unless another process has done so meanwhile.
+    async fn apply(&self, track: &Track, step: &Step) -> Result<Option<Applied>, MigrateError> {
+        if step.is_alone {
+            return self.apply_alone(track, step).await;
+        }
+        self.begin(&self.session).await?;
+        let run = async {
+            track.table.ensure(&self.session).await?;
+            if is_noted(&track.table.rows(&self.session).await?, step.version) {
+                return Ok(None);
+            }
+            let snapshot = self.snapshot(step, &step.up).await?;
+            self.run(&step.path, &step.up, "; the migration was rolled back").await?;
+            track.table.insert(&self.session, step).await?;
+            Ok(Some(applied(step, step.up.len(), true, snapshot)))
+        };
+        let result = self.end(run.await).await?;
+        if result.is_some() && !is_noted(&track.table.rows(&self.session).await?, step.version) {
+            return Err(MigrateError::CommitLost { version: step.version });
+        }
+        Ok(result)
+    }
+
+    /// Applies a step that runs without a transaction. A second connection holds the lock meanwhile; it reads nothing,
+    /// so no index build waits for it.
+    async fn apply_alone(&self, track: &Track, step: &Step) -> Result<Option<Applied>, MigrateError> {
+        let guard = Session::connect(&self.settings).await?;
+        self.begin(&guard).await?;
+        track.table.ensure(&self.session).await?;
+        if is_noted(&track.table.rows(&self.session).await?, step.version) {
+            return Ok(None);
+        }
+        let after = "; statements before it stay done: mend what it left, such as an invalid index, and run again";
+        self.run(&step.path, &step.up, after).await?;
+        track.table.insert(&self.session, step).await?;
+        Ok(Some(applied(step, step.up.len(), true, Vec::new())))
+    }
+
+    /// Takes applied migrations of the files back, the youngest first: one, or all that are younger than `to`.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; migrations before the one that failed stay taken back.
+    pub async fn down(&self, to: Option<Version>, done: &mut dyn FnMut(&Applied)) -> Result<(), MigrateError> {
+        let status = self.status_of(&self.files).await?;
+        status.check(&self.files.steps, self.options.allow_missing)?;
+        let mut applied: Vec<Version> = status.applied.iter().map(|applied| applied.version).collect();
+        if let Some(version) = to
+            && version != Version(0)
+            && !applied.contains(&version)
+        {
+            return Err(MigrateError::Unknown { version, place: " among the applied ones" });
+        }
+        // What depends on others was applied after them, whatever its number.
+        let place = |version: &Version| self.files.steps.iter().position(|step| step.version == *version);
+        applied.sort_by_key(|version| (place(version), *version));
+        let chosen: Vec<Version> = match to {
+            Some(to) => applied.iter().rev().copied().filter(|version| *version > to).collect(),
+            None => applied.iter().rev().copied().take(1).collect(),
+        };
+        self.take_back(&chosen, &applied, done).await
+    }
+
+    async fn take_back(
+        &self,
+        chosen: &[Version],
+        applied: &[Version],
+        done: &mut dyn FnMut(&Applied),
+    ) -> Result<(), MigrateError> {
+        // Everything is looked at before anything is done.
+        let mut backward = Vec::new();
+        for &version in chosen {
+            let step = self.files.steps.iter().find(|step| step.version == version);
+            let step = step.ok_or(MigrateError::Missing { version })?;
+            let script = step.down.as_ref().ok_or_else(|| MigrateError::NoWayBack { path: step.path.clone() })?;
+            let needs = |other: &&Step| other.depends.contains(&version) && applied.contains(&other.version);
+            let stays = |other: &&Step| !chosen.contains(&other.version);
+            if let Some(other) = self.files.steps.iter().filter(stays).find(needs) {
+                return Err(MigrateError::DependedOn { version, by: other.version });
+            }
+            backward.push((step, script));
+        }
+        if self.options.dry_run {
+            return self.try_back(&backward, done).await;
+        }
+        for (step, script) in backward {
+            done(&self.back(step, script).await?);
+        }
+        Ok(())
+    }
+
+    async fn try_back(
+        &self,
+        backward: &[(&Step, &Script)],
+        done: &mut dyn FnMut(&Applied),
+    ) -> Result<(), MigrateError> {
+        self.begin(&self.session).await?;
+        let tried = async {
+            for (step, script) in backward {
+                if !script.is_alone {
+                    self.run(&script.path, &script.statements, "; nothing was changed").await?;
+                }
+                done(&self::applied(step, script.statements.len(), !script.is_alone, Vec::new()));
+            }
+            Ok(())
+        };
+        let tried = tried.await;
+        self.roll_back().await;
+        tried
+    }
+
+    async fn back(&self, step: &Step, script: &Script) -> Result<Applied, MigrateError> {
+        if script.is_alone {
+            let guard = Session::connect(&self.settings).await?;
+            self.begin(&guard).await?;
+            self.run(&script.path, &script.statements, "; statements before it stay done").await?;
+            self.files.table.remove(&self.session, step.version).await?;
+            return Ok(applied(step, script.statements.len(), true, Vec::new()));
+        }
+        self.begin(&self.session).await?;
+        let run = async {
+            let snapshot = self.snapshot(step, &script.statements).await?;
+            self.run(&script.path, &script.statements, "; the migration stays applied").await?;
+            self.files.table.remove(&self.session, step.version).await?;
+            Ok(applied(step, script.statements.len(), true, snapshot))
+        };
+        self.end(run.await).await
+    }
+
+    async fn snapshot(&self, step: &Step, statements: &[Statement]) -> Result<Vec<TakenTable>, MigrateError> {
+        match &self.options.snapshots {
+            Some(dir) => take(&self.session, &affected(statements), dir, step).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Begins a transaction under the lock.
+    async fn begin(&self, session: &Session) -> Result<(), MigrateError> {
+        let timeout_ms = self.options.lock_timeout.as_millis();
+        // The wait for another process's migrations has no limit; waits for tables do.
+        let sql = format!(
+            "begin; set local lock_timeout = 0; select pg_advisory_xact_lock({LOCK_KEY}); \
+             set local lock_timeout = {timeout_ms}"
+        );
+        Ok(session.batch("begin a migration", &sql).await?)
+    }
+
+    /// Commits what went well and rolls back what did not.
+    async fn end<T>(&self, result: Result<T, MigrateError>) -> Result<T, MigrateError> {
+        match result {
+            Ok(value) => {
+                self.session.batch("commit a migration", "commit").await?;
+                Ok(value)
+            }
+            Err(error) => {
+                self.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn roll_back(&self) {
+        // A connection that broke has rolled back by itself.
+        if let Err(error) = self.session.batch("roll back a migration", "rollback").await {
+            tracing::debug!(%error, "a migration could not be rolled back; the server does when the connection ends");
+        }
+    }
+
+    async fn run(
+        &self,
+        path: &std::path::Path,
+        statements: &[Statement],
+        after: &'static str,
+    ) -> Result<(), MigrateError> {
+        for statement in statements {
+            let run = self.session.batch("run a migration's statement", &statement.text).await;
+            run.map_err(|source| MigrateError::Failed {
+                path: path.to_owned(),
+                line: statement.line,
+                statement: statement.head(),
+                after,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn applied(step: &Step, statements: usize, was_run: bool, snapshot: Vec<TakenTable>) -> Applied {
+    Applied { version: step.version, name: step.name.clone(), statements, was_run, snapshot }
+}
+
+fn is_noted(rows: &[Row], version: Version) -> bool {
+    rows.iter().any(|row| row.version == version)
+}

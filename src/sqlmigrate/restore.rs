@@ -1,0 +1,218 @@
+//! Putting the tables of a snapshot back, all of them or none.
+
+use std::path::Path;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::MigrateError;
+use super::snapshot::{MANIFEST, VERSION, columns_of, qualified};
+use crate::postgres::{Session, quote_identifier, quote_literal};
+
+/// A table that was put back, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredTable {
+    /// `schema.name`.
+    pub table: String,
+    /// Rows written.
+    pub rows: u64,
+    /// Whether it had to be made anew.
+    pub was_made: bool,
+}
+
+/// Puts the tables of a snapshot back in one transaction: rows that are there are replaced, tables that are gone are made
+/// again. `dry_run`: does it all and takes it back.
+///
+/// # Errors
+/// [`MigrateError::Snapshot`] when the snapshot is damaged or a table's columns are others, [`MigrateError::Postgres`].
+/// Nothing is changed then.
+pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec<RestoredTable>, MigrateError> {
+    let tables = load(dir)?;
+    session.batch("begin to restore", "begin; set constraints all deferred").await?;
+    let restored = async {
+        let mut restored = Vec::new();
+        for (table, rows) in &tables {
+            restored.push(put_back(session, dir, table, rows, &tables).await?);
+        }
+        // Foreign keys last: they may point to a table that comes later.
+        for ((table, _), done) in tables.iter().zip(&restored) {
+            if done.was_made {
+                add_constraints(session, table, true).await?;
+            }
+        }
+        Ok(restored)
+    };
+    let restored = restored.await;
+    let end = if restored.is_ok() && !dry_run { "commit" } else { "rollback" };
+    session.batch("end to restore", end).await?;
+    restored
+}
+
+type Tables = Vec<(Value, Vec<u8>)>;
+
+/// Reads a snapshot and checks every file against its sum.
+fn load(dir: &Path) -> Result<Tables, MigrateError> {
+    let wrong = |reason: String| MigrateError::Snapshot { path: dir.to_owned(), reason };
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read(&path).map_err(|source| MigrateError::Io { path, source })
+    };
+    let manifest: Value = serde_json::from_slice(&read(MANIFEST)?).map_err(|error| wrong(error.to_string()))?;
+    if manifest["version"].as_u64() != Some(VERSION) {
+        return Err(wrong(format!("its version is {}, supported is {VERSION}", manifest["version"])));
+    }
+    let mut tables = Vec::new();
+    for table in manifest["tables"].as_array().into_iter().flatten() {
+        let name = table["file"].as_str().unwrap_or_default();
+        if name.is_empty() || name.contains(['/', '\\']) {
+            return Err(wrong(format!("{MANIFEST} names a file {name:?}")));
+        }
+        let rows = read(name)?;
+        let sum: String = Sha256::digest(&rows).iter().map(|byte| format!("{byte:02x}")).collect();
+        if table["sha256"].as_str() != Some(&sum) {
+            return Err(wrong(format!("{name} is damaged: its sha256 is {sum}")));
+        }
+        tables.push((table.clone(), rows));
+    }
+    Ok(tables)
+}
+
+async fn put_back(
+    session: &Session,
+    dir: &Path,
+    table: &Value,
+    rows: &[u8],
+    all: &Tables,
+) -> Result<RestoredTable, MigrateError> {
+    let name = qualified(table);
+    let columns = current_columns(session, &name).await?;
+    let was_made = columns.is_empty();
+    if was_made {
+        make(session, table).await?;
+    } else {
+        check_columns(dir, table, &columns)?;
+        check_references(session, dir, table, all).await?;
+        session.batch("empty a table", &format!("delete from {name}")).await?;
+    }
+    let copy = format!("copy {name} ({}) from stdin", columns_of(table));
+    let written = session.copy_in("write a table's rows", &copy, vec![rows.to_vec()]).await?;
+    if was_made {
+        add_constraints(session, table, false).await?;
+        for index in table["indexes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            session.batch("make an index again", index).await?;
+        }
+        advance_sequences(session, table).await?;
+    }
+    let plain = |key: &str| table[key].as_str().unwrap_or_default();
+    Ok(RestoredTable { table: format!("{}.{}", plain("schema"), plain("name")), rows: written, was_made })
+}
+
+/// Name and type of each column that a table has now.
+async fn current_columns(session: &Session, name: &str) -> Result<Vec<String>, MigrateError> {
+    let sql = format!(
+        "select attname || ' ' || format_type(atttypid, atttypmod) from pg_catalog.pg_attribute \
+         where attrelid = to_regclass({}) and attnum > 0 and not attisdropped",
+        quote_literal(name)
+    );
+    Ok(session.texts("look at a table", &sql).await?.into_iter().flatten().collect())
+}
+
+fn check_columns(dir: &Path, table: &Value, columns: &[String]) -> Result<(), MigrateError> {
+    for column in table["columns"].as_array().into_iter().flatten() {
+        let text = |key: &str| column[key].as_str().unwrap_or_default();
+        let wanted = format!("{} {}", text("name"), text("type"));
+        if !columns.contains(&wanted) {
+            let reason = format!(
+                "table {} has no column {wanted} now; take the migration back before its rows (`down`, then `restore`)",
+                qualified(table)
+            );
+            return Err(MigrateError::Snapshot { path: dir.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+/// Deleting rows must not delete those of tables that are not put back.
+async fn check_references(session: &Session, dir: &Path, table: &Value, all: &Tables) -> Result<(), MigrateError> {
+    let sql = format!(
+        "select conrelid::regclass::text || '|' || format('%I.%I', n.nspname, c.relname) \
+         from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
+         join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd')",
+        quote_literal(&qualified(table))
+    );
+    let is_ours = |name: &str| all.iter().any(|(table, _)| qualified(table).replace('"', "") == name.replace('"', ""));
+    for found in session.texts("look for references", &sql).await?.into_iter().flatten() {
+        let (shown, name) = found.split_once('|').unwrap_or((&found, &found));
+        if !is_ours(name) {
+            let reason = format!(
+                "rows of {shown} would go with those of {}: its foreign key cascades; drop that key first",
+                qualified(table)
+            );
+            return Err(MigrateError::Snapshot { path: dir.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+async fn make(session: &Session, table: &Value) -> Result<(), MigrateError> {
+    let mut columns = Vec::new();
+    for column in table["columns"].as_array().into_iter().flatten() {
+        let text = |key: &str| column[key].as_str().unwrap_or_default();
+        let mut sql = format!("{} {}", quote_identifier(text("name")), text("type"));
+        if column["not_null"] == true {
+            sql.push_str(" not null");
+        }
+        match (text("identity"), text("generated"), text("default")) {
+            ("a", ..) => sql.push_str(" generated always as identity"),
+            ("d", ..) => sql.push_str(" generated by default as identity"),
+            (_, "s", expression) => sql.push_str(&format!(" generated always as ({expression}) stored")),
+            (_, "v", expression) => sql.push_str(&format!(" generated always as ({expression}) virtual")),
+            (_, _, "") => {}
+            (_, _, expression) => sql.push_str(&format!(" default {expression}")),
+        }
+        if text("identity").is_empty() && !text("sequence").is_empty() {
+            let sequence = format!("create sequence if not exists {}", text("sequence"));
+            session.batch("make a sequence again", &sequence).await?;
+        }
+        columns.push(sql);
+    }
+    let schema = quote_identifier(table["schema"].as_str().unwrap_or_default());
+    session.batch("make a schema again", &format!("create schema if not exists {schema}")).await?;
+    let sql = format!("create table {} ({})", qualified(table), columns.join(", "));
+    Ok(session.batch("make a table again", &sql).await?)
+}
+
+async fn add_constraints(session: &Session, table: &Value, foreign: bool) -> Result<(), MigrateError> {
+    for constraint in table["constraints"].as_array().into_iter().flatten() {
+        let text = |key: &str| constraint[key].as_str().unwrap_or_default();
+        if text("definition").starts_with("FOREIGN KEY") == foreign {
+            let (name, definition) = (quote_identifier(text("name")), text("definition"));
+            let sql = format!("alter table {} add constraint {name} {definition}", qualified(table));
+            session.batch("make a constraint again", &sql).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The next number of a column is after the greatest that is there.
+async fn advance_sequences(session: &Session, table: &Value) -> Result<(), MigrateError> {
+    for column in table["columns"].as_array().into_iter().flatten() {
+        let text = |key: &str| column[key].as_str().unwrap_or_default();
+        if text("sequence").is_empty() {
+            continue;
+        }
+        let (name, column_name) = (qualified(table), quote_identifier(text("name")));
+        if text("identity").is_empty() {
+            let own = format!("alter sequence {} owned by {name}.{column_name}", text("sequence"));
+            session.batch("give a sequence its column", &own).await?;
+        }
+        let sql = format!(
+            "select setval(pg_get_serial_sequence({}, {}), coalesce((select max({column_name}) from {name}), 0) + 1, false)",
+            quote_literal(&name),
+            quote_literal(text("name"))
+        );
+        session.batch("advance a sequence", &sql).await?;
+    }
+    Ok(())
+}

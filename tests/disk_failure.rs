@@ -1,0 +1,208 @@
+//! A real server on a disk that fails: full, refusing writes, refusing to sync.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::process::{DiskFaults, ServerProcess};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+/// As `pannier --help` documents it.
+const DISK_FAILED: i32 = 5;
+
+/// A client that knows what it was told.
+struct Client {
+    agent: ureq::Agent,
+    url: String,
+    acknowledged: Vec<String>,
+    next: usize,
+}
+
+impl Client {
+    fn new(server: &ServerProcess) -> Self {
+        let agent = ureq::AgentBuilder::new().timeout(Duration::from_secs(30)).build();
+        let client = Self { agent, url: server.url.clone(), acknowledged: Vec::new(), next: 0 };
+        client.agent.put(&format!("{}/v1/collections/things", client.url)).send_json(json!({"dim": 4})).unwrap();
+        client
+    }
+
+    fn follow(&mut self, server: &ServerProcess) {
+        self.url.clone_from(&server.url);
+    }
+
+    /// Writes documents of about `bytes` each; the status and the problem's code.
+    fn write(&mut self, count: usize, bytes: usize) -> (u16, String) {
+        let ids: Vec<_> = (self.next..self.next + count).map(|n| format!("d{n:06}")).collect();
+        self.next += count;
+        let documents: Vec<_> =
+            ids.iter().map(|id| json!({"id": id, "text": "x".repeat(bytes), "vector": [1, 2, 3, ids.len()]})).collect();
+        let url = format!("{}/v1/collections/things/documents", self.url);
+        match self.agent.post(&url).send_json(json!({"documents": documents})) {
+            Ok(answer) => {
+                self.acknowledged.extend(ids);
+                (answer.status(), String::new())
+            }
+            Err(ureq::Error::Status(status, answer)) => {
+                let problem: Value = answer.into_json().unwrap();
+                (status, problem["code"].as_str().unwrap_or_default().to_owned())
+            }
+            Err(ureq::Error::Transport(error)) => (0, error.to_string()),
+        }
+    }
+
+    /// Every id that the server holds, by listing, while a search and a look-up answer too.
+    fn read(&self) -> Vec<String> {
+        let base = format!("{}/v1/collections/things", self.url);
+        let search = json!({"vector": [1, 2, 3, 4], "top_k": 1});
+        let hits: Value = self.agent.post(&format!("{base}/search")).send_json(search).unwrap().into_json().unwrap();
+        assert_eq!(hits["hits"].as_array().unwrap().len(), 1);
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let url = format!("{base}/documents?limit=1000{cursor}");
+            let page: Value = self.agent.get(&url).call().unwrap().into_json().unwrap();
+            found.extend(page["documents"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap().to_owned()));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return found,
+            }
+        }
+    }
+
+    fn assert_nothing_is_lost(&self) {
+        let found = self.read();
+        let lost: Vec<_> = self.acknowledged.iter().filter(|id| found.binary_search(id).is_err()).collect();
+        assert!(lost.is_empty(), "{lost:?} of {}", self.acknowledged.len());
+    }
+}
+
+/// A server whose disk can be told to fail, with some documents in it.
+fn start(directory: &Path) -> (DiskFaults, ServerProcess, Client) {
+    let faults = DiskFaults::new(directory);
+    let server = ServerProcess::start_on(&directory.join("data"), Some(&faults));
+    let mut client = Client::new(&server);
+    for _ in 0..5 {
+        assert_eq!(client.write(10, 10).0, 200);
+    }
+    (faults, server, client)
+}
+
+#[test]
+fn a_failed_sync_anywhere_ends_the_server_with_its_own_code() {
+    for site in ["/log/", ".seg.", "/segments/1/1$", "MANIFEST", "/data$", ".dead."] {
+        let directory = tempfile::tempdir().unwrap();
+        let (faults, server, mut client) = start(directory.path());
+        if site == ".dead." {
+            // Rows of a segment die when their ids are written again.
+            assert_eq!(client.write(250, 10).0, 200);
+            client.next = 0;
+        }
+        faults.arm("sync", EIO, site);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (status, code) = client.write(50, 10);
+            match status {
+                200 => {}
+                503 => {
+                    assert_eq!(code, "stopped", "{site}");
+                    break;
+                }
+                0 => break,
+                other => panic!("{site}: {other} {code}"),
+            }
+            assert!(Instant::now() < deadline, "{site}: the server goes on");
+        }
+        assert_eq!(server.wait(), DISK_FAILED, "{site}");
+        faults.disarm();
+        client.acknowledged.sort();
+        client.acknowledged.dedup();
+        let server = ServerProcess::start(&directory.path().join("data"));
+        client.follow(&server);
+        client.assert_nothing_is_lost();
+        client.next = client.next.max(1_000_000);
+        assert_eq!(client.write(10, 10).0, 200, "{site}: after a restart it goes on");
+    }
+}
+
+#[test]
+fn a_refused_write_is_answered_so_and_reads_and_later_writes_go_on() {
+    for (errno, status, code) in [(ENOSPC, 507, "storage_full"), (EIO, 503, "not_written")] {
+        let directory = tempfile::tempdir().unwrap();
+        let (faults, server, mut client) = start(directory.path());
+        faults.arm("write", errno, "/log/");
+        for _ in 0..3 {
+            assert_eq!(client.write(10, 10), (status, code.to_owned()));
+            client.assert_nothing_is_lost();
+            assert_eq!(client.read().len(), client.acknowledged.len(), "what was refused is not there");
+        }
+        faults.disarm();
+        assert_eq!(client.write(10, 10).0, 200);
+        // Sealing meets the same disk, and catches up.
+        faults.arm("write", errno, "/segments/");
+        for _ in 0..4 {
+            assert_eq!(client.write(100, 10).0, 200);
+        }
+        client.assert_nothing_is_lost();
+        faults.disarm();
+        assert_eq!(client.write(100, 10).0, 200);
+        server.kill();
+        let server = ServerProcess::start(&directory.path().join("data"));
+        client.follow(&server);
+        client.assert_nothing_is_lost();
+    }
+}
+
+/// A file system of 16 MB in memory, unmounted when dropped; `None` where this user may not mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let place = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(place.path()).output();
+        mount.is_ok_and(|done| done.status.success()).then(|| Self(place))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_of_16_megabytes_loses_nothing_and_recovers_when_space_returns() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("this user may not mount a file system: the test above has the same by failing calls");
+        return;
+    };
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![0; 6 << 20]).unwrap();
+    let data = disk.0.path().join("data");
+    let server = ServerProcess::start(&data);
+    let mut client = Client::new(&server);
+    let mut refused = 0;
+    while refused < 5 {
+        match client.write(20, 2_000) {
+            (200, _) => {}
+            (507, code) => {
+                assert_eq!(code, "storage_full");
+                refused += 1;
+            }
+            other => panic!("{other:?} after {} documents", client.acknowledged.len()),
+        }
+        assert!(client.acknowledged.len() < 20_000);
+    }
+    client.assert_nothing_is_lost();
+    assert_eq!(client.read().len(), client.acknowledged.len());
+    fs::remove_file(&ballast).unwrap();
+    let before = client.acknowledged.len();
+    assert_eq!(client.write(20, 2_000).0, 200, "there is room again");
+    assert_eq!(client.acknowledged.len(), before + 20);
+    server.kill();
+    let server = ServerProcess::start(&data);
+    client.follow(&server);
+    client.assert_nothing_is_lost();
+}
