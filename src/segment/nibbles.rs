@@ -178,7 +178,7 @@ mod tests {
     fn degenerate_rows_have_usable_ranges() {
         for x in [0.0f32, 1e-40, 3e38, -1.0] {
             let row = [x; 70];
-            let quantizer = NibbleQuantizer::fit(1, 70, |_| &row);
+            let quantizer = NibbleQuantizer::fit(1, 70, |_| VectorRef::Float32(&row));
             let numbers: Vec<f32> = quantizer.numbers().collect();
             assert_eq!(NibbleQuantizer::from_numbers(&numbers), Some(quantizer.clone()), "{x}");
             quantizer.encode(&row, &mut vec![0; stride(70)]);

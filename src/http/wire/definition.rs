@@ -10,7 +10,7 @@ use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
 use crate::collection::{Collection, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
-use crate::http::error::{ApiError, Code};
+use crate::http::error::ApiError;
 use crate::types::{FieldType, Language, Metric, Quantization, VectorStorage};
 
 /// How closeness is measured.
@@ -431,6 +431,7 @@ impl From<FieldType> for WireFieldType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::error::Code;
     use crate::http::wire::json;
 
     fn read(text: &str) -> Result<DefinitionRequest, ApiError> {
