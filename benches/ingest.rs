@@ -29,6 +29,7 @@ fn ingest(criterion: &mut Criterion) {
             text: Some("a short text that is stored beside its vector".to_owned()),
             metadata: BTreeMap::from([("number".to_owned(), Value::Int(next_id as i64))]),
             vector: Some(rows[next_id % ROWS].clone()),
+            chunks: Vec::new(),
         }
     };
     let mut group = criterion.benchmark_group("upsert");

@@ -32,6 +32,7 @@ fn build(database: &Database) -> Collection {
                 ("hundredth".to_owned(), Value::Bool(row % 100 == 0)),
             ]),
             vector: Some(vector),
+            chunks: Vec::new(),
         })
         .collect();
     for batch in documents.chunks(1_000) {
@@ -43,7 +44,7 @@ fn build(database: &Database) -> Collection {
 }
 
 fn request(query: &[f32]) -> SearchRequest {
-    let include = Include { text: false, metadata: false, vector: false };
+    let include = Include { text: false, metadata: false, vector: false, chunk: false };
     SearchRequest { include, ..SearchRequest::new(Query::Vector(query.to_vec())) }
 }
 

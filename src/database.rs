@@ -103,7 +103,7 @@ pub struct MergeFigures {
 ///
 /// let colour = |id: &str, rgb: [f32; 3]| -> Result<_, pannier::types::NameError> {
 ///     let id = DocumentId::new(id)?;
-///     Ok(NewDocument { id, text: None, metadata: Default::default(), vector: Some(rgb.to_vec()) })
+///     Ok(NewDocument { id, text: None, metadata: Default::default(), vector: Some(rgb.to_vec()), chunks: Vec::new() })
 /// };
 /// colours.upsert(vec![colour("red", [1.0, 0.0, 0.0])?, colour("lime", [0.7, 1.0, 0.0])?])?;
 ///

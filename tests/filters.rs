@@ -191,6 +191,7 @@ impl World {
             text: Some("text".repeat(3)),
             metadata: metadata.clone(),
             vector: Some(vector.clone()),
+            chunks: Vec::new(),
         };
         self.collection().upsert(batch.iter().map(document).collect()).unwrap();
         self.model.extend(batch);
@@ -295,6 +296,7 @@ fn large() -> (tempfile::TempDir, Database, Collection) {
                 ]
                 .into(),
                 vector: Some(vector.clone()),
+                chunks: Vec::new(),
             }
         };
         let documents = rows.iter().enumerate().map(document).collect();

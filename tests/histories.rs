@@ -42,7 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
 type Model = BTreeMap<String, (Vec<f32>, i64)>;
 
 fn closeness(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
-    match metric {
+    // A sum of nothing but negative zeros is one, and would stand below the others that are zero.
+    0.0 + match metric {
         Metric::L2 => -a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt(),
         Metric::Dot | Metric::Cosine => a.iter().zip(b).map(|(x, y)| x * y).sum(),
     }

@@ -52,9 +52,8 @@ const NAMES: &[(&str, &[&str])] = &[
     (".sync_data()", &["storage/", "log/", "cli/doctor/"]),
     ("fs::rename(", &["storage/"]),
     ("OpenOptions", &["storage/disk.rs"]),
-    ("fs::write(", &["storage/", "cli/bench/"]),
-    ("fs::remove", &["storage/disk.rs", "cli/doctor/"]),
-    ("File::create", &["storage/", "cli/doctor/"]),
+    ("fs::write(", &["storage/", "faults/", "cli/bench/"]),
+    ("fs::remove", &["storage/disk.rs", "faults/", "cli/doctor/"]),
     ("StatusCode", &["http/"]),
     ("std::process::exit", &["main.rs", "cli/"]),
 ];

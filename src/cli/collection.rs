@@ -65,6 +65,12 @@ pub struct CreateArgs {
     /// How keyword search makes words of texts [default: english]
     #[arg(long, value_name = "NAME")]
     language: Option<LanguageName>,
+    /// Split long texts into chunks of at most so many tokens, each with a vector of its own
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<u32>,
+    /// Tokens that a chunk shares with the one before it [default: an eighth of it]
+    #[arg(long, value_name = "N", requires = "chunk_tokens")]
+    chunk_overlap: Option<u32>,
     #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
@@ -145,6 +151,11 @@ impl CreateArgs {
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
         insert(&mut body, "text", self.language.map(|language| json!({"language": possible_name(language)})));
+        if let Some(tokens) = self.chunk_tokens {
+            let mut chunks = Map::from_iter([("max_tokens".to_owned(), tokens.into())]);
+            insert(&mut chunks, "overlap_tokens", self.chunk_overlap.map(Value::from));
+            body.insert("chunks".to_owned(), Value::Object(chunks));
+        }
         Ok(Value::Object(body))
     }
 }
@@ -292,11 +303,15 @@ mod tests {
             "float16",
             "--language",
             "russian",
+            "--chunk-tokens",
+            "200",
+            "--chunk-overlap",
+            "9",
         ];
         let wanted = json!({"dim": 3, "metric": "l2", "embedding": {"model": "m"},
             "fields": {"price": "number", "a:b": "keyword"},
             "index": {"m": 8, "ef_construction": 64, "quantization": "binary", "storage": "float16"},
-            "text": {"language": "russian"}});
+            "text": {"language": "russian"}, "chunks": {"max_tokens": 200, "overlap_tokens": 9}});
         assert_eq!(body(&full).unwrap(), wanted);
     }
 

@@ -65,6 +65,12 @@ pub struct SearchArgs {
     /// Let a hit lose by being like those before it, 0 to 1
     #[arg(long, value_name = "SHARE")]
     diversity: Option<f64>,
+    /// Put the best candidates in order by a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2
+    #[arg(long, value_name = "MODEL")]
+    rerank: Option<String>,
+    /// Candidates that it reads [default: 50]
+    #[arg(long, value_name = "N", requires = "rerank")]
+    rerank_top_n: Option<usize>,
     /// Count the values of a metadata field over the best documents; may be repeated
     #[arg(long = "facet", value_name = "FIELD")]
     facets: Vec<String>,
@@ -122,6 +128,10 @@ impl SearchArgs {
         let mut body = Map::new();
         let mode = self.mode.and_then(|mode| mode.to_possible_value()).map(|value| value.get_name().to_owned());
         let like = (!self.like.is_empty()).then(|| json!({"positive": self.like, "negative": self.unlike}));
+        let rerank = self.rerank.as_ref().map(|model| match self.rerank_top_n {
+            Some(top_n) => json!({"model": model, "top_n": top_n}),
+            None => json!({"model": model}),
+        });
         let given = [
             ("top_k", Some(json!(self.top_k))),
             ("text", self.text.as_ref().map(|text| json!(text))),
@@ -133,6 +143,7 @@ impl SearchArgs {
             ("group_by", self.group_by.as_ref().map(|field| json!(field))),
             ("group_size", self.group_size.map(Value::from)),
             ("diversity", self.diversity.map(Value::from)),
+            ("rerank", rerank),
             ("facets", (!self.facets.is_empty()).then(|| json!(self.facets))),
             ("highlight", self.highlight.then_some(Value::Bool(true))),
             ("refresh", self.refresh.then_some(Value::Bool(true))),
@@ -239,6 +250,9 @@ mod tests {
         let wanted = json!({"like": {"positive": ["x", "y"], "negative": ["z"]}, "top_k": 10, "group_by": "g",
             "group_size": 2, "facets": ["f"]});
         assert_eq!(body(&more).unwrap(), wanted);
+        let rerank = ["a", "--rerank", "m", "--rerank-top-n", "20"];
+        let wanted = json!({"text": "a", "top_k": 10, "rerank": {"model": "m", "top_n": 20}});
+        assert_eq!(body(&rerank).unwrap(), wanted);
         let hybrid = ["a", "--vector", "[1]", "--mode", "hybrid", "--alpha", "0.3", "--highlight", "--offset", "5"];
         let wanted = json!({"text": "a", "vector": [1], "mode": "hybrid", "alpha": 0.3, "highlight": true, "offset": 5,
             "top_k": 10});

@@ -55,6 +55,9 @@ pub struct ServeArgs {
     /// Most MiB a second that merging segments writes [default: no limit]
     #[arg(long, value_name = "N", env = "PANNIER_MERGE_MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     merge_mib_per_s: Option<u32>,
+    /// Most MiB of log kept for copies that have not read it; one that falls further behind is compared as a whole
+    #[arg(long, value_name = "N", env = "PANNIER_COPIES_LOG_MIB", default_value_t = 1_024)]
+    copies_log_mib: u32,
 }
 
 /// Runs `serve`.
@@ -74,6 +77,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         ..context.options()
     };
     let database = Database::open_with(&context.data, options)?;
+    database.keep_log_for_copies(u64::from(args.copies_log_mib) << 20);
     log_recovery(&database);
     warm_up(&database);
     let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;

@@ -227,12 +227,13 @@ fn fill_in_vector_scores(
 ) -> Result<(), CollectionError> {
     for (id, scores) in scores.iter_mut().filter(|(_, scores)| scores.vector.is_none()) {
         if let Some(place) = places.get(id) {
-            scores.vector = Some((usize::MAX, distance::score(metric, query.closeness(&place.vector()?))));
+            scores.vector = Some((usize::MAX, distance::score(metric, query.nearest(&place.vectors()?).1)));
         }
     }
     Ok(())
 }
 
-fn sort(candidates: &mut [Candidate]) {
+/// By falling score, ties by ascending id.
+pub fn sort(candidates: &mut [Candidate]) {
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::log::{Change, Keep, LogIdentity, LogTail, LoggedDocument, TailStep};
-use crate::types::{Document, DocumentId, Seq};
+use crate::types::{Definition, Document, DocumentId, Seq};
 
+use super::read::document_of;
 use super::{Collection, CollectionError};
 
 /// Most bytes of log that are kept for copies alone, unless a store is told otherwise.
@@ -114,7 +115,8 @@ impl Changes {
             TailStep::Gone => Ok(ChangeStep::Gone),
             TailStep::Changes { changes, up_to } => {
                 let mut all = Vec::new();
-                changes.into_iter().for_each(|(seq, change)| flatten(seq, change, &mut all));
+                let definition = self.collection.definition();
+                changes.into_iter().for_each(|(seq, change)| flatten(seq, change, definition, &mut all));
                 Ok(ChangeStep::Changes { changes: all, up_to })
             }
         }
@@ -151,11 +153,12 @@ impl Collection {
     }
 }
 
-fn flatten(seq: Seq, change: Change, all: &mut Vec<DocumentChange>) {
+fn flatten(seq: Seq, change: Change, definition: &Definition, all: &mut Vec<DocumentChange>) {
     match change {
         Change::Upsert { documents, .. } => all.extend(documents.into_iter().map(|logged| {
-            let LoggedDocument { document: stored, vector } = logged;
-            DocumentChange { id: stored.id.clone(), seq, written: Some(Document { stored, seq, vector }) }
+            let LoggedDocument { document: stored, vector, chunks } = logged;
+            let id = stored.id.clone();
+            DocumentChange { id, seq, written: Some(document_of(stored, seq, &vector, &chunks, definition)) }
         })),
         Change::Delete { ids, .. } => {
             all.extend(ids.into_iter().map(|id| DocumentChange { id, seq, written: None }));

@@ -3,6 +3,7 @@
 use crate::types::limits::{MAX_DIVERSE_WINDOW, MAX_FACETS, MAX_GROUP_SIZE, MAX_LIKE, MAX_SEARCH_WINDOW};
 use crate::types::{Fusion, Mode, Paging, Query, SearchRequest};
 
+use super::rerank::check_rerank;
 use super::{CollectionError, out_of_range};
 
 /// Checks what concerns modes, pages, groups, diversity and facets.
@@ -14,6 +15,7 @@ pub fn check_parts(request: &SearchRequest) -> Result<(), CollectionError> {
     check_paging(request)?;
     check_grouping(request)?;
     check_diversity(request)?;
+    check_rerank(request)?;
     if request.facets.len() > MAX_FACETS {
         return Err(out_of_range("facets", request.facets.len(), 0, MAX_FACETS));
     }
@@ -122,7 +124,7 @@ fn refuse(detail: impl Into<String>) -> Result<(), CollectionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{DocumentId, Grouping, SearchAfter};
+    use crate::types::{DocumentId, Grouping, Rerank, SearchAfter};
 
     fn text() -> SearchRequest {
         SearchRequest::new(Query::Text("a".into()))
@@ -134,6 +136,10 @@ mod tests {
 
     fn id(text: &str) -> DocumentId {
         DocumentId::new(text).unwrap()
+    }
+
+    fn rerank(top_n: usize) -> Option<Rerank> {
+        Some(Rerank { model: "m".into(), top_n, field: None })
     }
 
     fn like(positive: &[&str], negative: &[&str]) -> SearchRequest {
@@ -154,6 +160,7 @@ mod tests {
             SearchRequest { paging: Paging::Offset(9_990), grouping, ..vector() },
             SearchRequest { paging: Paging::Offset(990), diversity: Some(1.0), ..vector() },
             like(&["a"], &[]),
+            SearchRequest { rerank: rerank(15), paging: Paging::Offset(5), ..text() },
         ];
         for request in requests {
             assert!(check_parts(&request).is_ok(), "{request:?}");
@@ -187,6 +194,11 @@ mod tests {
             (SearchRequest { diversity: Some(0.1), paging: Paging::Offset(991), ..vector() }, "0 to 990"),
             (SearchRequest { facets: vec!["a".into(); 17], ..vector() }, "0 to 16"),
             (SearchRequest { highlight: true, ..vector() }, "send \"text\""),
+            (SearchRequest { rerank: rerank(10), ..vector() }, "send \"text\""),
+            (SearchRequest { rerank: rerank(9), ..text() }, "10 to 200"),
+            (SearchRequest { rerank: rerank(201), ..text() }, "10 to 200"),
+            (SearchRequest { rerank: rerank(10), paging: Paging::FirstPage, ..text() }, "\"offset\""),
+            (SearchRequest { rerank: rerank(10), diversity: Some(0.5), ..text() }, "leave one"),
         ];
         for (request, wanted) in cases {
             let error = check_parts(&request).unwrap_err().to_string();

@@ -83,6 +83,26 @@ pub enum CollectionError {
         /// The limit.
         max: usize,
     },
+    /// More chunks than are allowed.
+    #[error(
+        "{what} would have {got} chunks, at most {max} are allowed; send shorter texts, or fewer of them, or create a collection with longer chunks"
+    )]
+    TooManyChunks {
+        /// What has them.
+        what: String,
+        /// Chunks.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Chunks that came with a document were refused.
+    #[error("document {id:?}: {detail}", id = id.as_str())]
+    Chunks {
+        /// The document.
+        id: DocumentId,
+        /// What is wrong, and what to send instead.
+        detail: String,
+    },
     /// Two documents of one request have the same id.
     #[error("document id {id:?} stands twice in one request; send each id once", id = id.as_str())]
     DuplicateId {

@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod facets;
 mod fusion;
+mod hits;
 mod install;
 #[cfg(feature = "text")]
 mod keywords;
@@ -21,12 +22,16 @@ mod maintenance;
 mod page;
 mod plan;
 mod prepare;
+mod quick;
 mod read;
 mod recall;
 mod recover;
+mod rerank;
 mod search;
 mod select;
+mod split;
 mod state;
+mod vectors;
 mod verify;
 mod write;
 
@@ -38,7 +43,7 @@ use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
-pub use definition::DefinitionRequest;
+pub use definition::{ChunkRequest, DefinitionRequest};
 pub(crate) use engine::{Engine, Settings};
 pub use error::CollectionError;
 pub use keywords::KeywordStats;

@@ -46,6 +46,9 @@ pub fn first_depth(request: &SearchRequest) -> usize {
     if let Some(grouping) = &request.grouping {
         depth = depth.max((POOL_PER_GROUPED_HIT * window * grouping.size).clamp(MIN_POOL, MAX_POOL));
     }
+    if let Some(rerank) = &request.rerank {
+        depth = depth.max(rerank.top_n);
+    }
     if !request.facets.is_empty() {
         depth = depth.max(FACET_POOL);
     }
@@ -65,7 +68,7 @@ fn start(request: &SearchRequest) -> usize {
 ///
 /// # Errors
 /// [`CollectionError`] when a document cannot be read.
-pub fn cut(request: &SearchRequest, ranking: &Ranking) -> Result<Page, CollectionError> {
+pub fn cut(request: &SearchRequest, ranking: &Ranking, dim: usize) -> Result<Page, CollectionError> {
     let candidates = &ranking.candidates;
     if let Some(grouping) = &request.grouping {
         let groups = group(candidates, grouping, start(request) + request.top_k)?;
@@ -74,7 +77,8 @@ pub fn cut(request: &SearchRequest, ranking: &Ranking) -> Result<Page, Collectio
         return Ok(Page { content, next: None, wants_more });
     }
     if let Some(diversity) = request.diversity {
-        let hits = diverse(candidates, diversity, start(request) + request.top_k)?;
+        let pool = &candidates[..candidates.len().min(MAX_POOL.max(start(request) + request.top_k))];
+        let hits = diverse(pool, diversity, start(request) + request.top_k, dim)?;
         let content = Content::Hits(hits.into_iter().skip(start(request)).collect());
         return Ok(Page { content, next: None, wants_more: false });
     }
@@ -100,10 +104,9 @@ fn comes_after(candidate: &Candidate, after: &SearchAfter) -> bool {
     candidate.score.total_cmp(&after.score).reverse().then_with(|| candidate.id.cmp(&after.id)).is_gt()
 }
 
-fn diverse(candidates: &[Candidate], diversity: f32, count: usize) -> Result<Vec<Candidate>, CollectionError> {
-    let pool = &candidates[..candidates.len().min(MAX_POOL.max(count))];
+fn diverse(pool: &[Candidate], diversity: f32, count: usize, dim: usize) -> Result<Vec<Candidate>, CollectionError> {
     let scores: Vec<f32> = pool.iter().map(|candidate| candidate.score).collect();
-    let vectors = pool.iter().map(|candidate| candidate.place.vector()).collect::<Result<Vec<_>, _>>()?;
+    let vectors = pool.iter().map(|candidate| candidate.place.vector(dim)).collect::<Result<Vec<_>, _>>()?;
     Ok(diversity::pick(&scores, &vectors, diversity, count).into_iter().map(|at| pool[at].clone()).collect())
 }
 

@@ -132,6 +132,7 @@ impl Collection {
         let rows = live.segment.rows();
         let selected = request.filter.as_ref().map(|filter| self.select(live, filter)).transpose()?;
         let live_share = f64::from(live.live_rows()) / f64::from(rows.max(1));
+        let vectors = (f64::from(live.segment.vector_count()) / f64::from(rows.max(1))).max(1.0);
         let definition = self.definition();
         let filter = selected.as_ref().map(|selected| {
             let undecided = f64::from(selected.filter_use.undecided) * live_share;
@@ -143,7 +144,9 @@ impl Collection {
         let facts = Facts {
             live: f64::from(live.live_rows()),
             has_graph: live.segment.has_graph(),
-            row_bytes: live.segment.scanned_bytes_a_row() as f64,
+            // A scan compares every vector of a row.
+            row_bytes: live.segment.scanned_bytes_a_row() as f64 * vectors
+                + (vectors - 1.0) * SCAN_ROW_NS / SCAN_BYTE_NS,
             m: definition.index.m,
             top_k,
             exact: request.exact,

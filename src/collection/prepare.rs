@@ -16,7 +16,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Whether its vector is to be made of its text.
     pub fn wants_vector(&self) -> bool {
-        self.document.vector.is_none()
+        self.document.vector.is_none() && self.document.chunks.is_empty()
     }
 
     /// What is embedded for its vector: its parts, or its text.
@@ -92,6 +92,7 @@ impl Collection {
         }
         match (&new.text, &new.vector) {
             (_, Some(_)) => {}
+            _ if !new.chunks.is_empty() => {}
             (None, None) => return Err(CollectionError::NothingToIndex { id: new.id }),
             (Some(_), None) if self.definition().embedding.is_none() => {
                 return Err(CollectionError::NoModel { name: self.name().clone() });

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::index::Place;
+use crate::index::{Place, whole_vector};
 use crate::types::limits::MAX_PAGE;
-use crate::types::{Document, DocumentId, Filter, Seq};
+use crate::types::{
+    Chunk, ChunkSpan, Definition, Document, DocumentId, Filter, Metric, Seq, StoredDocument, normalise,
+};
 
 use super::{Collection, CollectionError, KeywordStats, SampledRecall};
 
@@ -67,7 +69,7 @@ impl Collection {
     /// [`CollectionError`] when the collection is gone or its bytes are damaged.
     pub fn get(&self, id: &DocumentId) -> Result<Option<Document>, CollectionError> {
         self.check_exists()?;
-        self.find(id)?.map(|place| read(&place)).transpose()
+        self.find(id)?.map(|place| self.read(&place)).transpose()
     }
 
     /// A page of documents by ascending id.
@@ -88,7 +90,7 @@ impl Collection {
         for id in ids {
             // Deleted since it was listed: it is left out, as in a listing that began later.
             if let Some(place) = self.find(&id)? {
-                documents.push(read(&place)?);
+                documents.push(self.read(&place)?);
             }
         }
         Ok(Page { documents, next })
@@ -135,6 +137,11 @@ impl Collection {
         Ok((ids.into_iter().collect(), horizon.is_some()))
     }
 
+    fn read(&self, place: &Place) -> Result<Document, CollectionError> {
+        let (stored, seq, chunks) = (place.document()?, place.seq()?, place.chunks()?);
+        Ok(document_of(stored, seq, &place.vectors()?, &chunks, self.definition()))
+    }
+
     /// The collection's figures at this moment.
     pub fn stats(&self) -> CollectionStats {
         let view = self.state.view();
@@ -158,6 +165,21 @@ impl Collection {
     }
 }
 
-fn read(place: &Place) -> Result<Document, CollectionError> {
-    Ok(Document { stored: place.document()?, seq: place.seq()?, vector: place.vector()? })
+/// A document of what is stored of it. `vectors`: f32, shape `[dim]`, or `[chunks, dim]` where there are chunks.
+pub(super) fn document_of(
+    stored: StoredDocument,
+    seq: Seq,
+    vectors: &[f32],
+    chunks: &[ChunkSpan],
+    definition: &Definition,
+) -> Document {
+    let dim = definition.dim as usize;
+    let mut vector = whole_vector(vectors, dim);
+    if chunks.len() > 1 && definition.metric == Metric::Cosine {
+        // The mean of several is shorter, and never zero.
+        _ = normalise(&mut vector, dim);
+    }
+    let chunk = |(span, vector): (&ChunkSpan, &[f32])| Chunk { span: span.place(), vector: vector.to_vec() };
+    let chunks = chunks.iter().zip(vectors.chunks_exact(dim)).map(chunk).collect();
+    Document { stored, seq, vector, chunks }
 }

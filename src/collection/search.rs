@@ -5,12 +5,13 @@ use std::time::Instant;
 use crate::embed::InputKind;
 use crate::types::limits::{MAX_EF, MAX_SEARCH_WINDOW, MAX_TOP_K};
 use crate::types::{
-    DocumentId, Facet, Hit, HitGroup, Metric, Mode, Query, SearchRequest, SearchResponse, check_vector, normalise,
+    DocumentId, Facet, HitGroup, Metric, Mode, Query, SearchRequest, SearchResponse, check_vector, normalise,
 };
 
 use super::candidates::{Candidate, Prepared, Ranking};
 use super::check::{check_parts, text_of};
 use super::facets::Counts;
+use super::hits::Carry;
 use super::keywords::KeywordQuery;
 use super::page::{self, Content};
 use super::{Collection, CollectionError, out_of_range};
@@ -77,6 +78,9 @@ impl Collection {
 
     /// Makes of a query what can be looked for. `embedded`: its text's vector, where that is known already.
     fn prepare(&self, request: &SearchRequest, embedded: Option<Embedded>) -> Result<Prepared, CollectionError> {
+        if let Some(rerank) = &request.rerank {
+            self.cross_encoder(rerank)?;
+        }
         let language = self.definition().text.language;
         let words = match (text_of(&request.query), request.mode) {
             (Some(text), Mode::Keyword | Mode::Hybrid(_)) => Some(KeywordQuery::new(language, text)?),
@@ -118,7 +122,7 @@ impl Collection {
 
     fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError> {
         match self.find(id)? {
-            Some(place) => Ok(place.vector()?),
+            Some(place) => Ok(place.vector(self.definition().dim as usize)?),
             None => Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
         }
     }
@@ -157,23 +161,26 @@ impl Collection {
         if request.refresh {
             self.refresh()?;
         }
+        let dim = self.definition().dim as usize;
         let mut depth = page::first_depth(request);
         let (ranking, page) = loop {
             let mut ranking = self.rank(prepared, request, depth)?;
+            self.rerank(request, prepared, &mut ranking)?;
             if let Some(least) = request.threshold {
                 let before = ranking.candidates.len();
                 ranking.candidates.retain(|candidate| candidate.score >= least);
                 ranking.complete |= ranking.candidates.len() < before;
             }
-            let page = page::cut(request, &ranking)?;
+            let page = page::cut(request, &ranking, dim)?;
             if !page.wants_more || ranking.complete || depth >= MAX_SEARCH_WINDOW {
                 break (ranking, page);
             }
             depth = (depth * DEEPER).min(MAX_SEARCH_WINDOW);
         };
         let facets = facets(request, &ranking)?;
+        let carry = Carry::new(request, prepared, self.definition());
         let hits = |candidates: Vec<Candidate>| {
-            candidates.into_iter().map(|candidate| hit(candidate, request, prepared)).collect::<Result<Vec<_>, _>>()
+            candidates.into_iter().map(|candidate| carry.hit(candidate)).collect::<Result<Vec<_>, _>>()
         };
         let (hits, groups) = match page.content {
             Content::Hits(candidates) => (hits(candidates)?, None),
@@ -222,26 +229,4 @@ fn facets(request: &SearchRequest, ranking: &Ranking) -> Result<Vec<Facet>, Coll
         }
     }
     Ok(counts.into_facets())
-}
-
-fn hit(candidate: Candidate, request: &SearchRequest, prepared: &Prepared) -> Result<Hit, CollectionError> {
-    let Candidate { id, score, place } = candidate;
-    let include = request.include;
-    let document = match include.text || include.metadata || request.highlight {
-        true => Some(place.document()?),
-        false => None,
-    };
-    let (text, metadata) = document.map_or((None, None), |document| (document.text, Some(document.metadata)));
-    let highlights = request.highlight.then(|| match (&prepared.words, &text) {
-        (Some(words), Some(text)) => words.fragments(text),
-        _ => Vec::new(),
-    });
-    Ok(Hit {
-        id,
-        score,
-        text: text.filter(|_| include.text),
-        metadata: metadata.filter(|_| include.metadata),
-        vector: if include.vector { Some(place.vector()?) } else { None },
-        highlights,
-    })
 }

@@ -111,9 +111,9 @@ impl CollectionState {
         let froze = self.freeze_when(&guard, Memtable::is_full);
         let view = self.view();
         let noted = self.keywords.wanted(&documents);
-        for LoggedDocument { document, vector } in documents {
+        for LoggedDocument { document, vector, chunks } in documents {
             let id = document.id.clone();
-            if !view.active.insert(seq, document, vector) {
+            if !view.active.insert(seq, document, vector, chunks) {
                 self.supersede(&view, meta, &id);
             }
         }

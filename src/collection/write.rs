@@ -2,16 +2,15 @@
 
 use std::collections::HashSet;
 
-use crate::embed::{InputKind, TextModel};
-use crate::ingest::weighted_sum;
+use crate::embed::TextModel;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
-    DocumentId, EmbeddingState, Filter, Metric, NewDocument, Seq, StoredDocument, VectorStorage, check_metadata,
-    check_vector, metadata_bytes, normalise, round_to_half,
+    DocumentId, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector, metadata_bytes,
 };
 
 use super::prepare::Prepared;
+use super::vectors::{DocumentVectors, Made, refused};
 use super::{Collection, CollectionError, now_ms};
 
 /// What an upsert did.
@@ -21,9 +20,9 @@ pub struct Upserted {
     pub upserted: usize,
     /// The change that wrote them.
     pub seq: Seq,
-    /// Texts embedded by the model.
+    /// Texts, or chunks of them, embedded by the model.
     pub embedded: usize,
-    /// Texts whose vector was known already.
+    /// Texts, or chunks, whose vector was known already.
     pub cached: usize,
     /// Documents whose text was longer than the model reads; the rest of it did not go into the vector.
     pub truncated: Vec<DocumentId>,
@@ -51,36 +50,23 @@ impl Collection {
         }
         let documents = self.prepare_documents(documents)?;
         let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
-        let wanting =
-            documents.iter().zip(&standing).filter(|(new, standing)| new.wants_vector() && standing.vector.is_none());
-        let wanting: Vec<&Prepared> = wanting.map(|(new, _)| new).collect();
-        let embedded = self.embed_texts(&wanting)?;
+        let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
+        let Made { vectors, embedded, cached, truncated } = self.make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
         let now = now_ms();
-        let mut vectors = embedded.vectors.into_iter();
-        let mut kept = 0;
         let mut logged = Vec::with_capacity(documents.len());
-        for (Prepared { document, .. }, standing) in documents.into_iter().zip(standing) {
-            let NewDocument { id, text, metadata, vector } = document;
-            let (vector, embedding) = match (vector, standing.vector) {
-                (Some(given), _) => (self.admit(&id, given)?, EmbeddingState::Ready),
-                (None, Some(known)) => {
-                    kept += 1;
-                    (known, EmbeddingState::Embedded)
-                }
-                (None, None) => match vectors.next() {
-                    Some(vector) => (self.admit(&id, vector)?, EmbeddingState::Embedded),
-                    None => return Err(CollectionError::NothingToIndex { id }),
-                },
-            };
-            let created_at_ms = standing.created_at_ms.unwrap_or(now);
+        for ((Prepared { document, .. }, created), (vectors, embedding)) in
+            documents.into_iter().zip(created).zip(vectors)
+        {
+            let NewDocument { id, text, metadata, .. } = document;
+            let created_at_ms = created.unwrap_or(now);
             let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
-            logged.push(LoggedDocument { document, vector });
+            let DocumentVectors { numbers, chunks } = vectors;
+            logged.push(LoggedDocument { document, vector: numbers, chunks });
         }
         let upserted = logged.len();
         let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
-        let cached = embedded.cached + kept;
-        Ok(Upserted { upserted, seq, embedded: embedded.count, cached, truncated: embedded.truncated })
+        Ok(Upserted { upserted, seq, embedded, cached, truncated })
     }
 
     /// Deletes documents. Ids that are not there are passed over.
@@ -136,7 +122,8 @@ impl Collection {
         }
         let definition = self.definition();
         let mut seen = HashSet::with_capacity(documents.len());
-        for NewDocument { id, text, metadata, vector } in documents {
+        for document in documents {
+            let NewDocument { id, text, metadata, vector, .. } = document;
             if !seen.insert(id) {
                 return Err(CollectionError::DuplicateId { id: id.clone() });
             }
@@ -148,6 +135,7 @@ impl Collection {
                 return Err(CollectionError::TooLong { what, got: bytes, max: MAX_METADATA_BYTES });
             }
             definition.check_fields(metadata).map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
+            self.check_given_chunks(document)?;
             if let Some(vector) = vector {
                 check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?;
             }
@@ -159,53 +147,13 @@ impl Collection {
     fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
         let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
         let old = place.document()?;
-        // The vector of the same text by the same model, whatever else of the document changes.
+        // The vectors of the same text by the same model, whatever else of the document changes.
         let is_same = new.wants_vector() && self.is_same_text(&old, new)?;
-        let vector = if is_same { Some(place.vector()?) } else { None };
-        Ok(Standing { created_at_ms: Some(old.created_at_ms), vector })
-    }
-
-    /// Embeds texts, those in parts as the sum of their parts.
-    fn embed_texts(&self, wanting: &[&Prepared]) -> Result<EmbeddedTexts, CollectionError> {
-        if wanting.is_empty() {
-            return Ok(EmbeddedTexts::default());
-        }
-        let texts: Vec<&str> = wanting.iter().flat_map(|new| new.texts()).collect();
-        let embeddings = self.model()?.embed(&texts, InputKind::Document)?;
-        let mut found = EmbeddedTexts { cached: embeddings.cached, ..EmbeddedTexts::default() };
-        found.count = texts.len() - embeddings.cached;
-        let mut of_texts = embeddings.vectors.into_iter().zip(embeddings.truncated);
-        for new in wanting {
-            let id = &new.document.id;
-            let parts: Vec<(Vec<f32>, bool)> = of_texts.by_ref().take(new.texts().count()).collect();
-            if parts.iter().any(|(_, cut)| *cut) {
-                found.truncated.push(id.clone());
-            }
-            let mut vectors: Vec<_> = new.weights().zip(parts).map(|(weight, (vector, _))| (weight, vector)).collect();
-            found.vectors.push(match (vectors.len(), vectors.pop()) {
-                (1, Some((_, vector))) => vector,
-                (_, last) => {
-                    vectors.extend(last);
-                    weighted_sum(&vectors).map_err(|source| refused(id, source))?
-                }
-            });
-        }
-        Ok(found)
-    }
-
-    /// A vector as it is stored: rounded here, so that it is the same in the log, in memory and in segments.
-    fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
-        let dim = self.definition().dim as usize;
-        match self.definition().metric {
-            Metric::Cosine => normalise(&mut vector, dim),
-            Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
-        }
-        .and_then(|()| match self.definition().index.storage {
-            VectorStorage::Float32 => Ok(()),
-            VectorStorage::Float16 => round_to_half(&mut vector),
-        })
-        .map_err(|source| refused(id, source))?;
-        Ok(vector)
+        let vectors = match is_same {
+            true => Some(DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? }),
+            false => None,
+        };
+        Ok(Standing { created_at_ms: Some(old.created_at_ms), vectors })
     }
 
     /// The collection's model, which must be the one that made the stored vectors.
@@ -231,21 +179,7 @@ impl Collection {
 struct Standing {
     created_at_ms: Option<i64>,
     /// Of the same text.
-    vector: Option<Vec<f32>>,
-}
-
-#[derive(Default)]
-struct EmbeddedTexts {
-    /// By the model.
-    count: usize,
-    cached: usize,
-    /// One for each document.
-    vectors: Vec<Vec<f32>>,
-    truncated: Vec<DocumentId>,
-}
-
-fn refused(id: &DocumentId, source: crate::types::VectorError) -> CollectionError {
-    CollectionError::DocumentVector { id: id.clone(), source }
+    vectors: Option<DocumentVectors>,
 }
 
 pub(super) fn check_length(what: impl Fn() -> String, got: usize) -> Result<(), CollectionError> {

@@ -100,6 +100,20 @@ impl VectorQuery {
         }
     }
 
+    /// The nearest of several vectors, the first of equals: its place, and how close it is. `rows`: f32, shape
+    /// `[rows, dim]`, at least one.
+    #[inline]
+    pub fn nearest(&self, rows: &[f32]) -> (usize, f32) {
+        let mut best = (0, f32::NEG_INFINITY);
+        for (at, row) in rows.chunks_exact(self.vector.len()).enumerate() {
+            let closeness = self.closeness(row);
+            if closeness > best.1 {
+                best = (at, closeness);
+            }
+        }
+        best
+    }
+
     /// How closeness is measured.
     pub fn metric(&self) -> Metric {
         self.metric
@@ -178,5 +192,6 @@ mod tests {
         assert_eq!(VectorQuery::new(Metric::Dot, vec![3.0, -4.0]).closeness(&[5.0, 6.0]), -9.0);
         assert_eq!(VectorQuery::new(Metric::L2, vec![3.0, -4.0]).closeness(&[5.0, 6.0]), -104.0);
         assert_eq!(CodeQuery::new(Metric::Dot, vec![1, 2]).into_codes(), [1, 2]);
+        assert_eq!(VectorQuery::new(Metric::Dot, vec![1.0]).nearest(&[1.0, 3.0, 3.0, 2.0]), (1, 3.0));
     }
 }

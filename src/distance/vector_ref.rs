@@ -1,5 +1,7 @@
 //! A stored vector, in the precision in which it is stored.
 
+use std::borrow::Cow;
+
 use crate::types::half;
 
 /// A vector as it is stored.
@@ -36,6 +38,22 @@ impl<'a> VectorRef<'a> {
         }
     }
 
+    /// Its numbers in f32, widened where they have to be.
+    pub fn in_full(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Float32(numbers) => Cow::Borrowed(numbers),
+            Self::Float16(_) => Cow::Owned(self.to_vec()),
+        }
+    }
+
+    /// Vectors of `dim` numbers each that stand one after the other in this one.
+    pub fn each(self, dim: usize) -> impl Iterator<Item = Self> {
+        (0..self.dim() / dim).map(move |at| match self {
+            Self::Float32(numbers) => Self::Float32(&numbers[at * dim..(at + 1) * dim]),
+            Self::Float16(bits) => Self::Float16(&bits[at * dim..(at + 1) * dim]),
+        })
+    }
+
     /// Its numbers in f32.
     pub fn to_vec(self) -> Vec<f32> {
         match self {
@@ -66,6 +84,8 @@ mod tests {
         for vector in [VectorRef::Float32(&numbers), VectorRef::Float16(&bits)] {
             assert_eq!((vector.read(&mut memory), vector.dim()), (numbers.as_slice(), 4));
             assert_eq!(vector.to_vec(), numbers);
+            assert_eq!(*vector.in_full(), numbers);
+            assert_eq!(vector.each(2).map(VectorRef::to_vec).collect::<Vec<_>>(), [[1.0, -0.5], [0.0, 65_504.0]]);
             vector.prefetch();
         }
     }

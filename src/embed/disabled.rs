@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Precision, PullProgress, VerifiedFile};
+use super::{
+    Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Piece, Precision, PullProgress, VerifiedFile,
+};
 
 /// The models directory, which this build does not read.
 #[derive(Clone, Debug)]
@@ -16,6 +18,20 @@ pub struct Models {
 /// A loaded model; there is none in this build.
 #[derive(Debug)]
 pub struct TextModel(Infallible);
+
+/// A loaded cross-encoder; there is none in this build.
+#[derive(Debug)]
+pub struct CrossEncoder(Infallible);
+
+impl CrossEncoder {
+    /// Scores texts.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn score(&self, _query: &str, _texts: &[&str]) -> Result<Vec<f32>, EmbedError> {
+        match self.0 {}
+    }
+}
 
 impl Models {
     /// Remembers `dir`.
@@ -41,6 +57,14 @@ impl Models {
     /// # Errors
     /// Always [`EmbedError::Disabled`].
     pub fn load(&self, _name: &str) -> Result<Arc<TextModel>, EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
+    /// No model can be loaded.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn load_cross_encoder(&self, _name: &str) -> Result<Arc<CrossEncoder>, EmbedError> {
         Err(EmbedError::Disabled)
     }
 
@@ -126,6 +150,14 @@ impl TextModel {
         _input: InputKind,
         _dimensions: Option<usize>,
     ) -> Result<Embeddings, EmbedError> {
+        match self.0 {}
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn tokenize(&self, _text: &str, _input: InputKind, _with_special: bool) -> Result<Vec<Piece>, EmbedError> {
         match self.0 {}
     }
 

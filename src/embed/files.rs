@@ -23,6 +23,11 @@ pub(super) const WEIGHTS_FILE: &str = "model.safetensors";
 pub(super) const PICKLE_FILE: &str = "pytorch_model.bin";
 
 impl ModelFile {
+    /// As the registry names it.
+    pub(super) fn of(file: &'static super::KnownFile) -> Self {
+        Self { path: file.path.to_owned(), required: file.required, digest: file.digest.as_ref() }
+    }
+
     fn new(dir: &str, name: &str, required: bool) -> Self {
         Self { path: below(dir, name), required, digest: None }
     }
@@ -47,12 +52,7 @@ pub(super) fn model_files(known: Option<&'static KnownModel>, modules: &Path) ->
     if let Some(known) = known
         && !known.files.is_empty()
     {
-        let file = |file: &'static super::KnownFile| ModelFile {
-            path: file.path.to_owned(),
-            required: file.required,
-            digest: file.digest.as_ref(),
-        };
-        return Ok(known.files.iter().map(file).collect());
+        return Ok(known.files.iter().map(ModelFile::of).collect());
     }
     let mut files = vec![ModelFile::new("", MODULES_FILE, true)];
     if !modules.is_file() {

@@ -41,6 +41,12 @@ impl Head {
         Ok(Self { steps: steps.iter().map(load).collect::<Result<_, _>>()? })
     }
 
+    /// Dense layers of given weights, shape `[outputs, inputs]`, and biases.
+    pub(super) fn of_layers<const N: usize>(layers: [((Vec<f32>, Vec<f32>), Activation); N]) -> Self {
+        let dense = |((weight, bias), activation)| Loaded::Dense(Linear { weight, bias, activation });
+        Self { steps: layers.into_iter().map(dense).collect() }
+    }
+
     /// The vector after all steps.
     pub(super) fn apply(&self, pooled: Vec<f64>) -> Vec<f64> {
         self.steps.iter().fold(pooled, |vector, step| match step {

@@ -9,6 +9,8 @@ mod batcher;
 #[cfg(feature = "local-models")]
 mod cache;
 #[cfg(feature = "local-models")]
+mod cross_encoder;
+#[cfg(feature = "local-models")]
 mod files;
 #[cfg(feature = "local-models")]
 mod head;
@@ -36,14 +38,16 @@ mod disabled;
 
 #[cfg(feature = "local-models")]
 pub use batcher::{CancelOnDrop, Cancellation, MAX_PASS_TOKENS};
+#[cfg(feature = "local-models")]
+pub use cross_encoder::CrossEncoder;
 #[cfg(not(feature = "local-models"))]
-pub use disabled::{Models, TextModel};
+pub use disabled::{CrossEncoder, Models, TextModel};
 pub use error::{EmbedError, PullFailure};
 #[cfg(feature = "local-models")]
 pub use model::TextModel;
 #[cfg(feature = "local-models")]
 pub use models::Models;
-pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, find};
+pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownModel, KnownPackage, ModelKind, find};
 #[cfg(all(any(test, feature = "fuzzing"), feature = "local-models"))]
 pub(crate) use tokenizer::fuzz;
 pub use types::{

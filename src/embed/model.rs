@@ -38,9 +38,9 @@ pub(super) struct Services {
 }
 
 /// The encoder as the batcher runs it.
-struct Passes {
-    encoder: Encoder,
-    threads: Arc<ThreadPool>,
+pub(super) struct Passes {
+    pub encoder: Encoder,
+    pub threads: Arc<ThreadPool>,
 }
 
 impl Encode for Passes {

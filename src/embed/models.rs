@@ -10,9 +10,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::batcher::Batcher;
 use super::cache::VectorCache;
 use super::model::Services;
-use super::settings::Settings;
+use super::settings::{CrossEncoderSettings, Settings};
 use super::store::{Check, Place, Store, check_files, missing};
-use super::{EmbedError, InstalledModel, Precision, PullProgress, TextModel, VerifiedFile, pull};
+use super::{
+    CrossEncoder, EmbedError, InstalledModel, ModelKind, Precision, PullProgress, TextModel, VerifiedFile, pull,
+};
 
 /// The models directory and the models loaded from it. Clones share both.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ struct Shared {
     /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
     /// twice; the map's lock is never held with it.
     loaded: Mutex<HashMap<String, Slot>>,
+    /// Cross-encoders by name. The lock is held while one is loaded: one at a time, and none by two.
+    cross_encoders: Mutex<HashMap<String, Arc<CrossEncoder>>>,
 }
 
 type Slot = Arc<Mutex<Option<Arc<TextModel>>>>;
@@ -44,8 +48,9 @@ impl Models {
     /// As [`Models::new`], with a precision for every model.
     pub fn with_precision(dir: PathBuf, threads: Option<NonZeroUsize>, precision: Precision) -> Models {
         let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
-        let (batcher, cache) = (OnceLock::new(), OnceLock::new());
-        Models { shared: Arc::new(Shared { store, threads, precision, pool, batcher, cache, loaded }) }
+        let (batcher, cache, cross_encoders) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        let shared = Shared { store, threads, precision, pool, batcher, cache, loaded, cross_encoders };
+        Models { shared: Arc::new(shared) }
     }
 
     /// Keeps vectors in the file `path` of at most `max_bytes`, so that a text that was embedded before is not embedded
@@ -68,6 +73,13 @@ impl Models {
     /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
         let place = self.shared.store.existing(name)?;
+        if place.is_cross_encoder() {
+            return Err(EmbedError::Unsupported {
+                path: place.dir.join("config.json"),
+                feature: "scores of two texts (it is a cross-encoder)".to_owned(),
+                supported: "such models to rerank with, and others to embed with",
+            });
+        }
         let slot = {
             let mut loaded = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(loaded.entry(place.name.clone()).or_default())
@@ -81,6 +93,28 @@ impl Models {
             Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
         let model = Arc::new(TextModel::load(&place, &files, self.shared.precision, services)?);
         *slot = Some(Arc::clone(&model));
+        Ok(model)
+    }
+
+    /// The cross-encoder of this name or alias, loaded at the first call and kept. Whoever reranks waits for it; who does
+    /// not, waits for nothing.
+    ///
+    /// # Errors
+    /// [`EmbedError::Unsupported`] where the model is no cross-encoder, and as [`Models::load`].
+    pub fn load_cross_encoder(&self, name: &str) -> Result<Arc<CrossEncoder>, EmbedError> {
+        let place = self.shared.store.existing(name)?;
+        let mut loaded = self.shared.cross_encoders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = loaded.get(&place.name) {
+            return Ok(Arc::clone(model));
+        }
+        if place.is_installed() && !place.is_cross_encoder() {
+            // Says what it is instead.
+            CrossEncoderSettings::read(&place)?;
+        }
+        check_files(&place, Check::Changed)?;
+        let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
+        let model = Arc::new(CrossEncoder::load(&place, self.shared.precision, services)?);
+        loaded.insert(place.name.clone(), Arc::clone(&model));
         Ok(model)
     }
 
@@ -171,11 +205,18 @@ fn describe(place: &Place) -> Result<InstalledModel, EmbedError> {
             Err(_) => return Err(missing(place, &file)),
         }
     }
-    let settings = Settings::read(place)?;
+    let (kind, dim, settings) = match place.is_cross_encoder() {
+        true => (ModelKind::CrossEncoder, 1, CrossEncoderSettings::read(place)?.encoder),
+        false => {
+            let settings = Settings::read(place)?;
+            (ModelKind::Embedding, settings.dim(), settings)
+        }
+    };
     Ok(InstalledModel {
         name: place.name.clone(),
+        kind,
         dir: place.dir.clone(),
-        dim: settings.dim(),
+        dim,
         pooling: settings.pooling,
         dimensions: settings.dimensions,
         max_tokens: settings.max_tokens,

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::files::{ModelFile, model_files};
 use super::lock_file::{Lock, Record, Stamp, hash_file};
-use super::registry::{KnownModel, find, known_names};
-use super::settings::MODULES_FILE;
-use super::{EmbedError, VerifiedFile};
+use super::registry::{CROSS_ENCODER_FILES, KnownModel, find, known_names};
+use super::settings::{MODULES_FILE, says_cross_encoder};
+use super::{EmbedError, ModelKind, VerifiedFile};
 
 /// The models directory.
 #[derive(Clone, Debug)]
@@ -44,7 +44,23 @@ impl Place {
     /// # Errors
     /// What reading modules.json says.
     pub(super) fn files(&self) -> Result<Vec<ModelFile>, EmbedError> {
+        if self.known.is_none() && self.is_cross_encoder() {
+            return Ok(CROSS_ENCODER_FILES.iter().map(ModelFile::of).collect());
+        }
         model_files(self.known, &self.dir.join(MODULES_FILE))
+    }
+
+    /// Whether it scores pairs of texts: as the registry says, or its config.json.
+    pub(super) fn is_cross_encoder(&self) -> bool {
+        match self.known {
+            Some(known) => known.kind == ModelKind::CrossEncoder,
+            None => !self.dir.join(MODULES_FILE).is_file() && says_cross_encoder(&self.dir.join("config.json")),
+        }
+    }
+
+    /// Whether some of its files are there.
+    pub(super) fn is_installed(&self) -> bool {
+        is_model(&self.dir)
     }
 
     /// Where a file of the model lies.

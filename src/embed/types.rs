@@ -3,6 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use super::ModelKind;
+
 /// What a text is for; some models want a different prefix for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputKind {
@@ -145,9 +147,11 @@ pub struct Embeddings {
 pub struct InstalledModel {
     /// Canonical name.
     pub name: String,
+    /// What it makes of texts.
+    pub kind: ModelKind,
     /// The directory of its files.
     pub dir: PathBuf,
-    /// Numbers in a vector.
+    /// Numbers in a vector; 1 of a cross-encoder.
     pub dim: usize,
     /// How it makes one vector of a text's tokens.
     pub pooling: Pooling,

@@ -52,7 +52,7 @@ pub(super) fn definition() -> DefinitionRequest {
 pub(super) fn document(id: &str, vector: &[f32], with_text: bool) -> NewDocument {
     let text = with_text.then(|| format!("words of {id}"));
     let id = DocumentId::new(id).unwrap();
-    NewDocument { id, text, metadata: BTreeMap::new(), vector: Some(vector.to_vec()) }
+    NewDocument { id, text, metadata: BTreeMap::new(), vector: Some(vector.to_vec()), chunks: Vec::new() }
 }
 
 /// Runs clients against a new store in `root`, which exists and is empty.

@@ -83,6 +83,8 @@ codes! {
     NoModel "no_model" UNPROCESSABLE_ENTITY "The collection has no model";
     DuplicateId "duplicate_id" UNPROCESSABLE_ENTITY "An id stands twice in one request";
     TooManyDocuments "too_many_documents" UNPROCESSABLE_ENTITY "Too many documents in one request";
+    TooManyChunks "too_many_chunks" UNPROCESSABLE_ENTITY "A text has too many chunks";
+    InvalidChunks "invalid_chunks" UNPROCESSABLE_ENTITY "The chunks of a document are not allowed";
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
@@ -219,6 +221,8 @@ impl From<CollectionError> for ApiError {
             E::Metadata { .. } => Code::InvalidMetadata,
             E::TooLong { .. } => Code::TooLong,
             E::TooManyDocuments { .. } => Code::TooManyDocuments,
+            E::TooManyChunks { .. } => Code::TooManyChunks,
+            E::Chunks { .. } => Code::InvalidChunks,
             E::DuplicateId { .. } => Code::DuplicateId,
             E::NothingToIndex { .. } => Code::NothingToIndex,
             E::NoModel { .. } => Code::NoModel,

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::state::AppState;
 use super::wire::json::JsonText;
 use super::wire::time::rfc3339;
+use crate::replicate::Summary;
 
 /// Whether the server is well, and no more than that.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,6 +19,29 @@ pub(crate) struct HealthView {
     /// `ok` or `unavailable`.
     #[schema(value_type = String, example = "ok")]
     status: &'static str,
+}
+
+/// Whether the server is well, and how far its copies elsewhere are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReadyView {
+    /// `ok` or `unavailable`; a copy that lags makes nothing unavailable.
+    #[schema(value_type = String, example = "ok")]
+    status: &'static str,
+    /// Left out where no copies are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replication: Option<ReplicationView>,
+}
+
+/// How the copies are doing together.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReplicationView {
+    copies: usize,
+    /// Copies that follow the changes now.
+    streaming: usize,
+    /// The most changes that one of them lacks.
+    lag_seqs: u64,
+    /// The age of the oldest change that one of them lacks.
+    lag_seconds: f64,
 }
 
 /// Which program answers.
@@ -90,12 +114,16 @@ pub(crate) async fn livez() -> Json<HealthView> {
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "operations",
     responses(
-        (status = 200, body = HealthView, description = "They are."),
+        (status = 200, body = ReadyView, description = "They are."),
         (status = 503, body = HealthView, description = "They are not; the server's log says why."),
     )
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
-    ready(&state)
+    let summary = state.replicator().ok().and_then(|replicator| replicator.summary());
+    let Some(summary) = summary.filter(|_| state.database().health().accepting_writes) else { return ready(&state) };
+    let Summary { copies, streaming, lag_seqs, lag_seconds } = summary;
+    let replication = Some(ReplicationView { copies, streaming, lag_seqs, lag_seconds });
+    Json(ReadyView { status: "ok", replication }).into_response()
 }
 
 /// The same as `/readyz`.

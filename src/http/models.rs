@@ -8,6 +8,8 @@ use super::problem::OpenAiError;
 use super::state::AppState;
 use super::wire::embeddings::{ModelView, ModelsView};
 use super::wire::json::JsonText;
+use crate::database::Database;
+use crate::embed::{InstalledModel, ModelKind};
 
 /// Lists the installed models.
 #[utoipa::path(
@@ -15,7 +17,7 @@ use super::wire::json::JsonText;
     responses((status = 200, body = ModelsView, description = "The installed models."))
 )]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiError> {
-    state.engine(|database| JsonText::of(&ModelsView::of(database.models().installed()?))).await
+    state.engine(|database| JsonText::of(&ModelsView::of(embedders(database)?))).await
 }
 
 /// Reads one installed model.
@@ -29,7 +31,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
 )]
 pub(crate) async fn read(State(state): State<AppState>, InModel(name): InModel) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| {
-        let installed = database.models().installed()?;
+        let installed = embedders(database)?;
         match installed.into_iter().find(|model| *model.name == *name) {
             Some(model) => JsonText::of(&ModelView::of(model)),
             None => {
@@ -39,4 +41,11 @@ pub(crate) async fn read(State(state): State<AppState>, InModel(name): InModel) 
         }
     });
     read.await
+}
+
+/// The installed models that make vectors.
+pub(crate) fn embedders(database: &Database) -> Result<Vec<InstalledModel>, ApiError> {
+    let mut models = database.models().installed()?;
+    models.retain(|model| model.kind == ModelKind::Embedding);
+    Ok(models)
 }

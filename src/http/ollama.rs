@@ -8,6 +8,7 @@ use axum::extract::State;
 use super::embedding;
 use super::error::{ApiError, Code};
 use super::extract::JsonBody;
+use super::models::embedders;
 use super::problem::OllamaError;
 use super::state::AppState;
 use super::wire::json::JsonText;
@@ -73,7 +74,7 @@ pub(crate) async fn embed_prompt(
     responses((status = 200, body = TagsView, description = "The installed models."))
 )]
 pub(crate) async fn tags(State(state): State<AppState>) -> Result<JsonText, ApiError> {
-    state.engine(|database| JsonText::of(&TagsView::of(database.models().installed()?))).await
+    state.engine(|database| JsonText::of(&TagsView::of(embedders(database)?))).await
 }
 
 /// Says which version answers.

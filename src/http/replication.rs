@@ -10,6 +10,7 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
 use super::wire::replication::{RemovedView, RepairBody, RepairedView, SinkBody, SinkView, SinksView, VerifiedView};
+use crate::postgres::Trouble;
 use crate::replicate::ReplicateError;
 
 impl From<ReplicateError> for ApiError {
@@ -19,6 +20,7 @@ impl From<ReplicateError> for ApiError {
             ReplicateError::Exists { .. } => Code::SinkConflict,
             ReplicateError::NoCollection { .. } => Code::CollectionNotFound,
             ReplicateError::Settings { .. } => Code::InvalidSink,
+            ReplicateError::Postgres(error) if error.trouble() == Trouble::Settings => Code::InvalidSink,
             ReplicateError::Busy { .. } => Code::SinkBusy,
             ReplicateError::Collection(_) | ReplicateError::Storage(_) => return Self::internal(error),
             _ => Code::SinkFailed,

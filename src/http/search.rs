@@ -10,6 +10,7 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
 use super::wire::search::{SearchBody, SearchParams, SearchView, SearchesBody, SearchesView, placed};
+use crate::collection::Collection;
 use crate::telemetry;
 use crate::types::{CollectionName, SearchRequest, SearchResponse};
 
@@ -75,12 +76,17 @@ pub(crate) async fn search_batch(
 }
 
 async fn run(state: &AppState, name: CollectionName, request: SearchRequest) -> Result<JsonText, ApiError> {
-    let search = state.on_collection(name, move |collection| {
-        let response = collection.search(&request)?;
-        measure(&response);
-        JsonText::of(&SearchView::of(&response, &request))
-    });
-    search.await
+    let collection = state.database().collection(&name)?;
+    if collection.answers_at_once(&request) {
+        return answer(&collection, &request);
+    }
+    state.on_collection(name, move |collection| answer(collection, &request)).await
+}
+
+fn answer(collection: &Collection, request: &SearchRequest) -> Result<JsonText, ApiError> {
+    let response = collection.search(request)?;
+    measure(&response);
+    JsonText::of(&SearchView::of(&response, request))
 }
 
 fn measure(response: &SearchResponse) {

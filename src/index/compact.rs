@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::distance::VectorRef;
 use crate::segment::{
-    Pace, RowRef, SegmentError, SegmentSpec, Tombstone, WrittenSegment, encode_document, write_segment,
+    Pace, RowRef, Segment, SegmentError, SegmentSpec, Tombstone, WrittenSegment, encode_document, write_segment,
 };
 use crate::storage::RateLimit;
 use crate::types::{DocumentId, GraphBuilder, Ordinal, Seq};
@@ -66,7 +66,7 @@ pub fn seal(memtable: &Memtable, path: &Path, spec: &SegmentSpec, older_segments
         .zip(&frames)
         .map(|(&ordinal, frame)| {
             let row = memtable.row(ordinal).expect("checked above");
-            RowRef { seq: row.seq, document: frame, vector: VectorRef::Float32(&row.vector) }
+            RowRef { seq: row.seq, document: frame, vector: VectorRef::Float32(&row.vector), chunks: &row.chunks }
         })
         .collect();
     let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), None, None)?;
@@ -114,21 +114,26 @@ pub fn merge(
     if order.is_empty() && tombstones.is_empty() {
         return Ok(Merged { written: None, relocations, tombstones });
     }
+    let chunks = order
+        .iter()
+        .map(|&(input, ordinal)| inputs[input].segment.chunks(ordinal))
+        .collect::<Result<Vec<_>, SegmentError>>()?;
     let rows = order
         .iter()
-        .map(|&(input, ordinal)| {
+        .zip(&chunks)
+        .map(|(&(input, ordinal), chunks)| {
             let segment = &inputs[input].segment;
-            let (document, vector) = (segment.document_frame(ordinal)?, segment.vector(ordinal)?);
-            Ok(RowRef { seq: segment.seq(ordinal)?, document, vector })
+            let (document, vector) = (segment.document_frame(ordinal)?, segment.vectors(ordinal)?);
+            Ok(RowRef { seq: segment.seq(ordinal)?, document, vector, chunks })
         })
         .collect::<Result<Vec<_>, IndexError>>()?;
-    let vectors: Vec<VectorRef<'_>> = rows.iter().map(|row| row.vector).collect();
-    let progress = |done: usize| tracing::debug!(done, rows = rows.len(), "building a graph");
+    let vectors: Vec<VectorRef<'_>> = rows.iter().flat_map(|row| row.vector.each(spec.dim as usize)).collect();
+    let progress = |done: usize| tracing::debug!(done, vectors = vectors.len(), "building a graph");
     let graph = match options.with_graph && !rows.is_empty() {
         true => {
             let MergeOptions { builder, threads, cancel, .. } = *options;
             let build = BuildOptions { builder, threads, progress: &progress, cancel };
-            let start = start_from(inputs, &relocations, rows.len())?;
+            let start = start_from(inputs, &relocations, &rows)?;
             Some(build_graph(&vectors, spec.metric, &spec.index, start, &build)?)
         }
         false => None,
@@ -146,18 +151,38 @@ pub fn merge(
 fn start_from<'a>(
     inputs: &'a [Arc<LiveSegment>],
     relocations: &[Relocation],
-    rows: usize,
+    rows: &[RowRef<'_>],
 ) -> Result<Option<Start<'a>>, IndexError> {
     let is_worth_it = |live: &LiveSegment| {
         let kept = f64::from(live.live_rows());
         live.segment.has_graph()
-            && kept >= MIN_START_SHARE * rows as f64
+            && kept >= MIN_START_SHARE * rows.len() as f64
             && kept >= MIN_LIVE_SHARE * f64::from(live.segment.rows())
     };
     let Some(input) = inputs.iter().position(|live| is_worth_it(live)) else { return Ok(None) };
     let Some(graph) = inputs[input].segment.sound_graph()? else { return Ok(None) };
-    let moved = |&row: &Ordinal| Some(row).filter(|&row| row != Relocation::LEFT_OUT);
-    Ok(Some(Start { graph, rows: relocations[input].ordinals.iter().map(moved).collect() }))
+    Ok(Some(Start { graph, rows: moved_vectors(&inputs[input].segment, &relocations[input], rows)? }))
+}
+
+/// By vector of a segment: where it stands among those of `rows`, which took its rows over.
+fn moved_vectors(
+    segment: &Segment,
+    relocation: &Relocation,
+    rows: &[RowRef<'_>],
+) -> Result<Vec<Option<Ordinal>>, IndexError> {
+    let mut firsts: Vec<Ordinal> = Vec::with_capacity(rows.len());
+    let mut vectors = 0;
+    for row in rows {
+        firsts.push(vectors);
+        vectors += row.chunks.len().max(1) as Ordinal;
+    }
+    let mut moved = Vec::with_capacity(segment.vector_count() as usize);
+    for (old, &new) in relocation.ordinals.iter().enumerate() {
+        let count = segment.vectors_of(old as Ordinal)?.len() as Ordinal;
+        let first = (new != Relocation::LEFT_OUT).then(|| firsts[new as usize]);
+        moved.extend((0..count).map(|chunk| first.map(|first| first + chunk)));
+    }
+    Ok(moved)
 }
 
 /// A row to be written: which input, and its row there.

@@ -11,7 +11,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use crate::distance::VectorQuery;
 use crate::segment::DeadRows;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
-use crate::types::{DocumentId, Filter, Ordinal, Seq, StoredDocument};
+use crate::types::{ChunkSpan, DocumentId, Filter, Ordinal, Seq, StoredDocument};
 
 /// Most entries of a memtable before it is sealed, and the default.
 pub const MAX_ENTRIES: u32 = 16_384;
@@ -28,8 +28,10 @@ pub struct MemRow {
     pub seq: Seq,
     /// Everything but the vector.
     pub document: StoredDocument,
-    /// f32, shape `[dim]`.
+    /// f32, shape `[dim]`, or `[chunks, dim]` where there are chunks.
     pub vector: Box<[f32]>,
+    /// Where each chunk stands; empty in a collection without chunks.
+    pub chunks: Box<[ChunkSpan]>,
 }
 
 /// What a memtable knows of an id.
@@ -136,18 +138,18 @@ impl Memtable {
         self.page(None, usize::MAX)
     }
 
-    /// Adds a document. Returns whether the id had an entry here already; where it had none, older places are the
+    /// Adds a document with one vector, or one for each of its chunks. Returns whether the id had an entry here already; where it had none, older places are the
     /// caller's to mark.
     ///
     /// # Panics
     /// When the memtable has no room left: the caller seals a full one before the next change.
-    pub fn insert(&self, seq: Seq, document: StoredDocument, vector: Vec<f32>) -> bool {
+    pub fn insert(&self, seq: Seq, document: StoredDocument, vector: Vec<f32>, chunks: Vec<ChunkSpan>) -> bool {
         let ordinal = self.count.load(Ordering::Relaxed);
         let id = document.id.clone();
         self.grow(seq, row_bytes(&document, &vector));
         let chunk = self.chunks[ordinal as usize / CHUNK_ROWS]
             .get_or_init(|| (0..CHUNK_ROWS).map(|_| OnceLock::new()).collect());
-        let row = MemRow { seq, document, vector: vector.into_boxed_slice() };
+        let row = MemRow { seq, document, vector: vector.into_boxed_slice(), chunks: chunks.into_boxed_slice() };
         assert!(chunk[ordinal as usize % CHUNK_ROWS].set(row).is_ok(), "row {ordinal} is written once");
         self.count.store(ordinal + 1, Ordering::Release);
         // The new row is visible before the old one dies, so that a search in between sees one of them.
@@ -172,7 +174,7 @@ impl Memtable {
         }
     }
 
-    /// Offers every live row that passes the filter.
+    /// Offers every live row that passes the filter, with the closeness of its nearest vector.
     pub fn search(&self, query: &VectorQuery, filter: Option<&Filter>, mut offer: impl FnMut(f32, Ordinal)) {
         for ordinal in 0..self.rows() {
             if self.dead.is_dead(ordinal) {
@@ -180,7 +182,7 @@ impl Memtable {
             }
             let Some(row) = self.row(ordinal) else { continue };
             if filter.is_none_or(|f| f.matches(&row.document.metadata)) {
-                offer(query.closeness(&row.vector), ordinal);
+                offer(query.nearest(&row.vector).1, ordinal);
             }
         }
     }
@@ -243,9 +245,9 @@ mod tests {
     #[test]
     fn the_youngest_version_is_the_one_that_lives() {
         let memtable = Memtable::new(MAX_ENTRIES);
-        assert!(!memtable.insert(Seq(5), document("a"), vec![1.0]));
-        assert!(!memtable.insert(Seq(6), document("b"), vec![2.0]));
-        assert!(memtable.insert(Seq(7), document("a"), vec![3.0]));
+        assert!(!memtable.insert(Seq(5), document("a"), vec![1.0], Vec::new()));
+        assert!(!memtable.insert(Seq(6), document("b"), vec![2.0], Vec::new()));
+        assert!(memtable.insert(Seq(7), document("a"), vec![3.0], Vec::new()));
         assert_eq!(live(&memtable), [(1, 2.0), (2, 3.0)]);
         assert!(memtable.delete(Seq(8), id("b")));
         assert!(!memtable.delete(Seq(9), id("elsewhere")));
@@ -262,11 +264,11 @@ mod tests {
         let memtable = Memtable::new(MAX_ENTRIES);
         let mut count = 0;
         while !memtable.is_full() {
-            memtable.insert(Seq(1), document(&count.to_string()), vec![0.5]);
+            memtable.insert(Seq(1), document(&count.to_string()), vec![0.5], Vec::new());
             count += 1;
         }
         for _ in 0..MAX_DOCUMENTS_PER_REQUEST {
-            memtable.insert(Seq(2), document(&count.to_string()), vec![0.5]);
+            memtable.insert(Seq(2), document(&count.to_string()), vec![0.5], Vec::new());
             count += 1;
         }
         assert_eq!(memtable.row(count - 1).map(|row| row.seq), Some(Seq(2)));

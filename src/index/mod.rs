@@ -1,6 +1,7 @@
 //! The life of the vectors: memtables, segments, views of both, and searches over a view.
 
 mod build;
+mod chunked;
 mod compact;
 mod error;
 mod memtable;
@@ -20,5 +21,5 @@ pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
 pub use one_segment::{SegmentOutcome, SegmentQuery};
 pub use params::{WANTED_RECALL, ef_for};
 pub use plan_merge::MergePlan;
-pub use searcher::{IndexQuery, Neighbour, Place, search};
+pub use searcher::{IndexQuery, Neighbour, Place, search, whole_vector};
 pub use view::{LiveSegment, Relocation, Resolved, View};

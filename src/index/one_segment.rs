@@ -8,11 +8,12 @@ use crate::segment::{Candidate, FilteredOptions, SearchStats, SegmentError, Walk
 use crate::types::{Filter, Method, Ordinal, RowSet};
 
 use super::IndexError;
+use super::chunked::search_chunked;
 use super::searcher::IndexQuery;
 use super::view::LiveSegment;
 
 /// Passing rows that a walk among passing rows starts from.
-const SEEDS: u32 = 32;
+pub(super) const SEEDS: u32 = 32;
 
 /// How to search one segment.
 #[derive(Clone, Debug)]
@@ -37,17 +38,17 @@ pub struct SegmentOutcome {
 }
 
 /// Evaluates the filter where the field index left a row open.
-struct Verifier<'a> {
-    live: &'a LiveSegment,
+pub(super) struct Verifier<'a> {
+    pub(super) live: &'a LiveSegment,
     filter: Option<&'a Filter>,
-    rows: Option<&'a RowBounds>,
+    pub(super) rows: Option<&'a RowBounds>,
     decoded: u64,
     damage: Option<SegmentError>,
 }
 
 impl Verifier<'_> {
     /// Whether a row that may pass does.
-    fn admits(&mut self, ordinal: Ordinal) -> bool {
+    pub(super) fn admits(&mut self, ordinal: Ordinal) -> bool {
         let (Some(filter), Some(rows)) = (self.filter, self.rows) else { return true };
         if rows.certain().contains(ordinal) {
             return true;
@@ -80,7 +81,13 @@ pub fn search_segment(
     let rows = part.rows.as_deref();
     let mut verifier = Verifier { live, filter: query.filter, rows, decoded: 0, damage: None };
     let mut used = part.method;
+    let owners = live.segment.owners()?;
     let stats = match part.method {
+        _ if owners.is_some() => {
+            let found = search_chunked(owners.unwrap_or_default(), query.top_k, part, vector, &mut verifier, out)?;
+            used = found.0;
+            found.1
+        }
         Method::Skip => SearchStats::default(),
         Method::Exact | Method::Scan => scan(live, query, part.method, vector, &mut verifier, out)?,
         Method::Walk => {

@@ -1,11 +1,12 @@
 //! One search over a view: each segment as the plan says, the memtables by a scan, merged into one top_k.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::distance::VectorQuery;
 use crate::segment::{Candidate, SegmentError};
-use crate::types::{DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument};
+use crate::types::{ChunkSpan, DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument, check_vector};
 
 use super::IndexError;
 use super::memtable::Memtable;
@@ -56,15 +57,34 @@ impl Place {
         }
     }
 
-    /// Its vector, f32, shape `[dim]`.
+    /// Its vectors, f32, shape `[dim]`, or `[chunks, dim]` where it has chunks.
     ///
     /// # Errors
     /// [`SegmentError`] when its bytes are damaged.
-    pub fn vector(&self) -> Result<Vec<f32>, SegmentError> {
+    pub fn vectors(&self) -> Result<Cow<'_, [f32]>, SegmentError> {
         match self {
-            Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).vector.to_vec()),
-            Place::Sealed(live, ordinal) => Ok(live.segment.vector(*ordinal)?.to_vec()),
+            Place::Memory(memtable, ordinal) => Ok(Cow::Borrowed(&published(memtable, *ordinal).vector)),
+            Place::Sealed(live, ordinal) => Ok(live.segment.vectors(*ordinal)?.in_full()),
         }
+    }
+
+    /// Where its chunks stand in its text; none in a collection without chunks.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when its bytes are damaged.
+    pub fn chunks(&self) -> Result<Vec<ChunkSpan>, SegmentError> {
+        match self {
+            Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).chunks.to_vec()),
+            Place::Sealed(live, ordinal) => live.segment.chunks(*ordinal),
+        }
+    }
+
+    /// The vector that stands for all of it, f32, shape `[dim]`; see [`whole_vector`].
+    ///
+    /// # Errors
+    /// [`SegmentError`] when its bytes are damaged.
+    pub fn vector(&self, dim: usize) -> Result<Vec<f32>, SegmentError> {
+        Ok(whole_vector(&self.vectors()?, dim))
     }
 
     /// The change that wrote it.
@@ -93,6 +113,21 @@ impl Place {
             Place::Sealed(live, ordinal) => live.segment.document_id(*ordinal),
         }
     }
+}
+
+/// The vector that stands for a document of several: their mean, or the first where they cancel each other out.
+/// `vectors`: f32, shape `[vectors, dim]`; empty gives nothing.
+pub fn whole_vector(vectors: &[f32], dim: usize) -> Vec<f32> {
+    if vectors.len() <= dim {
+        return vectors.to_vec();
+    }
+    let mut sum = vec![0.0_f64; dim];
+    for vector in vectors.chunks_exact(dim) {
+        sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let count = (vectors.len() / dim) as f64;
+    let mean: Vec<f32> = sum.into_iter().map(|x| (x / count) as f32).collect();
+    if check_vector(&mean, dim).is_ok() { mean } else { vectors[..dim].to_vec() }
 }
 
 fn published(memtable: &Memtable, ordinal: Ordinal) -> &super::memtable::MemRow {

@@ -104,7 +104,7 @@ fn segment_of(
         updated_at_ms: 0,
         embedding: EmbeddingState::Ready,
     });
-    let row = |vector| RowRef { seq: Seq(1), document: &document, vector: as_ref(vector) };
+    let row = |vector| RowRef { seq: Seq(1), document: &document, vector: as_ref(vector), chunks: &[] };
     let rows: Vec<RowRef<'_>> = vectors.iter().map(row).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("1.seg");

@@ -54,10 +54,12 @@ impl LiveSegment {
 
     /// What the choice of the next merge depends on.
     pub fn as_candidate(&self) -> Candidate {
+        // What a merge costs and a scan saves goes by the vectors; the dead are counted by rows.
+        let (rows, vectors) = (u64::from(self.segment.rows()), u64::from(self.segment.vector_count()));
         Candidate {
             id: self.id,
-            rows: u64::from(self.segment.rows()),
-            dead: u64::from(self.dead.count()),
+            rows: vectors,
+            dead: u64::from(self.dead.count()) * vectors / rows.max(1),
             has_graph: self.segment.has_graph(),
         }
     }

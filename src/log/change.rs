@@ -1,6 +1,6 @@
 //! What one record of the log says.
 
-use crate::types::{CollectionId, CollectionName, Definition, DocumentId, StoredDocument};
+use crate::types::{ChunkSpan, CollectionId, CollectionName, Definition, DocumentId, StoredDocument};
 
 /// One change, as one request asked for it; it is applied as a whole or not at all.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,11 +37,13 @@ pub enum Change {
     },
 }
 
-/// A document with its vector.
+/// A document with its vector, or with the vectors of its chunks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoggedDocument {
     /// The document.
     pub document: StoredDocument,
-    /// f32, shape `[dim]`; empty while the document waits for its embedding.
+    /// f32, shape `[dim]`, or `[chunks, dim]` where there are chunks; empty while the document waits for its embedding.
     pub vector: Vec<f32>,
+    /// Where each chunk stands; empty in a collection without chunks.
+    pub chunks: Vec<ChunkSpan>,
 }

@@ -6,7 +6,9 @@ use bincode::{Decode, Encode};
 use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION};
 use super::{Change, LogError, LoggedDocument};
 use crate::storage::Fields;
-use crate::types::{CollectionId, CollectionName, Definition, DefinitionV1, DefinitionV2, DocumentId, StoredDocument};
+use crate::types::{
+    ChunkSpan, CollectionId, CollectionName, Definition, DefinitionV1, DefinitionV2, DocumentId, StoredDocument,
+};
 
 const CREATE_COLLECTION: u8 = 1;
 const DROP_COLLECTION: u8 = 2;
@@ -73,6 +75,10 @@ fn encode_upsert(collection: CollectionId, documents: &[LoggedDocument], out: &m
     for document in documents {
         put(&document.document, out)?;
     }
+    for document in documents {
+        out.extend(count(document.chunks.len())?.to_le_bytes());
+        document.chunks.iter().for_each(|span| out.extend([span.start, span.end].map(u32::to_le_bytes).concat()));
+    }
     let documents_len = count(out.len() - documents_at)?;
     out[documents_len_at..documents_len_at + 4].copy_from_slice(&documents_len.to_le_bytes());
     for document in documents {
@@ -113,7 +119,7 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
             _ => decode_creation::<Definition>(payload),
         },
         DROP_COLLECTION => Ok(Change::DropCollection { id: take_all(payload)? }),
-        UPSERT => decode_upsert(payload),
+        UPSERT => decode_upsert(version, payload),
         DELETE => {
             let (collection, ids): (CollectionId, Vec<DocumentId>) = take_all(payload)?;
             Ok(Change::Delete { collection, ids })
@@ -128,7 +134,7 @@ fn decode_creation<D: Decode<()> + Into<Definition>>(payload: &[u8]) -> Result<C
     Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
 }
 
-fn decode_upsert(payload: &[u8]) -> Result<Change, PayloadError> {
+fn decode_upsert(version: u8, payload: &[u8]) -> Result<Change, PayloadError> {
     let short = || PayloadError::Malformed("an upsert ends within its lengths".into());
     let mut fields = Fields::new(payload);
     let collection = CollectionId(fields.u32().ok_or_else(short)?);
@@ -143,11 +149,32 @@ fn decode_upsert(payload: &[u8]) -> Result<Change, PayloadError> {
         values = &values[used..];
         let vector = (vector_len as usize).checked_mul(4).and_then(|n| fields.bytes(n)).ok_or_else(short)?;
         let numbers = vector.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect();
-        documents.push(LoggedDocument { document, vector: numbers });
+        documents.push(LoggedDocument { document, vector: numbers, chunks: Vec::new() });
+    }
+    if version >= 3 {
+        values = decode_chunks(values, &mut documents)?;
     }
     nothing_left(values)?;
     nothing_left(fields.remaining())?;
     Ok(Change::Upsert { collection, documents })
+}
+
+/// Reads the spans of the chunks of each document. Returns what follows them.
+fn decode_chunks<'a>(values: &'a [u8], documents: &mut [LoggedDocument]) -> Result<&'a [u8], PayloadError> {
+    let malformed = |reason: &str| PayloadError::Malformed(reason.to_owned());
+    let mut fields = Fields::new(values);
+    for document in documents {
+        let count = fields.u32().ok_or_else(|| malformed("an upsert ends within its chunks"))? as usize;
+        let spans = count.checked_mul(8).and_then(|bytes| fields.bytes(bytes));
+        let mut spans = Fields::new(spans.ok_or_else(|| malformed("an upsert ends within its chunks"))?);
+        while let (Some(start), Some(end)) = (spans.u32(), spans.u32()) {
+            document.chunks.push(ChunkSpan { start, end });
+        }
+        if count > 0 && !document.vector.len().is_multiple_of(count) {
+            return Err(malformed("the vectors of a document are not as many as its chunks"));
+        }
+    }
+    Ok(fields.remaining())
 }
 
 fn take_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, PayloadError> {
@@ -173,8 +200,8 @@ mod tests {
 
     use super::*;
     use crate::types::{
-        CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition, Language, Metric,
-        TemplateDefinition, TextDefinition, Value, VectorStorage,
+        ChunkDefinition, CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition,
+        Language, Metric, TemplateDefinition, TextDefinition, Value, VectorStorage,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -200,8 +227,8 @@ mod tests {
             ..document.clone()
         };
         let documents = vec![
-            LoggedDocument { document, vector: vec![1.0, -2.0] },
-            LoggedDocument { document: pending, vector: Vec::new() },
+            LoggedDocument { document, vector: vec![1.0, -2.0], chunks: Vec::new() },
+            LoggedDocument { document: pending, vector: Vec::new(), chunks: Vec::new() },
         ];
         Change::Upsert { collection: CollectionId(7), documents }
     }
@@ -216,6 +243,7 @@ mod tests {
             text: TextDefinition { language: Language::Russian },
             template: Some(TemplateDefinition::Jinja("t".into())),
             guard: None,
+            chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
         };
         let name = CollectionName::new("docs").unwrap();
         Change::CreateCollection { id: CollectionId(7), name, definition, created_at_ms: 3 }
@@ -225,8 +253,15 @@ mod tests {
         Change::Delete { collection: CollectionId(7), ids: vec![DocumentId::new("é").unwrap()] }
     }
 
-    fn samples() -> [Change; 4] {
-        [create(), Change::DropCollection { id: CollectionId(7) }, upsert(), delete()]
+    /// [`upsert`] with its first document in two chunks.
+    fn upsert_of_chunks() -> Change {
+        let Change::Upsert { collection, mut documents } = upsert() else { unreachable!() };
+        documents[0].chunks = vec![ChunkSpan { start: 0, end: 1 }, ChunkSpan::NOWHERE];
+        Change::Upsert { collection, documents }
+    }
+
+    fn samples() -> [Change; 5] {
+        [create(), Change::DropCollection { id: CollectionId(7) }, upsert(), upsert_of_chunks(), delete()]
     }
 
     #[test]
@@ -240,7 +275,17 @@ mod tests {
         expected.extend(b"\x01\0\0\0\0\0\0\0b\0\0\0\0\0\0\0\0\0");
         expected.extend(b"\x01\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0");
         expected.extend(b"\0\0\x80\x3f\0\0\0\xc0");
-        assert_eq!(encoded(&upsert()), expected);
+        assert_eq!(decode(1, UPSERT, &expected), Ok(upsert()), "version 1 had no chunks");
+        let with_spans = |spans: &[u32]| {
+            let spans = spans.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+            let mut bytes = expected.clone();
+            bytes[8..12].copy_from_slice(&(documents_len + spans.len() as u32).to_le_bytes());
+            let vectors_at = bytes.len() - 8;
+            bytes.splice(vectors_at..vectors_at, spans);
+            bytes
+        };
+        assert_eq!(encoded(&upsert()), with_spans(&[0, 0]));
+        assert_eq!(encoded(&upsert_of_chunks()), with_spans(&[2, 0, 1, u32::MAX, u32::MAX, 0]));
     }
 
     #[test]
@@ -255,11 +300,11 @@ mod tests {
         until_index.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
         let fields = b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0";
         let (text, created_at, half) = (b"\x01\0\0\0", b"\x03\0\0\0\0\0\0\0", b"\x01\0\0\0");
-        let template = b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0";
+        let template = b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0\x01\xc8\0\0\0\x14\0\0\0";
         let parts: [&[u8]; 6] = [&until_index, half, fields, text, template, created_at];
         assert_eq!(encoded(&create()), parts.concat());
         let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
-        (definition.index, definition.template) = (IndexDefinition::default(), None);
+        (definition.index, definition.template, definition.chunks) = (IndexDefinition::default(), None, None);
         let of = |definition: &Definition| {
             let (definition, name) = (definition.clone(), name.clone());
             Ok(Change::CreateCollection { definition, id, name, created_at_ms })

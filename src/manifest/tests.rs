@@ -9,8 +9,8 @@ use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
-    CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate, GuardAction,
-    GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
+    ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
+    GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
     TextDefinition, VectorStorage, Weight,
 };
 
@@ -32,6 +32,7 @@ fn sample(store_id: StoreId) -> Manifest {
             kinds: BTreeSet::from([PersonalData::Phone]),
             allow: BTreeSet::new(),
         }),
+        chunks: Some(ChunkDefinition { max_tokens: 200, overlap_tokens: 20 }),
     };
     let segment = SegmentEntry {
         id: SegmentId(5),
@@ -100,13 +101,14 @@ fn golden_bytes() {
 }
 
 #[test]
-fn older_versions_had_no_storage_no_template_and_no_text() {
+fn older_versions_had_no_storage_no_template_no_chunks_and_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
     let read = |version| decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(version)).unwrap();
     for collection in &mut wanted.collections {
         collection.definition.index = IndexDefinition::default();
         (collection.definition.template, collection.definition.guard) = (None, None);
+        collection.definition.chunks = None;
     }
     assert_eq!(read(2), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
@@ -120,6 +122,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
         text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
+        text.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
     }
     let storage: &[u8] = if version < 3 { &[] } else { b"\x01\0\0\0" };
     let definition_len = 60 + storage.len() + text.len();

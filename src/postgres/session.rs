@@ -77,7 +77,7 @@ impl Session {
         self.timed(doing, self.limit, self.client.query_typed(sql, params)).await
     }
 
-    /// Gives each row to `visit` as it comes; none is kept. The limit on time is for each row.
+    /// Gives each row to `visit` as it comes; none is kept. The first may take `limit` to come, and each after it.
     ///
     /// # Errors
     /// [`PostgresError`].
@@ -86,12 +86,13 @@ impl Session {
         doing: &'static str,
         sql: &str,
         params: &[Param<'_>],
+        limit: Duration,
         visit: &mut (dyn FnMut(&Row) + Send),
     ) -> Result<(), PostgresError> {
         let params: Vec<(&(dyn ToSql + Sync), Type)> = params.to_vec();
-        let rows = self.timed(doing, self.limit, self.client.query_typed_raw(sql, params)).await?;
+        let rows = self.timed(doing, limit, self.client.query_typed_raw(sql, params)).await?;
         let mut rows = std::pin::pin!(rows);
-        while let Some(row) = self.timed(doing, self.limit, rows.try_next()).await? {
+        while let Some(row) = self.timed(doing, limit, rows.try_next()).await? {
             visit(&row);
         }
         Ok(())

@@ -8,7 +8,10 @@ use super::ReplicateError;
 use super::fence::{Cursor, Fence};
 use super::layout::Layout;
 use super::row::{Cell, Poison, Row, key_of, row_of};
-use super::sql;
+use super::{copy, sql};
+
+/// Fewer rows are not worth the statements around a COPY.
+const MIN_COPIED_ROWS: usize = 64;
 
 /// What a transaction is to do.
 #[derive(Debug, Default)]
@@ -16,6 +19,8 @@ pub(super) struct Batch {
     rows: Vec<Row>,
     deletes: Vec<Delete>,
     poisons: Vec<Poison>,
+    /// Deleted documents that could have no row.
+    rowless: Vec<DocumentId>,
     bytes: usize,
     /// Younger rows are overwritten, too.
     force: bool,
@@ -70,9 +75,9 @@ impl Batch {
     }
 
     fn delete(&mut self, layout: &Layout, id: DocumentId, seq: Seq) {
-        // A document that could have no row has none.
-        if let Ok(key) = key_of(layout, &id) {
-            self.deletes.push(Delete { id: Some(id), key, seq });
+        match key_of(layout, &id) {
+            Ok(key) => self.deletes.push(Delete { id: Some(id), key, seq }),
+            Err(_) => self.rowless.push(id),
         }
     }
 
@@ -91,7 +96,7 @@ impl Batch {
 
     fn ids(&self) -> Vec<&str> {
         let deleted = self.deletes.iter().filter_map(|delete| delete.id.as_ref());
-        self.rows.iter().map(|row| &row.id).chain(deleted).map(DocumentId::as_str).collect()
+        self.rows.iter().map(|row| &row.id).chain(deleted).chain(&self.rowless).map(DocumentId::as_str).collect()
     }
 }
 
@@ -102,6 +107,19 @@ pub(super) struct Link<'a> {
     pub(super) fence: &'a Fence,
     /// Whether there may be dead letters to forget.
     pub(super) has_dead_letters: bool,
+    /// Whether none of the rows can be in the table yet, which is of our own making.
+    pub(super) is_fresh: bool,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// By COPY, which refuses a row that is there.
+    Copy,
+    /// In one statement.
+    Upsert,
+    /// In as many as it takes to find those that Postgres refuses.
+    Search,
 }
 
 impl Link<'_> {
@@ -110,17 +128,23 @@ impl Link<'_> {
     /// # Errors
     /// [`ReplicateError`]; then nothing of it is there, or, where the session broke, all or nothing.
     pub(super) async fn apply(&self, batch: &Batch, cursor: &Cursor) -> Result<Applied, ReplicateError> {
-        let applied = match self.transact(batch, cursor, false).await {
-            Err(error) if error.is_of_a_row() => self.transact(batch, cursor, true).await?,
-            other => other?,
-        };
+        let how = if self.is_fresh && batch.rows.len() >= MIN_COPIED_ROWS { How::Copy } else { How::Upsert };
+        let mut applied = self.transact(batch, cursor, how).await;
+        // Row-level security, a trigger, a row: whatever COPY cannot do, an insert may.
+        if how == How::Copy && applied.as_ref().is_err_and(ReplicateError::is_of_a_statement) {
+            applied = self.transact(batch, cursor, How::Upsert).await;
+        }
+        if applied.as_ref().is_err_and(ReplicateError::is_of_a_row) {
+            applied = self.transact(batch, cursor, How::Search).await;
+        }
+        let applied = applied?;
         self.fence.confirm(self.session, cursor).await?;
         Ok(applied)
     }
 
-    async fn transact(&self, batch: &Batch, cursor: &Cursor, searching: bool) -> Result<Applied, ReplicateError> {
+    async fn transact(&self, batch: &Batch, cursor: &Cursor, how: How) -> Result<Applied, ReplicateError> {
         self.session.batch("begin", &self.begin()).await?;
-        let done = self.within(batch, cursor, searching).await;
+        let done = self.within(batch, cursor, how).await;
         let done = match done {
             Ok(applied) => self.session.batch("commit", "commit").await.map(|()| applied).map_err(Into::into),
             Err(error) => Err(error),
@@ -135,23 +159,24 @@ impl Link<'_> {
 
     /// Settings end with the transaction, so that a pooler may give the connection to anybody after it.
     fn begin(&self) -> String {
-        let tenant = self.layout.tenant.as_ref();
-        let tenant =
-            tenant.map(|tenant| format!("; select set_config('app.tenant_id', {}, true)", quote_literal(tenant)));
+        let tenant = set_tenant(self.layout);
         format!(
             "begin; set local statement_timeout = '55s'; set local lock_timeout = '30s'; \
-             set local idle_in_transaction_session_timeout = '60s'{}",
-            tenant.unwrap_or_default()
+             set local idle_in_transaction_session_timeout = '60s'{tenant}"
         )
     }
 
-    async fn within(&self, batch: &Batch, cursor: &Cursor, searching: bool) -> Result<Applied, ReplicateError> {
+    async fn within(&self, batch: &Batch, cursor: &Cursor, how: How) -> Result<Applied, ReplicateError> {
         // First, so that of two processes one waits here, and then finds itself fenced.
         self.fence.advance(self.session, cursor).await?;
         let mut found = Vec::new();
-        let written = match searching {
-            false => self.upsert(&batch.rows, batch.force).await?,
-            true => self.upsert_searching(batch, &mut found).await?,
+        let written = match how {
+            How::Copy => {
+                let rows = copy::encode(self.layout, &batch.rows);
+                self.session.copy_in("copy rows", &copy::statement(self.layout), vec![rows]).await?
+            }
+            How::Upsert => self.upsert(&batch.rows, batch.force).await?,
+            How::Search => self.upsert_searching(batch, &mut found).await?,
         };
         let deleted = self.delete(batch).await?;
         if self.has_dead_letters {
@@ -226,6 +251,12 @@ impl Link<'_> {
         let sql = sql::delete(layout, batch.force);
         Ok(self.session.execute("delete rows", &sql, &params(&arrays)).await?)
     }
+}
+
+/// What a transaction begins with so that row-level security knows the tenant.
+pub(super) fn set_tenant(layout: &Layout) -> String {
+    let set = |tenant: &String| format!("; select set_config('app.tenant_id', {}, true)", quote_literal(tenant));
+    layout.tenant.as_ref().map(set).unwrap_or_default()
 }
 
 fn params(arrays: &[sql::Array]) -> Vec<Param<'_>> {

@@ -136,6 +136,11 @@ impl ReplicateError {
         matches!(self, Self::Postgres(error) if error.trouble() == Trouble::Row)
     }
 
+    /// Whether Postgres refused a statement and the session is as good as before.
+    pub(super) fn is_of_a_statement(&self) -> bool {
+        matches!(self, Self::Postgres(error) if !error.ends_session())
+    }
+
     /// Whether the next attempt may well succeed, so that it comes soon.
     pub(super) fn passes_by_itself(&self) -> bool {
         match self {

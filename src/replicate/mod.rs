@@ -1,6 +1,7 @@
 //! Copies of collections in Postgres: kept up to date change by change, compared by hashes, mended where they differ.
 
 mod apply;
+mod copy;
 mod error;
 mod fence;
 mod half;
@@ -8,6 +9,7 @@ mod index;
 mod inspect;
 mod json;
 mod layout;
+mod mend;
 mod row;
 mod settings;
 mod sql;
@@ -19,5 +21,5 @@ mod worker;
 pub use error::ReplicateError;
 pub use settings::{IndexKind, LayoutKind, SecretFrom, SinkName, SinkSettings, VectorType};
 pub use status::{Phase, SinkStatus};
-pub use supervisor::{Replicator, Shown};
+pub use supervisor::{Replicator, Shown, Summary};
 pub use verify::{Difference, Kind, RepairReport, VerifyReport};

@@ -14,7 +14,7 @@ use super::status::{Phase, SharedStatus, SinkStatus};
 use super::verify::{RepairReport, VerifyReport};
 use super::worker::{Command, Reply, Worker};
 use super::{ReplicateError, layout};
-use crate::collection::Collection;
+use crate::collection::{Collection, LogHold};
 use crate::database::Database;
 use crate::postgres::Session;
 use crate::types::{CollectionName, Seq};
@@ -45,6 +45,8 @@ struct Inner {
 struct Sink {
     settings: SinkSettings,
     workers: BTreeMap<CollectionName, Running>,
+    /// Keep the log for each copy, also while nobody works at it.
+    holds: BTreeMap<CollectionName, Arc<LogHold>>,
 }
 
 struct Running {
@@ -52,6 +54,19 @@ struct Running {
     commands: mpsc::Sender<Command>,
     task: JoinHandle<()>,
     collection: Collection,
+}
+
+/// How the copies of a store are doing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Copies that are kept.
+    pub copies: usize,
+    /// Of them those that follow the changes now.
+    pub streaming: usize,
+    /// The most changes that one lacks.
+    pub lag_seqs: u64,
+    /// The age of the oldest change that one lacks, in seconds.
+    pub lag_seconds: f64,
 }
 
 /// A sink as it is shown: its settings, and each collection's status.
@@ -64,10 +79,7 @@ impl Replicator {
     /// [`ReplicateError::Settings`] when the settings' file cannot be understood.
     pub fn open(database: &Database) -> Result<Self, ReplicateError> {
         let data = database.path().to_owned();
-        let sinks = settings::load(&data)?.into_iter().map(|settings| {
-            let workers = BTreeMap::new();
-            (settings.name.clone(), Sink { settings, workers })
-        });
+        let sinks = settings::load(&data)?.into_iter().map(|settings| (settings.name.clone(), Sink::new(settings)));
         let origin = Origin { store_id: database.health().store_id, timeline: database.timeline() };
         let sinks = Mutex::new(sinks.collect());
         let database = Mutex::new(Some(database.clone()));
@@ -108,6 +120,7 @@ impl Replicator {
         let runtime = lock(&self.inner.runtime).take();
         for sink in lock(&self.inner.sinks).values_mut() {
             sink.stop();
+            sink.holds.clear();
         }
         drop(lock(&self.inner.database).take());
         if let Some(runtime) = runtime {
@@ -135,7 +148,7 @@ impl Replicator {
             if sinks.contains_key(&settings.name) {
                 return Err(ReplicateError::Exists { name: settings.name.as_str().to_owned() });
             }
-            sinks.insert(settings.name.clone(), Sink { settings, workers: BTreeMap::new() });
+            sinks.insert(settings.name.clone(), Sink::new(settings));
             Ok(())
         })
     }
@@ -143,6 +156,17 @@ impl Replicator {
     /// All sinks by name.
     pub fn list(&self) -> Vec<Shown> {
         lock(&self.inner.sinks).values().map(Sink::shown).collect()
+    }
+
+    /// How all copies are doing together; `None` without any.
+    pub fn summary(&self) -> Option<Summary> {
+        let sinks = lock(&self.inner.sinks);
+        let copies: Vec<SinkStatus> =
+            sinks.values().flat_map(|sink| sink.workers.values()).map(|running| running.status.read()).collect();
+        let streaming = copies.iter().filter(|status| status.phase == Phase::Streaming).count();
+        let lag_seqs = copies.iter().map(|status| status.lag_seqs).max()?;
+        let lag_seconds = copies.iter().map(|status| status.lag_seconds).fold(0.0, f64::max);
+        Some(Summary { copies: copies.len(), streaming, lag_seqs, lag_seconds })
     }
 
     /// One sink.
@@ -272,6 +296,7 @@ impl Inner {
         let mut sinks = lock(&self.sinks);
         for sink in sinks.values_mut() {
             sink.workers.retain(|_, running| !(running.task.is_finished() && running.collection.is_dropped()));
+            sink.hold(&collections);
             let is_new =
                 |collection: &&Collection| sink.copies(collection) && !sink.workers.contains_key(collection.name());
             let new: Vec<&Collection> = match sink.settings.paused {
@@ -288,6 +313,20 @@ impl Inner {
 }
 
 impl Sink {
+    fn new(settings: SinkSettings) -> Self {
+        Self { settings, workers: BTreeMap::new(), holds: BTreeMap::new() }
+    }
+
+    /// Keeps the log for its collections; until a cursor is known, all of it.
+    fn hold(&mut self, collections: &[Collection]) {
+        self.holds.retain(|name, _| collections.iter().any(|collection| collection.name() == name));
+        let all = self.settings.collection == ALL_COLLECTIONS;
+        for collection in collections.iter().filter(|c| all || self.settings.collection == c.name().as_str()) {
+            let hold = || Arc::new(collection.hold_log(Seq(0)));
+            self.holds.entry(collection.name().clone()).or_insert_with(hold);
+        }
+    }
+
     fn copies(&self, collection: &Collection) -> bool {
         self.settings.collection == ALL_COLLECTIONS || self.settings.collection == collection.name().as_str()
     }
@@ -307,8 +346,7 @@ impl Sink {
             origin: origin.clone(),
             status: status.clone(),
             commands: receiver,
-            // Until the cursor is known, all of the log.
-            hold: collection.hold_log(Seq(0)),
+            hold: self.holds.get(collection.name()).cloned().unwrap_or_else(|| Arc::new(collection.hold_log(Seq(0)))),
             take_over: false,
         };
         let task = runtime.spawn(worker.run());

@@ -1,6 +1,7 @@
 //! Compares a copy with its collection by the hashes of buckets, and names the rows that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::collection::{Collection, ListRequest};
 use crate::postgres::{Session, Type};
@@ -8,9 +9,13 @@ use crate::types::limits::MAX_PAGE;
 use crate::types::{Document, DocumentId};
 
 use super::ReplicateError;
+use super::apply::set_tenant;
 use super::layout::{Layout, Mode};
 use super::row::{BUCKETS, bucket_of, hash_of, key_text, row_of};
 use super::sql;
+
+/// So long all rows of a table may take to be hashed.
+const LIMIT: Duration = Duration::from_secs(1_800);
 
 /// In what a row differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +84,9 @@ pub(super) async fn compare(
     collection: &Collection,
     buried: &BTreeSet<String>,
 ) -> Result<VerifyReport, ReplicateError> {
+    // One snapshot for all that is asked.
+    let begin = "begin isolation level repeatable read read only; set local statement_timeout = '30min'";
+    session.batch("begin", &format!("{begin}{}", set_tenant(layout))).await?;
     let there = remote_buckets(session, layout).await?;
     let mut here = vec![Bucket::default(); BUCKETS];
     let mut report = VerifyReport { rows: there.iter().map(|bucket| bucket.rows).sum(), ..VerifyReport::default() };
@@ -97,17 +105,19 @@ pub(super) async fn compare(
     if !unlike.is_empty() {
         report.differences = rows_that_differ(session, layout, collection, buried, &unlike).await?;
     }
+    session.batch("commit", "commit").await?;
     Ok(report)
 }
 
 async fn remote_buckets(session: &Session, layout: &Layout) -> Result<Vec<Bucket>, ReplicateError> {
     let mut buckets = vec![Bucket::default(); BUCKETS];
-    for row in session.query("hash the rows", &sql::buckets(layout), &[]).await? {
+    let visit = &mut |row: &crate::postgres::Row| {
         let bucket = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|n| buckets.get_mut(n));
         if let Some(bucket) = bucket {
             *bucket = Bucket { rows: row.get::<_, i64>(1) as u64, sum: row.get::<_, &str>(2).parse().unwrap_or(0) };
         }
-    }
+    };
+    session.each_row("hash the rows", &sql::buckets(layout), &[], LIMIT, visit).await?;
     Ok(buckets)
 }
 
@@ -121,7 +131,7 @@ async fn rows_that_differ(
     let mut there: BTreeMap<String, i64> = BTreeMap::new();
     let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 1] = [(&unlike, Type::INT4_ARRAY)];
     session
-        .each_row("hash rows", &sql::rows_of_buckets(layout), &params, &mut |row| {
+        .each_row("hash rows", &sql::rows_of_buckets(layout), &params, LIMIT, &mut |row| {
             there.insert(row.get(0), row.get(1));
         })
         .await?;

@@ -1,35 +1,34 @@
 //! A sink at work: connects, looks at the table, writes everything once, then follows the changes; again after failures.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::apply::{Batch, Link};
 use super::fence::{Cursor, Fence, Origin, Scan, ScanReason};
 use super::layout::{self, Layout};
-use super::row::{Cell, KEY_SEPARATOR};
 use super::settings::SinkSettings;
 use super::status::{Phase, SharedStatus};
-use super::verify::{self, Kind, RepairReport, VerifyReport};
+use super::verify::{Kind, RepairReport, VerifyReport};
 use super::{ReplicateError, index, inspect};
-use crate::collection::{ChangeStep, Changes, Collection, ListRequest, LogHold};
+use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
-use crate::types::Seq;
+use crate::types::{DocumentId, Seq};
 
 /// Bytes of documents in one transaction, about.
 const BATCH_BYTES: usize = 4 << 20;
 /// Documents in one page of a scan.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 /// While nothing changes, the store is looked at this often.
 const IDLE: Duration = Duration::from_millis(20);
 /// Waits after failures that pass by themselves: the first, and the longest.
 const SHORT_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// And after those that somebody has to mend.
 const LONG_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
-/// Comparisons until what still differs is taken for a difference.
-const COMPARISONS: usize = 5;
+/// A cursor that moved over others' changes alone is written down this often.
+const KEEP_CURSOR: Duration = Duration::from_secs(5);
 
 /// What a worker is asked to do.
 pub(super) enum Command {
@@ -58,16 +57,20 @@ pub(super) struct Worker {
     pub(super) origin: Origin,
     pub(super) status: Arc<SharedStatus>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) hold: LogHold,
+    pub(super) hold: Arc<LogHold>,
     pub(super) take_over: bool,
 }
 
 /// A connection with what was found behind it.
-struct Ready {
-    session: Session,
-    layout: Layout,
-    fence: Fence,
-    cursor: Cursor,
+pub(super) struct Ready {
+    pub(super) session: Session,
+    pub(super) layout: Layout,
+    pub(super) fence: Fence,
+    pub(super) cursor: Cursor,
+    /// The cursor's seq as it stands in the database, and since when. The log is kept from there.
+    written_down: (Seq, Instant),
+    /// The table was made by this session, and nothing but its first scan has written to it.
+    is_fresh: bool,
 }
 
 /// Why a session ended without a failure.
@@ -81,15 +84,15 @@ impl Worker {
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         loop {
-            let began = Instant::now();
+            let before = self.status.read().transactions;
             self.status.phase(Phase::Starting);
             let error = match self.session().await {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::Again) => continue,
                 Err(error) => error,
             };
-            // After a good while the failure is a new one.
-            failures = if began.elapsed() > Duration::from_secs(30) { 0 } else { failures + 1 };
+            // After a success the failure is a new one.
+            failures = if self.status.read().transactions > before { 1 } else { failures + 1 };
             tracing::warn!(sink = self.name, code = error.code(), error = error.chain(), "a sink stopped for now");
             let fenced = matches!(error, ReplicateError::Fenced { .. });
             self.status.failed(&error, if fenced { Phase::Fenced } else { Phase::Waiting });
@@ -135,7 +138,7 @@ impl Worker {
         let mut ready = self.prepare().await?;
         let mut changes = None;
         loop {
-            if ready.cursor.scan.is_some() {
+            while ready.cursor.scan.is_some() {
                 self.scan(&mut ready).await?;
                 changes = None;
             }
@@ -164,7 +167,8 @@ impl Worker {
         let mut layout = layout::build(&self.settings, collection, self.collection.definition(), &extension)?;
         self.status.edit(|status| status.table = layout.table.plain());
         Fence::prepare(&session, &self.settings.state_schema).await?;
-        if !inspect::adopt(&session, &mut layout).await? {
+        let is_fresh = !inspect::adopt(&session, &mut layout).await?;
+        if is_fresh {
             if layout.create.is_empty() || !self.settings.create {
                 let (table, differences) = (layout.table.plain(), vec!["it is not there".to_owned()]);
                 return Err(ReplicateError::Drift { table, differences });
@@ -184,13 +188,15 @@ impl Worker {
                 "the store went on from an older state: comparing all"
             );
             self.begin_scan(&mut cursor, ScanReason::Fork);
-        } else if cursor.seq == Seq(0) {
+        } else if cursor.seq == Seq(0) || is_fresh {
             self.begin_scan(&mut cursor, ScanReason::First);
         }
         let buried = fence.buried(&session).await?.len() as u64;
-        self.moved(&cursor);
         self.status.edit(|status| status.dead_letters = buried);
-        Ok(Ready { session, layout, fence, cursor })
+        self.hold.advance(cursor.seq);
+        self.moved(&cursor);
+        let written_down = (cursor.seq, Instant::now());
+        Ok(Ready { session, layout, fence, cursor, written_down, is_fresh })
     }
 
     /// The log is followed from here on once all documents are written, whichever state each was read in.
@@ -200,16 +206,16 @@ impl Worker {
     }
 
     fn moved(&self, cursor: &Cursor) {
-        self.hold.advance(cursor.seq);
         let shown = if cursor.scan.is_some() { Seq(0) } else { cursor.seq };
         self.status.edit(|status| status.cursor = shown);
         self.status.observe(self.collection.store_seq());
     }
 
-    async fn apply(&self, ready: &mut Ready, batch: &Batch, cursor: Cursor) -> Result<(), ReplicateError> {
+    pub(super) async fn apply(&self, ready: &mut Ready, batch: &Batch, cursor: Cursor) -> Result<(), ReplicateError> {
         let has_dead_letters = self.status.read().dead_letters > 0;
         let Ready { session, layout, fence, .. } = &*ready;
-        let link = Link { session, layout, fence, has_dead_letters };
+        let is_fresh = ready.is_fresh && cursor_scans(&ready.cursor);
+        let link = Link { session, layout, fence, has_dead_letters, is_fresh };
         let applied = link.apply(batch, &cursor).await?;
         let buried = match has_dead_letters || applied.poisoned > 0 {
             true => Some(fence.buried(session).await?.len() as u64),
@@ -223,6 +229,8 @@ impl Worker {
             status.error = None;
         });
         self.moved(&cursor);
+        self.hold.advance(cursor.seq);
+        ready.written_down = (cursor.seq, Instant::now());
         ready.cursor = cursor;
         Ok(())
     }
@@ -232,33 +240,41 @@ impl Worker {
         self.status.phase(Phase::Scanning);
         let total = self.collection.stats().documents;
         self.status.edit(|status| status.scanned = (0, total));
-        while let Some(Scan { after, why }) = ready.cursor.scan.clone() {
-            let request = ListRequest { after, limit: PAGE, filter: None };
-            let page = tokio::task::block_in_place(|| self.collection.list(&request))?;
-            let mut batch = Batch::new(why == ScanReason::Fork);
-            let mut last = request.after;
-            let mut cut = false;
-            for document in &page.documents {
-                if batch.bytes() >= BATCH_BYTES {
-                    cut = true;
+        let Some(Scan { after, why }) = ready.cursor.scan.clone() else { return Ok(()) };
+        let mut reading = Some(self.read_page(after));
+        while let Some(page) = reading.take() {
+            let page = match page.await {
+                Ok(page) => page?,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            // The next page is read while this one is written.
+            reading = page.next.map(|after| self.read_page(Some(after)));
+            let mut documents = page.documents.iter().peekable();
+            loop {
+                let mut batch = Batch::new(why == ScanReason::Fork);
+                let mut last = ready.cursor.scan.as_ref().and_then(|scan| scan.after.clone());
+                while let Some(document) = documents.next_if(|_| batch.bytes() < BATCH_BYTES) {
+                    batch.write(&ready.layout, document);
+                    last = Some(document.stored.id.clone());
+                }
+                let done = batch.len() as u64;
+                let is_last = reading.is_none() && documents.peek().is_none();
+                // Rows that should not be there can only be told once all that should are.
+                let scan = (!is_last || why != ScanReason::First).then_some(Scan { after: last, why });
+                let cursor = Cursor { seq: ready.cursor.seq, scan };
+                self.apply(ready, &batch, cursor).await?;
+                self.status.edit(|status| status.scanned.0 += done);
+                if documents.peek().is_none() {
                     break;
                 }
-                batch.write(&ready.layout, document);
-                last = Some(document.stored.id.clone());
-            }
-            let done = batch.len() as u64;
-            let is_last = page.next.is_none() && !cut;
-            // Rows that should not be there can only be told once all that should are.
-            let scan = (!is_last || why != ScanReason::First).then_some(Scan { after: last, why });
-            let cursor = Cursor { seq: ready.cursor.seq, scan };
-            self.apply(ready, &batch, cursor).await?;
-            self.status.edit(|status| status.scanned.0 += done);
-            if is_last && why != ScanReason::First {
-                self.delete_extra(ready, why).await?;
-                break;
             }
         }
-        Ok(())
+        if why == ScanReason::First { Ok(()) } else { self.delete_extra(ready, why).await }
+    }
+
+    fn read_page(&self, after: Option<DocumentId>) -> JoinHandle<Result<Page, CollectionError>> {
+        let (collection, request) = (self.collection.clone(), ListRequest { after, limit: PAGE, filter: None });
+        tokio::task::spawn_blocking(move || collection.list(&request))
     }
 
     async fn delete_extra(&mut self, ready: &mut Ready, why: ScanReason) -> Result<(), ReplicateError> {
@@ -308,7 +324,7 @@ impl Worker {
     }
 
     /// One look at the changes, and one transaction where there are any.
-    async fn step(&self, ready: &mut Ready, changes: &mut Changes) -> Result<Stepped, ReplicateError> {
+    pub(super) async fn step(&self, ready: &mut Ready, changes: &mut Changes) -> Result<Stepped, ReplicateError> {
         let (found, up_to) = match tokio::task::block_in_place(|| changes.next(BATCH_BYTES))? {
             ChangeStep::Gone => return Ok(Stepped::Gone),
             ChangeStep::Dropped => return Ok(Stepped::Dropped),
@@ -316,7 +332,12 @@ impl Worker {
         };
         let cursor = Cursor { seq: up_to, scan: ready.cursor.scan.clone() };
         if found.is_empty() {
-            // Others' changes are passed over without a transaction; after a restart they are passed over again.
+            let (written_down, since) = ready.written_down;
+            if up_to > written_down && since.elapsed() > KEEP_CURSOR {
+                self.apply(ready, &Batch::default(), cursor).await?;
+                return Ok(Stepped::On);
+            }
+            // Others' changes are passed over without a transaction each.
             let was_idle = up_to == ready.cursor.seq;
             ready.cursor = cursor;
             self.moved(&ready.cursor);
@@ -356,86 +377,9 @@ impl Worker {
         self.status.phase(Phase::Streaming);
         Ok(None)
     }
-
-    async fn verify(&self, ready: &mut Ready, changes: &mut Changes) -> Result<VerifyReport, ReplicateError> {
-        let settled = self.settled(ready, changes).await?;
-        settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason: "it has to write everything again" })
-    }
-
-    /// Compares until what differs differs for good: a difference counts that every comparison has seen, each after the
-    /// changes up to then were written. `None` where the log no longer has the changes.
-    async fn settled(&self, ready: &mut Ready, changes: &mut Changes) -> Result<Option<VerifyReport>, ReplicateError> {
-        let began = Instant::now();
-        let mut settled: Option<VerifyReport> = None;
-        for _ in 0..COMPARISONS {
-            let until = self.collection.store_seq();
-            while ready.cursor.seq < until {
-                if matches!(self.step(ready, changes).await?, Stepped::Gone | Stepped::Dropped) {
-                    return Ok(None);
-                }
-            }
-            let buried: BTreeSet<String> = ready.fence.buried(&ready.session).await?.into_iter().collect();
-            let mut report = verify::compare(&ready.session, &ready.layout, &self.collection, &buried).await?;
-            let is_still = self.collection.store_seq() == until;
-            if let Some(before) = &settled {
-                report.differences.retain(|difference| before.differences.contains(difference));
-            }
-            report.took_ms = began.elapsed().as_millis() as u64;
-            let is_done = is_still || report.differences.is_empty();
-            settled = Some(report);
-            if is_done {
-                break;
-            }
-        }
-        Ok(settled)
-    }
-
-    async fn repair(
-        &self,
-        ready: &mut Ready,
-        changes: &mut Changes,
-        dry_run: bool,
-    ) -> Result<RepairReport, ReplicateError> {
-        let before = self.verify(ready, changes).await?;
-        if dry_run || before.differences.is_empty() {
-            return Ok(RepairReport { after: before.clone(), before, ..RepairReport::default() });
-        }
-        let count = |status: &super::SinkStatus| (status.rows_written, status.rows_deleted);
-        let (written, deleted) = count(&self.status.read());
-        for part in before.differences.chunks(PAGE) {
-            let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
-            let batch = Self::mending(ready, &self.collection, &report, &|_| true)?;
-            let cursor = ready.cursor.clone();
-            self.apply(ready, &batch, cursor).await?;
-        }
-        let (written_after, deleted_after) = count(&self.status.read());
-        let after = self.verify(ready, changes).await?;
-        Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
-    }
-
-    /// What mends differences: documents as they are now, over whatever stands there.
-    fn mending(
-        ready: &Ready,
-        collection: &Collection,
-        report: &VerifyReport,
-        wanted: &dyn Fn(Kind) -> bool,
-    ) -> Result<Batch, ReplicateError> {
-        let mut batch = Batch::new(true);
-        for difference in report.differences.iter().filter(|difference| wanted(difference.kind)) {
-            match &difference.id {
-                Some(id) => {
-                    // Gone since: its delete is on the way.
-                    if let Some(document) = tokio::task::block_in_place(|| collection.get(id))? {
-                        batch.write(&ready.layout, &document);
-                    }
-                }
-                None => batch.delete_row(key_cells(&ready.layout, &difference.key)),
-            }
-        }
-        Ok(batch)
-    }
 }
 
+/// Why changes are followed no more.
 enum Followed {
     Stopped,
     Dropped,
@@ -443,11 +387,17 @@ enum Followed {
     Again,
 }
 
-enum Stepped {
+/// What a step along the changes led to.
+pub(super) enum Stepped {
     On,
     Idle,
     Gone,
     Dropped,
+}
+
+/// Whether a first scan is under way.
+fn cursor_scans(cursor: &Cursor) -> bool {
+    cursor.scan.as_ref().is_some_and(|scan| scan.why == ScanReason::First)
 }
 
 /// A result for whoever asked, and the failure that also ends the session, since it may have broken it.
@@ -461,16 +411,6 @@ fn shared<T>(result: Result<T, ReplicateError>) -> (Result<T, ReplicateError>, R
     }
 }
 
-/// The cells of a key from its text.
-fn key_cells(layout: &Layout, text: &str) -> Vec<Cell> {
-    let parts = text.splitn(layout.key.len(), KEY_SEPARATOR);
-    let cell = |(part, &index): (&str, &usize)| match layout.columns[index].kind {
-        layout::ColumnKind::Integer => part.parse().map_or(Cell::Null, Cell::Integer),
-        _ => Cell::Text(part.to_owned()),
-    };
-    parts.zip(&layout.key).map(cell).collect()
-}
-
 /// Doubles with each failure in a row up to the longest, and takes a random half off, so that many do not come at once.
 fn backoff(failures: u32, is_short: bool) -> Duration {
     let (first, longest) = if is_short { SHORT_WAIT } else { LONG_WAIT };
@@ -482,6 +422,7 @@ fn backoff(failures: u32, is_short: bool) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn waits_grow_to_their_bound_and_vary() {

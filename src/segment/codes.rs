@@ -1,11 +1,12 @@
 //! The codes of a row as the bytes that a segment holds, whatever their kind.
 
+use super::SegmentSpec;
 use super::bits::{self, BitQuantizer};
 use super::error::SegmentError;
 use super::format::Section;
 use super::quantize::{self, Quantizer};
 use super::reader::Segment;
-use super::{RowRef, SegmentSpec};
+use crate::distance::VectorRef;
 use crate::types::{Ordinal, Quantization};
 
 /// Makes the codes of one row after the other.
@@ -18,8 +19,8 @@ pub(super) enum RowCodes {
 
 impl RowCodes {
     /// That suit `rows`; `None` where the segment has no codes.
-    pub(super) fn fit(spec: &SegmentSpec, rows: &[RowRef<'_>]) -> Option<Self> {
-        let (dim, vector) = (spec.dim as usize, |row: usize| rows[row].vector);
+    pub(super) fn fit(spec: &SegmentSpec, rows: &[VectorRef<'_>]) -> Option<Self> {
+        let (dim, vector) = (spec.dim as usize, |row: usize| rows[row]);
         match spec.index.quantization {
             Quantization::None => None,
             Quantization::Int8 => Some(Self::int8(Quantizer::fit(rows.len(), dim, vector), spec.dim)),

@@ -17,17 +17,18 @@ use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentI
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
 /// The newest version.
 pub(super) const VERSION: u32 = 3;
-/// The oldest that is read, and written where it says everything: it knows no nibbles, no bits and no half precision.
+/// The oldest that is read, and written where it says everything: it knows no nibbles, chunks, bits and half precision.
 const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
 pub(super) const ALIGNMENT: u64 = 64;
-/// Most rows in a segment; a walk keeps a flag beside an ordinal in 32 bits.
+/// Most rows in a segment, and most vectors; a walk keeps a flag beside an ordinal in 32 bits.
 pub(super) const MAX_ROWS: u32 = (1 << 30) - 1;
 
 const FLAG_CODES: u32 = 1;
 const FLAG_GRAPH: u32 = 2;
 const FLAG_NIBBLES: u32 = 4;
+const FLAG_CHUNKS: u32 = 8;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
@@ -35,6 +36,12 @@ const SECTION_ENTRY_BYTES: usize = 24;
 const CALIBRATION: usize = SECTION_TABLE + SECTIONS_OF_TABLE * SECTION_ENTRY_BYTES;
 /// After the calibration: the entry of the nibbles, in files that have them.
 const NIBBLES_ENTRY: usize = CALIBRATION + 24;
+/// After it: the entry of the chunks, in files that have them.
+const CHUNKS_ENTRY: usize = NIBBLES_ENTRY + SECTION_ENTRY_BYTES;
+/// After it: the number of vectors, in files that have chunks.
+const VECTORS: usize = CHUNKS_ENTRY + SECTION_ENTRY_BYTES;
+/// Of a vector in the section of chunks: its row, and where its chunk begins and ends.
+const CHUNK_BYTES: u64 = 12;
 const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
 /// The sections of every file, in their order.
@@ -50,10 +57,11 @@ pub(super) enum Section {
     Documents,
     Tombstones,
     Nibbles,
+    Chunks,
 }
 
-const SECTIONS: usize = 10;
-/// All but the nibbles, which came later.
+const SECTIONS: usize = 11;
+/// All but the nibbles and the chunks, which came later.
 const SECTIONS_OF_TABLE: usize = 9;
 
 impl Section {
@@ -68,6 +76,7 @@ impl Section {
         Self::Documents,
         Self::Tombstones,
         Self::Nibbles,
+        Self::Chunks,
     ];
 }
 
@@ -84,7 +93,12 @@ pub(super) struct GraphHeader {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) spec: SegmentSpec,
+    /// Documents.
     pub(super) rows: u32,
+    /// As many as rows, but for chunks.
+    pub(super) vectors: u32,
+    /// Whether it says of each vector which row's it is.
+    pub(super) has_chunks: bool,
     /// `Some` exactly where the definition asks for int8 codes.
     pub(super) scale: Option<f32>,
     pub(super) min_seq: Seq,
@@ -126,20 +140,21 @@ impl Layout {
 impl Header {
     /// The numbers here are held below their limits, so nothing overflows.
     pub(super) fn layout(&self) -> Layout {
-        let rows = u64::from(self.rows);
+        let (rows, vectors) = (u64::from(self.rows), u64::from(self.vectors));
         let m = u64::from(self.spec.index.m);
-        let index_len = |present: bool| if present { 4 * (rows + 1) } else { 0 };
+        let index_len = |present: bool| if present { 4 * (vectors + 1) } else { 0 };
         let lengths = [
-            number_bytes(self.spec.index.storage) * rows * u64::from(self.spec.dim),
+            number_bytes(self.spec.index.storage) * vectors * u64::from(self.spec.dim),
             self.codes_len(),
-            self.graph.map_or(0, |_| 4 * rows * 2 * m),
+            self.graph.map_or(0, |_| 4 * vectors * 2 * m),
             index_len(self.graph.is_some()),
             self.graph.map_or(0, |graph| 4 * u64::from(graph.upper_lists) * m),
             8 * rows,
             8 * (rows + 1),
             self.documents_bytes,
             self.tombstones_bytes,
-            if self.has_nibbles { nibbles::section_bytes(rows, self.spec.dim) } else { 0 },
+            if self.has_nibbles { nibbles::section_bytes(vectors, self.spec.dim) } else { 0 },
+            if self.has_chunks { CHUNK_BYTES * vectors } else { 0 },
         ];
         let mut end = HEADER_BYTES as u64;
         let sections = lengths.map(|len| {
@@ -153,11 +168,11 @@ impl Header {
     }
 
     fn codes_len(&self) -> u64 {
-        let (rows, dim) = (u64::from(self.rows), self.spec.dim);
+        let (vectors, dim) = (u64::from(self.vectors), self.spec.dim);
         match self.spec.index.quantization {
             Quantization::None => 0,
-            Quantization::Int8 => rows * stride(dim) as u64,
-            Quantization::Binary => bits::center_bytes(dim) as u64 + rows * bits::stride(dim) as u64,
+            Quantization::Int8 => vectors * stride(dim) as u64,
+            Quantization::Binary => bits::center_bytes(dim) as u64 + vectors * bits::stride(dim) as u64,
         }
     }
 
@@ -169,7 +184,7 @@ impl Header {
     fn version(&self) -> u32 {
         let IndexDefinition { quantization, storage, .. } = self.spec.index;
         let is_plain = quantization != Quantization::Binary && storage == VectorStorage::Float32;
-        if is_plain && !self.has_nibbles { PLAIN_VERSION } else { VERSION }
+        if is_plain && !self.has_nibbles && !self.has_chunks { PLAIN_VERSION } else { VERSION }
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -184,7 +199,8 @@ impl Header {
         let codes = if index.quantization == Quantization::None { 0 } else { FLAG_CODES };
         let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
         let nibbles = if self.has_nibbles { FLAG_NIBBLES } else { 0 };
-        bytes.extend((codes | graph_flag | nibbles).to_le_bytes());
+        let chunks = if self.has_chunks { FLAG_CHUNKS } else { 0 };
+        bytes.extend((codes | graph_flag | nibbles | chunks).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
         bytes.extend(self.spec.collection.0.to_le_bytes());
@@ -206,7 +222,7 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         assert_eq!(bytes.len(), SECTION_TABLE);
-        let (table, nibbles) = layout.sections.split_at(SECTIONS_OF_TABLE);
+        let (table, later) = layout.sections.split_at(SECTIONS_OF_TABLE);
         let entry = |bytes: &mut Vec<u8>, kind: u64, section: &Range<u64>| {
             bytes.extend(kind.to_le_bytes());
             bytes.extend(section.start.to_le_bytes());
@@ -219,7 +235,12 @@ impl Header {
         }
         assert_eq!(bytes.len(), NIBBLES_ENTRY);
         if self.has_nibbles {
-            entry(&mut bytes, SECTIONS as u64, &nibbles[0]);
+            entry(&mut bytes, Section::Nibbles as u64 + 1, &later[0]);
+        }
+        if self.has_chunks {
+            bytes.resize(CHUNKS_ENTRY, 0);
+            entry(&mut bytes, Section::Chunks as u64 + 1, &later[1]);
+            bytes.extend(self.vectors.to_le_bytes());
         }
         bytes.resize(HEADER_CHECKSUM, 0);
         let checksum = crc32c(&bytes);
@@ -242,7 +263,7 @@ impl Header {
             return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
         }
         let flags = u32_at(bytes, 12);
-        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES;
+        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES | FLAG_CHUNKS;
         if flags & !supported != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
         }
@@ -282,6 +303,8 @@ impl Header {
                 },
             },
             rows: u32_at(bytes, 40),
+            vectors: u32_at(bytes, if flags & FLAG_CHUNKS != 0 { VECTORS } else { 40 }),
+            has_chunks: flags & FLAG_CHUNKS != 0,
             scale: (quantization == Quantization::Int8).then(|| f32::from_bits(u32_at(bytes, 60))),
             min_seq: Seq(u64_at(bytes, 64)),
             max_seq: Seq(u64_at(bytes, 72)),
@@ -298,13 +321,14 @@ impl Header {
         let index = &self.spec.index;
         let checks = [
             (40, "rows", self.rows <= MAX_ROWS),
+            (VECTORS, "vectors", (self.rows..=MAX_ROWS).contains(&self.vectors)),
             (44, "dim", (1..=MAX_DIM as u32).contains(&self.spec.dim)),
             (52, "m", (5..=48).contains(&index.m)),
             (56, "ef_construction", index.ef_construction >= 1),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
             (12, "nibbles", !self.has_nibbles || self.suits_nibbles()),
-            (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.rows)),
+            (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.vectors)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
             (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),
             (SECTION_TABLE, "documents", self.documents_bytes <= file_len),
@@ -375,6 +399,8 @@ mod tests {
                 index: IndexDefinition { m: 5, ef_construction: 100, ..IndexDefinition::default() },
             },
             rows: 2,
+            vectors: 2,
+            has_chunks: false,
             scale: Some(2.0),
             min_seq: Seq(4),
             max_seq: Seq(7),
@@ -438,19 +464,40 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        let small = Header { graph: None, rows: 0, min_seq: Seq(0), ..header() };
+        let small = Header { graph: None, rows: 0, vectors: 0, min_seq: Seq(0), ..header() };
         let mut plain = Header { scale: None, ..header() };
         plain.spec.index.quantization = Quantization::None;
         let mut half = header();
         half.spec.index.storage = VectorStorage::Float16;
         let mut bits = Header { scale: None, ..header() };
         bits.spec.index.quantization = Quantization::Binary;
-        let all = [(header(), 2), (small, 2), (plain, 2), (half, 3), (bits, 3), (with_nibbles(), 3)];
-        for (header, version) in all {
+        let both = Header { vectors: 9, has_chunks: true, ..with_nibbles() };
+        let plain = [(header(), 2), (small, 2), (plain, 2)];
+        let all = [(half, 3), (bits, 3), (with_nibbles(), 3), (with_chunks(), 3), (both, 3)];
+        for (header, version) in plain.into_iter().chain(all) {
             assert_eq!(u32_at(&header.encode(), 8), version);
             let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
             assert_eq!((back, layout), (header.clone(), header.layout()));
         }
+    }
+
+    fn with_chunks() -> Header {
+        Header { vectors: 3, has_chunks: true, ..header() }
+    }
+
+    #[test]
+    fn chunks_make_more_vectors_than_rows_and_version_3() {
+        let (header, bytes) = (with_chunks(), with_chunks().encode());
+        assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12), u32_at(&bytes, 40)), (3, 11, 2));
+        let chunks = header.layout().section(Section::Chunks);
+        assert_eq!((u64_at(&bytes, 360), u64_at(&bytes, 368), u64_at(&bytes, 376)), (11, chunks.start, 36));
+        assert_eq!(u32_at(&bytes, 384), 3);
+        assert!(bytes[336..360].iter().chain(&bytes[388..508]).all(|&byte| byte == 0));
+        assert_eq!(header.layout().checksums, chunks.end.next_multiple_of(64));
+        let lengths = [Section::Vectors, Section::Codes, Section::Level0, Section::UpperIndex, Section::Seqs]
+            .map(|section| header.layout().section(section))
+            .map(|range| range.end - range.start);
+        assert_eq!(lengths, [36, 192, 120, 16, 16]);
     }
 
     #[test]
@@ -470,6 +517,7 @@ mod tests {
     fn every_truncation_and_bit_flip_is_an_error() {
         every_truncation_and_bit_flip_is_an_error_in(&file(&header()));
         every_truncation_and_bit_flip_is_an_error_in(&file(&with_nibbles()));
+        every_truncation_and_bit_flip_is_an_error_in(&file(&with_chunks()));
     }
 
     fn every_truncation_and_bit_flip_is_an_error_in(bytes: &[u8]) {
@@ -496,7 +544,7 @@ mod tests {
         assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
         assert!(matches!(change(8, 4), SegmentError::UnsupportedVersion { found: 4, supported: 3, .. }));
         assert!(matches!(change(8, 3), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
-        assert!(matches!(change(12, 11), SegmentError::UnsupportedFlags { found: 11, supported: 7, .. }));
+        assert!(matches!(change(12, 19), SegmentError::UnsupportedFlags { found: 19, supported: 15, .. }));
         assert!(
             matches!(change(12, 7), SegmentError::Damaged { offset: 12, .. }),
             "distances are not walked on nibbles"

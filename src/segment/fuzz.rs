@@ -49,7 +49,7 @@ fn read_all(path: &Path, bytes: &[u8]) {
     _ = segment.sound_graph();
     for row in 0..segment.rows().min(64) {
         _ = segment.document(row);
-        _ = segment.vector(row);
+        _ = segment.vectors(row);
         _ = segment.seq(row);
     }
 }

@@ -5,6 +5,7 @@
 mod bit_rows;
 mod bits;
 mod calibration;
+mod chunks;
 mod codes;
 mod dead;
 mod document;
@@ -46,7 +47,7 @@ pub use walk::{SearchStats, WalkOptions};
 pub use writer::{Pace, WrittenSegment, write_segment};
 
 use crate::distance::VectorRef;
-use crate::types::{CollectionId, IndexDefinition, Metric, SegmentId, Seq};
+use crate::types::{ChunkSpan, CollectionId, IndexDefinition, Metric, SegmentId, Seq};
 
 /// Which segment a file is, and how its rows are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct RowRef<'a> {
     pub seq: Seq,
     /// The document's frame; see [`encode_document`].
     pub document: &'a [u8],
-    /// Shape `[dim]`; of length 1 where the metric is cosine.
+    /// Shape `[dim]`, or `[chunks, dim]` where there are chunks; each of length 1 where the metric is cosine.
     pub vector: VectorRef<'a>,
+    /// Where each chunk stands; empty for a row with one vector and no chunk.
+    pub chunks: &'a [ChunkSpan],
 }

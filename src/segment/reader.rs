@@ -30,7 +30,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Opens the segment file at `path`. Reads its header and block checksums, and nothing else yet.
+    /// Opens the segment file at `path`. Reads its header and block checksums, where it has chunks also which rows they
+    /// belong to, and nothing else yet.
     ///
     /// # Errors
     /// [`SegmentError::Storage`] when the file cannot be read; [`SegmentError::BadMagic`],
@@ -45,7 +46,9 @@ impl Segment {
             let range = layout.section(section);
             file.advise_large_pages(range.start as usize..range.end as usize);
         }
-        Ok(Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() })
+        let segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() };
+        segment.check_owners()?;
+        Ok(segment)
     }
 
     /// The file.
@@ -106,14 +109,15 @@ impl Segment {
         self.header.max_seq
     }
 
-    /// The vector of a row, shape `[dim]`.
-    ///
-    /// # Errors
-    /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
+    /// A vector by its own ordinal, shape `[dim]`. It exists.
     #[inline]
-    pub fn vector(&self, ordinal: Ordinal) -> Result<VectorRef<'_>, SegmentError> {
-        self.check_row(ordinal)?;
-        let range = row_range(ordinal, self.dim());
+    pub(super) fn vector_at(&self, ordinal: Ordinal) -> Result<VectorRef<'_>, SegmentError> {
+        self.vector_numbers(row_range(ordinal, self.dim()))
+    }
+
+    /// The numbers `range` of all vectors.
+    #[inline]
+    pub(super) fn vector_numbers(&self, range: Range<usize>) -> Result<VectorRef<'_>, SegmentError> {
         Ok(match self.header.spec.index.storage {
             VectorStorage::Float32 => VectorRef::Float32(self.numbers(Section::Vectors, range)?),
             VectorStorage::Float16 => VectorRef::Float16(self.numbers(Section::Vectors, range)?),
@@ -122,7 +126,7 @@ impl Segment {
 
     /// All vectors, for many reads.
     #[inline]
-    pub(super) fn vectors(&self) -> VectorsView<'_> {
+    pub(super) fn vectors_view(&self) -> VectorsView<'_> {
         match self.header.spec.index.storage {
             VectorStorage::Float32 => VectorsView::Float32(self.section(Section::Vectors)),
             VectorStorage::Float16 => VectorsView::Float16(self.section(Section::Vectors)),
@@ -203,7 +207,7 @@ impl Segment {
 
     #[cold]
     fn read_nibble_ranges(&self) -> Result<&NibbleQuantizer, SegmentError> {
-        let start = self.header.rows as usize * nibbles::stride(self.header.spec.dim);
+        let start = self.header.vectors as usize * nibbles::stride(self.header.spec.dim);
         let range = self.file_range::<u8>(Section::Nibbles, start..start + 8 * self.dim());
         self.ensure(range.clone())?;
         let numbers = self.file.view(range).and_then(NibbleQuantizer::from_numbers);
@@ -212,7 +216,7 @@ impl Segment {
         Ok(self.nibble_ranges.get_or_init(|| ranges))
     }
 
-    /// The nibbles of a row: u8, shape `[stride]`. The segment has nibbles and the row exists.
+    /// The nibbles of a vector: u8, shape `[stride]`. The segment has nibbles and the vector exists.
     pub(super) fn nibbles(&self, ordinal: Ordinal) -> Result<&[u8], SegmentError> {
         self.bytes(Section::Nibbles, row_range(ordinal, nibbles::stride(self.header.spec.dim)))
     }
@@ -249,7 +253,7 @@ impl Segment {
     /// The graph; every one of its blocks is checked. `None` where the segment has none.
     pub(super) fn graph(&self) -> Result<Option<GraphView<'_>>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
-        let (rows, m) = (self.header.rows as usize, self.header.spec.index.m as usize);
+        let (rows, m) = (self.header.vectors as usize, self.header.spec.index.m as usize);
         Ok(Some(GraphView {
             entry: graph.entry,
             max_level: graph.max_level,
@@ -297,6 +301,14 @@ impl Segment {
             return Ok(());
         }
         Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.rows })
+    }
+
+    #[inline]
+    pub(super) fn check_vector(&self, ordinal: Ordinal) -> Result<(), SegmentError> {
+        if ordinal < self.header.vectors {
+            return Ok(());
+        }
+        Err(SegmentError::NoSuchRow { path: self.path().to_owned(), ordinal, rows: self.header.vectors })
     }
 
     fn bad_frame(&self, ordinal: Ordinal, error: &FrameError) -> SegmentError {

@@ -1,7 +1,8 @@
 //! Searches of one segment: the graph walk, the scan and the exact scan.
 //!
 //! A first pass finds candidates by the shortest form that the segment has of its rows; the best of them are compared
-//! again by longer ones, and what is returned always by its vector.
+//! again by longer ones, and what is returned always by its vector. The rows that are compared and returned are vectors: where
+//! the segment has chunks, [`Segment::owners`] says whose.
 
 use super::bits::BitQuantizer;
 use super::error::SegmentError;
@@ -113,7 +114,7 @@ impl Segment {
         out: &mut Vec<Candidate>,
     ) -> Result<Option<FilteredStats>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
-        seeds.iter().try_for_each(|&seed| self.check_row(seed))?;
+        seeds.iter().try_for_each(|&seed| self.check_vector(seed))?;
         let pass = FilteredWalk { links: self.links(graph), options, seeds, passes };
         let (mut done, rescored) = self.answer(self.shortest()?, query, options.top_k, pass, out)?;
         done.stats.rescored = rescored;
@@ -134,7 +135,7 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
+        self.scan_rows(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
@@ -176,7 +177,7 @@ impl Segment {
         mut live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows_exact(query, top_k, (0..self.rows()).filter(|&row| live(row)), |_| true, out)
+        self.scan_rows_exact(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
     }
 
     /// Compares the rows `ordinals` in f32: exact. `admit` and `out` as for
@@ -399,6 +400,6 @@ impl<I: Iterator<Item = Ordinal>, F: FnMut(Ordinal) -> bool> FirstPass for Scan<
         keep: usize,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
-        scan(rows, keep, self.ordinals, |ordinal| self.segment.check_row(ordinal), self.admit, scratch)
+        scan(rows, keep, self.ordinals, |ordinal| self.segment.check_vector(ordinal), self.admit, scratch)
     }
 }

@@ -33,7 +33,7 @@ impl Segment {
     }
 
     pub(super) fn full_rows<'a>(&'a self, query: &'a VectorQuery) -> FullRows<'a> {
-        FullRows { vectors: self.vectors(), query, dim: self.dim() }
+        FullRows { vectors: self.vectors_view(), query, dim: self.dim() }
     }
 
     pub(super) fn links(&self, graph: GraphHeader) -> StoredLinks<'_> {
@@ -187,7 +187,7 @@ impl Links for StoredLinks<'_> {
     type Error = SegmentError;
 
     fn rows(&self) -> u32 {
-        self.segment.rows()
+        self.segment.vector_count()
     }
 
     fn entry(&self) -> Ordinal {
@@ -213,7 +213,7 @@ impl Links for StoredLinks<'_> {
 
     #[cold]
     fn out_of_range(&self, ordinal: Ordinal, level: u32, neighbour: u32) -> SegmentError {
-        let rows = self.segment.rows();
+        let rows = self.segment.vector_count();
         let reason = format!("row {ordinal} is linked on level {level} to row {neighbour} of {rows}");
         self.segment.damaged(Section::Level0, 4 * level0_range(self.m, ordinal).start, reason)
     }

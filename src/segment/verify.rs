@@ -29,6 +29,8 @@ impl Segment {
         }
         self.verify_gaps()?;
         self.verify_rows()?;
+        self.verify_vectors()?;
+        self.verify_nibbles()?;
         self.verify_seqs()?;
         self.verify_graph()
     }
@@ -48,6 +50,29 @@ impl Segment {
         if offsets[0] != 0 || offsets[offsets.len() - 1] != self.header.documents_bytes {
             return Err(self.damaged(Section::DocumentOffsets, 0, "the documents do not fill their section"));
         }
+        for ordinal in 0..self.rows() {
+            if let Err(error) = decode_document(self.document_frame(ordinal)?) {
+                return Err(self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_nibbles(&self) -> Result<(), SegmentError> {
+        let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
+        let (mut expected, mut memory) = (vec![0; nibbles::stride(self.header.spec.dim)], Vec::new());
+        for ordinal in 0..self.vector_count() {
+            quantizer.encode(self.vector_at(ordinal)?.read(&mut memory), &mut expected);
+            if self.nibbles(ordinal)? != expected {
+                let reason = format!("the nibbles of vector {ordinal} are not its own");
+                return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_vectors(&self) -> Result<(), SegmentError> {
+        self.check_owners()?;
         let (mut codes, mut memory) = (RowCodes::of(self)?, Vec::new());
         if let Some(codes) = &codes {
             let preamble = codes.preamble();
@@ -55,47 +80,26 @@ impl Segment {
                 return Err(self.damaged(Section::Codes, 0, "the padding after the center is not zero"));
             }
         }
-        for ordinal in 0..self.rows() {
-            self.verify_row(ordinal, codes.as_mut(), &mut memory)?;
-        }
-        self.verify_nibbles()
+        (0..self.vector_count()).try_for_each(|ordinal| self.verify_vector(ordinal, codes.as_mut(), &mut memory))
     }
 
-    fn verify_nibbles(&self) -> Result<(), SegmentError> {
-        let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
-        let (mut expected, mut memory) = (vec![0; nibbles::stride(self.header.spec.dim)], Vec::new());
-        for ordinal in 0..self.rows() {
-            quantizer.encode(self.vector(ordinal)?.read(&mut memory), &mut expected);
-            if self.nibbles(ordinal)? != expected {
-                let reason = format!("the nibbles of row {ordinal} are not those of its vector");
-                return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// `memory`: for the row's vector.
-    fn verify_row(
+    /// `memory`: for the vector.
+    fn verify_vector(
         &self,
         ordinal: Ordinal,
         codes: Option<&mut RowCodes>,
         memory: &mut Vec<f32>,
     ) -> Result<(), SegmentError> {
-        let vector = self.vector(ordinal)?.read(memory);
+        let vector = self.vector_at(ordinal)?.read(memory);
         if !vector.iter().all(|x| x.is_finite()) {
-            return Err(self.damaged(Section::Vectors, 0, format!("the vector of row {ordinal} is not finite")));
+            return Err(self.damaged(Section::Vectors, 0, format!("vector {ordinal} is not finite")));
         }
         if let Some(codes) = codes
             && self.code_bytes(ordinal, codes)? != codes.encode(vector)
         {
-            let reason = format!("the codes of row {ordinal} are not those of its vector");
-            return Err(self.damaged(Section::Codes, 0, reason));
+            return Err(self.damaged(Section::Codes, 0, format!("the codes of vector {ordinal} are not its own")));
         }
-        let frame = self.document_frame(ordinal)?;
-        match decode_document(frame) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.damaged(Section::Documents, 0, format!("row {ordinal}: {error}"))),
-        }
+        Ok(())
     }
 
     fn verify_seqs(&self) -> Result<(), SegmentError> {
@@ -112,9 +116,9 @@ impl Segment {
 
     fn verify_graph(&self) -> Result<(), SegmentError> {
         let Some(graph) = self.sound_graph()? else { return Ok(()) };
-        let (reachable, rows) = (graph.reachable(), self.rows());
+        let (reachable, rows) = (graph.reachable(), self.vector_count());
         if reachable != rows {
-            let reason = format!("{} of {rows} rows cannot be reached by a search", rows - reachable);
+            let reason = format!("{} of {rows} vectors cannot be reached by a search", rows - reachable);
             return Err(self.damaged(Section::Level0, 0, reason));
         }
         Ok(())

@@ -12,8 +12,9 @@ use super::graph::Graph;
 use super::nibbles::{self, NibbleQuantizer, suits_nibbles};
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
+use crate::distance::VectorRef;
 use crate::storage::{BlockChecksums, Publishing, RateLimit, StorageError, crc32c};
-use crate::types::{Seq, VectorStorage, half};
+use crate::types::{ChunkSpan, Seq, VectorStorage, half};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +47,9 @@ const PACED_BYTES: u64 = 1 << 16;
 
 /// Publishes a segment at `path`, whose directory exists.
 ///
-/// `rows`: in the order of their ordinals; vectors f32, shape `[dim]`, checked. `tombstones`: in any order; of several
-/// for one id the latest is written. `graph`: over exactly these rows, or `None` for a segment that is to be scanned.
-/// `pace`: `None` for as fast as the disk takes it.
+/// `rows`: in the order of their ordinals; vectors of shape `[dim]`, or `[chunks, dim]` where there are chunks, checked.
+/// `tombstones`: in any order; of several for one id the latest is written. `graph`: over exactly these vectors, or `None`
+/// for a segment that is to be scanned. `pace`: `None` for as fast as the disk takes it.
 ///
 /// # Errors
 /// [`SegmentError::TooManyRows`], [`SegmentError::Storage`], [`SegmentError::Cancelled`]. On an error nothing stands at `path` that was not there
@@ -65,11 +66,12 @@ pub fn write_segment(
     graph: Option<&Graph>,
     pace: Option<Pace<'_>>,
 ) -> Result<WrittenSegment, SegmentError> {
-    if rows.len() > MAX_ROWS as usize {
-        return Err(SegmentError::TooManyRows { rows: rows.len(), max: MAX_ROWS as usize });
-    }
     check_rows(spec, rows);
-    let codes = RowCodes::fit(spec, rows);
+    let vectors: Vec<VectorRef<'_>> = rows.iter().flat_map(|row| row.vector.each(spec.dim as usize)).collect();
+    if vectors.len() > MAX_ROWS as usize {
+        return Err(SegmentError::TooManyRows { rows: vectors.len(), max: MAX_ROWS as usize });
+    }
+    let codes = RowCodes::fit(spec, &vectors);
     let has_nibbles = graph.is_some_and(|graph| graph.nibbles);
     assert!(!has_nibbles || suits_nibbles(spec.metric, spec.dim, &spec.index), "nibbles of {spec:?}");
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
@@ -77,11 +79,13 @@ pub fn write_segment(
     let header = Header {
         spec: *spec,
         rows: rows.len() as u32,
+        vectors: vectors.len() as u32,
+        has_chunks: rows.iter().any(|row| !row.chunks.is_empty()),
         scale: codes.as_ref().and_then(RowCodes::scale),
         min_seq: seqs().min().unwrap_or_default(),
         max_seq: seqs().max().unwrap_or_default(),
         tombstones: tombstone_count,
-        graph: graph.map(|graph| graph_header(spec, rows, graph)),
+        graph: graph.map(|graph| graph_header(spec, vectors.len(), graph)),
         has_nibbles,
         documents_bytes: rows.iter().map(|row| row.document.len() as u64).sum(),
         tombstones_bytes: tombstone_bytes.len() as u64,
@@ -89,10 +93,10 @@ pub fn write_segment(
     let layout = header.layout();
     let mut sections = SectionWriter::create(path, &layout, pace)?;
     sections.write(&header.encode())?;
-    write_vectors(&mut sections, spec, rows)?;
+    write_vectors(&mut sections, spec, &vectors)?;
     if let Some(codes) = codes {
-        write_codes(&mut sections, rows, codes)?;
-    };
+        write_codes(&mut sections, &vectors, codes)?;
+    }
     if let Some(graph) = graph {
         write_graph(&mut sections, graph)?;
     }
@@ -100,7 +104,10 @@ pub fn write_segment(
     sections.begin(Section::Tombstones)?;
     sections.write(&tombstone_bytes)?;
     if has_nibbles {
-        write_nibbles(&mut sections, spec, rows)?;
+        write_nibbles(&mut sections, spec, &vectors)?;
+    }
+    if header.has_chunks {
+        write_chunks(&mut sections, rows)?;
     }
     sections.finish()?;
     Ok(WrittenSegment {
@@ -115,19 +122,20 @@ pub fn write_segment(
 
 fn check_rows(spec: &SegmentSpec, rows: &[RowRef<'_>]) {
     for (ordinal, row) in rows.iter().enumerate() {
-        assert_eq!(row.vector.dim(), spec.dim as usize, "dim of row {ordinal}");
+        let vectors = row.chunks.len().max(1);
+        assert_eq!(row.vector.dim(), vectors * spec.dim as usize, "{vectors} vectors of row {ordinal}");
         if let Err(error) = decode_document_id(row.document) {
             panic!("row {ordinal}: {error}");
         }
     }
 }
 
-fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> GraphHeader {
+fn graph_header(spec: &SegmentSpec, vectors: usize, graph: &Graph) -> GraphHeader {
     let m = spec.index.m as usize;
     assert_eq!(graph.m, spec.index.m, "m of the graph");
-    assert_eq!(graph.level0.len(), rows.len() * 2 * m, "level 0 of {} rows", rows.len());
-    assert_eq!(graph.upper_index.len(), rows.len() + 1, "upper index of {} rows", rows.len());
-    assert!((graph.entry as usize) < rows.len(), "entry point {} of {} rows", graph.entry, rows.len());
+    assert_eq!(graph.level0.len(), vectors * 2 * m, "level 0 of {vectors} vectors");
+    assert_eq!(graph.upper_index.len(), vectors + 1, "upper index of {vectors} vectors");
+    assert!((graph.entry as usize) < vectors, "entry point {} of {vectors} vectors", graph.entry);
     assert_eq!(graph.upper.len() % m, 0, "the upper levels are lists of {m}");
     if let Err(fault) = graph.view().check() {
         panic!("the graph is broken: {fault:?}");
@@ -139,13 +147,13 @@ fn graph_header(spec: &SegmentSpec, rows: &[RowRef<'_>], graph: &Graph) -> Graph
 fn write_vectors(
     sections: &mut SectionWriter<'_>,
     spec: &SegmentSpec,
-    rows: &[RowRef<'_>],
+    vectors: &[VectorRef<'_>],
 ) -> Result<(), SegmentError> {
     sections.begin(Section::Vectors)?;
     let (mut bytes, mut memory) = (Vec::new(), Vec::new());
-    for row in rows {
+    for vector in vectors {
         bytes.clear();
-        let numbers = row.vector.read(&mut memory).iter();
+        let numbers = vector.read(&mut memory).iter();
         match spec.index.storage {
             VectorStorage::Float32 => bytes.extend(numbers.flat_map(|x| x.to_le_bytes())),
             VectorStorage::Float16 => bytes.extend(numbers.flat_map(|&x| half::narrow(x).to_le_bytes())),
@@ -155,11 +163,15 @@ fn write_vectors(
     Ok(())
 }
 
-fn write_codes(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>], mut codes: RowCodes) -> Result<(), SegmentError> {
+fn write_codes(
+    sections: &mut SectionWriter<'_>,
+    vectors: &[VectorRef<'_>],
+    mut codes: RowCodes,
+) -> Result<(), SegmentError> {
     sections.begin(Section::Codes)?;
     sections.write(&codes.preamble())?;
     let mut memory = Vec::new();
-    rows.iter().try_for_each(|row| sections.write(codes.encode(row.vector.read(&mut memory))))
+    vectors.iter().try_for_each(|vector| sections.write(codes.encode(vector.read(&mut memory))))
 }
 
 fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), SegmentError> {
@@ -175,13 +187,13 @@ fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), Se
 fn write_nibbles(
     sections: &mut SectionWriter<'_>,
     spec: &SegmentSpec,
-    rows: &[RowRef<'_>],
+    vectors: &[VectorRef<'_>],
 ) -> Result<(), SegmentError> {
-    let quantizer = NibbleQuantizer::fit(rows.len(), spec.dim as usize, |row| rows[row].vector);
+    let quantizer = NibbleQuantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]);
     sections.begin(Section::Nibbles)?;
     let (mut bytes, mut memory) = (vec![0; nibbles::stride(spec.dim)], Vec::new());
-    for row in rows {
-        quantizer.encode(row.vector.read(&mut memory), &mut bytes);
+    for vector in vectors {
+        quantizer.encode(vector.read(&mut memory), &mut bytes);
         sections.write(&bytes)?;
     }
     sections.write_each(quantizer.numbers().map(f32::to_le_bytes))
@@ -199,6 +211,22 @@ fn write_documents(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Res
     sections.write_each(std::iter::once(0).chain(ends).map(u64::to_le_bytes))?;
     sections.begin(Section::Documents)?;
     rows.iter().try_for_each(|row| sections.write(row.document))
+}
+
+/// Rows without chunks stand here with one that is nowhere.
+fn write_chunks(sections: &mut SectionWriter<'_>, rows: &[RowRef<'_>]) -> Result<(), SegmentError> {
+    const WHOLE: &[ChunkSpan] = &[ChunkSpan::NOWHERE];
+    let chunks = |row: &RowRef<'_>| if row.chunks.is_empty() { WHOLE.to_vec() } else { row.chunks.to_vec() };
+    sections.begin(Section::Chunks)?;
+    let owners = (0u32..).zip(rows).flat_map(|(row, chunked)| vec![row; chunks(chunked).len()]);
+    sections.write_each(owners.map(u32::to_le_bytes))?;
+    let spans = rows.iter().flat_map(chunks);
+    sections.write_each(spans.map(|span| {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&span.start.to_le_bytes());
+        bytes[4..].copy_from_slice(&span.end.to_le_bytes());
+        bytes
+    }))
 }
 
 /// Writes sections to where the layout puts them, and the checksums after them.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::{MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES, MIN_BINARY_DIM};
-use super::{GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
+use super::limits::{MAX_CHUNK_TOKENS, MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES, MIN_BINARY_DIM};
+use super::{ChunkDefinition, GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -129,6 +129,8 @@ pub struct Definition {
     pub template: Option<TemplateDefinition>,
     /// Which personal data documents may not carry.
     pub guard: Option<GuardDefinition>,
+    /// How long texts are split, each part with a vector of its own; `None` where a text has one vector.
+    pub chunks: Option<ChunkDefinition>,
 }
 
 /// Why a definition, or a document against it, was refused.
@@ -163,6 +165,11 @@ pub enum DefinitionError {
         /// The name.
         field: String,
     },
+    /// A text cannot be divided into weighed fields and into chunks at once.
+    #[error(
+        "\"chunks\" and the \"weights\" of a template do not go together: one vector of weighed fields, or one for each chunk"
+    )]
+    WeighedChunks,
     /// A metadata value does not fit the field's declared type.
     #[error("metadata field {field:?} is declared as {expected} and the document holds {got}{}", form_of(*.expected))]
     FieldType {
@@ -202,6 +209,15 @@ impl Definition {
             return Err(DefinitionError::BinaryDim { dim: self.dim });
         }
         within("the number of declared fields", self.fields.len() as u32, 0, MAX_DECLARED_FIELDS as u64)?;
+        if let Some(chunks) = self.chunks {
+            within("chunks.max_tokens", chunks.max_tokens, 1, MAX_CHUNK_TOKENS as u64)?;
+            within("chunks.overlap_tokens", chunks.overlap_tokens, 0, u64::from(chunks.max_tokens) / 2)?;
+            if let Some(TemplateDefinition::Fields(template)) = &self.template
+                && !template.weights.is_empty()
+            {
+                return Err(DefinitionError::WeighedChunks);
+            }
+        }
         self.template.as_ref().map_or(Ok(()), TemplateDefinition::check)?;
         match self.fields.keys().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
             Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),

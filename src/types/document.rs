@@ -1,6 +1,6 @@
 //! Documents: as they arrive, as they are stored, as they are returned.
 
-use super::{DocumentId, Metadata, Seq};
+use super::{Chunk, DocumentId, Metadata, Seq};
 
 /// A document to upsert. It needs a text (embedded by the collection's model) or a vector, or both.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,12 +13,15 @@ pub struct NewDocument {
     pub metadata: Metadata,
     /// f32, shape `[dim]`; taken instead of embedding the text.
     pub vector: Option<Vec<f32>>,
+    /// Several vectors for one document, in a collection that has chunks; taken instead of splitting the text. Empty
+    /// otherwise.
+    pub chunks: Vec<Chunk>,
 }
 
 impl NewDocument {
     /// A document of a text alone.
     pub fn from_text(id: DocumentId, text: impl Into<String>) -> Self {
-        Self { id, text: Some(text.into()), metadata: Metadata::new(), vector: None }
+        Self { id, text: Some(text.into()), metadata: Metadata::new(), vector: None, chunks: Vec::new() }
     }
 }
 
@@ -57,6 +60,8 @@ pub struct Document {
     pub stored: StoredDocument,
     /// The change that wrote it.
     pub seq: Seq,
-    /// f32, shape `[dim]`; normalised to length 1 where the metric is cosine.
+    /// f32, shape `[dim]`; normalised to length 1 where the metric is cosine. The mean of its chunks where it has several.
     pub vector: Vec<f32>,
+    /// In a collection that has chunks: each with its vector, as compared.
+    pub chunks: Vec<Chunk>,
 }

@@ -16,7 +16,7 @@ pub struct DefinitionV1 {
     fields: BTreeMap<String, FieldType>,
 }
 
-/// Version 2: before templates, guards, and vectors of half precision.
+/// Version 2: before templates, guards, chunks, and vectors of half precision.
 #[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
 pub struct DefinitionV2 {
     dim: u32,
@@ -52,7 +52,7 @@ impl From<DefinitionV1> for DefinitionV2 {
 impl From<DefinitionV2> for Definition {
     fn from(old: DefinitionV2) -> Self {
         let DefinitionV2 { dim, metric, embedding, index, fields, text } = old;
-        Self { dim, metric, embedding, index: index.into(), fields, text, template: None, guard: None }
+        Self { dim, metric, embedding, index: index.into(), fields, text, template: None, guard: None, chunks: None }
     }
 }
 

@@ -18,6 +18,8 @@ pub const MAX_GROUP_SIZE: usize = 100;
 pub const MAX_FACETS: usize = 16;
 /// Most documents that one search is to be like, and unlike.
 pub const MAX_LIKE: usize = 100;
+/// Most candidates that one search has reranked.
+pub const MAX_RERANKED: usize = 200;
 /// Most searches in one request.
 pub const MAX_SEARCHES_PER_REQUEST: usize = 100;
 /// Largest `ef_search` and `ef_construction`.
@@ -30,6 +32,12 @@ pub const MAX_FILTER_NODES: usize = 256;
 pub const MAX_DOCUMENT_ID_BYTES: usize = 512;
 /// Longest text of one document or query, in bytes of UTF-8.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Largest chunk that a collection may ask for, in tokens; its model may read fewer.
+pub const MAX_CHUNK_TOKENS: usize = 8_192;
+/// Most chunks of one document.
+pub const MAX_CHUNKS: usize = 4_096;
+/// Most numbers in the vectors of one request's documents: 48 MiB, which leaves room in a record of the log.
+pub const MAX_REQUEST_NUMBERS: usize = 12 << 20;
 /// Longest metadata of one document, in bytes as stored.
 pub const MAX_METADATA_BYTES: usize = 1 << 20;
 /// Most fields that a collection may declare.

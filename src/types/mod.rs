@@ -1,5 +1,6 @@
 //! The words of the domain: plain values without IO and without async.
 
+mod chunk;
 mod definition;
 mod document;
 mod explain;
@@ -17,6 +18,7 @@ mod search;
 mod template;
 mod vector;
 
+pub use chunk::{Chunk, ChunkDefinition, ChunkSpan};
 pub use definition::{
     Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization,
     TextDefinition, VectorStorage,
@@ -32,8 +34,8 @@ pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, Segm
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
 pub use row_set::RowSet;
 pub use search::{
-    Facet, Fusion, Grouping, Hit, HitGroup, Include, Mode, Paging, Plan, Query, SearchAfter, SearchRequest,
-    SearchResponse,
+    Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, Rerank, SearchAfter,
+    SearchRequest, SearchResponse,
 };
 pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
 pub use vector::{VectorError, check_vector, normalise, round_to_half};

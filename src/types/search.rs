@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DocumentId, Explain, Filter, Metadata, Value};
+use super::{ChunkSpan, DocumentId, Explain, Filter, Metadata, Value};
 
 /// What to search near.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +86,17 @@ pub struct Grouping {
     pub size: usize,
 }
 
+/// How a cross-encoder orders the best candidates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rerank {
+    /// Registry name, such as `cross-encoder/ms-marco-MiniLM-L6-v2`, or that of an installed one.
+    pub model: String,
+    /// Candidates that it reads: at least as many as the page reaches, at most [`super::limits::MAX_RERANKED`].
+    pub top_n: usize,
+    /// The metadata field that it reads; `None` for the text.
+    pub field: Option<String>,
+}
+
 /// Which fields hits carry beside id and score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Include {
@@ -93,13 +104,15 @@ pub struct Include {
     pub text: bool,
     /// The document's metadata.
     pub metadata: bool,
-    /// The document's vector.
+    /// The document's vector; that of its nearest chunk where it has chunks.
     pub vector: bool,
+    /// The text of its nearest chunk, in a collection that has chunks.
+    pub chunk: bool,
 }
 
 impl Default for Include {
     fn default() -> Self {
-        Self { text: true, metadata: true, vector: false }
+        Self { text: true, metadata: true, vector: false, chunk: false }
     }
 }
 
@@ -128,6 +141,8 @@ pub struct SearchRequest {
     pub grouping: Option<Grouping>,
     /// 0 to 1: how much a hit loses for being like those before it (Carbonell & Goldstein 1998, 1 - lambda).
     pub diversity: Option<f32>,
+    /// Orders the best candidates by a cross-encoder; scores are its then.
+    pub rerank: Option<Rerank>,
     /// Fields whose values are counted over the candidates.
     pub facets: Vec<String>,
     /// Adds the parts of a hit's text that hold the query's words.
@@ -153,6 +168,7 @@ impl SearchRequest {
             paging: Paging::Offset(0),
             grouping: None,
             diversity: None,
+            rerank: None,
             facets: Vec::new(),
             highlight: false,
             refresh: false,
@@ -200,8 +216,21 @@ pub struct Hit {
     pub metadata: Option<Metadata>,
     /// Where [`Include::vector`] asked for it.
     pub vector: Option<Vec<f32>>,
+    /// In a collection that has chunks: the one nearest to the query's vector. `None` in mode [`Mode::Keyword`].
+    pub chunk: Option<HitChunk>,
     /// Where [`SearchRequest::highlight`] asked for it: parts of the text as HTML, the query's words in `<mark>`.
     pub highlights: Option<Vec<String>>,
+}
+
+/// The part of a document that a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HitChunk {
+    /// Which of the document's chunks, counted from 0.
+    pub index: usize,
+    /// Where it stands in the text; `None` where its vector was given without a place.
+    pub span: Option<ChunkSpan>,
+    /// Where [`Include::chunk`] asked for it.
+    pub text: Option<String>,
 }
 
 /// Hits that share a value.

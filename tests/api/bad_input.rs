@@ -145,3 +145,51 @@ fn unknown_routes_and_methods_are_problems() {
         assert!(allow.contains(method), "{allow}");
     }
 }
+
+/// Each with its fix, by every way to search.
+#[test]
+fn a_search_that_makes_no_sense_says_what_to_change() {
+    let server = Server::start();
+    let fields = json!({"price": "number", "kind": "keyword"});
+    server.put("/v1/collections/c", &json!({"dim": 3, "fields": fields})).ok();
+    server.post(DOCUMENTS, &json!({"documents": [{"id": "a", "vector": [1, 0, 0], "metadata": {"price": 3}}]})).ok();
+    let cases = [
+        (json!({"top_k": 1_001}), "out_of_range", "1 to 1000"),
+        (json!({"top_k": u64::MAX}), "out_of_range", "1 to 1000"),
+        (json!({"top_k": 0}), "out_of_range", "1 to 1000"),
+        (json!({"top_k": 1.5}), "invalid_value", "1.5"),
+        (json!({"ef_search": 9}), "out_of_range", "10 to 4096"),
+        (json!({"top_k": 100, "ef_search": 99}), "out_of_range", "100 to 4096"),
+        (json!({"ef_search": 4_097}), "out_of_range", "10 to 4096"),
+        (json!({"offset": 9_991}), "out_of_range", "0 to 9990"),
+        (json!({"top_k": 1_000, "offset": 9_001}), "out_of_range", "0 to 9000"),
+        (json!({"offset": u64::MAX}), "out_of_range", "0 to 9990"),
+        (json!({"offset": -1}), "invalid_value", "-1"),
+        (json!({"topk": 10}), "unknown_field", "topk"),
+        (json!({"filter": {"price": {"$like": 1}}}), "invalid_filter", "$like"),
+        (json!({"filter": {"price": {"$gt": 5, "$lt": 3}}}), "contradictory_filter", "price"),
+        (json!({"filter": {"$and": [{"kind": {"$exists": false}}, {"kind": "x"}]}}), "contradictory_filter", "kind"),
+        (json!({"filter": {"kind": {"$gt": 1}}}), "filter_type_mismatch", "kind"),
+        (json!({"filter": {"price": "3"}}), "filter_type_mismatch", "price"),
+        (json!({"filter": {"price": {"$prefix": "3"}}}), "filter_type_mismatch", "price"),
+    ];
+    for (more, code, hint) in cases {
+        let mut body = json!({"vector": [1, 0, 0]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let detail = server.post("/v1/collections/c/search", &body).refused(422, code);
+        assert!(detail.contains(hint), "{body}: {detail}");
+        let batch = json!({"searches": [{"vector": [1, 0, 0]}, body]});
+        let answer = server.post("/v1/collections/c/search/batch", &batch);
+        let detail = answer.refused(422, code);
+        assert!(detail.contains(hint), "{body}: {detail}");
+    }
+    // A field that nobody declared may be in documents all the same: it is no error, and nothing passes.
+    let body = json!({"vector": [1, 0, 0], "filter": {"undeclared": 1}});
+    assert_eq!(server.post("/v1/collections/c/search", &body).ok()["hits"], json!([]));
+    for (query, hint) in
+        [("limit=1001", "1 to 1000"), ("limit=10&ef_search=9", "10 to 4096"), ("offset=9991", "0 to 9990")]
+    {
+        let detail = server.get(&format!("/v1/collections/c/search?q=a&{query}")).refused(422, "out_of_range");
+        assert!(detail.contains(hint), "{query}: {detail}");
+    }
+}

@@ -1,6 +1,8 @@
 //! The HTTP API over real connections, against a server in this process on a port of its own.
 
 mod bad_input;
+#[cfg(feature = "text")]
+mod chunks;
 mod client;
 mod collections;
 mod documents;
@@ -12,8 +14,10 @@ mod ollama;
 mod operations;
 #[cfg(feature = "text")]
 mod ranking;
+#[cfg(feature = "text")]
+mod rerank;
 mod search;
-mod server;
+pub mod server;
 mod shutdown;
 mod tei;
 mod vectors;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::client::{Answer, Request};
-use crate::support::model::{SMALL_MODEL, install_small_model};
+use crate::support::model::{SMALL_MODEL, install_small_cross_encoder, install_small_model};
 
 pub struct Server {
     pub address: SocketAddr,
@@ -23,10 +23,11 @@ impl Server {
         Self::start_with(HttpConfig::default())
     }
 
-    /// A server with the small model, which is also the one of the routes that name none.
+    /// A server with the small model and the small cross-encoder; the first is also the one of the routes that name none.
     pub fn with_model() -> Self {
         let directory = tempfile::tempdir().unwrap();
         install_small_model(&directory.path().join("models"));
+        install_small_cross_encoder(&directory.path().join("models"));
         Self::start_in(directory, HttpConfig { default_model: SMALL_MODEL.to_owned(), ..HttpConfig::default() })
     }
 

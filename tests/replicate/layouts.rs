@@ -16,7 +16,8 @@ fn example(name: &str, vector: [f32; 4]) -> NewDocument {
         ("rank", Value::Int(7)),
     ];
     let metadata: Metadata = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    NewDocument { id: id(name), text: Some(format!("text of {name}")), metadata, vector: Some(vector.to_vec()) }
+    let text = Some(format!("text of {name}"));
+    NewDocument { id: id(name), text, metadata, vector: Some(vector.to_vec()), chunks: Vec::new() }
 }
 
 fn with(kind: LayoutKind, names: &[&str]) -> (Setup, pannier::replicate::SinkSettings) {
@@ -151,7 +152,7 @@ fn match_documents_as_its_clients_call_it_and_by_the_index() {
     assert_eq!((python.len(), python[0].as_str()), (4, "1.000"));
     assert_eq!(postgres.value("select count(*) from pg_proc where proname = 'match_documents'"), "1");
     let plan = postgres.column(&format!(
-        "analyze documents; load 'auto_explain'; explain select d.id from public.documents d \
+        "analyze documents; explain select d.id from public.documents d \
          where d.metadata @> '{{}}' order by d.embedding operator(public.<=>) '{vector}' limit 3"
     ));
     assert!(plan.iter().any(|line| line.contains("ix_vector_cosine_ops_hnsw")), "{plan:#?}");

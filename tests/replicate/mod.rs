@@ -4,6 +4,7 @@ mod chaos;
 mod layouts;
 mod pooler;
 mod proxy;
+mod routes;
 mod streaming;
 mod trouble;
 

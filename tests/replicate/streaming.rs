@@ -142,6 +142,7 @@ fn metadata_of_every_kind_hash_the_same_on_both_sides() {
         text: (n % 2 == 0).then(|| odd.to_owned()),
         metadata: metadata.clone(),
         vector: vector.clone(),
+        chunks: Vec::new(),
     });
     setup.store.collection.upsert(documents.collect()).unwrap();
     setup.copy(setup.settings());

@@ -20,7 +20,8 @@ pub fn id(text: &str) -> DocumentId {
 /// A document of a vector, with one metadata field `group`.
 pub fn document(id_text: &str, vector: &[f32], group: i64) -> NewDocument {
     let metadata: Metadata = BTreeMap::from([("group".to_owned(), Value::Int(group))]);
-    NewDocument { id: id(id_text), text: Some(format!("text of {id_text}")), metadata, vector: Some(vector.to_vec()) }
+    let text = Some(format!("text of {id_text}"));
+    NewDocument { id: id(id_text), text, metadata, vector: Some(vector.to_vec()), chunks: Vec::new() }
 }
 
 /// The size of a heavy suite: an environment variable, or a small default.

@@ -11,6 +11,8 @@ use super::Random;
 pub const SMALL_MODEL: &str = "me/small";
 /// Numbers in its vectors.
 pub const SMALL_DIM: usize = 64;
+/// The name that the small cross-encoder is installed under.
+pub const SMALL_CROSS_ENCODER: &str = "me/judge";
 /// Tokens that it reads of a text, the two special ones included.
 pub const SMALL_MAX_TOKENS: usize = 16;
 
@@ -39,7 +41,30 @@ pub fn install_small_model(models: &Path) {
     write("sentence_bert_config.json", json!({"max_seq_length": SMALL_MAX_TOKENS}));
     write("config_sentence_transformers.json", json!({"prompts": {"query": "a ", "passage": "b "}}));
     write("tokenizer.json", tokenizer());
-    fs::write(dir.join("model.safetensors"), weights()).unwrap();
+    fs::write(dir.join("model.safetensors"), weights(shapes())).unwrap();
+}
+
+/// Writes a cross-encoder of the same shape below a models directory; its scores pass a sigmoid.
+pub fn install_small_cross_encoder(models: &Path) {
+    let dir = models.join(SMALL_CROSS_ENCODER);
+    fs::create_dir_all(&dir).unwrap();
+    let config = json!({"model_type": "bert", "hidden_size": SMALL_DIM, "intermediate_size": WIDE,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": WORDS.len(), "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": POSITIONS, "hidden_act": "gelu", "pad_token_id": 0,
+        "architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}});
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let mut tokenizer = tokenizer();
+    let mark = |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
+    let sequence = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
+    tokenizer["post_processor"]["pair"] =
+        json!([mark("[CLS]", 0), sequence("A", 0), mark("[SEP]", 0), sequence("B", 1), mark("[SEP]", 1)]);
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let mut all: Vec<_> = shapes().into_iter().map(|(name, shape)| (format!("bert.{name}"), shape)).collect();
+    for (name, rows) in [("bert.pooler.dense", SMALL_DIM), ("classifier", 1)] {
+        all.push((format!("{name}.weight"), vec![rows, SMALL_DIM]));
+        all.push((format!("{name}.bias"), vec![rows]));
+    }
+    fs::write(dir.join("model.safetensors"), weights(all)).unwrap();
 }
 
 fn tokenizer() -> Value {
@@ -93,10 +118,10 @@ fn shapes() -> Vec<(String, Vec<usize>)> {
 }
 
 /// A safetensors file: the length of a JSON header, the header, the numbers.
-fn weights() -> Vec<u8> {
+fn weights(shapes: Vec<(String, Vec<usize>)>) -> Vec<u8> {
     let (mut header, mut numbers) = (Map::new(), Vec::new());
     let mut random = Random(5);
-    for (name, shape) in shapes() {
+    for (name, shape) in shapes {
         let from = numbers.len();
         // Norms near 1 and small weights keep activations in a lively range.
         let (scale, shift) = if name.ends_with("LayerNorm.weight") { (0.1, 1.0) } else { (0.2, 0.0) };

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// What names another server, as a URL whose user may create databases and extensions.
 pub const SERVER_VARIABLE: &str = "PANNIER_TEST_POSTGRES";
 /// How long a server may take to start or to come back.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(180);
 
 /// The versions that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +306,7 @@ while read word; do
     kill) kill -9 $pid; wait $pid 2>/dev/null ;;
     start)
         for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-            rm -f "$dir/data/postmaster.pid"; start; sleep 0.5
+            start; sleep 0.5
             kill -0 $pid 2>/dev/null && break
         done ;;
     esac

@@ -122,7 +122,13 @@ fn fill(collection: &Collection, vectors: &Vectors, n: usize, context: &Context)
             let mut metadata: Metadata =
                 RANDOM_FIELDS.iter().map(|(name, values)| ((*name).to_owned(), value(random.below(*values)))).collect();
             metadata.insert(NEARNESS.to_owned(), crate::types::Value::Float(nearness[start + at]));
-            documents.push(NewDocument { id: id_of(start + at)?, text: None, metadata, vector: Some(vector) });
+            documents.push(NewDocument {
+                id: id_of(start + at)?,
+                text: None,
+                metadata,
+                vector: Some(vector),
+                chunks: Vec::new(),
+            });
         }
         progress.inc(documents.len() as u64);
         spent += upsert(collection, documents)?;

@@ -4,6 +4,7 @@ mod clients;
 mod cranfield;
 mod embed;
 mod filters;
+mod http;
 mod ingest;
 mod local_server;
 mod machine;
@@ -23,6 +24,7 @@ mod stats;
 mod store;
 mod sweep;
 mod vectors;
+mod wire;
 mod writes;
 
 use std::path::PathBuf;
@@ -67,6 +69,8 @@ enum BenchCommand {
     Embed(embed::EmbedArgs),
     /// Many clients of one text each, and queries during an import, over HTTP
     Clients(clients::ClientsArgs),
+    /// What HTTP costs beside the engine: one connection, many, and a text in, ten hits out
+    Http(http::HttpArgs),
     /// Write real vectors for `bench search` and its peers
     Vectors(vectors::VectorsArgs),
 }
@@ -84,6 +88,7 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
         BenchCommand::Rewrites(args) => rewrites::run(&args, &places, context),
         BenchCommand::Embed(args) => embed::run(&args, &places, context),
         BenchCommand::Clients(args) => clients::run(&args, &places, context),
+        BenchCommand::Http(args) => http::run(&args, &places, context),
         BenchCommand::Vectors(args) => vectors::run(&args, &places, context),
     }
 }

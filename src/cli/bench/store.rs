@@ -101,12 +101,12 @@ pub(super) fn rows_of(hits: &[Hit]) -> Result<Vec<(usize, f32)>, CliError> {
 /// # Errors
 /// As [`id_of`].
 pub(super) fn document(row: usize, vector: Vec<f32>) -> Result<NewDocument, CliError> {
-    Ok(NewDocument { id: id_of(row)?, text: None, metadata: Metadata::new(), vector: Some(vector) })
+    Ok(NewDocument { id: id_of(row)?, text: None, metadata: Metadata::new(), vector: Some(vector), chunks: Vec::new() })
 }
 
 /// A search whose hits carry ids and scores only.
 pub(super) fn bare_request(query: &[f32], top_k: usize) -> SearchRequest {
-    let include = Include { text: false, metadata: false, vector: false };
+    let include = Include { text: false, metadata: false, vector: false, chunk: false };
     SearchRequest { top_k, include, ..SearchRequest::new(Query::Vector(query.to_vec())) }
 }
 

@@ -154,6 +154,7 @@ mod tests {
             text: None,
             metadata: None,
             vector: None,
+            chunk: None,
             highlights: None,
         };
         assert_eq!(truth.right(0, &[hit("1", 0.9), hit("7", 0.8)]), 2);

@@ -119,7 +119,14 @@ fn added(weights: &Weights, architecture: &Architecture) -> Result<Added, EmbedE
         types => Some(weights.tensor("embeddings.token_type_embeddings.weight", &[types, hidden])?),
     };
     let padding = (architecture.first_position() > 0).then_some(architecture.pad_token_id);
-    Ok(Added::by_position(&positions, padding, types.as_ref().map(|types| &types[..hidden]), hidden))
+    let added = Added::by_position(&positions, padding, types.as_ref().map(|types| &types[..hidden]), hidden);
+    Ok(match (architecture.pair_separator, types) {
+        (Some(separator), Some(types)) if types.len() >= 2 * hidden => {
+            let (first, second) = types.split_at(hidden);
+            added.with_second(separator, second.iter().zip(first).map(|(second, first)| second - first).collect())
+        }
+        _ => added,
+    })
 }
 
 impl Source<'_> {

@@ -184,7 +184,7 @@ fn as_bert(
     Ok(())
 }
 
-fn bert_config(architecture: &Architecture) -> bert::Config {
+pub(super) fn bert_config(architecture: &Architecture) -> bert::Config {
     bert::Config {
         vocab_size: architecture.vocab_size,
         hidden_size: architecture.hidden_size,

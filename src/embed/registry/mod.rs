@@ -2,20 +2,33 @@
 
 mod entries;
 
+#[cfg(feature = "local-models")]
+pub(super) use entries::CROSS_ENCODER_FILES;
 pub use entries::KNOWN_MODELS;
 
 use super::Pooling;
+
+/// What a model makes of texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// A vector of a text.
+    Embedding,
+    /// A score of a query and a text.
+    CrossEncoder,
+}
 
 /// A model that can be fetched by its name.
 #[derive(Debug)]
 pub struct KnownModel {
     /// `organisation/model`, as on the model hub.
     pub name: &'static str,
+    /// What it makes of texts.
+    pub kind: ModelKind,
     /// Other names that mean this model.
     pub aliases: &'static [&'static str],
     /// SPDX identifier.
     pub licence: &'static str,
-    /// Numbers in a vector.
+    /// Numbers in a vector; 1 of a cross-encoder.
     pub dim: usize,
     /// Tokens that the model reads of a text; the rest is cut and reported.
     pub max_tokens: usize,
@@ -116,6 +129,7 @@ mod tests {
     #[test]
     fn every_entry_says_how_it_is_used() {
         for model in &KNOWN_MODELS {
+            assert_eq!(model.kind == ModelKind::CrossEncoder, model.dim == 1, "{}", model.name);
             assert!(model.shortest.is_none_or(|shortest| (1..model.dim).contains(&shortest)), "{}", model.name);
             assert!((1..=8192).contains(&model.max_tokens) && !model.licence.is_empty(), "{}", model.name);
             assert_eq!(find(model.aliases[0]).unwrap().name, model.name);

@@ -1,6 +1,7 @@
 //! What a sentence-transformers directory says about its model: architecture, modules, lengths, prefixes.
 
 mod architecture;
+mod cross_encoder;
 mod modules;
 mod sentence;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::store::Place;
 use super::{Dimensions, EmbedError, Pooling};
 pub(crate) use architecture::{Architecture, Family, Local, Rotary};
+pub(crate) use cross_encoder::{CrossEncoderSettings, says_cross_encoder};
 pub(crate) use modules::{Activation, Dense, Following, MODULES_FILE, Modules, Step};
 
 /// Everything beside weights and tokenizer that decides a model's vectors.

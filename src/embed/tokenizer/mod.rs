@@ -175,6 +175,25 @@ impl TextTokenizer {
         Ok((0..encoding.len()).map(piece).collect())
     }
 
+    /// The tokens of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not
+    /// fit.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn pair(&self, first: &str, second: &str) -> Result<Tokens, EmbedError> {
+        let (inner, pair) = (Arc::clone(&self.inner), (first.trim().to_owned(), second.trim().to_owned()));
+        let result = self.guard.run_within(move || inner.encode_fast(pair, true).map_err(|e| e.to_string()));
+        self.tokens(&result.map_err(|reason| self.failed(reason))?)
+    }
+
+    /// The token that ends every text; `None` where nothing is added to texts.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn last_token(&self) -> Result<Option<u32>, EmbedError> {
+        Ok(self.encoding("")?.get_ids().last().copied())
+    }
+
     fn encoding(&self, text: &str) -> Result<Encoding, EmbedError> {
         let result = if self.guard.is_patient() {
             guarded(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::json::Object;
 use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
-use crate::collection::{Collection, CollectionStats, DefinitionRequest};
+use crate::collection::{ChunkRequest, Collection, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::error::ApiError;
 use crate::types::{FieldType, Language, Metric, Quantization, VectorStorage};
@@ -101,6 +101,21 @@ pub(crate) struct DefinitionBody {
     /// Which personal data documents may not carry.
     #[schema(value_type = Option<WireGuard>)]
     guard: Option<Object<WireGuard>>,
+    /// Splits long texts into chunks, each with a vector of its own; `{}` for the defaults. Without it a text has one
+    /// vector, of as much as the model reads.
+    #[schema(value_type = Option<ChunksBody>)]
+    chunks: Option<Object<ChunksBody>>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChunksBody {
+    /// Most tokens of a chunk, at most as many as the model reads; 256 of them when left out.
+    #[schema(minimum = 1, maximum = 8192)]
+    max_tokens: Option<u32>,
+    /// Tokens that a chunk shares with the one before it, at most half of it; an eighth when left out.
+    #[schema(minimum = 0, maximum = 4096)]
+    overlap_tokens: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -159,6 +174,9 @@ impl DefinitionBody {
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
             template,
             guard: self.guard.map(|Object(guard)| guard.into_definition()),
+            chunks: self
+                .chunks
+                .map(|Object(ChunksBody { max_tokens, overlap_tokens })| ChunkRequest { max_tokens, overlap_tokens }),
         })
     }
 }
@@ -179,6 +197,9 @@ pub(crate) struct CollectionView {
     /// Null where there is none.
     #[schema(required)]
     guard: Option<WireGuard>,
+    /// Left out where a text has one vector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<ChunksView>,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -190,6 +211,12 @@ struct EmbeddingView {
     /// Null where documents bring their texts.
     #[schema(required)]
     template: Option<WireTemplate>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ChunksView {
+    max_tokens: u32,
+    overlap_tokens: u32,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -225,6 +252,9 @@ impl CollectionView {
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
             text: TextView { language: definition.text.language.into() },
             guard: definition.guard.as_ref().map(WireGuard::of),
+            chunks: definition
+                .chunks
+                .map(|chunks| ChunksView { max_tokens: chunks.max_tokens, overlap_tokens: chunks.overlap_tokens }),
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -443,7 +473,7 @@ mod tests {
         assert!(read("{}").unwrap() == DefinitionRequest::default());
         let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
             "index":{"m":8,"ef_construction":64,"quantization":"binary","storage":"float16"},"fields":{"a":"keyword"},
-            "text":{"language":"russian"}}"#;
+            "text":{"language":"russian"},"chunks":{"max_tokens":100}}"#;
         let wanted = DefinitionRequest {
             dim: Some(3),
             metric: Some(Metric::L2),
@@ -456,6 +486,7 @@ mod tests {
             language: Some(Language::Russian),
             template: None,
             guard: None,
+            chunks: Some(ChunkRequest { max_tokens: Some(100), overlap_tokens: None }),
         };
         assert!(read(full).unwrap() == wanted);
         assert_eq!(read(r#"{"embedding":{}}"#).unwrap().model.as_deref(), Some(DEFAULT_MODEL));
@@ -475,6 +506,8 @@ mod tests {
             (r#"{"fields":{"a":"date"}}"#, Code::InvalidValue),
             (r#"{"text":{"language":"klingon"}}"#, Code::InvalidValue),
             (r#"{"text":{"lang":"english"}}"#, Code::UnknownField),
+            (r#"{"chunks":{"tokens":9}}"#, Code::UnknownField),
+            (r#"{"chunks":{"max_tokens":-1}}"#, Code::InvalidValue),
         ];
         for (text, wanted) in cases {
             assert_eq!(read(text).err().map(|e| e.code), Some(wanted), "{text}");

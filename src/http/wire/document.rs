@@ -11,7 +11,7 @@ use super::vector::WireVector;
 use crate::collection::Upserted;
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
-use crate::types::{Document, DocumentId, EmbeddingState, Filter, Include, NewDocument};
+use crate::types::{Chunk, ChunkSpan, Document, DocumentId, EmbeddingState, Filter, Include, NewDocument};
 
 /// Documents to write; all of them or none.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -28,7 +28,8 @@ pub(crate) struct UpsertBody {
     refresh: Option<bool>,
 }
 
-/// A document to write. It needs a text or a vector, or both; then the vector stands and the text is stored.
+/// A document to write. It needs a text or a vector, or both; then the vector stands and the text is stored. In a
+/// collection that has chunks, `chunks` may stand for the vector.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DocumentBody {
@@ -44,6 +45,9 @@ pub(crate) struct DocumentBody {
     /// As many numbers as the collection's dim.
     #[schema(value_type = Option<Vec<f32>>)]
     vector: Option<WireVector>,
+    /// Several vectors for one document, in a collection that has chunks; without them its text is split.
+    #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
+    chunks: Option<Vec<Object<ChunkBody>>>,
 }
 
 impl UpsertBody {
@@ -68,12 +72,49 @@ impl DocumentBody {
     /// # Errors
     /// [`Code::InvalidName`] when the id is not allowed.
     pub(crate) fn into_document(self) -> Result<NewDocument, ApiError> {
+        let chunks = match self.chunks {
+            Some(chunks) if chunks.is_empty() => {
+                let detail = "\"chunks\" is empty; leave it out to have the text split";
+                return Err(ApiError::new(Code::InvalidChunks, detail));
+            }
+            chunks => chunks.unwrap_or_default(),
+        };
         Ok(NewDocument {
             id: DocumentId::new(&self.id)?,
             text: self.text,
             metadata: self.metadata.unwrap_or_default().0,
             vector: self.vector.map(|WireVector(vector)| vector),
+            chunks: chunks.into_iter().map(|Object(chunk)| chunk.into_chunk()).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+/// One of a document's vectors.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewChunk)]
+pub(crate) struct ChunkBody {
+    /// As many numbers as the collection's dim.
+    #[schema(value_type = Vec<f32>)]
+    vector: WireVector,
+    /// First character of `text` that it is of; with `end`.
+    start: Option<u32>,
+    /// After the last character of `text` that it is of.
+    end: Option<u32>,
+}
+
+impl ChunkBody {
+    fn into_chunk(self) -> Result<Chunk, ApiError> {
+        let WireVector(vector) = self.vector;
+        let span = match (self.start, self.end) {
+            (Some(start), Some(end)) => Some(ChunkSpan { start, end }),
+            (None, None) => None,
+            _ => {
+                let detail = "\"start\" and \"end\" of a chunk go together; send both or none";
+                return Err(ApiError::new(Code::InvalidChunks, detail));
+            }
+        };
+        Ok(Chunk { span, vector })
     }
 }
 
@@ -184,6 +225,9 @@ pub(crate) struct DocumentView<'a> {
     /// Left out where `include` does not name it. Of length 1 where the metric is cosine.
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
+    /// In a collection that has chunks; then the vectors are here, where `include` names them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<Vec<ChunkView<'a>>>,
     /// The change that wrote it.
     seq: u64,
     /// First written; RFC 3339, UTC.
@@ -211,7 +255,8 @@ impl<'a> DocumentView<'a> {
             id: stored.id.as_str(),
             text: include.text.then_some(stored.text.as_deref()),
             metadata: include.metadata.then_some(MetadataView(&stored.metadata)),
-            vector: include.vector.then_some(document.vector.as_slice()),
+            vector: (include.vector && document.chunks.is_empty()).then_some(document.vector.as_slice()),
+            chunks: (!document.chunks.is_empty()).then(|| chunks_of(document, include)),
             seq: document.seq.0,
             created_at: rfc3339(stored.created_at_ms),
             updated_at: rfc3339(stored.updated_at_ms),
@@ -221,6 +266,28 @@ impl<'a> DocumentView<'a> {
             },
         }
     }
+}
+
+/// A chunk of a document.
+#[derive(Serialize, ToSchema)]
+struct ChunkView<'a> {
+    /// First character in the text; left out where its vector was given without a place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u32>,
+    /// After its last character.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<&'a [f32]>,
+}
+
+fn chunks_of(document: &Document, include: Include) -> Vec<ChunkView<'_>> {
+    let mut views = Vec::with_capacity(document.chunks.len());
+    for Chunk { span, vector } in &document.chunks {
+        let vector = include.vector.then_some(vector.as_slice());
+        views.push(ChunkView { start: span.map(|span| span.start), end: span.map(|span| span.end), vector });
+    }
+    views
 }
 
 /// One page of documents, by ascending id.
@@ -263,13 +330,20 @@ pub(crate) enum IncludeName {
     Text,
     Metadata,
     Vector,
+    /// Of hits alone: the text of the chunk that was found.
+    Chunk,
 }
 
 /// The fields that a list names, or the default ones without a list.
 pub(crate) fn include_of(names: Option<&[IncludeName]>) -> Include {
     let Some(names) = names else { return Include::default() };
     let has = |name| names.contains(&name);
-    Include { text: has(IncludeName::Text), metadata: has(IncludeName::Metadata), vector: has(IncludeName::Vector) }
+    Include {
+        text: has(IncludeName::Text),
+        metadata: has(IncludeName::Metadata),
+        vector: has(IncludeName::Vector),
+        chunk: has(IncludeName::Chunk),
+    }
 }
 
 /// Reads names joined by commas; an empty string names none.
@@ -282,9 +356,10 @@ pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiErr
         "text" => Ok(IncludeName::Text),
         "metadata" => Ok(IncludeName::Metadata),
         "vector" => Ok(IncludeName::Vector),
+        "chunk" => Ok(IncludeName::Chunk),
         other => {
             let detail =
-                format!("\"include\" holds {other:?}; allowed are text, metadata and vector, joined by commas");
+                format!("\"include\" holds {other:?}; allowed are text, metadata, vector and chunk, joined by commas");
             Err(ApiError::new(Code::InvalidParameter, detail))
         }
     };
@@ -308,8 +383,15 @@ mod tests {
             text: Some("t".into()),
             metadata: [("n".to_owned(), Value::Int(1))].into(),
             vector: Some(vec![1.0, 0.0]),
+            chunks: Vec::new(),
         };
         assert_eq!(documents, [wanted]);
+        let documents = read(
+            r#"{"documents":[{"id":"a","text":"tu","chunks":[{"vector":[1],"start":0,"end":2},{"vector":[2]}]}]}"#,
+        );
+        let chunk = |span, x| Chunk { span, vector: vec![x] };
+        let wanted = [chunk(Some(ChunkSpan { start: 0, end: 2 }), 1.0), chunk(None, 2.0)];
+        assert_eq!(documents.unwrap()[0].chunks, wanted);
         let many = format!("{{\"documents\":[{}{{\"id\":\"z\"}}]}}", "{\"id\":\"a\"},".repeat(1_000));
         let cases = [
             (r#"{"documents":[]}"#, Code::InvalidValue),
@@ -321,6 +403,9 @@ mod tests {
             (r#"{"documents":[{"id":"a","metadata":[1]}]}"#, Code::InvalidValue),
             (r#"{"documents":[{"id":"a","vector":[1e39]}]}"#, Code::InvalidVector),
             (r#"{"documents":[{"id":"a","vector":[NaN]}]}"#, Code::InvalidJson),
+            (r#"{"documents":[{"id":"a","chunks":[]}]}"#, Code::InvalidChunks),
+            (r#"{"documents":[{"id":"a","chunks":[{"vector":[1],"start":1}]}]}"#, Code::InvalidChunks),
+            (r#"{"documents":[{"id":"a","chunks":[{"start":1,"end":2}]}]}"#, Code::MissingField),
             (r#"{"documents":[{"id":"a"}],"wait":false}"#, Code::WaitNotSupported),
             (many.as_str(), Code::TooManyDocuments),
         ];
@@ -353,6 +438,7 @@ mod tests {
             },
             seq: Seq(7),
             vector: vec![0.5, 1.0],
+            chunks: Vec::new(),
         };
         let write = |include| {
             serde_json::to_string(&DocumentView::of(&document, include_of_parameter(include).unwrap())).unwrap()

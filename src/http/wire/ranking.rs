@@ -9,7 +9,7 @@ use super::cursor;
 use super::search::HitView;
 use super::value::ValueView;
 use crate::http::error::{ApiError, Code};
-use crate::types::{DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, SearchRequest};
+use crate::types::{DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, Rerank, SearchRequest};
 
 /// What a search looks at.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -54,6 +54,29 @@ impl LikeBody {
     pub(crate) fn into_query(self) -> Result<Query, ApiError> {
         let ids = |names: Vec<String>| names.iter().map(|name| DocumentId::new(name)).collect::<Result<Vec<_>, _>>();
         Ok(Query::Like { positive: ids(self.positive)?, negative: ids(self.negative)? })
+    }
+}
+
+/// How a cross-encoder puts candidates in order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RerankBody {
+    /// A cross-encoder that `pannier model list` names.
+    #[schema(example = "cross-encoder/ms-marco-MiniLM-L6-v2")]
+    model: String,
+    /// Candidates that it reads, at least `offset` and `top_k` together; 50 when left out.
+    #[schema(minimum = 1, maximum = 200)]
+    top_n: Option<usize>,
+    /// The metadata field that it reads; the text when left out.
+    field: Option<String>,
+}
+
+/// Candidates that are reranked where nobody said how many.
+const DEFAULT_TOP_N: usize = 50;
+
+impl RerankBody {
+    pub(crate) fn into_rerank(self) -> Rerank {
+        Rerank { model: self.model, top_n: self.top_n.unwrap_or(DEFAULT_TOP_N), field: self.field }
     }
 }
 

@@ -11,8 +11,8 @@ use super::explain::ExplainView;
 use super::filter::WireFilter;
 use super::json::Object;
 use super::ranking::{
-    FacetView, GroupView, LikeBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of, paging_of,
-    turn_page,
+    FacetView, GroupView, LikeBody, RerankBody, WireFusion, WireMode, facets_of, fingerprint, grouping_of, mode_of,
+    paging_of, turn_page,
 };
 use super::value::MetadataView;
 use super::vector::WireVector;
@@ -63,6 +63,10 @@ pub(crate) struct SearchBody {
     /// How much a hit loses for being like those before it.
     #[schema(minimum = 0, maximum = 1)]
     diversity: Option<f64>,
+    /// Has the best candidates put in order by a cross-encoder, which reads the query's `text` and theirs together; scores
+    /// are its then.
+    #[schema(value_type = Option<RerankBody>)]
+    rerank: Option<Object<RerankBody>>,
     /// Metadata fields whose values are counted over the best 1,000 documents that match.
     #[schema(max_items = 16)]
     facets: Option<Vec<String>>,
@@ -70,7 +74,7 @@ pub(crate) struct SearchBody {
     highlight: Option<bool>,
     /// Waits until keyword search sees every write that was answered before.
     refresh: Option<bool>,
-    /// `text` and `metadata` when left out.
+    /// `text` and `metadata` when left out; `vector`, and `chunk` for the text of the chunk that was found.
     include: Option<Vec<IncludeName>>,
     /// Compares with every document instead of walking the graph.
     exact: Option<bool>,
@@ -102,6 +106,7 @@ impl SearchBody {
             paging: paging_of(self.offset, self.cursor.as_deref())?,
             grouping: grouping_of(self.group_by, self.group_size)?,
             diversity: self.diversity.map(|diversity| diversity as f32),
+            rerank: self.rerank.map(|Object(rerank)| rerank.into_rerank()),
             facets: self.facets.unwrap_or_default(),
             highlight: self.highlight.unwrap_or(false),
             refresh: self.refresh.unwrap_or(false),
@@ -248,9 +253,30 @@ pub(super) struct HitView<'a> {
     metadata: Option<MetadataView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
+    /// In a collection that has chunks: the one nearest to the query. Left out in mode `keyword`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk: Option<HitChunkView<'a>>,
     /// Where `highlight` asked for them: parts of the text as HTML, the query's words in `<mark>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     highlights: Option<&'a [String]>,
+}
+
+/// The part of a document that was found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HitChunk)]
+struct HitChunkView<'a> {
+    /// Which of the document's chunks, counted from 0.
+    index: usize,
+    /// Its first character in the document's text (Unicode scalar values); left out where its vector was given without
+    /// a place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u32>,
+    /// After its last character.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<u32>,
+    /// Where `include` names `chunk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
 }
 
 /// How a search was answered.
@@ -316,6 +342,12 @@ impl<'a> HitView<'a> {
             text: hit.text.as_deref(),
             metadata: hit.metadata.as_ref().map(MetadataView),
             vector: hit.vector.as_deref(),
+            chunk: hit.chunk.as_ref().map(|chunk| HitChunkView {
+                index: chunk.index,
+                start: chunk.span.map(|span| span.start),
+                end: chunk.span.map(|span| span.end),
+                text: chunk.text.as_deref(),
+            }),
             highlights: hit.highlights.as_deref(),
         }
     }
@@ -325,7 +357,9 @@ impl<'a> HitView<'a> {
 mod tests {
     use super::*;
     use crate::http::wire::json;
-    use crate::types::{Facet, Filter, Fusion, Grouping, HitGroup, Include, Mode, SearchAfter, Value};
+    use crate::types::{
+        ChunkSpan, Facet, Filter, Fusion, Grouping, HitChunk, HitGroup, Include, Mode, Rerank, SearchAfter, Value,
+    };
     use std::time::Duration;
 
     fn read(text: &str) -> Result<SearchRequest, ApiError> {
@@ -341,7 +375,7 @@ mod tests {
             top_k: 3,
             threshold: Some(0.5),
             filter: Some(Filter::eq("a", Value::Int(1))),
-            include: Include { text: false, metadata: false, vector: true },
+            include: Include { text: false, metadata: false, vector: true, chunk: false },
             exact: true,
             ef_search: Some(64),
             explain: true,
@@ -350,12 +384,13 @@ mod tests {
         assert_eq!(read(full).unwrap(), wanted);
         assert_eq!(read(r#"{"text":"a"}"#).unwrap(), SearchRequest::new(Query::Text("a".into())));
         let more = r#"{"text":"a","vector":[1],"mode":"hybrid","alpha":0.25,"offset":7,"group_by":"g","group_size":2,
-            "diversity":0.5,"facets":["f"],"highlight":true,"refresh":true}"#;
+            "diversity":0.5,"rerank":{"model":"m","top_n":20,"field":"t"},"facets":["f"],"highlight":true,"refresh":true}"#;
         let wanted = SearchRequest {
             mode: Mode::Hybrid(Fusion::Weighted { alpha: 0.25 }),
             paging: Paging::Offset(7),
             grouping: Some(Grouping { field: "g".into(), size: 2 }),
             diversity: Some(0.5),
+            rerank: Some(Rerank { model: "m".into(), top_n: 20, field: Some("t".into()) }),
             facets: vec!["f".into()],
             highlight: true,
             refresh: true,
@@ -381,6 +416,8 @@ mod tests {
             (r#"{"text":"a","offset":-1}"#, Code::InvalidValue),
             (r#"{"text":"a","cursor":"AWE"}"#, Code::InvalidCursor),
             (r#"{"text":"a","group_size":2}"#, Code::InvalidQuery),
+            (r#"{"text":"a","rerank":{}}"#, Code::MissingField),
+            (r#"{"text":"a","rerank":{"model":"m","top":3}}"#, Code::UnknownField),
             (r#"{"text":"a","mode":"magic"}"#, Code::InvalidValue),
             (r#"{"text":"a","topk":1}"#, Code::UnknownField),
             (r#"{"text":"a","top_k":-1}"#, Code::InvalidValue),
@@ -403,6 +440,7 @@ mod tests {
                 text: Some("t".into()),
                 metadata: Some([("n".to_owned(), Value::Int(1))].into()),
                 vector: None,
+                chunk: Some(HitChunk { index: 2, span: Some(ChunkSpan { start: 5, end: 9 }), text: Some("u".into()) }),
                 highlights: None,
             }],
             groups: None,
@@ -414,7 +452,7 @@ mod tests {
             explain: None,
         };
         let request = SearchRequest::new(Query::Text("a".into()));
-        let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1}}],"took_ms":0.4,"plan":"graph"}"#;
+        let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1},"chunk":{"index":2,"start":5,"end":9,"text":"u"}}],"took_ms":0.4,"plan":"graph"}"#;
         assert_eq!(serde_json::to_string(&SearchView::of(&response, &request)).unwrap(), wanted);
         response.truncated = true;
         assert!(
@@ -433,6 +471,7 @@ mod tests {
             text: None,
             metadata: None,
             vector: None,
+            chunk: None,
             highlights: Some(vec!["<mark>a</mark>".into()]),
         };
         let response = SearchResponse {

@@ -24,7 +24,7 @@ impl<'a> Points<'a> {
     /// `rows`: shape `[rows, dim]`, at least one.
     pub(super) fn new(rows: &'a [VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
         let numbers = match quantization {
-            Quantization::None => Numbers::Vectors(rows.iter().map(|row| in_full(*row)).collect()),
+            Quantization::None => Numbers::Vectors(rows.iter().map(|row| row.in_full()).collect()),
             Quantization::Int8 | Quantization::Binary => Numbers::Codes(codes_of(rows)),
         };
         let mut points = Self { rows, numbers, added: Vec::new() };
@@ -98,13 +98,6 @@ impl<'a> Points<'a> {
 enum Numbers<'a> {
     Codes(CodeTable),
     Vectors(Vec<Cow<'a, [f32]>>),
-}
-
-fn in_full(row: VectorRef<'_>) -> Cow<'_, [f32]> {
-    match row {
-        VectorRef::Float32(numbers) => Cow::Borrowed(numbers),
-        VectorRef::Float16(_) => Cow::Owned(row.to_vec()),
-    }
 }
 
 fn codes_of(rows: &[VectorRef<'_>]) -> CodeTable {

@@ -37,7 +37,7 @@ fn document(id: &str, vector: &[f32]) -> LoggedDocument {
         updated_at_ms: 2,
         embedding: if vector.is_empty() { EmbeddingState::Pending } else { EmbeddingState::Ready },
     };
-    LoggedDocument { document, vector: vector.to_vec() }
+    LoggedDocument { document, vector: vector.to_vec(), chunks: Vec::new() }
 }
 
 /// The `number`th change of a varied history; equal numbers give equal changes.
@@ -56,6 +56,7 @@ fn change(number: u32) -> Change {
                 text: TextDefinition::default(),
                 template: None,
                 guard: None,
+                chunks: None,
             },
             created_at_ms: i64::from(number),
         },

@@ -259,8 +259,8 @@ fn records_of_a_newer_program_are_refused_and_not_cut() {
         assert_eq!(store.contents(), before);
         error
     };
-    let error = refused(|header| header.payload_version = 3, &[0; 4]);
-    assert!(matches!(error, LogError::Unsupported { found: 3, supported: 2, .. }), "{error}");
+    let error = refused(|header| header.payload_version = 4, &[0; 4]);
+    assert!(matches!(error, LogError::Unsupported { found: 4, supported: 3, .. }), "{error}");
     let error = refused(|header| header.kind = 9, &[0; 4]);
     assert!(matches!(error, LogError::Malformed { seq: Seq(3), .. }), "{error}");
     let error = refused(|_| (), &[0; 5]);

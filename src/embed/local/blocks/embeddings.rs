@@ -31,6 +31,8 @@ pub(in crate::embed::local) struct Positions {
     table: Vec<f32>,
     /// Of encoders that do not count padding: its token, and the vector that it gets wherever it stands.
     padding: Option<(u32, Vec<f32>)>,
+    /// Of encoders of pairs: the token that ends the first text, and what is added behind it, shape `[hidden]`.
+    second: Option<(u32, Vec<f32>)>,
 }
 
 /// The table of token vectors, shape `[vocabulary, hidden]`: more than half of a small model's weights, of which a text
@@ -63,7 +65,23 @@ impl Added {
             let skipped = std::mem::replace(&mut table, used);
             (token as u32, skipped[token * hidden..].to_vec())
         });
-        Added::ByPosition(Positions { table, padding })
+        Added::ByPosition(Positions { table, padding, second: None })
+    }
+
+    /// Adds `vector`, shape `[hidden]`, to every token behind the first `separator` of a sequence.
+    pub(in crate::embed::local) fn with_second(mut self, separator: u32, vector: Vec<f32>) -> Self {
+        if let Added::ByPosition(positions) = &mut self {
+            positions.second = Some((separator, vector));
+        }
+        self
+    }
+
+    /// The token that ends the first of two texts, and what is added behind it.
+    fn second(&self) -> Option<(u32, &[f32])> {
+        match self {
+            Added::ByPosition(Positions { second: Some((separator, vector)), .. }) => Some((*separator, vector)),
+            _ => None,
+        }
     }
 }
 
@@ -107,11 +125,11 @@ impl Embeddings {
             Words::Mapped(tensor) => tensor.values(),
             Words::Owned(values) => values,
         };
-        let width = out.width();
+        let (width, second) = (out.width(), self.added.second());
         out.set_count(sequences.iter().map(|sequence| sequence.len()).sum());
         let mut row = 0;
         for sequence in sequences {
-            let mut position = 0;
+            let (mut position, mut is_second) = (0, false);
             for &token in *sequence {
                 let word = &words[token as usize * width..][..width];
                 let added = match &self.added {
@@ -124,6 +142,12 @@ impl Embeddings {
                 };
                 for ((out, word), added) in out.row_mut(row).iter_mut().zip(word).zip(added) {
                     *out = word + added;
+                }
+                if let Some((separator, vector)) = second {
+                    if is_second {
+                        out.row_mut(row).iter_mut().zip(vector).for_each(|(out, x)| *out += x);
+                    }
+                    is_second |= token == separator;
                 }
                 row += 1;
             }

@@ -1,9 +1,13 @@
 //! Self-attention of one sequence: every token looks at every token, head by head.
+//!
+//! Scores are kept the other way round, a row for each key and a column for each query, so that registers hold the scores
+//! of several queries: softmax then needs no sums across a register, and its result has the order in which the second
+//! product reads it. Only queries are laid out anew; keys and values are read where they lie.
 
 use super::RelativeBias;
 use super::math::exp;
 use super::simd::Simd;
-use super::tile::{FROM_CACHE_BYTES, Finish, Tile};
+use super::tile::{self, ByProduct, ByRow, FROM_CACHE_BYTES, Finish, Tile};
 
 /// Operands of [`run`]. A row of `qkv` holds the token's queries, already divided by the root of the head's width, then
 /// its keys, then its values, each `heads * head_width` numbers.
@@ -25,28 +29,24 @@ pub(super) struct Args<'a> {
     pub scratch: *mut f32,
 }
 
-/// The widest and highest tiles of any instruction set.
+/// The widest tile of any instruction set.
 const MAX_TILE_COLUMNS: usize = 32;
-const MAX_TILE_ROWS: usize = 14;
 
-/// Numbers of scratch that a sequence of `count` tokens needs: one head's keys and values, and a block of scores.
+/// Numbers of scratch that a sequence of `count` tokens needs: the queries and the scores of one block.
 pub(super) fn scratch_len(count: usize, head_width: usize) -> usize {
-    (2 * head_width + MAX_TILE_ROWS) * count.next_multiple_of(MAX_TILE_COLUMNS)
+    (head_width + count) * MAX_TILE_COLUMNS
 }
 
-/// Where the parts of one head lie.
-struct Head {
-    index: usize,
-    queries: *const f32,
-    out: *mut f32,
-    /// Panels of `TILE_COLUMNS` keys, each of shape `[head_width, TILE_COLUMNS]`; zero beyond the last key.
-    keys: *mut f32,
-    /// Panels of `TILE_COLUMNS` columns of the values, each of shape `[count, TILE_COLUMNS]`.
-    values: *mut f32,
-    /// Room for scores, shape `[TILE_ROWS, padded]`.
+/// Some queries of one head, at most `TILE_COLUMNS`.
+struct Block {
+    head: usize,
+    /// The first query's token.
+    from: usize,
+    queries: usize,
+    /// Shape `[head_width, TILE_COLUMNS]`; zero beyond the last query.
+    panel: *mut f32,
+    /// Shape `[count, TILE_COLUMNS]`.
     scores: *mut f32,
-    /// `count` rounded up to whole panels.
-    padded: usize,
 }
 
 /// Computes softmax(queries * keys) * values for each head.
@@ -55,159 +55,132 @@ struct Head {
 /// `Simd`'s promise; pointers cover their matrices.
 #[inline(always)]
 pub(super) unsafe fn run<S: Simd>(args: &Args) {
-    let hidden = args.heads * args.head_width;
-    let padded = args.count.next_multiple_of(S::TILE_COLUMNS);
-    for index in 0..args.heads {
-        let queries = args.qkv.wrapping_add(index * args.head_width);
-        let values = args.scratch.wrapping_add(args.head_width * padded);
-        let head = Head {
-            index,
-            queries,
-            out: args.out.wrapping_add(index * args.head_width),
-            keys: args.scratch,
-            values,
-            scores: values.wrapping_add(args.head_width * padded),
-            padded,
-        };
-        // SAFETY: the caller's promise; the scratch holds the three parts.
-        unsafe {
-            pack_keys::<S>(args, &head, queries.wrapping_add(hidden));
-            pack_values::<S>(args, &head, queries.wrapping_add(2 * hidden));
-            for row in (0..args.count).step_by(S::TILE_ROWS) {
-                rows::<S>(args, &head, row, S::TILE_ROWS.min(args.count - row));
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn pack_keys<S: Simd>(args: &Args, head: &Head, mut key: *const f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let last_panel = (head.padded - S::TILE_COLUMNS) * args.head_width;
-        for i in (0..S::TILE_COLUMNS * args.head_width).step_by(S::LANES) {
-            S::store(head.keys.wrapping_add(last_panel + i), S::zero());
-        }
-        for token in 0..args.count {
-            let column = token % S::TILE_COLUMNS;
-            let mut slot = head.keys.wrapping_add((token - column) * args.head_width + column);
-            for k in 0..args.head_width {
-                *slot = *key.wrapping_add(k);
-                slot = slot.wrapping_add(S::TILE_COLUMNS);
-            }
-            key = key.wrapping_add(args.qkv_stride);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn pack_values<S: Simd>(args: &Args, head: &Head, from: *const f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for column in (0..args.head_width).step_by(S::TILE_COLUMNS) {
-            let mut value = from.wrapping_add(column);
-            let mut slot = head.values.wrapping_add(column * args.count);
-            for _ in 0..args.count {
-                S::store(slot, S::load(value));
-                S::store(slot.wrapping_add(S::LANES), S::load(value.wrapping_add(S::LANES)));
-                value = value.wrapping_add(args.qkv_stride);
-                slot = slot.wrapping_add(S::TILE_COLUMNS);
-            }
-        }
-    }
-}
-
-/// Attends for the tokens `row..row + rows`, at most `TILE_ROWS`.
-#[inline(always)]
-unsafe fn rows<S: Simd>(args: &Args, head: &Head, row: usize, rows: usize) {
-    // SAFETY: the caller's promise; a tile's pointers cover `rows` rows.
-    unsafe {
-        for column in (0..head.padded).step_by(S::TILE_COLUMNS) {
-            let scores = Tile {
-                a: head.queries.wrapping_add(row * args.qkv_stride),
-                a_stride: args.qkv_stride,
-                b: head.keys.wrapping_add(column * args.head_width),
-                depth: args.head_width,
-                ahead: FROM_CACHE_BYTES,
-                out: head.scores.wrapping_add(column),
-                out_stride: head.padded,
-                resume: false,
-                bias: std::ptr::null(),
-                finish: Finish::Pause,
+    for head in 0..args.heads {
+        for from in (0..args.count).step_by(S::TILE_COLUMNS) {
+            let block = Block {
+                head,
+                from,
+                queries: S::TILE_COLUMNS.min(args.count - from),
+                panel: args.scratch,
+                scores: args.scratch.wrapping_add(args.head_width * S::TILE_COLUMNS),
             };
-            S::tile(rows, &scores);
-        }
-        if let Some(bias) = args.bias {
-            for i in 0..rows {
-                let from = std::ptr::from_ref(bias.at_distance_0(head.index)).wrapping_sub(row + i);
-                add_bias::<S>(head.scores.wrapping_add(i * head.padded), from, args.count);
+            // SAFETY: the caller's promise; the scratch holds both parts.
+            unsafe {
+                pack_queries::<S>(args, &block);
+                score::<S>(args, &block);
+                let scales = softmax::<S>(block.scores, args.count);
+                gather::<S>(args, &block, &scales);
             }
         }
-        let mut scales = [0.0; MAX_TILE_ROWS];
-        for (i, scale) in scales.iter_mut().enumerate().take(rows) {
-            *scale = 1.0 / softmax::<S>(head.scores.wrapping_add(i * head.padded), args.count);
+    }
+}
+
+#[inline(always)]
+unsafe fn pack_queries<S: Simd>(args: &Args, block: &Block) {
+    let queries = args.qkv.wrapping_add(block.from * args.qkv_stride + block.head * args.head_width);
+    for half in [0, S::LANES] {
+        let rows = block.queries.saturating_sub(half).min(S::LANES);
+        for k in (0..args.head_width).step_by(S::LANES) {
+            let from = queries.wrapping_add(half * args.qkv_stride + k);
+            let to = block.panel.wrapping_add(k * S::TILE_COLUMNS + half);
+            // SAFETY: the caller's promise; `rows` queries stand there.
+            unsafe { S::transpose(from, args.qkv_stride, rows, to, S::TILE_COLUMNS) };
         }
+    }
+}
+
+/// Computes the block's scores.
+#[inline(always)]
+unsafe fn score<S: Simd>(args: &Args, block: &Block) {
+    let keys = args.qkv.wrapping_add((args.heads + block.head) * args.head_width);
+    for (row, rows) in tile::heights(args.count, S::TILE_ROWS) {
+        let scores = Tile {
+            a: keys.wrapping_add(row * args.qkv_stride),
+            a_stride: args.qkv_stride,
+            b: block.panel.cast_const(),
+            b_stride: S::TILE_COLUMNS,
+            depth: args.head_width,
+            ahead: FROM_CACHE_BYTES,
+            out: block.scores.wrapping_add(row * S::TILE_COLUMNS),
+            out_stride: S::TILE_COLUMNS,
+            resume: false,
+            bias: std::ptr::null(),
+            finish: Finish::Pause,
+        };
+        // SAFETY: the caller's promise; the tile covers `rows` keys.
+        unsafe { S::tile::<f32, ByRow>(rows, &scores) };
+    }
+    let Some(bias) = args.bias else { return };
+    for key in 0..args.count {
+        let score = block.scores.wrapping_add(key * S::TILE_COLUMNS);
+        let bias = std::ptr::from_ref(bias.at_distance_0(block.head)).wrapping_add(block.from).wrapping_sub(key);
+        for column in [0, S::LANES] {
+            let score = score.wrapping_add(column);
+            // SAFETY: the caller's promise; what is read beyond the last query lies within the table's padding.
+            unsafe { S::store(score, S::add(S::load(score), S::load(bias.wrapping_add(column)))) };
+        }
+    }
+}
+
+/// Replaces the scores of each column by e^(score - the largest) and returns what makes their sums one. Columns without a
+/// query hold some finite numbers.
+#[inline(always)]
+unsafe fn softmax<S: Simd>(scores: *mut f32, count: usize) -> [f32; MAX_TILE_COLUMNS] {
+    let mut scales = [0.0; MAX_TILE_COLUMNS];
+    for column in [0, S::LANES] {
+        let row = |key: usize| scores.wrapping_add(key * S::TILE_COLUMNS + column);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut largest = S::load(row(0));
+            for key in 1..count {
+                largest = S::max(largest, S::load(row(key)));
+            }
+            let mut total = S::zero();
+            for key in 0..count {
+                let weight = exp::<S>(S::sub(S::load(row(key)), largest));
+                total = S::add(total, weight);
+                S::store(row(key), weight);
+            }
+            S::store(scales[column..].as_mut_ptr(), S::reciprocal(total));
+        }
+    }
+    scales
+}
+
+/// Adds the values up by their weights.
+#[inline(always)]
+unsafe fn gather<S: Simd>(args: &Args, block: &Block, scales: &[f32; MAX_TILE_COLUMNS]) {
+    let values = args.qkv.wrapping_add((2 * args.heads + block.head) * args.head_width);
+    let out = args.out.wrapping_add(block.from * args.out_stride + block.head * args.head_width);
+    for (row, rows) in tile::heights(block.queries, S::TILE_ROWS) {
         for column in (0..args.head_width).step_by(S::TILE_COLUMNS) {
-            let out = head.out.wrapping_add(row * args.out_stride + column);
+            let out = out.wrapping_add(row * args.out_stride + column);
             let gathered = Tile {
-                a: head.scores,
-                a_stride: head.padded,
-                b: head.values.wrapping_add(column * args.count),
+                a: block.scores.wrapping_add(row).cast_const(),
+                a_stride: S::TILE_COLUMNS,
+                b: values.wrapping_add(column),
+                b_stride: args.qkv_stride,
                 depth: args.count,
-                ahead: FROM_CACHE_BYTES,
+                ahead: AHEAD_ROWS * args.qkv_stride * size_of::<f32>(),
                 out,
                 out_stride: args.out_stride,
                 resume: false,
                 bias: std::ptr::null(),
                 finish: Finish::Pause,
             };
-            S::tile(rows, &gathered);
-            for (i, scale) in scales.iter().enumerate().take(rows) {
-                let out = out.wrapping_add(i * args.out_stride);
-                for out in [out, out.wrapping_add(S::LANES)] {
-                    S::store(out, S::mul(S::load(out), S::splat(*scale)));
+            // SAFETY: the caller's promise; the tile covers `rows` queries.
+            unsafe {
+                S::tile::<f32, ByProduct>(rows, &gathered);
+                for (i, scale) in scales[row..row + rows].iter().enumerate() {
+                    let out = out.wrapping_add(i * args.out_stride);
+                    for out in [out, out.wrapping_add(S::LANES)] {
+                        S::store(out, S::mul(S::load(out), S::splat(*scale)));
+                    }
                 }
             }
         }
     }
 }
 
-/// Adds `count` biases to as many scores. What follows the scores in the last register is overwritten, and what follows
-/// the biases is read.
-#[inline(always)]
-unsafe fn add_bias<S: Simd>(scores: *mut f32, bias: *const f32, count: usize) {
-    for column in (0..count).step_by(S::LANES) {
-        let score = scores.wrapping_add(column);
-        // SAFETY: the caller's promise; scores are padded to whole registers, and so is the last row of biases.
-        unsafe { S::store(score, S::add(S::load(score), S::load(bias.wrapping_add(column)))) };
-    }
-}
-
-/// Replaces `count` scores by e^(score - the largest) and returns their sum. What follows the scores in the last register
-/// is overwritten.
-#[inline(always)]
-unsafe fn softmax<S: Simd>(scores: *mut f32, count: usize) -> f32 {
-    // SAFETY: the caller's promise; scores are padded to whole registers.
-    unsafe {
-        let whole = count - count % S::LANES;
-        let tail = scores.wrapping_add(whole);
-        let mut largest = S::splat(f32::NEG_INFINITY);
-        for column in (0..whole).step_by(S::LANES) {
-            largest = S::max(largest, S::load(scores.wrapping_add(column)));
-        }
-        if whole < count {
-            let kept = S::keep_first(S::load(tail), count - whole);
-            S::store(tail, kept);
-            largest = S::max(largest, kept);
-        }
-        let shift = S::splat(S::largest(largest));
-        let mut total = S::zero();
-        for column in (0..count).step_by(S::LANES) {
-            let score = scores.wrapping_add(column);
-            let weight = exp::<S>(S::sub(S::load(score), shift));
-            total = S::add(total, weight);
-            S::store(score, weight);
-        }
-        S::sum(total)
-    }
-}
+/// How many tokens ahead of their use values are fetched.
+const AHEAD_ROWS: usize = 8;

@@ -2,10 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::int8::{Int8, SumTile};
+use super::int8::{Int8, Int8Tile};
 use super::simd::Simd;
-use super::tile::{self, Tile, Weight};
-use super::{attention, int8, layer_norm, matmul};
+use super::tile::{self, Kind, Order, Tile, Weight};
+use super::{attention, int8, layer_norm, matmul, pack};
 
 /// Whether this CPU runs the kernels of this file.
 pub(super) fn is_available() -> bool {
@@ -47,16 +47,24 @@ pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
     unsafe { int8::quantise::<Avx2>(args) }
 }
 
+/// See [`pack::run`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
+pub(super) unsafe fn run_pack(args: &pack::Args) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Avx2, W, M>(tile) }
+    unsafe { pack::run::<Avx2>(args) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
     // SAFETY: as above.
-    unsafe { int8::sum_tile::<I, M>(tile) }
+    unsafe { tile::compute::<Avx2, K::Weight, K::Order, M>(tile) }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
+    // SAFETY: as above.
+    unsafe { int8::compute::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -87,10 +95,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> __m256 {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
     unsafe fn prefetch<T>(from: *const T) {
@@ -144,14 +148,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), x) }
     }
     #[inline(always)]
-    unsafe fn keep_first(x: __m256, count: usize) -> __m256 {
-        unsafe {
-            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let kept = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes);
-            _mm256_blendv_ps(_mm256_set1_ps(f32::NEG_INFINITY), x, _mm256_castsi256_ps(kept))
-        }
-    }
-    #[inline(always)]
     unsafe fn sum(x: __m256) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
@@ -168,8 +164,42 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
-        unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4, 5, 6]) }
+    #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep rows in registers")]
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let pairs = |a, b| (_mm256_castps_pd(a), _mm256_castps_pd(b));
+            let mut x = [_mm256_setzero_ps(); 8];
+            for i in 0..8usize {
+                if i < rows {
+                    x[i] = _mm256_loadu_ps(from.wrapping_add(i.wrapping_mul(stride)));
+                }
+            }
+            // Pairs of rows, fours of rows (register 4 i + j then holds column j of each half), all.
+            let mut y = x;
+            for i in 0..4 {
+                y[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+                y[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+            }
+            for i in 0..2 {
+                let (a, b) = pairs(y[4 * i], y[4 * i + 2]);
+                x[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+                x[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+                let (a, b) = pairs(y[4 * i + 1], y[4 * i + 3]);
+                x[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+                x[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+            }
+            for j in 0..4 {
+                y[j] = _mm256_permute2f128_ps::<0x20>(x[j], x[4 + j]);
+                y[4 + j] = _mm256_permute2f128_ps::<0x31>(x[j], x[4 + j]);
+            }
+            for j in 0..8usize {
+                _mm256_storeu_ps(to.wrapping_add(j.wrapping_mul(to_stride)), y[j]);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<W: Weight, O: Order>(rows: usize, tile: &Tile<W>) {
+        unsafe { tile::by_rows!(rows, tile, tile_of, (W, O), [1, 2, 3, 4, 5, 6]) }
     }
 }
 
@@ -181,8 +211,6 @@ impl Int8 for Avx2 {
     type Sums = __m256i;
     type Weights = __m256i;
     type Codes = __m256i;
-    const GROUP: usize = 2;
-    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn zero_sums() -> __m256i {
@@ -201,19 +229,20 @@ impl Int8 for Avx2 {
         unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(codes, weights)) }
     }
     #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, sums: __m256i) {
-        unsafe { _mm256_storeu_si256(to.cast(), sums) }
+    unsafe fn to_float(sums: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sums) }
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut i16, x: __m256) {
+    unsafe fn store_codes(to: *mut i16, x: __m256, zero: i32) {
         unsafe {
-            let whole = _mm256_cvtps_epi32(x);
+            let whole = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(zero));
             let packed = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
-            _mm_storeu_si128(to.cast(), packed);
+            let codes = _mm_min_epi16(_mm_max_epi16(packed, _mm_setzero_si128()), _mm_set1_epi16(255));
+            _mm_storeu_si128(to.cast(), codes);
         }
     }
     #[inline(always)]
-    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { tile::by_rows!(rows, tile, sums_of, [1, 2, 3, 4, 5, 6]) }
+    unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {
+        unsafe { tile::by_rows!(rows, tile, int8_tile_of, Self, [1, 2, 3, 4, 5, 6]) }
     }
 }

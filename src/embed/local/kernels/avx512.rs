@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::Avx2;
 use super::simd::Simd;
-use super::tile::{self, Tile, Weight};
-use super::{attention, layer_norm, matmul};
+use super::tile::{self, Kind, Order, Tile, Weight};
+use super::{attention, layer_norm, matmul, pack};
 
 /// Whether this CPU runs the kernels of this file.
 pub(super) fn is_available() -> bool {
@@ -32,10 +33,17 @@ pub(super) unsafe fn run_layer_norm(args: &layer_norm::Args) {
     unsafe { layer_norm::run::<Avx512>(args) }
 }
 
+/// See [`pack::run`].
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
+pub(super) unsafe fn run_pack(args: &pack::Args) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Avx512, W, M>(tile) }
+    unsafe { pack::run::<Avx512>(args) }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
+    // SAFETY: as above.
+    unsafe { tile::compute::<Avx512, K::Weight, K::Order, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -66,10 +74,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast())) }
     }
     #[inline(always)]
     unsafe fn prefetch<T>(from: *const T) {
@@ -124,20 +128,62 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn keep_first(x: __m512, count: usize) -> __m512 {
-        let kept = ((1u32 << count) - 1) as __mmask16;
-        unsafe { _mm512_mask_blend_ps(kept, _mm512_set1_ps(f32::NEG_INFINITY), x) }
-    }
-    #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
     }
     #[inline(always)]
     unsafe fn largest(x: __m512) -> f32 {
-        unsafe { _mm512_reduce_max_ps(x) }
+        // Numbers are compared as they are: the intrinsic for this takes care of those that are none, at each step.
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
+            Avx2::largest(_mm256_max_ps(_mm512_castps512_ps256(x), high))
+        }
     }
     #[inline(always)]
-    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
-        unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
+    #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep rows in registers")]
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            let pairs = |a, b| (_mm512_castps_pd(a), _mm512_castps_pd(b));
+            let mut x = [_mm512_setzero_ps(); 16];
+            for i in 0..16usize {
+                if i < rows {
+                    x[i] = _mm512_loadu_ps(from.wrapping_add(i.wrapping_mul(stride)));
+                }
+            }
+            // Each step doubles what stands together: pairs of rows, fours of rows (register 4 i + j then holds column j of
+            // each quarter, of rows 4 i to 4 i + 3), eights, all.
+            let mut y = x;
+            for i in 0..8 {
+                y[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+                y[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+            }
+            for i in 0..4 {
+                let (a, b) = pairs(y[4 * i], y[4 * i + 2]);
+                x[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                x[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                let (a, b) = pairs(y[4 * i + 1], y[4 * i + 3]);
+                x[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                x[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+            for j in 0..4 {
+                y[j] = _mm512_shuffle_f32x4::<0x88>(x[j], x[4 + j]);
+                y[4 + j] = _mm512_shuffle_f32x4::<0xdd>(x[j], x[4 + j]);
+                y[8 + j] = _mm512_shuffle_f32x4::<0x88>(x[8 + j], x[12 + j]);
+                y[12 + j] = _mm512_shuffle_f32x4::<0xdd>(x[8 + j], x[12 + j]);
+            }
+            for j in 0..4 {
+                x[j] = _mm512_shuffle_f32x4::<0x88>(y[j], y[8 + j]);
+                x[4 + j] = _mm512_shuffle_f32x4::<0x88>(y[4 + j], y[12 + j]);
+                x[8 + j] = _mm512_shuffle_f32x4::<0xdd>(y[j], y[8 + j]);
+                x[12 + j] = _mm512_shuffle_f32x4::<0xdd>(y[4 + j], y[12 + j]);
+            }
+            for j in 0..16usize {
+                _mm512_storeu_ps(to.wrapping_add(j.wrapping_mul(to_stride)), x[j]);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<W: Weight, O: Order>(rows: usize, tile: &Tile<W>) {
+        unsafe { tile::by_rows!(rows, tile, tile_of, (W, O), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
     }
 }

@@ -7,9 +7,10 @@
 use std::ops::Range;
 
 use super::matmul::GROUP_BYTES;
+use super::pack;
 use super::packed::{Int8Panels, PackedMatrix};
 use super::simd::Simd;
-use super::tile::{FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish};
+use super::tile::{self, FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish};
 
 /// Operations on registers of `Float::LANES` sums of 32 bits.
 ///
@@ -18,7 +19,7 @@ use super::tile::{FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish};
 pub(super) trait Int8: Copy {
     /// The same registers as f32.
     type Float: Simd;
-    /// What an activation's code is stored as.
+    /// What an activation's code is stored as: [`Int8::GROUP`] of them are a word of 32 bits.
     type Code: Copy;
     /// `Float::LANES` sums.
     type Sums: Copy;
@@ -27,34 +28,46 @@ pub(super) trait Int8: Copy {
     /// One group of codes in every lane.
     type Codes: Copy;
     /// Products summed by one [`Int8::add_products`].
-    const GROUP: usize;
-    /// Rows of an output tile.
-    const TILE_ROWS: usize;
+    const GROUP: usize = size_of::<u32>() / size_of::<Self::Code>();
 
     unsafe fn zero_sums() -> Self::Sums;
     unsafe fn load_weights(from: *const i8) -> Self::Weights;
     unsafe fn splat_codes(from: *const Self::Code) -> Self::Codes;
     unsafe fn add_products(sums: Self::Sums, codes: Self::Codes, weights: Self::Weights) -> Self::Sums;
-    unsafe fn store_sums(to: *mut i32, sums: Self::Sums);
-    /// Stores whole numbers in 0..=255 as codes.
-    unsafe fn store_codes(to: *mut Self::Code, x: <Self::Float as Simd>::F32);
-    /// Computes the sums of a tile of `rows` rows, 1 to `TILE_ROWS`.
-    unsafe fn sums(rows: usize, tile: &SumTile<Self>);
+    /// The sums, rounded to what f32 holds.
+    unsafe fn to_float(sums: Self::Sums) -> <Self::Float as Simd>::F32;
+    /// Stores `round(x) + zero` as codes, what is outside 0..=255 as the nearest of them; ties are rounded to even.
+    unsafe fn store_codes(to: *mut Self::Code, x: <Self::Float as Simd>::F32, zero: i32);
+    /// Computes a tile of `rows` rows, 1 to `TILE_ROWS` of `Float`.
+    unsafe fn tile(rows: usize, tile: &Int8Tile<Self>);
 }
 
-/// One tile of sums: rows by two registers.
-pub(super) struct SumTile<I: Int8> {
-    /// First code of the first row.
+/// One output tile: rows by two registers.
+pub(super) struct Int8Tile<I: Int8> {
+    /// Codes, shape `[groups, rows, GROUP]`.
     pub codes: *const I::Code,
-    /// Codes from one row to the next.
-    pub codes_stride: usize,
     /// Panel of weights, shape `[groups, TILE_COLUMNS, GROUP]`.
     pub weights: *const i8,
+    /// Groups of all products.
     pub groups: usize,
+    /// Groups of a block; the last may have fewer.
+    pub block_groups: usize,
     /// How far ahead of their use weights are fetched, in bytes.
     pub ahead: usize,
-    /// Room for the sums, shape `[rows, TILE_COLUMNS]`.
-    pub out: *mut i32,
+    /// Scales and zeros of the first block's rows; those of the next block stand `rows_stride` numbers later.
+    pub scales: *const f32,
+    pub zeros: *const f32,
+    pub rows_stride: usize,
+    /// Steps and sums of the first block's columns; those of the next block stand `columns_stride` numbers later.
+    pub steps: *const f32,
+    pub weight_sums: *const f32,
+    pub columns_stride: usize,
+    /// Biases of the tile's columns.
+    pub bias: *const f32,
+    /// Room for the sums of a block, shape `[rows, TILE_COLUMNS]`.
+    pub sums: *mut f32,
+    /// Shape `[rows, TILE_COLUMNS]`.
+    pub out: *mut f32,
 }
 
 /// Operands of [`quantise`].
@@ -73,13 +86,14 @@ pub(super) struct QuantiseArgs {
 /// Where quantised rows lie.
 #[derive(Clone, Copy)]
 pub(super) struct QuantisedRows {
-    /// First code, as `Int8::Code`.
+    /// Codes as `Int8::Code`: first row after row, `stride` codes apart, then [`pack`]ed.
     pub codes: *mut u8,
-    /// Codes from one row to the next.
     pub stride: usize,
-    /// Shape `[count, blocks]`.
+    /// Words of [`pack::len`].
+    pub packed: *mut f32,
+    /// Shape `[blocks, count]`.
     pub scales: *mut f32,
-    /// Shape `[count, blocks]`.
+    /// Shape `[blocks, count]`.
     pub zeros: *mut f32,
 }
 
@@ -98,7 +112,8 @@ pub(super) struct Args<'a> {
     pub finish: Finish,
 }
 
-/// Rounds each block of each row to codes, whose 0..=255 span the block's smallest to largest number, and 0.
+/// Rounds each block of each row to codes, whose 0..=255 span the block's smallest to largest number, and 0; then packs
+/// the codes for the tiles of a product.
 ///
 /// # Safety
 /// `Simd`'s promise; pointers cover their matrices; `width` is a multiple of `LANES`.
@@ -114,11 +129,20 @@ pub(super) unsafe fn quantise<I: Int8>(args: &QuantiseArgs) {
             // SAFETY: the caller's promise; the block lies within the row.
             unsafe {
                 let (scale, zero) = quantise_block::<I>(x, width, codes);
-                *args.rows.scales.add(row * blocks + block) = scale;
-                *args.rows.zeros.add(row * blocks + block) = zero;
+                *args.rows.scales.add(block * args.count + row) = scale;
+                *args.rows.zeros.add(block * args.count + row) = zero;
             }
         }
     }
+    let pack = pack::Args {
+        x: args.rows.codes.cast_const().cast(),
+        stride: args.rows.stride / I::GROUP,
+        count: args.count,
+        width: args.width / I::GROUP,
+        out: args.rows.packed,
+    };
+    // SAFETY: the caller's promise; words of codes are moved as they are.
+    unsafe { pack::run::<I::Float>(&pack) }
 }
 
 /// Rounds `width` numbers to codes. Returns their scale and zero.
@@ -137,15 +161,22 @@ unsafe fn quantise_block<I: Int8>(x: *const f32, width: usize, codes: *mut I::Co
         let highest = I::Float::largest(high);
         let scale = ((highest - lowest) / 255.0).max(f32::MIN_POSITIVE);
         let zero = (-lowest / scale).round_ties_even();
-        let (inverse, shift) = (I::Float::splat(1.0 / scale), I::Float::splat(zero));
-        let largest = I::Float::splat(255.0);
+        let inverse = I::Float::splat(1.0 / scale);
         for k in (0..width).step_by(I::Float::LANES) {
-            let steps = I::Float::round(I::Float::mul(load(k), inverse));
-            let code = I::Float::max(I::Float::zero(), I::Float::add(steps, shift));
-            I::store_codes(codes.wrapping_add(k), I::Float::min(largest, code));
+            I::store_codes(codes.wrapping_add(k), I::Float::mul(load(k), inverse), zero as i32);
         }
         (scale, zero)
     }
+}
+
+/// Numbers of the largest tile.
+const MAX_TILE: usize = 14 * 32;
+
+/// Room for a tile and for the sums of one of its blocks. Registers are as wide as cache lines, so it begins at one.
+#[repr(align(64))]
+struct Room {
+    out: [f32; MAX_TILE],
+    sums: [f32; MAX_TILE],
 }
 
 /// Computes `finish(x * weights)` from quantised rows.
@@ -156,120 +187,109 @@ unsafe fn quantise_block<I: Int8>(x: *const f32, width: usize, codes: *mut I::Co
 pub(super) unsafe fn run<I: Int8>(args: &Args) {
     let panel_bytes = args.weights.depth * I::Float::TILE_COLUMNS;
     let group = (GROUP_BYTES / panel_bytes).max(1);
+    let mut room = Room { out: [0.0; MAX_TILE], sums: [0.0; MAX_TILE] };
     for group_from in args.panels.clone().step_by(group) {
-        for row_from in (0..args.count).step_by(I::TILE_ROWS) {
+        for rows in tile::heights(args.count, I::Float::TILE_ROWS) {
             for panel in group_from..args.panels.end.min(group_from + group) {
                 // SAFETY: the caller's promise; the tile lies within the matrices.
-                unsafe { one_tile::<I>(args, row_from, panel) };
+                unsafe { one_tile::<I>(args, rows, panel, &mut room) };
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn one_tile<I: Int8>(args: &Args, row_from: usize, panel: usize) {
-    let depth = args.weights.depth;
+unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usize, room: &mut Room) {
+    let (depth, columns) = (args.weights.depth, args.weights.columns);
     let column = panel * I::Float::TILE_COLUMNS;
-    let rows = I::TILE_ROWS.min(args.count - row_from);
-    let codes = args.rows.codes.cast::<I::Code>().wrapping_add(row_from * args.rows.stride);
-    let weights = args.int8.codes.as_slice()[column * depth..].as_ptr();
-    let mut sums = [0; MAX_TILE];
-    for from in (0..depth).step_by(args.int8.block) {
-        let block = args.int8.block.min(depth - from);
-        let tile = SumTile::<I> {
-            codes: codes.wrapping_add(from).cast_const(),
-            codes_stride: args.rows.stride,
-            weights: weights.wrapping_add(from * I::Float::TILE_COLUMNS),
-            groups: block / I::GROUP,
-            ahead: if args.count <= I::TILE_ROWS { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES },
-            out: sums.as_mut_ptr(),
-        };
-        let finish = if from + block == depth { args.finish } else { Finish::Pause };
-        let place = Place { row: row_from, column, rows, block: from / args.int8.block, finish };
-        // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
-        unsafe {
-            I::sums(rows, &tile);
-            accumulate::<I>(args, &place, &sums);
+    let tile = Int8Tile::<I> {
+        codes: args.rows.packed.wrapping_add(row * (depth / I::GROUP)).cast_const().cast(),
+        weights: args.int8.codes.as_slice()[column * depth..].as_ptr(),
+        groups: depth / I::GROUP,
+        block_groups: args.int8.block / I::GROUP,
+        ahead: if args.count <= I::Float::TILE_ROWS { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES },
+        scales: args.rows.scales.wrapping_add(row),
+        zeros: args.rows.zeros.wrapping_add(row),
+        rows_stride: args.count,
+        steps: args.int8.steps[column..].as_ptr(),
+        weight_sums: args.int8.sums[column..].as_ptr(),
+        columns_stride: columns,
+        bias: args.weights.bias[column..].as_ptr(),
+        sums: room.sums.as_mut_ptr(),
+        out: room.out.as_mut_ptr(),
+    };
+    let finish = args.finish.at(row, column);
+    // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
+    unsafe {
+        I::tile(rows, &tile);
+        for i in 0..rows {
+            let out = args.out.wrapping_add((row + i) * args.out_stride + column);
+            for register in [0, I::Float::LANES] {
+                let x = I::Float::load(room.out[i * I::Float::TILE_COLUMNS + register..].as_ptr());
+                I::Float::store(out.wrapping_add(register), finish.apply::<I::Float>(x, i, register));
+            }
         }
     }
 }
 
-/// Sums of the largest tile.
-const MAX_TILE: usize = 14 * 32;
-
-/// Where a tile stands in the product.
-struct Place {
-    row: usize,
-    column: usize,
-    rows: usize,
-    /// The block of products that was summed.
-    block: usize,
-    /// What follows it.
-    finish: Finish,
-}
-
-/// Sums one tile in registers; `M` rows.
+/// Computes a tile of `M` rows, its bias added. Sums of a block live in registers, what they stand for gathers in `out`.
 ///
 /// # Safety
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep `sums` in registers")]
-pub(super) unsafe fn sum_tile<I: Int8, const M: usize>(tile: &SumTile<I>) {
+pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     let half = I::Float::LANES * I::GROUP;
     // SAFETY: the caller's promise.
     unsafe {
-        let mut sums = [[I::zero_sums(); 2]; M];
-        let mut codes = tile.codes;
-        let mut weights = tile.weights;
-        for _ in 0..tile.groups {
-            let left = I::load_weights(weights);
-            let right = I::load_weights(weights.wrapping_add(half));
-            I::Float::prefetch(weights.wrapping_add(tile.ahead));
-            I::Float::prefetch(weights.wrapping_add(tile.ahead + half));
-            for i in 0..M {
-                let x = I::splat_codes(codes.wrapping_add(i.wrapping_mul(tile.codes_stride)));
-                sums[i][0] = I::add_products(sums[i][0], x, left);
-                sums[i][1] = I::add_products(sums[i][1], x, right);
-            }
-            codes = codes.wrapping_add(I::GROUP);
-            weights = weights.wrapping_add(2 * half);
-        }
+        let pair = |from: *const f32| [I::Float::load(from), I::Float::load(from.wrapping_add(I::Float::LANES))];
+        let bias = pair(tile.bias);
         for i in 0..M {
             let out = tile.out.wrapping_add(i * I::Float::TILE_COLUMNS);
-            I::store_sums(out, sums[i][0]);
-            I::store_sums(out.wrapping_add(I::Float::LANES), sums[i][1]);
+            I::Float::store(out, bias[0]);
+            I::Float::store(out.wrapping_add(I::Float::LANES), bias[1]);
         }
-    }
-}
-
-/// Adds what the sums of a block stand for to the product, or to the bias where the block is the first; then does what
-/// follows.
-#[inline(always)]
-unsafe fn accumulate<I: Int8>(args: &Args, place: &Place, sums: &[i32; MAX_TILE]) {
-    let at = place.block * args.weights.columns + place.column;
-    let (steps, weight_sums) = (&args.int8.steps[at..], &args.int8.sums[at..]);
-    let bias = &args.weights.bias[place.column..];
-    let blocks = args.weights.depth.div_ceil(args.int8.block);
-    let finish = place.finish.at(place.row, place.column);
-    // SAFETY: the caller's promise; two registers of every row lie within the matrices.
-    unsafe {
-        let pair = |from: &[f32]| [I::Float::load(from.as_ptr()), I::Float::load(from[I::Float::LANES..].as_ptr())];
-        let (steps, weight_sums, bias) = (pair(steps), pair(weight_sums), pair(bias));
-        for i in 0..place.rows {
-            let row = place.row + i;
-            let scale = I::Float::splat(*args.rows.scales.wrapping_add(row * blocks + place.block));
-            let zero = I::Float::splat(*args.rows.zeros.wrapping_add(row * blocks + place.block));
-            let out = args.out.wrapping_add(row * args.out_stride + place.column);
-            let sums = sums.as_ptr().wrapping_add(i * I::Float::TILE_COLUMNS);
-            for (side, ((step, weight_sum), bias)) in steps.into_iter().zip(weight_sums).zip(bias).enumerate() {
-                let register = side * I::Float::LANES;
-                let out = out.wrapping_add(register);
-                let sum = I::Float::load_i32(sums.wrapping_add(register));
-                let sum = I::Float::neg_mul_add(zero, weight_sum, sum);
-                let before = if place.block == 0 { bias } else { I::Float::load(out) };
-                let x = I::Float::mul_add(sum, I::Float::mul(scale, step), before);
-                I::Float::store(out, finish.apply::<I::Float>(x, i, register));
+        let (mut codes, mut weights) = (tile.codes, tile.weights);
+        let (mut scales, mut zeros) = (tile.scales, tile.zeros);
+        let (mut steps, mut weight_sums) = (tile.steps, tile.weight_sums);
+        let mut left = tile.groups;
+        while left > 0 {
+            let groups = left.min(tile.block_groups);
+            left -= groups;
+            let mut sums = [[I::zero_sums(); 2]; M];
+            for _ in 0..groups {
+                let (low, high) = (I::load_weights(weights), I::load_weights(weights.wrapping_add(half)));
+                I::Float::prefetch(weights.wrapping_add(tile.ahead));
+                I::Float::prefetch(weights.wrapping_add(tile.ahead).wrapping_add(half));
+                for i in 0..M {
+                    let x = I::splat_codes(codes.wrapping_add(i * I::GROUP));
+                    sums[i][0] = I::add_products(sums[i][0], x, low);
+                    sums[i][1] = I::add_products(sums[i][1], x, high);
+                }
+                codes = codes.wrapping_add(M * I::GROUP);
+                weights = weights.wrapping_add(2 * half);
             }
+            // What follows is done to a stored copy: a loop over registers must be small enough to be unrolled.
+            for i in 0..M {
+                let kept = tile.sums.wrapping_add(i * I::Float::TILE_COLUMNS);
+                I::Float::store(kept, I::to_float(sums[i][0]));
+                I::Float::store(kept.wrapping_add(I::Float::LANES), I::to_float(sums[i][1]));
+            }
+            let (step, weight_sum) = (pair(steps), pair(weight_sums));
+            for i in 0..M {
+                let scale = I::Float::splat(*scales.wrapping_add(i));
+                let zero = I::Float::splat(*zeros.wrapping_add(i));
+                for side in 0..2 {
+                    let at = i * I::Float::TILE_COLUMNS + side * I::Float::LANES;
+                    let out = tile.out.wrapping_add(at);
+                    let sum = I::Float::neg_mul_add(zero, weight_sum[side], I::Float::load(tile.sums.wrapping_add(at)));
+                    let factor = I::Float::mul(scale, step[side]);
+                    I::Float::store(out, I::Float::mul_add(sum, factor, I::Float::load(out)));
+                }
+            }
+            (scales, zeros) = (scales.wrapping_add(tile.rows_stride), zeros.wrapping_add(tile.rows_stride));
+            (steps, weight_sums) =
+                (steps.wrapping_add(tile.columns_stride), weight_sums.wrapping_add(tile.columns_stride));
         }
     }
 }

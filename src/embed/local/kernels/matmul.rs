@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::packed::{DEPTH_BLOCK, PackedMatrix, Panels};
 use super::simd::Simd;
-use super::tile::{self, FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish, Tile, Weight};
+use super::tile::{self, ByProduct, FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish, Tile, Weight};
 
 /// Bytes of weights that stay in the second-level cache while all rows pass by.
 pub(super) const GROUP_BYTES: usize = 400 << 10;
@@ -12,9 +12,8 @@ pub(super) const GROUP_BYTES: usize = 400 << 10;
 /// Operands of [`run`].
 #[derive(Clone)]
 pub(super) struct Args<'a> {
-    /// First element of the left matrix, shape `[count, weights.depth]`.
+    /// The left matrix, shape `[count, weights.depth]`, as [`super::pack`] leaves it.
     pub x: *const f32,
-    pub x_stride: usize,
     /// Rows of the left matrix.
     pub count: usize,
     pub weights: &'a PackedMatrix,
@@ -53,10 +52,10 @@ unsafe fn run_panels<S: Simd, W: Weight>(args: &Args, panels: &[W]) {
     let group = (GROUP_BYTES / (block * S::TILE_COLUMNS * size_of::<W>())).max(1);
     for depth_from in (0..depth).step_by(DEPTH_BLOCK) {
         for group_from in args.panels.clone().step_by(group) {
-            for row_from in (0..args.count).step_by(S::TILE_ROWS) {
+            for rows in tile::heights(args.count, S::TILE_ROWS) {
                 for panel in group_from..args.panels.end.min(group_from + group) {
                     // SAFETY: the caller's promise; the tile lies within the matrices.
-                    unsafe { one_tile::<S, W>(args, panels, depth_from, row_from, panel) };
+                    unsafe { one_tile::<S, W>(args, panels, depth_from, rows, panel) };
                 }
             }
         }
@@ -64,15 +63,22 @@ unsafe fn run_panels<S: Simd, W: Weight>(args: &Args, panels: &[W]) {
 }
 
 #[inline(always)]
-unsafe fn one_tile<S: Simd, W: Weight>(args: &Args, panels: &[W], depth_from: usize, row_from: usize, panel: usize) {
+unsafe fn one_tile<S: Simd, W: Weight>(
+    args: &Args,
+    panels: &[W],
+    depth_from: usize,
+    (row_from, rows): (usize, usize),
+    panel: usize,
+) {
     let weights = args.weights;
     let depth = DEPTH_BLOCK.min(weights.depth - depth_from);
     let column = panel * S::TILE_COLUMNS;
     let last = depth_from + depth == weights.depth;
     let tile = Tile {
-        a: args.x.wrapping_add(row_from * args.x_stride + depth_from),
-        a_stride: args.x_stride,
+        a: args.x.wrapping_add(row_from * weights.depth + depth_from * rows),
+        a_stride: rows,
         b: panels[depth_from * weights.columns + column * depth..].as_ptr(),
+        b_stride: S::TILE_COLUMNS,
         depth,
         ahead: if args.count <= S::TILE_ROWS { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES },
         out: args.out.wrapping_add(row_from * args.out_stride + column),
@@ -83,8 +89,7 @@ unsafe fn one_tile<S: Simd, W: Weight>(args: &Args, panels: &[W], depth_from: us
     };
     // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
     unsafe {
-        let rows = S::TILE_ROWS.min(args.count - row_from);
-        S::tile(rows, &tile);
+        S::tile::<W, ByProduct>(rows, &tile);
         tile::finish::<S, W>(rows, &tile);
     }
 }

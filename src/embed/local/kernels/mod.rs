@@ -10,6 +10,7 @@ mod layer_norm;
 mod level;
 mod math;
 mod matmul;
+mod pack;
 mod packed;
 mod relative_bias;
 mod rows;
@@ -55,8 +56,10 @@ pub(crate) enum Epilogue<'a> {
 /// Room that the kernels need beside their operands; what it holds between two calls is unspecified.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// Keys, values and scores of one head.
+    /// Queries and scores of some of a sequence.
     attention: Aligned,
+    /// The left matrix of a product, packed.
+    packed: Aligned,
     /// Codes of a quantised matrix.
     codes: Aligned,
     /// Scales, then zeros, of its blocks.
@@ -161,8 +164,8 @@ impl Kernels {
             });
         } else {
             assert_eq!(weights.layout, self.layout(Precision::Float32), "packed by other kernels");
-            let (x, x_stride) = (x.as_ptr(), x.stride());
-            let args = matmul::Args { x, x_stride, count, weights, panels: 0..panels, out, out_stride, finish };
+            let x = self.pack(x, scratch);
+            let args = matmul::Args { x, count, weights, panels: 0..panels, out, out_stride, finish };
             share::by_panels(panels, shares, args, |args, panels| {
                 let args = matmul::Args { panels, ..args.clone() };
                 // SAFETY: `self` proves the instruction set; the shapes were checked above, and no two threads have a
@@ -172,16 +175,28 @@ impl Kernels {
         }
     }
 
+    /// Lays the rows of `x` out for the tiles of a product, in `scratch`.
+    fn pack(&self, x: &Rows, scratch: &mut Scratch) -> *const f32 {
+        scratch.packed.grow(pack::len(x.count(), x.width()));
+        let out = scratch.packed.as_mut_slice().as_mut_ptr();
+        let args = pack::Args { x: x.as_ptr(), stride: x.stride(), count: x.count(), width: x.width(), out };
+        // SAFETY: `self` proves the instruction set; the room was grown above. Covered by `matmul_*`.
+        unsafe { run!(self.level, run_pack, &args) }
+        out
+    }
+
     /// Rounds the rows of `x` in blocks to codes in `scratch`.
     fn quantise(&self, x: &Rows, block: usize, scratch: &mut Scratch) -> int8::QuantisedRows {
-        // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`.
-        scratch.codes.grow((x.count() * x.stride()).div_ceil(2));
+        // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`. The last row is read beyond.
+        scratch.codes.grow((x.count() * x.stride()).div_ceil(2) + x.stride());
+        scratch.packed.grow(pack::len(x.count(), x.width().div_ceil(2)));
         let blocks = x.count() * x.width().div_ceil(block);
         scratch.scales.grow(2 * blocks);
         let (scales, zeros) = scratch.scales.as_mut_slice().split_at_mut(blocks);
         let rows = int8::QuantisedRows {
             codes: scratch.codes.as_mut_slice().as_mut_ptr().cast(),
             stride: x.stride(),
+            packed: scratch.packed.as_mut_slice().as_mut_ptr(),
             scales: scales.as_mut_ptr(),
             zeros: zeros.as_mut_ptr(),
         };

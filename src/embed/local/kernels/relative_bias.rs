@@ -3,7 +3,7 @@
 /// A bias for each head and each distance between two tokens.
 #[derive(Debug)]
 pub(crate) struct RelativeBias {
-    /// Shape `[heads, distances]`, then [`PADDING`] numbers that are read and never used.
+    /// Shape `[heads, distances]`, keys that stand furthest behind their query last, then [`PADDING`] numbers that are read and never used.
     values: Vec<f32>,
     /// Longest sequence.
     reach: usize,
@@ -21,7 +21,7 @@ impl RelativeBias {
     pub(crate) fn new(heads: usize, reach: usize, of: impl Fn(usize, isize) -> f32) -> Self {
         assert!(reach > 0, "reach={reach}");
         let distances = 2 * reach - 1;
-        let biases = (0..heads * distances).map(|i| of(i / distances, (i % distances) as isize + 1 - reach as isize));
+        let biases = (0..heads * distances).map(|i| of(i / distances, reach as isize - 1 - (i % distances) as isize));
         Self { values: biases.chain([0.0; PADDING]).collect(), reach, heads }
     }
 
@@ -35,8 +35,8 @@ impl RelativeBias {
         self.heads
     }
 
-    /// The bias of `head` for a query and a key at one position. The bias of a key `n` tokens later stands `n` numbers
-    /// later, that of a key before it earlier.
+    /// The bias of `head` for a query and a key at one position. That of a query `n` tokens later stands `n` numbers later,
+    /// that of a query before it earlier.
     pub(super) fn at_distance_0(&self, head: usize) -> &f32 {
         &self.values[head * (2 * self.reach - 1) + self.reach - 1]
     }
@@ -53,7 +53,7 @@ mod tests {
             let origin = 7 * head + 3;
             assert!(std::ptr::eq(bias.at_distance_0(head), &bias.values[origin]));
             for distance in -3..=3isize {
-                let at = origin.checked_add_signed(distance).unwrap();
+                let at = origin.checked_add_signed(-distance).unwrap();
                 assert_eq!(bias.values[at], head as f32 * 100.0 + distance as f32);
             }
         }

@@ -1,9 +1,9 @@
 //! Plain Rust: registers of 4 numbers that any compiler turns into what its target has, tiles of 4 rows by 8 columns.
 
-use super::int8::{Int8, SumTile};
+use super::int8::{Int8, Int8Tile};
 use super::simd::Simd;
-use super::tile::{self, Tile, Weight};
-use super::{attention, half, int8, layer_norm, matmul};
+use super::tile::{self, Kind, Order, Tile, Weight};
+use super::{attention, half, int8, layer_norm, matmul, pack};
 
 /// See [`matmul::run`].
 pub(super) unsafe fn run_matmul(args: &matmul::Args) {
@@ -35,14 +35,20 @@ pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
     unsafe { int8::quantise::<Scalar>(args) }
 }
 
-unsafe fn tile_of<W: Weight, const M: usize>(tile: &Tile<W>) {
+/// See [`pack::run`].
+pub(super) unsafe fn run_pack(args: &pack::Args) {
     // SAFETY: as above.
-    unsafe { tile::compute::<Scalar, W, M>(tile) }
+    unsafe { pack::run::<Scalar>(args) }
 }
 
-unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+unsafe fn tile_of<K: Kind, const M: usize>(tile: &Tile<K::Weight>) {
     // SAFETY: as above.
-    unsafe { int8::sum_tile::<I, M>(tile) }
+    unsafe { tile::compute::<Scalar, K::Weight, K::Order, M>(tile) }
+}
+
+unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
+    // SAFETY: as above.
+    unsafe { int8::compute::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -80,10 +86,6 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Four {
         unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(half::widen)
-    }
-    #[inline(always)]
-    unsafe fn load_i32(from: *const i32) -> Four {
-        unsafe { from.cast::<[i32; 4]>().read_unaligned() }.map(|x| x as f32)
     }
     #[inline(always)]
     unsafe fn prefetch<T>(_from: *const T) {}
@@ -134,15 +136,6 @@ impl Simd for Scalar {
         x.map(|x| 1.0 / x)
     }
     #[inline(always)]
-    unsafe fn keep_first(mut x: Four, count: usize) -> Four {
-        for (lane, x) in x.iter_mut().enumerate() {
-            if lane >= count {
-                *x = f32::NEG_INFINITY;
-            }
-        }
-        x
-    }
-    #[inline(always)]
     unsafe fn sum(x: Four) -> f32 {
         (x[0] + x[1]) + (x[2] + x[3])
     }
@@ -151,8 +144,18 @@ impl Simd for Scalar {
         x[0].max(x[1]).max(x[2].max(x[3]))
     }
     #[inline(always)]
-    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>) {
-        unsafe { tile::by_rows!(rows, tile, tile_of, [1, 2, 3, 4]) }
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
+        for column in 0..4 {
+            let mut x = [0.0; 4];
+            for (row, x) in x.iter_mut().enumerate().take(rows) {
+                *x = unsafe { *from.wrapping_add(row * stride + column) };
+            }
+            unsafe { Self::store(to.wrapping_add(column * to_stride), x) };
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<W: Weight, O: Order>(rows: usize, tile: &Tile<W>) {
+        unsafe { tile::by_rows!(rows, tile, tile_of, (W, O), [1, 2, 3, 4]) }
     }
 }
 
@@ -163,8 +166,6 @@ impl Int8 for Scalar {
     type Sums = [i32; 4];
     type Weights = [[i8; 2]; 4];
     type Codes = [i16; 2];
-    const GROUP: usize = 2;
-    const TILE_ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn zero_sums() -> [i32; 4] {
@@ -188,15 +189,16 @@ impl Int8 for Scalar {
         sums
     }
     #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, sums: [i32; 4]) {
-        unsafe { to.cast::<[i32; 4]>().write_unaligned(sums) }
+    unsafe fn to_float(sums: [i32; 4]) -> Four {
+        sums.map(|sum| sum as f32)
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut i16, x: Four) {
-        unsafe { to.cast::<[i16; 4]>().write_unaligned(x.map(|x| x as i16)) }
+    unsafe fn store_codes(to: *mut i16, x: Four, zero: i32) {
+        let codes = unsafe { Self::round(x) }.map(|x| (x as i32).saturating_add(zero).clamp(0, 255) as i16);
+        unsafe { to.cast::<[i16; 4]>().write_unaligned(codes) }
     }
     #[inline(always)]
-    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { tile::by_rows!(rows, tile, sums_of, [1, 2, 3, 4]) }
+    unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {
+        unsafe { tile::by_rows!(rows, tile, int8_tile_of, Self, [1, 2, 3, 4]) }
     }
 }

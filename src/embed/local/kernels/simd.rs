@@ -1,6 +1,6 @@
 //! The vector operations that the kernels are written in; each instruction set implements them once.
 
-use super::tile::{Tile, Weight};
+use super::tile::{Order, Tile, Weight};
 
 /// Operations on one register of `LANES` f32 numbers.
 ///
@@ -23,8 +23,6 @@ pub(super) trait Simd: Copy {
     unsafe fn store(to: *mut f32, x: Self::F32);
     /// Half-precision numbers, widened.
     unsafe fn load_f16(from: *const u16) -> Self::F32;
-    /// Whole numbers, rounded to what f32 holds.
-    unsafe fn load_i32(from: *const i32) -> Self::F32;
     /// Asks for the cache line at `from`, which need not be readable.
     unsafe fn prefetch<T>(from: *const T);
     unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
@@ -43,10 +41,11 @@ pub(super) trait Simd: Copy {
     unsafe fn scale_by_power_of_two(x: Self::F32, n: Self::F32) -> Self::F32;
     /// `1 / x` within 3e-7 of its value, for x in 1..=1e18.
     unsafe fn reciprocal(x: Self::F32) -> Self::F32;
-    /// The first `count` lanes of `x`, the others negative infinity; `count` in 0..=LANES.
-    unsafe fn keep_first(x: Self::F32, count: usize) -> Self::F32;
     unsafe fn sum(x: Self::F32) -> f32;
     unsafe fn largest(x: Self::F32) -> f32;
+    /// Writes `LANES` columns of at most `LANES` rows as `LANES` rows, in order, each followed by zeros up to `LANES` numbers.
+    /// Bits are kept, so that any numbers of 32 bits may be moved.
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize);
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS`.
-    unsafe fn tile<W: Weight>(rows: usize, tile: &Tile<W>);
+    unsafe fn tile<W: Weight, O: Order>(rows: usize, tile: &Tile<W>);
 }

@@ -44,14 +44,66 @@ impl Weight for u16 {
     }
 }
 
+/// How the rows of a tile's left matrix lie in memory.
+pub(super) trait Order: Copy {
+    /// Elements from the first row to row `row`.
+    fn row(row: usize, stride: usize) -> usize;
+    /// Elements from one product to the next.
+    fn product(stride: usize) -> usize;
+}
+
+/// Row after row, `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(super) struct ByRow;
+
+/// Product after product, `stride` elements apart, each with the numbers of all rows side by side. So the tile reads one
+/// stream, and needs no arithmetic for addresses.
+#[derive(Clone, Copy)]
+pub(super) struct ByProduct;
+
+impl Order for ByRow {
+    #[inline(always)]
+    fn row(row: usize, stride: usize) -> usize {
+        row.wrapping_mul(stride)
+    }
+    #[inline(always)]
+    fn product(_: usize) -> usize {
+        1
+    }
+}
+
+impl Order for ByProduct {
+    #[inline(always)]
+    fn row(row: usize, _: usize) -> usize {
+        row
+    }
+    #[inline(always)]
+    fn product(stride: usize) -> usize {
+        stride
+    }
+}
+
+/// What a tile multiplies: weights of one kind by a matrix of one order.
+pub(super) trait Kind {
+    type Weight: Weight;
+    type Order: Order;
+}
+
+impl<W: Weight, O: Order> Kind for (W, O) {
+    type Weight = W;
+    type Order = O;
+}
+
 /// One output tile: `rows` by two registers, the sum over `depth` products.
 pub(super) struct Tile<W> {
-    /// First element of the left matrix' first row.
+    /// First element of the left matrix.
     pub a: *const f32,
-    /// Elements from one row of the left matrix to the next.
+    /// As the left matrix' [`Order`] says.
     pub a_stride: usize,
-    /// Panel of packed weights, shape `[depth, TILE_COLUMNS]`.
+    /// Panel of `TILE_COLUMNS` columns and `depth` rows.
     pub b: *const W,
+    /// Elements from one row of the panel to the next.
+    pub b_stride: usize,
     /// Products to sum.
     pub depth: usize,
     /// How far ahead of its use the panel is fetched, in bytes.
@@ -84,7 +136,7 @@ const CACHE_LINE: usize = 64;
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows (`a`: `depth` columns, the others `TILE_COLUMNS`).
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep `sums` in registers")]
-pub(super) unsafe fn compute<S: Simd, W: Weight, const M: usize>(tile: &Tile<W>) {
+pub(super) unsafe fn compute<S: Simd, W: Weight, O: Order, const M: usize>(tile: &Tile<W>) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[S::zero(); 2]; M];
@@ -112,12 +164,12 @@ pub(super) unsafe fn compute<S: Simd, W: Weight, const M: usize>(tile: &Tile<W>)
                 S::prefetch(ahead.wrapping_add(CACHE_LINE));
             }
             for i in 0..M {
-                let x = S::splat(*a.wrapping_add(i.wrapping_mul(tile.a_stride)));
+                let x = S::splat(*a.wrapping_add(O::row(i, tile.a_stride)));
                 sums[i][0] = S::mul_add(x, left, sums[i][0]);
                 sums[i][1] = S::mul_add(x, right, sums[i][1]);
             }
-            a = a.wrapping_add(1);
-            b = b.wrapping_add(S::TILE_COLUMNS);
+            a = a.wrapping_add(O::product(tile.a_stride));
+            b = b.wrapping_add(tile.b_stride);
         }
         for i in 0..M {
             let out = tile.out.wrapping_add(i.wrapping_mul(tile.out_stride));
@@ -186,11 +238,22 @@ impl Finish {
     }
 }
 
-/// Calls `$function::<_, rows>($tile)` for one of the listed numbers of rows.
+/// Cuts `count` rows into as few tiles of at most `most` rows as there can be, all of about one height. Yields where each
+/// begins and how many rows it has.
+#[inline(always)]
+pub(super) fn heights(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = count.div_ceil(most);
+    (0..tiles).map(move |tile| {
+        let from = tile * count / tiles;
+        (from, (tile + 1) * count / tiles - from)
+    })
+}
+
+/// Calls `$function::<kind, rows>($tile)` for one of the listed numbers of rows.
 macro_rules! by_rows {
-    ($rows:expr, $tile:expr, $function:ident, [$($count:literal),*]) => {
+    ($rows:expr, $tile:expr, $function:ident, $kind:ty, [$($count:literal),*]) => {
         match $rows {
-            $($count => $function::<_, $count>($tile),)*
+            $($count => $function::<$kind, $count>($tile),)*
             rows => unreachable!("a tile has no {rows} rows"),
         }
     };

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::int8::{self, Int8, SumTile};
+use super::int8::{self, Int8, Int8Tile};
 use super::tile::by_rows;
 
 /// Whether this CPU runs the kernels of this file.
@@ -25,10 +25,11 @@ pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
     unsafe { int8::quantise::<Vnni>(args) }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn sums_of<I: Int8, const M: usize>(tile: &SumTile<I>) {
+unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     // SAFETY: as above.
-    unsafe { int8::sum_tile::<I, M>(tile) }
+    unsafe { int8::compute::<I, M>(tile) }
 }
 
 #[derive(Clone, Copy)]
@@ -41,8 +42,6 @@ impl Int8 for Vnni {
     type Sums = __m512i;
     type Weights = __m512i;
     type Codes = __m512i;
-    const GROUP: usize = 4;
-    const TILE_ROWS: usize = 14;
 
     #[inline(always)]
     unsafe fn zero_sums() -> __m512i {
@@ -61,15 +60,19 @@ impl Int8 for Vnni {
         unsafe { _mm512_dpbusd_epi32(sums, codes, weights) }
     }
     #[inline(always)]
-    unsafe fn store_sums(to: *mut i32, sums: __m512i) {
-        unsafe { _mm512_storeu_si512(to.cast(), sums) }
+    unsafe fn to_float(sums: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(sums) }
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut u8, x: __m512) {
-        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
+    unsafe fn store_codes(to: *mut u8, x: __m512, zero: i32) {
+        unsafe {
+            let codes = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(zero));
+            let codes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(codes, _mm512_setzero_si512()));
+            _mm_storeu_si128(to.cast(), codes);
+        }
     }
     #[inline(always)]
-    unsafe fn sums(rows: usize, tile: &SumTile<Self>) {
-        unsafe { by_rows!(rows, tile, sums_of, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
+    unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {
+        unsafe { by_rows!(rows, tile, int8_tile_of, Self, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]) }
     }
 }

@@ -1,0 +1,251 @@
+//! The vectors of documents that are written: given, of their texts, or of the chunks of their texts.
+
+use crate::embed::{InputKind, TextModel};
+use crate::ingest::weighted_sum;
+use crate::types::limits::{MAX_CHUNKS, MAX_REQUEST_NUMBERS};
+use crate::types::{
+    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, Metric, NewDocument, VectorError, VectorStorage,
+    Weight, check_vector, normalise, round_to_half,
+};
+
+use super::prepare::Prepared;
+use super::split::split;
+use super::{Collection, CollectionError};
+
+/// Chunks that are embedded in one call, so that those of one long request do not fill the queue of all.
+const EMBEDDED_AT_ONCE: usize = 512;
+
+/// What a document is searched by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DocumentVectors {
+    /// f32, shape `[dim]`, or `[chunks, dim]` where there are chunks.
+    pub numbers: Vec<f32>,
+    /// Empty in a collection without chunks.
+    pub chunks: Vec<ChunkSpan>,
+}
+
+/// The vectors of a request's documents.
+#[derive(Default)]
+pub struct Made {
+    /// In the order of the documents, and where they come from.
+    pub vectors: Vec<(DocumentVectors, EmbeddingState)>,
+    /// Texts and chunks embedded by the model.
+    pub embedded: usize,
+    /// Of those whose vector was known already, and documents whose text has not changed.
+    pub cached: usize,
+    /// Documents with a text that is longer than the model reads.
+    pub truncated: Vec<DocumentId>,
+}
+
+/// A text to embed, and which document's.
+struct Wanted<'a> {
+    document: usize,
+    text: &'a str,
+    piece: Piece,
+}
+
+/// What a text that is embedded is of its document's.
+#[derive(Clone, Copy)]
+enum Piece {
+    /// A chunk, with a vector of its own.
+    Chunk(ChunkSpan),
+    /// A part of the one vector, or all of it.
+    Part(Weight),
+}
+
+impl Collection {
+    /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by document
+    /// the vectors of the same text, where it stands already.
+    ///
+    /// # Errors
+    /// [`CollectionError`] names the document.
+    pub(super) fn make_vectors(
+        &self,
+        documents: &[Prepared],
+        known: Vec<Option<DocumentVectors>>,
+    ) -> Result<Made, CollectionError> {
+        let mut made = Made::default();
+        let mut wanted = Vec::new();
+        for (at, (prepared, known)) in documents.iter().zip(known).enumerate() {
+            let document = &prepared.document;
+            let vectors = match (&document.vector, document.chunks.as_slice(), known) {
+                (Some(vector), ..) => (self.whole(document, vector.clone())?, EmbeddingState::Ready),
+                (None, [_, ..], _) => (self.given_chunks(document)?, EmbeddingState::Ready),
+                (None, [], Some(known)) => {
+                    made.cached += 1;
+                    (known, EmbeddingState::Embedded)
+                }
+                (None, [], None) => {
+                    self.want(at, prepared, &mut wanted)?;
+                    (DocumentVectors::default(), EmbeddingState::Embedded)
+                }
+            };
+            made.vectors.push(vectors);
+        }
+        let given = made.vectors.iter().map(|(vectors, _)| vectors.numbers.len()).sum();
+        self.check_count(given, wanted.len())?;
+        self.embed_wanted(documents, &wanted, &mut made)?;
+        Ok(made)
+    }
+
+    /// Adds the parts of a document's text that are to be embedded.
+    fn want<'a>(&self, at: usize, prepared: &'a Prepared, wanted: &mut Vec<Wanted<'a>>) -> Result<(), CollectionError> {
+        let (Some(definition), Some(text)) = (self.definition().chunks, prepared.document.text.as_deref()) else {
+            let pieces = prepared.texts().zip(prepared.weights());
+            wanted.extend(pieces.map(|(text, weight)| Wanted { document: at, text, piece: Piece::Part(weight) }));
+            return Ok(());
+        };
+        let spans = split_text(&*self.model()?, text, definition)?;
+        check_chunks(&prepared.document.id, spans.len())?;
+        let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let byte = |character: u32| bytes.get(character as usize).copied().unwrap_or(text.len());
+        let part = |span: ChunkSpan| text.get(byte(span.start)..byte(span.end)).unwrap_or_default();
+        let want = |span| Wanted { document: at, text: part(span), piece: Piece::Chunk(span) };
+        wanted.extend(spans.into_iter().map(want));
+        Ok(())
+    }
+
+    /// Whether the request's vectors fit into one record of the log: so many numbers that were given, and so many
+    /// vectors to come.
+    fn check_count(&self, given: usize, wanted: usize) -> Result<(), CollectionError> {
+        let dim = self.definition().dim as usize;
+        let (got, max) = (given / dim + wanted, MAX_REQUEST_NUMBERS / dim);
+        match got <= max {
+            true => Ok(()),
+            false => Err(CollectionError::TooManyChunks { what: "the documents of one request".into(), got, max }),
+        }
+    }
+
+    fn embed_wanted(
+        &self,
+        documents: &[Prepared],
+        wanted: &[Wanted<'_>],
+        made: &mut Made,
+    ) -> Result<(), CollectionError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let model = self.model()?;
+        let all_at_once = if self.definition().chunks.is_some() { EMBEDDED_AT_ONCE } else { wanted.len() };
+        let mut embedded = Vec::with_capacity(wanted.len());
+        for part in wanted.chunks(all_at_once) {
+            let texts: Vec<&str> = part.iter().map(|wanted| wanted.text).collect();
+            let embeddings = model.embed(&texts, InputKind::Document)?;
+            made.cached += embeddings.cached;
+            made.embedded += texts.len() - embeddings.cached;
+            embedded.extend(embeddings.vectors.into_iter().zip(embeddings.truncated));
+        }
+        let mut parts = Vec::new();
+        for (n, (one, (vector, cut))) in wanted.iter().zip(embedded).enumerate() {
+            let id = &documents[one.document].document.id;
+            if cut && made.truncated.last() != Some(id) {
+                made.truncated.push(id.clone());
+            }
+            let vectors = &mut made.vectors[one.document].0;
+            match one.piece {
+                Piece::Chunk(span) => {
+                    vectors.numbers.extend(self.admit(id, vector)?);
+                    vectors.chunks.push(span);
+                }
+                Piece::Part(weight) => {
+                    parts.push((weight, vector));
+                    if wanted.get(n + 1).is_none_or(|next| next.document != one.document) {
+                        vectors.numbers = self.admit(id, sum_of(id, std::mem::take(&mut parts))?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One vector for all of a document.
+    fn whole(&self, document: &NewDocument, vector: Vec<f32>) -> Result<DocumentVectors, CollectionError> {
+        let all_of = |text: &String| ChunkSpan { start: 0, end: text.chars().count() as u32 };
+        let span = document.text.as_ref().map_or(ChunkSpan::NOWHERE, all_of);
+        let chunks = if self.definition().chunks.is_some() { vec![span] } else { Vec::new() };
+        Ok(DocumentVectors { numbers: self.admit(&document.id, vector)?, chunks })
+    }
+
+    /// Several vectors that came with a document.
+    fn given_chunks(&self, document: &NewDocument) -> Result<DocumentVectors, CollectionError> {
+        let mut vectors = DocumentVectors::default();
+        for Chunk { span, vector } in &document.chunks {
+            vectors.numbers.extend(self.admit(&document.id, vector.clone())?);
+            vectors.chunks.push(span.unwrap_or(ChunkSpan::NOWHERE));
+        }
+        Ok(vectors)
+    }
+
+    /// Refuses given chunks that cannot be stored.
+    pub(super) fn check_given_chunks(&self, document: &NewDocument) -> Result<(), CollectionError> {
+        let NewDocument { id, text, vector, chunks, .. } = document;
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let refuse = |detail: &str| Err(CollectionError::Chunks { id: id.clone(), detail: detail.to_owned() });
+        if self.definition().chunks.is_none() {
+            return refuse(
+                "the collection holds one vector a document; create one with \"chunks\": {} to send several",
+            );
+        }
+        if vector.is_some() {
+            return refuse("\"vector\" and \"chunks\" are two ways to give vectors; send one of them");
+        }
+        check_chunks(id, chunks.len())?;
+        let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
+        for Chunk { span, vector } in chunks {
+            check_vector(vector, self.definition().dim as usize).map_err(|source| refused(id, source))?;
+            if span.is_some_and(|span| span.start > span.end || span.end > characters) {
+                return refuse("a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters");
+            }
+        }
+        Ok(())
+    }
+
+    /// A vector as it is stored: rounded here, so that it is the same in the log, in memory and in segments.
+    fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
+        let dim = self.definition().dim as usize;
+        match self.definition().metric {
+            Metric::Cosine => normalise(&mut vector, dim),
+            Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
+        }
+        .and_then(|()| match self.definition().index.storage {
+            VectorStorage::Float32 => Ok(()),
+            VectorStorage::Float16 => round_to_half(&mut vector),
+        })
+        .map_err(|source| refused(id, source))?;
+        Ok(vector)
+    }
+}
+
+/// The one vector of a text's parts.
+fn sum_of(id: &DocumentId, mut parts: Vec<(Weight, Vec<f32>)>) -> Result<Vec<f32>, CollectionError> {
+    match (parts.len(), parts.pop()) {
+        (1, Some((_, vector))) => Ok(vector),
+        (_, last) => {
+            parts.extend(last);
+            weighted_sum(&parts).map_err(|source| refused(id, source))
+        }
+    }
+}
+
+/// The spans of a text's chunks, by the model's own tokens.
+fn split_text(model: &TextModel, text: &str, definition: ChunkDefinition) -> Result<Vec<ChunkSpan>, CollectionError> {
+    let pieces = model.tokenize(text, InputKind::Plain, false)?;
+    let tokens: Vec<_> = pieces.into_iter().filter_map(|piece| piece.range).map(|(start, end)| start..end).collect();
+    Ok(split(text, &tokens, definition))
+}
+
+fn check_chunks(id: &DocumentId, got: usize) -> Result<(), CollectionError> {
+    match got <= MAX_CHUNKS {
+        true => Ok(()),
+        false => {
+            let what = format!("document {:?}", id.as_str());
+            Err(CollectionError::TooManyChunks { what, got, max: MAX_CHUNKS })
+        }
+    }
+}
+
+pub(super) fn refused(id: &DocumentId, source: VectorError) -> CollectionError {
+    CollectionError::DocumentVector { id: id.clone(), source }
+}

@@ -1,0 +1,128 @@
+//! Our cross-encoder against candle's forward with token types, pooler and classifier, on seeded weights.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert::BertModel;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use super::candle::bert_config;
+use super::weights::Weights;
+use crate::embed::settings::CrossEncoderSettings;
+use crate::embed::store::Store;
+use crate::embed::tests::small::{POSITIONS, config, serialise, shapes};
+use crate::embed::tokenizer::tests::small_tokenizer;
+use crate::embed::{EmbedError, Models};
+
+const NAME: &str = "me/judge";
+const HIDDEN: usize = 64;
+
+/// Writes a cross-encoder of seeded weights below `models`.
+fn install(models: &Path, change: impl FnOnce(&mut Value)) {
+    let dir = models.join(NAME);
+    fs::create_dir_all(&dir).unwrap();
+    let mut config = config();
+    config["architectures"] = json!(["BertForSequenceClassification"]);
+    config["id2label"] = json!({"0": "LABEL_0"});
+    change(&mut config);
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let mut tokenizer = small_tokenizer();
+    let special = |id: &str, kind: u32| json!({"SpecialToken": {"id": id, "type_id": kind}});
+    let sequence = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
+    tokenizer["post_processor"]["pair"] =
+        json!([special("[CLS]", 0), sequence("A", 0), special("[SEP]", 0), sequence("B", 1), special("[SEP]", 1)]);
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let mut shapes: Vec<_> = shapes(&config).into_iter().map(|(name, shape)| (format!("bert.{name}"), shape)).collect();
+    shapes.push(("bert.pooler.dense.weight".into(), vec![HIDDEN, HIDDEN]));
+    shapes.push(("bert.pooler.dense.bias".into(), vec![HIDDEN]));
+    shapes.push(("classifier.weight".into(), vec![1, HIDDEN]));
+    shapes.push(("classifier.bias".into(), vec![1]));
+    fs::write(dir.join("model.safetensors"), serialise(shapes, "", Dtype::F32, |_, _| {})).unwrap();
+}
+
+/// The score before the last activation, by candle.
+fn reference(models: &Path, ids: &[u32], types: &[u32]) -> f64 {
+    let place = Store::new(models.to_owned()).place(NAME).unwrap();
+    let architecture = CrossEncoderSettings::read(&place).unwrap().encoder.architecture;
+    let path = models.join(NAME).join("model.safetensors");
+    let weights = Weights::open(&path, architecture.word_table()).unwrap();
+    let tensors: HashMap<String, Tensor> = weights.all().unwrap().into_iter().collect();
+    let tensors = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let bert = BertModel::load(tensors, &bert_config(&architecture)).unwrap();
+    let row = |values: &[u32]| Tensor::new(values, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let hidden = bert.forward(&row(ids), &row(types), None).unwrap();
+    let first: Vec<f32> = hidden.get(0).unwrap().get(0).unwrap().to_vec1().unwrap();
+    let dense = |name: &str, shape: [usize; 2], x: &[f64]| -> Vec<f64> {
+        let (weight, bias) = super::read_linear(&path, name, shape, true).unwrap();
+        let sum = |(row, bias): (&[f32], &f32)| {
+            f64::from(*bias) + row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>()
+        };
+        weight.chunks_exact(shape[1]).zip(&bias).map(sum).collect()
+    };
+    let first: Vec<f64> = first.into_iter().map(f64::from).collect();
+    let pooled: Vec<f64> = dense("pooler.dense", [HIDDEN, HIDDEN], &first).into_iter().map(f64::tanh).collect();
+    dense("classifier", [1, HIDDEN], &pooled)[0]
+}
+
+#[test]
+fn scores_are_those_of_candle() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = json!({"activation_fn": "torch.nn.modules.linear.Identity"});
+    install(dir.path(), |config| config["sentence_transformers"] = identity);
+    let models = Models::new(dir.path().to_owned(), None);
+    let model = models.load_cross_encoder(NAME).unwrap();
+    // Of a text that is too long the end is cut: both together fit with three special tokens.
+    let long = "c ".repeat(100);
+    let cut = [vec![2, 4, 5, 3], vec![7; POSITIONS - 5], vec![3]].concat();
+    let cut_types = [vec![0; 4], vec![1; POSITIONS - 4]].concat();
+    let cases: [(&str, Vec<u32>, Vec<u32>); 4] = [
+        ("c , a", vec![2, 4, 5, 3, 7, 9, 4, 3], vec![0, 0, 0, 0, 1, 1, 1, 1]),
+        ("a b", vec![2, 4, 5, 3, 4, 5, 3], vec![0, 0, 0, 0, 1, 1, 1]),
+        ("bb", vec![2, 4, 5, 3, 5, 6, 3], vec![0, 0, 0, 0, 1, 1, 1]),
+        (&long, cut, cut_types),
+    ];
+    let texts: Vec<&str> = cases.iter().map(|(text, ..)| *text).collect();
+    let scores = model.score("a b", &texts).unwrap();
+    for ((text, ids, types), score) in cases.iter().zip(&scores) {
+        let want = reference(dir.path(), ids, types);
+        assert!((f64::from(*score) - want).abs() < 2e-5, "{text}: {score} is not {want}");
+        assert_eq!(model.score("a b", &[text]).unwrap()[0].to_bits(), score.to_bits(), "alone as among others");
+    }
+    assert!(scores[0] != scores[1]);
+    assert_eq!(model.score("a b", &[]).unwrap(), Vec::<f32>::new());
+}
+
+#[test]
+fn a_score_passes_a_sigmoid_unless_the_file_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    install(dir.path(), |_| {});
+    let model = Models::new(dir.path().to_owned(), None).load_cross_encoder(NAME).unwrap();
+    let want = reference(dir.path(), &[2, 4, 3, 7, 3], &[0, 0, 0, 1, 1]);
+    let score = f64::from(model.score("a", &["c"]).unwrap()[0]);
+    assert!((score - 1.0 / (1.0 + (-want).exp())).abs() < 1e-5, "{score} {want}");
+}
+
+#[test]
+fn other_models_are_refused_by_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = || Models::new(dir.path().to_owned(), None);
+    assert!(matches!(models().load_cross_encoder(NAME), Err(EmbedError::Unknown { .. })));
+    let known = models().load_cross_encoder("cross-encoder/ms-marco-MiniLM-L-6-v2");
+    assert!(matches!(known, Err(EmbedError::NotInstalled { .. })), "{known:?}");
+    install(dir.path(), |_| {});
+    assert!(matches!(models().load(NAME), Err(EmbedError::Unsupported { .. })));
+    assert_eq!(models().installed().unwrap()[0].dim, 1);
+    crate::embed::tests::small::install(dir.path(), "me/small");
+    assert!(matches!(models().load_cross_encoder("me/small"), Err(EmbedError::Unsupported { .. })));
+    for (key, value) in
+        [("id2label", json!({"0": "a", "1": "b"})), ("type_vocab_size", json!(1)), ("model_type", json!("roberta"))]
+    {
+        install(dir.path(), |config| config[key] = value);
+        let loaded = models().load_cross_encoder(NAME);
+        assert!(matches!(loaded, Err(EmbedError::Unsupported { .. })), "{key}: {loaded:?}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Comparing a copy with its collection while both change, and mending what differs.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::ReplicateError;
+use super::apply::Batch;
+use super::layout::{ColumnKind, Layout};
+use super::row::{Cell, KEY_SEPARATOR};
+use super::verify::{self, Kind, RepairReport, VerifyReport};
+use super::worker::{PAGE, Ready, Stepped, Worker};
+use crate::collection::{Changes, Collection};
+
+/// Comparisons until what still differs is taken for a difference.
+const COMPARISONS: usize = 5;
+
+impl Worker {
+    pub(super) async fn verify(
+        &self,
+        ready: &mut Ready,
+        changes: &mut Changes,
+    ) -> Result<VerifyReport, ReplicateError> {
+        let settled = self.settled(ready, changes).await?;
+        settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason: "it has to write everything again" })
+    }
+
+    /// Compares until what differs differs for good: a difference counts that every comparison has seen, each after the
+    /// changes up to then were written. `None` where the log no longer has the changes.
+    pub(super) async fn settled(
+        &self,
+        ready: &mut Ready,
+        changes: &mut Changes,
+    ) -> Result<Option<VerifyReport>, ReplicateError> {
+        let began = Instant::now();
+        let mut settled: Option<VerifyReport> = None;
+        for _ in 0..COMPARISONS {
+            let until = self.collection.store_seq();
+            while ready.cursor.seq < until {
+                if matches!(self.step(ready, changes).await?, Stepped::Gone | Stepped::Dropped) {
+                    return Ok(None);
+                }
+            }
+            let buried: BTreeSet<String> = ready.fence.buried(&ready.session).await?.into_iter().collect();
+            let mut report = verify::compare(&ready.session, &ready.layout, &self.collection, &buried).await?;
+            let is_still = self.collection.store_seq() == until;
+            if let Some(before) = &settled {
+                report.differences.retain(|difference| before.differences.contains(difference));
+            }
+            report.took_ms = began.elapsed().as_millis() as u64;
+            let is_done = is_still || report.differences.is_empty();
+            settled = Some(report);
+            if is_done {
+                break;
+            }
+        }
+        Ok(settled)
+    }
+
+    pub(super) async fn repair(
+        &self,
+        ready: &mut Ready,
+        changes: &mut Changes,
+        dry_run: bool,
+    ) -> Result<RepairReport, ReplicateError> {
+        let before = self.verify(ready, changes).await?;
+        if dry_run || before.differences.is_empty() {
+            return Ok(RepairReport { after: before.clone(), before, ..RepairReport::default() });
+        }
+        let count = |status: &super::SinkStatus| (status.rows_written, status.rows_deleted);
+        let (written, deleted) = count(&self.status.read());
+        for part in before.differences.chunks(PAGE) {
+            let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
+            let batch = Self::mending(ready, &self.collection, &report, &|_| true)?;
+            let cursor = ready.cursor.clone();
+            self.apply(ready, &batch, cursor).await?;
+        }
+        let (written_after, deleted_after) = count(&self.status.read());
+        let after = self.verify(ready, changes).await?;
+        Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
+    }
+
+    /// What mends differences: documents as they are now, over whatever stands there.
+    pub(super) fn mending(
+        ready: &Ready,
+        collection: &Collection,
+        report: &VerifyReport,
+        wanted: &dyn Fn(Kind) -> bool,
+    ) -> Result<Batch, ReplicateError> {
+        let mut batch = Batch::new(true);
+        for difference in report.differences.iter().filter(|difference| wanted(difference.kind)) {
+            match &difference.id {
+                Some(id) => {
+                    // Gone since: its delete is on the way.
+                    if let Some(document) = tokio::task::block_in_place(|| collection.get(id))? {
+                        batch.write(&ready.layout, &document);
+                    }
+                }
+                None => batch.delete_row(key_cells(&ready.layout, &difference.key)),
+            }
+        }
+        Ok(batch)
+    }
+}
+
+/// The cells of a key from its text.
+fn key_cells(layout: &Layout, text: &str) -> Vec<Cell> {
+    let parts = text.splitn(layout.key.len(), KEY_SEPARATOR);
+    let cell = |(part, &index): (&str, &usize)| match layout.columns[index].kind {
+        ColumnKind::Integer => part.parse().map_or(Cell::Null, Cell::Integer),
+        _ => Cell::Text(part.to_owned()),
+    };
+    parts.zip(&layout.key).map(cell).collect()
+}

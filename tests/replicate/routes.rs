@@ -1,0 +1,62 @@
+//! The routes and the command: add, show, compare, mend, rest, remove.
+
+use serde_json::json;
+
+use crate::api::server::Server;
+use crate::support::postgres::database;
+
+#[test]
+fn a_sink_through_the_api() {
+    let postgres = database();
+    let server = Server::with_documents(&[("a", [1.0, 0.0, 0.0]), ("b", [0.0, 1.0, 0.0])]);
+    let body = json!({"name": "main", "collection": "c", "url": postgres.url, "layout": "vecs"});
+    let added = server.post("/admin/replication", &body).ok();
+    assert_eq!(
+        (&added["name"], &added["layout"], &added["url"]),
+        (&json!("main"), &json!("vecs"), &json!("stored in clear"))
+    );
+    assert!(!added.to_string().contains("postgres://"), "{added}");
+    server.post("/admin/replication", &body).refused(409, "sink_conflict");
+    let verified = server.post("/admin/replication/main/verify", &json!({})).ok();
+    assert_eq!((&verified["equal"], &verified["copies"][0]["rows"]), (&json!(true), &json!(2)), "{verified}");
+    postgres.run("delete from vecs.c where id = 'a'; update vecs.c set metadata = '{}' where id = 'b'");
+    let verified = server.post("/admin/replication/main/verify", &json!({})).ok();
+    let copy = &verified["copies"][0];
+    assert_eq!((&copy["missing"], &copy["different"], &copy["extra"]), (&json!(["a"]), &json!(["b"]), &json!([])));
+    let repaired = server.post("/admin/replication/main/repair", &json!({"dry_run": true})).ok();
+    assert_eq!(repaired["copies"][0]["written"], 0);
+    let repaired = server.post("/admin/replication/main/repair", &json!({})).ok();
+    assert_eq!(
+        (&repaired["copies"][0]["written"], &repaired["copies"][0]["after"]["missing_count"]),
+        (&json!(2), &json!(0))
+    );
+    let ready = server.get("/readyz").ok();
+    assert_eq!((&ready["status"], &ready["replication"]["copies"]), (&json!("ok"), &json!(1)), "{ready}");
+    assert_eq!(server.post("/admin/replication/main/pause", &json!({})).ok()["paused"], true);
+    server.post("/admin/replication/main/verify", &json!({})).refused(409, "sink_busy");
+    assert_eq!(server.post("/admin/replication/main/resume", &json!({})).ok()["paused"], false);
+    assert_eq!(server.get("/admin/replication").ok()["sinks"].as_array().unwrap().len(), 1);
+    assert_eq!(server.delete("/admin/replication/main").ok()["removed"], "main");
+    server.get("/admin/replication/main").refused(404, "sink_not_found");
+    assert_eq!(postgres.value("select count(*) from pannier.sinks"), "0");
+    assert_eq!(postgres.value("select count(*) from vecs.c"), "2", "the table stays");
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused_with_a_code() {
+    let server = Server::with_documents(&[]);
+    let cases = [
+        (json!({"name": "X", "collection": "c", "url": "postgres://u@h/d"}), 422, "invalid_sink"),
+        (json!({"name": "x", "collection": "c"}), 422, "invalid_sink"),
+        (json!({"name": "x", "collection": "c", "url": "nonsense"}), 422, "invalid_sink"),
+        (json!({"name": "x", "collection": "c", "url_variable": "PANNIER_TEST_NOT_SET"}), 422, "invalid_sink"),
+        (json!({"name": "x", "collection": "nowhere", "url": "postgres://u@h/d"}), 404, "collection_not_found"),
+        (json!({"name": "x", "collection": "c", "url": "postgres://u@h/d", "layout": "other"}), 422, "invalid_sink"),
+        (json!({"name": "x", "collection": "*", "url": "postgres://u@h/d", "layout": "jobs"}), 422, "invalid_sink"),
+        (json!({"name": "x", "collection": "c", "url": "postgres://u@h/d", "index": "flat"}), 422, "invalid_sink"),
+    ];
+    for (body, status, code) in cases {
+        server.post("/admin/replication", &body).refused(status, code);
+    }
+    assert_eq!(server.get("/admin/replication").ok()["sinks"], json!([]));
+}
