@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::collection::{
-    self, Collection, CollectionError, Created, DefinitionRequest, Engine, Recovered, Settings, VerifyReport,
+    self, Collection, CollectionError, Created, DefinitionRequest, Engine, HeldFiles, Recovered, Settings, VerifyReport,
 };
 use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
-use crate::types::{CollectionName, GraphBuilder, Seq};
+use crate::types::{CollectionName, Definition, GraphBuilder, Seq};
 
 /// How to open a store.
 #[derive(Clone, Debug, Default)]
@@ -248,6 +248,30 @@ impl Database {
     pub fn merges(&self) -> MergeFigures {
         let rate = &self.engine.shared.merge_rate;
         MergeFigures { written_bytes: rate.written_bytes(), held_back: rate.held_back() }
+    }
+
+    /// Creates a collection with a definition that another store had, whether or not its model is installed here.
+    ///
+    /// # Errors
+    /// [`CollectionError::Exists`], [`CollectionError::Definition`].
+    pub(crate) fn create_as(
+        &self,
+        name: &CollectionName,
+        definition: Definition,
+        created_at_ms: i64,
+    ) -> Result<Collection, CollectionError> {
+        collection::create_as(&self.engine, name, definition, created_at_ms)
+    }
+
+    /// Holds the store's files still while `take` gives them second names; writes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when the log cannot go on in a new file, or what `take` returns.
+    pub(crate) fn hold_files<T, E: From<CollectionError>>(
+        &self,
+        take: impl FnOnce(HeldFiles<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        collection::hold_files(&self.engine, take)
     }
 
     /// Takes no more writes, finishes those accepted, and closes once the last other handle is gone.

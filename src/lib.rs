@@ -21,11 +21,14 @@ mod ingest;
 mod log;
 mod manifest;
 mod meta;
+pub mod migrate;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod replicate;
+pub mod salvage;
 mod segment;
+pub mod snapshot;
 #[cfg(all(feature = "server", feature = "postgres"))]
 mod source;
 #[cfg(all(feature = "server", feature = "postgres"))]

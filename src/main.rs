@@ -11,6 +11,10 @@ const USAGE: u8 = 2;
 const LOCKED: u8 = 3;
 const DAMAGED: u8 = 4;
 const DISK_FAILED: u8 = 5;
+const SNAPSHOT_DAMAGED: u8 = 6;
+const MIGRATION_PENDING: u8 = 7;
+const MIGRATION_UNKNOWN: u8 = 8;
+const MIGRATION_HALF_DONE: u8 = 9;
 
 /// Beneath every `--help`; the test below holds it to the constants.
 const EXIT_CODES: &str = "\
@@ -20,7 +24,11 @@ Exit codes:
   2  the arguments are wrong
   3  another process holds the data directory
   4  the data directory is damaged
-  5  the disk failed while writing";
+  5  the disk failed while writing
+  6  a snapshot or an archive is damaged, or is none
+  7  the store is of an older format: run `pannier migrate up`
+  8  the migrations that were applied are not this program's
+  9  a migration was begun and not finished: run `pannier migrate up`";
 
 fn main() -> ExitCode {
     let matches = Cli::command().after_help(EXIT_CODES).get_matches();
@@ -45,6 +53,10 @@ fn exit_code(failure: Failure) -> u8 {
         Failure::Locked => LOCKED,
         Failure::Damaged => DAMAGED,
         Failure::DiskFailed => DISK_FAILED,
+        Failure::SnapshotDamaged => SNAPSHOT_DAMAGED,
+        Failure::MigrationPending => MIGRATION_PENDING,
+        Failure::MigrationUnknown => MIGRATION_UNKNOWN,
+        Failure::MigrationHalfDone => MIGRATION_HALF_DONE,
     }
 }
 
@@ -74,7 +86,8 @@ mod tests {
 
     #[test]
     fn the_help_names_every_exit_code() {
-        for code in [FAILED, USAGE, LOCKED, DAMAGED, DISK_FAILED] {
+        let migrations = [MIGRATION_PENDING, MIGRATION_UNKNOWN, MIGRATION_HALF_DONE];
+        for code in [FAILED, USAGE, LOCKED, DAMAGED, DISK_FAILED, SNAPSHOT_DAMAGED].into_iter().chain(migrations) {
             assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
     }

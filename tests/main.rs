@@ -16,6 +16,7 @@ mod keywords;
 mod kinds;
 #[cfg(unix)]
 mod linearizable;
+mod migrations;
 mod postgres;
 mod recall;
 mod replicate;

@@ -1,10 +1,9 @@
 //! `collection`: create, list, show, delete.
 
-use std::io::{self, IsTerminal, Write};
-
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::confirm::confirm;
 use super::import::parse_field;
 use super::target::{Access, Target, collection_path};
 use super::template::{GuardArgs, TemplateArgs};
@@ -247,21 +246,6 @@ fn delete(name: &CollectionName, yes: bool, context: &Context) -> Result<(), Cli
     }
     output::hint(context, format!("collection {name} with {documents} is deleted"));
     Ok(())
-}
-
-/// Asks on the terminal; anything but yes is no.
-fn confirm(question: &str, context: &Context) -> Result<(), CliError> {
-    if context.no_input || !io::stdin().is_terminal() {
-        return Err(CliError::Usage("deleting needs a yes: add --yes where nobody can be asked".to_owned()));
-    }
-    eprint!("{question} [y/N] ");
-    io::stderr().flush().map_err(|e| CliError::io("write to stderr", e))?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|e| CliError::io("read the answer", e))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(CliError::Refused("nothing was deleted".to_owned())),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use crate::database::OpenError;
 use crate::embed::EmbedError;
 use crate::log::LogError;
 use crate::manifest::ManifestError;
+use crate::migrate::MigrateError;
+use crate::salvage::SalvageError;
 use crate::segment::SegmentError;
+use crate::snapshot::SnapshotError;
 use crate::storage::{StorageError, is_failed_sync};
 use crate::types::NameError;
 
@@ -23,6 +26,14 @@ pub enum Failure {
     Locked,
     /// The data directory is damaged.
     Damaged,
+    /// A snapshot or an archive is damaged, or is none.
+    SnapshotDamaged,
+    /// The store is of an older format, and `migrate up` brings it to this one.
+    MigrationPending,
+    /// The journal of migrations speaks of other steps than this program's.
+    MigrationUnknown,
+    /// A migration was begun and not finished.
+    MigrationHalfDone,
     /// A write to the disk failed, and the process had to stop.
     DiskFailed,
 }
@@ -106,6 +117,39 @@ pub enum CliError {
         /// Problems found.
         count: usize,
     },
+    /// A snapshot could not be taken, read or restored.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot's bytes are not what was written; each problem was named.
+    #[error("{} is damaged: {count} problems; use another snapshot", path.display())]
+    SnapshotDamaged {
+        /// The snapshot.
+        path: PathBuf,
+        /// Problems found.
+        count: usize,
+    },
+    /// A store could not be migrated.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// A step of the migrations was begun and not finished.
+    #[error("step {id:03} {name} is half done; run `pannier migrate up`, which goes on with it")]
+    HalfDone {
+        /// The step.
+        id: u32,
+        /// Its name.
+        name: &'static str,
+    },
+    /// Nothing could be salvaged.
+    #[error(transparent)]
+    Salvage(#[from] SalvageError),
+    /// What can be read was salvaged; each loss was named.
+    #[error("{losses} parts of {} could not be read; each was named above", path.display())]
+    Lost {
+        /// The damaged directory.
+        path: PathBuf,
+        /// Parts lost.
+        losses: usize,
+    },
     /// The server stopped because of its disk.
     #[error("the server stopped: {reason}")]
     DiskFailed {
@@ -129,6 +173,12 @@ impl CliError {
             error if is_failed_sync(error) => Failure::DiskFailed,
             CliError::Usage(_) | CliError::Name(_) => Failure::Usage,
             CliError::Damaged { .. } => Failure::Damaged,
+            CliError::SnapshotDamaged { .. } => Failure::SnapshotDamaged,
+            CliError::Api { code, .. } if code == "snapshot_damaged" => Failure::SnapshotDamaged,
+            CliError::Snapshot(error) => of_snapshot(error),
+            CliError::HalfDone { .. } => Failure::MigrationHalfDone,
+            CliError::Migrate(error) => of_migration(error),
+            CliError::Salvage(SalvageError::Storage(error)) => of_storage(error),
             CliError::DiskFailed { .. } => Failure::DiskFailed,
             CliError::Api { code, .. } if code == "stopped" => Failure::DiskFailed,
             CliError::Open(error) => of_opening(error),
@@ -144,6 +194,31 @@ fn of_opening(error: &OpenError) -> Failure {
         OpenError::Storage(error) => of_storage(error),
         OpenError::Manifest(error) => of_manifest(error),
         OpenError::Recover { source, .. } => of_collection(source),
+    }
+}
+
+fn of_migration(error: &MigrateError) -> Failure {
+    match error {
+        MigrateError::Modified { .. } | MigrateError::Missing { .. } => Failure::MigrationUnknown,
+        MigrateError::HalfDone { .. } => Failure::MigrationHalfDone,
+        MigrateError::Journal { .. } => Failure::Damaged,
+        MigrateError::Storage(error) => of_storage(error),
+        MigrateError::Manifest(error) => of_manifest(error),
+        MigrateError::Segment(error) => of_segment(error),
+        _ => Failure::General,
+    }
+}
+
+fn of_snapshot(error: &SnapshotError) -> Failure {
+    match error {
+        SnapshotError::Name { .. } => Failure::Usage,
+        SnapshotError::Damaged { .. } | SnapshotError::Refused { .. } | SnapshotError::BadArchive { .. } => {
+            Failure::SnapshotDamaged
+        }
+        SnapshotError::Storage(error) => of_storage(error),
+        SnapshotError::Manifest(error) => of_manifest(error),
+        SnapshotError::Collection(error) => of_collection(error),
+        _ => Failure::General,
     }
 }
 
@@ -166,6 +241,7 @@ fn of_manifest(error: &ManifestError) -> Failure {
 
 fn of_segment(error: &SegmentError) -> Failure {
     match error {
+        SegmentError::UnsupportedVersion { found, supported, .. } if found < supported => Failure::MigrationPending,
         SegmentError::Damaged { .. } | SegmentError::BadMagic { .. } | SegmentError::Mismatch { .. } => {
             Failure::Damaged
         }

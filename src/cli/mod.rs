@@ -2,6 +2,7 @@
 
 mod bench;
 mod collection;
+mod confirm;
 #[cfg(feature = "postgres")]
 mod connect;
 mod doctor;
@@ -9,14 +10,15 @@ mod embed;
 mod error;
 mod import;
 mod logging;
-#[cfg(feature = "postgres")]
 mod migrate;
 mod model;
 mod output;
 mod read;
 mod replicate;
+mod salvage;
 mod search;
 mod serve;
+mod snapshot;
 mod target;
 mod template;
 mod verify;
@@ -99,19 +101,23 @@ pub enum Command {
     /// Create, list, show and delete collections
     #[command(subcommand)]
     Collection(collection::CollectionCommand),
+    /// Take, list, verify, restore and delete snapshots
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Bring a store of an older format to the present one
+    Migrate(migrate::MigrateArgs),
+    /// Rescue what can be read of a damaged data directory into a new one
+    Salvage(salvage::SalvageArgs),
     /// Try how fields become texts
     #[command(subcommand)]
     Template(template::TemplateCommand),
-    /// Apply migrations
-    #[cfg(feature = "postgres")]
-    Migrate(migrate::MigrateArgs),
     /// Keep copies of collections in Postgres
     #[command(subcommand)]
     Replicate(replicate::ReplicateCommand),
     /// Check this machine, the data directory and the model
     Doctor(doctor::DoctorArgs),
     /// Read every stored byte again and compare checksums
-    Verify,
+    Verify(verify::VerifyArgs),
     /// Measure speed and quality
     Bench(bench::BenchArgs),
 }
@@ -162,12 +168,13 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => import::run(&args, &context),
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
+        Command::Snapshot(command) => snapshot::run(&command, &context),
+        Command::Migrate(args) => migrate::run(args, &context),
+        Command::Salvage(args) => salvage::run(&args, &context),
         Command::Template(command) => template::run(&command, &context),
-        #[cfg(feature = "postgres")]
-        Command::Migrate(args) => migrate::run(&args, &context),
         Command::Replicate(command) => replicate::run(&command, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
-        Command::Verify => verify::run(&context),
+        Command::Verify(args) => verify::run(&args, &context),
         Command::Bench(args) => bench::run(args, &context),
     }
 }

@@ -56,6 +56,13 @@ pub(super) fn byte_progress(context: &Context, total_bytes: Option<u64>) -> Prog
     ProgressBar::with_draw_target(total_bytes, target).with_style(style)
 }
 
+/// A bar over things, on stderr. Nothing where stderr is no terminal.
+pub(super) fn count_progress(context: &Context) -> ProgressBar {
+    let target = if context.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {msg}");
+    ProgressBar::with_draw_target(Some(0), target).with_style(style.expect("the template is a constant"))
+}
+
 /// Digits in groups of three: `1,234,567`.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::process;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::collection::DEFAULT_SAMPLED_ONE_IN;
 use crate::database::{Database, Options};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
+use crate::snapshot::{Retention, Schedule};
 use crate::telemetry;
 
 /// Threads that move bytes; the engine's calls run on threads of their own.
@@ -55,6 +56,12 @@ pub struct ServeArgs {
     /// Most MiB a second that merging segments writes [default: no limit]
     #[arg(long, value_name = "N", env = "PANNIER_MERGE_MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     merge_mib_per_s: Option<u32>,
+    /// Take a snapshot so often, such as 30m, 6h or 1d [default: never]
+    #[arg(long, value_name = "TIME", env = "PANNIER_SNAPSHOT_EVERY", value_parser = parse_time)]
+    snapshot_every: Option<Duration>,
+    /// How many of those snapshots are kept; others are never removed
+    #[arg(long, value_name = "N", env = "PANNIER_SNAPSHOT_KEEP", default_value = "7")]
+    snapshot_keep: NonZeroUsize,
     /// Most MiB of log kept for copies that have not read it; one that falls further behind is compared as a whole
     #[arg(long, value_name = "N", env = "PANNIER_COPIES_LOG_MIB", default_value_t = 1_024)]
     copies_log_mib: u32,
@@ -80,6 +87,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     database.keep_log_for_copies(u64::from(args.copies_log_mib) << 20);
     log_recovery(&database);
     warm_up(&database);
+    let schedule = args.schedule(&database)?;
     let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;
     let state = AppState::new(database.clone(), config, Some(metrics));
     if let Err(reason) = state.start_replication() {
@@ -100,6 +108,8 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     state.stop_replication();
     drop(state);
     runtime.shutdown_timeout(LAST_CALLS);
+    // It holds the database too.
+    drop(schedule);
     database.close();
     match served? {
         Ok(()) => Ok(()),
@@ -108,7 +118,33 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     }
 }
 
+/// Reads a time as a number and its unit: s, m, h or d.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time; write a number and s, m, h or d, such as 6h");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds).filter(|seconds| (1..=366 * 86_400).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(format!("{text:?} is not between 1s and 366d")),
+    }
+}
+
 impl ServeArgs {
+    /// Starts to take snapshots, where that is asked for.
+    fn schedule(&self, database: &Database) -> Result<Option<Schedule>, CliError> {
+        let Some(every) = self.snapshot_every else { return Ok(None) };
+        let retention = Retention { every, keep: self.snapshot_keep.get() };
+        let started = Schedule::start(database.clone(), retention);
+        started.map(Some).map_err(|e| CliError::io("start the thread that takes snapshots", e))
+    }
+
     fn config(&self, context: &Context) -> Result<HttpConfig, CliError> {
         let auth = match &context.api_key_file {
             None => AuthPolicy::Open,
@@ -269,6 +305,15 @@ mod tests {
         assert!(bind("127.0.0.1:0", false).is_ok());
         assert!(bind("0.0.0.0:0", true).is_ok());
         assert!(matches!(bind("nonsense", false), Err(CliError::Usage(_))));
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        let times = ["90s", "30m", "6h", "1d"].map(|text| parse_time(text).unwrap().as_secs());
+        assert_eq!(times, [90, 1_800, 21_600, 86_400]);
+        for wrong in ["", "6", "h", "0s", "-1h", "1.5h", "367d", "99999999999999999999s", "6 h", "6é"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

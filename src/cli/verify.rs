@@ -1,15 +1,25 @@
 //! `verify`: reads every stored byte again.
 
+use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Context, output};
+use crate::snapshot;
 use crate::storage::DataPaths;
+
+/// Arguments of `verify`.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// Read every snapshot too
+    #[arg(long)]
+    snapshots: bool,
+}
 
 /// Runs `verify`. The directory is opened as a server would open it, so no server may hold it.
 ///
 /// # Errors
 /// [`CliError::Damaged`] after every problem was printed.
-pub(super) fn run(context: &Context) -> Result<(), CliError> {
+pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> {
     if !DataPaths::new(&context.data).format().exists() {
         return Err(CliError::Refused(format!("there is no data directory at {}", context.data.display())));
     }
@@ -24,12 +34,21 @@ pub(super) fn run(context: &Context) -> Result<(), CliError> {
         bar.set_length(total);
         bar.set_position(done);
     });
+    let mut report = report?;
+    let mut snapshots = 0;
+    if args.snapshots {
+        for found in snapshot::list(&context.data)? {
+            snapshots += 1;
+            bar.set_message(format!("snapshot {}", found.name));
+            report.problems.extend(snapshot_problems(found, &bar));
+        }
+    }
     bar.finish_and_clear();
-    let report = report?;
     let recovered = database.recovered();
     if context.json {
         output::line(json!({
-            "segments": report.segments, "bytes": report.bytes, "rows": report.rows, "problems": report.problems,
+            "segments": report.segments, "bytes": report.bytes, "rows": report.rows, "dead_rows": report.dead_rows,
+            "snapshots": snapshots, "problems": report.problems,
             "replayed": recovered.replayed, "torn_bytes": recovered.torn_bytes, "last_seq": recovered.last_seq.0,
         }))?;
     } else {
@@ -41,9 +60,24 @@ pub(super) fn run(context: &Context) -> Result<(), CliError> {
             output::bytes(report.bytes),
             output::counted(recovered.replayed, "change"),
         ))?;
+        if args.snapshots {
+            output::line(format!("{} read", output::counted(snapshots, "snapshot")))?;
+        }
     }
     match report.problems.len() {
         0 => Ok(()),
         count => Err(CliError::Damaged { path: context.data.clone(), count }),
+    }
+}
+
+/// What is wrong with a snapshot.
+fn snapshot_problems(found: snapshot::Found, bar: &indicatif::ProgressBar) -> Vec<String> {
+    let mut progress = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    match found.snapshot.and_then(|snapshot| snapshot::verify(&snapshot, &mut progress)) {
+        Ok(report) => report.problems,
+        Err(error) => vec![error.to_string()],
     }
 }

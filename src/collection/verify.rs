@@ -1,9 +1,14 @@
-//! Reading every stored byte again.
+//! Reading every stored byte again, and holding the views against each other.
 
+use crate::index::LiveSegment;
+use crate::manifest::SegmentEntry;
+use crate::segment::DeadRows;
 use crate::types::CollectionName;
 
 use super::CollectionError;
-use super::engine::Engine;
+use super::engine::{Engine, Shared};
+use super::install::GENERATION;
+use super::state::CollectionState;
 
 /// What a verification looked at and found.
 #[derive(Debug, Default)]
@@ -14,39 +19,104 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Rows looked up in the document index.
     pub rows: u64,
+    /// Dead rows of which the document index must know nothing.
+    pub dead_rows: u64,
     /// What is wrong, a sentence each; empty when all is well.
     pub problems: Vec<String>,
 }
 
-/// Reads every block of every segment against its checksum, every graph against its bounds, and every living row
-/// against the document index. `progress` gets the bytes done and the bytes in all.
+/// Reads every block of every segment against its checksum, every graph against its bounds, every list of dead rows, and
+/// what the manifest says of each segment. Every living row must stand in the document index, and no dead one. The log was
+/// read and checked whole when the store was opened. `progress` gets the bytes done and the bytes in all.
 pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, CollectionError> {
-    let (collections, _) = engine.shared.catalog.all();
-    let views: Vec<_> = collections.iter().map(|state| (state, state.view())).collect();
+    let shared = &engine.shared;
+    let (collections, _) = shared.catalog.all();
+    // Of one moment: nothing is installed while the manifest is held.
+    let (views, manifest) = {
+        let manifest = shared.manifest();
+        let views: Vec<_> = collections.iter().map(|state| (state, state.view())).collect();
+        (views, manifest.clone())
+    };
     let total = views.iter().flat_map(|(_, view)| &view.segments).map(|live| live.segment.len_bytes()).sum();
     let mut report = VerifyReport::default();
     for (state, view) in &views {
+        let entry = manifest.collections.iter().find(|entry| entry.id == state.identity.id);
         for live in &view.segments {
             report.segments += 1;
-            if let Err(error) = live.segment.verify(&mut |_| {}) {
-                report.problems.push(error.to_string());
-            } else {
-                for ordinal in (0..live.segment.rows()).filter(|&ordinal| !live.dead.is_dead(ordinal)) {
-                    report.rows += 1;
-                    let id = live.segment.document_id(ordinal)?;
-                    let place = engine.shared.meta.locate(state.identity.id, &id)?;
-                    // Not found here may be found in a memtable that was written meanwhile.
-                    let found = place.is_some_and(|place| (place.segment, place.ordinal) == (live.id, ordinal));
-                    if !found && !live.dead.is_dead(ordinal) && view.segment(live.id).is_some() {
-                        report.problems.push(misplaced(&state.identity.name, id.as_str()));
-                    }
-                }
+            let named = entry.and_then(|entry| entry.segments.iter().find(|segment| segment.id == live.id));
+            // One that is being installed in this moment may be missing in the manifest, or a merged one in the view.
+            if let Some(named) = named {
+                report.problems.extend(contradiction(&state.identity.name, live, named));
+                report.problems.extend(damaged_dead(shared, state, named));
+            }
+            match live.segment.verify(&mut |_| {}) {
+                Err(error) => report.problems.push(error.to_string()),
+                Ok(()) => verify_rows(shared, state, live, &mut report)?,
             }
             report.bytes += live.segment.len_bytes();
             progress(report.bytes, total);
         }
     }
     Ok(report)
+}
+
+/// Holds a segment's rows against the document index.
+fn verify_rows(
+    shared: &Shared,
+    state: &CollectionState,
+    live: &LiveSegment,
+    report: &mut VerifyReport,
+) -> Result<(), CollectionError> {
+    for ordinal in 0..live.segment.rows() {
+        let was_dead = live.dead.is_dead(ordinal);
+        let id = live.segment.document_id(ordinal)?;
+        let place = shared.meta.locate(state.identity.id, &id)?;
+        let found = place.is_some_and(|place| (place.segment, place.ordinal) == (live.id, ordinal));
+        let gone = live.dead.is_dead(ordinal) || state.view().segment(live.id).is_none();
+        match was_dead {
+            true => report.dead_rows += 1,
+            false => report.rows += 1,
+        }
+        // Not found here, it may have been replaced or merged meanwhile.
+        if !was_dead && !found && !gone {
+            report.problems.push(misplaced(&state.identity.name, id.as_str()));
+        }
+    }
+    Ok(())
+}
+
+/// What the manifest says of a segment and its file does not.
+fn contradiction(collection: &CollectionName, live: &LiveSegment, named: &SegmentEntry) -> Option<String> {
+    let segment = &live.segment;
+    let numbers = [
+        ("rows", u64::from(segment.rows()), u64::from(named.rows)),
+        ("bytes", segment.len_bytes(), named.len_bytes),
+        ("first change", segment.min_seq().0, named.min_seq.0),
+        ("last change", segment.max_seq().0, named.max_seq.0),
+        ("graph", u64::from(segment.has_graph()), u64::from(named.has_graph)),
+    ];
+    let (what, got, expected) = numbers.into_iter().find(|(_, got, expected)| got != expected)?;
+    let path = segment.path().display();
+    Some(format!("{path} of {collection} contradicts the manifest: {what} is {got}, expected {expected}"))
+}
+
+/// What is wrong with a segment's list of dead rows on disk. One that an installation has replaced meanwhile is gone.
+fn damaged_dead(shared: &Shared, state: &CollectionState, named: &SegmentEntry) -> Option<String> {
+    if named.dead_version == 0 {
+        return None;
+    }
+    let path = shared.paths.dead_file(state.identity.id.0, GENERATION, named.id.0, named.dead_version);
+    match DeadRows::read(&path, named.id, named.rows) {
+        Ok(dead) if dead.count() < named.dead_rows => Some(format!(
+            "{} lists {} dead rows, the manifest counts {}",
+            path.display(),
+            dead.count(),
+            named.dead_rows
+        )),
+        Ok(_) => None,
+        Err(_) if !path.exists() => None,
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn misplaced(collection: &CollectionName, id: &str) -> String {

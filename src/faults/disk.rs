@@ -172,6 +172,11 @@ impl Disk {
                 let inode = self.live.files[&from];
                 self.name(NameEdit::Rename { from, to, inode });
             }
+            Event::Link { from, to } => {
+                let (from, path) = (self.relative(from), self.relative(to));
+                let inode = self.live.files[&from];
+                self.name(NameEdit::Link { path, inode });
+            }
             Event::RemoveFile { path } => {
                 let path = self.relative(path);
                 self.name(NameEdit::Unlink { path });

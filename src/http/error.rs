@@ -54,10 +54,13 @@ codes! {
     DocumentNotFound "document_not_found" NOT_FOUND "There is no such document";
     SourceNotFound "source_not_found" NOT_FOUND "Nothing is kept of the source";
     ModelNotFound "model_not_found" NOT_FOUND "There is no such model";
-    SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
+    SnapshotNotFound "snapshot_not_found" NOT_FOUND "There is no such snapshot";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
+    SnapshotExists "snapshot_exists" CONFLICT "A snapshot of this name exists";
+    RestoreNeedsStop "restore_needs_stop" CONFLICT "A running server is not restored";
+    SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
     SinkConflict "sink_conflict" CONFLICT "There is a sink of this name already";
     SinkBusy "sink_busy" CONFLICT "The sink cannot do this now";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
@@ -99,6 +102,7 @@ codes! {
     InvalidSink "invalid_sink" UNPROCESSABLE_ENTITY "The sink's settings are not allowed";
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
+    SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
@@ -161,7 +165,8 @@ impl ApiError {
         Self { cause: Some(cause.into()), ..Self::new(code, detail) }
     }
 
-    fn storage(cause: CollectionError) -> Self {
+    /// A fault of the store or its disk: the client learns no more than whether the disk is full.
+    pub(crate) fn storage(cause: impl Error + Send + Sync + 'static) -> Self {
         if is_disk_full(&cause) {
             return Self::fault(
                 Code::StorageFull,

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::error::{ApiError, Code};
 use super::limits::BODY_READ_TIMEOUT;
 use super::wire::json;
+use crate::snapshot::SnapshotName;
 use crate::types::limits::MAX_BODY_BYTES;
 use crate::types::{CollectionName, DocumentId};
 
@@ -34,6 +35,8 @@ pub(crate) struct DocumentPath {
 /// The model that a path names.
 pub(crate) struct InModel(pub(crate) String);
 
+/// The snapshot that a path names.
+pub(crate) struct InSnapshot(pub(crate) SnapshotName);
 /// The sink that a path names.
 pub(crate) struct InSink(pub(crate) String);
 
@@ -80,6 +83,15 @@ impl<S: Send + Sync> FromRequestParts<S> for DocumentPath {
         // The route `documents/delete` is fixed, and still a document may have that id.
         let id = DocumentId::new(values.get("id").map_or("delete", String::as_str))?;
         Ok(Self { collection, id })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InSnapshot {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let values = path_values(parts, state).await?;
+        Ok(Self(SnapshotName::new(values.get("snapshot").map_or("", String::as_str))?))
     }
 }
 

@@ -10,8 +10,8 @@ use utoipa::{Modify, OpenApi};
 use super::error::Code;
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search, sources};
-use super::{tei, template};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search};
+use super::{snapshots, sources, tei, template};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +26,7 @@ use super::{tei, template};
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
         import::import,
         search::search, search::search_by_url, search::search_batch,
+        snapshots::list, snapshots::create, snapshots::read, snapshots::delete, snapshots::verify, snapshots::restore,
         replication::add, replication::list, replication::read, replication::remove, replication::pause,
         replication::resume, replication::verify, replication::repair,
         openai::embeddings, models::list, models::read,
@@ -70,7 +71,8 @@ impl Modify for Failures {
 
 /// Each operation with its method, and whether it changes what is stored.
 fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (Method, bool, &'a mut Operation)> {
-    let post_changes = path.starts_with("/v1/collections/") && !path.contains("/search") && !path.contains("/preview");
+    let post_changes = path == "/admin/snapshots"
+        || path.starts_with("/v1/collections/") && !path.contains("/search") && !path.contains("/preview");
     let methods = [
         (Method::GET, false, &mut item.get),
         (Method::PUT, true, &mut item.put),
@@ -87,7 +89,7 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     }
     let mut statuses = vec![401, 403, 421, 500];
     let embeds = operation.tags.iter().flatten().any(|tag| tag == tei::TAG || tag == ollama::TAG);
-    if path.starts_with("/v1/") || path == "/metrics" || embeds {
+    if path.starts_with("/v1/") || path.starts_with("/admin/") || path == "/metrics" || embeds {
         statuses.extend([429, 503]);
         statuses.push(if changes { 507 } else { 504 });
     }
@@ -142,10 +144,11 @@ mod tests {
                 let id = operation["operationId"].as_str().unwrap();
                 assert!(ids.insert(id.to_owned()), "{method} {path}: {id} stands twice");
                 assert!(operation["responses"]["500"].is_object(), "{method} {path}");
-                assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+                let done = ["200", "201"].iter().any(|status| operation["responses"][status].is_object());
+                assert!(done, "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 45);
+        assert_eq!(ids.len(), 51);
     }
 
     #[test]

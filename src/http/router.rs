@@ -12,7 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::guard::Guard;
 use super::state::AppState;
 use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, replication, search};
-use super::{ollama, openai, sources, tei, template};
+use super::{ollama, openai, snapshots, sources, tei, template};
 
 /// All routes behind all layers, for a server that listens on loopback.
 pub fn router(state: AppState) -> Router {
@@ -63,6 +63,10 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/v1/collections/{collection}/import", post(import::import)),
         ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),
         ("/v1/collections/{collection}/search/batch", post(search::search_batch).layer(timed())),
+        ("/admin/snapshots", get(snapshots::list.layer(timed())).merge(post(snapshots::create))),
+        ("/admin/snapshots/{snapshot}", get(snapshots::read.layer(timed())).merge(delete(snapshots::delete))),
+        ("/admin/snapshots/{snapshot}/verify", post(snapshots::verify)),
+        ("/admin/snapshots/{snapshot}/restore", post(snapshots::restore)),
         ("/v1/collections/{collection}/template/preview", post(template::preview).layer(timed())),
         (
             "/admin/sources/{source}",

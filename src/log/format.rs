@@ -143,12 +143,17 @@ impl RecordHeader {
 
     /// The header at the start of `bytes`, where its magic and checksum are right and it belongs to the file `tag`.
     pub(super) fn decode(bytes: &[u8], tag: u32) -> Option<Self> {
+        Self::decode_of_any_file(bytes).filter(|header| header.file_tag == tag)
+    }
+
+    /// As [`RecordHeader::decode`], whichever file it belongs to.
+    pub(super) fn decode_of_any_file(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..RECORD_HEADER_BYTES)?;
         let mut fields = Fields::new(bytes);
         if fields.u32()? != RECORD_MAGIC || fields.u32()? != crc32c(&bytes[CRC_COVERS_FROM..]) {
             return None;
         }
-        let header = Self {
+        Some(Self {
             payload_len: fields.u32()?,
             payload_crc: fields.u32()?,
             seq: Seq(fields.u64()?),
@@ -156,8 +161,7 @@ impl RecordHeader {
             group_index: fields.u16()?,
             kind: fields.u8()?,
             payload_version: fields.u8()?,
-        };
-        (header.file_tag == tag).then_some(header)
+        })
     }
 
     /// Seq of the first record of this one's group.

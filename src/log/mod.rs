@@ -11,6 +11,8 @@ mod payload;
 mod queue;
 mod reader;
 mod record;
+mod relabel;
+mod salvage;
 mod survey;
 mod sync;
 mod tail;
@@ -25,6 +27,8 @@ pub use format::LogIdentity;
 pub use group_commit::{GroupCommit, GroupOptions};
 pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
+pub use relabel::{closed_files, copy_open_end, relabel};
+pub use salvage::{LogLoss, salvage};
 pub use tail::{LogTail, TailStep};
 #[cfg(test)]
 use trim::trim;

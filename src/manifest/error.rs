@@ -37,6 +37,12 @@ pub enum ManifestError {
         /// What stands in it.
         found: PathBuf,
     },
+    /// The directory holds a snapshot, whose files are shared with the store that it was taken of.
+    #[error("{root} is a snapshot, which must not change; restore it into a data directory with `pannier snapshot restore`", root = root.display())]
+    IsSnapshot {
+        /// The directory.
+        root: PathBuf,
+    },
     /// A store has no manifest.
     #[error("{path} is missing and FORMAT is there; restore it from a snapshot", path = path.display())]
     Missing {

@@ -143,6 +143,12 @@ pub(super) fn decode_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, Man
     Ok(manifest)
 }
 
+/// The version that a manifest says it has; 0 where its bytes end before.
+pub(super) fn stored_version(bytes: &[u8]) -> u32 {
+    let mut fields = Fields::new(bytes);
+    fields.bytes(MANIFEST_MAGIC.len()).and_then(|_| fields.u32()).unwrap_or(0)
+}
+
 /// What the first bytes of a manifest say.
 struct Header {
     /// Without its collections.

@@ -5,9 +5,12 @@ mod error;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod replace;
 mod store;
 #[cfg(test)]
 mod tests;
 
 pub use contents::{CollectionEntry, Manifest, SegmentEntry, StoreId};
 pub use error::ManifestError;
+pub use replace::{finish_replacement, replace_store};
+pub use store::SNAPSHOT_FILE;

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::format::{decode_format, decode_manifest, encode_format, encode_manifest};
-use super::{Manifest, ManifestError, StoreId};
+use super::format::{decode_format, decode_manifest, encode_format, encode_manifest, stored_version};
+use super::{Manifest, ManifestError, StoreId, finish_replacement};
 use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file, remove_temporaries};
+
+/// In every snapshot, and in no store.
+pub const SNAPSHOT_FILE: &str = "SNAPSHOT";
 
 impl Manifest {
     /// Makes the directory a store. Call it under the directory's lock; it may hold `LOCK`, what an interrupted call of
@@ -49,12 +52,38 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Loads the store, or makes the directory one. Removes what an interrupted publish left. Call it under the
-    /// directory's lock.
+    /// Reads the manifest alone, whatever is wrong with the files around it.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`], without those about `FORMAT`.
+    pub fn read(paths: &DataPaths) -> Result<Self, ManifestError> {
+        let path = paths.manifest();
+        match read_file(&path)? {
+            Some(bytes) => decode_manifest(&path, &bytes),
+            None => Err(ManifestError::Missing { path }),
+        }
+    }
+
+    /// The format version of the manifest on disk, and the file's bytes.
+    ///
+    /// # Errors
+    /// As [`Manifest::read`].
+    pub fn stored_version(paths: &DataPaths) -> Result<(u32, u64), ManifestError> {
+        Self::read(paths)?;
+        let bytes = read_file(&paths.manifest())?.unwrap_or_default();
+        Ok((stored_version(&bytes), bytes.len() as u64))
+    }
+
+    /// Loads the store, or makes the directory one. Finishes a restore that was begun, and removes what an interrupted
+    /// publish left. Call it under the directory's lock.
     ///
     /// # Errors
     /// As [`Manifest::create`] and [`Manifest::load`].
     pub fn open(paths: &DataPaths) -> Result<Self, ManifestError> {
+        if paths.root().join(SNAPSHOT_FILE).exists() {
+            return Err(ManifestError::IsSnapshot { root: paths.root().to_owned() });
+        }
+        finish_replacement(paths)?;
         if read_file(&paths.format())?.is_none() {
             return Self::create(paths);
         }

@@ -23,7 +23,11 @@ pub enum SegmentError {
         found: String,
     },
     /// The file was written by a later version of this program, or is damaged there.
-    #[error("{path} has format version {found}, supported is {supported}; open it with a newer pannier", path = path.display())]
+    #[error(
+        "{path} has format version {found}, supported is {supported}; {}",
+        if found < supported { "run `pannier migrate up`" } else { "open it with a newer pannier" },
+        path = path.display()
+    )]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,

@@ -33,7 +33,7 @@ const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
 /// After the section table: the calibration.
-const CALIBRATION: usize = SECTION_TABLE + SECTIONS_OF_TABLE * SECTION_ENTRY_BYTES;
+pub(super) const CALIBRATION: usize = SECTION_TABLE + SECTIONS_OF_TABLE * SECTION_ENTRY_BYTES;
 /// After the calibration: the entry of the nibbles, in files that have them.
 const NIBBLES_ENTRY: usize = CALIBRATION + 24;
 /// After it: the entry of the chunks, in files that have them.
@@ -42,7 +42,7 @@ const CHUNKS_ENTRY: usize = NIBBLES_ENTRY + SECTION_ENTRY_BYTES;
 const VECTORS: usize = CHUNKS_ENTRY + SECTION_ENTRY_BYTES;
 /// Of a vector in the section of chunks: its row, and where its chunk begins and ends.
 const CHUNK_BYTES: u64 = 12;
-const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
+pub(super) const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
 
 /// The sections of every file, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

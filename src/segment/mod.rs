@@ -26,6 +26,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod tombstone;
+mod upgrade;
 mod verify;
 mod walk;
 mod writer;
@@ -42,6 +43,7 @@ pub use pool::Candidate;
 pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
+pub use upgrade::{downgrade, file_version, upgrade};
 pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
 pub use walk::{SearchStats, WalkOptions};
 pub use writer::{Pace, WrittenSegment, write_segment};

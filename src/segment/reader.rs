@@ -38,10 +38,19 @@ impl Segment {
     /// [`SegmentError::UnsupportedVersion`], [`SegmentError::UnsupportedFlags`] or [`SegmentError::Damaged`] when it is
     /// not a segment file; [`SegmentError::Mismatch`] when it is another segment than `expected`.
     pub fn open(path: &Path, expected: &SegmentSpec) -> Result<Self, SegmentError> {
+        let segment = Self::open_any(path)?;
+        check_expected(path, segment.spec(), expected)?;
+        Ok(segment)
+    }
+
+    /// As [`Segment::open`], whichever segment it is.
+    ///
+    /// # Errors
+    /// As [`Segment::open`], without [`SegmentError::Mismatch`].
+    pub fn open_any(path: &Path) -> Result<Self, SegmentError> {
         let file = Mapped::open(path)?;
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
-        check_expected(path, &header.spec, expected)?;
         for section in [Section::Codes, Section::Level0, Section::UpperIndex, Section::Upper, Section::Nibbles] {
             let range = layout.section(section);
             file.advise_large_pages(range.start as usize..range.end as usize);
@@ -278,6 +287,11 @@ impl Segment {
         self.layout.section(section).start as usize
     }
 
+    /// The checksums of all blocks, as they stand at the file's end: they stand for every byte before them.
+    pub fn checksum_bytes(&self) -> &[u8] {
+        &self.file.bytes()[self.covered_bytes()..]
+    }
+
     /// Bytes that block checksums cover.
     pub(super) fn covered_bytes(&self) -> usize {
         self.layout.checksums as usize
@@ -392,7 +406,7 @@ pub(super) fn row_range(ordinal: Ordinal, width: usize) -> Range<usize> {
     ordinal as usize * width..(ordinal as usize + 1) * width
 }
 
-fn read_checksums(path: &Path, file: &[u8], layout: &Layout) -> Result<VerifiedBlocks, SegmentError> {
+pub(super) fn read_checksums(path: &Path, file: &[u8], layout: &Layout) -> Result<VerifiedBlocks, SegmentError> {
     let start = layout.checksums as usize;
     let table = &file[start..file.len() - 4];
     let (expected, got) = (u32_at(file, file.len() - 4), crc32c(table));

@@ -167,7 +167,6 @@ pub fn only_for_owner(path: &Path) -> Result<(), StorageError> {
 ///
 /// # Errors
 /// [`StorageError::Io`].
-#[cfg(any(feature = "server", test))]
 pub fn disk_free(path: &Path) -> Result<u64, StorageError> {
     fs2::available_space(path).map_err(|e| StorageError::io(path, "read the free space of", e))
 }

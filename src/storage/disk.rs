@@ -110,6 +110,11 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     change!(Step::Rename { from, to }, fs::rename(from, to))
 }
 
+/// Gives a file a second name, which must not be taken.
+pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    change!(Step::Link { from, to }, fs::hard_link(from, to))
+}
+
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     change!(Step::RemoveFile { path }, fs::remove_file(path))
 }

@@ -15,17 +15,17 @@ mod paths;
 mod publish;
 mod random_access;
 mod sequential;
+mod transfer;
 
 pub use append::AppendFile;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
-#[cfg(feature = "server")]
-pub use directory::disk_free;
 #[cfg(feature = "postgres")]
 pub use directory::only_for_owner;
 #[cfg(feature = "text")]
 pub use directory::remove_unsynced;
 pub use directory::{
-    create_dir_all, file_len, list_entries, list_files, list_files_below, read_file, remove_dir_all, remove_file,
+    create_dir_all, disk_free, file_len, list_entries, list_files, list_files_below, read_file, remove_dir_all,
+    remove_file, sync_directory,
 };
 pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
@@ -37,3 +37,4 @@ pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;
 #[cfg(feature = "text")]
 pub use sequential::SequentialFile;
+pub use transfer::{Transfer, link_or_copy, rename};

@@ -69,6 +69,26 @@ impl DataPaths {
         self.segment_dir(collection, generation).join(format!("{id}.{version}.dead"))
     }
 
+    /// `snapshots/`: one directory a snapshot.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    /// `RESTORE`: names the directory that is about to become the store.
+    pub fn restore_marker(&self) -> PathBuf {
+        self.root.join("RESTORE")
+    }
+
+    /// `restore/`: a store that is being put together to take this one's place.
+    pub fn restore_dir(&self) -> PathBuf {
+        self.root.join("restore")
+    }
+
+    /// `before-restore/`: what stood here before the last restore.
+    pub fn before_restore_dir(&self) -> PathBuf {
+        self.root.join("before-restore")
+    }
+
     /// `meta.sled`: the document index, which can be rebuilt.
     pub fn meta_dir(&self) -> PathBuf {
         self.root.join("meta.sled")

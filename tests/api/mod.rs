@@ -19,5 +19,6 @@ mod rerank;
 mod search;
 pub mod server;
 mod shutdown;
+mod snapshots;
 mod tei;
 mod vectors;

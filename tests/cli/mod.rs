@@ -2,6 +2,7 @@
 
 mod files;
 mod server;
+mod snapshots;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -131,6 +132,12 @@ fn help_names_commands_variables_and_exit_codes() {
         ["serve", "import", "search", "doctor", "verify", "PANNIER_DATA", "PANNIER_SERVER", "Exit codes:", "3  "]
     {
         assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    let documented =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations/exit-codes.md")).unwrap();
+    for line in help.split("Exit codes:").nth(1).unwrap().lines().filter(|line| line.starts_with("  ")) {
+        let code = line.split_whitespace().next().unwrap();
+        assert!(documented.contains(&format!("\n| {code} | ")), "{line}");
     }
     assert!(place.succeed(&["--version"]).stdout.starts_with("pannier "));
     place.run(&["import"]).failed_with(2, &["COLLECTION"]);

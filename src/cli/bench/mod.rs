@@ -10,6 +10,7 @@ mod local_server;
 mod machine;
 mod oracle;
 mod peers;
+mod plot;
 mod precision;
 mod quality;
 mod random;
@@ -69,6 +70,8 @@ enum BenchCommand {
     Embed(embed::EmbedArgs),
     /// Many clients of one text each, and queries during an import, over HTTP
     Clients(clients::ClientsArgs),
+    /// Draw recall against queries a second from a report of `bench search`
+    Plot(plot::PlotArgs),
     /// What HTTP costs beside the engine: one connection, many, and a text in, ten hits out
     Http(http::HttpArgs),
     /// Write real vectors for `bench search` and its peers
@@ -88,6 +91,7 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
         BenchCommand::Rewrites(args) => rewrites::run(&args, &places, context),
         BenchCommand::Embed(args) => embed::run(&args, &places, context),
         BenchCommand::Clients(args) => clients::run(&args, &places, context),
+        BenchCommand::Plot(args) => plot::run(&args, context),
         BenchCommand::Http(args) => http::run(&args, &places, context),
         BenchCommand::Vectors(args) => vectors::run(&args, &places, context),
     }

@@ -2,6 +2,7 @@
 
 mod data;
 mod machine;
+mod settings;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<(), CliError> 
     findings.extend(machine::check());
     findings.push(model(context, &args.model));
     findings.push(address(context, &args.addr));
+    findings.extend(settings::check());
     print(&findings, context)?;
     match findings.iter().filter(|finding| finding.status == Status::Fail).count() as u64 {
         0 => Ok(()),

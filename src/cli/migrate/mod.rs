@@ -1,6 +1,10 @@
-//! `migrate`: steps that change a database, forth and back.
+//! `migrate`: steps that bring a store of an older format to the present one, or change a database, forth and back.
 
+#[cfg(feature = "postgres")]
 mod postgres;
+mod store;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -9,18 +13,35 @@ use super::{CliError, Context};
 /// Arguments of `migrate`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
+Without --target, the data directory is brought to the present format: a step changes one file after another, each in one
+step, and goes on where it was interrupted. A snapshot is taken before; `pannier snapshot restore` brings it back.
+
 Migrations of a Postgres are files NNN_name.sql in a directory, applied in the order of their numbers, each in a transaction.
 NNN_name.down.sql is the way back. A line `-- depends: 001, 002` puts a migration after others; `-- no-transaction` lets it run
 statements such as CREATE INDEX CONCURRENTLY. Tables that a migration changes are copied before.
 
 Examples:
+  pannier migrate status
+  pannier migrate up --dry-run
   pannier migrate --target postgres new 'add products'
-  pannier migrate --target postgres up --dry-run
-  pannier migrate --target postgres status")]
+  pannier migrate --target postgres up --dry-run")]
 pub struct MigrateArgs {
     /// What is migrated
-    #[arg(long, value_name = "TARGET", global = true)]
-    target: Option<MigrateTarget>,
+    #[arg(long, value_name = "TARGET", default_value = "store", global = true)]
+    target: MigrateTarget,
+    /// Directory of migrations [default: schema/migrations; for the store's own, src/migrate/steps]
+    #[arg(long, value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
+    /// Take no snapshot before anything changes
+    #[arg(long, global = true)]
+    no_snapshot: bool,
+    /// Do not ask
+    #[arg(long, short, global = true)]
+    yes: bool,
+    /// Also what each step does, and when it was applied
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[cfg(feature = "postgres")]
     #[command(flatten)]
     postgres: postgres::PostgresMigrateArgs,
     #[command(subcommand)]
@@ -28,9 +49,13 @@ pub struct MigrateArgs {
 }
 
 /// What can be migrated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum MigrateTarget {
+    /// The data directory.
+    #[default]
+    Store,
     /// A Postgres database.
+    #[cfg(feature = "postgres")]
     Postgres,
 }
 
@@ -44,7 +69,7 @@ pub enum MigrateCommand {
         /// Apply no migration beyond this number
         #[arg(long, value_name = "VERSION")]
         to: Option<u64>,
-        /// Run everything and take it back: errors show before anything changes
+        /// Run everything and take it back, or run it on a copy: errors show before anything changes
         #[arg(long)]
         dry_run: bool,
     },
@@ -65,10 +90,10 @@ pub enum MigrateCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Put tables back as they were before a migration
+    /// Put tables of Postgres back as they were before a migration
     Restore {
         /// The snapshot's directory, as `up` and `down` named it
-        snapshot: std::path::PathBuf,
+        snapshot: PathBuf,
         /// Do it and take it back
         #[arg(long)]
         dry_run: bool,
@@ -78,10 +103,15 @@ pub enum MigrateCommand {
 /// Runs `migrate`.
 ///
 /// # Errors
-/// [`CliError`].
-pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<(), CliError> {
+/// [`CliError::Migrate`] and [`CliError::HalfDone`], whose kinds have exit codes of their own; [`CliError`].
+pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> {
     match args.target {
-        Some(MigrateTarget::Postgres) => postgres::run(&args.command, &args.postgres, context),
-        None => Err(CliError::Usage("say what to migrate: --target postgres".to_owned())),
+        MigrateTarget::Store => store::run(&args, context),
+        #[cfg(feature = "postgres")]
+        MigrateTarget::Postgres => {
+            let dir = args.dir.unwrap_or_else(|| PathBuf::from("schema/migrations"));
+            let postgres = args.postgres.completed(dir, args.no_snapshot);
+            postgres::run(&args.command, &postgres, context)
+        }
     }
 }

@@ -21,8 +21,8 @@ const RESTORE_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Migrations of Postgres")]
 pub struct PostgresMigrateArgs {
-    /// Directory of migrations
-    #[arg(long, value_name = "DIR", default_value = "schema/migrations", global = true)]
+    /// Directory of migrations.
+    #[arg(skip)]
     dir: PathBuf,
     /// Table that says what was applied
     #[arg(long, value_name = "TABLE", default_value = "schema_migrations", global = true)]
@@ -33,8 +33,8 @@ pub struct PostgresMigrateArgs {
     /// Where tables are copied before they are changed
     #[arg(long, value_name = "DIR", default_value = "schema/snapshots", global = true)]
     snapshots: PathBuf,
-    /// Do not copy tables before they are changed
-    #[arg(long, global = true)]
+    /// Whether tables are not copied before they are changed.
+    #[arg(skip)]
     no_snapshot: bool,
     /// Go on where an applied migration has no file
     #[arg(long, global = true)]
@@ -77,6 +77,11 @@ fn new(args: &PostgresMigrateArgs, name: &str, dry_run: bool, context: &Context)
 }
 
 impl PostgresMigrateArgs {
+    /// With what every target takes.
+    pub(super) fn completed(self, dir: PathBuf, no_snapshot: bool) -> Self {
+        Self { dir, no_snapshot, ..self }
+    }
+
     fn options(&self, dry_run: bool) -> Options {
         Options {
             table: self.table.clone(),

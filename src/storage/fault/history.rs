@@ -40,6 +40,10 @@ pub(crate) enum Event {
         from: PathBuf,
         to: PathBuf,
     },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
     RemoveFile {
         path: PathBuf,
     },
@@ -63,6 +67,7 @@ impl Event {
             Step::SyncFile { path } => Self::SyncFile { path: own(path) },
             Step::SyncDir { path } => Self::SyncDir { path: own(path) },
             Step::Rename { from, to } => Self::Rename { from: own(from), to: own(to) },
+            Step::Link { from, to } => Self::Link { from: own(from), to: own(to) },
             Step::RemoveFile { path } => Self::RemoveFile { path: own(path) },
             Step::RemoveDir { path } => Self::RemoveDir { path: own(path) },
         }

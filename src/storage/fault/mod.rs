@@ -47,6 +47,10 @@ pub(super) enum Step<'a> {
         from: &'a Path,
         to: &'a Path,
     },
+    Link {
+        from: &'a Path,
+        to: &'a Path,
+    },
     RemoveFile {
         path: &'a Path,
     },
@@ -58,7 +62,9 @@ pub(super) enum Step<'a> {
 impl<'a> Step<'a> {
     fn operation(&self) -> Operation {
         match self {
-            Step::CreateFile { .. } | Step::OpenOrCreate { .. } | Step::CreateDir { .. } => Operation::Create,
+            Step::CreateFile { .. } | Step::OpenOrCreate { .. } | Step::CreateDir { .. } | Step::Link { .. } => {
+                Operation::Create
+            }
             Step::Truncate { .. } => Operation::Truncate,
             Step::SyncFile { .. } | Step::SyncDir { .. } => Operation::Sync,
             Step::Rename { .. } => Operation::Rename,
@@ -76,6 +82,7 @@ impl<'a> Step<'a> {
             | Step::SyncDir { path }
             | Step::RemoveFile { path }
             | Step::RemoveDir { path }
+            | Step::Link { to: path, .. }
             | Step::Rename { to: path, .. } => path,
         }
     }

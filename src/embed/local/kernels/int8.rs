@@ -64,8 +64,6 @@ pub(super) struct Int8Tile<I: Int8> {
     pub columns_stride: usize,
     /// Biases of the tile's columns.
     pub bias: *const f32,
-    /// Room for the sums of a block, shape `[rows, TILE_COLUMNS]`.
-    pub sums: *mut f32,
     /// Shape `[rows, TILE_COLUMNS]`.
     pub out: *mut f32,
 }
@@ -172,12 +170,9 @@ unsafe fn quantise_block<I: Int8>(x: *const f32, width: usize, codes: *mut I::Co
 /// Numbers of the largest tile.
 const MAX_TILE: usize = 14 * 32;
 
-/// Room for a tile and for the sums of one of its blocks. Registers are as wide as cache lines, so it begins at one.
+/// Room for a tile. Registers are as wide as cache lines, so it begins at one.
 #[repr(align(64))]
-struct Room {
-    out: [f32; MAX_TILE],
-    sums: [f32; MAX_TILE],
-}
+struct Room([f32; MAX_TILE]);
 
 /// Computes `finish(x * weights)` from quantised rows.
 ///
@@ -187,7 +182,7 @@ struct Room {
 pub(super) unsafe fn run<I: Int8>(args: &Args) {
     let panel_bytes = args.weights.depth * I::Float::TILE_COLUMNS;
     let group = (GROUP_BYTES / panel_bytes).max(1);
-    let mut room = Room { out: [0.0; MAX_TILE], sums: [0.0; MAX_TILE] };
+    let mut room = Room([0.0; MAX_TILE]);
     for group_from in args.panels.clone().step_by(group) {
         for rows in tile::heights(args.count, I::Float::TILE_ROWS) {
             for panel in group_from..args.panels.end.min(group_from + group) {
@@ -215,8 +210,7 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
         weight_sums: args.int8.sums[column..].as_ptr(),
         columns_stride: columns,
         bias: args.weights.bias[column..].as_ptr(),
-        sums: room.sums.as_mut_ptr(),
-        out: room.out.as_mut_ptr(),
+        out: room.0.as_mut_ptr(),
     };
     let finish = args.finish.at(row, column);
     // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
@@ -225,7 +219,7 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
         for i in 0..rows {
             let out = args.out.wrapping_add((row + i) * args.out_stride + column);
             for register in [0, I::Float::LANES] {
-                let x = I::Float::load(room.out[i * I::Float::TILE_COLUMNS + register..].as_ptr());
+                let x = I::Float::load(room.0[i * I::Float::TILE_COLUMNS + register..].as_ptr());
                 I::Float::store(out.wrapping_add(register), finish.apply::<I::Float>(x, i, register));
             }
         }
@@ -269,23 +263,24 @@ pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
                 codes = codes.wrapping_add(M * I::GROUP);
                 weights = weights.wrapping_add(2 * half);
             }
-            // What follows is done to a stored copy: a loop over registers must be small enough to be unrolled.
-            for i in 0..M {
-                let kept = tile.sums.wrapping_add(i * I::Float::TILE_COLUMNS);
-                I::Float::store(kept, I::to_float(sums[i][0]));
-                I::Float::store(kept.wrapping_add(I::Float::LANES), I::to_float(sums[i][1]));
-            }
+            // Two short loops: only such are unrolled, and only then do their arrays stay in registers.
             let (step, weight_sum) = (pair(steps), pair(weight_sums));
+            let mut terms = [[I::Float::zero(); 2]; M];
+            for i in 0..M {
+                let zero = I::Float::splat(*zeros.wrapping_add(i));
+                terms[i][0] = I::Float::neg_mul_add(zero, weight_sum[0], I::to_float(sums[i][0]));
+                terms[i][1] = I::Float::neg_mul_add(zero, weight_sum[1], I::to_float(sums[i][1]));
+            }
             for i in 0..M {
                 let scale = I::Float::splat(*scales.wrapping_add(i));
-                let zero = I::Float::splat(*zeros.wrapping_add(i));
-                for side in 0..2 {
-                    let at = i * I::Float::TILE_COLUMNS + side * I::Float::LANES;
-                    let out = tile.out.wrapping_add(at);
-                    let sum = I::Float::neg_mul_add(zero, weight_sum[side], I::Float::load(tile.sums.wrapping_add(at)));
-                    let factor = I::Float::mul(scale, step[side]);
-                    I::Float::store(out, I::Float::mul_add(sum, factor, I::Float::load(out)));
-                }
+                let out = tile.out.wrapping_add(i * I::Float::TILE_COLUMNS);
+                let beside = out.wrapping_add(I::Float::LANES);
+                I::Float::store(
+                    out,
+                    I::Float::mul_add(terms[i][0], I::Float::mul(scale, step[0]), I::Float::load(out)),
+                );
+                let factor = I::Float::mul(scale, step[1]);
+                I::Float::store(beside, I::Float::mul_add(terms[i][1], factor, I::Float::load(beside)));
             }
             (scales, zeros) = (scales.wrapping_add(tile.rows_stride), zeros.wrapping_add(tile.rows_stride));
             (steps, weight_sums) =

@@ -291,6 +291,25 @@ fn attend(
 }
 
 #[test]
+fn tiles_follow_each_other_and_are_of_about_one_height() {
+    for most in [4, 6, 14] {
+        assert_eq!(tile::heights(0, most).count(), 0);
+        for count in 1..100 {
+            let tiles: Vec<(usize, usize)> = tile::heights(count, most).collect();
+            assert_eq!(tiles.len(), count.div_ceil(most), "{count} of {most}");
+            let end = tiles.iter().fold(0, |end, &(from, rows)| {
+                assert_eq!(from, end, "{tiles:?}");
+                end + rows
+            });
+            assert_eq!(end, count, "{tiles:?}");
+            let rows = |&(_, rows): &(usize, usize)| rows;
+            let (least, largest) = (tiles.iter().map(rows).min().unwrap(), tiles.iter().map(rows).max().unwrap());
+            assert!(largest <= most && largest - least <= 1, "{tiles:?}");
+        }
+    }
+}
+
+#[test]
 fn levels_are_found_by_name() {
     for level in CpuLevel::ALL {
         assert_eq!(CpuLevel::from_name(level.name()), Some(level));

@@ -1,0 +1,81 @@
+//! The settings: what each of them is, and where it comes from.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory};
+
+use super::super::Cli;
+use super::{Finding, Status};
+
+/// Lists the settings that every command and `serve` take, with their sources. A value that is a secret is none of them:
+/// keys are read from files.
+pub(super) fn check() -> Vec<Finding> {
+    let mut findings = of_arguments(std::env::args_os().collect());
+    findings.extend(unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())));
+    findings
+}
+
+fn of_arguments(arguments: Vec<std::ffi::OsString>) -> Vec<Finding> {
+    // The line was parsed before; what the server would take from the environment is seen by parsing its own command.
+    let everywhere = Cli::command().try_get_matches_from(arguments).ok();
+    let serve = Cli::command().try_get_matches_from(["pannier", "serve"]).ok();
+    let mut findings = Vec::new();
+    if let Some(matches) = &everywhere {
+        let own = matches.subcommand().map_or(matches, |(_, own)| own);
+        findings.extend(["data", "server", "models", "threads", "precision"].iter().filter_map(|id| setting(own, id)));
+    }
+    if let Some((_, matches)) = serve.as_ref().and_then(|matches| matches.subcommand()) {
+        let ids = ["addr", "default_model", "vector_cache_mib", "snapshot_every", "snapshot_keep"];
+        findings.extend(ids.iter().filter_map(|id| setting(matches, id)));
+    }
+    findings
+}
+
+fn setting(matches: &ArgMatches, id: &str) -> Option<Finding> {
+    let source = match matches.value_source(id)? {
+        ValueSource::CommandLine => "the command line",
+        ValueSource::EnvVariable => "the environment",
+        _ => "the default",
+    };
+    let values = matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let name = format!("--{}", id.replace('_', "-"));
+    Some(Finding::new(Status::Ok, "setting", format!("{name} = {}, from {source}", values.join(", "))))
+}
+
+/// Variables that look like settings and are none: most likely misspelt.
+fn unknown(names: impl Iterator<Item = String>) -> Vec<Finding> {
+    let mut known = vec!["PANNIER_LOG".to_owned(), "PANNIER_SHARED".to_owned()];
+    collect_variables(&Cli::command(), &mut known);
+    let is_ours = |name: &String| name.starts_with("PANNIER_") && !name.starts_with("PANNIER_TEST_");
+    let strange = names.filter(|name| is_ours(name) && !known.contains(name));
+    strange
+        .map(|name| Finding::new(Status::Warn, "setting", format!("{name} is set, and no setting has this name")))
+        .collect()
+}
+
+fn collect_variables(command: &clap::Command, known: &mut Vec<String>) {
+    known.extend(
+        command.get_arguments().filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned())),
+    );
+    command.get_subcommands().for_each(|command| collect_variables(command, known));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_says_where_it_comes_from() {
+        let line = ["pannier", "--data", "/d", "doctor"].map(Into::into).to_vec();
+        let details: Vec<String> = of_arguments(line).into_iter().map(|finding| finding.detail).collect();
+        assert!(details.contains(&"--data = /d, from the command line".to_owned()), "{details:?}");
+        assert!(details.iter().any(|detail| detail.starts_with("--snapshot-keep = 7")), "{details:?}");
+    }
+
+    #[test]
+    fn misspelt_variables_are_named() {
+        let names = ["PANNIER_DATA", "PANNIER_ADDRESS", "PANNIER_TEST_CYCLES", "HOME", "PANNIER_SNAPSHOT_EVERY"];
+        let found = unknown(names.map(str::to_owned).into_iter());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].detail.contains("PANNIER_ADDRESS") && found[0].status == Status::Warn);
+    }
+}

@@ -1,0 +1,197 @@
+//! The log of another timeline: the same records behind headers that name it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::LogError;
+use super::files;
+use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES, RecordHeader};
+use super::survey::{is_torn, record_at};
+use crate::storage::{DataPaths, Mapped, Publishing, StorageError, crc32c_append, create_dir_all, publish};
+use crate::types::Seq;
+
+/// The log files to which nothing is added any more and that hold changes after `after`, oldest first, and the last change
+/// that can be in them. Files that are named here never change; trimming may remove them.
+///
+/// # Errors
+/// [`LogError::Storage`].
+pub fn closed_files(paths: &DataPaths, after: Seq) -> Result<(Vec<PathBuf>, Seq), LogError> {
+    let files = files::list(paths)?;
+    let last = files.last().map_or(Seq(0), |newest| Seq(newest.first_seq.0.saturating_sub(1)));
+    let needed = files.windows(2).filter(|pair| pair[1].first_seq > after.next());
+    Ok((needed.map(|pair| pair[0].path.clone()).collect(), last))
+}
+
+/// Copies the newest log file as far as whole records stand in it, to its place below `to`. Returns its path and its last
+/// change; nothing where there is no log.
+///
+/// # Errors
+/// [`LogError::Damaged`] when something else than an unfinished write follows them.
+pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf, Seq)>, LogError> {
+    let Some(newest) = files::list(from)?.pop() else { return Ok(None) };
+    let mapped = Mapped::open(&newest.path)?;
+    let bytes = mapped.bytes();
+    let (header, tag) = FileHeader::decode(&newest.path, bytes)?;
+    let (mut offset, mut next) = (FILE_HEADER_BYTES, header.first_seq);
+    while offset < bytes.len() {
+        let Ok((record, _)) = record_at(bytes, offset, tag) else { break };
+        (offset, next) = (offset + record.record_bytes(), record.seq.next());
+    }
+    if offset < bytes.len() && !is_torn(bytes, offset, tag, next) {
+        return Err(damaged(&newest.path, offset, bytes.len(), "a record cannot be read"));
+    }
+    create_dir_all(&to.log_dir())?;
+    publish(&to.log_file(newest.first_seq.0), &bytes[..offset])?;
+    Ok(Some((newest.path, Seq(next.0.saturating_sub(1)))))
+}
+
+/// Writes the log of `from`, which belongs to `identity` and ends with change `last_seq`, as the log of `to` in
+/// `timeline`. A log without records becomes one whose next change follows `last_seq`.
+///
+/// # Errors
+/// A [`LogError`] that names the file that is not sound; what was written so far stays.
+pub fn relabel(
+    from: &DataPaths,
+    identity: LogIdentity,
+    to: &DataPaths,
+    timeline: u32,
+    last_seq: Seq,
+) -> Result<(), LogError> {
+    create_dir_all(&to.log_dir())?;
+    let (mut previous, mut next) = ((0, 0), None);
+    for file in files::list(from)? {
+        let mapped = Mapped::open(&file.path)?;
+        let (header, tag) = FileHeader::decode(&file.path, mapped.bytes())?;
+        let expected = next.unwrap_or(header.first_seq);
+        if header.identity != identity || header.first_seq != file.first_seq || file.first_seq != expected {
+            let reason = format!("it is not the file of this log that begins with change {expected}");
+            return Err(LogError::BadHeader { path: file.path, reason });
+        }
+        let header = FileHeader {
+            identity: LogIdentity { timeline, ..identity },
+            first_seq: header.first_seq,
+            previous_len: previous.0,
+            previous_crc: previous.1,
+        };
+        let target = to.log_file(header.first_seq.0);
+        let (crc, after) = write_file(&file.path, mapped.bytes(), tag, &target, &header)?;
+        previous = (mapped.bytes().len() as u64, crc);
+        next = Some(after);
+    }
+    match next {
+        Some(next) if next == last_seq.next() => Ok(()),
+        Some(next) => {
+            let path = from.log_file(next.0);
+            Err(LogError::Missing { seq: next, path })
+        }
+        None => {
+            let identity = LogIdentity { timeline, ..identity };
+            let header = FileHeader { identity, first_seq: last_seq.next(), previous_len: 0, previous_crc: 0 };
+            Ok(publish(&to.log_file(header.first_seq.0), &header.encode())?)
+        }
+    }
+}
+
+/// Writes one file and returns its checksum and the change that follows it.
+fn write_file(path: &Path, bytes: &[u8], tag: u32, target: &Path, header: &FileHeader) -> Result<(u32, Seq), LogError> {
+    let mut out = Publishing::create(target)?;
+    let mut crc = 0;
+    let mut write = |bytes: &[u8]| {
+        crc = crc32c_append(crc, bytes);
+        out.write_all(bytes).map_err(|e| StorageError::io(target, "write", e))
+    };
+    write(&header.encode())?;
+    let (mut offset, mut next) = (FILE_HEADER_BYTES, header.first_seq);
+    while offset < bytes.len() {
+        let (record, _) = record_at(bytes, offset, tag)
+            .and_then(|found| if found.0.seq == next { Ok(found) } else { Err("a record has the wrong seq") })
+            .map_err(|reason| damaged(path, offset, bytes.len(), reason))?;
+        let end = offset + record.record_bytes();
+        write(&RecordHeader { file_tag: header.tag(), ..record }.encode())?;
+        write(&bytes[offset + RECORD_HEADER_BYTES..end])?;
+        (offset, next) = (end, next.next());
+    }
+    out.commit()?;
+    Ok((crc, next))
+}
+
+fn damaged(path: &Path, offset: usize, end: usize, reason: &'static str) -> LogError {
+    let range = offset as u64..end as u64;
+    LogError::Damaged { path: path.to_owned(), offset: range.start, reason, ranges: vec![range] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Change, EncodedRecord, LogWriter, ReadFrom, WriterOptions, read_from};
+    use crate::types::CollectionId;
+
+    const OLD: LogIdentity = LogIdentity { store_id: [7; 16], timeline: 1 };
+    const FROM_START: ReadFrom = ReadFrom { after: Seq(0), at_least: Seq(0) };
+
+    fn changes(paths: &DataPaths, identity: LogIdentity) -> Result<Vec<(Seq, Change)>, LogError> {
+        let mut seen = Vec::new();
+        read_from::<LogError>(paths, identity, FROM_START, &mut |seq, change| {
+            seen.push((seq, change));
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    /// Two closed files of two records each, in two groups, and an empty newest one.
+    fn write(paths: &DataPaths) {
+        let recovery = read_from::<LogError>(paths, OLD, FROM_START, &mut |_, _| Ok(())).unwrap();
+        let mut writer = LogWriter::open(paths, OLD, &recovery, WriterOptions::default()).unwrap();
+        for id in 0..2 {
+            let record = |id| EncodedRecord::new(&Change::DropCollection { id: CollectionId(id) }).unwrap();
+            writer.append_group(&mut [record(id), record(10 + id)]).unwrap();
+            writer.rotate().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_same_changes_are_read_in_the_new_timeline_and_only_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
+        write(&old);
+        let (closed, last) = closed_files(&old, Seq(0)).unwrap();
+        assert_eq!((closed.len(), last), (2, Seq(4)));
+        assert_eq!(closed_files(&old, Seq(2)).unwrap().0, closed[1..], "what segments have is not needed");
+        assert_eq!(closed_files(&old, Seq(3)).unwrap().0, closed[1..]);
+        assert_eq!(closed_files(&old, Seq(4)).unwrap().0, closed[2..]);
+        relabel(&old, OLD, &new, 2, Seq(4)).unwrap();
+        let identity = LogIdentity { timeline: 2, ..OLD };
+        assert_eq!(changes(&new, identity).unwrap(), changes(&old, OLD).unwrap());
+        assert!(matches!(changes(&new, OLD), Err(LogError::Foreign { .. })));
+    }
+
+    #[test]
+    fn a_log_without_records_keeps_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
+        assert_eq!(closed_files(&old, Seq(0)).unwrap(), (Vec::new(), Seq(0)));
+        relabel(&old, OLD, &new, 5, Seq(9)).unwrap();
+        let identity = LogIdentity { timeline: 5, ..OLD };
+        let from = ReadFrom { after: Seq(9), at_least: Seq(9) };
+        let recovery = read_from::<LogError>(&new, identity, from, &mut |_, _| Ok(())).unwrap();
+        assert_eq!(recovery.last_seq, Seq(9));
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
+        write(&old);
+        let relabelled = |last| relabel(&old, OLD, &new, 2, Seq(last));
+        assert!(matches!(relabelled(5), Err(LogError::Missing { seq: Seq(5), .. })));
+        let path = old.log_file(3);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.len() - 9;
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(relabelled(4), Err(LogError::Damaged { .. })));
+        std::fs::remove_file(old.log_file(1)).unwrap();
+        std::fs::write(old.log_file(1), b"short").unwrap();
+        assert!(matches!(relabelled(4), Err(LogError::BadHeader { .. })));
+    }
+}

@@ -1,0 +1,162 @@
+//! One store in the place of another: docs/formats/snapshot.md, "A restore".
+//!
+//! The new store stands whole and durable in `restore/`. Publishing the marker `RESTORE` is the step that decides; what
+//! follows only moves names, can be done again from anywhere, and is finished by whoever opens the directory next.
+
+use super::ManifestError;
+use crate::storage::{DataPaths, crc32c, create_dir_all, publish, read_file, remove_dir_all, remove_file, rename};
+
+const MAGIC: [u8; 8] = *b"PANNREST";
+const VERSION: u32 = 1;
+
+/// What makes a store, in the order in which it leaves: without `MANIFEST` no program opens what is half way.
+const PARTS: [&str; 5] = ["MANIFEST", "FORMAT", "log", "segments", "MIGRATIONS"];
+
+/// Puts the store in `restore/` in the place of the one in the directory, which moves to `before-restore/`. Call it under
+/// the directory's lock.
+///
+/// # Errors
+/// [`ManifestError`]. The next call of [`finish_replacement`] then leaves the old store or the new one.
+pub fn replace_store(paths: &DataPaths) -> Result<(), ManifestError> {
+    remove_dir_all(&paths.before_restore_dir())?;
+    publish(&paths.restore_marker(), &marker())?;
+    finish_replacement(paths).map(drop)
+}
+
+/// Finishes a replacement that was decided, or removes what one that was not has left. Returns whether the store was
+/// replaced. Call it under the directory's lock, before anything is read.
+///
+/// # Errors
+/// [`ManifestError`]; calling it again goes on.
+pub fn finish_replacement(paths: &DataPaths) -> Result<bool, ManifestError> {
+    let (staged, before) = (paths.restore_dir(), paths.before_restore_dir());
+    let Some(bytes) = read_file(&paths.restore_marker())? else {
+        remove_dir_all(&staged)?;
+        return Ok(false);
+    };
+    check_marker(paths, &bytes)?;
+    create_dir_all(&before)?;
+    for part in PARTS {
+        let present = paths.root().join(part);
+        // Where the new one has moved in already, what stands there is not the old one.
+        if staged.join(part).exists() && present.exists() {
+            rename(&present, &before.join(part))?;
+        }
+    }
+    if staged.join("MANIFEST").exists() {
+        // Both speak of the old store, and are made again.
+        remove_dir_all(&paths.meta_dir())?;
+        remove_dir_all(&paths.text_dir())?;
+    }
+    for part in PARTS.iter().rev() {
+        let waiting = staged.join(part);
+        if waiting.exists() {
+            rename(&waiting, &paths.root().join(part))?;
+        }
+    }
+    remove_file(&paths.restore_marker())?;
+    remove_dir_all(&staged)?;
+    Ok(true)
+}
+
+fn marker() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+fn check_marker(paths: &DataPaths, bytes: &[u8]) -> Result<(), ManifestError> {
+    let path = paths.restore_marker();
+    if bytes == marker() {
+        return Ok(());
+    }
+    let sound = bytes.len() == 16 && bytes.starts_with(&MAGIC) && bytes[12..] == crc32c(&bytes[..12]).to_le_bytes();
+    match sound {
+        true => {
+            let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+            Err(ManifestError::Unsupported { path, what: "format version", found, supported: VERSION })
+        }
+        false => Err(ManifestError::Damaged { path, offset: 0, reason: "it is no restore marker".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+    use crate::storage::fault::{Faults, Then};
+    use std::fs;
+
+    /// A store with a file in `log/` that names it.
+    fn store(paths: &DataPaths, name: &str) -> Manifest {
+        let manifest = Manifest::create(paths).unwrap();
+        for dir in [paths.log_dir(), paths.segments_dir()] {
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join(name), name).unwrap();
+        }
+        manifest
+    }
+
+    #[test]
+    fn killed_at_every_step_it_is_the_old_store_or_the_new_one() {
+        let mut outcomes = Vec::new();
+        for fail_at in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = DataPaths::new(dir.path());
+            let old = store(&paths, "old");
+            fs::create_dir(paths.meta_dir()).unwrap();
+            let new = store(&DataPaths::new(paths.restore_dir()), "new");
+            let faults = Faults::arm(dir.path(), fail_at, Then::Crash);
+            let result = replace_store(&paths);
+            let fired = faults.fired();
+            drop(faults);
+            assert_eq!(result.is_err(), fired, "{fail_at}");
+            let is_new = finish_replacement(&paths).unwrap() || !fired;
+            let found = Manifest::load(&paths).unwrap();
+            // The marker's removal may be what failed: then the new store stands there, and nothing is left to do.
+            let expected = if found == new { "new" } else { "old" };
+            assert!(!is_new || expected == "new", "{fail_at}");
+            assert_eq!(found, if expected == "new" { new } else { old.clone() }, "{fail_at}");
+            for dir in [paths.log_dir(), paths.segments_dir()] {
+                assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "{fail_at}");
+                assert_eq!(fs::read_to_string(dir.join(expected)).unwrap(), expected, "{fail_at}");
+            }
+            assert!(!paths.restore_dir().exists() && !paths.restore_marker().exists(), "{fail_at}");
+            assert_eq!(paths.meta_dir().exists(), expected == "old", "{fail_at}");
+            if expected == "new" {
+                let before = DataPaths::new(paths.before_restore_dir());
+                assert_eq!(Manifest::load(&before).unwrap(), old, "{fail_at}");
+                assert!(before.log_dir().join("old").exists(), "{fail_at}");
+            }
+            outcomes.push(expected);
+            if !fired {
+                break;
+            }
+        }
+        assert!(outcomes.len() > 15 && outcomes.is_sorted_by(|a, b| a >= b), "{outcomes:?}");
+        assert!(outcomes.contains(&"old") && outcomes.contains(&"new"), "{outcomes:?}");
+    }
+
+    #[test]
+    fn an_empty_directory_takes_a_store_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        let new = store(&DataPaths::new(paths.restore_dir()), "new");
+        replace_store(&paths).unwrap();
+        assert_eq!(Manifest::load(&paths).unwrap(), new);
+    }
+
+    #[test]
+    fn a_damaged_marker_is_refused_and_a_newer_one_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        fs::write(paths.restore_marker(), b"PANNREST").unwrap();
+        assert!(matches!(finish_replacement(&paths), Err(ManifestError::Damaged { .. })));
+        let mut newer = MAGIC.to_vec();
+        newer.extend(2u32.to_le_bytes());
+        newer.extend(crc32c(&newer).to_le_bytes());
+        fs::write(paths.restore_marker(), newer).unwrap();
+        assert!(matches!(finish_replacement(&paths), Err(ManifestError::Unsupported { found: 2, .. })));
+    }
+}

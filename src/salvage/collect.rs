@@ -1,0 +1,161 @@
+//! What the readable parts of a store say together: collections, and for each id its youngest version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::log::{self, Change, LogLoss, LoggedDocument};
+use crate::manifest::Manifest;
+use crate::segment::Segment;
+use crate::storage::DataPaths;
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal, Seq};
+
+use super::SalvageError;
+use super::segments;
+
+/// A damaged store, read.
+#[derive(Default)]
+pub(super) struct Wreck {
+    pub(super) collections: BTreeMap<CollectionId, Finding>,
+    /// Those that could be opened.
+    pub(super) segments: Vec<Segment>,
+    pub(super) losses: Vec<String>,
+}
+
+/// A collection.
+pub(super) struct Finding {
+    pub(super) name: CollectionName,
+    pub(super) definition: Definition,
+    pub(super) created_at_ms: i64,
+    /// Changes up to here are in its segments, and the log's say nothing new.
+    pub(super) sealed_seq: Seq,
+    pub(super) documents: BTreeMap<DocumentId, Version>,
+}
+
+/// The youngest that is known of an id.
+pub(super) struct Version {
+    pub(super) seq: Seq,
+    /// `None` where it was deleted.
+    pub(super) source: Option<Source>,
+}
+
+/// Where a version stands.
+pub(super) enum Source {
+    Row { segment: usize, ordinal: Ordinal },
+    Log(Arc<LoggedDocument>),
+}
+
+impl Wreck {
+    /// Documents that are to be written.
+    pub(super) fn documents(&self) -> u64 {
+        let of = |finding: &Finding| finding.documents.values().filter(|version| version.source.is_some()).count();
+        self.collections.values().map(of).sum::<usize>() as u64
+    }
+
+    pub(super) fn lose(&mut self, what: impl Into<String>) {
+        self.losses.push(what.into());
+    }
+}
+
+impl Finding {
+    /// Takes a version in, if it is younger than what is known.
+    pub(super) fn note(&mut self, id: DocumentId, seq: Seq, source: Option<Source>) {
+        match self.documents.get(&id) {
+            Some(known) if known.seq >= seq => {}
+            _ => _ = self.documents.insert(id, Version { seq, source }),
+        }
+    }
+}
+
+/// Reads everything that can be read.
+pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
+    let mut wreck = Wreck::default();
+    let manifest = match Manifest::read(paths) {
+        Ok(manifest) => Some(manifest),
+        Err(error) => {
+            wreck.lose(format!(
+                "the manifest cannot be read ({error}): every segment file counts, so documents whose deletion only the \
+                 manifest's order of segments knew may return"
+            ));
+            None
+        }
+    };
+    for entry in manifest.iter().flat_map(|manifest| &manifest.collections) {
+        let finding = Finding {
+            name: entry.name.clone(),
+            definition: entry.definition.clone(),
+            created_at_ms: entry.created_at_ms,
+            sealed_seq: entry.sealed_seq,
+            documents: BTreeMap::new(),
+        };
+        wreck.collections.insert(entry.id, finding);
+    }
+    match &manifest {
+        Some(manifest) => segments::read_named(paths, manifest, &mut wreck),
+        None => segments::read_found(paths, &mut wreck)?,
+    }
+    let known = manifest.map_or(0, |manifest| manifest.next_collection_id);
+    read_log(paths, known, &mut wreck)?;
+    Ok(wreck)
+}
+
+/// `known`: collections of lower numbers that are not there were dropped.
+fn read_log(paths: &DataPaths, known: u32, wreck: &mut Wreck) -> Result<(), SalvageError> {
+    let mut collections = std::mem::take(&mut wreck.collections);
+    let losses = log::salvage(paths, &mut |seq, change| apply(&mut collections, known, seq, change))?;
+    wreck.collections = collections;
+    wreck.losses.extend(losses.iter().map(sentence));
+    Ok(())
+}
+
+fn apply(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, seq: Seq, change: Change) {
+    match change {
+        Change::CreateCollection { id, .. } if id.0 < known => {}
+        Change::CreateCollection { id, name, definition, created_at_ms } => {
+            let found = collections.entry(id).or_insert_with(|| Finding {
+                name: name.clone(),
+                definition: definition.clone(),
+                created_at_ms,
+                sealed_seq: Seq(0),
+                documents: BTreeMap::new(),
+            });
+            // What a segment alone could say of its collection was less.
+            (found.name, found.definition, found.created_at_ms) = (name, definition, created_at_ms);
+        }
+        Change::DropCollection { id } => _ = collections.remove(&id),
+        Change::Upsert { collection, documents } => {
+            let Some(finding) = collections.get_mut(&collection).filter(|f| seq > f.sealed_seq) else { return };
+            for document in documents {
+                finding.note(document.document.id.clone(), seq, Some(Source::Log(Arc::new(document))));
+            }
+        }
+        Change::Delete { collection, ids } => {
+            let Some(finding) = collections.get_mut(&collection).filter(|f| seq > f.sealed_seq) else { return };
+            ids.into_iter().for_each(|id| finding.note(id, seq, None));
+        }
+    }
+}
+
+fn sentence(loss: &LogLoss) -> String {
+    let LogLoss { path, bytes, after, before, reason } = loss;
+    let (path, lost) = (path.display(), bytes.end - bytes.start);
+    match before {
+        Some(before) if before.0 <= after.0 + 1 => {
+            format!(
+                "{path}: {lost} bytes at offset {} cannot be read ({reason}); no change was lost with them",
+                bytes.start
+            )
+        }
+        Some(before) => format!(
+            "{path}: the changes {} to {} are lost, {lost} bytes at offset {} ({reason}); what they wrote is missing, and \
+             what they deleted may be there",
+            after.next(),
+            before.0 - 1,
+            bytes.start,
+        ),
+        None => format!(
+            "{path}: {lost} bytes at offset {} cannot be read ({reason}); changes after {after} are lost, unless it is a \
+             write that was never answered",
+            bytes.start
+        ),
+    }
+}

@@ -1,0 +1,38 @@
+//! Why nothing could be salvaged at all.
+
+use std::path::PathBuf;
+
+use crate::collection::CollectionError;
+use crate::database::OpenError;
+use crate::log::LogError;
+use crate::storage::StorageError;
+
+/// Why a salvage could not be done. Damage is none of it: that stands in the report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SalvageError {
+    /// There is nothing to salvage.
+    #[error("there is no directory {}", path.display())]
+    NoDirectory {
+        /// The directory asked for.
+        path: PathBuf,
+    },
+    /// The place for the new store is taken.
+    #[error("{} is not empty; name a new directory to salvage to", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The damaged directory is in use or cannot be listed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The log's files cannot be listed or mapped.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The new store could not be made.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The new store could not be written.
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+}

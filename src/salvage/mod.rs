@@ -1,0 +1,121 @@
+//! Salvage: what can still be read of a damaged store, written to a new one, with every loss named.
+//!
+//! The damaged directory is only read. Of several versions of a document the youngest readable one is taken, and only where
+//! no readable list of dead rows, tombstone or delete says that it is gone.
+
+mod collect;
+mod error;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::database::Database;
+use crate::log::LoggedDocument;
+use crate::storage::{DataPaths, DirectoryLock, StorageError};
+use crate::types::DocumentId;
+
+pub use error::SalvageError;
+
+use collect::{Finding, Source, Wreck};
+
+/// Documents written in one change.
+const BATCH: usize = 256;
+
+/// What was rescued and what was lost.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Collections with the documents rescued of each, by name.
+    pub collections: BTreeMap<String, u64>,
+    /// What could not be read, a sentence each, with what it may mean.
+    pub losses: Vec<String>,
+}
+
+impl Report {
+    /// Documents rescued.
+    pub fn documents(&self) -> u64 {
+        self.collections.values().sum()
+    }
+}
+
+/// Rescues what can be read of the store in `from` into a new store in `to`, which must be empty or missing. `progress`
+/// gets the documents written and their number.
+///
+/// # Errors
+/// [`SalvageError`] when `from` is in use, `to` is not empty, or the new store cannot be written. What is damaged is no
+/// error: it stands in the report.
+pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
+    let paths = DataPaths::new(from);
+    if !from.is_dir() {
+        return Err(SalvageError::NoDirectory { path: from.to_owned() });
+    }
+    if to.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(SalvageError::NotEmpty { path: to.to_owned() });
+    }
+    let _lock = match DirectoryLock::acquire(paths.lock()) {
+        Ok(lock) => Some(lock),
+        Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
+        // A disk that takes no writes any more can still be read.
+        Err(_) => None,
+    };
+    let wreck = collect::collect(&paths)?;
+    let mut report = Report { collections: BTreeMap::new(), losses: wreck.losses.clone() };
+    let database = Database::open(to)?;
+    let total = wreck.documents();
+    let mut done = 0;
+    for (id, finding) in &wreck.collections {
+        let collection = database.create_as(&finding.name, finding.definition.clone(), finding.created_at_ms)?;
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut written = 0;
+        for (document_id, version) in &finding.documents {
+            let Some(source) = &version.source else { continue };
+            match read(&wreck, finding, document_id, source) {
+                Ok(document) => batch.push(document),
+                Err(reason) => report.losses.push(format!(
+                    "document {:?} of {} is lost: {reason}",
+                    document_id.as_str(),
+                    finding.name
+                )),
+            }
+            if batch.len() == BATCH {
+                written += batch.len() as u64;
+                collection.take_in(std::mem::take(&mut batch))?;
+            }
+            done += 1;
+            progress(done, total);
+        }
+        written += batch.len() as u64;
+        if !batch.is_empty() {
+            collection.take_in(batch)?;
+        }
+        collection.flush()?;
+        tracing::debug!(collection = %id, written, "a collection was salvaged");
+        report.collections.insert(finding.name.to_string(), written);
+    }
+    database.close();
+    Ok(report)
+}
+
+/// The document with its vector, from where its youngest readable version stands.
+fn read(wreck: &Wreck, finding: &Finding, id: &DocumentId, source: &Source) -> Result<LoggedDocument, String> {
+    let logged = match source {
+        Source::Log(document) => LoggedDocument::clone(document),
+        Source::Row { segment, ordinal } => {
+            let segment = &wreck.segments[*segment];
+            let document = segment.document(*ordinal).map_err(|e| e.to_string())?;
+            let vector = segment.vectors(*ordinal).map_err(|e| e.to_string())?.to_vec();
+            let chunks = segment.chunks(*ordinal).map_err(|e| e.to_string())?;
+            LoggedDocument { document, vector, chunks }
+        }
+    };
+    let expected = finding.definition.dim as usize * logged.chunks.len().max(1);
+    let got = logged.vector.len();
+    match logged.document.id == *id && got == expected {
+        true => Ok(logged),
+        false => {
+            Err(format!("it has {got} numbers under the id {:?}, expected {expected}", logged.document.id.as_str()))
+        }
+    }
+}

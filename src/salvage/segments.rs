@@ -1,0 +1,161 @@
+//! The rows of segments whose blocks can be read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
+use crate::segment::{DeadRows, Segment, SegmentSpec};
+use crate::storage::{DataPaths, list_files_below};
+use crate::types::{CollectionId, CollectionName, Definition, Ordinal, SegmentId, Seq, TextDefinition};
+
+use super::SalvageError;
+use super::collect::{Finding, Source, Wreck};
+
+/// Reads the segments that the manifest names.
+pub(super) fn read_named(paths: &DataPaths, manifest: &Manifest, wreck: &mut Wreck) {
+    for entry in &manifest.collections {
+        for segment in &entry.segments {
+            let path = paths.segment_file(entry.id.0, entry.generation, segment.id.0);
+            match Segment::open(&path, &spec_of(entry, segment)) {
+                Ok(opened) => {
+                    let dead = (segment.dead_version > 0)
+                        .then(|| paths.dead_file(entry.id.0, entry.generation, segment.id.0, segment.dead_version));
+                    read_rows(wreck, opened, dead.as_deref());
+                }
+                Err(error) => {
+                    let alive = segment.rows.saturating_sub(segment.dead_rows);
+                    wreck.lose(format!(
+                        "a segment of {} with {alive} documents is lost: {}",
+                        entry.name,
+                        chain(&error)
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn spec_of(entry: &CollectionEntry, segment: &SegmentEntry) -> SegmentSpec {
+    SegmentSpec {
+        id: segment.id,
+        collection: entry.id,
+        generation: entry.generation,
+        metric: entry.definition.metric,
+        dim: entry.definition.dim,
+        index: entry.definition.index,
+    }
+}
+
+/// Without a manifest: reads every segment file, with the youngest list of dead rows beside it.
+pub(super) fn read_found(paths: &DataPaths, wreck: &mut Wreck) -> Result<(), SalvageError> {
+    let files = list_files_below(&paths.segments_dir())?;
+    let mut dead = BTreeMap::new();
+    for file in &files {
+        let Some(name) = file.file_name().and_then(|name| name.to_str()) else { continue };
+        if let [id, version, "dead"] = name.split('.').collect::<Vec<_>>()[..]
+            && let (Ok(id), Ok(version)) = (id.parse::<u64>(), version.parse::<u64>())
+        {
+            let youngest = dead.entry(id).or_insert((version, file.clone()));
+            if youngest.0 < version {
+                *youngest = (version, file.clone());
+            }
+        }
+    }
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "seg")) {
+        match Segment::open_any(file) {
+            Ok(opened) => {
+                let spec = *opened.spec();
+                wreck.collections.entry(spec.collection).or_insert_with(|| unnamed(&spec));
+                let beside = dead.get(&spec.id.0).map(|(_, path)| path.clone());
+                read_rows(wreck, opened, beside.as_deref());
+            }
+            Err(error) => wreck.lose(format!("a segment is lost: {}", chain(&error))),
+        }
+    }
+    Ok(())
+}
+
+/// A collection of which only a segment is known.
+fn unnamed(spec: &SegmentSpec) -> Finding {
+    let CollectionId(number) = spec.collection;
+    let name = CollectionName::new(&format!("salvaged-{number}")).expect("a number makes a sound name");
+    let definition = Definition {
+        dim: spec.dim,
+        metric: spec.metric,
+        embedding: None,
+        index: spec.index,
+        fields: BTreeMap::new(),
+        text: TextDefinition::default(),
+        template: None,
+        guard: None,
+        chunks: None,
+    };
+    Finding { name, definition, created_at_ms: 0, sealed_seq: Seq(0), documents: BTreeMap::new() }
+}
+
+fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
+    let spec = *segment.spec();
+    let index = wreck.segments.len();
+    let none = DeadRows::new(segment.rows());
+    let dead = match dead.map(|path| DeadRows::read(path, spec.id, segment.rows())) {
+        None => none,
+        Some(Ok(dead)) => dead,
+        Some(Err(error)) => {
+            wreck.lose(format!(
+                "a list of dead rows is lost ({}): documents return whose replacement or deletion is lost too",
+                chain(&error)
+            ));
+            none
+        }
+    };
+    let mut losses = Vec::new();
+    let Some(finding) = wreck.collections.get_mut(&spec.collection) else { return };
+    match segment.tombstones() {
+        Ok(tombstones) => tombstones.into_iter().for_each(|tombstone| finding.note(tombstone.id, tombstone.seq, None)),
+        Err(error) => losses.push(format!("deletions are lost, and what they deleted may return: {error}")),
+    }
+    let mut lost = Lost::default();
+    for ordinal in (0..segment.rows()).filter(|&ordinal| !dead.is_dead(ordinal)) {
+        let read = segment.document(ordinal).and_then(|document| {
+            segment.vectors(ordinal)?;
+            segment.chunks(ordinal)?;
+            Ok((document.id, segment.seq(ordinal)?))
+        });
+        match read {
+            Ok((id, seq)) => finding.note(id, seq, Some(Source::Row { segment: index, ordinal })),
+            Err(error) => lost.add(ordinal, &error.to_string()),
+        }
+    }
+    losses.extend(lost.sentence(&finding.name, spec.id, segment.rows()));
+    wreck.segments.push(segment);
+    wreck.losses.extend(losses);
+}
+
+/// Rows that could not be read.
+#[derive(Default)]
+struct Lost {
+    rows: u32,
+    first: Ordinal,
+    reason: String,
+}
+
+impl Lost {
+    fn add(&mut self, ordinal: Ordinal, reason: &str) {
+        if self.rows == 0 {
+            (self.first, self.reason) = (ordinal, reason.to_owned());
+        }
+        self.rows += 1;
+    }
+
+    fn sentence(&self, collection: &CollectionName, segment: SegmentId, rows: u32) -> Option<String> {
+        let Self { rows: lost, first, reason } = self;
+        (*lost > 0).then(|| {
+            format!("{lost} of {rows} documents in segment {segment} of {collection} are lost, the first in row {first}: {reason}")
+        })
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |e| e.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,136 @@
+//! Damaged stores, salvaged: what is readable is there, what is lost is named, nothing else comes back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::storage::list_files_below;
+use crate::types::{CollectionName, NewDocument};
+use crate::{Collection, DefinitionRequest, Options};
+
+const DIM: usize = 64;
+
+fn things(database: &Database) -> Collection {
+    let name = CollectionName::new("things").unwrap();
+    database.create_collection(&name, &DefinitionRequest::vectors(DIM as u32)).unwrap().collection
+}
+
+fn id(n: usize) -> DocumentId {
+    DocumentId::new(&format!("d{n:04}")).unwrap()
+}
+
+fn write(things: &Collection, ids: std::ops::Range<usize>, text: &str) {
+    for chunk in ids.collect::<Vec<_>>().chunks(200) {
+        let document = |&n: &usize| {
+            let vector = (0..DIM).map(|d| ((n * 7 + d * 3) % 11) as f32 - 5.0).collect();
+            NewDocument {
+                id: id(n),
+                text: Some(text.into()),
+                metadata: BTreeMap::new(),
+                vector: Some(vector),
+                chunks: Default::default(),
+            }
+        };
+        things.upsert(chunk.iter().map(document).collect()).unwrap();
+    }
+}
+
+/// 1,000 documents in one segment of several blocks, 10 of them deleted and 10 replaced in the log.
+fn make(path: &Path) {
+    let options = Options { memtable_documents: Some(2_000), ..Options::default() };
+    let database = Database::open_with(path, options).unwrap();
+    let things = things(&database);
+    write(&things, 0..1_000, "first");
+    things.optimise().unwrap();
+    things.delete(&(0..10).map(id).collect::<Vec<_>>()).unwrap();
+    write(&things, 10..20, "second");
+}
+
+fn texts(path: &Path) -> BTreeMap<usize, String> {
+    let database = Database::open(path).unwrap();
+    let Ok(things) = database.collection(&CollectionName::new("things").unwrap()) else { return BTreeMap::new() };
+    let read = |n| things.get(&id(n)).unwrap().map(|found| (n, found.stored.text.unwrap()));
+    (0..1_000).filter_map(read).collect()
+}
+
+fn file(data: &Path, extension: &str) -> PathBuf {
+    let files = list_files_below(data).unwrap();
+    files.into_iter().find(|file| file.extension().is_some_and(|e| e == extension)).unwrap()
+}
+
+fn edit(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    edit(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Damages a store, salvages it, and returns what is there with the report.
+fn salvaged(damage: impl FnOnce(&Path)) -> (BTreeMap<usize, String>, Report) {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    make(&data);
+    damage(&data);
+    let state = |data: &Path| -> Vec<_> {
+        let files = list_files_below(data).unwrap().into_iter().filter(|file| !file.ends_with("LOCK"));
+        files.map(|file| (fs::read(&file).unwrap(), file)).collect()
+    };
+    let before = state(&data);
+    let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+    assert_eq!(state(&data), before, "the damaged store is only read");
+    (texts(&new), report)
+}
+
+#[test]
+fn a_sound_store_is_salvaged_whole() {
+    let (seen, report) = salvaged(|_| {});
+    assert_eq!((report.documents(), report.losses, seen.len()), (990, Vec::new(), 990));
+    assert!(!seen.contains_key(&9) && seen[&10] == "second" && seen[&20] == "first");
+}
+
+#[test]
+fn only_the_rows_of_a_damaged_block_are_lost() {
+    let (seen, report) = salvaged(|data| edit(&file(data, "seg"), |bytes| bytes[100_000] ^= 1));
+    assert_eq!(report.losses.len(), 1, "{:?}", report.losses);
+    assert!(report.losses[0].contains("documents in segment") && report.losses[0].contains("offset 65536"));
+    assert!(seen.len() > 600 && seen.len() < 990, "{}", seen.len());
+    assert!(!seen.contains_key(&9) && seen[&10] == "second");
+}
+
+#[test]
+fn a_lost_segment_leaves_what_the_log_has() {
+    let (seen, report) = salvaged(|data| edit(&file(data, "seg"), |bytes| bytes.truncate(3_000)));
+    assert_eq!((seen.len(), report.losses.len()), (10, 1));
+    assert!(report.losses[0].contains("a segment of things with"), "{:?}", report.losses);
+}
+
+#[test]
+fn a_lost_manifest_leaves_the_segments() {
+    let (seen, report) = salvaged(|data| fs::remove_file(data.join("MANIFEST")).unwrap());
+    assert!(report.losses[0].contains("manifest"), "{:?}", report.losses);
+    // The log no longer holds the creation, so the name is lost too.
+    assert!(seen.is_empty());
+    assert_eq!(report.collections, BTreeMap::from([("salvaged-1".to_owned(), 990)]));
+}
+
+#[test]
+fn a_damaged_change_is_named_with_what_it_may_mean() {
+    let (seen, report) = salvaged(|data| {
+        let log = list_files_below(&data.join("log")).unwrap().into_iter().max_by_key(|f| f.metadata().unwrap().len());
+        edit(&log.unwrap(), |bytes| bytes[64 + 40] ^= 1);
+    });
+    assert!(!report.losses.is_empty() && report.losses.iter().any(|loss| loss.contains("may be there")), "{report:?}");
+    assert!(seen[&10] == "second" && seen.len() >= 990, "{}", seen.len());
+}
+
+#[test]
+fn what_is_in_the_way_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let database = Database::open(&data).unwrap();
+    let salvaged = |to: &Path| salvage(&data, to, &mut |_, _| {});
+    assert!(matches!(salvaged(&dir.path().join("new")), Err(SalvageError::Storage(_))), "it is in use");
+    drop(database);
+    assert!(matches!(salvaged(&data), Err(SalvageError::NotEmpty { .. })));
+    let missing = salvage(&dir.path().join("absent"), &dir.path().join("new"), &mut |_, _| {});
+    assert!(matches!(missing, Err(SalvageError::NoDirectory { .. })));
+}

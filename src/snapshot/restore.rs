@@ -1,0 +1,177 @@
+//! A snapshot in the place of a store: verified, put together beside it, swapped in one step.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::log::{self, LogIdentity};
+use crate::manifest::{Manifest, ManifestError, finish_replacement, replace_store};
+use crate::migrate::JOURNAL_FILE;
+use crate::storage::{
+    DataPaths, DirectoryLock, StorageError, create_dir_all, link_or_copy, publish, read_file, remove_dir_all,
+    sync_directory,
+};
+use crate::types::Seq;
+
+use super::verify::{load_manifest, verify_bytes};
+use super::{Snapshot, SnapshotError, SnapshotName, archive, find, list};
+
+/// What stands in the data directory now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The last change.
+    pub seq: Seq,
+    /// The new timeline.
+    pub timeline: u32,
+    /// Bytes of the files taken over.
+    pub bytes: u64,
+    /// Where the store that stood there before is kept, if there was one.
+    pub replaced: Option<PathBuf>,
+}
+
+/// What is restored.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A snapshot of the data directory.
+    Snapshot(SnapshotName),
+    /// An archive.
+    Archive(PathBuf),
+}
+
+/// Below `restore/`: where an archive is unpacked.
+const UNPACKED: &str = "unpacked";
+
+/// Restores a snapshot into the directory, which no process may hold; it is made where it is missing. `progress` gets the
+/// bytes verified and the bytes in all.
+///
+/// What stood there is kept in `before-restore/` until [`discard_replaced`]. The restored store begins a new timeline, so
+/// that whoever follows the store sees that its history forked.
+///
+/// # Errors
+/// [`SnapshotError`]; the directory then holds what it held before. After an error of the last steps, the next opening
+/// finds the old store or the new one.
+pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Restored, SnapshotError> {
+    let paths = &DataPaths::new(data);
+    create_dir_all(data)?;
+    let _lock = DirectoryLock::acquire(paths.lock())?;
+    finish_replacement(paths)?;
+    check_ours(paths)?;
+    let prepared = prepare(paths, source, progress);
+    if prepared.is_err() {
+        remove_dir_all(&paths.restore_dir())?;
+    }
+    let (snapshot, timeline) = prepared?;
+    let replaced = paths.manifest().exists().then(|| paths.before_restore_dir());
+    replace_store(paths)?;
+    let (seq, bytes) = (snapshot.contents.seq, snapshot.contents.bytes());
+    Ok(Restored { seq, timeline, bytes, replaced })
+}
+
+/// Verifies the source and puts the new store together in `restore/`.
+fn prepare(
+    paths: &DataPaths,
+    source: &Source,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Snapshot, u32), SnapshotError> {
+    let staged = DataPaths::new(paths.restore_dir());
+    create_dir_all(staged.root())?;
+    let snapshot = match source {
+        Source::Snapshot(name) => {
+            let snapshot = find(paths.root(), name)?;
+            let report = verify_bytes(&snapshot, progress)?;
+            match report.problems.into_iter().next() {
+                None => snapshot,
+                Some(reason) => return Err(SnapshotError::Damaged { path: snapshot.home, reason }),
+            }
+        }
+        Source::Archive(file) => archive::unpack(file, &staged.root().join(UNPACKED), progress)?,
+    };
+    let timeline = next_timeline(paths, &snapshot)?;
+    stage(&snapshot, &staged, timeline)?;
+    Ok((snapshot, timeline))
+}
+
+/// Removes what the last restore replaced. Call it once the restored store was opened.
+///
+/// # Errors
+/// [`SnapshotError::Storage`].
+pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
+    Ok(remove_dir_all(&DataPaths::new(data).before_restore_dir())?)
+}
+
+/// Refuses a directory that holds neither a store, sound or not, nor nothing.
+fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
+    const OURS: [&str; 15] = [
+        "LOCK",
+        "lost+found",
+        "snapshots",
+        "restore",
+        "before-restore",
+        "MANIFEST",
+        "log",
+        "segments",
+        "meta.sled",
+        "text",
+        "cache",
+        "quarantine",
+        "replication.json",
+        "MIGRATIONS",
+        "dry-run",
+    ];
+    if paths.format().exists() {
+        return Ok(());
+    }
+    let fail = |e| StorageError::io(paths.root(), "list", e);
+    for entry in std::fs::read_dir(paths.root()).map_err(fail)? {
+        let found = entry.map_err(fail)?.path();
+        let name = found.file_name().unwrap_or_default().to_string_lossy();
+        if !OURS.contains(&name.as_ref()) && !name.ends_with(".tmp") {
+            return Err(ManifestError::NotAStore { root: paths.root().to_owned(), found }.into());
+        }
+    }
+    Ok(())
+}
+
+/// One above every timeline of this store that is known here.
+fn next_timeline(paths: &DataPaths, snapshot: &Snapshot) -> Result<u32, SnapshotError> {
+    let store_id = snapshot.contents.store_id;
+    let mut last = snapshot.contents.timeline;
+    if let Ok(current) = Manifest::load(paths)
+        && current.store_id == store_id
+    {
+        last = last.max(current.timeline);
+    }
+    for other in list(paths.root())?.into_iter().filter_map(|found| found.snapshot.ok()) {
+        if other.contents.store_id == store_id {
+            last = last.max(other.contents.timeline);
+        }
+    }
+    last.checked_add(1).ok_or_else(|| SnapshotError::Damaged {
+        path: snapshot.home.clone(),
+        reason: "no timeline is left after its own".to_owned(),
+    })
+}
+
+/// Puts a whole store together: the snapshot's files under the names of a store, and a manifest and log of `timeline`.
+fn stage(snapshot: &Snapshot, staged: &DataPaths, timeline: u32) -> Result<(), SnapshotError> {
+    let from = DataPaths::new(&snapshot.home);
+    let mut manifest = load_manifest(snapshot)?;
+    create_dir_all(&staged.segments_dir())?;
+    let mut directories = BTreeSet::new();
+    for member in snapshot.contents.members.iter().filter(|member| member.path.starts_with("segments/")) {
+        let target = staged.root().join(&member.path);
+        let directory = target.parent().unwrap_or(Path::new("")).to_owned();
+        create_dir_all(&directory)?;
+        link_or_copy(&snapshot.home.join(&member.path), &target)?;
+        directories.insert(directory);
+    }
+    directories.iter().try_for_each(|directory| sync_directory(directory))?;
+    let identity = LogIdentity { store_id: manifest.store_id.0, timeline: manifest.timeline };
+    log::relabel(&from, identity, staged, timeline, snapshot.contents.seq)?;
+    let missing = || SnapshotError::Damaged { path: from.format(), reason: "it is missing".to_owned() };
+    publish(&staged.format(), &read_file(&from.format())?.ok_or_else(missing)?)?;
+    // Without one in the snapshot an empty one takes the place of a journal that speaks of the store before.
+    let journal = read_file(&from.root().join(JOURNAL_FILE))?.unwrap_or_default();
+    publish(&staged.root().join(JOURNAL_FILE), &journal)?;
+    manifest.timeline = timeline;
+    Ok(manifest.publish(staged)?)
+}

@@ -1,0 +1,155 @@
+//! Snapshots taken by themselves, and how many of them are kept.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::database::Database;
+use crate::manifest::Manifest;
+use crate::storage::DataPaths;
+
+use super::{Snapshot, SnapshotError, SnapshotName, create, delete, list};
+
+/// When snapshots are taken, and how long they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Time from one to the next.
+    pub every: Duration,
+    /// How many of them are kept; those that somebody asked for are not counted, and never removed.
+    pub keep: usize,
+}
+
+/// After a failure, the next try.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// A thread that takes snapshots. Dropping it waits for one that is being taken, and ends it.
+pub struct Schedule {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Schedule {
+    /// Starts it. What was taken before a restart counts: the next one comes when its time has come.
+    ///
+    /// # Errors
+    /// The system's, when it starts no thread.
+    pub fn start(database: Database, retention: Retention) -> std::io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let thread = std::thread::Builder::new().name("pannier-snapshot".to_owned()).spawn({
+            let stop = stop.clone();
+            move || run(&database, retention, &stop)
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that takes snapshots panicked");
+        }
+    }
+}
+
+fn run(database: &Database, retention: Retention, stop: &(Mutex<bool>, Condvar)) {
+    let data = database.path();
+    let mut wait = until_due(data, retention, Timestamp::now());
+    loop {
+        let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stopped, _) =
+            stop.1.wait_timeout_while(stopped, wait, |stopped| !*stopped).unwrap_or_else(PoisonError::into_inner);
+        if *stopped {
+            return;
+        }
+        drop(stopped);
+        wait = match take_due(database, retention, Timestamp::now()) {
+            Ok(_) => retention.every,
+            Err(error) => {
+                tracing::error!(%error, "a scheduled snapshot could not be taken");
+                RETRY.min(retention.every)
+            }
+        };
+    }
+}
+
+fn scheduled(data: &Path) -> Result<Vec<Snapshot>, SnapshotError> {
+    let all = list(data)?.into_iter().filter_map(|found| found.snapshot.ok());
+    Ok(all.filter(|snapshot| snapshot.name.is_scheduled()).collect())
+}
+
+/// How long until the next one.
+fn until_due(data: &Path, retention: Retention, now: Timestamp) -> Duration {
+    let last = scheduled(data).ok().and_then(|all| all.last().map(|snapshot| snapshot.created_at_ms));
+    let Some(last) = last else { return Duration::ZERO };
+    let passed = u64::try_from(now.as_millisecond().saturating_sub(last)).unwrap_or(0);
+    retention.every.saturating_sub(Duration::from_millis(passed))
+}
+
+/// Takes a snapshot, unless nothing has changed since the last one, and removes those beyond what is kept.
+fn take_due(database: &Database, retention: Retention, now: Timestamp) -> Result<bool, SnapshotError> {
+    let data = database.path();
+    let manifest = Manifest::load(&DataPaths::new(data))?;
+    let state = (manifest.store_id, manifest.timeline, database.health().last_seq);
+    let is_current = |last: &Snapshot| (last.contents.store_id, last.contents.timeline, last.contents.seq) == state;
+    let mut taken = scheduled(data)?;
+    let is_due = !taken.last().is_some_and(is_current);
+    if is_due {
+        let created = create(database, Some(SnapshotName::scheduled(now)))?;
+        tracing::info!(name = %created.snapshot.name, seq = created.snapshot.contents.seq.0, "a snapshot was taken");
+        taken.push(created.snapshot);
+    }
+    let beyond = taken.len().saturating_sub(retention.keep.max(1));
+    taken.iter().take(beyond).try_for_each(|old| delete(data, &old.name))?;
+    Ok(is_due)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DefinitionRequest;
+    use crate::types::CollectionName;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn the_oldest_go_those_asked_for_stay_and_an_unchanged_store_is_not_taken_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let data = dir.path();
+        let retention = Retention { every: HOUR, keep: 2 };
+        create(&database, Some(SnapshotName::new("mine").unwrap())).unwrap();
+        for n in 0..4 {
+            let name = CollectionName::new(&format!("c{n}")).unwrap();
+            database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap();
+            let now = Timestamp::from_second(1_700_000_000 + n).unwrap();
+            assert!(take_due(&database, retention, now).unwrap());
+            assert!(!take_due(&database, retention, now).unwrap(), "nothing has changed");
+        }
+        let mut names: Vec<String> = list(data).unwrap().into_iter().map(|f| f.name.to_string()).collect();
+        names.sort();
+        assert_eq!(names, ["auto-20231114-221322-000", "auto-20231114-221323-000", "mine"]);
+    }
+
+    #[test]
+    fn a_restart_does_not_put_the_next_one_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let data = dir.path();
+        let retention = Retention { every: HOUR, keep: 1 };
+        let now = Timestamp::now();
+        assert_eq!(until_due(data, retention, now), Duration::ZERO);
+        take_due(&database, retention, now).unwrap();
+        let half = now + Duration::from_secs(1_800);
+        let left = until_due(data, retention, half);
+        assert!(left <= HOUR / 2 + Duration::from_secs(60) && left >= HOUR / 2 - Duration::from_secs(60), "{left:?}");
+        assert_eq!(until_due(data, retention, now + 2 * HOUR), Duration::ZERO);
+        drop(Schedule::start(database, retention).unwrap());
+    }
+}

@@ -1,0 +1,375 @@
+//! Snapshots of real stores: taken, verified, restored, killed at every step.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::storage::DataPaths;
+use crate::storage::fault::{Faults, Then};
+use crate::types::{CollectionName, DocumentId, NewDocument, Seq, Value};
+use crate::{Collection, Database, DefinitionRequest, Options};
+
+fn options() -> Options {
+    Options { memtable_documents: Some(8), ..Options::default() }
+}
+
+fn open(path: &Path) -> Database {
+    Database::open_with(path, options()).unwrap()
+}
+
+fn things(database: &Database) -> Collection {
+    let name = CollectionName::new("things").unwrap();
+    database.create_collection(&name, &DefinitionRequest::vectors(3)).unwrap().collection
+}
+
+fn id(n: u64) -> DocumentId {
+    DocumentId::new(&format!("d{n:03}")).unwrap()
+}
+
+fn write(things: &Collection, ids: std::ops::Range<u64>, version: i64) {
+    let documents = ids.map(|n| NewDocument {
+        id: id(n),
+        text: None,
+        metadata: BTreeMap::from([("version".to_owned(), Value::Int(version))]),
+        vector: Some(vec![1.0 + n as f32, version as f32 + 1.0, 1.0]),
+        chunks: Default::default(),
+    });
+    things.upsert(documents.collect()).unwrap();
+}
+
+/// Every document of `things` with its vector and version.
+fn read(database: &Database) -> Vec<String> {
+    let Ok(things) = database.collection(&CollectionName::new("things").unwrap()) else { return Vec::new() };
+    let found = (0..60).filter_map(|n| things.get(&id(n)).unwrap());
+    let mut seen: Vec<String> =
+        found.map(|d| format!("{} {:?} {:?}", d.stored.id.as_str(), d.vector, d.stored.metadata)).collect();
+    seen.push(format!("{} documents", things.stats().documents));
+    seen
+}
+
+/// A store with a merged segment, one with dead rows, and a log that holds more.
+fn make(path: &Path) -> Database {
+    let database = open(path);
+    let things = things(&database);
+    write(&things, 0..20, 0);
+    things.optimise().unwrap();
+    write(&things, 10..30, 1);
+    things.flush().unwrap();
+    things.delete(&[id(3), id(12)]).unwrap();
+    write(&things, 28..33, 2);
+    database
+}
+
+fn name(text: &str) -> SnapshotName {
+    SnapshotName::new(text).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in crate::storage::list_files_below(from).unwrap() {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(&file, target).unwrap();
+    }
+}
+
+fn quiet(_: u64, _: u64) {}
+
+fn restore_named(data: &Path, text: &str) -> Result<Restored, SnapshotError> {
+    restore(data, &Source::Snapshot(name(text)), &mut quiet)
+}
+
+#[test]
+fn a_snapshot_is_the_store_at_its_moment_whatever_comes_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    let before = read(&database);
+    let last_seq = database.health().last_seq;
+    let created = create(&database, Some(name("first"))).unwrap();
+    assert_eq!((created.snapshot.contents.seq, created.copied), (last_seq, 0));
+    write(&things(&database), 0..40, 7);
+    things(&database).optimise().unwrap();
+    let after = read(&database);
+    assert_ne!(before, after);
+    let report = verify(&find(data, &name("first")).unwrap(), &mut quiet).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(matches!(restore_named(data, "first"), Err(SnapshotError::Storage(_))), "the directory is held");
+    drop(database);
+    let restored = restore_named(data, "first").unwrap();
+    assert_eq!((restored.seq, restored.timeline), (last_seq, 2));
+    let database = open(data);
+    assert_eq!(read(&database), before);
+    write(&things(&database), 50..52, 9);
+    things(&database).optimise().unwrap();
+    drop(database);
+    // What was replaced is whole, and can be opened where it stands.
+    assert_eq!(read(&open(restored.replaced.as_deref().unwrap())), after);
+    discard_replaced(data).unwrap();
+    assert!(!DataPaths::new(data).before_restore_dir().exists());
+    let report = verify(&find(data, &name("first")).unwrap(), &mut quiet).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new(), "the restored store changed nothing in it");
+    assert_eq!(restore_named(data, "first").unwrap().timeline, 3, "a timeline is never used twice");
+    assert_eq!(read(&open(data)), before);
+}
+
+#[test]
+fn the_same_state_gives_the_same_bytes_and_known_digests_are_not_taken_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    let first = create(&database, Some(name("a"))).unwrap();
+    let second = create(&database, Some(name("b"))).unwrap();
+    assert_eq!(first.snapshot.contents, second.snapshot.contents);
+    assert!(first.hashed_bytes > 0 && second.hashed_bytes == 0);
+    let archives = [dir.path().join("a.tar.zst"), dir.path().join("b.tar.zst")];
+    for (snapshot, file) in [&first, &second].iter().zip(&archives) {
+        archive::pack(&snapshot.snapshot, file, &mut quiet).unwrap();
+    }
+    assert_eq!(fs::read(&archives[0]).unwrap(), fs::read(&archives[1]).unwrap());
+    assert!(matches!(create(&database, Some(name("a"))), Err(SnapshotError::Exists { .. })));
+    let names = |data: &Path| list(data).unwrap().into_iter().map(|f| f.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(data), ["a", "b"]);
+    delete(data, &name("a")).unwrap();
+    assert!(matches!(delete(data, &name("a")), Err(SnapshotError::NotFound { .. })));
+    assert_eq!(names(data), ["b"]);
+    assert_eq!(verify(&second.snapshot, &mut quiet).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn an_archive_restores_into_an_empty_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(&dir.path().join("data"));
+    let before = read(&database);
+    let snapshot = create(&database, None).unwrap().snapshot;
+    let file = dir.path().join("a.tar.zst");
+    let packed = archive::pack(&snapshot, &file, &mut quiet).unwrap();
+    assert_eq!(packed.archive_bytes, file.metadata().unwrap().len());
+    let other = dir.path().join("other");
+    let restored = restore(&other, &Source::Archive(file.clone()), &mut quiet).unwrap();
+    assert_eq!((restored.timeline, restored.replaced), (2, None));
+    assert_eq!(read(&open(&other)), before);
+    let foreign = dir.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("thesis.txt"), "x").unwrap();
+    assert!(matches!(restore(&foreign, &Source::Archive(file), &mut quiet), Err(SnapshotError::Manifest(_))));
+    assert!(foreign.join("thesis.txt").exists());
+}
+
+#[test]
+fn an_empty_store_can_be_taken_and_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path());
+    let created = create(&database, Some(name("empty"))).unwrap();
+    assert_eq!(created.snapshot.contents.seq, Seq(0));
+    things(&database);
+    drop(database);
+    restore_named(dir.path(), "empty").unwrap();
+    assert!(open(dir.path()).collections().is_empty());
+}
+
+#[test]
+fn a_sealed_store_keeps_its_seq_through_a_restore() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path());
+    write(&things(&database), 0..20, 0);
+    things(&database).optimise().unwrap();
+    let last_seq = database.health().last_seq;
+    create(&database, Some(name("sealed"))).unwrap();
+    drop(database);
+    restore_named(dir.path(), "sealed").unwrap();
+    let database = open(dir.path());
+    assert_eq!(database.health().last_seq, last_seq);
+    write(&things(&database), 0..1, 3);
+    assert_eq!(database.health().last_seq, last_seq.next());
+}
+
+/// `PANNIER_TEST_SNAPSHOT_STORE`: a store to take snapshots of, for a figure; without it a small one is made.
+#[test]
+fn taking_a_snapshot_reads_no_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let given = std::env::var_os("PANNIER_TEST_SNAPSHOT_STORE").map(PathBuf::from);
+    let data = given.clone().unwrap_or_else(|| dir.path().to_owned());
+    let database = if given.is_some() { open(&data) } else { make(&data) };
+    for round in ["timed-1", "timed-2"] {
+        let started = std::time::Instant::now();
+        let created = create(&database, Some(name(round))).unwrap();
+        println!(
+            "{} bytes, {} read, in {:?}",
+            created.snapshot.contents.bytes(),
+            created.hashed_bytes,
+            started.elapsed()
+        );
+        let of_segments = |m: &&Member| m.path.ends_with(".seg");
+        let segments: u64 = created.snapshot.contents.members.iter().filter(of_segments).map(|m| m.len_bytes).sum();
+        assert!(segments > 0 && created.hashed_bytes <= created.snapshot.contents.bytes() - segments);
+    }
+    ["timed-1", "timed-2"].iter().for_each(|round| delete(&data, &name(round)).unwrap());
+}
+
+#[test]
+fn a_snapshot_is_never_opened_as_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(dir.path());
+    let home = create(&database, Some(name("a"))).unwrap().snapshot.home;
+    let error = Database::open(&home).err().unwrap().to_string();
+    assert!(error.contains("is a snapshot"), "{error}");
+}
+
+/// Kills `act` at every step, on a copy of `origin` each time, and hands the copy to `check`. Returns how many steps
+/// there were.
+fn killed_everywhere(origin: &Path, act: &dyn Fn(&Path) -> bool, check: &dyn Fn(&Path, usize, bool)) -> usize {
+    for fail_at in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        copy(origin, dir.path());
+        let faults = Faults::arm(dir.path(), fail_at, Then::Crash);
+        let succeeded = act(dir.path());
+        let fired = faults.fired();
+        drop(faults);
+        check(dir.path(), fail_at, succeeded);
+        if !fired {
+            assert!(succeeded);
+            return fail_at;
+        }
+    }
+    unreachable!("some run is not killed")
+}
+
+#[test]
+fn killed_at_every_step_of_a_creation_the_store_is_whole_and_the_snapshot_is_there_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(dir.path());
+    let truth = read(&database);
+    drop(database);
+    let origin: PathBuf = dir.path().to_owned();
+    let act = |data: &Path| {
+        // Opening writes too, and is killed like everything else.
+        Database::open_with(data, options()).is_ok_and(|database| create(&database, Some(name("s"))).is_ok())
+    };
+    let check = |data: &Path, fail_at: usize, succeeded: bool| {
+        let found = list(data).unwrap();
+        assert!(found.len() == 1 || !succeeded, "{fail_at}");
+        for found in found {
+            let report = verify(&found.snapshot.unwrap(), &mut quiet).unwrap();
+            assert_eq!(report.problems, Vec::<String>::new(), "{fail_at}");
+        }
+        let database = open(data);
+        assert_eq!(read(&database), truth, "{fail_at}");
+        create(&database, Some(name("again"))).unwrap();
+        let left = fs::read_dir(DataPaths::new(data).snapshots_dir()).unwrap();
+        let hidden = left.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
+        assert_eq!(hidden.count(), 0, "{fail_at}: leftovers are removed");
+    };
+    let steps = killed_everywhere(&origin, &act, &check);
+    assert!(steps > 20, "{steps}");
+}
+
+#[test]
+fn killed_at_every_step_of_a_restore_it_is_the_old_store_or_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(dir.path());
+    let new = read(&database);
+    create(&database, Some(name("s"))).unwrap();
+    write(&things(&database), 5..45, 8);
+    things(&database).flush().unwrap();
+    let old = read(&database);
+    drop(database);
+    let act = |data: &Path| restore_named(data, "s").is_ok();
+    let check = |data: &Path, fail_at: usize, succeeded: bool| {
+        let database = open(data);
+        let seen = read(&database);
+        assert!(seen == new || (seen == old && !succeeded), "{fail_at}: neither old nor new");
+        write(&things(&database), 0..3, 4);
+        drop(database);
+        restore_named(data, "s").unwrap();
+        assert_eq!(read(&open(data)), new, "{fail_at}");
+    };
+    let steps = killed_everywhere(dir.path(), &act, &check);
+    assert!(steps > 40, "{steps}");
+}
+
+#[test]
+fn killed_at_every_step_of_a_deletion_no_half_snapshot_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(dir.path());
+    create(&database, Some(name("s"))).unwrap();
+    drop(database);
+    let act = |data: &Path| delete(data, &name("s")).is_ok();
+    let check = |data: &Path, fail_at: usize, succeeded: bool| {
+        let found = list(data).unwrap();
+        assert!(found.is_empty() || !succeeded, "{fail_at}");
+        for found in found {
+            assert!(verify(&found.snapshot.unwrap(), &mut quiet).unwrap().problems.is_empty(), "{fail_at}");
+        }
+    };
+    assert!(killed_everywhere(dir.path(), &act, &check) >= 3);
+}
+
+#[test]
+fn damage_anywhere_in_a_snapshot_is_found_and_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(dir.path());
+    let snapshot = create(&database, Some(name("s"))).unwrap().snapshot;
+    let truth = read(&database);
+    drop(database);
+    let data = dir.path().join("copy");
+    for file in crate::storage::list_files_below(&snapshot.home).unwrap() {
+        let below = file.strip_prefix(dir.path()).unwrap();
+        if below.ends_with("CREATED") {
+            continue;
+        }
+        for what in ["flip", "cut", "grow", "remove"] {
+            let _ = fs::remove_dir_all(&data);
+            copy(dir.path(), &data);
+            let mut bytes = fs::read(data.join(below)).unwrap();
+            match what {
+                "flip" => {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                }
+                "cut" => _ = bytes.pop(),
+                _ => bytes.push(0),
+            }
+            match what {
+                "remove" => fs::remove_file(data.join(below)).unwrap(),
+                _ => fs::write(data.join(below), bytes).unwrap(),
+            }
+            let sound = find(&data, &name("s"))
+                .is_ok_and(|found| verify(&found, &mut quiet).is_ok_and(|report| report.problems.is_empty()));
+            assert!(!sound, "{what} of {}", below.display());
+            assert!(restore_named(&data, "s").is_err(), "{what} of {}", below.display());
+        }
+    }
+    assert_eq!(read(&open(&data)), truth, "a refused restore leaves the store as it was");
+}
+
+#[test]
+fn writes_go_on_while_snapshots_are_taken_and_each_is_of_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let database = open(&data);
+    things(&database);
+    let names: Vec<SnapshotName> = (0..6).map(|n| name(&format!("s{n}"))).collect();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let things = things(&database);
+            // Each change rewrites the same ten documents: a snapshot between two holds ten of one version.
+            (0..150).for_each(|version| write(&things, 0..10, version));
+        });
+        for name in &names {
+            create(&database, Some(name.clone())).unwrap();
+        }
+        writer.join().unwrap();
+    });
+    drop(database);
+    for name in names {
+        let other = dir.path().join(name.as_str());
+        let file = dir.path().join(format!("{name}.tar.zst"));
+        archive::pack(&find(&data, &name).unwrap(), &file, &mut quiet).unwrap();
+        restore(&other, &Source::Archive(file), &mut quiet).unwrap();
+        let seen = read(&open(&other));
+        let versions: std::collections::BTreeSet<&str> =
+            seen.iter().filter_map(|line| line.split_once("version").map(|(_, version)| version)).collect();
+        assert!(seen.len() == 1 || (seen.len() == 11 && versions.len() == 1), "{name}: {seen:?}");
+    }
+}

@@ -1,0 +1,103 @@
+//! Snapshots, restores and salvage as a person runs them.
+
+use std::fs;
+
+use super::{Place, THREE, damage};
+
+const MORE: &str = "{\"id\":\"grey\",\"vector\":[1,1,1]}\n";
+
+fn with_three() -> Place {
+    let place = Place::with_colours();
+    let file = place.write("three.jsonl", THREE);
+    place.succeed(&["import", "colours", &file]);
+    place
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_snapshot_brings_back_what_was_there() {
+    let place = with_three();
+    let created = json(&place.succeed(&["snapshot", "create", "before", "--json"]).stdout);
+    assert_eq!((created["name"].as_str(), created["seq"].as_u64()), (Some("before"), Some(2)));
+    let more = place.write("more.jsonl", MORE);
+    place.succeed(&["import", "colours", &more]);
+    assert_eq!(place.hits(&["--vector", "[1,1,1]", "-k", "1"]), ["grey"]);
+    let list = place.succeed(&["snapshot", "list"]).stdout;
+    assert!(list.lines().nth(1).unwrap().starts_with("before "), "{list}");
+    assert!(place.succeed(&["snapshot", "verify", "before"]).stdout.contains("read"));
+    place.run(&["snapshot", "restore", "before"]).failed_with(2, &["--yes"]);
+    let restored = place.succeed(&["snapshot", "restore", "before", "--yes"]).stdout;
+    assert!(restored.contains("restored to change 2 as timeline 2"), "{restored}");
+    assert_eq!(place.hits(&["--vector", "[1,1,1]"]).len(), 3);
+    assert!(!place.data().join("before-restore").exists());
+    place.succeed(&["snapshot", "restore", "before", "--yes", "--keep-replaced"]);
+    assert!(place.data().join("before-restore/MANIFEST").exists());
+    place.run(&["snapshot", "delete", "before", "--no-input"]).failed_with(2, &["--yes"]);
+    place.succeed(&["snapshot", "delete", "before", "--yes"]);
+    place.run(&["snapshot", "restore", "before", "--yes"]).failed_with(1, &["there is no snapshot before"]);
+    place.run(&["snapshot", "create", "No"]).failed_with(2, &["is not allowed"]);
+}
+
+#[test]
+fn an_archive_is_carried_to_another_directory() {
+    let place = with_three();
+    let archive = place.path("a.tar.zst");
+    let archive = archive.to_str().unwrap();
+    place.succeed(&["snapshot", "create", "a", "--archive", archive]);
+    place.succeed(&["snapshot", "verify", "--archive", archive]);
+    let again = place.path("again.tar.zst");
+    place.succeed(&["snapshot", "pack", "a", again.to_str().unwrap()]);
+    assert_eq!(fs::read(archive).unwrap(), fs::read(&again).unwrap());
+    let other = place.path("other");
+    let other = other.to_str().unwrap();
+    place.succeed(&["snapshot", "restore", "--archive", archive, "--data", other]);
+    let found = json(&place.succeed(&["search", "colours", "--id", "red", "--json", "--data", other]).stdout);
+    assert_eq!(found["hits"][0]["id"], "lime");
+    damage(&again);
+    let again = again.to_str().unwrap();
+    place.run(&["snapshot", "verify", "--archive", again]).failed_with(6, &["is refused"]);
+    place.run(&["snapshot", "restore", "--archive", again, "--yes"]).failed_with(6, &["is refused"]);
+    assert_eq!(place.hits(&["--vector", "[1,1,1]"]).len(), 3, "the store is as it was");
+}
+
+#[test]
+fn a_damaged_snapshot_is_named_and_not_restored() {
+    let place = with_three();
+    place.succeed(&["snapshot", "create", "a"]);
+    let home = place.data().join("snapshots/a");
+    let log = fs::read_dir(home.join("log")).unwrap().next().unwrap().unwrap().path();
+    // Of its own now: the store must not be damaged with it.
+    let bytes = fs::read(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    fs::write(&log, bytes).unwrap();
+    damage(&log);
+    place.run(&["snapshot", "verify", "a"]).failed_with(6, &["has SHA-256", ".log"]);
+    place.run(&["snapshot", "restore", "a", "--yes"]).failed_with(6, &["is damaged"]);
+    damage(&home.join("SNAPSHOT"));
+    let list = place.succeed(&["snapshot", "list"]);
+    assert!(list.stderr.contains("damaged: ") && list.stderr.contains("SNAPSHOT"), "{}", list.stderr);
+    assert_eq!(place.hits(&["--vector", "[1,1,1]"]).len(), 3);
+    let error = place.run(&["collection", "list", "--data", home.to_str().unwrap()]);
+    error.failed_with(1, &["is a snapshot"]);
+}
+
+#[test]
+fn salvage_rescues_what_can_be_read_and_names_the_rest() {
+    let place = with_three();
+    let to = place.path("rescued");
+    let to = to.to_str().unwrap();
+    let log = fs::read_dir(place.data().join("log")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&log).unwrap();
+    fs::write(&log, [&bytes[..], &[0xff; 100]].concat()).unwrap();
+    let ran = place.run(&["salvage", "--to", to]);
+    ran.failed_with(1, &["lost: ", "1 parts of"]);
+    assert!(ran.stdout.contains("3 documents of 1 collection rescued"), "{}", ran.stdout);
+    place.succeed(&["collection", "show", "colours", "--data", to]);
+    place.run(&["salvage", "--to", to]).failed_with(1, &["is not empty"]);
+    fs::write(&log, &bytes).unwrap();
+    let again = place.path("again");
+    place.succeed(&["salvage", "--to", again.to_str().unwrap()]);
+}
