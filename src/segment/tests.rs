@@ -250,7 +250,7 @@ fn write_chunks(sample: &Sample) {
         RowRef { seq: Seq(10 + row as u64), document: &frames[row], vector: VectorRef::Float32(&parts[row].0), chunks }
     };
     let rows: Vec<RowRef<'_>> = (0..4).map(row).collect();
-    write_segment(&sample.path(), &sample.spec, &rows, &[], sample.graph.as_ref()).unwrap();
+    write_segment(&sample.path(), &sample.spec, &rows, &[], sample.graph.as_ref(), None).unwrap();
 }
 
 #[test]
