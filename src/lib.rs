@@ -32,6 +32,7 @@ pub mod snapshot;
 #[cfg(all(feature = "server", feature = "postgres"))]
 mod source;
 #[cfg(all(feature = "server", feature = "postgres"))]
+#[expect(clippy::result_large_err, reason = "an error ends the whole migration; it is made once")]
 mod sqlmigrate;
 mod storage;
 #[cfg(feature = "server")]

@@ -24,4 +24,5 @@ mod rewrites;
 #[cfg(target_os = "linux")]
 mod soak;
 mod support;
+mod templates;
 mod tidy;

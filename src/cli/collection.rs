@@ -14,7 +14,7 @@ use crate::types::CollectionName;
 #[derive(Debug, Subcommand)]
 pub enum CollectionCommand {
     /// Create a collection; what is left out is filled in
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// List all collections
     List,
     /// Show a collection's definition and figures

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::index::{Place, whole_vector};
+use crate::index::{LiveSegment, Place, whole_vector};
 use crate::types::limits::MAX_PAGE;
 use crate::types::{
     Chunk, ChunkSpan, Definition, Document, DocumentId, Filter, Metric, Seq, StoredDocument, normalise,
@@ -128,8 +128,14 @@ impl Collection {
     fn known_ids(&self, after: Option<&DocumentId>, limit: usize) -> Result<(Vec<DocumentId>, bool), CollectionError> {
         let view = self.state.view();
         let memory = view.memtables().map(|m| m.page(after, limit).into_iter().map(|(id, _)| id).collect::<Vec<_>>());
-        let sealed = self.engine.shared.meta.page(self.state.identity.id, after, limit)?;
-        let pages: Vec<_> = memory.chain([sealed.into_iter().map(|(id, _)| id).collect()]).collect();
+        let sealed = match self.engine.shared.meta.page(self.state.identity.id, after, limit) {
+            Ok(page) => vec![page.into_iter().map(|(id, _)| id).collect()],
+            Err(error) => {
+                tracing::error!(%error, "the document index failed; listing from the segments");
+                view.segments.iter().map(|live| ids_of_segment(live, after, limit)).collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        let pages: Vec<Vec<DocumentId>> = memory.chain(sealed).collect();
         // Behind the last id of a full page, more of that source may follow; what others have there comes later.
         let horizon = pages.iter().filter(|page| page.len() == limit).filter_map(|page| page.last()).min().cloned();
         let within = |id: &DocumentId| horizon.as_ref().is_none_or(|horizon| id <= horizon);
@@ -163,6 +169,16 @@ impl Collection {
             recall: self.state.recall.read(),
         }
     }
+}
+
+/// Up to `limit` ids of a segment's rows after `after`, dead ones included, by ascending id.
+fn ids_of_segment(
+    live: &LiveSegment,
+    after: Option<&DocumentId>,
+    limit: usize,
+) -> Result<Vec<DocumentId>, CollectionError> {
+    let first = after.map_or(Ok(0), |after| live.first_after(after))?;
+    (first..live.segment.rows()).take(limit).map(|row| Ok(live.segment.document_id(row)?)).collect()
 }
 
 /// A document of what is stored of it. `vectors`: f32, shape `[dim]`, or `[chunks, dim]` where there are chunks.

@@ -42,7 +42,7 @@ impl Head {
     }
 
     /// Dense layers of given weights, shape `[outputs, inputs]`, and biases.
-    pub(super) fn of_layers<const N: usize>(layers: [((Vec<f32>, Vec<f32>), Activation); N]) -> Self {
+    pub(super) fn of_layers<const N: usize>(layers: [(WeightAndBias, Activation); N]) -> Self {
         let dense = |((weight, bias), activation)| Loaded::Dense(Linear { weight, bias, activation });
         Self { steps: layers.into_iter().map(dense).collect() }
     }
@@ -55,6 +55,9 @@ impl Head {
         })
     }
 }
+
+/// Shapes `[outputs, inputs]` and `[outputs]`.
+pub(super) type WeightAndBias = (Vec<f32>, Vec<f32>);
 
 impl Linear {
     fn load(dir: &Path, dense: &Dense) -> Result<Self, EmbedError> {

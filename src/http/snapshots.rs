@@ -75,7 +75,7 @@ pub(crate) struct CreatedView {
 
 /// What a verification found.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct VerifiedView {
+pub(crate) struct VerifiedSnapshotView {
     files: usize,
     bytes: u64,
     /// A sentence each; empty where all is well.
@@ -84,7 +84,7 @@ pub(crate) struct VerifiedView {
 
 /// A snapshot that is gone.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DeletedView {
+pub(crate) struct DeletedSnapshotView {
     deleted: bool,
 }
 
@@ -192,14 +192,14 @@ pub(crate) async fn read(State(state): State<AppState>, InSnapshot(name): InSnap
     delete, path = "/admin/snapshots/{snapshot}", operation_id = "deleteSnapshot", tag = "operations",
     params(("snapshot" = String, Path, description = "Its name.")),
     responses(
-        (status = 200, body = DeletedView, description = "Deleted."),
+        (status = 200, body = DeletedSnapshotView, description = "Deleted."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
 pub(crate) async fn delete(State(state): State<AppState>, InSnapshot(name): InSnapshot) -> Result<JsonText, ApiError> {
     let delete = state.engine(move |database| {
         snapshot::delete(database.path(), &name)?;
-        JsonText::of(&DeletedView { deleted: true })
+        JsonText::of(&DeletedSnapshotView { deleted: true })
     });
     delete.await
 }
@@ -209,7 +209,7 @@ pub(crate) async fn delete(State(state): State<AppState>, InSnapshot(name): InSn
     post, path = "/admin/snapshots/{snapshot}/verify", operation_id = "verifySnapshot", tag = "operations",
     params(("snapshot" = String, Path, description = "Its name.")),
     responses(
-        (status = 200, body = VerifiedView, description = "What was read, and what is wrong."),
+        (status = 200, body = VerifiedSnapshotView, description = "What was read, and what is wrong."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
@@ -217,7 +217,7 @@ pub(crate) async fn verify(State(state): State<AppState>, InSnapshot(name): InSn
     let verify = state.engine(move |database| {
         let snapshot = snapshot::find(database.path(), &name)?;
         let report = snapshot::verify(&snapshot, &mut |_, _| {})?;
-        JsonText::of(&VerifiedView { files: report.members, bytes: report.bytes, problems: report.problems })
+        JsonText::of(&VerifiedSnapshotView { files: report.members, bytes: report.bytes, problems: report.problems })
     });
     verify.await
 }

@@ -4,6 +4,10 @@ use crate::types::{ChunkSpan, CollectionId, CollectionName, Definition, Document
 
 /// One change, as one request asked for it; it is applied as a whole or not at all.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few stand in memory at a time, and nearly all are of the large kind of work"
+)]
 pub enum Change {
     /// A collection begins.
     CreateCollection {

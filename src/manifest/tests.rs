@@ -11,7 +11,7 @@ use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
     ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
     GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
-    TextDefinition, VectorStorage, Weight,
+    TextDefinition, VectorStorage,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -25,7 +25,7 @@ fn sample(store_id: StoreId) -> Manifest {
         template: Some(TemplateDefinition::Fields(FieldsTemplate {
             only: vec!["a".into()],
             exclude: Vec::new(),
-            weights: BTreeMap::from([("a".into(), Weight { thousandths: 3_000 })]),
+            weights: BTreeMap::new(),
         })),
         guard: Some(GuardDefinition {
             action: GuardAction::Redact,
@@ -120,7 +120,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
     let mut text = if version == 1 { Vec::new() } else { b"\x01\0\0\0".to_vec() };
     if version == 3 {
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\0\0\0\0\0\0\0\0");
-        text.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0a\xb8\x0b\0\0");
+        text.extend([0; 8]);
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
         text.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
     }

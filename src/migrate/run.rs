@@ -94,6 +94,7 @@ impl Migrations {
         }
         let lock = DirectoryLock::acquire(paths.lock())?;
         finish_replacement(&paths)?;
+        remove_temporaries(paths.root())?;
         remove_dir_all(&paths.root().join(DRY_RUN_DIR))?;
         Ok(Self { paths, steps, _lock: Some(lock) })
     }

@@ -112,7 +112,8 @@ fn killed_at_every_step_it_goes_on_and_ends_the_same() {
         half_done += usize::from(states(dir.path()).contains(&StepState::HalfDone));
         up(dir.path()).unwrap();
         assert_eq!(without_journal(dir.path()), truth, "{fail_at}");
-        assert!(states(dir.path()).iter().all(|state| matches!(state, StepState::Applied(Some(_)))), "{fail_at}");
+        // A step whose work the one before it did as well has no entry where that one was the last to run.
+        assert!(states(dir.path()).iter().all(|state| matches!(state, StepState::Applied(_))), "{fail_at}");
         if !fired {
             break;
         }

@@ -170,7 +170,7 @@ pub enum IndexKind {
 pub struct SinkSettings {
     /// Its name, unique in a store.
     pub name: SinkName,
-    /// The collection, or [`ALL_COLLECTIONS`].
+    /// The collection, or `*` for every collection.
     pub collection: String,
     /// Where the connection URL comes from.
     pub url: SecretFrom,

@@ -199,6 +199,7 @@ impl Segment {
         self.scan_by(By::Vectors, query, top_k, ordinals, admit, out)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what is looked for, where, and by what")]
     fn scan_by(
         &self,
         by: By<'_>,
@@ -273,6 +274,7 @@ impl Segment {
 
     /// Compares the best of the scratch's pool, none below `floor`, again: by codes, where that saves reading vectors,
     /// and the best of these in f32. Returns how many in f32.
+    #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn refine(
         &self,
         codes: Quantizer,

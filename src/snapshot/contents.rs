@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(lines[2..5], ["timeline 2", "seq 17", "members 5"]);
         assert_eq!(lines[5], format!("{} 40 FORMAT", Sha256::of(b"FORMAT")));
         assert_eq!(lines[9], format!("blocks:{} 1000 segments/1/1/3.seg", Sha256::of(b"segments/1/1/3.seg")));
-        assert_eq!(lines[10], format!("end {}", Sha256::of(text[..text.find("end ").unwrap()].as_bytes())));
+        assert_eq!(lines[10], format!("end {}", Sha256::of(&text.as_bytes()[..text.find("end ").unwrap()])));
         assert_eq!((decode(text.as_bytes()).unwrap(), sample().bytes()), (sample(), 1_456));
     }
 

@@ -24,7 +24,7 @@ impl Sha256 {
     /// Of a file, with its length.
     ///
     /// # Errors
-    /// [`StorageError::Io`].
+    /// A file that cannot be opened or read.
     pub fn of_file(path: &Path) -> Result<(u64, Self), StorageError> {
         let mut file = File::open(path).map_err(|e| StorageError::io(path, "open", e))?;
         let mut hashing = Hashing::new(io::sink());

@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn every_family_of_names_is_known() {
-        let cases: [(&[(&str, &str)], &str, &str); 7] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+        let cases: [Case<'_>; 7] = [
             (&[("DATABASE_URL", "postgres://u:p@h/d"), ("PGVECTOR_HOST", "x")], "u@h:5432/d", "DATABASE_URL"),
             (
                 &[

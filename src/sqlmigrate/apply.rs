@@ -289,7 +289,8 @@ impl Migrator {
         let timeout_ms = self.options.lock_timeout.as_millis();
         // The wait for another process's migrations has no limit; waits for tables do.
         let sql = format!(
-            "begin; set local lock_timeout = 0; select pg_advisory_xact_lock({LOCK_KEY}); \
+            "begin; set local statement_timeout = 0; set local lock_timeout = 0; \
+             select pg_advisory_xact_lock({LOCK_KEY}); \
              set local lock_timeout = {timeout_ms}"
         );
         Ok(session.batch("begin a migration", &sql).await?)

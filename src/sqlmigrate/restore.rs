@@ -101,8 +101,8 @@ async fn put_back(
         for index in table["indexes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             session.batch("make an index again", index).await?;
         }
-        advance_sequences(session, table).await?;
     }
+    advance_sequences(session, table, was_made).await?;
     let plain = |key: &str| table[key].as_str().unwrap_or_default();
     Ok(RestoredTable { table: format!("{}.{}", plain("schema"), plain("name")), rows: written, was_made })
 }
@@ -195,20 +195,21 @@ async fn add_constraints(session: &Session, table: &Value, foreign: bool) -> Res
     Ok(())
 }
 
-/// The next number of a column is after the greatest that is there.
-async fn advance_sequences(session: &Session, table: &Value) -> Result<(), MigrateError> {
+/// The next number of a column is after the greatest that is there, and after all that were given out.
+async fn advance_sequences(session: &Session, table: &Value, was_made: bool) -> Result<(), MigrateError> {
     for column in table["columns"].as_array().into_iter().flatten() {
         let text = |key: &str| column[key].as_str().unwrap_or_default();
         if text("sequence").is_empty() {
             continue;
         }
         let (name, column_name) = (qualified(table), quote_identifier(text("name")));
-        if text("identity").is_empty() {
+        if was_made && text("identity").is_empty() {
             let own = format!("alter sequence {} owned by {name}.{column_name}", text("sequence"));
             session.batch("give a sequence its column", &own).await?;
         }
         let sql = format!(
-            "select setval(pg_get_serial_sequence({}, {}), coalesce((select max({column_name}) from {name}), 0) + 1, false)",
+            "select setval(s, greatest((select max({column_name}) from {name}), pg_sequence_last_value(s), 0) + 1, false) \
+             from (select pg_get_serial_sequence({}, {})::regclass as s) sequence where s is not null",
             quote_literal(&name),
             quote_literal(text("name"))
         );

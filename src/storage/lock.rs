@@ -10,7 +10,7 @@ use super::disk::DiskFile;
 /// left behind locks nobody out.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: DiskFile,
+    file: DiskFile,
 }
 
 impl DirectoryLock {
@@ -30,7 +30,17 @@ impl DirectoryLock {
             Err(TryLockError::Error(e)) => return Err(StorageError::io(&path, "lock", e)),
         }
         write_holder(&file).map_err(|e| StorageError::io(&path, "write", e))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for DirectoryLock {
+    /// Closing the file would do, but for a child process that is being started at this moment: until it runs its program
+    /// it has the file open too.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.handle().unlock() {
+            tracing::warn!(%error, "the data directory's lock could not be given back");
+        }
     }
 }
 

@@ -155,7 +155,7 @@ fn a_search_that_makes_no_sense_says_what_to_change() {
     server.post(DOCUMENTS, &json!({"documents": [{"id": "a", "vector": [1, 0, 0], "metadata": {"price": 3}}]})).ok();
     let cases = [
         (json!({"top_k": 1_001}), "out_of_range", "1 to 1000"),
-        (json!({"top_k": u64::MAX}), "out_of_range", "1 to 1000"),
+        (json!({"top_k": i64::MAX}), "out_of_range", "1 to 1000"),
         (json!({"top_k": 0}), "out_of_range", "1 to 1000"),
         (json!({"top_k": 1.5}), "invalid_value", "1.5"),
         (json!({"ef_search": 9}), "out_of_range", "10 to 4096"),
@@ -163,7 +163,7 @@ fn a_search_that_makes_no_sense_says_what_to_change() {
         (json!({"ef_search": 4_097}), "out_of_range", "10 to 4096"),
         (json!({"offset": 9_991}), "out_of_range", "0 to 9990"),
         (json!({"top_k": 1_000, "offset": 9_001}), "out_of_range", "0 to 9000"),
-        (json!({"offset": u64::MAX}), "out_of_range", "0 to 9990"),
+        (json!({"offset": i64::MAX}), "out_of_range", "0 to 9990"),
         (json!({"offset": -1}), "invalid_value", "-1"),
         (json!({"topk": 10}), "unknown_field", "topk"),
         (json!({"filter": {"price": {"$like": 1}}}), "invalid_filter", "$like"),

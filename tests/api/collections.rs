@@ -21,6 +21,7 @@ fn a_definition_is_filled_in_and_stands() {
         "index": {"m": 8, "ef_construction": 128, "quantization": "int8", "storage": "float32"},
         "fields": {"key": "keyword", "price": "number"},
         "text": {"language": "english"},
+        "guard": null,
         "created_at": created_at,
     });
     assert_eq!(definition, wanted);

@@ -21,4 +21,5 @@ pub mod server;
 mod shutdown;
 mod snapshots;
 mod tei;
+mod templates;
 mod vectors;

@@ -1,3 +1,5 @@
 //! Connections to real Postgres servers, 16 and 18, and through a pooler.
 
 mod connect;
+mod migrations;
+mod sources;

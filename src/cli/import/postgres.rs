@@ -23,10 +23,10 @@ use run::Run;
 pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError> {
     let name = CollectionName::new(&args.collection)?;
     let schedule = args.schedule()?;
-    let source = args.source()?;
+    let variables = embedding(&|name| std::env::var(name).ok()).map_err(|e| CliError::Refused(e.to_string()))?;
+    let source = args.source(variables.batch)?;
     let found = args.connect.found()?;
     output::hint(context, format!("reading {} of {} ({})", source.relation, found.settings.place(), found.from));
-    let variables = embedding(&|name| std::env::var(name).ok()).map_err(|e| CliError::Refused(e.to_string()))?;
     let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
     if args.create {
         create(&target, &name, args, &variables)?;

@@ -1,5 +1,7 @@
 //! Documents of a source into a collection: through the API's import, with a report of what was refused.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 
 use super::super::read::write_json_line;
@@ -29,11 +31,25 @@ pub(super) struct Writer<'a> {
     target: &'a Target,
     name: &'a CollectionName,
     pub counts: Counts,
+    refused: BTreeSet<String>,
+    /// More were refused than the answer names.
+    some_unnamed: bool,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(target: &'a Target, name: &'a CollectionName) -> Self {
-        Self { target, name, counts: Counts::default() }
+        Self { target, name, counts: Counts::default(), refused: BTreeSet::new(), some_unnamed: false }
+    }
+
+    /// Forgets which documents were refused.
+    pub(super) fn forget_refused(&mut self) {
+        self.refused.clear();
+        self.some_unnamed = false;
+    }
+
+    /// Whether a document was refused since [`Writer::forget_refused`], or may have been.
+    pub(super) fn may_have_refused(&self, id: &str) -> bool {
+        self.some_unnamed || self.refused.contains(id)
     }
 
     /// Writes documents as the API takes them; those that are refused are printed by their ids.
@@ -53,10 +69,13 @@ impl<'a> Writer<'a> {
         self.counts.upserted += number("upserted");
         self.counts.embedded += number("embedded");
         self.counts.kept += number("cached");
-        for error in answer["errors"].as_array().into_iter().flatten() {
+        let errors = answer["errors"].as_array().map_or(&[][..], Vec::as_slice);
+        self.some_unnamed |= number("failed") > errors.len() as u64;
+        for error in errors {
             let line = error["line"].as_u64().unwrap_or(0) as usize;
             let id = line.checked_sub(1).and_then(|index| documents.get(index)).map_or("?", id_of);
             self.print(id, error);
+            self.refused.insert(id.to_owned());
         }
         self.counts.failed += number("failed");
         Ok(())
@@ -78,6 +97,7 @@ impl<'a> Writer<'a> {
     /// Notes a row that cannot be sent.
     pub(super) fn refuse(&mut self, id: &str, detail: &str) {
         self.print(id, &json!({ "detail": detail }));
+        self.refused.insert(id.to_owned());
         self.counts.failed += 1;
     }
 
@@ -198,6 +218,6 @@ mod tests {
         assert_eq!(made["metadata"], Value::Object(Metadata::from([("n".to_owned(), Value::Int(1))])));
         assert!(document("a".into(), fields(), Some("n"), None).unwrap_err().contains("\"n\" is a number"));
         assert!(document("a".into(), fields(), None, Some("body")).unwrap_err().contains("no array"));
-        assert!(document("a".into(), fields(), None, None).unwrap().get("text").is_none());
+        assert!(!document("a".into(), fields(), None, None).unwrap().contains_key("text"));
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::search::WirePlan;
+use super::answer::WirePlan;
 use crate::types::{Explain, Method, SegmentExplain};
 
 /// How a search was planned and what it did.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answer::HitView;
 use super::cursor;
-use super::search::HitView;
 use super::value::ValueView;
 use crate::http::error::{ApiError, Code};
 use crate::types::{DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, Rerank, SearchRequest};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use minijinja::filters as builtin;
-use minijinja::value::Value;
+use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, tests};
 
 use super::jinja::words;
@@ -29,7 +29,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("reverse", builtin::reverse);
     environment.add_filter("round", builtin::round);
     environment.add_filter("sort", builtin::sort);
-    environment.add_filter("sum", builtin::sum);
+    environment.add_filter("sum", sum);
     environment.add_filter("title", builtin::title);
     environment.add_filter("trim", builtin::trim);
     environment.add_filter("truncate", truncate);
@@ -76,6 +76,19 @@ fn replace(value: Cow<'_, str>, from: Cow<'_, str>, to: Cow<'_, str>) -> Result<
         return Err(too_long());
     }
     Ok(value.replace(&*from, &to))
+}
+
+/// The sum of the numbers of an array. Only of numbers: texts added one by one are copied again and again.
+fn sum(values: &Value) -> Result<Value, Error> {
+    let (mut whole, mut broken) = (Some(0i64), 0f64);
+    for value in values.try_iter()? {
+        if !matches!(value.kind(), ValueKind::Number) {
+            return Err(Error::new(ErrorKind::InvalidOperation, format!("can only sum numbers, not {}", value.kind())));
+        }
+        broken += f64::try_from(value.clone())?;
+        whole = whole.zip(value.as_i64()).and_then(|(sum, value)| sum.checked_add(value));
+    }
+    Ok(whole.map_or_else(|| Value::from(broken), Value::from))
 }
 
 /// The first characters of a text.

@@ -98,7 +98,10 @@ pub(super) fn words(value: &Jinjaed, out: &mut String) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined | ValueKind::None => Ok(()),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
-            Ok(number) => Ok(out.push_str(&fields::plain(number))),
+            Ok(number) => {
+                out.push_str(&fields::plain(number));
+                Ok(())
+            }
             Err(error) => Err(error),
         },
         ValueKind::Seq | ValueKind::Iterable => {
@@ -122,7 +125,10 @@ pub(super) fn words(value: &Jinjaed, out: &mut String) -> Result<(), Error> {
             Ok(())
         }
         _ => match value.as_str() {
-            Some(text) => Ok(out.push_str(text)),
+            Some(text) => {
+                out.push_str(text);
+                Ok(())
+            }
             None => write!(out, "{value}").map_err(Error::from),
         },
     }

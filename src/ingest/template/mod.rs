@@ -87,7 +87,7 @@ pub struct Templater<'a> {
 }
 
 enum Kind<'a> {
-    Jinja(Jinja<'a>),
+    Jinja(Box<Jinja<'a>>),
     Fields(&'a crate::types::FieldsTemplate),
 }
 
@@ -98,7 +98,7 @@ impl<'a> Templater<'a> {
     /// [`TemplateError`] that names the line.
     pub fn new(definition: &'a TemplateDefinition) -> Result<Self, TemplateError> {
         let kind = match definition {
-            TemplateDefinition::Jinja(source) => Kind::Jinja(Jinja::new(source)?),
+            TemplateDefinition::Jinja(source) => Kind::Jinja(Box::new(Jinja::new(source)?)),
             TemplateDefinition::Fields(fields) => Kind::Fields(fields),
         };
         Ok(Self { kind })

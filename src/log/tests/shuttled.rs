@@ -17,9 +17,10 @@ mod sync {
 }
 
 #[path = "../group_commit.rs"]
-#[expect(dead_code, reason = "the module once more; not all of it is used here")]
+#[expect(dead_code, clippy::duplicate_mod, reason = "the module once more, under the scheduler; not all of it is used")]
 mod group_commit;
 #[path = "../queue.rs"]
+#[expect(clippy::duplicate_mod, reason = "the module once more, under the scheduler")]
 mod queue;
 
 const WRITERS: u32 = 3;

@@ -215,7 +215,7 @@ fn bombs_are_refused_before_anything_is_written() {
     contents.members[2].len_bytes = 1 << 40;
     bad(&archive(&[good("SNAPSHOT", &contents.encode())]), "claim to unpack to 10995");
     // Zeros by the gigabyte, in a few kilobytes.
-    let listing = strange("SNAPSHOT", EntryType::Regular, &vec![0; 0]);
+    let listing = strange("SNAPSHOT", EntryType::Regular, &[]);
     let mut bomb = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     let mut block = Header::from_byte_slice(listing[..BLOCK_BYTES].try_into().unwrap()).clone();
     block.set_size(1 << 40);

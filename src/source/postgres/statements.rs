@@ -50,7 +50,7 @@ pub(super) fn page(source: &TableSource, shape: &Shape, begin: &Begin) -> Statem
         Deletions::Flag(flag) => format!("{} is not null", column(flag)),
         Deletions::Ignored | Deletions::Missing => "false".to_owned(),
     };
-    let fields: Vec<String> = shape.fields().iter().map(|name| column(name)).collect();
+    let fields: Vec<String> = shape.fields().iter().map(column).collect();
     let order: Vec<&str> = match begin {
         Begin::Keys(_) | Begin::NullCursors(_) => keys.iter().map(String::as_str).collect(),
         Begin::From(_) | Begin::After { .. } => cursor.iter().chain(&keys).map(String::as_str).collect(),

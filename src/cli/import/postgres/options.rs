@@ -65,9 +65,9 @@ pub struct PostgresArgs {
     /// What stands before the key in a document's id
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub id_prefix: String,
-    /// Rows read and written at a time
-    #[arg(long, value_name = "ROWS", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    batch: u16,
+    /// Rows read and written at a time [default: EMBEDDING_BATCH_SIZE, else 1000]
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    batch: Option<u16>,
     /// Read again after so long, such as 30s, 5m or 1h
     #[arg(long, value_name = "TIME", conflicts_with = "cron")]
     every: Option<String>,
@@ -108,8 +108,8 @@ impl PostgresArgs {
         schedule.map_err(|error| CliError::Usage(error.to_string()))
     }
 
-    /// What is read.
-    pub(super) fn source(&self) -> Result<TableSource, CliError> {
+    /// What is read. `usual_batch`: rows at a time where the arguments do not say.
+    pub(super) fn source(&self, usual_batch: Option<usize>) -> Result<TableSource, CliError> {
         let relation = match (&self.table, &self.query) {
             (Some(table), _) => Relation::Table(QualifiedName::parse(table)),
             (None, Some(query)) => Relation::Query(query.clone()),
@@ -132,7 +132,12 @@ impl PostgresArgs {
             deletions,
             columns: self.columns.clone(),
             exclude: self.exclude_columns.clone(),
-            page_rows: usize::from(self.batch).min(MAX_DOCUMENTS_PER_REQUEST),
+            page_rows: self
+                .batch
+                .map(usize::from)
+                .or(usual_batch)
+                .unwrap_or(MAX_DOCUMENTS_PER_REQUEST)
+                .clamp(1, MAX_DOCUMENTS_PER_REQUEST),
         })
     }
 }

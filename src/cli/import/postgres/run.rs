@@ -57,7 +57,7 @@ impl Run<'_> {
             progress.inc(page.rows.len() as u64);
             without_cursor += page.rows.iter().filter(|row| row.cursor.is_none()).count() as u64;
             if self.source.cursor.is_some() {
-                self.note(&mut state, &mut met, &page.rows);
+                self.note(&mut state, &mut met, &page.rows, &writer);
                 if !page.rows.is_empty() {
                     // Rows met so far are known even if this run is killed.
                     self.save(&kept_under, &SourceState { boundary: met.clone(), ..state.clone() })?;
@@ -82,6 +82,7 @@ impl Run<'_> {
 
     /// Writes the rows of a page, but for those that were read before as they are.
     fn write(&self, writer: &mut Writer, rows: &[Row], known: &Boundary) -> Result<(), CliError> {
+        writer.forget_refused();
         // A query may give a key twice; the later row counts.
         let mut last: BTreeMap<String, &Row> = BTreeMap::new();
         for row in rows {
@@ -107,15 +108,18 @@ impl Run<'_> {
         writer.delete(&gone)
     }
 
-    /// Moves the cursor on, and remembers the rows that the next run will meet again.
-    fn note(&self, state: &mut SourceState, met: &mut Boundary, rows: &[Row]) {
+    /// Moves the cursor on, and remembers the rows that the next run will meet again; not those that were refused, which
+    /// it tries again.
+    fn note(&self, state: &mut SourceState, met: &mut Boundary, rows: &[Row], writer: &Writer<'_>) {
         for row in rows {
             let Some(cursor) = &row.cursor else { continue };
             if self.source.overlap.is_none() && state.cursor.as_ref() != Some(cursor) {
                 met.clear();
             }
             state.cursor = Some(cursor.clone());
-            met.remember(&row.id(), row.hash);
+            if !writer.may_have_refused(&format!("{}{}", self.args.id_prefix, row.id())) {
+                met.remember(&row.id(), row.hash);
+            }
         }
     }
 

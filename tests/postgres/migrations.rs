@@ -1,0 +1,191 @@
+//! `pannier migrate --target postgres` against real servers.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::postgres::{TestDatabase, Version, database, server};
+
+struct Place {
+    root: TempDir,
+    database: TestDatabase,
+}
+
+impl Place {
+    fn new(database: TestDatabase) -> Self {
+        let place = Self { root: tempfile::tempdir().unwrap(), database };
+        std::fs::create_dir_all(place.dir()).unwrap();
+        place
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.path().join("schema/migrations")
+    }
+
+    fn write(&self, name: &str, sql: &str) {
+        std::fs::write(self.dir().join(name), sql).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
+        command.current_dir(self.root.path()).env("DATABASE_URL", &self.database.url);
+        command.args(["migrate", "--target", "postgres"]).args(arguments);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    #[track_caller]
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!(code, 0, "{arguments:?}\n{stderr}");
+        stdout + &stderr
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], words: &[&str]) {
+        let (code, _, stderr) = self.run(arguments);
+        assert_ne!(code, 0, "{arguments:?}");
+        for words in words {
+            assert!(stderr.contains(words), "{words:?} is not in\n{stderr}");
+        }
+    }
+
+    fn exists(&self, table: &str) -> bool {
+        self.database.value(&format!("select to_regclass('{table}') is not null")) == "t"
+    }
+
+    fn applied(&self) -> Vec<String> {
+        self.database.column("select version::text from schema_migrations order by version")
+    }
+}
+
+#[test]
+fn forth_and_back_with_a_dry_run_before() {
+    for version in [Version::V16, Version::V18] {
+        let place = Place::new(server(version).bare_database());
+        place.succeed(&["new", "create products"]);
+        place.write("001_create_products.sql", "create table products (id bigint primary key, name text);\n");
+        place.write("001_create_products.down.sql", "drop table products;");
+        place.write("002_fill.sql", "-- depends: 001\ninsert into products values (1, 'it''s; fine'), (2, $$b;$$);");
+        let tried = place.succeed(&["up", "--dry-run"]);
+        assert!(tried.contains("can be applied") && tried.contains("nothing was changed"), "{tried}");
+        assert!(!place.exists("products") && !place.exists("schema_migrations"));
+        place.succeed(&["up"]);
+        assert_eq!(place.database.value("select count(*) from products"), "2");
+        assert_eq!(place.applied(), ["001", "002"]);
+        assert!(place.succeed(&["up"]).contains("nothing to do"));
+        let status = place.succeed(&["status"]);
+        assert!(status.contains("pending 0") && status.contains("001 create_products"), "{status}");
+        place.refused(&["down"], &["002_fill.sql has no way back"]);
+        place.write("002_fill.down.sql", "delete from products;");
+        place.succeed(&["down", "--dry-run"]);
+        assert_eq!(place.applied(), ["001", "002"]);
+        place.succeed(&["down", "--to", "0"]);
+        assert!(!place.exists("products") && place.applied().is_empty());
+    }
+}
+
+#[test]
+fn a_migration_that_fails_leaves_nothing() {
+    let place = Place::new(database());
+    place.write("001_good.sql", "create table a (id int);");
+    place.write("002_bad.sql", "create table b (id int);\n\ninsert into nowhere values (1);");
+    place.refused(&["up", "--dry-run"], &["002_bad.sql:3", "INSERT INTO NOWHERE", "nothing was changed"]);
+    assert!(!place.exists("a"));
+    place.refused(&["up"], &["002_bad.sql:3", "rolled back", "nowhere"]);
+    assert!(place.exists("a") && !place.exists("b"));
+    assert_eq!(place.applied(), ["001"]);
+    place.write("001_good.sql", "create table a (id bigint);");
+    place.refused(&["up"], &["001_good.sql was changed after it was applied"]);
+    std::fs::remove_file(place.dir().join("001_good.sql")).unwrap();
+    place.refused(&["up"], &["001 was applied and has no file"]);
+    place.write("002_bad.sql", "create table b (id int);");
+    place.succeed(&["up", "--allow-missing"]);
+    assert_eq!(place.applied(), ["001", "002"]);
+}
+
+#[test]
+fn a_table_of_another_program_is_taken_over_as_it_stands() {
+    let place = Place::new(database());
+    place.database.run("create table schema_migrations (version int primary key, name varchar(100) not null)");
+    place.database.run("insert into schema_migrations values (1, 'old')");
+    place.write("001_old.sql", "create table never (id int);");
+    place.write("002_new.sql", "create table made (id int);");
+    place.succeed(&["up"]);
+    assert!(place.exists("made") && !place.exists("never"));
+    assert_eq!(place.applied(), ["1", "2"]);
+    place.database.run("create table wrong (name text)");
+    place.refused(&["up", "--table", "wrong"], &["no column \"version\""]);
+}
+
+#[test]
+fn statements_that_stand_alone_are_found_before_anything_runs() {
+    let place = Place::new(database());
+    place.write("001_a.sql", "create table a (id int);");
+    place.write("002_index.sql", "create index concurrently i on a (id);");
+    place.refused(&["up"], &["002_index.sql:1", "CREATE INDEX CONCURRENTLY", "no-transaction"]);
+    assert!(!place.exists("a"), "the files are looked at before the first is run");
+    place.write("002_index.sql", "-- no-transaction\ncreate index concurrently i on a (id);\nvacuum a;");
+    assert!(place.succeed(&["up", "--dry-run"]).contains("not tried"));
+    place.succeed(&["up"]);
+    assert!(place.exists("i"));
+    assert_eq!(place.applied(), ["001", "002"]);
+}
+
+#[test]
+fn two_processes_apply_each_migration_once() {
+    let place = Place::new(database());
+    place.write("001_a.sql", "create table a (id int); select pg_sleep(0.3); insert into a values (1);");
+    place.write("002_b.sql", "insert into a values (2);");
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| place.run(&["up"]))).collect();
+        for run in runs {
+            let (code, _, stderr) = run.join().unwrap();
+            assert_eq!(code, 0, "{stderr}");
+        }
+    });
+    assert_eq!(place.database.column("select id from a order by id"), ["1", "2"]);
+}
+
+#[test]
+fn tables_are_copied_before_and_put_back() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table kept (id bigint generated by default as identity primary key, name text not null default 'x', n numeric check (n > 0))");
+    db.run("create index kept_name on kept (name)");
+    db.run(r"insert into kept (name, n) select E'tab\t\\ line\n' || i, i from generate_series(1, 100) i");
+    let sum = "select md5(string_agg(k::text, '|' order by id)) from kept k";
+    let before = db.value(sum);
+    place.write("001_lose.sql", "update kept set name = 'lost';\ndelete from kept where id > 50;");
+    place.write("002_drop.sql", "drop table kept cascade;");
+    let applied: Value = serde_json::from_str(&{
+        let (code, stdout, stderr) = place.run(&["up", "--json"]);
+        assert_eq!(code, 0, "{stderr}");
+        stdout
+    })
+    .unwrap();
+    assert!(!place.exists("kept"));
+    let steps = applied["steps"].as_array().unwrap();
+    let snapshot = |version: u64| {
+        let step =
+            steps.iter().find(|step| step["version"] == version && !step["snapshot"].as_array().unwrap().is_empty());
+        step.unwrap()["snapshot"][0]["dir"].as_str().unwrap().to_owned()
+    };
+    // As it was before it was dropped: made again, with its rows, constraints, index and numbers.
+    place.succeed(&["restore", &snapshot(2)]);
+    assert_eq!(db.value("select count(*) from kept where name = 'lost'"), "50");
+    assert!(place.exists("kept_name"));
+    // As it was before it lost rows: rows are replaced.
+    place.succeed(&["restore", &snapshot(1), "--dry-run"]);
+    assert_eq!(db.value("select count(*) from kept"), "50");
+    place.succeed(&["restore", &snapshot(1)]);
+    assert_eq!(db.value(sum), before);
+    db.run("insert into kept (n) values (1)");
+    assert_eq!(db.value("select max(id) from kept"), "101");
+    let file = place.root.path().join(snapshot(1)).join("000.copy");
+    std::fs::write(&file, "damaged").unwrap();
+    place.refused(&["restore", &snapshot(1)], &["000.copy is damaged"]);
+}

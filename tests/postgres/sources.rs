@@ -1,0 +1,206 @@
+//! `pannier import postgres` against real servers: types, cursors, ties, deletions, templates.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::model::{SMALL_MODEL, install_small_model};
+use crate::support::postgres::{TestDatabase, Version, database, server};
+
+/// A data directory beside a database.
+struct Place {
+    root: TempDir,
+    database: TestDatabase,
+}
+
+impl Place {
+    fn new(database: TestDatabase) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        install_small_model(&root.path().join("models"));
+        Self { root, database }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
+        for (name, _) in std::env::vars() {
+            let is_ours = ["PANNIER_", "PGVECTOR_", "STAGING_DB_", "SUPABASE_", "EMBEDDING_", "DATABASE_URL"];
+            if is_ours.iter().any(|prefix| name.starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("PANNIER_DATA", self.root.path().join("data"))
+            .env("PANNIER_MODELS", self.root.path().join("models"))
+            .env("PANNIER_ADDR", "127.0.0.1:1")
+            .env("DATABASE_URL", &self.database.url)
+            .args(arguments);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}\n{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// Runs the import of `rows` into `c` with more arguments; upserted, embedded, cached, deleted, unchanged.
+    #[track_caller]
+    fn import(&self, more: &[&str]) -> [u64; 5] {
+        let base = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+        let answer = self.json(&[&base, more].concat());
+        assert_eq!(answer["failed"], 0, "{answer}");
+        ["upserted", "embedded", "cached", "deleted", "unchanged"].map(|key| answer[key].as_u64().unwrap())
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], words: &str) {
+        let (code, _, stderr) = self.run(arguments);
+        assert!(code != 0 && stderr.contains(words), "{code}: {stderr}");
+    }
+
+    fn create(&self) {
+        let (code, _, stderr) =
+            self.run(&["collection", "create", "c", "--model", SMALL_MODEL, "--template-fields", "name"]);
+        assert_eq!(code, 0, "{stderr}");
+    }
+
+    /// The ids of the collection, as the keys of a search that passes all.
+    fn documents(&self) -> Value {
+        self.json(&["search", "c", "a", "--top-k", "100"])["hits"].clone()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let hits = self.documents();
+        let mut ids: Vec<String> =
+            hits.as_array().unwrap().iter().map(|hit| hit["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+#[test]
+fn only_what_changed_is_read_and_only_changed_texts_are_embedded() {
+    for version in [Version::V16, Version::V18] {
+        let place = Place::new(server(version).bare_database());
+        let db = &place.database;
+        db.run("create table rows (id bigint primary key, name text, stock int, at timestamptz not null)");
+        db.run("insert into rows select i, 'a ' || i, 0, '2024-01-01' from generate_series(1, 25) i");
+        place.create();
+        let cursor = ["--cursor", "at", "--batch", "7"];
+        assert_eq!(place.import(&cursor), [25, 25, 0, 0, 0]);
+        // All rows are ties at the cursor: they are met again, and known.
+        assert_eq!(place.import(&cursor), [0, 0, 0, 0, 25]);
+        // A row that comes late with the same cursor is not missed.
+        db.run("insert into rows values (0, 'b', 1, '2024-01-01')");
+        assert_eq!(place.import(&cursor), [1, 1, 0, 0, 25]);
+        // A change beside the text is written and not embedded; a change of the text is.
+        db.run("update rows set stock = 5, at = '2024-01-02' where id = 3");
+        db.run("update rows set name = 'c d', at = '2024-01-03' where id = 4");
+        assert_eq!(place.import(&cursor), [2, 1, 1, 0, 24]);
+        assert_eq!(place.import(&cursor), [0, 0, 0, 0, 1]);
+        assert_eq!(place.import(&["--cursor", "at", "--restart"]), [26, 0, 26, 0, 0]);
+    }
+}
+
+#[test]
+fn rows_that_are_gone_are_deleted() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, gone timestamptz)");
+    db.run("insert into rows select i, 'a' from generate_series(1, 30) i");
+    place.create();
+    place.import(&[]);
+    // Documents of another source are nobody's missing rows.
+    let other = place.root.path().join("other.jsonl");
+    std::fs::write(&other, "{\"id\":\"x-1\",\"name\":\"b\"}\n").unwrap();
+    place.json(&["import", "c", other.to_str().unwrap()]);
+    db.run("delete from rows where id in (2, 3)");
+    assert_eq!(place.import(&["--deletes", "missing"])[3], 2);
+    assert_eq!(place.ids().len(), 29);
+
+    db.run("delete from rows where id > 5");
+    let missing = ["import", "postgres", "c", "--table", "rows", "--key", "id", "--deletes", "missing"];
+    place.refused(&missing, "more than half");
+    assert_eq!(place.import(&["--deletes", "missing", "--delete-many"])[3], 25);
+
+    db.run("update rows set gone = now() where id = 1");
+    assert_eq!(place.import(&["--deleted-flag", "gone"])[3], 1);
+    assert_eq!(place.ids(), ["4", "5", "x-1"]);
+}
+
+#[test]
+fn types_become_fields() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table rows (id uuid primary key, name text, price numeric(10, 2), tags text[], at timestamptz, day date,
+            flag boolean, data jsonb, big bigint, v vector(64), photo bytea, nothing int)",
+    );
+    db.run(
+        "insert into rows values ('6d1f3f1e-0000-4000-8000-00000000000a', 'a', 12.50, '{x,y}', '2024-01-01 12:00+02',
+            '2024-02-29', true, '{\"k\": [1, null]}', 9007199254740993, array_fill(1, array[64])::vector, '\\x00', null)",
+    );
+    place.create();
+    let import = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+    place.refused(&import, "--exclude-columns photo");
+    let answer = place.json(&[&import[..], &["--exclude-columns", "photo", "--vector-column", "v"]].concat());
+    assert_eq!((&answer["upserted"], &answer["embedded"]), (&json!(1), &json!(0)));
+    let metadata = &place.documents()[0]["metadata"];
+    let wanted = json!({"id": "6d1f3f1e-0000-4000-8000-00000000000a", "name": "a", "price": 12.5, "tags": ["x", "y"],
+        "at": "2024-01-01T10:00:00+00:00", "day": "2024-02-29", "flag": true, "data": {"k": [1, null]},
+        "big": 9_007_199_254_740_993i64, "nothing": null});
+    assert_eq!(*metadata, wanted);
+}
+
+#[test]
+fn queries_composite_keys_and_late_transactions() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (a int, b text, name text, at timestamptz)");
+    db.run("insert into rows values (1, 'x', 'a', '2024-01-01 00:10'), (1, 'y', 'b', '2024-01-01 00:20')");
+    db.run("insert into rows values (2, 'n', 'c', null)");
+    place.create();
+    let query = ["import", "postgres", "c", "--query", "select * from rows -- all;", "--key", "a,b", "--cursor", "at"];
+    let run = |more: &[&str]| place.json(&[&query, more].concat());
+    assert_eq!(run(&[])["upserted"], 3, "a row without a cursor is read once");
+    assert_eq!(place.ids(), ["1:x", "1:y", "2:n"]);
+    // It began before the last one that was read, and ended after that was.
+    db.run("insert into rows values (1, 'z', 'd', '2024-01-01 00:15')");
+    assert_eq!(run(&[])["upserted"], 0);
+    assert_eq!(run(&["--overlap", "10 minutes"])["upserted"], 2, "and what lies within the overlap is met once");
+    assert_eq!(run(&["--overlap", "10 minutes"])["upserted"], 0);
+
+    let other = ["import", "postgres", "c", "--query", "select 1 as id", "--source-name", "other"];
+    place.refused(&[&other[..], &["--key", "key"]].concat(), "there are id");
+    place.refused(&["import", "postgres", "c", "--query", "select 1 as id", "--key", "id"], "--source-name");
+    place.refused(&["import", "postgres", "none", "--table", "rows", "--key", "a"], "there is no collection none");
+    place.refused(&["import", "postgres", "c", "--table", "nothing", "--key", "a"], "nothing");
+    place.refused(&[&query[..], &["--every", "5 weeks"]].concat(), "5m");
+}
+
+#[test]
+fn change_events_are_applied_in_their_order() {
+    let place = Place::new(database());
+    place.create();
+    let file = place.root.path().join("events.jsonl");
+    let lines = [
+        r#"{"payload":{"op":"r","before":null,"after":{"id":1,"name":"a"}}}"#,
+        r#"{"payload":{"op":"c","before":null,"after":{"id":2,"name":"b"}}}"#,
+        r#"{"payload":{"op":"u","before":null,"after":{"id":1,"name":"c"}}}"#,
+        r#"{"payload":{"op":"d","before":{"id":2},"after":null}}"#,
+        "null",
+        r#"{"payload":{"op":"c","before":null,"after":{"id":3,"name":"d"}}}"#,
+    ];
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let answer = place.json(&["import", "debezium", "c", file.to_str().unwrap()]);
+    assert_eq!(answer["upserted"], 2);
+    assert_eq!(place.ids(), ["1", "3"]);
+    std::fs::write(&file, "{\"op\":\"t\"}\n{\"op\":\"d\",\"before\":{\"id\":3}}\n").unwrap();
+    let (code, _, stderr) = place.run(&["import", "debezium", "c", file.to_str().unwrap()]);
+    assert!(code == 1 && stderr.contains("line 1") && stderr.contains("emptied"), "{stderr}");
+    assert_eq!(place.ids(), ["1"]);
+}

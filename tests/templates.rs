@@ -1,0 +1,184 @@
+//! Templates and guards in a store: what is embedded, what is not embedded again, what is kept out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pannier::embed::InputKind;
+use pannier::types::{
+    FieldsTemplate, GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Query, SearchRequest,
+    TemplateDefinition, Value, Weight,
+};
+use pannier::{Collection, CollectionError, Database, DefinitionRequest, Options};
+use tempfile::TempDir;
+
+use crate::support::model::{SMALL_DIM, SMALL_MODEL, install_small_model};
+use crate::support::{id, name};
+
+/// A store with the small model and without the cache of vectors.
+fn open(root: &Path, models: &str) -> Database {
+    let options = Options { models_dir: Some(root.join(models)), vector_cache_bytes: Some(0), ..Options::default() };
+    Database::open_with(root.join("data"), options).unwrap()
+}
+
+fn store() -> (TempDir, Database) {
+    let root = tempfile::tempdir().unwrap();
+    install_small_model(&root.path().join("models"));
+    let database = open(root.path(), "models");
+    (root, database)
+}
+
+fn fields(weights: &[(&str, f64)]) -> TemplateDefinition {
+    TemplateDefinition::Fields(FieldsTemplate {
+        only: Vec::new(),
+        exclude: vec!["updated_at".into()],
+        weights: weights.iter().map(|(name, weight)| ((*name).to_owned(), Weight::of(*weight).unwrap())).collect(),
+    })
+}
+
+fn collection(database: &Database, template: TemplateDefinition) -> Collection {
+    let request = DefinitionRequest { model: Some(SMALL_MODEL.into()), template: Some(template), ..Default::default() };
+    database.create_collection(&name("c"), &request).unwrap().collection
+}
+
+fn row(id_text: &str, fields: &[(&str, &str)]) -> NewDocument {
+    let metadata: Metadata =
+        fields.iter().map(|(name, value)| ((*name).to_owned(), Value::String((*value).to_owned()))).collect();
+    NewDocument { id: id(id_text), text: None, metadata, vector: None, chunks: Vec::new() }
+}
+
+#[test]
+fn editing_an_excluded_field_calls_no_model() {
+    for sealed in [false, true] {
+        let (root, database) = store();
+        let rows = collection(&database, fields(&[]));
+        let written = rows.upsert(vec![row("a", &[("name", "a b"), ("updated_at", "1")])]).unwrap();
+        assert_eq!((written.embedded, written.cached), (1, 0));
+        let before = rows.get(&id("a")).unwrap().unwrap();
+        assert_eq!(before.stored.text.as_deref(), Some("name: a b."));
+        if sealed {
+            rows.flush().unwrap();
+        }
+        drop(rows);
+        database.close();
+
+        // Without an installed model, a call of it is an error.
+        let database = open(root.path(), "no-models");
+        let rows = database.collection(&name("c")).unwrap();
+        let again = rows.upsert(vec![row("a", &[("name", "a b"), ("updated_at", "2")])]).unwrap();
+        assert_eq!((again.embedded, again.cached), (0, 1), "sealed: {sealed}");
+        let after = rows.get(&id("a")).unwrap().unwrap();
+        assert_eq!((&after.vector, &after.stored.text), (&before.vector, &before.stored.text));
+        assert_eq!(after.stored.metadata["updated_at"], Value::String("2".into()));
+        assert_eq!(after.stored.created_at_ms, before.stored.created_at_ms);
+        let changed = rows.upsert(vec![row("a", &[("name", "a c"), ("updated_at", "2")])]);
+        assert!(matches!(changed, Err(CollectionError::Embed(_))), "{:?}", changed.is_ok());
+    }
+}
+
+#[test]
+fn a_given_vector_is_never_taken_for_the_texts() {
+    let (_root, database) = store();
+    let rows = collection(&database, fields(&[]));
+    let mut given = vec![0.0; SMALL_DIM];
+    given[0] = 1.0;
+    let document = NewDocument { vector: Some(given.clone()), ..row("a", &[("name", "a")]) };
+    assert_eq!(rows.upsert(vec![document]).unwrap().embedded, 0);
+    assert_eq!(rows.get(&id("a")).unwrap().unwrap().vector, given);
+    assert_eq!(rows.upsert(vec![row("a", &[("name", "a")])]).unwrap().embedded, 1);
+    assert_ne!(rows.get(&id("a")).unwrap().unwrap().vector, given);
+}
+
+#[test]
+fn weighted_fields_are_summed_and_embedded_again_only_when_a_part_changes() {
+    let (_root, database) = store();
+    let rows = collection(&database, fields(&[("name", 3.0), ("code", 0.5)]));
+    let written = rows.upsert(vec![row("a", &[("code", "c d"), ("name", "a"), ("rest", "b")])]).unwrap();
+    assert_eq!(written.embedded, 3, "three parts");
+    let model = database.models().load(SMALL_MODEL).unwrap();
+    let parts = model.embed(&["code: c d.", "name: a.", "rest: b."], InputKind::Document).unwrap().vectors;
+    let sum = |i: usize| f64::from(parts[0][i]) * 0.5 + f64::from(parts[1][i]) * 3.0 + f64::from(parts[2][i]);
+    let norm = (0..SMALL_DIM).map(|i| sum(i) * sum(i)).sum::<f64>().sqrt();
+    let vector = rows.get(&id("a")).unwrap().unwrap().vector;
+    for (i, x) in vector.iter().enumerate() {
+        assert!((f64::from(*x) - sum(i) / norm).abs() < 1e-5, "component {i}");
+    }
+    let same = rows.upsert(vec![row("a", &[("code", "c d"), ("name", "a"), ("rest", "b"), ("updated_at", "9")])]);
+    assert_eq!((same.as_ref().unwrap().embedded, same.unwrap().cached), (0, 1));
+    // The same whole text, divided otherwise.
+    let moved = row("a", &[("code", "c d. name: a"), ("rest", "b")]);
+    assert_eq!(rows.upsert(vec![moved]).unwrap().embedded, 2);
+}
+
+#[test]
+fn the_template_makes_the_text_that_is_stored_and_searched() {
+    let (root, database) = store();
+    let rows = collection(&database, TemplateDefinition::Jinja("{{name}} {{tags}}".into()));
+    let mut document = row("a", &[("name", "gulls")]);
+    document.metadata.insert("tags".into(), Value::Array(vec![Value::String("sea".into()), Value::Int(3)]));
+    rows.upsert(vec![document.clone()]).unwrap();
+    let stored = rows.get(&id("a")).unwrap().unwrap().stored;
+    assert_eq!(stored.text.as_deref(), Some("gulls sea, 3"));
+
+    // A document that was read can be written back; another text cannot.
+    let back = NewDocument { text: stored.text, ..document.clone() };
+    assert_eq!(rows.upsert(vec![back]).unwrap().cached, 1);
+    let other = NewDocument { text: Some("mine".into()), ..document };
+    assert!(matches!(rows.upsert(vec![other]), Err(CollectionError::TextIsMade { .. })));
+    assert!(matches!(rows.upsert(vec![row("b", &[])]), Err(CollectionError::NothingToIndex { .. })));
+
+    #[cfg(feature = "text")]
+    {
+        rows.refresh().unwrap();
+        let words =
+            SearchRequest { mode: pannier::types::Mode::Keyword, ..SearchRequest::new(Query::Text("sea".into())) };
+        assert_eq!(rows.search(&words).unwrap().hits.len(), 1);
+    }
+    let near = rows.search(&SearchRequest::new(Query::Text("a".into()))).unwrap();
+    assert_eq!(near.hits.len(), 1);
+    drop(rows);
+    database.close();
+    let rows = open(root.path(), "models").collection(&name("c")).unwrap();
+    assert_eq!(rows.definition().template, Some(TemplateDefinition::Jinja("{{name}} {{tags}}".into())));
+}
+
+#[test]
+fn a_template_that_cannot_be_read_makes_no_collection() {
+    let (_root, database) = store();
+    for source in ["{{ a", "{% set a = 1 %}{{ a }}", "{% include 'x' %}"] {
+        let template = Some(TemplateDefinition::Jinja(source.into()));
+        let request = DefinitionRequest { model: Some(SMALL_MODEL.into()), template, ..Default::default() };
+        let refused = database.create_collection(&name("c"), &request).map(|created| created.created);
+        assert!(matches!(refused, Err(CollectionError::TemplateDefinition { .. })), "{source}");
+    }
+    assert!(database.collections().is_empty());
+}
+
+#[test]
+fn personal_data_are_refused_or_marked_before_anything_is_stored() {
+    let (_root, database) = store();
+    let guard = |action| GuardDefinition { action, kinds: PersonalData::ALL.into(), allow: Default::default() };
+    let create = |text: &str, action| {
+        let request = DefinitionRequest {
+            model: Some(SMALL_MODEL.into()),
+            template: Some(fields(&[])),
+            guard: Some(guard(action)),
+            ..Default::default()
+        };
+        database.create_collection(&name(text), &request).unwrap().collection
+    };
+    let personal = || row("a", &[("name", "a"), ("note", "ask bob@example.com")]);
+    let refusing = create("refusing", GuardAction::Refuse);
+    let error = refusing.upsert(vec![row("b", &[("name", "a")]), personal()]).unwrap_err().to_string();
+    assert!(error.contains("\"note\"") && error.contains("email") && !error.contains("bob"), "{error}");
+    assert_eq!(refusing.stats().documents, 0, "a refused request changes nothing");
+
+    let redacting = create("redacting", GuardAction::Redact);
+    redacting.upsert(vec![personal()]).unwrap();
+    let stored = redacting.get(&id("a")).unwrap().unwrap().stored;
+    assert_eq!(stored.text.as_deref(), Some("name: a. note: ask [email]."));
+    let wanted = BTreeMap::from([
+        ("name".to_owned(), Value::String("a".into())),
+        ("note".to_owned(), Value::String("ask [email]".into())),
+    ]);
+    assert_eq!(stored.metadata, wanted);
+}
