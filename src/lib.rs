@@ -44,4 +44,4 @@ mod text;
 pub mod types;
 
 pub use collection::{Collection, CollectionError, DefinitionRequest};
-pub use database::{Database, Health, OpenError, Options};
+pub use database::{Database, Health, MergeFigures, OpenError, Options};

@@ -120,7 +120,7 @@ impl Collections {
         if let Some(fault) = placement.fault() {
             return Err(cannot(fault));
         }
-        if request.quantization == Some(Quantization::Int8) {
+        if request.quantization.is_some_and(|walked| walked != Quantization::None) {
             return Err(cannot("keeps vectors as they are; leave \"index.quantization\" out, or say \"none\"".into()));
         }
         let request = DefinitionRequest { quantization: Some(Quantization::None), ..request.clone() };

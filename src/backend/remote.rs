@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::collection::{
     BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, ListRequest, Made,
-    Page, Prepared, Preview, Upserted,
+    Page, Prepared, Preview, SampledRecall, Upserted,
 };
 use crate::embed::Models;
 use crate::postgres::{Param, PostgresError, Session, Trouble, Type};
@@ -213,6 +213,7 @@ impl RemoteCollection {
                 applied_seq: Seq(number(1)),
                 waiting: 0,
             }),
+            recall: SampledRecall::default(),
         })
     }
 

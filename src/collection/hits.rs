@@ -71,7 +71,7 @@ impl<'a> Carry<'a> {
         query: &VectorQuery,
         text: Option<&str>,
     ) -> Result<HitChunk, CollectionError> {
-        let (index, _) = query.nearest(place.vectors()?);
+        let (index, _) = query.nearest(&place.vectors()?);
         let span = place.chunks()?.get(index).and_then(|span| span.place());
         let text = text.filter(|_| self.include.chunk).and_then(|text| span?.of(text)).map(str::to_owned);
         Ok(HitChunk { index, span, text })

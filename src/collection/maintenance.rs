@@ -98,15 +98,30 @@ impl Maintenance {
     /// # Errors
     /// [`CollectionError::Stopped`] with the reason when the merge failed or the store closes.
     pub fn optimise(&self, state: &CollectionState) -> Result<(), CollectionError> {
-        let id = state.identity.id;
+        self.merge_and_wait(state.identity.id, |status| &mut status.to_optimise)
+    }
+
+    /// Does the merges of a collection that are due, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Maintenance::optimise`].
+    pub fn settle(&self, state: &CollectionState) -> Result<(), CollectionError> {
+        self.merge_and_wait(state.identity.id, |status| &mut status.to_merge)
+    }
+
+    fn merge_and_wait(
+        &self,
+        id: CollectionId,
+        queue: impl Fn(&mut Status) -> &mut BTreeSet<CollectionId>,
+    ) -> Result<(), CollectionError> {
         let failures = self.progress.edit(|status| {
-            status.to_optimise.insert(id);
+            queue(status).insert(id);
             status.failures
         });
         let mut status = self.progress.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while status.to_optimise.contains(&id) || status.merging == Some(id) {
+        while queue(&mut status).contains(&id) || status.merging == Some(id) {
             if status.stopping || status.failures > failures {
-                status.to_optimise.remove(&id);
+                queue(&mut status).remove(&id);
                 let reason = status.last_failure.clone().unwrap_or_else(|| "it is closing".to_owned());
                 return Err(CollectionError::Stopped { reason });
             }

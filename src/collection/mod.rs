@@ -26,6 +26,7 @@ mod plan;
 mod prepare;
 mod quick;
 mod read;
+mod recall;
 mod recover;
 mod rerank;
 mod salvaged;
@@ -59,6 +60,7 @@ pub use keywords::KeywordStats;
 pub(crate) use prepare::Prepared;
 pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
+pub use recall::{DEFAULT_SAMPLED_ONE_IN, SampledRecall};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use salvaged::create_as;
 #[cfg(feature = "postgres")]
@@ -139,6 +141,15 @@ impl Collection {
 
     fn frame(&self) -> Frame<'_> {
         Frame::new(self.name(), self.definition(), &self.engine.models)
+    }
+
+    /// Writes what stands in memory into a segment, and waits until every merge that is due is done.
+    ///
+    /// # Errors
+    /// As [`Collection::optimise`].
+    pub fn settle(&self) -> Result<(), CollectionError> {
+        self.flush()?;
+        self.engine.maintenance().settle(&self.state)
     }
 
     fn find(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {

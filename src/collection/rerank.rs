@@ -72,7 +72,7 @@ impl Frame<'_> {
         let nearest = || VectorQuery::new(self.definition().metric, vector.clone());
         let part = match spans.len() {
             0 | 1 => None,
-            _ => spans[nearest().nearest(candidate.place.vectors()?).0].of(&text).map(str::to_owned),
+            _ => spans[nearest().nearest(&candidate.place.vectors()?).0].of(&text).map(str::to_owned),
         };
         Ok(part.unwrap_or(text))
     }

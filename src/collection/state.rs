@@ -14,6 +14,7 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 use super::CollectionError;
 use super::keywords::Keywords;
+use super::recall::RecallCounts;
 
 /// Writers wait while so many full memtables wait to be sealed.
 const MAX_FROZEN: usize = 4;
@@ -43,6 +44,8 @@ pub struct CollectionState {
     pub identity: Identity,
     /// What its keyword index has still to read.
     pub keywords: Keywords,
+    /// What sampled searches have found.
+    pub recall: Arc<RecallCounts>,
     memtable_entries: u32,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
@@ -70,6 +73,7 @@ impl CollectionState {
         Self {
             identity,
             keywords,
+            recall: Arc::default(),
             memtable_entries,
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),

@@ -96,7 +96,7 @@ codes! {
     TemplateFailed "template_failed" UNPROCESSABLE_ENTITY "The template makes no text of a document";
     TextIsMade "text_is_made" UNPROCESSABLE_ENTITY "The collection's template makes the text";
     PersonalData "personal_data" UNPROCESSABLE_ENTITY "A document carries personal data";
-    QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization is not supported";
+    QuantizationNotSupported "quantization_not_supported" UNPROCESSABLE_ENTITY "The quantization does not suit the vectors";
     WaitNotSupported "wait_not_supported" UNPROCESSABLE_ENTITY "Not waiting for a write is not supported";
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
     InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
@@ -215,6 +215,7 @@ fn filter_code(error: &FilterError) -> Code {
 fn definition_code(error: &DefinitionError) -> Code {
     match error {
         DefinitionError::FieldType { .. } => Code::FieldTypeMismatch,
+        DefinitionError::BinaryDim { .. } => Code::QuantizationNotSupported,
         _ => Code::InvalidDefinition,
     }
 }

@@ -1,5 +1,6 @@
 //! One search over a view: each segment as the plan says, the memtables by a scan, merged into one top_k.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -65,12 +66,12 @@ impl Place {
     ///
     /// # Errors
     /// [`SegmentError`] when its bytes are damaged.
-    pub fn vectors(&self) -> Result<&[f32], SegmentError> {
+    pub fn vectors(&self) -> Result<Cow<'_, [f32]>, SegmentError> {
         match self {
-            Place::Memory(memtable, ordinal) => Ok(&published(memtable, *ordinal).vector),
-            Place::Sealed(live, ordinal) => live.segment.vectors(*ordinal),
+            Place::Memory(memtable, ordinal) => Ok(Cow::Borrowed(&published(memtable, *ordinal).vector)),
+            Place::Sealed(live, ordinal) => Ok(live.segment.vectors(*ordinal)?.in_full()),
             #[cfg(feature = "postgres")]
-            Place::Elsewhere(row) => Ok(&row.vector),
+            Place::Elsewhere(row) => Ok(Cow::Borrowed(&row.vector)),
         }
     }
 
@@ -92,7 +93,7 @@ impl Place {
     /// # Errors
     /// [`SegmentError`] when its bytes are damaged.
     pub fn vector(&self, dim: usize) -> Result<Vec<f32>, SegmentError> {
-        Ok(whole_vector(self.vectors()?, dim))
+        Ok(whole_vector(&self.vectors()?, dim))
     }
 
     /// The change that wrote it.

@@ -5,16 +5,18 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::SegmentSpec;
+use super::bits;
 use super::calibration::Calibration;
 use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
 use super::nibbles::{self, NibbleQuantizer};
-use super::quantize::{Quantizer, stride};
+use super::quantize::{self, Quantizer};
 use super::tombstone::{self, Tombstone};
+use crate::distance::VectorRef;
 use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
-use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument};
+use crate::types::{DocumentId, IndexDefinition, Metadata, Ordinal, Quantization, Seq, StoredDocument, VectorStorage};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
@@ -86,10 +88,13 @@ impl Segment {
     /// Bytes of a row that a scan reads of each.
     pub fn scanned_bytes_a_row(&self) -> usize {
         let dim = self.header.spec.dim;
-        match self.header.scale {
+        let IndexDefinition { quantization, storage, .. } = self.header.spec.index;
+        match (quantization, storage) {
             _ if self.header.has_nibbles => nibbles::stride(dim),
-            Some(_) => stride(dim),
-            None => 4 * self.dim(),
+            (Quantization::Int8, _) => quantize::stride(dim),
+            (Quantization::Binary, _) => bits::stride(dim),
+            (Quantization::None, VectorStorage::Float32) => 4 * self.dim(),
+            (Quantization::None, VectorStorage::Float16) => 2 * self.dim(),
         }
     }
 
@@ -111,6 +116,30 @@ impl Segment {
     /// Largest seq of rows and tombstones; 0 where there are none.
     pub fn max_seq(&self) -> Seq {
         self.header.max_seq
+    }
+
+    /// A vector by its own ordinal, shape `[dim]`. It exists.
+    #[inline]
+    pub(super) fn vector_at(&self, ordinal: Ordinal) -> Result<VectorRef<'_>, SegmentError> {
+        self.vector_numbers(row_range(ordinal, self.dim()))
+    }
+
+    /// The numbers `range` of all vectors.
+    #[inline]
+    pub(super) fn vector_numbers(&self, range: Range<usize>) -> Result<VectorRef<'_>, SegmentError> {
+        Ok(match self.header.spec.index.storage {
+            VectorStorage::Float32 => VectorRef::Float32(self.numbers(Section::Vectors, range)?),
+            VectorStorage::Float16 => VectorRef::Float16(self.numbers(Section::Vectors, range)?),
+        })
+    }
+
+    /// All vectors, for many reads.
+    #[inline]
+    pub(super) fn vectors_view(&self) -> VectorsView<'_> {
+        match self.header.spec.index.storage {
+            VectorStorage::Float32 => VectorsView::Float32(self.section(Section::Vectors)),
+            VectorStorage::Float16 => VectorsView::Float16(self.section(Section::Vectors)),
+        }
     }
 
     /// The change that wrote a row.
@@ -199,12 +228,6 @@ impl Segment {
     /// The nibbles of a vector: u8, shape `[stride]`. The segment has nibbles and the vector exists.
     pub(super) fn nibbles(&self, ordinal: Ordinal) -> Result<&[u8], SegmentError> {
         self.bytes(Section::Nibbles, row_range(ordinal, nibbles::stride(self.header.spec.dim)))
-    }
-
-    /// The codes of a vector: i8, shape `[stride]`. The segment has codes and the vector exists.
-    #[inline]
-    pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
-        self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
     }
 
     /// The numbers `range` of a section, checked.
@@ -348,6 +371,32 @@ impl<'a, T: Plain> SectionView<'a, T> {
     #[inline]
     pub(super) fn unchecked(&self, range: Range<usize>) -> &'a [T] {
         self.numbers.get(range).unwrap_or_default()
+    }
+}
+
+/// The vectors of a segment.
+pub(super) enum VectorsView<'a> {
+    Float32(SectionView<'a, f32>),
+    Float16(SectionView<'a, u16>),
+}
+
+impl<'a> VectorsView<'a> {
+    /// As [`SectionView::get`].
+    #[inline]
+    pub(super) fn get(&self, range: Range<usize>) -> Result<VectorRef<'a>, SegmentError> {
+        Ok(match self {
+            Self::Float32(numbers) => VectorRef::Float32(numbers.get(range)?),
+            Self::Float16(numbers) => VectorRef::Float16(numbers.get(range)?),
+        })
+    }
+
+    /// As [`SectionView::unchecked`].
+    #[inline]
+    pub(super) fn unchecked(&self, range: Range<usize>) -> VectorRef<'a> {
+        match self {
+            Self::Float32(numbers) => VectorRef::Float32(numbers.unchecked(range)),
+            Self::Float16(numbers) => VectorRef::Float16(numbers.unchecked(range)),
+        }
     }
 }
 

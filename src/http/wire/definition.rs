@@ -12,8 +12,8 @@ use super::time::rfc3339;
 use crate::backend::{AnyCollection, Placement};
 use crate::collection::{ChunkRequest, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
-use crate::http::error::{ApiError, Code};
-use crate::types::{CollectionName, FieldType, Language, Metric, Quantization};
+use crate::http::error::ApiError;
+use crate::types::{CollectionName, FieldType, Language, Metric, Quantization, VectorStorage};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
@@ -28,7 +28,7 @@ pub(crate) enum WireMetric {
     L2,
 }
 
-/// What the graph walk reads; candidates are always scored again in f32.
+/// What the graph walk reads; candidates are always scored again by their vectors.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Quantization)]
@@ -37,8 +37,19 @@ pub(crate) enum WireQuantization {
     Int8,
     /// The vectors themselves.
     None,
-    /// One bit a component; not supported yet.
+    /// One bit a component, for a `dim` of at least 768.
     Binary,
+}
+
+/// How the vectors are stored.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = VectorStorage)]
+pub(crate) enum WireStorage {
+    /// As they came.
+    Float32,
+    /// In half the bytes: rounded to 11 significant bits when they arrive, and returned so.
+    Float16,
 }
 
 /// Declared type of a metadata field.
@@ -140,6 +151,8 @@ struct IndexBody {
     ef_construction: Option<u32>,
     /// Int8 when left out.
     quantization: Option<WireQuantization>,
+    /// Float32 when left out.
+    storage: Option<WireStorage>,
 }
 
 impl DefinitionBody {
@@ -153,15 +166,6 @@ impl DefinitionBody {
     ) -> Result<(DefinitionRequest, Option<Placement>), ApiError> {
         let placement = self.backend.map(|backend| backend.into_placement(name)).transpose()?;
         let index = self.index.map(|Object(index)| index);
-        let quantization = match index.as_ref().and_then(|index| index.quantization) {
-            Some(WireQuantization::Binary) => {
-                let detail = "quantization \"binary\" is not supported yet; use \"int8\" or \"none\"";
-                return Err(ApiError::new(Code::QuantizationNotSupported, detail));
-            }
-            Some(WireQuantization::Int8) => Some(Quantization::Int8),
-            Some(WireQuantization::None) => Some(Quantization::None),
-            None => None,
-        };
         let (model, template) = match self.embedding {
             Some(Object(EmbeddingBody { model, template })) => {
                 let template = template.map(WireTemplate::into_definition).transpose()?;
@@ -175,7 +179,8 @@ impl DefinitionBody {
             model,
             m: index.as_ref().and_then(|index| index.m),
             ef_construction: index.as_ref().and_then(|index| index.ef_construction),
-            quantization,
+            quantization: index.as_ref().and_then(|index| index.quantization).map(Quantization::from),
+            storage: index.as_ref().and_then(|index| index.storage).map(VectorStorage::from),
             fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
             template,
@@ -239,6 +244,7 @@ struct IndexView {
     m: u32,
     ef_construction: u32,
     quantization: WireQuantization,
+    storage: WireStorage,
 }
 
 impl CollectionView {
@@ -255,10 +261,8 @@ impl CollectionView {
             index: IndexView {
                 m: definition.index.m,
                 ef_construction: definition.index.ef_construction,
-                quantization: match definition.index.quantization {
-                    Quantization::Int8 => WireQuantization::Int8,
-                    Quantization::None => WireQuantization::None,
-                },
+                quantization: definition.index.quantization.into(),
+                storage: definition.index.storage.into(),
             },
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
             text: TextView { language: definition.text.language.into() },
@@ -322,6 +326,21 @@ pub(crate) struct StatsView {
     /// Null where no document has a text.
     #[schema(required)]
     text: Option<TextStatsView>,
+    /// Null until a search was sampled.
+    #[schema(required)]
+    recall: Option<RecallView>,
+}
+
+/// Recall of a few searches that named no `ef_search`, each answered again without the graph, since the server started.
+#[derive(Debug, Serialize, ToSchema)]
+struct RecallView {
+    /// Hits that they should have had.
+    sampled_hits: u64,
+    /// Of them, those that they had.
+    found_hits: u64,
+    /// The share that they had.
+    #[schema(minimum = 0, maximum = 1)]
+    recall: f64,
 }
 
 /// How far the keyword index of a collection is.
@@ -356,6 +375,49 @@ impl From<CollectionStats> for StatsView {
                 lag: stats.last_seq.0.saturating_sub(keywords.applied_seq.0),
                 waiting: keywords.waiting,
             }),
+            recall: stats.recall.recall().map(|recall| RecallView {
+                sampled_hits: stats.recall.sampled_hits,
+                found_hits: stats.recall.found_hits,
+                recall,
+            }),
+        }
+    }
+}
+
+impl From<WireQuantization> for Quantization {
+    fn from(quantization: WireQuantization) -> Self {
+        match quantization {
+            WireQuantization::Int8 => Quantization::Int8,
+            WireQuantization::None => Quantization::None,
+            WireQuantization::Binary => Quantization::Binary,
+        }
+    }
+}
+
+impl From<Quantization> for WireQuantization {
+    fn from(quantization: Quantization) -> Self {
+        match quantization {
+            Quantization::Int8 => WireQuantization::Int8,
+            Quantization::None => WireQuantization::None,
+            Quantization::Binary => WireQuantization::Binary,
+        }
+    }
+}
+
+impl From<WireStorage> for VectorStorage {
+    fn from(storage: WireStorage) -> Self {
+        match storage {
+            WireStorage::Float32 => VectorStorage::Float32,
+            WireStorage::Float16 => VectorStorage::Float16,
+        }
+    }
+}
+
+impl From<VectorStorage> for WireStorage {
+    fn from(storage: VectorStorage) -> Self {
+        match storage {
+            VectorStorage::Float32 => WireStorage::Float32,
+            VectorStorage::Float16 => WireStorage::Float16,
         }
     }
 }
@@ -425,6 +487,7 @@ impl From<FieldType> for WireFieldType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::error::Code;
     use crate::http::wire::json;
 
     fn read(text: &str) -> Result<DefinitionRequest, ApiError> {
@@ -435,7 +498,7 @@ mod tests {
     fn every_key_is_optional() {
         assert!(read("{}").unwrap() == DefinitionRequest::default());
         let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
-            "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"},
+            "index":{"m":8,"ef_construction":64,"quantization":"binary","storage":"float16"},"fields":{"a":"keyword"},
             "text":{"language":"russian"},"chunks":{"max_tokens":100}}"#;
         let wanted = DefinitionRequest {
             dim: Some(3),
@@ -443,7 +506,8 @@ mod tests {
             model: Some("m".into()),
             m: Some(8),
             ef_construction: Some(64),
-            quantization: Some(Quantization::None),
+            quantization: Some(Quantization::Binary),
+            storage: Some(VectorStorage::Float16),
             fields: [("a".to_owned(), FieldType::Keyword)].into(),
             language: Some(Language::Russian),
             template: None,
@@ -458,7 +522,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_by_name() {
         let cases = [
-            (r#"{"index":{"quantization":"binary"}}"#, Code::QuantizationNotSupported),
+            (r#"{"index":{"storage":"float64"}}"#, Code::InvalidValue),
             (r#"{"embedding":{"model":"m","template":5}}"#, Code::InvalidValue),
             (r#"{"guard":{"action":"ignore"}}"#, Code::InvalidValue),
             (r#"{"metric":"hamming"}"#, Code::InvalidValue),

@@ -1,6 +1,7 @@
 //! Builds the graph of a segment, by the own builder or by the reference builder.
 
 mod calibrate;
+mod calibrate_bits;
 mod growing;
 mod nibble_rows;
 mod own;
@@ -13,8 +14,9 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
 use super::{IndexError, repair};
+use crate::distance::VectorRef;
 use crate::segment::{Graph, suits_nibbles};
-use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal};
+use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal, Quantization};
 
 pub use own::Start;
 use points::Points;
@@ -32,10 +34,11 @@ pub struct BuildOptions<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// Builds the graph over `rows`: f32, shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
+/// Builds the graph over `rows`: shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
 ///
 /// Every row can be reached from every other on level 0. The own builder goes on from `start` where there is one, and
-/// needs about 400 bytes a row beside the vectors, which are not copied; with int8 quantization their codes are.
+/// needs about 400 bytes a row beside the vectors, which are not copied; with quantization their int8 codes are, and
+/// without it those in half precision are widened.
 ///
 /// # Errors
 /// [`IndexError::Cancelled`], [`IndexError::Threads`].
@@ -43,7 +46,7 @@ pub struct BuildOptions<'a> {
 /// # Panics
 /// When there is no row, or more than 2^30.
 pub fn build_graph(
-    rows: &[&[f32]],
+    rows: &[VectorRef<'_>],
     metric: Metric,
     index: &IndexDefinition,
     start: Option<Start<'_>>,
@@ -63,7 +66,11 @@ pub fn build_graph(
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
     let repaired = pool.install(|| {
         let repaired = repair::connect(&mut graph, distance);
-        let nibbles = suits_nibbles(metric, rows[0].len() as u32, index);
+        if index.quantization == Quantization::Binary {
+            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph);
+            return repaired;
+        }
+        let nibbles = suits_nibbles(metric, rows[0].dim() as u32, index);
         (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles);
         repaired
     });
