@@ -74,7 +74,9 @@ impl Shelf for RemoteCollection {
         let by_index = !request.exact && self.is_large()?;
         let planning = started.elapsed();
         let ef = request.ef_search.unwrap_or_else(|| DEFAULT_EF_SEARCH.max(wanted)).min(MAX_EF_SEARCH);
-        let walk = format!("set local hnsw.ef_search = {ef}; set local hnsw.iterative_scan = strict_order");
+        let walk = format!(
+            "set local hnsw.ef_search = {ef}; set local hnsw.iterative_scan = strict_order; set local enable_seqscan = off"
+        );
         let (mut rows, mut plan) = (Vec::new(), Plan::Exact);
         if by_index {
             rows = self.read(async |session| statement.run(session, &walk).await)?;

@@ -462,7 +462,9 @@ fn the_api_shows_the_backend_and_says_what_it_has_not() {
     server.delete("/v1/collections/c?keep_table=true").ok();
     assert_eq!(postgres.value("select content from mine.c"), "one tent");
     server.get("/v1/collections/c").refused(404, "collection_not_found");
+    let file = directory.path().join("away");
     std::fs::write(&file, "postgres://nobody@127.0.0.1:1/none?sslmode=disable").unwrap();
+    let backend = json!({"type": "postgres", "url_file": file});
     let answer = server.put("/v1/collections/c", &json!({"dim": 3, "backend": backend}));
     answer.refused(503, "backend_unreachable");
     assert!(answer.header("retry-after").is_some());
