@@ -289,11 +289,11 @@ impl Segment {
         scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
-        let best = scratch.pool.nearest(nibble_over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         if self.apart.is_some() {
             // Codes are not kept in memory for what they would spare.
             return self.rescore(query, top_k, nibble_over_fetch(top_k), floor, scratch, out);
         }
+        let best = scratch.pool.nearest(nibble_over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         scratch.batch.clear();
         scratch.batch.extend(best.map(|candidate| candidate.ordinal));
         if scratch.batch.len() <= few(top_k) {
