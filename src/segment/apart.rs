@@ -48,7 +48,7 @@ impl Segment {
         let vectors = self.section_range(Section::Vectors);
         if (vectors.len() as u64) > most_mapped {
             self.apart = Some(ReadOnlyFile::open(path)?);
-            self.seldom_read().for_each(|section| self.file.advise_sparse(self.section_range(section)));
+            self.seldom_read().for_each(|section| self.file.advise_small_pages(self.section_range(section)));
         }
         Ok(())
     }

@@ -110,14 +110,11 @@ impl Mapped {
         let _ = range;
     }
 
-    /// Tells the operating system that little of these bytes is read, here and there, so that it maps no large pages and
-    /// reads none ahead.
-    pub fn advise_sparse(&self, range: Range<usize>) {
+    /// Tells the operating system that little of these bytes is read, here and there, so that it maps no large pages.
+    pub fn advise_small_pages(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
-        self.advise_range(Advice::NoHugePage, range.clone());
-        #[cfg(unix)]
-        self.advise_range(Advice::Random, range);
-        #[cfg(not(unix))]
+        self.advise_range(Advice::NoHugePage, range);
+        #[cfg(not(target_os = "linux"))]
         let _ = range;
     }
 
@@ -140,7 +137,7 @@ impl Mapped {
         let _ = range;
     }
 
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     fn advise_range(&self, advice: Advice, range: Range<usize>) {
         if let Some(map) = &self.map
             && range.end <= map.len()
@@ -267,8 +264,8 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
         let mapped = Mapped::open(&path).unwrap();
-        mapped.advise_sparse(5_000..150_000);
-        mapped.advise_sparse(0..999_999);
+        mapped.advise_small_pages(5_000..150_000);
+        mapped.advise_small_pages(0..999_999);
         let held = mapped.view::<u8>(0..200_000).unwrap();
         for range in [0..200_000, 4_095..4_097, 100_000..100_001, 7..7, 0..200_001] {
             assert_eq!(held, bytes);
