@@ -317,6 +317,7 @@ impl Segment {
     }
 
     /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how many.
+    #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn rescore(
         &self,
         query: &VectorQuery,
