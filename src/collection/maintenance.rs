@@ -27,7 +27,8 @@ pub enum Job {
     Close,
 }
 
-/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long.
+/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long; and this often
+/// large segments give back what was mapped of them for few reads.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
@@ -154,7 +155,12 @@ impl Progress {
 }
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
+    let mut released = Instant::now();
     while !cancel.load(Ordering::Acquire) {
+        if released.elapsed() >= TICK {
+            release_large_segments(shared);
+            released = Instant::now();
+        }
         let job = match queue.recv_timeout(TICK) {
             Ok(job) => job,
             Err(_) => match pins_the_log(shared) {
@@ -202,6 +208,13 @@ fn seal_all(shared: &Shared, state: &CollectionState, cancel: &AtomicBool) -> Re
         install::index_missing_fields(shared, state);
     }
     Ok(())
+}
+
+/// See [`crate::segment::Segment::release`].
+fn release_large_segments(shared: &Shared) {
+    let (collections, _) = shared.catalog.all();
+    let views = collections.iter().map(|state| state.view());
+    views.for_each(|view| view.segments.iter().for_each(|live| live.segment.release()));
 }
 
 /// The collection with the oldest unsealed change, when the log has grown too long.

@@ -113,7 +113,7 @@ impl Sampler {
     pub fn wants(&self) -> bool {
         let Some(one_in) = self.one_in else { return false };
         let number = self.searches.fetch_add(1, Ordering::Relaxed);
-        number % u64::from(one_in.get()) == 0 && self.desk().is_waiting
+        number.is_multiple_of(u64::from(one_in.get())) && self.desk().is_waiting
     }
 
     /// Takes a sample, unless the last one is still at hand.

@@ -64,8 +64,8 @@ fn clustered(count: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32
         .collect()
 }
 
-fn as_ref(vector: &Vec<f32>) -> VectorRef<'_> {
-    VectorRef::Float32(vector)
+fn as_refs(vectors: &[Vec<f32>]) -> Vec<VectorRef<'_>> {
+    vectors.iter().map(|vector| VectorRef::Float32(vector)).collect()
 }
 
 fn options(builder: GraphBuilder, threads: usize) -> BuildOptions<'static> {
@@ -78,7 +78,7 @@ fn build(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, threads:
 }
 
 fn build_with(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, options: &BuildOptions<'_>) -> Graph {
-    let rows: Vec<VectorRef<'_>> = vectors.iter().map(as_ref).collect();
+    let rows = as_refs(vectors);
     build_graph(&rows, metric, index, None, options).unwrap()
 }
 
@@ -104,8 +104,8 @@ fn segment_of(
         updated_at_ms: 0,
         embedding: EmbeddingState::Ready,
     });
-    let row = |vector| RowRef { seq: Seq(1), document: &document, vector: as_ref(vector), chunks: &[] };
-    let rows: Vec<RowRef<'_>> = vectors.iter().map(row).collect();
+    let row = |vector| RowRef { seq: Seq(1), document: &document, vector, chunks: &[] };
+    let rows: Vec<RowRef<'_>> = as_refs(vectors).into_iter().map(row).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("1.seg");
     write_segment(&path, &spec, &rows, &[], Some(graph), None).unwrap();
@@ -185,7 +185,7 @@ fn rows_inserted_into_a_graph_are_found_as_in_a_new_one() {
     merged.extend_from_slice(&rows[ROWS * 2 / 3..]);
     let mut places = vec![None; ROWS * 2 / 3];
     kept.iter().rev().enumerate().for_each(|(place, &row)| places[row] = Some(place as Ordinal));
-    let merged_rows: Vec<VectorRef<'_>> = merged.iter().map(as_ref).collect();
+    let merged_rows = as_refs(&merged);
     let started = |threads| {
         let start = Start { graph: old.view(), rows: places.clone() };
         build_graph(&merged_rows, Metric::Cosine, &index, Some(start), &options(GraphBuilder::Own, threads)).unwrap()
@@ -207,7 +207,7 @@ fn a_graph_of_which_nothing_is_left_is_built_anew() {
     let index = IndexDefinition { m: 5, ..IndexDefinition::default() };
     let vectors = clustered(300, 16, Metric::L2, 9);
     let old = build(&vectors[..100], Metric::L2, &index, 1);
-    let rows: Vec<VectorRef<'_>> = vectors[100..].iter().map(as_ref).collect();
+    let rows = as_refs(&vectors[100..]);
     let start = Start { graph: old.view(), rows: vec![None; 100] };
     let graph = build_graph(&rows, Metric::L2, &index, Some(start), &options(GraphBuilder::Own, 1)).unwrap();
     assert_eq!(graph, build(&vectors[100..], Metric::L2, &index, 1));
@@ -338,7 +338,7 @@ fn any_number_of_threads_makes_the_same_graph() {
 #[test]
 fn progress_is_told_and_building_can_be_called_off() {
     let vectors = clustered(5_000, 8, Metric::L2, 6);
-    let rows: Vec<VectorRef<'_>> = vectors.iter().map(as_ref).collect();
+    let rows = as_refs(&vectors);
     let (cancel, last) = (AtomicBool::new(false), AtomicUsize::new(0));
     let index =
         IndexDefinition { m: 8, ef_construction: 20, quantization: Quantization::None, ..IndexDefinition::default() };

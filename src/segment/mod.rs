@@ -2,6 +2,7 @@
 //!
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
+mod apart;
 mod bit_rows;
 mod bits;
 mod calibration;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::SegmentSpec;
+use super::apart::MOST_MAPPED_BYTES;
 use super::bits;
 use super::calibration::Calibration;
 use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
@@ -15,18 +16,20 @@ use super::nibbles::{self, NibbleQuantizer};
 use super::quantize::{self, Quantizer};
 use super::tombstone::{self, Tombstone};
 use crate::distance::VectorRef;
-use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
+use crate::storage::{Mapped, Plain, ReadOnlyFile, VerifiedBlocks, crc32c};
 use crate::types::{DocumentId, IndexDefinition, Metadata, Ordinal, Quantization, Seq, StoredDocument, VectorStorage};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
 pub struct Segment {
-    file: Mapped,
+    pub(super) file: Mapped,
     blocks: VerifiedBlocks,
     pub(super) header: Header,
     layout: Layout,
     /// Read when they are first needed.
     nibble_ranges: OnceLock<NibbleQuantizer>,
+    /// To read vectors from, where the segment is large.
+    pub(super) apart: Option<ReadOnlyFile>,
 }
 
 impl Segment {
@@ -48,14 +51,19 @@ impl Segment {
     /// # Errors
     /// As [`Segment::open`], without [`SegmentError::Mismatch`].
     pub fn open_any(path: &Path) -> Result<Self, SegmentError> {
+        Self::open_mapping(path, MOST_MAPPED_BYTES)
+    }
+
+    /// As [`Segment::open_any`]; a segment with more bytes of vectors than `most_mapped` is large.
+    pub(super) fn open_mapping(path: &Path, most_mapped: u64) -> Result<Self, SegmentError> {
         let file = Mapped::open(path)?;
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
+        let mut segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new(), apart: None };
         for section in [Section::Codes, Section::Level0, Section::UpperIndex, Section::Upper, Section::Nibbles] {
-            let range = layout.section(section);
-            file.advise_large_pages(range.start as usize..range.end as usize);
+            segment.file.advise_large_pages(segment.section_range(section));
         }
-        let segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() };
+        segment.open_apart(path, most_mapped)?;
         segment.check_owners()?;
         Ok(segment)
     }
@@ -241,8 +249,7 @@ impl Segment {
     /// A section for many reads.
     #[inline]
     pub(super) fn section<T: Plain>(&self, section: Section) -> SectionView<'_, T> {
-        let range = self.layout.section(section);
-        let range = range.start as usize..range.end as usize;
+        let range = self.section_range(section);
         SectionView {
             segment: self,
             section,
@@ -250,6 +257,19 @@ impl Segment {
             numbers: self.file.view(range.clone()).unwrap_or_default(),
             is_verified: self.blocks.are_verified(range),
         }
+    }
+
+    /// Where a section stands in the file.
+    #[inline]
+    pub(super) fn section_range(&self, section: Section) -> Range<usize> {
+        let range = self.layout.section(section);
+        range.start as usize..range.end as usize
+    }
+
+    /// Whether the blocks of `range`, as bytes of the file, were compared with their checksums.
+    #[inline]
+    pub(super) fn is_verified(&self, range: Range<usize>) -> bool {
+        self.blocks.are_verified(range)
     }
 
     /// The bytes `range` of a section, checked.

@@ -214,7 +214,12 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         let pass = Scan { segment: self, ordinals: ordinals.into_iter(), admit };
-        let (stats, rescored) = self.answer(by, query, top_k, pass, out)?;
+        let is_exact = matches!(by, By::Vectors);
+        let answer = self.answer(by, query, top_k, pass, out);
+        if is_exact {
+            self.release();
+        }
+        let (stats, rescored) = answer?;
         Ok(SearchStats { rescored, ..stats })
     }
 
@@ -284,6 +289,10 @@ impl Segment {
         scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
+        if self.apart.is_some() {
+            // Codes are not kept in memory for what they would spare.
+            return self.rescore(query, top_k, nibble_over_fetch(top_k), floor, scratch, out);
+        }
         let best = scratch.pool.nearest(nibble_over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         scratch.batch.clear();
         scratch.batch.extend(best.map(|candidate| candidate.ordinal));
@@ -308,17 +317,27 @@ impl Segment {
     }
 
     /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how many.
+    #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn rescore(
         &self,
         query: &VectorQuery,
         top_k: usize,
         candidates: usize,
         floor: f32,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
-        let rows = self.full_rows(query);
         let best = || scratch.pool.nearest(candidates).take_while(|candidate| candidate.closeness >= floor);
+        if let Some(file) = &self.apart {
+            for candidate in best() {
+                let vector = self.read_vector(file, candidate.ordinal, &mut scratch.row)?;
+                out.push(Candidate { closeness: query.closeness_of(vector), ..candidate });
+            }
+            let rescored = out.len() as u64;
+            finish(out, top_k);
+            return Ok(rescored);
+        }
+        let rows = self.full_rows(query);
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
         let mut ahead = best().skip(ROWS_AHEAD);
         for candidate in best() {

@@ -1,5 +1,6 @@
 //! Tests of whole segments: what is written is read, damage is found, scans equal brute force.
 
+mod apart;
 mod chunks;
 mod damage;
 

@@ -26,6 +26,7 @@ impl Segment {
         self.verify_rows()?;
         self.verify_vectors()?;
         self.verify_nibbles()?;
+        self.release();
         self.verify_seqs()?;
         self.verify_graph()
     }

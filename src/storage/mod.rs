@@ -14,6 +14,7 @@ mod pace;
 mod paths;
 mod publish;
 mod random_access;
+mod read_only;
 mod sequential;
 mod transfer;
 
@@ -35,6 +36,7 @@ pub use pace::RateLimit;
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;
+pub use read_only::ReadOnlyFile;
 #[cfg(feature = "text")]
 pub use sequential::SequentialFile;
 pub use transfer::{Transfer, link_or_copy, rename};
