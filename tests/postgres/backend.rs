@@ -169,8 +169,10 @@ fn a_collection_is_there_after_a_restart_and_goes_when_it_is_dropped() {
 #[test]
 fn a_database_that_is_away_is_said_so_and_nothing_else_stops() {
     let postgres = Server::start(Version::V16);
-    let url = postgres.database().url;
-    let one = Sidecar::new(&url);
+    let shared = postgres.database();
+    // The server forgets nothing that it committed, although it is killed.
+    shared.run(&format!("alter database {} set synchronous_commit = on", shared.name));
+    let one = Sidecar::new(&shared.url);
     let collection = one.create();
     collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
     let local = one.collections.create_local(&name("l"), &DefinitionRequest::vectors(3)).unwrap().collection;
@@ -203,7 +205,7 @@ fn sessions_that_the_server_ends_are_replaced() {
         collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], n)]).unwrap();
         postgres.run(
             "select pg_terminate_backend(pid) from pg_stat_activity \
-             where application_name = 'pannier' and pid <> pg_backend_pid()",
+             where datname = current_database() and pid <> pg_backend_pid()",
         );
         assert_eq!(found(&collection, &search(&[1.0, 0.0, 0.0])), ["a"]);
     }
