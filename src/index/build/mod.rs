@@ -12,10 +12,11 @@ mod select;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
-use super::{IndexError, repair};
+use super::{IndexError, findable, repair};
 use crate::segment::{Graph, suits_nibbles};
 use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal};
 
+use nibble_rows::NibbleTable;
 pub use own::Start;
 use points::Points;
 
@@ -34,8 +35,9 @@ pub struct BuildOptions<'a> {
 
 /// Builds the graph over `rows`: f32, shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
 ///
-/// Every row can be reached from every other on level 0. The own builder goes on from `start` where there is one, and
-/// needs about 400 bytes a row beside the vectors, which are not copied; with int8 quantization their codes are.
+/// Every row can be reached from every other on level 0. A walk of the default effort for a row's own vector finds it, unless
+/// what it finds is as near. The own builder goes on from `start` where there is one, and needs about 400 bytes a row beside
+/// the vectors, which are not copied; with int8 quantization their codes are.
 ///
 /// # Errors
 /// [`IndexError::Cancelled`], [`IndexError::Threads`].
@@ -61,12 +63,16 @@ pub fn build_graph(
         GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
     };
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
-    let repaired = pool.install(|| {
-        let repaired = repair::connect(&mut graph, distance);
-        let nibbles = suits_nibbles(metric, rows[0].len() as u32, index);
-        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles);
-        repaired
+    let (connected, mended) = pool.install(|| {
+        let connected = repair::connect(&mut graph, distance, |_| false);
+        let table = suits_nibbles(metric, rows[0].len() as u32, index).then(|| NibbleTable::new(&points));
+        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, table.as_ref());
+        let mended = match table.filter(|_| graph.nibbles) {
+            Some(table) => findable::mend(&mut graph, |row| table.seen_from(&points, row), distance),
+            None => findable::mend(&mut graph, |row| points.searched_for(row), distance),
+        };
+        (connected, mended)
     });
-    tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");
+    tracing::debug!(rows = rows.len(), levels = graph.max_level, connected, mended, "graph built");
     Ok(graph)
 }

@@ -1,6 +1,6 @@
 //! The rows that a graph is built over, and the distances that decide its links.
 
-use crate::distance::{CodeTable, dot_f32, l2sq_f32, prefetch};
+use crate::distance::{CodeQuery, CodeTable, VectorQuery, dot_f32, l2sq_f32, prefetch};
 use crate::segment::{Quantizer, Rows};
 use crate::types::{Metric, Ordinal, Quantization};
 
@@ -12,7 +12,8 @@ use crate::types::{Metric, Ordinal, Quantization};
 /// 2014).
 pub(super) struct Points<'a> {
     rows: &'a [&'a [f32]],
-    codes: Option<CodeTable>,
+    codes: Option<(Quantizer, CodeTable)>,
+    metric: Metric,
     /// The added dimension of each row, or empty.
     added: Vec<f32>,
 }
@@ -27,9 +28,9 @@ impl<'a> Points<'a> {
             for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(dim)) {
                 quantizer.encode(row, codes);
             }
-            CodeTable::new(codes, dim)
+            (quantizer, CodeTable::new(codes, dim))
         });
-        let mut points = Self { rows, codes, added: Vec::new() };
+        let mut points = Self { rows, codes, metric, added: Vec::new() };
         if metric == Metric::Dot {
             let norms: Vec<f32> = (0..rows.len() as Ordinal).map(|row| points.squared_norm(row)).collect();
             let longest = norms.iter().copied().fold(0.0, f32::max);
@@ -50,7 +51,7 @@ impl<'a> Points<'a> {
 
     fn squared_norm(&self, row: Ordinal) -> f32 {
         match &self.codes {
-            Some(codes) => codes.squared_norm(row) as f32,
+            Some((_, codes)) => codes.squared_norm(row) as f32,
             None => dot_f32(self.rows[row as usize], self.rows[row as usize]),
         }
     }
@@ -58,7 +59,7 @@ impl<'a> Points<'a> {
     #[inline]
     pub(super) fn distance(&self, a: Ordinal, b: Ordinal) -> f32 {
         let squared = match &self.codes {
-            Some(codes) => codes.l2sq(a, b) as f32,
+            Some((_, codes)) => codes.l2sq(a, b) as f32,
             None => l2sq_f32(self.rows[a as usize], self.rows[b as usize]),
         };
         squared + self.added(a, b)
@@ -67,12 +68,25 @@ impl<'a> Points<'a> {
     /// The distance of `row` to each of `others`, in their order, to `take`.
     #[inline]
     pub(super) fn distances(&self, row: Ordinal, others: &[Ordinal], mut take: impl FnMut(f32)) {
-        let Some(codes) = &self.codes else { return others.iter().for_each(|&other| take(self.distance(row, other))) };
+        let Some((_, codes)) = &self.codes else {
+            return others.iter().for_each(|&other| take(self.distance(row, other)));
+        };
         let mut rest = others.iter();
         codes.l2sq_each(row, others, |squared| {
             let added = rest.next().map_or(0.0, |&other| self.added(row, other));
             take(squared as f32 + added);
         });
+    }
+
+    /// The rows as a search sees them whose query is the vector of one of them, and that reads no nibbles.
+    pub(super) fn searched_for(&self, row: Ordinal) -> SearchedFor<'_> {
+        let query = VectorQuery::new(self.metric, self.vector(row).to_vec());
+        let codes = self.codes.as_ref().map(|(quantizer, table)| {
+            let mut codes = quantizer.query(&query, Vec::new()).into_codes();
+            codes.truncate(query.vector().len());
+            (table, CodeQuery::new(self.metric, codes))
+        });
+        SearchedFor { points: self, query, codes }
     }
 
     /// What the added dimension adds.
@@ -88,7 +102,7 @@ impl<'a> Points<'a> {
     #[inline]
     pub(super) fn prefetch(&self, row: Ordinal) {
         match &self.codes {
-            Some(codes) => codes.prefetch(row),
+            Some((_, codes)) => codes.prefetch(row),
             None => prefetch(self.rows[row as usize]),
         }
     }
@@ -117,6 +131,42 @@ impl Rows for SeenFrom<'_> {
     fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
         closeness.clear();
         self.points.distances(self.row, ordinals, |distance| closeness.push(-distance));
+        Ok(())
+    }
+}
+
+/// The rows as a search of the finished segment sees them: closeness is that of its walks.
+pub(super) struct SearchedFor<'a> {
+    points: &'a Points<'a>,
+    query: VectorQuery,
+    codes: Option<(&'a CodeTable, CodeQuery)>,
+}
+
+impl Rows for SearchedFor<'_> {
+    type Error = std::convert::Infallible;
+
+    #[inline]
+    fn prefetch(&self, ordinal: Ordinal) {
+        self.points.prefetch(ordinal);
+    }
+
+    #[inline]
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error> {
+        Ok(match &self.codes {
+            Some((table, query)) => query.closeness(table.row(ordinal)) as f32,
+            None => self.query.closeness(self.points.vector(ordinal)),
+        })
+    }
+
+    #[inline]
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
+        match &self.codes {
+            Some((table, query)) => table.compare(query, ordinals, closeness),
+            None => {
+                closeness.clear();
+                closeness.extend(ordinals.iter().map(|&row| self.query.closeness(self.points.vector(row))));
+            }
+        }
         Ok(())
     }
 }
