@@ -1,8 +1,9 @@
 //! A store: opening it, its collections, closing it.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::collection::{
     self, Collection, CollectionError, Created, DefinitionRequest, Engine, HeldFiles, Recovered, Settings, VerifyReport,
@@ -30,6 +31,11 @@ pub struct Options {
     pub vector_cache_bytes: Option<u64>,
     /// What builds graphs.
     pub graph_builder: GraphBuilder,
+    /// One search in so many is answered again without the graph, in the background, to sample recall
+    /// ([`crate::collection::CollectionStats::recall`]); `None` for 1,000, 0 for none.
+    pub sampled_one_in: Option<u32>,
+    /// Bytes a second that merging segments writes at most; `None` for no limit.
+    pub merge_bytes_per_s: Option<NonZeroU64>,
 }
 
 /// Room for 166,000 vectors of 384 numbers.
@@ -69,6 +75,15 @@ pub struct Health {
     pub log_bytes: u64,
     /// The store's id, in hex.
     pub store_id: String,
+}
+
+/// What merging segments has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeFigures {
+    /// Bytes of segments, of unfinished ones too.
+    pub written_bytes: u64,
+    /// How long [`Options::merge_bytes_per_s`] held it back.
+    pub held_back: Duration,
 }
 
 /// An open store: cheap to clone, safe to share between threads. Dropping the last handle, and the last collection's,
@@ -131,6 +146,8 @@ impl Database {
             builder: options.graph_builder,
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
+            sampled_one_in: options.sampled_one_in.unwrap_or(collection::DEFAULT_SAMPLED_ONE_IN),
+            merge_bytes_per_s: options.merge_bytes_per_s,
         };
         let vector_cache = paths.vector_cache();
         let (shared, recovered) = collection::recover(paths, manifest, settings)
@@ -225,6 +242,12 @@ impl Database {
     /// [`CollectionError`] when something cannot be read at all; what is damaged stands in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, CollectionError> {
         collection::verify(&self.engine, progress)
+    }
+
+    /// What merging segments has written since the store was opened.
+    pub fn merges(&self) -> MergeFigures {
+        let rate = &self.engine.shared.merge_rate;
+        MergeFigures { written_bytes: rate.written_bytes(), held_back: rate.held_back() }
     }
 
     /// Creates a collection with a definition that another store had, whether or not its model is installed here.

@@ -2,9 +2,11 @@
 //!
 //! `fuzz/` has a target for each. The corpora there are also replayed, and mutated, by the tests below.
 
+pub use crate::ingest::fuzz::template;
 pub use crate::log::fuzz::log;
 pub use crate::manifest::fuzz::manifest;
 pub use crate::segment::fuzz::segment;
+pub use crate::snapshot::archive::fuzz::snapshot;
 
 #[cfg(feature = "server")]
 pub use crate::embed::fuzz::tokenizer;
@@ -77,6 +79,12 @@ mod tests {
         replay("log", super::log);
         replay("manifest", super::manifest);
         replay("segment", super::segment);
+        replay("snapshot", super::snapshot);
+    }
+
+    #[test]
+    fn no_template_panics() {
+        replay("template", super::template);
     }
 
     #[cfg(feature = "server")]

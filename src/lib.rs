@@ -3,6 +3,8 @@
 //! Open a [`Database`], create a [`Collection`], then `upsert`, `search`, `get` and `delete`. The same engine serves
 //! HTTP when the `pannier` binary runs; the module `http` has the routes.
 
+#[cfg(feature = "postgres")]
+pub mod backend;
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod collection;
@@ -42,4 +44,4 @@ mod text;
 pub mod types;
 
 pub use collection::{Collection, CollectionError, DefinitionRequest};
-pub use database::{Database, Health, OpenError, Options};
+pub use database::{Database, Health, MergeFigures, OpenError, Options};

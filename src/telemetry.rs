@@ -1,6 +1,7 @@
 //! Names of the metrics, and the recorder that renders them for Prometheus.
 //!
-//! Base units, one-word prefix, and no label whose values are unbounded: never a collection, an id or a query.
+//! Base units, one-word prefix, and no label whose values are unbounded: never an id or a query. Recall alone is told by
+//! collection, of those that stand at the scrape, since a mean over several would hide the one that is searched badly.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -48,6 +49,16 @@ pub const DOCUMENTS: &str = "pannier_documents";
 pub const SEGMENTS: &str = "pannier_segments";
 /// Gauge: bytes of all segments on disk.
 pub const SEGMENT_BYTES: &str = "pannier_segment_bytes";
+/// Counter: bytes that merging segments wrote, of unfinished ones too.
+pub const MERGE_BYTES_TOTAL: &str = "pannier_merge_bytes_total";
+/// Gauge, seconds: how long the merge rate held merging back since the start.
+pub const MERGE_HELD_BACK_SECONDS: &str = "pannier_merge_held_back_seconds";
+/// Gauge: found hits by sampled hits, by `collection`.
+pub const SEARCH_RECALL: &str = "pannier_search_recall";
+/// Counter: hits that sampled searches should have had, by `collection`.
+pub const SEARCH_RECALL_SAMPLED_HITS_TOTAL: &str = "pannier_search_recall_sampled_hits_total";
+/// Counter: of them, those that they had, by `collection`.
+pub const SEARCH_RECALL_FOUND_HITS_TOTAL: &str = "pannier_search_recall_found_hits_total";
 /// Gauge: bytes of the change log on disk.
 pub const LOG_BYTES: &str = "pannier_log_bytes";
 /// Gauge: seq of the last change; every acknowledged change is on disk.
@@ -123,6 +134,8 @@ fn describe() {
     describe_gauge!(DOCUMENTS, "Documents in all collections.");
     describe_gauge!(SEGMENTS, "Segments in all collections.");
     describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "Bytes of all segments on disk.");
+    describe_counter!(MERGE_BYTES_TOTAL, Unit::Bytes, "Bytes that merging segments wrote.");
+    describe_gauge!(MERGE_HELD_BACK_SECONDS, Unit::Seconds, "Time that the merge rate held merging back.");
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");

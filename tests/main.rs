@@ -13,10 +13,12 @@ mod histories;
 mod hostile_vectors;
 #[cfg(feature = "text")]
 mod keywords;
+mod kinds;
 #[cfg(unix)]
 mod linearizable;
 mod migrations;
 mod postgres;
+mod recall;
 mod replicate;
 mod rewrites;
 #[cfg(target_os = "linux")]

@@ -1,12 +1,16 @@
-//! Every document written ten times: what is left after compaction is as small and as well found as if written once.
+//! Every document written ten times: what is left after compaction is as small and as well found as if written once; and
+//! compaction that is held back, closed or killed loses nothing.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use pannier::types::{Query, SearchRequest};
+use pannier::types::{NewDocument, Query, SearchRequest};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::{Random, document, name};
+use crate::support::{Random, document, id, name};
 
 const DIM: usize = 24;
 const DOCUMENTS: usize = 3_000;
@@ -66,4 +70,124 @@ fn rewriting_everything_costs_neither_disk_nor_recall() {
     assert!(often <= 1.5 * once, "{often} bytes after {REWRITES} rewrites, {once} after one");
     let (once, often) = (recall(&fresh), recall(&rewritten));
     assert!(often >= 0.95 * once, "recall@10 {often} after {REWRITES} rewrites, {once} after one");
+}
+
+#[test]
+fn disk_stays_near_what_lives_without_anybody_asking() {
+    let (fresh_dir, rewritten_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_fresh_database, fresh) = open(fresh_dir.path());
+    write_all(&fresh, &mut Random(1));
+    fresh.optimise().unwrap();
+    let live = fresh.stats().disk_bytes as f64;
+    let (_rewritten_database, rewritten) = open(rewritten_dir.path());
+    let mut random = Random(2);
+    write_all(&rewritten, &mut random);
+    for round in 0..REWRITES {
+        // In random order, so that no segment dies as a whole.
+        for _ in 0..DOCUMENTS / 500 {
+            let ids: HashSet<u64> = (0..500).map(|_| random.below(DOCUMENTS as u64)).collect();
+            let rewrite = |id: u64| document(&format!("{id}"), &vector(&mut random), 0);
+            rewritten.upsert(ids.into_iter().map(rewrite).collect()).unwrap();
+        }
+        rewritten.settle().unwrap();
+        let stats = rewritten.stats();
+        assert_eq!(stats.documents, DOCUMENTS as u64);
+        let disk = stats.disk_bytes as f64;
+        assert!(disk <= 1.5 * live, "round {round}: {disk} bytes where {live} live, {stats:?}");
+    }
+}
+
+/// Of so many bytes that a merge at [`SLOW`] takes seconds.
+fn large_document(row: usize) -> NewDocument {
+    let vector: Vec<f32> = (0..256).map(|at| ((row * 31 + at * 17) % 101) as f32 - 50.5).collect();
+    document(&format!("{row:04}"), &vector, 0)
+}
+
+const LARGE: usize = 1_500;
+/// Bytes a second.
+const SLOW: u64 = 1 << 20;
+
+fn options(merge_bytes_per_s: Option<u64>) -> Options {
+    let merge_bytes_per_s = merge_bytes_per_s.and_then(NonZeroU64::new);
+    Options { memtable_documents: Some(150), merge_bytes_per_s, ..Options::default() }
+}
+
+/// Everything is there, sound, and merged when asked; nothing else lies in the directory.
+fn check_large(path: &Path) {
+    let database = Database::open_with(path, options(None)).unwrap();
+    let collection = database.collection(&name("things")).unwrap();
+    collection.settle().unwrap();
+    assert!(collection.stats().segments <= 9, "{:?}", collection.stats());
+    collection.optimise().unwrap();
+    let stats = collection.stats();
+    assert_eq!((stats.documents, stats.segments), (LARGE as u64, 1));
+    for row in 0..LARGE {
+        let got = collection.get(&id(&format!("{row:04}"))).unwrap();
+        assert!(got.is_some(), "document {row} is lost");
+    }
+    assert!(database.verify(&mut |_, _| ()).unwrap().problems.is_empty());
+    drop((collection, database));
+    let mut files = Vec::new();
+    files_below(&path.join("segments"), &mut files);
+    assert_eq!(files.len(), 1, "{files:?}");
+}
+
+fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn a_merge_that_is_held_back_is_given_up_when_the_store_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open_with(dir.path(), options(Some(SLOW))).unwrap();
+    let collection = database.create_collection(&name("things"), &DefinitionRequest::vectors(256)).unwrap().collection;
+    for start in (0..LARGE).step_by(150) {
+        collection.upsert((start..start + 150).map(large_document).collect()).unwrap();
+    }
+    collection.flush().unwrap();
+    // Ten small segments are due to be merged, of 2 MB at 1 MiB a second.
+    while database.merges().written_bytes == 0 {
+        std::thread::yield_now();
+    }
+    drop((collection, database));
+    check_large(dir.path());
+}
+
+#[test]
+fn a_merge_that_is_killed_begins_again_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let database = Database::open_with(dir.path(), options(Some(1))).unwrap();
+        let request = DefinitionRequest::vectors(256);
+        let collection = database.create_collection(&name("things"), &request).unwrap().collection;
+        for start in (0..LARGE).step_by(150) {
+            collection.upsert((start..start + 150).map(large_document).collect()).unwrap();
+        }
+        collection.flush().unwrap();
+    }
+    for _ in 0..3 {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_pannier"))
+            .args(["serve", "--addr", "127.0.0.1:0", "--merge-mib-per-s", "1", "--data"])
+            .arg(dir.path())
+            .env("PANNIER_LOG", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Ten small segments are due to be merged; the merge is under way once its file is there.
+        let begun = || {
+            let mut files = Vec::new();
+            files_below(&dir.path().join("segments"), &mut files);
+            files.iter().any(|path| path.extension().is_some_and(|extension| extension == "tmp"))
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !begun() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+    check_large(dir.path());
 }

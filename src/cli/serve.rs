@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::process;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
 use super::{CliError, Context, output};
+use crate::collection::DEFAULT_SAMPLED_ONE_IN;
 use crate::database::{Database, Options};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
@@ -49,6 +50,12 @@ pub struct ServeArgs {
     /// Most MiB of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 keeps none
     #[arg(long, value_name = "N", env = "PANNIER_VECTOR_CACHE_MIB", default_value_t = 256)]
     vector_cache_mib: u32,
+    /// Answer one search in N again without the graph, in the background, to sample recall; 0 samples none
+    #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN)]
+    recall_one_in: u32,
+    /// Most MiB a second that merging segments writes [default: no limit]
+    #[arg(long, value_name = "N", env = "PANNIER_MERGE_MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
+    merge_mib_per_s: Option<u32>,
     /// Take a snapshot so often, such as 30m, 6h or 1d [default: never]
     #[arg(long, value_name = "TIME", env = "PANNIER_SNAPSHOT_EVERY", value_parser = parse_time)]
     snapshot_every: Option<Duration>,
@@ -72,6 +79,8 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let options = Options {
         memtable_documents: args.memtable_documents,
         vector_cache_bytes: Some(u64::from(args.vector_cache_mib) << 20),
+        sampled_one_in: Some(args.recall_one_in),
+        merge_bytes_per_s: args.merge_mib_per_s.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
         ..context.options()
     };
     let database = Database::open_with(&context.data, options)?;

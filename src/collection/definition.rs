@@ -7,7 +7,7 @@ use crate::ingest::Templater;
 use crate::types::limits::MAX_CHUNK_TOKENS;
 use crate::types::{
     ChunkDefinition, Definition, EmbeddingDefinition, FieldType, GuardDefinition, IndexDefinition, Language, Metric,
-    Quantization, TemplateDefinition, TextDefinition,
+    Quantization, TemplateDefinition, TextDefinition, VectorStorage,
 };
 
 use super::CollectionError;
@@ -30,6 +30,8 @@ pub struct DefinitionRequest {
     pub ef_construction: Option<u32>,
     /// What the graph walk reads.
     pub quantization: Option<Quantization>,
+    /// How the vectors are stored.
+    pub storage: Option<VectorStorage>,
     /// Declared metadata fields.
     pub fields: BTreeMap<String, FieldType>,
     /// How keyword search makes words of texts.
@@ -63,7 +65,10 @@ impl DefinitionRequest {
     }
 
     /// Fills in what was left open, and checks it.
-    pub(super) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
+    ///
+    /// # Errors
+    /// [`CollectionError`] names the setting, or the model that is not there.
+    pub(crate) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
         if let Some(template) = &self.template {
             Templater::new(template).map_err(|source| CollectionError::TemplateDefinition { source })?;
         }
@@ -102,6 +107,7 @@ impl DefinitionRequest {
                 m: self.m.unwrap_or(default.m),
                 ef_construction: self.ef_construction.unwrap_or(default.ef_construction),
                 quantization: self.quantization.unwrap_or(default.quantization),
+                storage: self.storage.unwrap_or(default.storage),
             },
             fields: self.fields.clone(),
             text: TextDefinition { language: self.language.unwrap_or_default() },
@@ -134,7 +140,7 @@ fn room_for_chunks(model: &TextModel) -> Result<u32, CollectionError> {
 }
 
 /// The first setting in which two definitions differ, as `setting: existing != asked for`.
-pub(super) fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
+pub fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
     let rows: [(&str, String, String); 9] = [
         ("dim", existing.dim.to_string(), asked.dim.to_string()),
         ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),

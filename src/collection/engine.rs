@@ -1,6 +1,6 @@
 //! What the collections of a store share: the log, the document index, the manifest, the models, the background threads.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
@@ -8,7 +8,7 @@ use crate::embed::Models;
 use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
-use crate::storage::{self, DataPaths, DirectoryLock};
+use crate::storage::{self, DataPaths, DirectoryLock, RateLimit};
 use crate::types::{CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
@@ -16,6 +16,7 @@ use super::catalog::Catalog;
 use super::changes::LogHolds;
 use super::keywords::{Bell, KeywordWorker};
 use super::maintenance::{Chain, Job, Maintenance};
+use super::recall::{RecallWorker, Sampler};
 use super::state::{CollectionState, Identity, SealedPart};
 
 /// How an engine works, as decided when it is opened.
@@ -27,6 +28,10 @@ pub struct Settings {
     pub threads: Option<NonZeroUsize>,
     /// Most entries of a memtable before it is sealed.
     pub memtable_entries: u32,
+    /// One search in so many is answered again to sample recall; 0 for none.
+    pub sampled_one_in: u32,
+    /// Bytes a second that merges write at most; `None` for no limit.
+    pub merge_bytes_per_s: Option<NonZeroU64>,
 }
 
 /// Everything that the log's thread and the background threads need.
@@ -41,6 +46,10 @@ pub struct Shared {
     pub meta: MetaIndex,
     /// How it works.
     pub settings: Settings,
+    /// Decides which searches are answered again.
+    pub sampler: Arc<Sampler>,
+    /// Holds merges to their rate.
+    pub merge_rate: RateLimit,
     /// Calls the thread of the keyword indexes.
     pub bell: Bell,
     /// How far copies elsewhere have read the log.
@@ -61,6 +70,8 @@ impl Shared {
             catalog,
             meta,
             settings,
+            sampler: Arc::new(Sampler::new(settings.sampled_one_in)),
+            merge_rate: RateLimit::new(settings.merge_bytes_per_s),
             bell: Bell::default(),
             holds: Arc::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
@@ -166,6 +177,7 @@ pub struct Engine {
     pub defining: Mutex<()>,
     maintenance: Option<Maintenance>,
     keywords: Option<KeywordWorker>,
+    recall: Option<RecallWorker>,
     stopped: OnceLock<String>,
     // Last, so that the directory is free only once everything is closed.
     _lock: DirectoryLock,
@@ -176,12 +188,14 @@ impl Engine {
     pub fn start(shared: Arc<Shared>, models: Models, lock: DirectoryLock) -> Self {
         let maintenance = Maintenance::start(shared.clone());
         let keywords = KeywordWorker::start(shared.clone());
+        let recall = RecallWorker::start(shared.sampler.clone());
         Self {
             shared,
             models,
             defining: Mutex::new(()),
             maintenance: Some(maintenance),
             keywords: Some(keywords),
+            recall: Some(recall),
             stopped: OnceLock::new(),
             _lock: lock,
         }
@@ -232,6 +246,7 @@ impl Drop for Engine {
         {
             tracing::error!(%error, "closing the log failed");
         }
+        drop(self.recall.take());
         drop(self.keywords.take());
         drop(self.maintenance.take());
     }

@@ -25,7 +25,7 @@ impl<'a> Carry<'a> {
         Self {
             include: request.include,
             highlight: request.highlight,
-            words: prepared.words.as_ref(),
+            words: prepared.words.as_ref().map(|words| &words.query),
             query: vector.map(|vector| VectorQuery::new(definition.metric, vector.clone())),
             dim: definition.dim as usize,
         }
@@ -71,7 +71,7 @@ impl<'a> Carry<'a> {
         query: &VectorQuery,
         text: Option<&str>,
     ) -> Result<HitChunk, CollectionError> {
-        let (index, _) = query.nearest(place.vectors()?);
+        let (index, _) = query.nearest(&place.vectors()?);
         let span = place.chunks()?.get(index).and_then(|span| span.place());
         let text = text.filter(|_| self.include.chunk).and_then(|text| span?.of(text)).map(str::to_owned);
         Ok(HitChunk { index, span, text })

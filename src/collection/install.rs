@@ -87,6 +87,7 @@ pub fn merge(
         oldest_elsewhere: others.iter().map(|live| live.segment.min_seq()).min(),
         builder: shared.settings.builder,
         threads: shared.settings.threads,
+        rate: &shared.merge_rate,
         cancel,
     };
     let merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;

@@ -27,7 +27,8 @@ pub enum Job {
     Close,
 }
 
-/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long.
+/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long; and this often
+/// large segments give back what was mapped of them for few reads.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
@@ -98,15 +99,30 @@ impl Maintenance {
     /// # Errors
     /// [`CollectionError::Stopped`] with the reason when the merge failed or the store closes.
     pub fn optimise(&self, state: &CollectionState) -> Result<(), CollectionError> {
-        let id = state.identity.id;
+        self.merge_and_wait(state.identity.id, |status| &mut status.to_optimise)
+    }
+
+    /// Does the merges of a collection that are due, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Maintenance::optimise`].
+    pub fn settle(&self, state: &CollectionState) -> Result<(), CollectionError> {
+        self.merge_and_wait(state.identity.id, |status| &mut status.to_merge)
+    }
+
+    fn merge_and_wait(
+        &self,
+        id: CollectionId,
+        queue: impl Fn(&mut Status) -> &mut BTreeSet<CollectionId>,
+    ) -> Result<(), CollectionError> {
         let failures = self.progress.edit(|status| {
-            status.to_optimise.insert(id);
+            queue(status).insert(id);
             status.failures
         });
         let mut status = self.progress.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while status.to_optimise.contains(&id) || status.merging == Some(id) {
+        while queue(&mut status).contains(&id) || status.merging == Some(id) {
             if status.stopping || status.failures > failures {
-                status.to_optimise.remove(&id);
+                queue(&mut status).remove(&id);
                 let reason = status.last_failure.clone().unwrap_or_else(|| "it is closing".to_owned());
                 return Err(CollectionError::Stopped { reason });
             }
@@ -139,7 +155,12 @@ impl Progress {
 }
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
+    let mut released = Instant::now();
     while !cancel.load(Ordering::Acquire) {
+        if released.elapsed() >= TICK {
+            release_large_segments(shared);
+            released = Instant::now();
+        }
         let job = match queue.recv_timeout(TICK) {
             Ok(job) => job,
             Err(_) => match pins_the_log(shared) {
@@ -187,6 +208,13 @@ fn seal_all(shared: &Shared, state: &CollectionState, cancel: &AtomicBool) -> Re
         install::index_missing_fields(shared, state);
     }
     Ok(())
+}
+
+/// See [`crate::segment::Segment::release`].
+fn release_large_segments(shared: &Shared) {
+    let (collections, _) = shared.catalog.all();
+    let views = collections.iter().map(|state| state.view());
+    views.for_each(|view| view.segments.iter().for_each(|live| live.segment.release()));
 }
 
 /// The collection with the oldest unsealed change, when the log has grown too long.

@@ -8,7 +8,7 @@ use crate::types::{
     Chunk, ChunkSpan, Definition, Document, DocumentId, Filter, Metric, Seq, StoredDocument, normalise,
 };
 
-use super::{Collection, CollectionError, KeywordStats};
+use super::{Collection, CollectionError, KeywordStats, SampledRecall};
 
 /// Ids are fetched at least so many at a time.
 const MIN_STEP: usize = 64;
@@ -58,6 +58,8 @@ pub struct CollectionStats {
     pub dim: u32,
     /// How far the keyword index is; `None` where no document has a text.
     pub keywords: Option<KeywordStats>,
+    /// Recall as a few searches had it since the store was opened.
+    pub recall: SampledRecall,
 }
 
 impl Collection {
@@ -79,7 +81,7 @@ impl Collection {
         if !(1..=MAX_PAGE).contains(&request.limit) {
             return Err(super::out_of_range("limit", request.limit, 1, MAX_PAGE));
         }
-        self.check_filter(request.filter.as_ref())?;
+        self.frame().check_filter(request.filter.as_ref())?;
         let (ids, next) = match &request.filter {
             Some(filter) => self.matching_ids(request.after.as_ref(), request.limit, filter)?,
             None => self.ids(request.after.as_ref(), request.limit)?,
@@ -143,7 +145,7 @@ impl Collection {
 
     fn read(&self, place: &Place) -> Result<Document, CollectionError> {
         let (stored, seq, chunks) = (place.document()?, place.seq()?, place.chunks()?);
-        Ok(document_of(stored, seq, place.vectors()?, &chunks, self.definition()))
+        Ok(document_of(stored, seq, &place.vectors()?, &chunks, self.definition()))
     }
 
     /// The collection's figures at this moment.
@@ -164,6 +166,7 @@ impl Collection {
             sealed_seq: entry.map_or(self.state.identity.created_seq, |entry| entry.sealed_seq),
             dim: self.definition().dim,
             keywords: self.state.keywords.stats(),
+            recall: self.state.recall.read(),
         }
     }
 }

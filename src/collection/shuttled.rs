@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Runner, thread};
 
-use super::{CollectionError, keywords};
+use super::{CollectionError, keywords, recall};
 use crate::index::{IndexQuery, LiveSegment, MergeOptions, Relocation, SegmentQuery, View, merge, seal, search};
 use crate::log::LoggedDocument;
 use crate::meta::{self, MetaIndex, Opened, SegmentChange};
 use crate::segment::{DeadRows, Segment, SegmentSpec};
+use crate::storage::RateLimit;
 use crate::types::{
     CollectionId, CollectionName, Definition, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata,
     Method, Metric, SegmentId, Seq, StoredDocument, TextDefinition,
@@ -168,6 +169,7 @@ impl Store {
             oldest_elsewhere: None,
             builder: GraphBuilder::Own,
             threads: None,
+            rate: &RateLimit::new(None),
             cancel: &cancel,
         };
         let merged = merge(&view.segments, &self.path(&spec), &spec, &options).unwrap();
@@ -209,14 +211,15 @@ impl Store {
 
     /// The version of each document that readers look for.
     fn search(&self) -> (Option<Seq>, Option<Seq>, Option<Seq>) {
-        let view = self.state.view();
-        // Much may change between the two: what is searched is of one moment.
-        thread::yield_now();
-        let part = SegmentQuery { method: Method::Exact, ef: 10, rows: None };
-        let segments = vec![part; view.segments.len()];
-        let query =
-            IndexQuery { vector: &[1.0, 2.0], metric: Metric::L2, top_k: 100, filter: None, segments: &segments };
-        let found = search(&view, &query).unwrap().neighbours;
+        let look = |view: &Arc<View>| {
+            // Much may change in between.
+            thread::yield_now();
+            let part = SegmentQuery { method: Method::Exact, ef: 10, rows: None };
+            let segments = vec![part; view.segments.len()];
+            let (vector, metric) = (&[1.0, 2.0], Metric::L2);
+            search(view, &IndexQuery { vector, metric, top_k: 100, filter: None, segments: &segments })
+        };
+        let found = self.state.read_whole(look).unwrap().neighbours;
         let version = |text: &str| {
             let mut of = found.iter().filter(|neighbour| neighbour.id.as_str() == text);
             let version = of.next().map(|neighbour| neighbour.place.seq().unwrap());

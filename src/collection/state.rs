@@ -15,6 +15,7 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal
 
 use super::CollectionError;
 use super::keywords::Keywords;
+use super::recall::RecallCounts;
 use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock};
 
 /// Writers wait while so many full memtables wait to be sealed.
@@ -45,6 +46,8 @@ pub struct CollectionState {
     pub identity: Identity,
     /// What its keyword index has still to read.
     pub keywords: Keywords,
+    /// What sampled searches have found.
+    pub recall: Arc<RecallCounts>,
     memtable_entries: u32,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
@@ -72,6 +75,7 @@ impl CollectionState {
         Self {
             identity,
             keywords,
+            recall: Arc::default(),
             memtable_entries,
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),
@@ -85,6 +89,23 @@ impl CollectionState {
     /// The collection as it is now.
     pub fn view(&self) -> Arc<View> {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads every place of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by ones
+    /// that the view lacks, and neither may be seen: then `read` is asked again, and in the end with changes kept waiting.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn read_whole<T, E>(&self, mut read: impl FnMut(&Arc<View>) -> Result<T, E>) -> Result<T, E> {
+        for _ in 0..STALE_RETRIES {
+            let view = self.view();
+            let found = read(&view)?;
+            if Arc::ptr_eq(&view.active, &self.view().active) {
+                return Ok(found);
+            }
+        }
+        let _applying = self.hold();
+        read(&self.view())
     }
 
     /// The youngest change applied.

@@ -4,13 +4,13 @@ use crate::embed::{InputKind, TextModel};
 use crate::ingest::weighted_sum;
 use crate::types::limits::{MAX_CHUNKS, MAX_REQUEST_NUMBERS};
 use crate::types::{
-    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, Metric, NewDocument, VectorError, Weight,
-    check_vector, normalise,
+    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, Metric, NewDocument, VectorError, VectorStorage,
+    Weight, check_vector, normalise, round_to_half,
 };
 
 use super::prepare::Prepared;
 use super::split::split;
-use super::{Collection, CollectionError};
+use super::{CollectionError, Frame};
 
 /// Chunks that are embedded in one call, so that those of one long request do not fill the queue of all.
 const EMBEDDED_AT_ONCE: usize = 512;
@@ -53,13 +53,13 @@ enum Piece {
     Part(Weight),
 }
 
-impl Collection {
+impl Frame<'_> {
     /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by document
     /// the vectors of the same text, where it stands already.
     ///
     /// # Errors
     /// [`CollectionError`] names the document.
-    pub(super) fn make_vectors(
+    pub fn make_vectors(
         &self,
         documents: &[Prepared],
         known: Vec<Option<DocumentVectors>>,
@@ -202,13 +202,17 @@ impl Collection {
         Ok(())
     }
 
-    /// A vector as it is stored.
+    /// A vector as it is stored: rounded here, so that it is the same in the log, in memory and in segments.
     fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
         let dim = self.definition().dim as usize;
         match self.definition().metric {
             Metric::Cosine => normalise(&mut vector, dim),
             Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
         }
+        .and_then(|()| match self.definition().index.storage {
+            VectorStorage::Float32 => Ok(()),
+            VectorStorage::Float16 => round_to_half(&mut vector),
+        })
         .map_err(|source| refused(id, source))?;
         Ok(vector)
     }

@@ -7,17 +7,22 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod binary;
+mod float16;
 mod kernels;
 mod nibbles;
 mod query;
 #[cfg(test)]
 pub mod scalar;
 mod table;
+mod vector_ref;
 
+pub use binary::{BitQuery, set_corrections};
 pub use kernels::{dot_f32, l2sq_f32, prefetch};
 pub use nibbles::{NIBBLE_BLOCK, NibbleQuery};
 pub use query::{CodeQuery, VectorQuery};
 pub use table::CodeTable;
+pub use vector_ref::VectorRef;
 
 use crate::types::Metric;
 

@@ -1,6 +1,8 @@
 //! A query prepared once, so that each of its many comparisons only runs a kernel.
 
+use super::float16::{dot_f16, l2sq_f16};
 use super::kernels::{CodeKernel, dot_f32, l2sq_f32, shift};
+use super::vector_ref::VectorRef;
 use crate::types::Metric;
 
 /// A query of codes.
@@ -82,6 +84,19 @@ impl VectorQuery {
         match self.metric {
             Metric::Cosine | Metric::Dot => dot_f32(row, &self.vector),
             Metric::L2 => -l2sq_f32(row, &self.vector),
+        }
+    }
+
+    /// As [`VectorQuery::closeness`], of a row as it is stored.
+    ///
+    /// # Panics
+    /// When `row` has another length than the query.
+    #[inline]
+    pub fn closeness_of(&self, row: VectorRef<'_>) -> f32 {
+        match (row, self.metric) {
+            (VectorRef::Float32(row), _) => self.closeness(row),
+            (VectorRef::Float16(row), Metric::Cosine | Metric::Dot) => dot_f16(row, &self.vector),
+            (VectorRef::Float16(row), Metric::L2) => -l2sq_f16(row, &self.vector),
         }
     }
 

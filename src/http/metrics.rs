@@ -3,10 +3,11 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use metrics::gauge;
+use metrics::{counter, gauge};
 
 use super::error::ApiError;
 use super::state::AppState;
+use crate::collection::{Collection, SampledRecall};
 use crate::database::Database;
 use crate::telemetry;
 
@@ -20,14 +21,15 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 )]
 pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
     let started_at = state.started_at().as_millisecond() as f64 / 1_000.0;
-    state
+    let recall = state
         .engine(move |database| {
             measure(database);
             gauge!(telemetry::PROCESS_START_TIME_SECONDS).set(started_at);
-            Ok(())
+            Ok(recall_lines(&sampled(database)))
         })
         .await?;
-    let text = state.metrics().map(|metrics| metrics.render()).unwrap_or_default();
+    let mut text = state.metrics().map(|metrics| metrics.render()).unwrap_or_default();
+    text.push_str(&recall);
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text))
 }
 
@@ -39,6 +41,9 @@ fn measure(database: &Database) {
     gauge!(telemetry::DOCUMENTS).set(stats.iter().map(|s| s.documents).sum::<u64>() as f64);
     gauge!(telemetry::SEGMENTS).set(stats.iter().map(|s| s.segments).sum::<u64>() as f64);
     gauge!(telemetry::SEGMENT_BYTES).set(stats.iter().map(|s| s.disk_bytes).sum::<u64>() as f64);
+    let merges = database.merges();
+    counter!(telemetry::MERGE_BYTES_TOTAL).absolute(merges.written_bytes);
+    gauge!(telemetry::MERGE_HELD_BACK_SECONDS).set(merges.held_back.as_secs_f64());
     gauge!(telemetry::LOG_BYTES).set(health.log_bytes as f64);
     gauge!(telemetry::LAST_SEQ).set(health.last_seq.0 as f64);
     gauge!(telemetry::ACCEPTING_WRITES).set(f64::from(u8::from(health.accepting_writes)));
@@ -46,6 +51,33 @@ fn measure(database: &Database) {
     if let Some(bytes) = resident_bytes() {
         gauge!(telemetry::PROCESS_RESIDENT_MEMORY_BYTES).set(bytes as f64);
     }
+}
+
+/// Collections of which searches were sampled.
+fn sampled(database: &Database) -> Vec<(String, SampledRecall)> {
+    let named = |collection: Collection| (collection.name().to_string(), collection.stats().recall);
+    database.collections().into_iter().map(named).filter(|(_, recall)| recall.sampled_hits > 0).collect()
+}
+
+/// What the samples say, by collection. Written here, since the recorder would go on telling of dropped collections.
+fn recall_lines(sampled: &[(String, SampledRecall)]) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&SampledRecall) -> f64| {
+        if !sampled.is_empty() {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        }
+        for (collection, recall) in sampled {
+            // Names of collections need no escapes.
+            text.push_str(&format!("{name}{{collection=\"{collection}\"}} {}\n", value(recall)));
+        }
+    };
+    let sampled_hits = "Hits that searches which were answered again without the graph should have had.";
+    family(telemetry::SEARCH_RECALL_SAMPLED_HITS_TOTAL, "counter", sampled_hits, &|recall| recall.sampled_hits as f64);
+    let found_hits = "Of them, those that the searches had.";
+    family(telemetry::SEARCH_RECALL_FOUND_HITS_TOTAL, "counter", found_hits, &|recall| recall.found_hits as f64);
+    let share = "The share that the searches had.";
+    family(telemetry::SEARCH_RECALL, "gauge", share, &|recall| recall.recall().unwrap_or(1.0));
+    text
 }
 
 /// Resident memory as the kernel tells it; `None` where there is no `/proc`.
@@ -61,6 +93,21 @@ fn parse_resident_bytes(status: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recall_is_told_by_collection() {
+        assert_eq!(recall_lines(&[]), "");
+        let text = recall_lines(&[("a-1".to_owned(), SampledRecall { sampled_hits: 20, found_hits: 19 })]);
+        for line in [
+            "# TYPE pannier_search_recall_sampled_hits_total counter",
+            "pannier_search_recall_sampled_hits_total{collection=\"a-1\"} 20",
+            "pannier_search_recall_found_hits_total{collection=\"a-1\"} 19",
+            "# TYPE pannier_search_recall gauge",
+            "pannier_search_recall{collection=\"a-1\"} 0.95",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
+    }
 
     #[test]
     fn resident_memory_is_read_from_the_kernels_words() {

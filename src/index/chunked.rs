@@ -60,7 +60,7 @@ fn nearest_of_each(owners: &[Ordinal], found: &[Candidate], top_k: usize, out: &
 /// A walk may have missed the nearest vector of a row that it found by another.
 fn compare_whole(verifier: &Verifier<'_>, vector: &VectorQuery, out: &mut [Candidate]) -> Result<(), IndexError> {
     for candidate in out.iter_mut() {
-        candidate.closeness = vector.nearest(verifier.live.segment.vectors(candidate.ordinal)?).1;
+        candidate.closeness = vector.nearest(&verifier.live.segment.vectors(candidate.ordinal)?.in_full()).1;
     }
     out.sort_unstable_by(|a, b| b.closeness.total_cmp(&a.closeness).then(a.ordinal.cmp(&b.ordinal)));
     Ok(())

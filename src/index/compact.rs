@@ -9,9 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::distance::VectorRef;
 use crate::segment::{
-    RowRef, Segment, SegmentError, SegmentSpec, Tombstone, WrittenSegment, encode_document, write_segment,
+    Pace, RowRef, Segment, SegmentError, SegmentSpec, Tombstone, WrittenSegment, encode_document, write_segment,
 };
+use crate::storage::RateLimit;
 use crate::types::{DocumentId, GraphBuilder, Ordinal, Seq};
 
 use super::IndexError;
@@ -64,10 +66,10 @@ pub fn seal(memtable: &Memtable, path: &Path, spec: &SegmentSpec, older_segments
         .zip(&frames)
         .map(|(&ordinal, frame)| {
             let row = memtable.row(ordinal).expect("checked above");
-            RowRef { seq: row.seq, document: frame, vector: &row.vector, chunks: &row.chunks }
+            RowRef { seq: row.seq, document: frame, vector: VectorRef::Float32(&row.vector), chunks: &row.chunks }
         })
         .collect();
-    let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), None)?;
+    let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), None, None)?;
     Ok(Sealed { written: Some(written), sources, tombstones })
 }
 
@@ -91,6 +93,8 @@ pub struct MergeOptions<'a> {
     pub builder: GraphBuilder,
     /// Threads to build the graph with; `None` for all cores.
     pub threads: Option<NonZeroUsize>,
+    /// How fast it is written.
+    pub rate: &'a RateLimit,
     /// Set to give up: the merge ends with [`IndexError::Cancelled`].
     pub cancel: &'a AtomicBool,
 }
@@ -123,7 +127,7 @@ pub fn merge(
             Ok(RowRef { seq: segment.seq(ordinal)?, document, vector, chunks })
         })
         .collect::<Result<Vec<_>, IndexError>>()?;
-    let vectors: Vec<&[f32]> = rows.iter().flat_map(|row| row.vector.chunks_exact(spec.dim as usize)).collect();
+    let vectors: Vec<VectorRef<'_>> = rows.iter().flat_map(|row| row.vector.each(spec.dim as usize)).collect();
     let progress = |done: usize| tracing::debug!(done, vectors = vectors.len(), "building a graph");
     let graph = match options.with_graph && !rows.is_empty() {
         true => {
@@ -134,7 +138,11 @@ pub fn merge(
         }
         false => None,
     };
-    let written = write_segment(path, spec, &rows, &as_tombstones(&tombstones), graph.as_ref())?;
+    let pace = Pace { limit: options.rate, cancel: options.cancel };
+    let written = match write_segment(path, spec, &rows, &as_tombstones(&tombstones), graph.as_ref(), Some(pace)) {
+        Err(SegmentError::Cancelled { .. }) => return Err(IndexError::Cancelled),
+        other => other?,
+    };
     Ok(Merged { written: Some(written), relocations, tombstones })
 }
 

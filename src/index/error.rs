@@ -7,7 +7,7 @@ use crate::segment::SegmentError;
 #[non_exhaustive]
 pub enum IndexError {
     /// The work was called off.
-    #[error("the graph was not finished: its building was cancelled")]
+    #[error("the segment was not finished: its making was cancelled")]
     Cancelled,
     /// The threads that build graphs could not be started.
     #[error("the threads that build a graph could not be started")]

@@ -9,7 +9,8 @@ use crate::types::SegmentId;
 /// So many rows in segments without a graph start a merge that builds one. Scanning as many int8 codes takes less than
 /// half a millisecond.
 pub const GRAPH_ROWS: u64 = 8_192;
-/// A segment of which more than this share of rows is dead is written again.
+/// A segment of which more than this share of rows is dead is written again; so are small ones where this share of all
+/// rows is dead.
 const DEAD_SHARE: f64 = 0.3;
 /// Segments of fewer rows are not written again for their dead rows alone.
 const REWRITE_ROWS: u64 = 1_024;
@@ -52,8 +53,13 @@ pub fn due(candidates: &[Candidate]) -> Option<MergePlan> {
     let mostly_dead = |c: &&Candidate| {
         c.dead == c.rows && c.rows > 0 || c.rows >= REWRITE_ROWS && c.dead as f64 > DEAD_SHARE * c.rows as f64
     };
-    let rewritten = candidates.iter().find(mostly_dead)?;
-    Some(plan(vec![*rewritten], rewritten.has_graph && live(rewritten) >= GRAPH_ROWS))
+    if let Some(rewritten) = candidates.iter().find(mostly_dead) {
+        return Some(plan(vec![*rewritten], rewritten.has_graph && live(rewritten) >= GRAPH_ROWS));
+    }
+    let (rows, dead) = candidates.iter().fold((0, 0), |(rows, dead), c| (rows + c.rows, dead + c.dead));
+    // Each too small to be written again alone, and together what a small store is mostly made of.
+    let small: Vec<_> = scanned.into_iter().filter(|c| c.dead > 0).collect();
+    (dead as f64 > DEAD_SHARE * rows as f64 && !small.is_empty()).then(|| plan(small, false))
 }
 
 /// Everything into one segment with a graph, if that is not how it stands already.
@@ -141,6 +147,9 @@ mod tests {
         assert_eq!(due(&[candidate(1, 2_000, 700, false)]).map(|p| ids(&p)), Some(vec![1]));
         assert_eq!(due(&[candidate(1, 3, 3, false)]).map(|p| p.with_graph), Some(false));
         assert_eq!(due(&[candidate(1, 2_000, 500, false)]), None);
+        let small = [candidate(1, 700, 600, false), candidate(2, 700, 0, false), candidate(3, 500, 100, false)];
+        assert_eq!(due(&small).map(|p| ids(&p)), Some(vec![1, 3]), "more than a share of all rows is dead");
+        assert_eq!(due(&[candidate(1, 700, 600, false), candidate(2, 9_000, 0, true)]), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One search over a view: each segment as the plan says, the memtables by a scan, merged into one top_k.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::segment::{Candidate, SegmentError};
 use crate::types::{ChunkSpan, DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument, check_vector};
 
 use super::IndexError;
-use super::memtable::Memtable;
+use super::memtable::{MemRow, Memtable};
 use super::one_segment::{SegmentOutcome, SegmentQuery, search_segment};
 use super::top_k::TopK;
 use super::view::{LiveSegment, View};
@@ -42,6 +43,9 @@ pub enum Place {
     Memory(Arc<Memtable>, Ordinal),
     /// In a segment.
     Sealed(Arc<LiveSegment>, Ordinal),
+    /// Neither: it was read from a database elsewhere.
+    #[cfg(feature = "postgres")]
+    Elsewhere(Arc<MemRow>),
 }
 
 impl Place {
@@ -53,6 +57,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.clone()),
             Place::Sealed(live, ordinal) => live.segment.document(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.document.clone()),
         }
     }
 
@@ -60,10 +66,12 @@ impl Place {
     ///
     /// # Errors
     /// [`SegmentError`] when its bytes are damaged.
-    pub fn vectors(&self) -> Result<&[f32], SegmentError> {
+    pub fn vectors(&self) -> Result<Cow<'_, [f32]>, SegmentError> {
         match self {
-            Place::Memory(memtable, ordinal) => Ok(&published(memtable, *ordinal).vector),
-            Place::Sealed(live, ordinal) => live.segment.vectors(*ordinal),
+            Place::Memory(memtable, ordinal) => Ok(Cow::Borrowed(&published(memtable, *ordinal).vector)),
+            Place::Sealed(live, ordinal) => Ok(live.segment.vectors(*ordinal)?.in_full()),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(Cow::Borrowed(&row.vector)),
         }
     }
 
@@ -75,6 +83,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).chunks.to_vec()),
             Place::Sealed(live, ordinal) => live.segment.chunks(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.chunks.to_vec()),
         }
     }
 
@@ -83,7 +93,7 @@ impl Place {
     /// # Errors
     /// [`SegmentError`] when its bytes are damaged.
     pub fn vector(&self, dim: usize) -> Result<Vec<f32>, SegmentError> {
-        Ok(whole_vector(self.vectors()?, dim))
+        Ok(whole_vector(&self.vectors()?, dim))
     }
 
     /// The change that wrote it.
@@ -94,6 +104,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).seq),
             Place::Sealed(live, ordinal) => live.segment.seq(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.seq),
         }
     }
 
@@ -110,6 +122,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.id.clone()),
             Place::Sealed(live, ordinal) => live.segment.document_id(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.document.id.clone()),
         }
     }
 }
@@ -129,7 +143,7 @@ pub fn whole_vector(vectors: &[f32], dim: usize) -> Vec<f32> {
     if check_vector(&mean, dim).is_ok() { mean } else { vectors[..dim].to_vec() }
 }
 
-fn published(memtable: &Memtable, ordinal: Ordinal) -> &super::memtable::MemRow {
+fn published(memtable: &Memtable, ordinal: Ordinal) -> &MemRow {
     memtable.row(ordinal).expect("a place names a published row, and rows are never taken back")
 }
 

@@ -1,5 +1,6 @@
 //! Tests of built graphs in written segments: recall against the exact scan, filters, metrics, degenerate data.
 
+mod kinds;
 mod outliers;
 
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::IndexError;
 use super::build::{BuildOptions, Start, build_graph};
 use super::params::{WANTED_RECALL, ef_for};
-use crate::distance::VectorQuery;
+use crate::distance::{VectorQuery, VectorRef};
 use crate::segment::{
     Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment,
 };
@@ -64,6 +65,10 @@ fn clustered(count: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32
         .collect()
 }
 
+fn as_refs(vectors: &[Vec<f32>]) -> Vec<VectorRef<'_>> {
+    vectors.iter().map(|vector| VectorRef::Float32(vector)).collect()
+}
+
 fn options(builder: GraphBuilder, threads: usize) -> BuildOptions<'static> {
     static NEVER: AtomicBool = AtomicBool::new(false);
     BuildOptions { builder, threads: NonZeroUsize::new(threads), progress: &|_| (), cancel: &NEVER }
@@ -74,7 +79,7 @@ fn build(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, threads:
 }
 
 fn build_with(vectors: &[Vec<f32>], metric: Metric, index: &IndexDefinition, options: &BuildOptions<'_>) -> Graph {
-    let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let rows = as_refs(vectors);
     build_graph(&rows, metric, index, None, options).unwrap()
 }
 
@@ -101,10 +106,10 @@ fn segment_of(
         embedding: EmbeddingState::Ready,
     });
     let row = |vector| RowRef { seq: Seq(1), document: &document, vector, chunks: &[] };
-    let rows: Vec<RowRef<'_>> = vectors.iter().map(|vector| row(vector)).collect();
+    let rows: Vec<RowRef<'_>> = as_refs(vectors).into_iter().map(row).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("1.seg");
-    write_segment(&path, &spec, &rows, &[], Some(graph)).unwrap();
+    write_segment(&path, &spec, &rows, &[], Some(graph), None).unwrap();
     (Segment::open(&path, &spec).unwrap(), dir)
 }
 
@@ -181,7 +186,7 @@ fn rows_inserted_into_a_graph_are_found_as_in_a_new_one() {
     merged.extend_from_slice(&rows[ROWS * 2 / 3..]);
     let mut places = vec![None; ROWS * 2 / 3];
     kept.iter().rev().enumerate().for_each(|(place, &row)| places[row] = Some(place as Ordinal));
-    let merged_rows: Vec<&[f32]> = merged.iter().map(Vec::as_slice).collect();
+    let merged_rows = as_refs(&merged);
     let started = |threads| {
         let start = Start { graph: old.view(), rows: places.clone() };
         build_graph(&merged_rows, Metric::Cosine, &index, Some(start), &options(GraphBuilder::Own, threads)).unwrap()
@@ -203,7 +208,7 @@ fn a_graph_of_which_nothing_is_left_is_built_anew() {
     let index = IndexDefinition { m: 5, ..IndexDefinition::default() };
     let vectors = clustered(300, 16, Metric::L2, 9);
     let old = build(&vectors[..100], Metric::L2, &index, 1);
-    let rows: Vec<&[f32]> = vectors[100..].iter().map(Vec::as_slice).collect();
+    let rows = as_refs(&vectors[100..]);
     let start = Start { graph: old.view(), rows: vec![None; 100] };
     let graph = build_graph(&rows, Metric::L2, &index, Some(start), &options(GraphBuilder::Own, 1)).unwrap();
     assert_eq!(graph, build(&vectors[100..], Metric::L2, &index, 1));
@@ -299,7 +304,7 @@ fn degenerate_data_makes_sound_graphs() {
 fn any_number_of_threads_makes_the_same_graph() {
     let vectors = clustered(3_000, 24, Metric::Cosine, 5);
     for quantization in [Quantization::Int8, Quantization::None] {
-        let index = IndexDefinition { m: 8, ef_construction: 40, quantization };
+        let index = IndexDefinition { m: 8, ef_construction: 40, quantization, ..IndexDefinition::default() };
         let one = build(&vectors, Metric::Cosine, &index, 1);
         assert_eq!(one, build(&vectors, Metric::Cosine, &index, 2));
         assert_eq!(one, build(&vectors, Metric::Cosine, &index, 5));
@@ -309,9 +314,10 @@ fn any_number_of_threads_makes_the_same_graph() {
 #[test]
 fn progress_is_told_and_building_can_be_called_off() {
     let vectors = clustered(5_000, 8, Metric::L2, 6);
-    let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let rows = as_refs(&vectors);
     let (cancel, last) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let index = IndexDefinition { m: 8, ef_construction: 20, quantization: Quantization::None };
+    let index =
+        IndexDefinition { m: 8, ef_construction: 20, quantization: Quantization::None, ..IndexDefinition::default() };
     let progress = |rows| {
         assert!(last.swap(rows, Ordering::Relaxed) <= rows);
     };

@@ -3,5 +3,8 @@
 mod guard;
 mod template;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use template::fuzz;
+
 pub use guard::{GuardError, inspect};
 pub use template::{Part, Rendered, TemplateError, Templater, weighted_sum};

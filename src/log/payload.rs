@@ -6,7 +6,9 @@ use bincode::{Decode, Encode};
 use super::format::{MAX_PAYLOAD_BYTES, PAYLOAD_VERSION};
 use super::{Change, LogError, LoggedDocument};
 use crate::storage::Fields;
-use crate::types::{ChunkSpan, CollectionId, CollectionName, DefinitionV1, DefinitionV2, DocumentId, StoredDocument};
+use crate::types::{
+    ChunkSpan, CollectionId, CollectionName, Definition, DefinitionV1, DefinitionV2, DocumentId, StoredDocument,
+};
 
 const CREATE_COLLECTION: u8 = 1;
 const DROP_COLLECTION: u8 = 2;
@@ -100,6 +102,27 @@ fn put(value: &impl Encode, out: &mut Vec<u8>) -> Result<(), LogError> {
         .map_err(|e| LogError::Encode { reason: e.to_string() })
 }
 
+/// A collection's creation as text, `VERSION:HEX`, that this and later versions of the program read.
+///
+/// # Errors
+/// [`LogError::Encode`], which no valid definition causes.
+#[cfg(feature = "postgres")]
+pub fn creation_to_text(change: &Change) -> Result<String, LogError> {
+    let mut bytes = Vec::new();
+    encode(change, &mut bytes)?;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}:{hex}", version(kind(change))))
+}
+
+/// Reads what [`creation_to_text`] wrote; `None` for anything else, such as what a later version wrote.
+#[cfg(feature = "postgres")]
+pub fn creation_of_text(text: &str) -> Option<Change> {
+    let (version, hex) = text.split_once(':')?;
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = hex.as_bytes().chunks(2).map(pair).collect::<Option<_>>()?;
+    decode(version.parse().ok()?, CREATE_COLLECTION, &bytes).ok()
+}
+
 /// The collection that a change is of: every kind's payload begins with its number.
 pub(super) fn collection(payload: &[u8]) -> Option<CollectionId> {
     Fields::new(payload).u32().map(CollectionId)
@@ -111,18 +134,11 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
         return Err(PayloadError::Version(version));
     }
     match kind {
-        CREATE_COLLECTION if version == 1 => {
-            let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV1, i64) = take_all(payload)?;
-            Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
-        }
-        CREATE_COLLECTION if version == 2 => {
-            let (id, name, definition, created_at_ms): (_, CollectionName, DefinitionV2, i64) = take_all(payload)?;
-            Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
-        }
-        CREATE_COLLECTION => {
-            let (id, name, definition, created_at_ms) = take_all(payload)?;
-            Ok(Change::CreateCollection { id, name, definition, created_at_ms })
-        }
+        CREATE_COLLECTION => match version {
+            1 => decode_creation::<DefinitionV1>(payload),
+            2 => decode_creation::<DefinitionV2>(payload),
+            _ => decode_creation::<Definition>(payload),
+        },
         DROP_COLLECTION => Ok(Change::DropCollection { id: take_all(payload)? }),
         UPSERT => decode_upsert(version, payload),
         DELETE => {
@@ -131,6 +147,12 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
         }
         other => Err(PayloadError::Kind(other)),
     }
+}
+
+/// `D`: the definition in the form that the version has it in.
+fn decode_creation<D: Decode<()> + Into<Definition>>(payload: &[u8]) -> Result<Change, PayloadError> {
+    let (id, name, definition, created_at_ms): (_, CollectionName, D, i64) = take_all(payload)?;
+    Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
 }
 
 fn decode_upsert(version: u8, payload: &[u8]) -> Result<Change, PayloadError> {
@@ -200,7 +222,7 @@ mod tests {
     use super::*;
     use crate::types::{
         ChunkDefinition, CollectionName, Definition, EmbeddingDefinition, EmbeddingState, FieldType, IndexDefinition,
-        Language, Metric, TemplateDefinition, TextDefinition, Value,
+        Language, Metric, TemplateDefinition, TextDefinition, Value, VectorStorage,
     };
 
     fn encoded(change: &Change) -> Vec<u8> {
@@ -237,7 +259,7 @@ mod tests {
             dim: 384,
             metric: Metric::L2,
             embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
-            index: IndexDefinition::default(),
+            index: IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() },
             fields: BTreeMap::from([("k".into(), FieldType::Boolean)]),
             text: TextDefinition { language: Language::Russian },
             template: Some(TemplateDefinition::Jinja("t".into())),
@@ -291,23 +313,29 @@ mod tests {
     fn golden_others() {
         assert_eq!(encoded(&Change::DropCollection { id: CollectionId(7) }), [7, 0, 0, 0]);
         assert_eq!(encoded(&delete()), b"\x07\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\xc3\xa9");
-        let mut expected = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
-        expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
-        expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0");
-        let of_version_1 = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
-        expected.extend(b"\x01\0\0\0");
-        let of_version_2 = [expected.as_slice(), b"\x03\0\0\0\0\0\0\0"].concat();
-        expected.extend(b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0\x01\xc8\0\0\0\x14\0\0\0\x03\0\0\0\0\0\0\0");
-        assert_eq!(encoded(&create()), expected);
-        let create_of = |text| {
-            let Change::CreateCollection { definition, id, name, created_at_ms } = create() else { unreachable!() };
-            let definition = Definition { text, template: None, chunks: None, ..definition };
-            Change::CreateCollection { definition, id, name, created_at_ms }
+    }
+
+    #[test]
+    fn golden_creation_in_every_version() {
+        let mut until_index = b"\x07\0\0\0\x04\0\0\0\0\0\0\0docs\x80\x01\0\0\x02\0\0\0\x01".to_vec();
+        until_index.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f\x10\0\0\0\x80\0\0\0\0\0\0\0");
+        let fields = b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x02\0\0\0";
+        let (text, created_at, half) = (b"\x01\0\0\0", b"\x03\0\0\0\0\0\0\0", b"\x01\0\0\0");
+        let template = b"\x01\0\0\0\0\x01\0\0\0\0\0\0\0t\0\x01\xc8\0\0\0\x14\0\0\0";
+        let parts: [&[u8]; 6] = [&until_index, half, fields, text, template, created_at];
+        assert_eq!(encoded(&create()), parts.concat());
+        let Change::CreateCollection { mut definition, id, name, created_at_ms } = create() else { unreachable!() };
+        (definition.index, definition.template, definition.chunks) = (IndexDefinition::default(), None, None);
+        let of = |definition: &Definition| {
+            let (definition, name) = (definition.clone(), name.clone());
+            Ok(Change::CreateCollection { definition, id, name, created_at_ms })
         };
-        let russian = TextDefinition { language: Language::Russian };
-        assert_eq!(decode(2, CREATE_COLLECTION, &of_version_2), Ok(create_of(russian)), "version 2 had no template");
-        let text = TextDefinition::default();
-        assert_eq!(decode(1, CREATE_COLLECTION, &of_version_1), Ok(create_of(text)), "version 1 had no text");
+        let parts: [&[u8]; 4] = [&until_index, fields, text, created_at];
+        let version_2 = decode(2, CREATE_COLLECTION, &parts.concat());
+        assert_eq!(version_2, of(&definition), "version 2 had no storage and no template");
+        definition.text = TextDefinition::default();
+        let parts: [&[u8]; 3] = [&until_index, fields, created_at];
+        assert_eq!(decode(1, CREATE_COLLECTION, &parts.concat()), of(&definition), "version 1 had no text");
     }
 
     #[test]

@@ -198,15 +198,9 @@ fn decode_collection(fields: &mut Fields, version: u32) -> Option<CollectionEntr
     let name = CollectionName::new(name).ok()?;
     let definition_bytes = fields.bytes(definition_len as usize)?;
     let (definition, used): (Definition, usize) = match version {
-        1 => {
-            let (old, used) = bincode::decode_from_slice::<DefinitionV1, _>(definition_bytes, config()).ok()?;
-            (old.into(), used)
-        }
-        2 => {
-            let (old, used) = bincode::decode_from_slice::<DefinitionV2, _>(definition_bytes, config()).ok()?;
-            (old.into(), used)
-        }
-        _ => bincode::decode_from_slice(definition_bytes, config()).ok()?,
+        1 => decode_definition::<DefinitionV1>(definition_bytes)?,
+        2 => decode_definition::<DefinitionV2>(definition_bytes)?,
+        _ => decode_definition::<Definition>(definition_bytes)?,
     };
     if used != definition_bytes.len() {
         return None;
@@ -214,6 +208,12 @@ fn decode_collection(fields: &mut Fields, version: u32) -> Option<CollectionEntr
     let mut segment_bytes = Fields::new(fields.bytes((segment_count as usize).checked_mul(SEGMENT_BYTES)?)?);
     let segments = (0..segment_count).map(|_| decode_segment(&mut segment_bytes)).collect::<Option<Vec<_>>>()?;
     Some(CollectionEntry { id, name, definition, created_at_ms, created_seq, generation, sealed_seq, segments })
+}
+
+/// A definition in the form that a version has it in, and its length in bytes.
+fn decode_definition<D: bincode::Decode<()> + Into<Definition>>(bytes: &[u8]) -> Option<(Definition, usize)> {
+    let (definition, used) = bincode::decode_from_slice::<D, _>(bytes, config()).ok()?;
+    Some((definition.into(), used))
 }
 
 fn decode_segment(fields: &mut Fields) -> Option<SegmentEntry> {

@@ -11,7 +11,7 @@ use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
 use crate::types::{
     ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
     GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
-    TextDefinition,
+    TextDefinition, VectorStorage,
 };
 
 fn sample(store_id: StoreId) -> Manifest {
@@ -19,7 +19,7 @@ fn sample(store_id: StoreId) -> Manifest {
         dim: 384,
         metric: Metric::Dot,
         embedding: Some(EmbeddingDefinition { model: "m".into(), fingerprint: "f".into() }),
-        index: IndexDefinition::default(),
+        index: IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() },
         fields: BTreeMap::from([("k".into(), FieldType::Number)]),
         text: TextDefinition { language: Language::Russian },
         template: Some(TemplateDefinition::Fields(FieldsTemplate {
@@ -101,16 +101,18 @@ fn golden_bytes() {
 }
 
 #[test]
-fn older_versions_had_no_template_no_chunks_and_no_text() {
+fn older_versions_had_no_storage_no_template_no_chunks_and_no_text() {
     let store_id = StoreId(*b"0123456789abcdef");
     let mut wanted = sample(store_id);
+    let read = |version| decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(version)).unwrap();
     for collection in &mut wanted.collections {
+        collection.definition.index = IndexDefinition::default();
         (collection.definition.template, collection.definition.guard) = (None, None);
         collection.definition.chunks = None;
     }
-    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(2)).unwrap(), wanted);
+    assert_eq!(read(2), wanted);
     wanted.collections.iter_mut().for_each(|collection| collection.definition.text = TextDefinition::default());
-    assert_eq!(decode_manifest(Path::new("MANIFEST"), &bytes_of_sample(1)).unwrap(), wanted);
+    assert_eq!(read(1), wanted);
 }
 
 /// [`sample`] as each version of the format has it.
@@ -122,13 +124,14 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         text.extend(b"\x01\x01\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0");
         text.extend(b"\x01\xc8\0\0\0\x14\0\0\0");
     }
-    let definition_len = 60 + text.len();
+    let storage: &[u8] = if version < 3 { &[] } else { b"\x01\0\0\0" };
+    let definition_len = 60 + storage.len() + text.len();
     let mut expected = b"PANNRMAN".to_vec();
     expected.push(version);
     expected.extend(b"\0\0\0\0\0\0\x000123456789abcdef\x01\0\0\0\x58\0\0\0");
     expected.extend([1u64, 9].map(u64::to_le_bytes).concat());
     expected.extend([3u32, 2].map(u32::to_le_bytes).concat());
-    expected.extend([7u64, 421 + 2 * text.len() as u64].map(u64::to_le_bytes).concat());
+    expected.extend([7u64, 421 + 2 * (storage.len() + text.len()) as u64].map(u64::to_le_bytes).concat());
     expected.extend([0; 4]);
     expected.extend(crc32c(&expected).to_le_bytes());
     assert_eq!(expected.len(), HEADER_BYTES);
@@ -141,6 +144,7 @@ fn bytes_of_sample(version: u8) -> Vec<u8> {
         expected.extend(b"\x80\x01\0\0\x01\0\0\0\x01");
         expected.extend(b"\x01\0\0\0\0\0\0\0m\x01\0\0\0\0\0\0\0f");
         expected.extend(b"\x10\0\0\0\x80\0\0\0\0\0\0\0");
+        expected.extend(storage);
         expected.extend(b"\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0k\x01\0\0\0");
         expected.extend(&text);
         for (id, dead_version, flag) in [(5u64, 2u64, 1u8), (6, 0, 0)].into_iter().take(segments as usize) {

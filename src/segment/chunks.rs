@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::error::SegmentError;
 use super::format::Section;
 use super::reader::Segment;
+use crate::distance::VectorRef;
 use crate::types::{ChunkSpan, Ordinal};
 
 impl Segment {
@@ -40,14 +41,14 @@ impl Segment {
         Ok(first as Ordinal..(first + count) as Ordinal)
     }
 
-    /// The vectors of a row: f32, shape `[vectors, dim]`; one where it has no chunks.
+    /// The vectors of a row, shape `[vectors, dim]`; one where it has no chunks.
     ///
     /// # Errors
     /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
     #[inline]
-    pub fn vectors(&self, row: Ordinal) -> Result<&[f32], SegmentError> {
+    pub fn vectors(&self, row: Ordinal) -> Result<VectorRef<'_>, SegmentError> {
         let Range { start, end } = self.vectors_of(row)?;
-        self.numbers(Section::Vectors, start as usize * self.dim()..end as usize * self.dim())
+        self.vector_numbers(start as usize * self.dim()..end as usize * self.dim())
     }
 
     /// Where the chunks of a row stand in its text, one for each of its vectors; none in a segment without chunks.

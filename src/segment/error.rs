@@ -68,6 +68,12 @@ pub enum SegmentError {
         /// As in the file.
         got: String,
     },
+    /// The file was not finished: its writing was called off.
+    #[error("{path} was not finished: its writing was cancelled", path = path.display())]
+    Cancelled {
+        /// The file.
+        path: PathBuf,
+    },
     /// A row was asked for that the segment does not have.
     #[error("{path} has {rows} rows, and row {ordinal} was asked for", path = path.display())]
     NoSuchRow {

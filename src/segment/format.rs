@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::SegmentSpec;
+use super::bits;
 use super::calibration::Calibration;
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
@@ -11,12 +12,12 @@ use super::nibbles;
 use super::quantize::stride;
 use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::limits::MAX_DIM;
-use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq};
+use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq, VectorStorage};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
 /// The newest version.
 pub(super) const VERSION: u32 = 3;
-/// The oldest that is read, and written where it says everything: it knows neither nibbles nor chunks.
+/// The oldest that is read, and written where it says everything: it knows no nibbles, chunks, bits and half precision.
 const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
@@ -98,7 +99,7 @@ pub(super) struct Header {
     pub(super) vectors: u32,
     /// Whether it says of each vector which row's it is.
     pub(super) has_chunks: bool,
-    /// `Some` exactly where the definition asks for codes.
+    /// `Some` exactly where the definition asks for int8 codes.
     pub(super) scale: Option<f32>,
     pub(super) min_seq: Seq,
     pub(super) max_seq: Seq,
@@ -143,8 +144,8 @@ impl Header {
         let m = u64::from(self.spec.index.m);
         let index_len = |present: bool| if present { 4 * (vectors + 1) } else { 0 };
         let lengths = [
-            4 * vectors * u64::from(self.spec.dim),
-            self.scale.map_or(0, |_| vectors * stride(self.spec.dim) as u64),
+            number_bytes(self.spec.index.storage) * vectors * u64::from(self.spec.dim),
+            self.codes_len(),
             self.graph.map_or(0, |_| 4 * vectors * 2 * m),
             index_len(self.graph.is_some()),
             self.graph.map_or(0, |graph| 4 * u64::from(graph.upper_lists) * m),
@@ -166,13 +167,24 @@ impl Header {
         Layout { sections, checksums, file_len }
     }
 
+    fn codes_len(&self) -> u64 {
+        let (vectors, dim) = (u64::from(self.vectors), self.spec.dim);
+        match self.spec.index.quantization {
+            Quantization::None => 0,
+            Quantization::Int8 => vectors * stride(dim) as u64,
+            Quantization::Binary => bits::center_bytes(dim) as u64 + vectors * bits::stride(dim) as u64,
+        }
+    }
+
     fn suits_nibbles(&self) -> bool {
         self.graph.is_some() && nibbles::suits_nibbles(self.spec.metric, self.spec.dim, &self.spec.index)
     }
 
     /// The oldest version that says all of it.
     fn version(&self) -> u32 {
-        if self.has_nibbles || self.has_chunks { VERSION } else { PLAIN_VERSION }
+        let IndexDefinition { quantization, storage, .. } = self.spec.index;
+        let is_plain = quantization != Quantization::Binary && storage == VectorStorage::Float32;
+        if is_plain && !self.has_nibbles && !self.has_chunks { PLAIN_VERSION } else { VERSION }
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -183,7 +195,8 @@ impl Header {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(MAGIC);
         bytes.extend(self.version().to_le_bytes());
-        let codes = if self.scale.is_some() { FLAG_CODES } else { 0 };
+        let index = &self.spec.index;
+        let codes = if index.quantization == Quantization::None { 0 } else { FLAG_CODES };
         let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
         let nibbles = if self.has_nibbles { FLAG_NIBBLES } else { 0 };
         let chunks = if self.has_chunks { FLAG_CHUNKS } else { 0 };
@@ -194,7 +207,12 @@ impl Header {
         bytes.extend(self.spec.generation.to_le_bytes());
         bytes.extend(self.rows.to_le_bytes());
         bytes.extend(self.spec.dim.to_le_bytes());
-        bytes.extend([metric_byte(self.spec.metric), quantization_byte(self.spec.index.quantization), 0, 0]);
+        bytes.extend([
+            metric_byte(self.spec.metric),
+            quantization_byte(index.quantization),
+            storage_byte(index.storage),
+            0,
+        ]);
         bytes.extend(self.spec.index.m.to_le_bytes());
         bytes.extend(self.spec.index.ef_construction.to_le_bytes());
         bytes.extend(self.scale.unwrap_or(0.0).to_le_bytes());
@@ -269,6 +287,7 @@ impl Header {
             calibration: Calibration(std::array::from_fn(recall)),
         };
         let section_len = |section: Section| u64_at(bytes, SECTION_TABLE + section as usize * SECTION_ENTRY_BYTES + 16);
+        let quantization = quantization_from(bytes[49]).ok_or((49, "unknown quantization".to_owned()))?;
         Ok(Self {
             spec: SegmentSpec {
                 id: SegmentId(u64_at(bytes, 24)),
@@ -279,13 +298,14 @@ impl Header {
                 index: IndexDefinition {
                     m: u32_at(bytes, 52),
                     ef_construction: u32_at(bytes, 56),
-                    quantization: quantization_from(bytes[49]).ok_or((49, "unknown quantization".to_owned()))?,
+                    quantization,
+                    storage: storage_from(bytes[50]).ok_or((50, "unknown storage".to_owned()))?,
                 },
             },
             rows: u32_at(bytes, 40),
             vectors: u32_at(bytes, if flags & FLAG_CHUNKS != 0 { VECTORS } else { 40 }),
             has_chunks: flags & FLAG_CHUNKS != 0,
-            scale: (flags & FLAG_CODES != 0).then(|| f32::from_bits(u32_at(bytes, 60))),
+            scale: (quantization == Quantization::Int8).then(|| f32::from_bits(u32_at(bytes, 60))),
             min_seq: Seq(u64_at(bytes, 64)),
             max_seq: Seq(u64_at(bytes, 72)),
             tombstones: u32_at(bytes, 80),
@@ -305,7 +325,6 @@ impl Header {
             (44, "dim", (1..=MAX_DIM as u32).contains(&self.spec.dim)),
             (52, "m", (5..=48).contains(&index.m)),
             (56, "ef_construction", index.ef_construction >= 1),
-            (12, "codes", self.scale.is_some() == (index.quantization == Quantization::Int8)),
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
             (12, "nibbles", !self.has_nibbles || self.suits_nibbles()),
@@ -338,11 +357,31 @@ fn quantization_byte(quantization: Quantization) -> u8 {
     match quantization {
         Quantization::None => 0,
         Quantization::Int8 => 1,
+        Quantization::Binary => 2,
     }
 }
 
 fn quantization_from(byte: u8) -> Option<Quantization> {
-    [Quantization::None, Quantization::Int8].into_iter().find(|&q| quantization_byte(q) == byte)
+    [Quantization::None, Quantization::Int8, Quantization::Binary].into_iter().find(|&q| quantization_byte(q) == byte)
+}
+
+fn storage_byte(storage: VectorStorage) -> u8 {
+    match storage {
+        VectorStorage::Float32 => 0,
+        VectorStorage::Float16 => 1,
+    }
+}
+
+fn storage_from(byte: u8) -> Option<VectorStorage> {
+    [VectorStorage::Float32, VectorStorage::Float16].into_iter().find(|&s| storage_byte(s) == byte)
+}
+
+/// Bytes of a stored vector's number.
+fn number_bytes(storage: VectorStorage) -> u64 {
+    match storage {
+        VectorStorage::Float32 => 4,
+        VectorStorage::Float16 => 2,
+    }
 }
 
 #[cfg(test)]

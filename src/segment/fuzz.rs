@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{DeadRows, Segment, SegmentSpec};
 use crate::storage::{self, BLOCK_BYTES, crc32c};
-use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId};
+use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, VectorStorage};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -31,14 +31,16 @@ pub fn segment(bytes: &[u8]) {
 fn read_all(path: &Path, bytes: &[u8]) {
     let u32_at = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let metric = [Metric::Cosine, Metric::Dot, Metric::L2][u32_at(48) as usize % 3];
-    let quantization = if u32_at(48) >> 8 & 1 == 0 { Quantization::None } else { Quantization::Int8 };
+    let kind = |shift: u32, kinds: usize| (u32_at(48) >> shift & 0xff) as usize % kinds;
+    let quantization = [Quantization::None, Quantization::Int8, Quantization::Binary][kind(8, 3)];
+    let storage = [VectorStorage::Float32, VectorStorage::Float16][kind(16, 2)];
     let spec = SegmentSpec {
         id: SegmentId(u64::from(u32_at(24)) | u64::from(u32_at(28)) << 32),
         collection: CollectionId(u32_at(32)),
         generation: u32_at(36),
         metric,
         dim: u32_at(44),
-        index: IndexDefinition { m: u32_at(52), ef_construction: u32_at(56), quantization },
+        index: IndexDefinition { m: u32_at(52), ef_construction: u32_at(56), quantization, storage },
     };
     _ = DeadRows::read(path, spec.id, u32_at(32));
     let Ok(segment) = Segment::open(path, &spec) else { return };

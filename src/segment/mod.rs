@@ -2,8 +2,12 @@
 //!
 //! The format is docs/formats/segment.md; which rows of a segment still count stands beside it (docs/formats/dead.md).
 
+mod apart;
+mod bit_rows;
+mod bits;
 mod calibration;
 mod chunks;
+mod codes;
 mod dead;
 mod document;
 mod error;
@@ -28,6 +32,7 @@ mod verify;
 mod walk;
 mod writer;
 
+pub use bits::BitQuantizer;
 pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
 pub use document::encode_document;
@@ -42,8 +47,9 @@ pub use tombstone::Tombstone;
 pub use upgrade::{downgrade, file_version, upgrade};
 pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest, walk_without};
 pub use walk::{SearchStats, WalkOptions};
-pub use writer::{WrittenSegment, write_segment};
+pub use writer::{Pace, WrittenSegment, write_segment};
 
+use crate::distance::VectorRef;
 use crate::types::{ChunkSpan, CollectionId, IndexDefinition, Metric, SegmentId, Seq};
 
 /// Which segment a file is, and how its rows are compared.
@@ -59,7 +65,7 @@ pub struct SegmentSpec {
     pub metric: Metric,
     /// Numbers in a vector.
     pub dim: u32,
-    /// Parameters of the graph, and whether there are codes.
+    /// Parameters of the graph, which codes there are, and how vectors are stored.
     pub index: IndexDefinition,
 }
 
@@ -70,8 +76,8 @@ pub struct RowRef<'a> {
     pub seq: Seq,
     /// The document's frame; see [`encode_document`].
     pub document: &'a [u8],
-    /// f32, shape `[dim]`, or `[chunks, dim]` where there are chunks; each of length 1 where the metric is cosine.
-    pub vector: &'a [f32],
+    /// Shape `[dim]`, or `[chunks, dim]` where there are chunks; each of length 1 where the metric is cosine.
+    pub vector: VectorRef<'a>,
     /// Where each chunk stands; empty for a row with one vector and no chunk.
     pub chunks: &'a [ChunkSpan],
 }

@@ -3,7 +3,7 @@
 //! A walk is bound by the cache lines that it asks from memory, and a row of nibbles has half as many as one of int8
 //! codes. What they misplace is put right afterwards, by codes and in f32.
 
-use crate::distance::{NIBBLE_BLOCK, NibbleQuery};
+use crate::distance::{NIBBLE_BLOCK, NibbleQuery, VectorRef};
 use crate::types::{IndexDefinition, Metric, Quantization};
 
 /// The largest nibble.
@@ -43,12 +43,12 @@ pub struct NibbleQuantizer {
 
 impl NibbleQuantizer {
     /// With the ranges that suit `rows` vectors of `dim` finite components.
-    pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> &'a [f32]) -> Self {
+    pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
         let sample = || (0..rows).step_by((rows / SAMPLE_ROWS).max(1)).map(&vector);
         let count = sample().count().max(1) as f64;
-        let (mut sums, mut squares) = (vec![0.0f64; dim], vec![0.0f64; dim]);
+        let (mut sums, mut squares, mut memory) = (vec![0.0f64; dim], vec![0.0f64; dim], Vec::new());
         for row in sample() {
-            for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(row) {
+            for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(row.read(&mut memory)) {
                 *sum += f64::from(x);
                 *square += f64::from(x) * f64::from(x);
             }
@@ -135,7 +135,7 @@ mod tests {
     fn components_come_back_within_half_a_step() {
         for dim in [1, 64, 65, 128, 129, 300] {
             let rows = rows(dim);
-            let quantizer = NibbleQuantizer::fit(rows.len(), dim, |row| &rows[row]);
+            let quantizer = NibbleQuantizer::fit(rows.len(), dim, |row| VectorRef::Float32(&rows[row]));
             let mut nibbles = vec![0xff; stride(dim as u32)];
             for row in &rows {
                 quantizer.encode(row, &mut nibbles);
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn queries_order_rows_as_dot_products_do() {
         let rows = rows(300);
-        let quantizer = NibbleQuantizer::fit(rows.len(), 300, |row| &rows[row]);
+        let quantizer = NibbleQuantizer::fit(rows.len(), 300, |row| VectorRef::Float32(&rows[row]));
         let mut codes = vec![0; rows.len() * stride(300)];
         for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(stride(300))) {
             quantizer.encode(row, codes);
@@ -178,7 +178,7 @@ mod tests {
     fn degenerate_rows_have_usable_ranges() {
         for x in [0.0f32, 1e-40, 3e38, -1.0] {
             let row = [x; 70];
-            let quantizer = NibbleQuantizer::fit(1, 70, |_| &row);
+            let quantizer = NibbleQuantizer::fit(1, 70, |_| VectorRef::Float32(&row));
             let numbers: Vec<f32> = quantizer.numbers().collect();
             assert_eq!(NibbleQuantizer::from_numbers(&numbers), Some(quantizer.clone()), "{x}");
             quantizer.encode(&row, &mut vec![0; stride(70)]);

@@ -1,6 +1,6 @@
 //! Int8 codes: one byte a component, with one scale for all rows of a segment.
 
-use crate::distance::{CodeQuery, VectorQuery};
+use crate::distance::{CodeQuery, VectorQuery, VectorRef};
 use crate::types::Metric;
 
 /// Codes lie within -LARGEST..=LARGEST, so that each has its negative.
@@ -34,9 +34,12 @@ impl Quantizer {
     }
 
     /// With the scale that suits `rows` vectors of `dim` finite components.
-    pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> &'a [f32]) -> Self {
+    pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
         let step = (rows * dim).div_ceil(SAMPLE_COMPONENTS).max(1);
-        let mut sizes: Vec<f32> = (0..rows).step_by(step).flat_map(&vector).map(|x| x.abs()).collect();
+        let (mut sizes, mut memory): (Vec<f32>, _) = (Vec::new(), Vec::new());
+        for row in (0..rows).step_by(step) {
+            sizes.extend(vector(row).read(&mut memory).iter().map(|x| x.abs()));
+        }
         if sizes.is_empty() {
             return Self { scale: 1.0 };
         }
@@ -107,22 +110,22 @@ mod tests {
     #[test]
     fn the_scale_fits_the_largest_of_few_components_and_clips_rare_ones() {
         let few = [[1.0f32, -2.0], [0.5, 0.25]];
-        assert_eq!(Quantizer::fit(2, 2, |i| &few[i]).scale(), 63.5);
+        assert_eq!(Quantizer::fit(2, 2, |i| VectorRef::Float32(&few[i])).scale(), 63.5);
         let mut many = vec![1.0f32; 100_000];
         many[77_777] = 1e6;
-        assert_eq!(Quantizer::fit(1_000, 100, |i| &many[i * 100..][..100]).scale(), 127.0);
+        assert_eq!(Quantizer::fit(1_000, 100, |i| VectorRef::Float32(&many[i * 100..][..100])).scale(), 127.0);
     }
 
     #[test]
     fn degenerate_data_has_a_usable_scale() {
-        assert_eq!(Quantizer::fit(0, 3, |_| &[]).scale(), 1.0);
+        assert_eq!(Quantizer::fit(0, 3, |_| VectorRef::Float32(&[])).scale(), 1.0);
         for x in [0.0f32, 1e-40, 3e38] {
-            let scale = Quantizer::fit(1, 1, |_| std::slice::from_ref(&x)).scale();
+            let scale = Quantizer::fit(1, 1, |_| VectorRef::Float32(std::slice::from_ref(&x))).scale();
             assert!(scale.is_finite() && scale > 0.0, "{x}: {scale}");
         }
         let mut sparse = vec![0.0f32; 1 << 20];
         sparse[3] = 2.0;
-        assert_eq!(Quantizer::fit(1, 1 << 20, |_| &sparse).scale(), 63.5);
+        assert_eq!(Quantizer::fit(1, 1 << 20, |_| VectorRef::Float32(&sparse)).scale(), 63.5);
     }
 
     #[test]

@@ -5,26 +5,31 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::SegmentSpec;
+use super::apart::MOST_MAPPED_BYTES;
+use super::bits;
 use super::calibration::Calibration;
 use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
 use super::format::{Header, Layout, Section};
 use super::graph::GraphView;
 use super::nibbles::{self, NibbleQuantizer};
-use super::quantize::{Quantizer, stride};
+use super::quantize::{self, Quantizer};
 use super::tombstone::{self, Tombstone};
-use crate::storage::{Mapped, Plain, VerifiedBlocks, crc32c};
-use crate::types::{DocumentId, Metadata, Ordinal, Seq, StoredDocument};
+use crate::distance::VectorRef;
+use crate::storage::{Mapped, Plain, ReadOnlyFile, VerifiedBlocks, crc32c};
+use crate::types::{DocumentId, IndexDefinition, Metadata, Ordinal, Quantization, Seq, StoredDocument, VectorStorage};
 
 /// An immutable segment file, open for reading by any number of threads.
 #[derive(Debug)]
 pub struct Segment {
-    file: Mapped,
+    pub(super) file: Mapped,
     blocks: VerifiedBlocks,
     pub(super) header: Header,
     layout: Layout,
     /// Read when they are first needed.
     nibble_ranges: OnceLock<NibbleQuantizer>,
+    /// To read vectors from, where the segment is large.
+    pub(super) apart: Option<ReadOnlyFile>,
 }
 
 impl Segment {
@@ -46,14 +51,19 @@ impl Segment {
     /// # Errors
     /// As [`Segment::open`], without [`SegmentError::Mismatch`].
     pub fn open_any(path: &Path) -> Result<Self, SegmentError> {
+        Self::open_mapping(path, MOST_MAPPED_BYTES)
+    }
+
+    /// As [`Segment::open_any`]; a segment with more bytes of vectors than `most_mapped` is large.
+    pub(super) fn open_mapping(path: &Path, most_mapped: u64) -> Result<Self, SegmentError> {
         let file = Mapped::open(path)?;
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
+        let mut segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new(), apart: None };
         for section in [Section::Codes, Section::Level0, Section::UpperIndex, Section::Upper, Section::Nibbles] {
-            let range = layout.section(section);
-            file.advise_large_pages(range.start as usize..range.end as usize);
+            segment.file.advise_large_pages(segment.section_range(section));
         }
-        let segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new() };
+        segment.open_apart(path, most_mapped)?;
         segment.check_owners()?;
         Ok(segment)
     }
@@ -86,10 +96,13 @@ impl Segment {
     /// Bytes of a row that a scan reads of each.
     pub fn scanned_bytes_a_row(&self) -> usize {
         let dim = self.header.spec.dim;
-        match self.header.scale {
+        let IndexDefinition { quantization, storage, .. } = self.header.spec.index;
+        match (quantization, storage) {
             _ if self.header.has_nibbles => nibbles::stride(dim),
-            Some(_) => stride(dim),
-            None => 4 * self.dim(),
+            (Quantization::Int8, _) => quantize::stride(dim),
+            (Quantization::Binary, _) => bits::stride(dim),
+            (Quantization::None, VectorStorage::Float32) => 4 * self.dim(),
+            (Quantization::None, VectorStorage::Float16) => 2 * self.dim(),
         }
     }
 
@@ -111,6 +124,30 @@ impl Segment {
     /// Largest seq of rows and tombstones; 0 where there are none.
     pub fn max_seq(&self) -> Seq {
         self.header.max_seq
+    }
+
+    /// A vector by its own ordinal, shape `[dim]`. It exists.
+    #[inline]
+    pub(super) fn vector_at(&self, ordinal: Ordinal) -> Result<VectorRef<'_>, SegmentError> {
+        self.vector_numbers(row_range(ordinal, self.dim()))
+    }
+
+    /// The numbers `range` of all vectors.
+    #[inline]
+    pub(super) fn vector_numbers(&self, range: Range<usize>) -> Result<VectorRef<'_>, SegmentError> {
+        Ok(match self.header.spec.index.storage {
+            VectorStorage::Float32 => VectorRef::Float32(self.numbers(Section::Vectors, range)?),
+            VectorStorage::Float16 => VectorRef::Float16(self.numbers(Section::Vectors, range)?),
+        })
+    }
+
+    /// All vectors, for many reads.
+    #[inline]
+    pub(super) fn vectors_view(&self) -> VectorsView<'_> {
+        match self.header.spec.index.storage {
+            VectorStorage::Float32 => VectorsView::Float32(self.section(Section::Vectors)),
+            VectorStorage::Float16 => VectorsView::Float16(self.section(Section::Vectors)),
+        }
     }
 
     /// The change that wrote a row.
@@ -201,12 +238,6 @@ impl Segment {
         self.bytes(Section::Nibbles, row_range(ordinal, nibbles::stride(self.header.spec.dim)))
     }
 
-    /// The codes of a vector: i8, shape `[stride]`. The segment has codes and the vector exists.
-    #[inline]
-    pub(super) fn codes(&self, ordinal: Ordinal) -> Result<&[i8], SegmentError> {
-        self.numbers(Section::Codes, row_range(ordinal, stride(self.header.spec.dim)))
-    }
-
     /// The numbers `range` of a section, checked.
     #[inline]
     pub(super) fn numbers<T: Plain>(&self, section: Section, range: Range<usize>) -> Result<&[T], SegmentError> {
@@ -218,8 +249,7 @@ impl Segment {
     /// A section for many reads.
     #[inline]
     pub(super) fn section<T: Plain>(&self, section: Section) -> SectionView<'_, T> {
-        let range = self.layout.section(section);
-        let range = range.start as usize..range.end as usize;
+        let range = self.section_range(section);
         SectionView {
             segment: self,
             section,
@@ -227,6 +257,19 @@ impl Segment {
             numbers: self.file.view(range.clone()).unwrap_or_default(),
             is_verified: self.blocks.are_verified(range),
         }
+    }
+
+    /// Where a section stands in the file.
+    #[inline]
+    pub(super) fn section_range(&self, section: Section) -> Range<usize> {
+        let range = self.layout.section(section);
+        range.start as usize..range.end as usize
+    }
+
+    /// Whether the blocks of `range`, as bytes of the file, were compared with their checksums.
+    #[inline]
+    pub(super) fn is_verified(&self, range: Range<usize>) -> bool {
+        self.blocks.are_verified(range)
     }
 
     /// The bytes `range` of a section, checked.
@@ -348,6 +391,32 @@ impl<'a, T: Plain> SectionView<'a, T> {
     #[inline]
     pub(super) fn unchecked(&self, range: Range<usize>) -> &'a [T] {
         self.numbers.get(range).unwrap_or_default()
+    }
+}
+
+/// The vectors of a segment.
+pub(super) enum VectorsView<'a> {
+    Float32(SectionView<'a, f32>),
+    Float16(SectionView<'a, u16>),
+}
+
+impl<'a> VectorsView<'a> {
+    /// As [`SectionView::get`].
+    #[inline]
+    pub(super) fn get(&self, range: Range<usize>) -> Result<VectorRef<'a>, SegmentError> {
+        Ok(match self {
+            Self::Float32(numbers) => VectorRef::Float32(numbers.get(range)?),
+            Self::Float16(numbers) => VectorRef::Float16(numbers.get(range)?),
+        })
+    }
+
+    /// As [`SectionView::unchecked`].
+    #[inline]
+    pub(super) fn unchecked(&self, range: Range<usize>) -> VectorRef<'a> {
+        match self {
+            Self::Float32(numbers) => VectorRef::Float32(numbers.unchecked(range)),
+            Self::Float16(numbers) => VectorRef::Float16(numbers.unchecked(range)),
+        }
     }
 }
 

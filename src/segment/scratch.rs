@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use super::apart::ReadRow;
 use super::pool::{Candidate, Pool};
 use crate::types::Ordinal;
 
@@ -21,6 +22,8 @@ pub(super) struct Scratch {
     /// Of queries, of their two kinds.
     pub(super) codes: Vec<i8>,
     pub(super) nibbles: Vec<i8>,
+    /// A vector of a large segment.
+    pub(super) row: ReadRow,
 }
 
 thread_local! {

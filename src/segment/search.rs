@@ -1,9 +1,10 @@
 //! Searches of one segment: the graph walk, the scan and the exact scan.
 //!
 //! A first pass finds candidates by the shortest form that the segment has of its rows; the best of them are compared
-//! again by longer ones, and what is returned always in f32. The rows that are compared and returned are vectors: where the
-//! segment has chunks, [`Segment::owners`] says whose.
+//! again by longer ones, and what is returned always by its vector. The rows that are compared and returned are vectors: where
+//! the segment has chunks, [`Segment::owners`] says whose.
 
+use super::bits::BitQuantizer;
 use super::error::SegmentError;
 use super::filtered_walk::{FilteredOptions, FilteredStats, walk_filtered};
 use super::nibbles::NibbleQuantizer;
@@ -37,11 +38,17 @@ fn few(top_k: usize) -> usize {
     top_k + top_k.div_ceil(2) + 1
 }
 
+/// Candidates of bits that are compared again for `top_k` results where a scan chooses them from all rows. A walk keeps as
+/// many as were measured to suffice, and all are compared.
+fn bit_over_fetch(top_k: usize) -> usize {
+    10 * top_k + 100
+}
+
 /// What rows are compared by at first.
-#[derive(Clone, Copy)]
 enum By<'a> {
     Nibbles(&'a NibbleQuantizer, Quantizer),
     Codes(Quantizer),
+    Bits(BitQuantizer),
     Vectors,
 }
 
@@ -207,12 +214,20 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         let pass = Scan { segment: self, ordinals: ordinals.into_iter(), admit };
-        let (stats, rescored) = self.answer(by, query, top_k, pass, out)?;
+        let is_exact = matches!(by, By::Vectors);
+        let answer = self.answer(by, query, top_k, pass, out);
+        if is_exact {
+            self.release();
+        }
+        let (stats, rescored) = answer?;
         Ok(SearchStats { rescored, ..stats })
     }
 
     /// The shortest form that the segment has of its rows.
     fn shortest(&self) -> Result<By<'_>, SegmentError> {
+        if let Some(bits) = self.bit_quantizer()? {
+            return Ok(By::Bits(bits));
+        }
         Ok(match (self.nibble_quantizer()?, self.quantizer()) {
             (Some(nibbles), Some(codes)) => By::Nibbles(nibbles, codes),
             (None, Some(codes)) => By::Codes(codes),
@@ -246,7 +261,12 @@ impl Segment {
                 let done = pass.run(&rows, over_fetch(top_k), scratch);
                 let floor = rows.floor(top_k, scratch);
                 scratch.codes = rows.query.into_codes();
-                Ok((done?, self.rescore(query, top_k, floor, scratch, out)?))
+                Ok((done?, self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out)?))
+            }
+            By::Bits(bits) => {
+                let done = pass.run(&self.bit_rows(&bits, query), bit_over_fetch(top_k), scratch)?;
+                // Bits err by more than the candidates are apart: no bound on the error would spare any of them.
+                Ok((done, self.rescore(query, top_k, usize::MAX, f32::NEG_INFINITY, scratch, out)?))
             }
             By::Vectors => {
                 let done = pass.run(&self.full_rows(query), top_k, scratch)?;
@@ -269,11 +289,15 @@ impl Segment {
         scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
+        if self.apart.is_some() {
+            // Codes are not kept in memory for what they would spare.
+            return self.rescore(query, top_k, nibble_over_fetch(top_k), floor, scratch, out);
+        }
         let best = scratch.pool.nearest(nibble_over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         scratch.batch.clear();
         scratch.batch.extend(best.map(|candidate| candidate.ordinal));
         if scratch.batch.len() <= few(top_k) {
-            return self.rescore(query, top_k, floor, scratch, out);
+            return self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out);
         }
         let rows = self.code_rows(codes, query, scratch);
         scratch.batch.iter().for_each(|&ordinal| rows.prefetch(ordinal));
@@ -289,20 +313,31 @@ impl Segment {
         let floor = rows.floor(top_k, scratch);
         scratch.codes = rows.query.into_codes();
         compared?;
-        self.rescore(query, top_k, floor, scratch, out)
+        self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out)
     }
 
-    /// Compares the best of the scratch's pool, none below `floor`, again in f32. Returns how many.
+    /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how many.
+    #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn rescore(
         &self,
         query: &VectorQuery,
         top_k: usize,
+        candidates: usize,
         floor: f32,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
+        let best = || scratch.pool.nearest(candidates).take_while(|candidate| candidate.closeness >= floor);
+        if let Some(file) = &self.apart {
+            for candidate in best() {
+                let vector = self.read_vector(file, candidate.ordinal, &mut scratch.row)?;
+                out.push(Candidate { closeness: query.closeness_of(vector), ..candidate });
+            }
+            let rescored = out.len() as u64;
+            finish(out, top_k);
+            return Ok(rescored);
+        }
         let rows = self.full_rows(query);
-        let best = || scratch.pool.nearest(over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
         best().take(ROWS_AHEAD).for_each(|candidate| rows.prefetch(candidate.ordinal));
         let mut ahead = best().skip(ROWS_AHEAD);
         for candidate in best() {

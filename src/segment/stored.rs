@@ -5,7 +5,7 @@ use super::format::{GraphHeader, Section};
 use super::graph::{level0_range, upper_range};
 use super::nibbles::{self, NibbleQuantizer};
 use super::quantize::{Quantizer, stride};
-use super::reader::{SectionView, Segment, row_range};
+use super::reader::{SectionView, Segment, VectorsView, row_range};
 use super::scratch::Scratch;
 use super::walk::{Links, Rows};
 use crate::distance::{CodeQuery, NibbleQuery, VectorQuery, prefetch};
@@ -33,7 +33,7 @@ impl Segment {
     }
 
     pub(super) fn full_rows<'a>(&'a self, query: &'a VectorQuery) -> FullRows<'a> {
-        FullRows { vectors: self.section(Section::Vectors), query, dim: self.dim() }
+        FullRows { vectors: self.vectors_view(), query, dim: self.dim() }
     }
 
     pub(super) fn links(&self, graph: GraphHeader) -> StoredLinks<'_> {
@@ -136,9 +136,9 @@ impl Rows for CodeRows<'_> {
     }
 }
 
-/// The rows of a segment as f32 vectors.
+/// The rows of a segment as vectors.
 pub(super) struct FullRows<'a> {
-    vectors: SectionView<'a, f32>,
+    vectors: VectorsView<'a>,
     query: &'a VectorQuery,
     dim: usize,
 }
@@ -148,12 +148,12 @@ impl Rows for FullRows<'_> {
 
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
-        prefetch(self.vectors.unchecked(row_range(ordinal, self.dim)));
+        self.vectors.unchecked(row_range(ordinal, self.dim)).prefetch();
     }
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        Ok(self.query.closeness(self.vectors.get(row_range(ordinal, self.dim))?))
+        Ok(self.query.closeness_of(self.vectors.get(row_range(ordinal, self.dim))?))
     }
 }
 

@@ -1,17 +1,21 @@
 //! Tests of whole segments: what is written is read, damage is found, scans equal brute force.
 
+mod apart;
 mod chunks;
 mod damage;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use super::format::{HEADER_BYTES, Section};
 use super::*;
 use crate::distance::{VectorQuery, scalar};
-use crate::storage::{BLOCK_BYTES, crc32c};
-use crate::types::{ChunkSpan, DocumentId, EmbeddingState, Ordinal, Quantization, StoredDocument, Value, normalise};
+use crate::storage::{BLOCK_BYTES, RateLimit, crc32c};
+use crate::types::{
+    ChunkSpan, DocumentId, EmbeddingState, Ordinal, Quantization, StoredDocument, Value, VectorStorage, half, normalise,
+};
 
 /// Everything that one segment is written from.
 struct Sample {
@@ -25,7 +29,7 @@ struct Sample {
 
 impl Sample {
     fn new(rows: usize, dim: usize, metric: Metric, quantization: Quantization) -> Self {
-        let index = IndexDefinition { m: 5, ef_construction: 50, quantization };
+        let index = IndexDefinition { m: 5, ef_construction: 50, quantization, ..IndexDefinition::default() };
         let spec = SegmentSpec {
             id: SegmentId(7),
             collection: CollectionId(3),
@@ -50,6 +54,14 @@ impl Sample {
             tombstones: Vec::new(),
             graph: None,
         }
+    }
+
+    fn stored_as(mut self, storage: VectorStorage) -> Self {
+        self.spec.index.storage = storage;
+        if storage == VectorStorage::Float16 {
+            self.vectors.iter_mut().flatten().for_each(|x| *x = half::widen(half::narrow(*x)));
+        }
+        self
     }
 
     fn with_tombstones(mut self) -> Self {
@@ -108,11 +120,11 @@ impl Sample {
             .map(|row| RowRef {
                 seq: Seq(10 + row as u64),
                 document: &frames[row],
-                vector: &self.vectors[row],
+                vector: VectorRef::Float32(&self.vectors[row]),
                 chunks: &[],
             })
             .collect();
-        write_segment(&self.path(), &self.spec, &rows, &self.tombstones, self.graph.as_ref()).unwrap()
+        write_segment(&self.path(), &self.spec, &rows, &self.tombstones, self.graph.as_ref(), None).unwrap()
     }
 
     fn open(&self) -> Segment {
@@ -178,15 +190,19 @@ fn assert_nearest(
 }
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
-const QUANTIZATIONS: [Quantization; 2] = [Quantization::Int8, Quantization::None];
+const QUANTIZATIONS: [Quantization; 3] = [Quantization::Int8, Quantization::None, Quantization::Binary];
+const STORAGES: [VectorStorage; 2] = [VectorStorage::Float32, VectorStorage::Float16];
 
 fn samples() -> impl Iterator<Item = Sample> {
     let shapes = [(0, 3), (1, 1), (1, 384), (2, 3), (40, 1), (40, 3), (40, 384)];
     shapes.into_iter().flat_map(|(rows, dim)| {
         METRICS.into_iter().flat_map(move |metric| {
-            QUANTIZATIONS.into_iter().flat_map(move |quantization| {
-                let scanned = Sample::new(rows, dim, metric, quantization).with_tombstones();
-                let walked = (rows > 0).then(|| Sample::new(rows, dim, metric, quantization).with_graph());
+            let kinds =
+                QUANTIZATIONS.into_iter().flat_map(|quantization| STORAGES.map(|storage| (quantization, storage)));
+            kinds.flat_map(move |(quantization, storage)| {
+                let sample = || Sample::new(rows, dim, metric, quantization).stored_as(storage);
+                let scanned = sample().with_tombstones();
+                let walked = (rows > 0).then(|| sample().with_graph());
                 [Some(scanned), walked].into_iter().flatten()
             })
         })
@@ -207,7 +223,7 @@ fn what_is_written_is_read() {
         assert_eq!((written.rows, written.tombstones), (rows, sample.tombstones.len() as u32));
         assert_eq!((segment.dim(), segment.spec()), (sample.spec.dim as usize, &sample.spec));
         for row in 0..rows {
-            assert_eq!(segment.vectors(row).unwrap(), sample.vectors[row as usize]);
+            assert_eq!(segment.vectors(row).unwrap().to_vec(), sample.vectors[row as usize]);
             assert_eq!(segment.seq(row).unwrap(), Seq(10 + u64::from(row)));
             assert_eq!(segment.document(row).unwrap(), sample.documents[row as usize]);
             assert_eq!(segment.document_id(row).unwrap(), sample.documents[row as usize].id);
@@ -364,6 +380,32 @@ fn a_broken_graph_is_not_written() {
     let mut sample = Sample::new(3, 3, Metric::L2, Quantization::Int8).with_graph();
     sample.graph.as_mut().unwrap().level0[0] = 9;
     sample.write();
+}
+
+#[test]
+fn a_cancelled_writer_leaves_nothing() {
+    let sample = Sample::new(300, 384, Metric::L2, Quantization::Int8);
+    let frames: Vec<Vec<u8>> = sample.documents.iter().map(encode_document).collect();
+    let rows: Vec<RowRef<'_>> = (0..frames.len())
+        .map(|row| RowRef {
+            seq: Seq(1),
+            document: &frames[row],
+            vector: VectorRef::Float32(&sample.vectors[row]),
+            chunks: &[],
+        })
+        .collect();
+    let write = |cancelled: bool, limit: &RateLimit| {
+        let cancel = AtomicBool::new(cancelled);
+        let pace = Some(Pace { limit, cancel: &cancel });
+        write_segment(&sample.path(), &sample.spec, &rows, &[], None, pace)
+    };
+    let limit = RateLimit::new(None);
+    assert!(matches!(write(true, &limit), Err(SegmentError::Cancelled { .. })));
+    assert_eq!(std::fs::read_dir(sample.dir.path()).unwrap().count(), 0);
+    let before = limit.written_bytes();
+    let written = write(false, &limit).unwrap();
+    let table = 4 * written.len_bytes.div_ceil(BLOCK_BYTES as u64) + 4;
+    assert!((written.len_bytes - table..=written.len_bytes).contains(&(limit.written_bytes() - before)));
 }
 
 #[test]

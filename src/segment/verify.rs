@@ -1,12 +1,12 @@
 //! The whole check of a segment: every byte against its checksum, every invariant of the format.
 
+use super::codes::RowCodes;
 use super::document::decode_document;
 use super::error::SegmentError;
 use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
 use super::nibbles;
-use super::quantize::stride;
-use super::reader::{Segment, row_range};
+use super::reader::Segment;
 use crate::storage::BLOCK_BYTES;
 use crate::types::Ordinal;
 
@@ -26,6 +26,7 @@ impl Segment {
         self.verify_rows()?;
         self.verify_vectors()?;
         self.verify_nibbles()?;
+        self.release();
         self.verify_seqs()?;
         self.verify_graph()
     }
@@ -69,10 +70,9 @@ impl Segment {
 
     fn verify_nibbles(&self) -> Result<(), SegmentError> {
         let Some(quantizer) = self.nibble_quantizer()? else { return Ok(()) };
-        let mut expected = vec![0; nibbles::stride(self.header.spec.dim)];
+        let (mut expected, mut memory) = (vec![0; nibbles::stride(self.header.spec.dim)], Vec::new());
         for ordinal in 0..self.vector_count() {
-            let vector = self.numbers::<f32>(Section::Vectors, row_range(ordinal, self.dim()))?;
-            quantizer.encode(vector, &mut expected);
+            quantizer.encode(self.vector_at(ordinal)?.read(&mut memory), &mut expected);
             if self.nibbles(ordinal)? != expected {
                 let reason = format!("the nibbles of vector {ordinal} are not its own");
                 return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
@@ -83,23 +83,31 @@ impl Segment {
 
     fn verify_vectors(&self) -> Result<(), SegmentError> {
         self.check_owners()?;
-        let mut codes = vec![0; stride(self.header.spec.dim)];
-        (0..self.vector_count()).try_for_each(|ordinal| self.verify_vector(ordinal, &mut codes))
+        let (mut codes, mut memory) = (RowCodes::of(self)?, Vec::new());
+        if let Some(codes) = &codes {
+            let preamble = codes.preamble();
+            if self.bytes(Section::Codes, 0..preamble.len())? != preamble {
+                return Err(self.damaged(Section::Codes, 0, "the padding after the center is not zero"));
+            }
+        }
+        (0..self.vector_count()).try_for_each(|ordinal| self.verify_vector(ordinal, codes.as_mut(), &mut memory))
     }
 
-    /// `codes`: memory for the vector's codes, zero beyond dim.
-    fn verify_vector(&self, ordinal: Ordinal, codes: &mut [i8]) -> Result<(), SegmentError> {
-        let vector = self.numbers::<f32>(Section::Vectors, row_range(ordinal, self.dim()))?;
+    /// `memory`: for the vector.
+    fn verify_vector(
+        &self,
+        ordinal: Ordinal,
+        codes: Option<&mut RowCodes>,
+        memory: &mut Vec<f32>,
+    ) -> Result<(), SegmentError> {
+        let vector = self.vector_at(ordinal)?.read(memory);
         if !vector.iter().all(|x| x.is_finite()) {
-            let at = 4 * self.dim() * ordinal as usize;
-            return Err(self.damaged(Section::Vectors, at, format!("vector {ordinal} is not finite")));
+            return Err(self.damaged(Section::Vectors, 0, format!("vector {ordinal} is not finite")));
         }
-        if let Some(quantizer) = self.quantizer() {
-            quantizer.encode(vector, codes);
-            if self.codes(ordinal)? != codes {
-                let reason = format!("the codes of vector {ordinal} are not its own");
-                return Err(self.damaged(Section::Codes, codes.len() * ordinal as usize, reason));
-            }
+        if let Some(codes) = codes
+            && self.code_bytes(ordinal, codes)? != codes.encode(vector)
+        {
+            return Err(self.damaged(Section::Codes, 0, format!("the codes of vector {ordinal} are not its own")));
         }
         Ok(())
     }

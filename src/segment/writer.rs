@@ -2,17 +2,19 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
+use super::codes::RowCodes;
 use super::document::decode_document_id;
 use super::error::SegmentError;
 use super::format::{ALIGNMENT, GraphHeader, Header, Layout, MAX_ROWS, Section};
 use super::graph::Graph;
 use super::nibbles::{self, NibbleQuantizer, suits_nibbles};
-use super::quantize::{Quantizer, stride};
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
-use crate::storage::{BlockChecksums, Publishing, StorageError, crc32c};
-use crate::types::{ChunkSpan, Quantization, Seq};
+use crate::distance::VectorRef;
+use crate::storage::{BlockChecksums, Publishing, RateLimit, StorageError, crc32c};
+use crate::types::{ChunkSpan, Seq, VectorStorage, half};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +33,26 @@ pub struct WrittenSegment {
     pub has_graph: bool,
 }
 
+/// How fast a segment is written, and what calls it off.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace<'a> {
+    /// Shared by all that are written at the same time.
+    pub limit: &'a RateLimit,
+    /// Set to give up.
+    pub cancel: &'a AtomicBool,
+}
+
+/// Bytes between two looks at the pace.
+const PACED_BYTES: u64 = 1 << 16;
+
 /// Publishes a segment at `path`, whose directory exists.
 ///
-/// `rows`: in the order of their ordinals; vectors f32, shape `[dim]`, or `[chunks, dim]` where there are chunks, checked. `tombstones`: in any order; of several
-/// for one id the latest is written. `graph`: over exactly these vectors, or `None` for a segment that is to be scanned.
+/// `rows`: in the order of their ordinals; vectors of shape `[dim]`, or `[chunks, dim]` where there are chunks, checked.
+/// `tombstones`: in any order; of several for one id the latest is written. `graph`: over exactly these vectors, or `None`
+/// for a segment that is to be scanned. `pace`: `None` for as fast as the disk takes it.
 ///
 /// # Errors
-/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`]. On an error nothing stands at `path` that was not there
+/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`], [`SegmentError::Cancelled`]. On an error nothing stands at `path` that was not there
 /// before.
 ///
 /// # Panics
@@ -49,14 +64,14 @@ pub fn write_segment(
     rows: &[RowRef<'_>],
     tombstones: &[Tombstone],
     graph: Option<&Graph>,
+    pace: Option<Pace<'_>>,
 ) -> Result<WrittenSegment, SegmentError> {
     check_rows(spec, rows);
-    let vectors: Vec<&[f32]> = rows.iter().flat_map(|row| row.vector.chunks_exact(spec.dim as usize)).collect();
+    let vectors: Vec<VectorRef<'_>> = rows.iter().flat_map(|row| row.vector.each(spec.dim as usize)).collect();
     if vectors.len() > MAX_ROWS as usize {
         return Err(SegmentError::TooManyRows { rows: vectors.len(), max: MAX_ROWS as usize });
     }
-    let quantizer = (spec.index.quantization == Quantization::Int8)
-        .then(|| Quantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]));
+    let codes = RowCodes::fit(spec, &vectors);
     let has_nibbles = graph.is_some_and(|graph| graph.nibbles);
     assert!(!has_nibbles || suits_nibbles(spec.metric, spec.dim, &spec.index), "nibbles of {spec:?}");
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
@@ -66,7 +81,7 @@ pub fn write_segment(
         rows: rows.len() as u32,
         vectors: vectors.len() as u32,
         has_chunks: rows.iter().any(|row| !row.chunks.is_empty()),
-        scale: quantizer.map(Quantizer::scale),
+        scale: codes.as_ref().and_then(RowCodes::scale),
         min_seq: seqs().min().unwrap_or_default(),
         max_seq: seqs().max().unwrap_or_default(),
         tombstones: tombstone_count,
@@ -76,9 +91,12 @@ pub fn write_segment(
         tombstones_bytes: tombstone_bytes.len() as u64,
     };
     let layout = header.layout();
-    let mut sections = SectionWriter::create(path, &layout)?;
+    let mut sections = SectionWriter::create(path, &layout, pace)?;
     sections.write(&header.encode())?;
-    write_vectors(&mut sections, spec, &vectors, quantizer)?;
+    write_vectors(&mut sections, spec, &vectors)?;
+    if let Some(codes) = codes {
+        write_codes(&mut sections, &vectors, codes)?;
+    }
     if let Some(graph) = graph {
         write_graph(&mut sections, graph)?;
     }
@@ -105,7 +123,7 @@ pub fn write_segment(
 fn check_rows(spec: &SegmentSpec, rows: &[RowRef<'_>]) {
     for (ordinal, row) in rows.iter().enumerate() {
         let vectors = row.chunks.len().max(1);
-        assert_eq!(row.vector.len(), vectors * spec.dim as usize, "{vectors} vectors of row {ordinal}");
+        assert_eq!(row.vector.dim(), vectors * spec.dim as usize, "{vectors} vectors of row {ordinal}");
         if let Err(error) = decode_document_id(row.document) {
             panic!("row {ordinal}: {error}");
         }
@@ -129,29 +147,31 @@ fn graph_header(spec: &SegmentSpec, vectors: usize, graph: &Graph) -> GraphHeade
 fn write_vectors(
     sections: &mut SectionWriter<'_>,
     spec: &SegmentSpec,
-    vectors: &[&[f32]],
-    quantizer: Option<Quantizer>,
+    vectors: &[VectorRef<'_>],
 ) -> Result<(), SegmentError> {
     sections.begin(Section::Vectors)?;
-    let mut bytes = vec![0; 4 * spec.dim as usize];
+    let (mut bytes, mut memory) = (Vec::new(), Vec::new());
     for vector in vectors {
-        for (bytes, x) in bytes.chunks_exact_mut(4).zip(*vector) {
-            bytes.copy_from_slice(&x.to_le_bytes());
-        }
-        sections.write(&bytes)?;
-    }
-    let Some(quantizer) = quantizer else { return Ok(()) };
-    sections.begin(Section::Codes)?;
-    let mut codes = vec![0i8; stride(spec.dim)];
-    let mut bytes = vec![0u8; codes.len()];
-    for vector in vectors {
-        quantizer.encode(vector, &mut codes);
-        for (byte, code) in bytes.iter_mut().zip(&codes) {
-            *byte = code.cast_unsigned();
+        bytes.clear();
+        let numbers = vector.read(&mut memory).iter();
+        match spec.index.storage {
+            VectorStorage::Float32 => bytes.extend(numbers.flat_map(|x| x.to_le_bytes())),
+            VectorStorage::Float16 => bytes.extend(numbers.flat_map(|&x| half::narrow(x).to_le_bytes())),
         }
         sections.write(&bytes)?;
     }
     Ok(())
+}
+
+fn write_codes(
+    sections: &mut SectionWriter<'_>,
+    vectors: &[VectorRef<'_>],
+    mut codes: RowCodes,
+) -> Result<(), SegmentError> {
+    sections.begin(Section::Codes)?;
+    sections.write(&codes.preamble())?;
+    let mut memory = Vec::new();
+    vectors.iter().try_for_each(|vector| sections.write(codes.encode(vector.read(&mut memory))))
 }
 
 fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), SegmentError> {
@@ -164,12 +184,16 @@ fn write_graph(sections: &mut SectionWriter<'_>, graph: &Graph) -> Result<(), Se
     Ok(())
 }
 
-fn write_nibbles(sections: &mut SectionWriter<'_>, spec: &SegmentSpec, vectors: &[&[f32]]) -> Result<(), SegmentError> {
+fn write_nibbles(
+    sections: &mut SectionWriter<'_>,
+    spec: &SegmentSpec,
+    vectors: &[VectorRef<'_>],
+) -> Result<(), SegmentError> {
     let quantizer = NibbleQuantizer::fit(vectors.len(), spec.dim as usize, |vector| vectors[vector]);
     sections.begin(Section::Nibbles)?;
-    let mut bytes = vec![0; nibbles::stride(spec.dim)];
+    let (mut bytes, mut memory) = (vec![0; nibbles::stride(spec.dim)], Vec::new());
     for vector in vectors {
-        quantizer.encode(vector, &mut bytes);
+        quantizer.encode(vector.read(&mut memory), &mut bytes);
         sections.write(&bytes)?;
     }
     sections.write_each(quantizer.numbers().map(f32::to_le_bytes))
@@ -211,11 +235,15 @@ struct SectionWriter<'a> {
     layout: &'a Layout,
     file: Publishing,
     checksums: BlockChecksums,
+    pace: Option<Pace<'a>>,
+    /// Written and not yet held against the pace.
+    unpaced: u64,
 }
 
 impl<'a> SectionWriter<'a> {
-    fn create(path: &'a Path, layout: &'a Layout) -> Result<Self, SegmentError> {
-        Ok(Self { path, layout, file: Publishing::create(path)?, checksums: BlockChecksums::new() })
+    fn create(path: &'a Path, layout: &'a Layout, pace: Option<Pace<'a>>) -> Result<Self, SegmentError> {
+        let (file, checksums) = (Publishing::create(path)?, BlockChecksums::new());
+        Ok(Self { path, layout, file, checksums, pace, unpaced: 0 })
     }
 
     /// Fills the gap before `section` with zeros.
@@ -225,7 +253,21 @@ impl<'a> SectionWriter<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), SegmentError> {
         self.checksums.update(bytes);
+        self.unpaced += bytes.len() as u64;
+        if self.unpaced >= PACED_BYTES {
+            self.keep_pace()?;
+        }
         self.write_unchecked(bytes)
+    }
+
+    fn keep_pace(&mut self) -> Result<(), SegmentError> {
+        let bytes = std::mem::take(&mut self.unpaced);
+        match self.pace {
+            Some(pace) if !pace.limit.pass(bytes, pace.cancel) => {
+                Err(SegmentError::Cancelled { path: self.path.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes many small pieces through one buffer.
@@ -244,6 +286,7 @@ impl<'a> SectionWriter<'a> {
 
     fn finish(mut self) -> Result<(), SegmentError> {
         self.pad_to(self.layout.checksums)?;
+        self.keep_pace()?;
         let checksums = std::mem::take(&mut self.checksums).finish();
         let mut table: Vec<u8> = checksums.iter().flat_map(|checksum| checksum.to_le_bytes()).collect();
         table.extend(crc32c(&table).to_le_bytes());

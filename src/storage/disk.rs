@@ -49,6 +49,12 @@ impl DiskFile {
         Ok(Self { path, file })
     }
 
+    /// Opens a file that is there, only to be read.
+    pub(super) fn open_to_read(path: PathBuf) -> io::Result<Self> {
+        let file = File::open(&path)?;
+        Ok(Self { path, file })
+    }
+
     /// Opens a file, or makes an empty one where there is none.
     pub(super) fn open_or_create(path: PathBuf) -> io::Result<Self> {
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 
 use super::StorageError;
@@ -103,15 +105,47 @@ impl Mapped {
     /// where its cache of the file has such, and reads them into such.
     pub fn advise_large_pages(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
+        self.advise_range(Advice::HugePage, range);
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    /// Tells the operating system that little of these bytes is read, here and there, so that it maps no large pages.
+    pub fn advise_small_pages(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        self.advise_range(Advice::NoHugePage, range);
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    /// Takes these bytes out of the memory that counts as this process's, until they are read again. The system's cache of
+    /// the file keeps them as long as it likes.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
         if let Some(map) = &self.map
             && range.end <= map.len()
             && !range.is_empty()
-            && let Err(error) = map.advise_range(Advice::HugePage, range.start, range.len())
         {
-            tracing::debug!(path = %self.path.display(), %error, "large pages of a mapped file were refused");
+            // SAFETY: pages of a shared map of a file that is only read are mapped again, with the same bytes, by the next
+            // read. Covered by `what_is_released_is_read_again`.
+            let done = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            if let Err(error) = done {
+                tracing::debug!(path = %self.path.display(), %error, "pages of a mapped file were not released");
+            }
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(unix))]
         let _ = range;
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise_range(&self, advice: Advice, range: Range<usize>) {
+        if let Some(map) = &self.map
+            && range.end <= map.len()
+            && !range.is_empty()
+            && let Err(error) = map.advise_range(advice, range.start, range.len())
+        {
+            tracing::debug!(path = %self.path.display(), ?advice, %error, "advice on a mapped file was refused");
+        }
     }
 
     /// Advice changes only speed, so a system that refuses it is no error.
@@ -221,6 +255,23 @@ mod tests {
         mapped.advise_large_pages(3..13);
         mapped.advise_large_pages(9..9);
         mapped.advise_large_pages(0..99);
+    }
+
+    #[test]
+    fn what_is_released_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let mapped = Mapped::open(&path).unwrap();
+        mapped.advise_small_pages(5_000..150_000);
+        mapped.advise_small_pages(0..999_999);
+        let held = mapped.view::<u8>(0..200_000).unwrap();
+        for range in [0..200_000, 4_095..4_097, 100_000..100_001, 7..7, 0..200_001] {
+            assert_eq!(held, bytes);
+            mapped.release(range);
+            assert_eq!(held, bytes);
+        }
     }
 
     #[test]

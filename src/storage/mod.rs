@@ -10,9 +10,11 @@ pub(crate) mod fault;
 mod fields;
 mod lock;
 mod mmap;
+mod pace;
 mod paths;
 mod publish;
 mod random_access;
+mod read_only;
 mod sequential;
 mod transfer;
 
@@ -30,9 +32,11 @@ pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
 pub use lock::DirectoryLock;
 pub use mmap::{Arena, Mapped, Piece, Plain};
+pub use pace::RateLimit;
 pub use paths::DataPaths;
 pub use publish::{Publishing, publish, remove_temporaries, replace};
 pub use random_access::RandomAccessFile;
+pub use read_only::ReadOnlyFile;
 #[cfg(feature = "text")]
 pub use sequential::SequentialFile;
 pub use transfer::{Transfer, link_or_copy, rename};

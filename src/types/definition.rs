@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::{MAX_CHUNK_TOKENS, MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES};
+use super::limits::{MAX_CHUNK_TOKENS, MAX_DECLARED_FIELDS, MAX_DIM, MAX_EF, MAX_FIELD_BYTES, MIN_BINARY_DIM};
 use super::{ChunkDefinition, GeoPoint, GuardDefinition, Metadata, TemplateDefinition, Value, lookup};
 
 /// How closeness is measured.
@@ -17,14 +17,26 @@ pub enum Metric {
     L2,
 }
 
-/// What the graph walk reads instead of the f32 vectors; the best candidates are always scored again in f32.
+/// What the graph walk reads instead of the vectors; the best candidates are always scored again by the vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Quantization {
     /// One signed byte a component.
     #[default]
     Int8,
-    /// The f32 vectors themselves.
+    /// The stored vectors themselves.
     None,
+    /// One bit a component, for vectors of at least [`MIN_BINARY_DIM`] components.
+    Binary,
+}
+
+/// How the vectors themselves are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum VectorStorage {
+    /// IEEE 754 binary32: as they came.
+    #[default]
+    Float32,
+    /// IEEE 754 binary16, half the bytes: rounded when they arrive.
+    Float16,
 }
 
 /// Parameters of the HNSW graph.
@@ -36,11 +48,13 @@ pub struct IndexDefinition {
     pub ef_construction: u32,
     /// What the walk reads.
     pub quantization: Quantization,
+    /// How the vectors are stored.
+    pub storage: VectorStorage,
 }
 
 impl Default for IndexDefinition {
     fn default() -> Self {
-        Self { m: 16, ef_construction: 128, quantization: Quantization::Int8 }
+        Self { m: 16, ef_construction: 128, quantization: Quantization::default(), storage: VectorStorage::default() }
     }
 }
 
@@ -119,41 +133,6 @@ pub struct Definition {
     pub chunks: Option<ChunkDefinition>,
 }
 
-/// A definition as manifests and logs of version 1 hold it: before keyword search.
-#[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
-pub struct DefinitionV1 {
-    dim: u32,
-    metric: Metric,
-    embedding: Option<EmbeddingDefinition>,
-    index: IndexDefinition,
-    fields: BTreeMap<String, FieldType>,
-}
-
-impl From<DefinitionV1> for Definition {
-    fn from(old: DefinitionV1) -> Self {
-        let DefinitionV1 { dim, metric, embedding, index, fields } = old;
-        DefinitionV2 { dim, metric, embedding, index, fields, text: TextDefinition::default() }.into()
-    }
-}
-
-/// A definition as manifests and logs of version 2 hold it: before templates and guards.
-#[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
-pub struct DefinitionV2 {
-    dim: u32,
-    metric: Metric,
-    embedding: Option<EmbeddingDefinition>,
-    index: IndexDefinition,
-    fields: BTreeMap<String, FieldType>,
-    text: TextDefinition,
-}
-
-impl From<DefinitionV2> for Definition {
-    fn from(old: DefinitionV2) -> Self {
-        let DefinitionV2 { dim, metric, embedding, index, fields, text } = old;
-        Self { dim, metric, embedding, index, fields, text, template: None, guard: None, chunks: None }
-    }
-}
-
 /// Why a definition, or a document against it, was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -169,6 +148,16 @@ pub enum DefinitionError {
         min: u64,
         /// Largest allowed.
         max: u64,
+    },
+    /// One bit a component says too little of vectors of so few components.
+    #[error(
+        "index.quantization is binary and dim is {dim}: one bit a component ranks rows well only from dim \
+         {MIN_BINARY_DIM} on, and below it finding the nearest would take more comparisons than the bits save; use \
+         \"int8\", and \"storage\": \"float16\" where bytes count"
+    )]
+    BinaryDim {
+        /// As asked for.
+        dim: u32,
     },
     /// A declared field has no name, or too long a one.
     #[error("a declared field's name has 1 to {MAX_FIELD_BYTES} bytes, {field:?} has {}", field.len())]
@@ -216,6 +205,9 @@ impl Definition {
         within("dim", self.dim, 1, MAX_DIM as u64)?;
         within("index.m", self.index.m, 5, 48)?;
         within("index.ef_construction", self.index.ef_construction, 8, MAX_EF as u64)?;
+        if self.index.quantization == Quantization::Binary && self.dim < MIN_BINARY_DIM {
+            return Err(DefinitionError::BinaryDim { dim: self.dim });
+        }
         within("the number of declared fields", self.fields.len() as u32, 0, MAX_DECLARED_FIELDS as u64)?;
         if let Some(chunks) = self.chunks {
             within("chunks.max_tokens", chunks.max_tokens, 1, MAX_CHUNK_TOKENS as u64)?;

@@ -54,3 +54,5 @@ pub const MAX_PAGE: usize = 1_000;
 pub const MAX_EMBEDDING_INPUTS: usize = 2_048;
 /// Most connections served at once.
 pub const MAX_CONNECTIONS: usize = 256;
+/// Fewest components of vectors that are searched by one bit each.
+pub const MIN_BINARY_DIM: u32 = 768;

@@ -5,9 +5,11 @@ mod definition;
 mod document;
 mod explain;
 mod filter;
+mod frozen;
 mod geo;
 mod graph_builder;
 mod guard;
+pub mod half;
 mod ids;
 pub mod limits;
 mod metadata;
@@ -18,12 +20,13 @@ mod vector;
 
 pub use chunk::{Chunk, ChunkDefinition, ChunkSpan};
 pub use definition::{
-    Definition, DefinitionError, DefinitionV1, DefinitionV2, EmbeddingDefinition, FieldType, IndexDefinition, Language,
-    Metric, Quantization, TextDefinition,
+    Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization,
+    TextDefinition, VectorStorage,
 };
 pub use document::{Document, EmbeddingState, NewDocument, StoredDocument};
 pub use explain::{Explain, FilterUse, Method, SegmentExplain};
 pub use filter::{Condition, Filter, FilterError, contradiction};
+pub use frozen::{DefinitionV1, DefinitionV2};
 pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
 pub use guard::{GuardAction, GuardDefinition, PersonalData};
@@ -35,4 +38,4 @@ pub use search::{
     SearchRequest, SearchResponse,
 };
 pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
-pub use vector::{VectorError, check_vector, normalise};
+pub use vector::{VectorError, check_vector, normalise, round_to_half};

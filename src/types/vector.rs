@@ -1,5 +1,7 @@
 //! Vectors at the door: finite, of a sane size, normalised in f64.
 
+use super::half;
+
 /// Norms outside `MIN_NORM..=MAX_NORM` are refused: their squares leave the range in which f32 dot products keep
 /// their precision, and no embedding model makes them.
 const MIN_NORM: f64 = 1e-12;
@@ -20,6 +22,17 @@ pub enum VectorError {
     /// A component is NaN or infinite.
     #[error("vector component {index} is {value}; every component must be a finite number")]
     NotFinite {
+        /// Position of the first such component, counted from 0.
+        index: usize,
+        /// The component.
+        value: f32,
+    },
+    /// A component does not fit the half precision that the collection stores.
+    #[error(
+        "vector component {index} is {value}, and half precision reaches from -{max} to {max}; scale the vectors, or use \
+         a collection of \"storage\": \"float32\"", max = half::MAX
+    )]
+    TooLargeForHalf {
         /// Position of the first such component, counted from 0.
         index: usize,
         /// The component.
@@ -55,6 +68,19 @@ pub fn check_vector(vector: &[f32], dim: usize) -> Result<f64, VectorError> {
     Ok(norm)
 }
 
+/// Rounds each component to the nearest half-precision number.
+///
+/// # Errors
+/// [`VectorError::TooLargeForHalf`] names the first component beyond the range of half precision; then nothing has
+/// changed.
+pub fn round_to_half(vector: &mut [f32]) -> Result<(), VectorError> {
+    if let Some((index, &value)) = vector.iter().enumerate().find(|(_, x)| x.abs() > half::MAX) {
+        return Err(VectorError::TooLargeForHalf { index, value });
+    }
+    vector.iter_mut().for_each(|x| *x = half::widen(half::narrow(*x)));
+    Ok(())
+}
+
 /// In eight sums, so that each addition need not wait for the one before it.
 fn squared_sum(vector: &[f32]) -> f64 {
     let mut sums = [0.0f64; 8];
@@ -81,6 +107,16 @@ pub fn normalise(vector: &mut [f32], dim: usize) -> Result<(), VectorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_are_rounded_and_their_range_is_checked() {
+        let mut vector = [1.0 + 1.0 / 4096.0, -0.1, 65_504.0];
+        round_to_half(&mut vector).unwrap();
+        assert_eq!(vector, [1.0, -0.099_975_586, 65_504.0]);
+        let error = round_to_half(&mut [1.0, -65_505.0]).unwrap_err();
+        assert_eq!(error, VectorError::TooLargeForHalf { index: 1, value: -65_505.0 });
+        assert!(error.to_string().contains("from -65504 to 65504"), "{error}");
+    }
 
     #[test]
     fn refuses_what_has_no_direction() {

@@ -18,7 +18,7 @@ fn a_definition_is_filled_in_and_stands() {
         "dim": 3,
         "metric": "dot",
         "embedding": null,
-        "index": {"m": 8, "ef_construction": 128, "quantization": "int8"},
+        "index": {"m": 8, "ef_construction": 128, "quantization": "int8", "storage": "float32"},
         "fields": {"key": "keyword", "price": "number"},
         "text": {"language": "english"},
         "guard": null,
@@ -34,7 +34,7 @@ fn a_definition_is_filled_in_and_stands() {
 }
 
 #[test]
-fn another_definition_is_a_conflict_and_changes_nothing() {
+pub fn another_definition_is_a_conflict_and_changes_nothing() {
     let server = Server::start();
     server.put("/v1/collections/c", &json!({"dim": 3})).ok();
     let detail = server.put("/v1/collections/c", &json!({"dim": 4})).refused(409, "definition_conflict");
@@ -43,7 +43,7 @@ fn another_definition_is_a_conflict_and_changes_nothing() {
 }
 
 #[test]
-fn collections_are_listed_by_name_and_dropped_with_their_documents() {
+pub fn collections_are_listed_by_name_and_dropped_with_their_documents() {
     let server = Server::start();
     for name in ["b", "a", "c-1_2"] {
         assert_eq!(server.put(&format!("/v1/collections/{name}"), &json!({"dim": 3})).status, 201);
@@ -97,6 +97,23 @@ fn definitions_that_cannot_be_are_refused() {
         answer.refused(422, code);
     }
     assert_eq!(server.get("/v1/collections").ok(), json!({"collections": []}));
+}
+
+#[test]
+fn kinds_of_codes_and_vectors_are_chosen_and_told() {
+    let server = Server::start();
+    let index = json!({"quantization": "binary", "storage": "float16"});
+    let view = server.put("/v1/collections/bits", &json!({"dim": 768, "index": index})).ok();
+    assert_eq!((&view["index"]["quantization"], &view["index"]["storage"]), (&json!("binary"), &json!("float16")));
+    let again = server.get("/v1/collections/bits").ok();
+    assert_eq!(again["index"], view["index"]);
+    let view = server.put("/v1/collections/plain", &json!({"dim": 3})).ok();
+    assert_eq!((&view["index"]["quantization"], &view["index"]["storage"]), (&json!("int8"), &json!("float32")));
+    let detail = server
+        .put("/v1/collections/few", &json!({"dim": 3, "index": {"quantization": "binary"}}))
+        .refused(422, "quantization_not_supported");
+    assert!(detail.contains("from dim 768 on") && detail.contains("int8"), "{detail}");
+    assert_eq!(server.get("/v1/collections/plain/stats").ok()["recall"], json!(null));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod quality;
 mod random;
 mod ranking;
 mod report;
+mod rewrites;
 mod rows;
 mod samples;
 mod scratch;
@@ -63,6 +64,8 @@ enum BenchCommand {
     Ingest(ingest::IngestArgs),
     /// Recall, queries a second and latency over ef_search, build and open times
     Search(search::SearchArgs),
+    /// Disk, recall and speed after every document was written again and again
+    Rewrites(rewrites::RewritesArgs),
     /// Texts and tokens a second of the embedding model
     Embed(embed::EmbedArgs),
     /// Many clients of one text each, and queries during an import, over HTTP
@@ -85,6 +88,7 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
         BenchCommand::Quality(args) => quality::run(&args, &places, context),
         BenchCommand::Ingest(args) => ingest::run(&args, &places, context),
         BenchCommand::Search(args) => search::run(&args, &places, context),
+        BenchCommand::Rewrites(args) => rewrites::run(&args, &places, context),
         BenchCommand::Embed(args) => embed::run(&args, &places, context),
         BenchCommand::Clients(args) => clients::run(&args, &places, context),
         BenchCommand::Plot(args) => plot::run(&args, context),

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::backend::{BackendBody, BackendObject, BackendView};
 use super::json::Object;
 use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
-use crate::collection::{ChunkRequest, Collection, CollectionStats, DefinitionRequest};
+use crate::backend::{AnyCollection, Placement};
+use crate::collection::{ChunkRequest, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
-use crate::http::error::{ApiError, Code};
-use crate::types::{FieldType, Language, Metric, Quantization};
+use crate::http::error::ApiError;
+use crate::types::{CollectionName, FieldType, Language, Metric, Quantization, VectorStorage};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
@@ -26,7 +28,7 @@ pub(crate) enum WireMetric {
     L2,
 }
 
-/// What the graph walk reads; candidates are always scored again in f32.
+/// What the graph walk reads; candidates are always scored again by their vectors.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Quantization)]
@@ -35,8 +37,19 @@ pub(crate) enum WireQuantization {
     Int8,
     /// The vectors themselves.
     None,
-    /// One bit a component; not supported yet.
+    /// One bit a component, for a `dim` of at least 768.
     Binary,
+}
+
+/// How the vectors are stored.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = VectorStorage)]
+pub(crate) enum WireStorage {
+    /// As they came.
+    Float32,
+    /// In half the bytes: rounded to 11 significant bits when they arrive, and returned so.
+    Float16,
 }
 
 /// Declared type of a metadata field.
@@ -94,6 +107,9 @@ pub(crate) struct DefinitionBody {
     /// vector, of as much as the model reads.
     #[schema(value_type = Option<ChunksBody>)]
     chunks: Option<Object<ChunksBody>>,
+    /// Where the documents stand: here where it is left out. `"postgres"` stands for `{"type": "postgres"}`.
+    #[schema(value_type = Option<BackendObject>)]
+    backend: Option<BackendBody>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -135,22 +151,21 @@ struct IndexBody {
     ef_construction: Option<u32>,
     /// Int8 when left out.
     quantization: Option<WireQuantization>,
+    /// Float32 when left out.
+    storage: Option<WireStorage>,
 }
 
 impl DefinitionBody {
+    /// The request, and where the documents are to stand unless it is here.
+    ///
     /// # Errors
     /// What is not supported yet is refused by name.
-    pub(crate) fn into_request(self) -> Result<DefinitionRequest, ApiError> {
+    pub(crate) fn into_request(
+        self,
+        name: &CollectionName,
+    ) -> Result<(DefinitionRequest, Option<Placement>), ApiError> {
+        let placement = self.backend.map(|backend| backend.into_placement(name)).transpose()?;
         let index = self.index.map(|Object(index)| index);
-        let quantization = match index.as_ref().and_then(|index| index.quantization) {
-            Some(WireQuantization::Binary) => {
-                let detail = "quantization \"binary\" is not supported yet; use \"int8\" or \"none\"";
-                return Err(ApiError::new(Code::QuantizationNotSupported, detail));
-            }
-            Some(WireQuantization::Int8) => Some(Quantization::Int8),
-            Some(WireQuantization::None) => Some(Quantization::None),
-            None => None,
-        };
         let (model, template) = match self.embedding {
             Some(Object(EmbeddingBody { model, template })) => {
                 let template = template.map(WireTemplate::into_definition).transpose()?;
@@ -158,13 +173,14 @@ impl DefinitionBody {
             }
             None => (None, None),
         };
-        Ok(DefinitionRequest {
+        let request = DefinitionRequest {
             dim: self.dim,
             metric: self.metric.map(Metric::from),
             model,
             m: index.as_ref().and_then(|index| index.m),
             ef_construction: index.as_ref().and_then(|index| index.ef_construction),
-            quantization,
+            quantization: index.as_ref().and_then(|index| index.quantization).map(Quantization::from),
+            storage: index.as_ref().and_then(|index| index.storage).map(VectorStorage::from),
             fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
             template,
@@ -172,7 +188,8 @@ impl DefinitionBody {
             chunks: self
                 .chunks
                 .map(|Object(ChunksBody { max_tokens, overlap_tokens })| ChunkRequest { max_tokens, overlap_tokens }),
-        })
+        };
+        Ok((request, placement))
     }
 }
 
@@ -195,6 +212,9 @@ pub(crate) struct CollectionView {
     /// Left out where a text has one vector.
     #[serde(skip_serializing_if = "Option::is_none")]
     chunks: Option<ChunksView>,
+    /// Left out where the documents stand here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<BackendView>,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -224,10 +244,11 @@ struct IndexView {
     m: u32,
     ef_construction: u32,
     quantization: WireQuantization,
+    storage: WireStorage,
 }
 
 impl CollectionView {
-    pub(crate) fn of(collection: &Collection) -> Self {
+    pub(crate) fn of(collection: &AnyCollection) -> Self {
         let definition = collection.definition();
         Self {
             name: collection.name().to_string(),
@@ -240,10 +261,8 @@ impl CollectionView {
             index: IndexView {
                 m: definition.index.m,
                 ef_construction: definition.index.ef_construction,
-                quantization: match definition.index.quantization {
-                    Quantization::Int8 => WireQuantization::Int8,
-                    Quantization::None => WireQuantization::None,
-                },
+                quantization: definition.index.quantization.into(),
+                storage: definition.index.storage.into(),
             },
             fields: definition.fields.iter().map(|(name, &kind)| (name.clone(), kind.into())).collect(),
             text: TextView { language: definition.text.language.into() },
@@ -251,6 +270,7 @@ impl CollectionView {
             chunks: definition
                 .chunks
                 .map(|chunks| ChunksView { max_tokens: chunks.max_tokens, overlap_tokens: chunks.overlap_tokens }),
+            backend: collection.placement().map(BackendView::of),
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -262,12 +282,22 @@ pub(crate) struct CollectionsView {
     pub(crate) collections: Vec<CollectionView>,
 }
 
+/// How a collection is dropped.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DropParams {
+    /// Of a collection in a database: leaves its table to others, and only forgets it here.
+    #[serde(default)]
+    pub(crate) keep_table: bool,
+}
+
 /// A collection that was dropped.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DroppedView {
     /// Always true: a collection that was not there is an error.
     pub(crate) deleted: bool,
-    /// The change that dropped it.
+    /// The change that dropped it; 0 where the table was kept.
     pub(crate) seq: u64,
 }
 
@@ -296,6 +326,21 @@ pub(crate) struct StatsView {
     /// Null where no document has a text.
     #[schema(required)]
     text: Option<TextStatsView>,
+    /// Null until a search was sampled.
+    #[schema(required)]
+    recall: Option<RecallView>,
+}
+
+/// Recall of a few searches that named no `ef_search`, each answered again without the graph, since the server started.
+#[derive(Debug, Serialize, ToSchema)]
+struct RecallView {
+    /// Hits that they should have had.
+    sampled_hits: u64,
+    /// Of them, those that they had.
+    found_hits: u64,
+    /// The share that they had.
+    #[schema(minimum = 0, maximum = 1)]
+    recall: f64,
 }
 
 /// How far the keyword index of a collection is.
@@ -330,6 +375,49 @@ impl From<CollectionStats> for StatsView {
                 lag: stats.last_seq.0.saturating_sub(keywords.applied_seq.0),
                 waiting: keywords.waiting,
             }),
+            recall: stats.recall.recall().map(|recall| RecallView {
+                sampled_hits: stats.recall.sampled_hits,
+                found_hits: stats.recall.found_hits,
+                recall,
+            }),
+        }
+    }
+}
+
+impl From<WireQuantization> for Quantization {
+    fn from(quantization: WireQuantization) -> Self {
+        match quantization {
+            WireQuantization::Int8 => Quantization::Int8,
+            WireQuantization::None => Quantization::None,
+            WireQuantization::Binary => Quantization::Binary,
+        }
+    }
+}
+
+impl From<Quantization> for WireQuantization {
+    fn from(quantization: Quantization) -> Self {
+        match quantization {
+            Quantization::Int8 => WireQuantization::Int8,
+            Quantization::None => WireQuantization::None,
+            Quantization::Binary => WireQuantization::Binary,
+        }
+    }
+}
+
+impl From<WireStorage> for VectorStorage {
+    fn from(storage: WireStorage) -> Self {
+        match storage {
+            WireStorage::Float32 => VectorStorage::Float32,
+            WireStorage::Float16 => VectorStorage::Float16,
+        }
+    }
+}
+
+impl From<VectorStorage> for WireStorage {
+    fn from(storage: VectorStorage) -> Self {
+        match storage {
+            VectorStorage::Float32 => WireStorage::Float32,
+            VectorStorage::Float16 => WireStorage::Float16,
         }
     }
 }
@@ -399,17 +487,18 @@ impl From<FieldType> for WireFieldType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::error::Code;
     use crate::http::wire::json;
 
     fn read(text: &str) -> Result<DefinitionRequest, ApiError> {
-        json::parse::<DefinitionBody>(text.as_bytes())?.into_request()
+        Ok(json::parse::<DefinitionBody>(text.as_bytes())?.into_request(&CollectionName::new("c")?)?.0)
     }
 
     #[test]
     fn every_key_is_optional() {
         assert!(read("{}").unwrap() == DefinitionRequest::default());
         let full = r#"{"dim":3,"metric":"l2","embedding":{"model":"m"},
-            "index":{"m":8,"ef_construction":64,"quantization":"none"},"fields":{"a":"keyword"},
+            "index":{"m":8,"ef_construction":64,"quantization":"binary","storage":"float16"},"fields":{"a":"keyword"},
             "text":{"language":"russian"},"chunks":{"max_tokens":100}}"#;
         let wanted = DefinitionRequest {
             dim: Some(3),
@@ -417,7 +506,8 @@ mod tests {
             model: Some("m".into()),
             m: Some(8),
             ef_construction: Some(64),
-            quantization: Some(Quantization::None),
+            quantization: Some(Quantization::Binary),
+            storage: Some(VectorStorage::Float16),
             fields: [("a".to_owned(), FieldType::Keyword)].into(),
             language: Some(Language::Russian),
             template: None,
@@ -432,7 +522,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_by_name() {
         let cases = [
-            (r#"{"index":{"quantization":"binary"}}"#, Code::QuantizationNotSupported),
+            (r#"{"index":{"storage":"float64"}}"#, Code::InvalidValue),
             (r#"{"embedding":{"model":"m","template":5}}"#, Code::InvalidValue),
             (r#"{"guard":{"action":"ignore"}}"#, Code::InvalidValue),
             (r#"{"metric":"hamming"}"#, Code::InvalidValue),

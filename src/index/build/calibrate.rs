@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use super::nibble_rows::NibbleTable;
-use super::points::{Points, SeenFrom};
+use super::points::{AskedFor, Points};
 use super::select::Near;
 use crate::segment::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration, Graph, Rows, walk_to_nearest};
 use crate::types::Ordinal;
 
 /// Rows that are queries: recall@10 over so many is known to about half a hundredth.
-const QUERIES: usize = 256;
+pub(super) const QUERIES: usize = 256;
 /// Rows whose distances one look-up of the sample computes.
 const CHUNK: usize = 256;
 /// Nibbles are walked on where they reach this recall with no more than so many times the effort that codes need: half
@@ -37,7 +37,7 @@ pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: Option<&Nib
     let sample = |&query: &Ordinal| Sample { query, tenth: distance_of_last(points, query) };
     let samples: Vec<Sample> = queries.par_iter().map(sample).collect();
     let by_codes = recalls(&samples, |sample| {
-        let rows = WithoutItself { rows: SeenFrom { points, row: sample.query }, itself: sample.query };
+        let rows = WithoutItself { rows: AskedFor { points, row: sample.query }, itself: sample.query };
         CALIBRATED_EF.map(|ef| hits(points, graph, &rows, ef, sample))
     });
     let Some(table) = nibbles else { return (by_codes, false) };
@@ -58,8 +58,12 @@ fn is_worth_it(by_codes: &Calibration, by_nibbles: &Calibration) -> bool {
 }
 
 fn recalls(samples: &[Sample], hits: impl Fn(&Sample) -> [u64; CALIBRATED_EF.len()] + Sync + Send) -> Calibration {
-    let hits: Vec<[u64; CALIBRATED_EF.len()]> = samples.par_iter().map(hits).collect();
-    let wanted = (samples.len() * CALIBRATED_TOP_K) as f64;
+    recall_of(&samples.par_iter().map(hits).collect::<Vec<_>>())
+}
+
+/// `hits`: by query, how many of the exact answer each of [`CALIBRATED_EF`] finds.
+pub(super) fn recall_of(hits: &[[u64; CALIBRATED_EF.len()]]) -> Calibration {
+    let wanted = (hits.len() * CALIBRATED_TOP_K) as f64;
     let at = |effort: usize| hits.iter().map(|hits| hits[effort]).sum::<u64>() as f64 / wanted;
     Calibration::measured(std::array::from_fn(at))
 }
@@ -67,11 +71,11 @@ fn recalls(samples: &[Sample], hits: impl Fn(&Sample) -> [u64; CALIBRATED_EF.len
 /// The distance of the last of the exact answer.
 fn distance_of_last(points: &Points<'_>, query: Ordinal) -> f32 {
     let mut nearest: Vec<Near> = Vec::with_capacity(CHUNK + CALIBRATED_TOP_K);
-    let rows = points.rows() as Ordinal;
+    let (rows, asked) = (points.rows() as Ordinal, AskedFor { points, row: query });
     for start in (0..rows).step_by(CHUNK) {
         let chunk: Vec<Ordinal> = (start..rows.min(start + CHUNK as Ordinal)).filter(|&row| row != query).collect();
         let mut rest = chunk.iter();
-        points.distances(query, &chunk, |distance| nearest.extend(rest.next().map(|&row| Near { distance, row })));
+        asked.distances(&chunk, |distance| nearest.extend(rest.next().map(|&row| Near { distance, row })));
         if nearest.len() > CALIBRATED_TOP_K {
             nearest.select_nth_unstable_by(CALIBRATED_TOP_K, Near::order);
             nearest.truncate(CALIBRATED_TOP_K);
@@ -89,7 +93,8 @@ fn hits(
     sample: &Sample,
 ) -> u64 {
     let Ok(found) = walk_to_nearest(&graph.view(), rows, ef);
-    let is_right = |row: Ordinal| row != sample.query && points.distance(sample.query, row) <= sample.tenth;
+    let asked = AskedFor { points, row: sample.query };
+    let is_right = |row: Ordinal| row != sample.query && asked.distance(row) <= sample.tenth;
     let right = found.iter().filter(|near| is_right(near.ordinal)).count();
     right.min(CALIBRATED_TOP_K) as u64
 }

@@ -1,6 +1,7 @@
 //! Builds the graph of a segment, by the own builder or by the reference builder.
 
 mod calibrate;
+mod calibrate_bits;
 mod growing;
 mod nibble_rows;
 mod own;
@@ -13,9 +14,11 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
 use super::{IndexError, findable, repair};
+use crate::distance::VectorRef;
 use crate::segment::{Graph, suits_nibbles};
-use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal};
+use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal, Quantization};
 
+use calibrate_bits::BitTable;
 use nibble_rows::NibbleTable;
 pub use own::Start;
 use points::Points;
@@ -33,11 +36,12 @@ pub struct BuildOptions<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-/// Builds the graph over `rows`: f32, shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
+/// Builds the graph over `rows`: shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
 ///
-/// Every row can be reached from every other on level 0. A walk of the default effort for a row's own vector finds it, unless
-/// what it finds is as near. The own builder goes on from `start` where there is one, and needs about 400 bytes a row beside
-/// the vectors, which are not copied; with int8 quantization their codes are.
+/// Every row can be reached from every other on level 0. A walk of the default effort for a row's own vector finds it,
+/// unless what it finds is as near. The own builder goes on from `start` where there is one, and
+/// needs about 400 bytes a row beside the vectors, which are not copied; with quantization their int8 codes are, and
+/// without it those in half precision are widened.
 ///
 /// # Errors
 /// [`IndexError::Cancelled`], [`IndexError::Threads`].
@@ -45,7 +49,7 @@ pub struct BuildOptions<'a> {
 /// # Panics
 /// When there is no row, or more than 2^30.
 pub fn build_graph(
-    rows: &[&[f32]],
+    rows: &[VectorRef<'_>],
     metric: Metric,
     index: &IndexDefinition,
     start: Option<Start<'_>>,
@@ -65,7 +69,12 @@ pub fn build_graph(
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
     let (connected, mended) = pool.install(|| {
         let connected = repair::connect(&mut graph, distance, |_| false);
-        let table = suits_nibbles(metric, rows[0].len() as u32, index).then(|| NibbleTable::new(&points));
+        if index.quantization == Quantization::Binary {
+            let table = BitTable::new(rows, metric);
+            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table);
+            return (connected, findable::mend(&mut graph, |row| table.searched_for(rows[row as usize]), distance));
+        }
+        let table = suits_nibbles(metric, rows[0].dim() as u32, index).then(|| NibbleTable::new(&points));
         (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, table.as_ref());
         let mended = match table.filter(|_| graph.nibbles) {
             Some(table) => findable::mend(&mut graph, |row| table.seen_from(&points, row), distance),

@@ -13,19 +13,20 @@ pub(super) struct NibbleTable {
 
 impl NibbleTable {
     pub(super) fn new(points: &Points<'_>) -> Self {
-        let dim = points.vector(0).len();
+        let dim = points.vector(0).dim();
         let quantizer = NibbleQuantizer::fit(points.rows(), dim, |row| points.vector(row as Ordinal));
-        let stride = quantizer.query(points.vector(0), Vec::new()).stride();
+        let mut memory = Vec::new();
+        let stride = quantizer.query(points.vector(0).read(&mut memory), Vec::new()).stride();
         let mut nibbles = vec![0; points.rows() * stride];
         for (row, nibbles) in nibbles.chunks_exact_mut(stride).enumerate() {
-            quantizer.encode(points.vector(row as Ordinal), nibbles);
+            quantizer.encode(points.vector(row as Ordinal).read(&mut memory), nibbles);
         }
         Self { quantizer, nibbles }
     }
 
     /// The rows as one of them sees them.
     pub(super) fn seen_from(&self, points: &Points<'_>, row: Ordinal) -> SeenByNibbles<'_> {
-        SeenByNibbles { table: self, query: self.quantizer.query(points.vector(row), Vec::new()) }
+        SeenByNibbles { table: self, query: self.quantizer.query(&points.vector(row).to_vec(), Vec::new()) }
     }
 }
 

@@ -1,36 +1,34 @@
 //! The rows that a graph is built over, and the distances that decide its links.
 
-use crate::distance::{CodeQuery, CodeTable, VectorQuery, dot_f32, l2sq_f32, prefetch};
+use std::borrow::Cow;
+
+use crate::distance::{CodeQuery, CodeTable, VectorQuery, VectorRef, dot_f32, l2sq_f32, prefetch};
 use crate::segment::{Quantizer, Rows};
 use crate::types::{Metric, Ordinal, Quantization};
 
 /// Rows, and distances between them: never negative, and proper metrics squared.
 ///
-/// The graph is built on what its walks will read: codes, where there are any. Dot products are no distances, and links
+/// The graph is built on int8 codes wherever its walks will read codes: those of one byte are what they read, and those
+/// of one bit are too coarse to choose links by. Dot products are no distances, and links
 /// chosen by them all lead to the longest vectors. One more dimension, sqrt(longest^2 - length^2), makes all rows
 /// equally long; then the nearest to a query, which has 0 there, is the one of the largest dot product (Bachrach et al.
 /// 2014).
 pub(super) struct Points<'a> {
-    rows: &'a [&'a [f32]],
-    codes: Option<(Quantizer, CodeTable)>,
+    rows: &'a [VectorRef<'a>],
+    numbers: Numbers<'a>,
     metric: Metric,
     /// The added dimension of each row, or empty.
     added: Vec<f32>,
 }
 
 impl<'a> Points<'a> {
-    /// `rows`: f32, shape `[rows, dim]`, at least one.
-    pub(super) fn new(rows: &'a [&'a [f32]], metric: Metric, quantization: Quantization) -> Self {
-        let codes = (quantization == Quantization::Int8).then(|| {
-            let dim = rows[0].len();
-            let quantizer = Quantizer::fit(rows.len(), dim, |row| rows[row]);
-            let mut codes = vec![0; rows.len() * dim];
-            for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(dim)) {
-                quantizer.encode(row, codes);
-            }
-            (quantizer, CodeTable::new(codes, dim))
-        });
-        let mut points = Self { rows, codes, metric, added: Vec::new() };
+    /// `rows`: shape `[rows, dim]`, at least one.
+    pub(super) fn new(rows: &'a [VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
+        let numbers = match quantization {
+            Quantization::None => Numbers::Vectors(rows.iter().map(|row| row.in_full()).collect()),
+            Quantization::Int8 | Quantization::Binary => codes_of(rows),
+        };
+        let mut points = Self { rows, numbers, metric, added: Vec::new() };
         if metric == Metric::Dot {
             let norms: Vec<f32> = (0..rows.len() as Ordinal).map(|row| points.squared_norm(row)).collect();
             let longest = norms.iter().copied().fold(0.0, f32::max);
@@ -44,48 +42,61 @@ impl<'a> Points<'a> {
         self.rows.len()
     }
 
-    /// f32, shape `[dim]`.
-    pub(super) fn vector(&self, row: Ordinal) -> &'a [f32] {
+    /// Shape `[dim]`.
+    pub(super) fn vector(&self, row: Ordinal) -> VectorRef<'a> {
         self.rows[row as usize]
     }
 
     fn squared_norm(&self, row: Ordinal) -> f32 {
-        match &self.codes {
-            Some((_, codes)) => codes.squared_norm(row) as f32,
-            None => dot_f32(self.rows[row as usize], self.rows[row as usize]),
+        match &self.numbers {
+            Numbers::Codes(_, codes) => codes.squared_norm(row) as f32,
+            Numbers::Vectors(rows) => dot_f32(&rows[row as usize], &rows[row as usize]),
         }
     }
 
     #[inline]
     pub(super) fn distance(&self, a: Ordinal, b: Ordinal) -> f32 {
-        let squared = match &self.codes {
-            Some((_, codes)) => codes.l2sq(a, b) as f32,
-            None => l2sq_f32(self.rows[a as usize], self.rows[b as usize]),
-        };
-        squared + self.added(a, b)
+        self.squared(a, b) + self.added(a, b)
     }
 
     /// The distance of `row` to each of `others`, in their order, to `take`.
     #[inline]
     pub(super) fn distances(&self, row: Ordinal, others: &[Ordinal], mut take: impl FnMut(f32)) {
-        let Some((_, codes)) = &self.codes else {
-            return others.iter().for_each(|&other| take(self.distance(row, other)));
-        };
         let mut rest = others.iter();
-        codes.l2sq_each(row, others, |squared| {
-            let added = rest.next().map_or(0.0, |&other| self.added(row, other));
-            take(squared as f32 + added);
+        self.squared_each(row, others, |squared| {
+            take(squared + rest.next().map_or(0.0, |&other| self.added(row, other)));
         });
     }
 
-    /// The rows as a search sees them whose query is the vector of one of them, and that reads no nibbles.
+    /// Without the added dimension.
+    #[inline]
+    fn squared(&self, a: Ordinal, b: Ordinal) -> f32 {
+        match &self.numbers {
+            Numbers::Codes(_, codes) => codes.l2sq(a, b) as f32,
+            Numbers::Vectors(rows) => l2sq_f32(&rows[a as usize], &rows[b as usize]),
+        }
+    }
+
+    #[inline]
+    fn squared_each(&self, row: Ordinal, others: &[Ordinal], mut take: impl FnMut(f32)) {
+        match &self.numbers {
+            Numbers::Codes(_, codes) => codes.l2sq_each(row, others, |squared| take(squared as f32)),
+            Numbers::Vectors(_) => others.iter().for_each(|&other| take(self.squared(row, other))),
+        }
+    }
+
+    /// The rows as a search sees them whose query is the vector of one of them, and that reads neither nibbles nor bits.
     pub(super) fn searched_for(&self, row: Ordinal) -> SearchedFor<'_> {
         let query = VectorQuery::new(self.metric, self.vector(row).to_vec());
-        let codes = self.codes.as_ref().map(|(quantizer, table)| {
-            let mut codes = quantizer.query(&query, Vec::new()).into_codes();
-            codes.truncate(query.vector().len());
-            (table, CodeQuery::new(self.metric, codes))
-        });
+        let codes = match &self.numbers {
+            Numbers::Vectors(_) => None,
+            Numbers::Codes(quantizer, table) => {
+                let mut codes = quantizer.query(&query, Vec::new()).into_codes();
+                // Those of the table have no padding.
+                codes.truncate(query.vector().len());
+                Some((table, CodeQuery::new(self.metric, codes)))
+            }
+        };
         SearchedFor { points: self, query, codes }
     }
 
@@ -101,11 +112,27 @@ impl<'a> Points<'a> {
     /// Asks the processor to fetch a row.
     #[inline]
     pub(super) fn prefetch(&self, row: Ordinal) {
-        match &self.codes {
-            Some((_, codes)) => codes.prefetch(row),
-            None => prefetch(self.rows[row as usize]),
+        match &self.numbers {
+            Numbers::Codes(_, codes) => codes.prefetch(row),
+            Numbers::Vectors(rows) => prefetch(&rows[row as usize]),
         }
     }
+}
+
+/// What distances are computed of.
+enum Numbers<'a> {
+    Codes(Quantizer, CodeTable),
+    Vectors(Vec<Cow<'a, [f32]>>),
+}
+
+fn codes_of<'a>(rows: &[VectorRef<'a>]) -> Numbers<'a> {
+    let dim = rows[0].dim();
+    let quantizer = Quantizer::fit(rows.len(), dim, |row| rows[row]);
+    let (mut codes, mut memory) = (vec![0; rows.len() * dim], Vec::new());
+    for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(dim)) {
+        quantizer.encode(row.read(&mut memory), codes);
+    }
+    Numbers::Codes(quantizer, CodeTable::new(codes, dim))
 }
 
 /// The rows as one of them sees them: closeness is the distance, negative.
@@ -135,6 +162,55 @@ impl Rows for SeenFrom<'_> {
     }
 }
 
+/// The rows as a query sees them that equals one of them: like every query it has 0 in the added dimension, so that the
+/// row of the largest dot product is the nearest.
+pub(super) struct AskedFor<'a> {
+    pub(super) points: &'a Points<'a>,
+    pub(super) row: Ordinal,
+}
+
+impl AskedFor<'_> {
+    #[inline]
+    pub(super) fn distance(&self, other: Ordinal) -> f32 {
+        self.points.squared(self.row, other) + self.added(other)
+    }
+
+    /// The distance to each of `others`, in their order, to `take`.
+    #[inline]
+    pub(super) fn distances(&self, others: &[Ordinal], mut take: impl FnMut(f32)) {
+        let mut rest = others.iter();
+        self.points.squared_each(self.row, others, |squared| {
+            take(squared + rest.next().map_or(0.0, |&other| self.added(other)));
+        });
+    }
+
+    #[inline]
+    fn added(&self, other: Ordinal) -> f32 {
+        self.points.added.get(other as usize).map_or(0.0, |x| x * x)
+    }
+}
+
+impl Rows for AskedFor<'_> {
+    type Error = std::convert::Infallible;
+
+    #[inline]
+    fn prefetch(&self, ordinal: Ordinal) {
+        self.points.prefetch(ordinal);
+    }
+
+    #[inline]
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error> {
+        Ok(-self.distance(ordinal))
+    }
+
+    #[inline]
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
+        closeness.clear();
+        self.distances(ordinals, |distance| closeness.push(-distance));
+        Ok(())
+    }
+}
+
 /// The rows as a search of the finished segment sees them: closeness is that of its walks.
 pub(super) struct SearchedFor<'a> {
     points: &'a Points<'a>,
@@ -154,7 +230,7 @@ impl Rows for SearchedFor<'_> {
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error> {
         Ok(match &self.codes {
             Some((table, query)) => query.closeness(table.row(ordinal)) as f32,
-            None => self.query.closeness(self.points.vector(ordinal)),
+            None => self.query.closeness_of(self.points.vector(ordinal)),
         })
     }
 
@@ -164,7 +240,7 @@ impl Rows for SearchedFor<'_> {
             Some((table, query)) => table.compare(query, ordinals, closeness),
             None => {
                 closeness.clear();
-                closeness.extend(ordinals.iter().map(|&row| self.query.closeness(self.points.vector(row))));
+                closeness.extend(ordinals.iter().map(|&row| self.query.closeness_of(self.points.vector(row))));
             }
         }
         Ok(())
@@ -179,9 +255,9 @@ mod tests {
     fn distances_to_many_are_those_to_each() {
         let vectors: Vec<Vec<f32>> =
             (0..7).map(|r| (0..9).map(|c| ((r * 31 + c * 17) % 13) as f32 - 6.0).collect()).collect();
-        let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
         for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-            for quantization in [Quantization::Int8, Quantization::None] {
+            for quantization in [Quantization::Int8, Quantization::None, Quantization::Binary] {
                 let points = Points::new(&rows, metric, quantization);
                 let others = [3, 0, 6, 6];
                 let mut all = Vec::new();
@@ -198,11 +274,31 @@ mod tests {
     #[test]
     fn the_added_dimension_makes_dot_products_distances() {
         let vectors = [vec![1.0f32, 0.0], vec![10.0, 1.0], vec![0.9, 0.1]];
-        let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
         let points = Points::new(&rows, Metric::Dot, Quantization::None);
         // Of unit length 10.05 each in three dimensions, so that the distance is twice (that squared less the product).
-        let product = |a: usize, b: usize, lift: f32| dot_f32(rows[a], rows[b]) + lift;
+        let product = |a: usize, b: usize, lift: f32| dot_f32(&vectors[a], &vectors[b]) + lift;
         let lift = (101.0f32 - 1.0).sqrt() * (101.0f32 - 0.82).sqrt();
         assert!((points.distance(0, 2) - 2.0 * (101.0 - product(0, 2, lift))).abs() < 1e-3);
+    }
+
+    #[test]
+    fn queries_see_the_largest_dot_product_nearest() {
+        let vectors: Vec<Vec<f32>> =
+            (0..40).map(|r| (0..5).map(|c| ((r * 31 + c * 17) % 13) as f32 - 6.0).collect()).collect();
+        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
+        let points = Points::new(&rows, Metric::Dot, Quantization::None);
+        for row in 0..40 {
+            let asked = AskedFor { points: &points, row };
+            let product = |other: Ordinal| dot_f32(&vectors[row as usize], &vectors[other as usize]);
+            for other in 0..40 {
+                // Equally long rows: what the distance leaves of the products is the same for all.
+                let apart = (asked.distance(other) - asked.distance(0)) + 2.0 * (product(other) - product(0));
+                assert!(apart.abs() < 1e-2, "{row} to {other}: {apart}");
+            }
+            let (others, mut seen) = ([3, 0, 39, 3], Vec::new());
+            let Ok(()) = asked.compare(&others, &mut seen);
+            assert_eq!(seen, others.map(|other| -asked.distance(other)));
+        }
     }
 }

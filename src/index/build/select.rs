@@ -52,6 +52,7 @@ pub(super) fn select_among(points: &Points<'_>, row: Ordinal, others: &[Ordinal]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distance::VectorRef;
     use crate::types::{Metric, Quantization};
 
     fn rows_of(chosen: &[Near]) -> Vec<Ordinal> {
@@ -62,7 +63,7 @@ mod tests {
     fn directions_come_first_and_the_nearest_fill_up() {
         // Row 0 at the origin; 1 and 2 close together to its right, 3 to its left, 4 behind 3.
         let vectors: Vec<Vec<f32>> = [0.0f32, 1.0, 1.1, -2.0, -2.5].iter().map(|&x| vec![x, 0.0]).collect();
-        let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
         let points = Points::new(&rows, Metric::L2, Quantization::None);
         let chosen = |count| rows_of(&select_among(&points, 0, &[4, 3, 2, 1], count));
         assert_eq!(chosen(1), [1]);

@@ -42,13 +42,14 @@ fn prepared(mut vectors: Vec<Vec<f32>>, metric: Metric) -> Vec<Vec<f32>> {
 }
 
 /// What is searched: the metric, the numbers in a vector, and what walks read of them.
-const KINDS: [(Metric, usize, Quantization); 6] = [
+const KINDS: [(Metric, usize, Quantization); 7] = [
     (Metric::Cosine, 32, Quantization::Int8),
     (Metric::Cosine, 96, Quantization::Int8),
     (Metric::Cosine, 32, Quantization::None),
     (Metric::L2, 8, Quantization::Int8),
     (Metric::L2, 32, Quantization::Int8),
     (Metric::L2, 32, Quantization::None),
+    (Metric::Cosine, 96, Quantization::Binary),
 ];
 
 /// One shape in every kind, with `PANNIER_TEST_OUTLIER_SEEDS` seeds.
@@ -102,7 +103,7 @@ fn outliers_in_a_graph_that_was_taken_over_are_found() {
         let vectors = prepared(crowd(1_500, dim, 1, &outliers, 6), metric);
         let index = IndexDefinition { quantization, ..IndexDefinition::default() };
         let old = build(&vectors[..1_000], metric, &index, 2);
-        let rows: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
         let started = |threads| {
             let start = Start { graph: old.view(), rows: (0..1_000).map(Some).collect() };
             build_graph(&rows, metric, &index, Some(start), &options(GraphBuilder::Own, threads)).unwrap()

@@ -2,6 +2,8 @@
 
 mod fields;
 mod filters;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod jinja;
 mod syntax;
 #[cfg(test)]

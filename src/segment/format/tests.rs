@@ -10,7 +10,7 @@ fn header() -> Header {
             generation: 2,
             metric: Metric::L2,
             dim: 3,
-            index: IndexDefinition { m: 5, ef_construction: 100, quantization: Quantization::Int8 },
+            index: IndexDefinition { m: 5, ef_construction: 100, ..IndexDefinition::default() },
         },
         rows: 2,
         vectors: 2,
@@ -81,14 +81,15 @@ fn round_trips() {
     let small = Header { graph: None, rows: 0, vectors: 0, min_seq: Seq(0), ..header() };
     let mut plain = Header { scale: None, ..header() };
     plain.spec.index.quantization = Quantization::None;
-    for header in [
-        header(),
-        small,
-        plain,
-        with_nibbles(),
-        with_chunks(),
-        Header { vectors: 9, has_chunks: true, ..with_nibbles() },
-    ] {
+    let mut half = header();
+    half.spec.index.storage = VectorStorage::Float16;
+    let mut bits = Header { scale: None, ..header() };
+    bits.spec.index.quantization = Quantization::Binary;
+    let both = Header { vectors: 9, has_chunks: true, ..with_nibbles() };
+    let plain = [(header(), 2), (small, 2), (plain, 2)];
+    let all = [(half, 3), (bits, 3), (with_nibbles(), 3), (with_chunks(), 3), (both, 3)];
+    for (header, version) in plain.into_iter().chain(all) {
+        assert_eq!(u32_at(&header.encode(), 8), version);
         let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
         assert_eq!((back, layout), (header.clone(), header.layout()));
     }
@@ -158,7 +159,10 @@ fn what_is_unknown_is_named() {
     assert!(matches!(change(12, 7), SegmentError::Damaged { offset: 12, .. }), "distances are not walked on nibbles");
     assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
     assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));
-    assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 50, .. }));
+    assert!(matches!(change(49, 3), SegmentError::Damaged { offset: 49, .. }));
+    assert!(matches!(change(50, 1), SegmentError::Damaged { offset: 8, .. }), "version 2 has no half precision");
+    assert!(matches!(change(50, 2), SegmentError::Damaged { offset: 50, .. }));
+    assert!(matches!(change(51, 1), SegmentError::Damaged { offset: 51, .. }));
     assert!(matches!(change(84, 2), SegmentError::Damaged { offset: 84, .. }));
     assert!(matches!(change(104, 1), SegmentError::Damaged { offset: 104, .. }));
     assert!(matches!(change(312, 9), SegmentError::Damaged { offset: 312, .. }));

@@ -16,10 +16,10 @@ fn write_chunks(sample: &Sample) {
     let row = |row: usize| {
         // A row without chunks beside others with them.
         let chunks: &[ChunkSpan] = if row == 0 { &[] } else { &parts[row].1 };
-        RowRef { seq: Seq(10 + row as u64), document: &frames[row], vector: &parts[row].0, chunks }
+        RowRef { seq: Seq(10 + row as u64), document: &frames[row], vector: VectorRef::Float32(&parts[row].0), chunks }
     };
     let rows: Vec<RowRef<'_>> = (0..4).map(row).collect();
-    write_segment(&sample.path(), &sample.spec, &rows, &[], sample.graph.as_ref()).unwrap();
+    write_segment(&sample.path(), &sample.spec, &rows, &[], sample.graph.as_ref(), None).unwrap();
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn rows_of_several_vectors_are_read_again() {
         segment.verify(|_| {}).unwrap();
         assert_eq!((segment.rows(), segment.vector_count()), (4, 7));
         assert_eq!(segment.owners().unwrap().unwrap(), [0, 1, 1, 1, 2, 2, 3]);
-        assert_eq!(segment.vectors(1).unwrap(), sample.vectors[1..4].concat());
+        assert_eq!(segment.vectors(1).unwrap().to_vec(), sample.vectors[1..4].concat());
         assert_eq!(segment.vectors_of(2).unwrap(), 4..6);
         assert_eq!(segment.chunks(2).unwrap(), [ChunkSpan { start: 4, end: 6 }, ChunkSpan { start: 5, end: 7 }]);
         assert_eq!(segment.chunks(0).unwrap(), [ChunkSpan::NOWHERE]);

@@ -37,6 +37,7 @@ fn every_bit_flip_is_found() {
     for sample in [
         Sample::new(3, 3, Metric::Cosine, Quantization::Int8).with_tombstones().with_graph(),
         Sample::new(2, 2, Metric::L2, Quantization::None).with_tombstones().with_graph(),
+        Sample::new(3, 3, Metric::Cosine, Quantization::Binary).stored_as(VectorStorage::Float16).with_graph(),
         Sample::new(0, 2, Metric::Dot, Quantization::Int8).with_tombstones(),
         Sample::new(2, 65, Metric::Cosine, Quantization::Int8).with_graph(),
     ] {

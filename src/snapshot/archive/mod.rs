@@ -3,6 +3,8 @@
 //! The first member is `SNAPSHOT`; the others follow as it lists them. A header holds nothing but path and length, so there
 //! is one right header for each member, and a reader accepts no other.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod header;
 mod read;
 #[cfg(test)]

@@ -55,7 +55,17 @@ fn read_all(
 ) -> Result<Contents, SnapshotError> {
     let file = File::open(archive).map_err(|e| StorageError::io(archive, "open", e))?;
     let archive_bytes = file.metadata().map_err(|e| StorageError::io(archive, "read the length of", e))?.len();
-    let mut input = Input::new(archive, file)?;
+    read_members(Input::new(archive, file)?, archive_bytes, into, progress)
+}
+
+/// Reads an archive of so many bytes, whatever it comes from.
+pub(super) fn read_members<R: Read>(
+    mut input: Input<'_, R>,
+    archive_bytes: u64,
+    into: Option<&Path>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Contents, SnapshotError> {
+    let archive = input.path;
     let contents = input.contents()?;
     check_size(archive, archive_bytes, into, contents.bytes())?;
     let lengths: BTreeMap<&str, u64> = contents.members.iter().map(|m| (m.path.as_str(), m.len_bytes)).collect();
@@ -87,15 +97,15 @@ fn check_size(archive: &Path, archive_bytes: u64, into: Option<&Path>, needed: u
 }
 
 /// An archive's bytes, unpacked as they are asked for.
-struct Input<'a> {
+pub(super) struct Input<'a, R: Read> {
     path: &'a Path,
-    stream: Decoder<'static, BufReader<File>>,
+    stream: Decoder<'static, BufReader<R>>,
     /// The member read last: members come in ascending order.
     last: String,
 }
 
-impl<'a> Input<'a> {
-    fn new(path: &'a Path, file: File) -> Result<Self, SnapshotError> {
+impl<'a, R: Read> Input<'a, R> {
+    pub(super) fn new(path: &'a Path, file: R) -> Result<Self, SnapshotError> {
         let fail = |e| SnapshotError::from(StorageError::io(path, "read", e));
         let mut stream = Decoder::with_buffer(BufReader::new(file)).map_err(fail)?.single_frame();
         stream.window_log_max(MAX_WINDOW_LOG).map_err(fail)?;

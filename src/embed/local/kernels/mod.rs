@@ -5,7 +5,6 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod half;
 mod int8;
 mod layer_norm;
 mod level;
@@ -29,6 +28,7 @@ pub(crate) use rows::{Aligned, Rows};
 
 use crate::embed::Precision;
 use crate::storage::Arena;
+use crate::types::half;
 use int8::Int8;
 use packed::{Layout, Panels};
 use simd::Simd;

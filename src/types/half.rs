@@ -1,10 +1,10 @@
-//! IEEE half precision: how numbers are narrowed to it, and widened where the CPU has no instruction for it.
+//! IEEE half precision: how numbers are narrowed to it, and widened where no instruction of the processor is at hand.
 
 /// Largest half-precision number.
-const MAX: f32 = 65_504.0;
+pub const MAX: f32 = 65_504.0;
 
 /// The nearest half-precision number, ties to even. What is beyond its range becomes its largest number, NaN stays NaN.
-pub(super) fn narrow(x: f32) -> u16 {
+pub fn narrow(x: f32) -> u16 {
     let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
     if x.is_nan() {
         return sign | 0x7e00;
@@ -22,7 +22,7 @@ pub(super) fn narrow(x: f32) -> u16 {
 
 /// The same number in f32.
 #[inline(always)]
-pub(super) fn widen(half: u16) -> f32 {
+pub fn widen(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let rest = u32::from(half & 0x7fff);
     let magnitude = match rest >> 10 {

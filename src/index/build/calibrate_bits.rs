@@ -1,0 +1,94 @@
+//! As `calibrate.rs`, for walks that read one bit a component: of as many candidates as a walk keeps, the nearest by
+//! their vectors are its answer.
+
+use std::convert::Infallible;
+
+use rayon::prelude::*;
+
+use super::calibrate::{QUERIES, recall_of};
+use crate::distance::{BitQuery, VectorQuery, VectorRef};
+use crate::segment::{BitQuantizer, CALIBRATED_EF, CALIBRATED_TOP_K, Calibration, Graph, Rows, walk_to_nearest};
+use crate::types::{Metric, Ordinal};
+
+/// Measures on the threads of the current rayon pool, which takes about 100 ns for each row and query.
+///
+/// Walks see rows as they will in a segment, and the exact answer is that of the vectors: so what bits lose is measured
+/// too, and the effort that searches go by makes up for it.
+pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph, table: &BitTable) -> Calibration {
+    if rows.len() <= CALIBRATED_TOP_K {
+        return Calibration::default();
+    }
+    let queries: Vec<usize> = (0..rows.len()).step_by(rows.len().div_ceil(QUERIES)).collect();
+    let hits: Vec<_> = queries
+        .par_iter()
+        .map(|&row| {
+            let query = VectorQuery::new(metric, rows[row].to_vec());
+            let tenth = closeness_of_last(rows, row, &query);
+            let row = row as Ordinal;
+            let seen = SeenByBits { itself: Some(row), ..table.searched_for(rows[row as usize]) };
+            CALIBRATED_EF.map(|ef| {
+                let Ok(found) = walk_to_nearest(&graph.view(), &seen, ef);
+                let others = found.iter().filter(|near| near.ordinal != row);
+                let near = others.filter(|near| query.closeness_of(rows[near.ordinal as usize]) >= tenth);
+                near.take(CALIBRATED_TOP_K).count() as u64
+            })
+        })
+        .collect();
+    recall_of(&hits)
+}
+
+/// The closeness of the last of the exact answer.
+fn closeness_of_last(rows: &[VectorRef<'_>], itself: usize, query: &VectorQuery) -> f32 {
+    let others = rows.iter().enumerate().filter(|&(row, _)| row != itself);
+    let mut closeness: Vec<f32> = others.map(|(_, row)| query.closeness_of(*row)).collect();
+    let (_, last, _) = closeness.select_nth_unstable_by(CALIBRATED_TOP_K - 1, |a, b| b.total_cmp(a));
+    *last
+}
+
+/// The bits of all rows.
+pub(super) struct BitTable {
+    quantizer: BitQuantizer,
+    metric: Metric,
+    bits: Vec<u8>,
+}
+
+impl BitTable {
+    /// Encodes on the threads of the current rayon pool.
+    pub(super) fn new(rows: &[VectorRef<'_>], metric: Metric) -> Self {
+        let quantizer = BitQuantizer::fit(metric, rows.len(), rows[0].dim(), |row| rows[row]);
+        let stride = quantizer.stride();
+        let mut bits = vec![0u8; rows.len() * stride];
+        bits.par_chunks_exact_mut(stride)
+            .zip(rows)
+            .for_each_init(Vec::new, |memory, (bits, row)| quantizer.encode(row.read(memory), bits));
+        Self { quantizer, metric, bits }
+    }
+
+    /// The rows as a search for `vector` sees them.
+    pub(super) fn searched_for(&self, vector: VectorRef<'_>) -> SeenByBits<'_> {
+        let query = self.quantizer.query(&VectorQuery::new(self.metric, vector.to_vec()));
+        SeenByBits { query, bits: &self.bits, itself: None }
+    }
+}
+
+/// Rows, and a query that their bits are compared with; one row may be infinitely far from it.
+pub(super) struct SeenByBits<'a> {
+    query: BitQuery,
+    bits: &'a [u8],
+    itself: Option<Ordinal>,
+}
+
+impl Rows for SeenByBits<'_> {
+    type Error = Infallible;
+
+    fn prefetch(&self, ordinal: Ordinal) {
+        self.query.prefetch(self.bits, ordinal);
+    }
+
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, Infallible> {
+        if self.itself == Some(ordinal) {
+            return Ok(f32::NEG_INFINITY);
+        }
+        Ok(self.query.closeness_in(self.bits, ordinal))
+    }
+}
