@@ -23,6 +23,8 @@ const MANY_LINKS: u32 = 8;
 const ENDS: usize = 64;
 /// Times in a row that all rows are searched for and no fewer are lost than before, until more effort is asked for.
 const PATIENCE: u32 = 4;
+/// Times that all rows are searched for at most.
+const MAX_ROUNDS: usize = 40;
 /// Searches that one task makes, so that threads share work in pieces worth sharing.
 const MIN_SEARCHES: usize = 64;
 
@@ -36,12 +38,13 @@ pub(super) fn mend<R: Rows<Error = Infallible>>(
     seen: impl Fn(Ordinal) -> R + Sync,
     distance: impl Fn(Ordinal, Ordinal) -> f32,
 ) -> usize {
-    let (mut set, mut mended) = (HashSet::new(), 0);
+    let (mut set, mut mended, mut rounds) = (HashSet::new(), 0, 0);
     loop {
         let (ef, mut least_lost, mut rounds_left) = (least_ef(graph), usize::MAX, PATIENCE);
         while rounds_left > 0 {
             let lost = lost_rows(graph, ef, &seen);
-            if lost.is_empty() {
+            rounds += 1;
+            if lost.is_empty() || rounds == MAX_ROUNDS {
                 return mended;
             }
             rounds_left = if lost.len() < least_lost { PATIENCE } else { rounds_left - 1 };

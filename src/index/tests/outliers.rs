@@ -42,14 +42,13 @@ fn prepared(mut vectors: Vec<Vec<f32>>, metric: Metric) -> Vec<Vec<f32>> {
 }
 
 /// What is searched: the metric, the numbers in a vector, and what walks read of them.
-const KINDS: [(Metric, usize, Quantization); 7] = [
+const KINDS: [(Metric, usize, Quantization); 6] = [
     (Metric::Cosine, 32, Quantization::Int8),
     (Metric::Cosine, 96, Quantization::Int8),
     (Metric::Cosine, 32, Quantization::None),
     (Metric::L2, 8, Quantization::Int8),
     (Metric::L2, 32, Quantization::Int8),
     (Metric::L2, 32, Quantization::None),
-    (Metric::Cosine, 96, Quantization::Binary),
 ];
 
 /// One shape in every kind, with `PANNIER_TEST_OUTLIER_SEEDS` seeds.
