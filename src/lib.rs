@@ -3,6 +3,8 @@
 //! Open a [`Database`], create a [`Collection`], then `upsert`, `search`, `get` and `delete`. The same engine serves
 //! HTTP when the `pannier` binary runs; the module `http` has the routes.
 
+#[cfg(feature = "postgres")]
+pub mod backend;
 #[cfg(feature = "server")]
 pub mod cli;
 pub mod collection;

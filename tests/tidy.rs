@@ -14,6 +14,7 @@ const RANKS: &[(&str, u32)] = &[
     ("salvage", 6),
     ("snapshot", 6),
     ("database.rs", 5),
+    ("backend", 6),
     ("collection", 4),
     ("index", 3),
     ("migrate", 3),

@@ -71,9 +71,46 @@ pub struct CreateArgs {
     #[arg(long, value_name = "N", requires = "chunk_tokens")]
     chunk_overlap: Option<u32>,
     #[command(flatten)]
+    backend: BackendArgs,
+    #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
     guard: GuardArgs,
+}
+
+/// Where the documents of a new collection stand.
+#[derive(Args, Debug)]
+struct BackendArgs {
+    /// Lets the documents stand in a database that any number of servers share
+    #[arg(long, value_name = "NAME", value_parser = ["postgres"])]
+    backend: Option<String>,
+    /// Environment variable of the server with the database's URL [default: DATABASE_URL]
+    #[arg(long, value_name = "NAME", requires = "backend", conflicts_with = "url_file")]
+    url_variable: Option<String>,
+    /// File on the server with the database's URL
+    #[arg(long, value_name = "FILE", requires = "backend")]
+    url_file: Option<String>,
+    /// Schema of the table [default: pannier]
+    #[arg(long, value_name = "NAME", requires = "backend")]
+    schema: Option<String>,
+    /// Table [default: the collection's name]
+    #[arg(long, value_name = "NAME", requires = "backend")]
+    table: Option<String>,
+}
+
+impl BackendArgs {
+    fn body(&self) -> Option<Value> {
+        let mut backend = Map::from_iter([("type".to_owned(), json!(self.backend.as_ref()?))]);
+        for (key, value) in [
+            ("url_variable", &self.url_variable),
+            ("url_file", &self.url_file),
+            ("schema", &self.schema),
+            ("table", &self.table),
+        ] {
+            insert(&mut backend, key, value.as_ref().map(|value| json!(value)));
+        }
+        Some(Value::Object(backend))
+    }
 }
 
 /// Languages by their names in the API.
@@ -146,6 +183,7 @@ impl CreateArgs {
         insert(&mut embedding, "template", self.template.body()?);
         insert(&mut body, "embedding", (!embedding.is_empty()).then_some(Value::Object(embedding)));
         insert(&mut body, "guard", self.guard.body());
+        insert(&mut body, "backend", self.backend.body());
         insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
@@ -297,6 +335,17 @@ mod tests {
             "index": {"m": 8, "ef_construction": 64, "quantization": "binary", "storage": "float16"},
             "text": {"language": "russian"}, "chunks": {"max_tokens": 200, "overlap_tokens": 9}});
         assert_eq!(body(&full).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_backend_is_named_whole_or_not_at_all() {
+        assert_eq!(body(&["--backend", "postgres"]).unwrap(), json!({"backend": {"type": "postgres"}}));
+        let named = ["--backend", "postgres", "--url-file", "/run/url", "--schema", "s", "--table", "t"];
+        let wanted = json!({"backend": {"type": "postgres", "url_file": "/run/url", "schema": "s", "table": "t"}});
+        assert_eq!(body(&named).unwrap(), wanted);
+        for wrong in [&["--table", "t"][..], &["--backend", "mysql"]] {
+            assert!(body(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

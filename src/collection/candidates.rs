@@ -5,24 +5,42 @@ use std::sync::Arc;
 
 use crate::distance::{self, VectorQuery};
 use crate::index::{self, IndexQuery, Neighbour, Place, View};
-use crate::types::{DocumentId, Explain, Filter, Fusion, Metric, Mode, Plan, SearchRequest, Seq};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Metric, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
 use super::recall::Sample;
-use super::{Collection, CollectionError};
+use super::{Collection, CollectionError, Frame, Shelf};
 
 /// What a search looks for, ready to be looked for.
 pub struct Prepared {
     /// f32, shape `[dim]`, normalised where the metric is cosine.
     pub vector: Option<Vec<f32>>,
     /// The query's words.
-    pub words: Option<KeywordQuery>,
+    pub words: Option<QueryWords>,
     /// Documents that the query is made of: no hits of their own.
     pub excluded: Vec<DocumentId>,
     /// Whether a part of the query's text was not read.
     pub truncated: bool,
+}
+
+/// A query's words, and the text that they are of.
+pub struct QueryWords {
+    /// As we read them.
+    pub query: KeywordQuery,
+    /// As it came.
+    pub text: String,
+}
+
+impl QueryWords {
+    /// Reads a text as words.
+    ///
+    /// # Errors
+    /// As [`KeywordQuery::new`].
+    pub fn new(language: Language, text: &str) -> Result<Self, CollectionError> {
+        Ok(Self { query: KeywordQuery::new(language, text)?, text: text.to_owned() })
+    }
 }
 
 /// A document that may become a hit.
@@ -49,39 +67,44 @@ pub struct Ranking {
 }
 
 /// The best by vector.
-struct Nearest {
-    candidates: Vec<Candidate>,
-    plan: Plan,
-    explain: Option<Explain>,
+pub struct Nearest {
+    /// By falling score, ties by ascending id.
+    pub candidates: Vec<Candidate>,
+    /// How they were found.
+    pub plan: Plan,
+    /// Where that was asked for.
+    pub explain: Option<Explain>,
 }
 
 /// A hybrid search ranks so many of each kind, the fewest that reach as deep as it must. Few steps, so that the pages of
 /// one search fuse the same rankings.
 const HYBRID_DEPTHS: [usize; 3] = [100, 1_000, 10_000];
 
-impl Collection {
+impl Frame<'_> {
     /// The best `depth` documents, or all where there are fewer.
     pub(super) fn rank(
         &self,
+        shelf: &dyn Shelf,
         query: &Prepared,
         request: &SearchRequest,
         depth: usize,
     ) -> Result<Ranking, CollectionError> {
         match (request.mode, &query.vector, &query.words) {
             (Mode::Vector, Some(vector), _) => {
-                let Nearest { candidates, plan, explain } = self.nearest(vector, query, request, depth)?;
+                let Nearest { candidates, plan, explain } = shelf.nearest(vector, &query.excluded, request, depth)?;
                 let complete = candidates.len() < depth;
                 Ok(Ranking { candidates, plan, complete, explain })
             }
             (Mode::Keyword, _, Some(words)) => {
-                let candidates = self.matching(words, request.filter.as_ref(), depth)?;
+                let candidates = shelf.matching(words, request.filter.as_ref(), depth)?;
                 let complete = candidates.len() < depth;
                 Ok(Ranking { candidates, plan: Plan::Keyword, complete, explain: None })
             }
             (Mode::Hybrid(fusion), Some(vector), Some(words)) => {
                 let each = HYBRID_DEPTHS.into_iter().find(|each| *each >= depth).unwrap_or(depth);
-                let Nearest { candidates: near, explain, .. } = self.nearest(vector, query, request, each)?;
-                let matching = self.matching(words, request.filter.as_ref(), each)?;
+                let Nearest { candidates: near, explain, .. } =
+                    shelf.nearest(vector, &query.excluded, request, each)?;
+                let matching = shelf.matching(words, request.filter.as_ref(), each)?;
                 let all_ranked = near.len() < each && matching.len() < each;
                 let mut candidates = self.fuse(vector, near, matching, fusion)?;
                 let complete = all_ranked && candidates.len() <= depth;
@@ -90,99 +113,6 @@ impl Collection {
             }
             _ => unreachable!("a query is prepared with all that its mode needs"),
         }
-    }
-
-    /// The nearest by vector.
-    fn nearest(
-        &self,
-        vector: &[f32],
-        query: &Prepared,
-        request: &SearchRequest,
-        depth: usize,
-    ) -> Result<Nearest, CollectionError> {
-        // Before the view: it holds every change up to here.
-        let seen = self.state.last_seq();
-        let (definition, view) = (self.definition(), self.state.view());
-        let wanted = depth + query.excluded.len();
-        let plan = self.plan(&view, request, wanted)?;
-        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
-        let index_query = IndexQuery {
-            vector,
-            metric: definition.metric,
-            top_k: wanted,
-            filter: request.filter.as_ref(),
-            segments: &segments,
-        };
-        let found = index::search(&view, &index_query)?;
-        let answered_by = answered_by(&found.segments);
-        let sampler = &self.engine.shared.sampler;
-        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
-            sampler.offer(self.sample(&view, &index_query, &found.neighbours, seen));
-        }
-        let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
-        let candidates = found
-            .neighbours
-            .into_iter()
-            .filter(|neighbour| !query.excluded.contains(&neighbour.id))
-            .take(depth)
-            .map(|neighbour| Candidate {
-                score: distance::score(definition.metric, neighbour.closeness),
-                id: neighbour.id,
-                place: neighbour.place,
-            })
-            .collect();
-        Ok(Nearest { candidates, plan: answered_by, explain })
-    }
-
-    /// What is needed to answer a search again.
-    fn sample(&self, view: &Arc<View>, query: &IndexQuery<'_>, found: &[Neighbour], seen: Seq) -> Sample {
-        Sample {
-            view: view.clone(),
-            vector: query.vector.to_vec(),
-            metric: query.metric,
-            quantization: self.definition().index.quantization,
-            top_k: query.top_k,
-            filter: query.filter.cloned(),
-            segments: query.segments.to_vec(),
-            found: found.iter().map(|neighbour| (neighbour.id.clone(), neighbour.closeness)).collect(),
-            seen,
-            counts: self.state.recall.clone(),
-        }
-    }
-
-    /// The best by words. The index proposes, the collection decides: a version that no longer lives is passed over.
-    fn matching(
-        &self,
-        words: &KeywordQuery,
-        filter: Option<&Filter>,
-        depth: usize,
-    ) -> Result<Vec<Candidate>, CollectionError> {
-        let search = self.keyword_search(words)?;
-        let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
-        loop {
-            let hits = search.hits(from, count)?;
-            let last = hits.len() < count;
-            for hit in hits {
-                let Some(place) = self.find(&hit.id)? else { continue };
-                if place.seq()? != hit.seq {
-                    continue;
-                }
-                if let Some(filter) = filter
-                    && !filter.matches(&place.document()?.metadata)
-                {
-                    continue;
-                }
-                candidates.push(Candidate { id: hit.id, score: hit.score, place });
-            }
-            if last || candidates.len() >= depth {
-                break;
-            }
-            // The first hits were mostly passed over, so the next are too: reach deeper each time.
-            (from, count) = (from + count, count * 4);
-        }
-        sort(&mut candidates);
-        candidates.truncate(depth);
-        Ok(candidates)
     }
 
     fn fuse(
@@ -214,6 +144,113 @@ impl Collection {
         let place = |(id, score): (DocumentId, f32)| Some(Candidate { place: places.remove(&id)?, id, score });
         let mut candidates: Vec<_> = fused.into_iter().filter_map(place).collect();
         sort(&mut candidates);
+        Ok(candidates)
+    }
+}
+
+impl Collection {
+    /// What is needed to answer a search again.
+    fn sample(&self, view: &Arc<View>, query: &IndexQuery<'_>, found: &[Neighbour], seen: Seq) -> Sample {
+        Sample {
+            view: view.clone(),
+            vector: query.vector.to_vec(),
+            metric: query.metric,
+            quantization: self.definition().index.quantization,
+            top_k: query.top_k,
+            filter: query.filter.cloned(),
+            segments: query.segments.to_vec(),
+            found: found.iter().map(|neighbour| (neighbour.id.clone(), neighbour.closeness)).collect(),
+            seen,
+            counts: self.state.recall.clone(),
+        }
+    }
+}
+
+impl Shelf for Collection {
+    fn refresh(&self) -> Result<(), CollectionError> {
+        self.refresh()
+    }
+
+    fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError> {
+        match self.find(id)? {
+            Some(place) => Ok(place.vector(self.definition().dim as usize)?),
+            None => Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
+        }
+    }
+
+    fn nearest(
+        &self,
+        vector: &[f32],
+        excluded: &[DocumentId],
+        request: &SearchRequest,
+        depth: usize,
+    ) -> Result<Nearest, CollectionError> {
+        // Before the view: it holds every change up to here.
+        let seen = self.state.last_seq();
+        let (definition, view) = (self.definition(), self.state.view());
+        let wanted = depth + excluded.len();
+        let plan = self.plan(&view, request, wanted)?;
+        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
+        let index_query = IndexQuery {
+            vector,
+            metric: definition.metric,
+            top_k: wanted,
+            filter: request.filter.as_ref(),
+            segments: &segments,
+        };
+        let found = index::search(&view, &index_query)?;
+        let answered_by = answered_by(&found.segments);
+        let sampler = &self.engine.shared.sampler;
+        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
+            sampler.offer(self.sample(&view, &index_query, &found.neighbours, seen));
+        }
+        let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
+        let candidates = found
+            .neighbours
+            .into_iter()
+            .filter(|neighbour| !excluded.contains(&neighbour.id))
+            .take(depth)
+            .map(|neighbour| Candidate {
+                score: distance::score(definition.metric, neighbour.closeness),
+                id: neighbour.id,
+                place: neighbour.place,
+            })
+            .collect();
+        Ok(Nearest { candidates, plan: answered_by, explain })
+    }
+
+    /// The index proposes, the collection decides: a version that no longer lives is passed over.
+    fn matching(
+        &self,
+        words: &QueryWords,
+        filter: Option<&Filter>,
+        depth: usize,
+    ) -> Result<Vec<Candidate>, CollectionError> {
+        let search = self.keyword_search(&words.query)?;
+        let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
+        loop {
+            let hits = search.hits(from, count)?;
+            let last = hits.len() < count;
+            for hit in hits {
+                let Some(place) = self.find(&hit.id)? else { continue };
+                if place.seq()? != hit.seq {
+                    continue;
+                }
+                if let Some(filter) = filter
+                    && !filter.matches(&place.document()?.metadata)
+                {
+                    continue;
+                }
+                candidates.push(Candidate { id: hit.id, score: hit.score, place });
+            }
+            if last || candidates.len() >= depth {
+                break;
+            }
+            // The first hits were mostly passed over, so the next are too: reach deeper each time.
+            (from, count) = (from + count, count * 4);
+        }
+        sort(&mut candidates);
+        candidates.truncate(depth);
         Ok(candidates)
     }
 }

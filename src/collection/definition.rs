@@ -65,7 +65,10 @@ impl DefinitionRequest {
     }
 
     /// Fills in what was left open, and checks it.
-    pub(super) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
+    ///
+    /// # Errors
+    /// [`CollectionError`] names the setting, or the model that is not there.
+    pub(crate) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
         if let Some(template) = &self.template {
             Templater::new(template).map_err(|source| CollectionError::TemplateDefinition { source })?;
         }
@@ -137,7 +140,7 @@ fn room_for_chunks(model: &TextModel) -> Result<u32, CollectionError> {
 }
 
 /// The first setting in which two definitions differ, as `setting: existing != asked for`.
-pub(super) fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
+pub fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
     let rows: [(&str, String, String); 9] = [
         ("dim", existing.dim.to_string(), asked.dim.to_string()),
         ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),

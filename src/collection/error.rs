@@ -11,6 +11,21 @@ use crate::segment::SegmentError;
 use crate::text::TextError;
 use crate::types::{CollectionName, DefinitionError, DocumentId, FilterError, MetadataError, NameError, VectorError};
 
+/// What is to be done where the database of a collection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendFault {
+    /// It could not be reached and nothing was changed: try again.
+    Unreachable,
+    /// The connection broke during a write: whether it was done is not known. Sending it again does no harm.
+    Unknown,
+    /// It refuses what was sent: change that.
+    Refused,
+    /// What stands there is not what is needed: change the one or the other.
+    Conflict,
+    /// Somebody has to look at the database or its settings.
+    Failed,
+}
+
 /// Why a call on a collection failed. The first group is for the caller to mend, the second for a later try, the rest
 /// are faults of the store.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +208,25 @@ pub enum CollectionError {
         min: String,
         /// Largest allowed.
         max: String,
+    },
+
+    /// The collection's backend cannot do it.
+    #[error("collection {name:?} stands in Postgres, which {cannot}", name = name.as_str())]
+    NotOnBackend {
+        /// The collection.
+        name: CollectionName,
+        /// What it cannot do, and what to do instead.
+        cannot: String,
+    },
+    /// The database of a collection did not do it.
+    #[error("collection {name:?}: {detail}", name = name.as_str())]
+    Backend {
+        /// The collection.
+        name: CollectionName,
+        /// What is to be done about it.
+        fault: BackendFault,
+        /// What happened; holds no secret.
+        detail: String,
     },
 
     /// Too much work is queued.

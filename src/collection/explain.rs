@@ -34,5 +34,6 @@ pub fn explain(plan: SearchPlan, outcomes: &[SegmentOutcome], view: &View, answe
         planning: plan.took,
         segments,
         memtable_rows: view.memtables().map(|memtable| u64::from(memtable.live_rows())).sum(),
+        database: Vec::new(),
     }
 }

@@ -25,7 +25,7 @@ impl<'a> Carry<'a> {
         Self {
             include: request.include,
             highlight: request.highlight,
-            words: prepared.words.as_ref(),
+            words: prepared.words.as_ref().map(|words| &words.query),
             query: vector.map(|vector| VectorQuery::new(definition.metric, vector.clone())),
             dim: definition.dim as usize,
         }

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod explain;
 mod facets;
+mod frame;
 mod fusion;
 mod hits;
 mod hold;
@@ -44,17 +45,26 @@ use crate::index::Place;
 use crate::log::Change;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
+#[cfg(feature = "postgres")]
+pub(crate) use candidates::{Candidate, Nearest, QueryWords, sort};
 pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
+#[cfg(feature = "postgres")]
+pub(crate) use definition::difference;
 pub use definition::{ChunkRequest, DefinitionRequest};
 pub(crate) use engine::{Engine, Settings};
-pub use error::CollectionError;
+pub use error::{BackendFault, CollectionError};
+pub(crate) use frame::{Frame, Shelf};
 pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
+#[cfg(feature = "postgres")]
+pub(crate) use prepare::Prepared;
 pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
 pub use recall::{DEFAULT_SAMPLED_ONE_IN, SampledRecall};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use salvaged::create_as;
+#[cfg(feature = "postgres")]
+pub(crate) use vectors::{DocumentVectors, Made};
 pub(crate) use verify::{VerifyReport, verify};
 pub use write::{Deleted, Upserted};
 
@@ -127,6 +137,10 @@ impl Collection {
     pub fn optimise(&self) -> Result<(), CollectionError> {
         self.flush()?;
         self.engine.maintenance().optimise(&self.state)
+    }
+
+    fn frame(&self) -> Frame<'_> {
+        Frame::new(self.name(), self.definition(), &self.engine.models)
     }
 
     /// Writes what stands in memory into a segment, and waits until every merge that is due is done.

@@ -3,10 +3,10 @@
 use crate::ingest::{Part, Rendered, Templater, inspect};
 use crate::types::{DocumentId, EmbeddingState, Metadata, NewDocument, StoredDocument, TemplateDefinition, Weight};
 
-use super::{Collection, CollectionError};
+use super::{Collection, CollectionError, Frame};
 
 /// A document whose text stands.
-pub(super) struct Prepared {
+pub struct Prepared {
     /// With the text that is stored.
     pub document: NewDocument,
     /// What is embedded apart and summed; empty where the text is embedded as one.
@@ -40,21 +40,21 @@ pub struct Preview {
     pub parts: Vec<(String, f64)>,
 }
 
-impl Collection {
+impl Frame<'_> {
     /// Keeps personal data out and makes texts, as the definition says.
     ///
     /// # Errors
     /// [`CollectionError::Guard`], [`CollectionError::Template`], [`CollectionError::TextIsMade`],
     /// [`CollectionError::TooLong`], [`CollectionError::NothingToIndex`], [`CollectionError::NoModel`].
-    pub(super) fn prepare_documents(&self, documents: Vec<NewDocument>) -> Result<Vec<Prepared>, CollectionError> {
+    pub fn prepare_documents(&self, documents: Vec<NewDocument>) -> Result<Vec<Prepared>, CollectionError> {
         let templater = self.templater()?;
         documents.into_iter().map(|document| self.prepare_one(templater.as_ref(), document)).collect()
     }
 
-    /// What the guard and a template make of documents, which are not written. `template`: in place of the collection's.
+    /// As [`Collection::preview`].
     ///
     /// # Errors
-    /// As [`Collection::upsert`] for the texts of documents.
+    /// As there.
     pub fn preview(
         &self,
         documents: Vec<NewDocument>,
@@ -106,7 +106,7 @@ impl Collection {
     }
 
     /// Whether the vector of a stored document is what would be made of the prepared one.
-    pub(super) fn is_same_text(&self, old: &StoredDocument, new: &Prepared) -> Result<bool, CollectionError> {
+    pub fn is_same_text(&self, old: &StoredDocument, new: &Prepared) -> Result<bool, CollectionError> {
         if old.embedding != EmbeddingState::Embedded || old.text != new.document.text {
             return Ok(false);
         }
@@ -119,6 +119,21 @@ impl Collection {
 
     fn templater(&self) -> Result<Option<Templater<'_>>, CollectionError> {
         self.definition().template.as_ref().map(read).transpose()
+    }
+}
+
+impl Collection {
+    /// What the guard and a template make of documents, which are not written. `template`: in place of the collection's.
+    ///
+    /// # Errors
+    /// As [`Collection::upsert`] for the texts of documents.
+    pub fn preview(
+        &self,
+        documents: Vec<NewDocument>,
+        template: Option<&TemplateDefinition>,
+    ) -> Result<Vec<Preview>, CollectionError> {
+        self.check_exists()?;
+        self.frame().preview(documents, template)
     }
 }
 

@@ -81,7 +81,7 @@ impl Collection {
         if !(1..=MAX_PAGE).contains(&request.limit) {
             return Err(super::out_of_range("limit", request.limit, 1, MAX_PAGE));
         }
-        self.check_filter(request.filter.as_ref())?;
+        self.frame().check_filter(request.filter.as_ref())?;
         let (ids, next) = match &request.filter {
             Some(filter) => self.matching_ids(request.after.as_ref(), request.limit, filter)?,
             None => self.ids(request.after.as_ref(), request.limit)?,

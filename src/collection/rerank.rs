@@ -7,9 +7,9 @@ use crate::types::{Paging, Rerank, SearchRequest, Value, lookup};
 
 use super::candidates::{Candidate, Prepared, Ranking, sort};
 use super::check::text_of;
-use super::{Collection, CollectionError, out_of_range};
+use super::{CollectionError, Frame, out_of_range};
 
-impl Collection {
+impl Frame<'_> {
     /// Gives the best `top_n` of a ranking the scores of a cross-encoder, and leaves the others out.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Collection {
 
     /// Loads the model before anything is searched, so that a wrong name costs nothing.
     pub(super) fn cross_encoder(&self, rerank: &Rerank) -> Result<std::sync::Arc<CrossEncoder>, CollectionError> {
-        match self.engine.models.load_cross_encoder(&rerank.model) {
+        match self.models().load_cross_encoder(&rerank.model) {
             Err(error @ EmbedError::Unsupported { .. }) => {
                 Err(CollectionError::Query { detail: format!("\"rerank.model\": {error}") })
             }

@@ -8,13 +8,12 @@ use crate::types::{
     DocumentId, Facet, HitGroup, Metric, Mode, Query, SearchRequest, SearchResponse, check_vector, normalise,
 };
 
-use super::candidates::{Candidate, Prepared, Ranking};
+use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
 use super::check::{check_parts, text_of};
 use super::facets::Counts;
 use super::hits::Carry;
-use super::keywords::KeywordQuery;
 use super::page::{self, Content};
-use super::{Collection, CollectionError, out_of_range};
+use super::{Collection, CollectionError, Frame, Shelf, out_of_range};
 
 /// A ranking that does not fill its page is made so many times deeper.
 const DEEPER: usize = 4;
@@ -32,11 +31,8 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`] names what in the request is to be changed, or what is damaged.
     pub fn search(&self, request: &SearchRequest) -> Result<SearchResponse, CollectionError> {
-        let started = Instant::now();
         self.check_exists()?;
-        self.check_request(request)?;
-        let prepared = self.prepare(request, None)?;
-        self.answer(request, &prepared, started)
+        self.frame().search(self, request)
     }
 
     /// Answers several searches, whose texts are embedded together. One that cannot be answered refuses all.
@@ -44,16 +40,41 @@ impl Collection {
     /// # Errors
     /// The place of the first search that failed, and why.
     pub fn search_all(&self, requests: &[SearchRequest]) -> Result<Vec<SearchResponse>, (usize, CollectionError)> {
+        self.check_exists().map_err(|error| (0, error))?;
+        self.frame().search_all(self, requests)
+    }
+}
+
+impl Frame<'_> {
+    /// As [`Collection::search`], over documents wherever they stand.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn search(&self, shelf: &dyn Shelf, request: &SearchRequest) -> Result<SearchResponse, CollectionError> {
+        let started = Instant::now();
+        self.check_request(request)?;
+        let prepared = self.prepare(shelf, request, None)?;
+        self.answer(shelf, request, &prepared, started)
+    }
+
+    /// As [`Collection::search_all`], over documents wherever they stand.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn search_all(
+        &self,
+        shelf: &dyn Shelf,
+        requests: &[SearchRequest],
+    ) -> Result<Vec<SearchResponse>, (usize, CollectionError)> {
         let at = |n: usize| move |error: CollectionError| (n, error);
-        self.check_exists().map_err(at(0))?;
         for (n, request) in requests.iter().enumerate() {
             self.check_request(request).map_err(at(n))?;
         }
         let mut embedded = self.embed_texts_of(requests)?;
         let answer = |(n, request): (usize, &SearchRequest)| {
             let started = Instant::now();
-            let prepared = self.prepare(request, embedded[n].take()).map_err(at(n))?;
-            self.answer(request, &prepared, started).map_err(at(n))
+            let prepared = self.prepare(shelf, request, embedded[n].take()).map_err(at(n))?;
+            self.answer(shelf, request, &prepared, started).map_err(at(n))
         };
         requests.iter().enumerate().map(answer).collect()
     }
@@ -77,21 +98,26 @@ impl Collection {
     }
 
     /// Makes of a query what can be looked for. `embedded`: its text's vector, where that is known already.
-    fn prepare(&self, request: &SearchRequest, embedded: Option<Embedded>) -> Result<Prepared, CollectionError> {
+    fn prepare(
+        &self,
+        shelf: &dyn Shelf,
+        request: &SearchRequest,
+        embedded: Option<Embedded>,
+    ) -> Result<Prepared, CollectionError> {
         if let Some(rerank) = &request.rerank {
             self.cross_encoder(rerank)?;
         }
         let language = self.definition().text.language;
         let words = match (text_of(&request.query), request.mode) {
-            (Some(text), Mode::Keyword | Mode::Hybrid(_)) => Some(KeywordQuery::new(language, text)?),
+            (Some(text), Mode::Keyword | Mode::Hybrid(_)) => Some(QueryWords::new(language, text)?),
             // Without a word there is nothing to mark, and vectors need none.
-            (Some(text), Mode::Vector) if request.highlight => match KeywordQuery::new(language, text) {
+            (Some(text), Mode::Vector) if request.highlight => match QueryWords::new(language, text) {
                 Err(CollectionError::Query { .. }) => None,
                 other => Some(other?),
             },
             _ => None,
         };
-        let mut truncated = words.as_ref().is_some_and(KeywordQuery::is_cut);
+        let mut truncated = words.as_ref().is_some_and(|words| words.query.is_cut());
         let mut excluded = Vec::new();
         let vector = match (&request.query, request.mode) {
             (_, Mode::Keyword) => None,
@@ -103,11 +129,11 @@ impl Collection {
             }
             (Query::Document(id), _) => {
                 excluded.push(id.clone());
-                Some(self.vector_of(id)?)
+                Some(shelf.vector_of(id)?)
             }
             (Query::Like { positive, negative }, _) => {
                 excluded.extend(positive.iter().chain(negative).cloned());
-                Some(self.vector_like(positive, negative)?)
+                Some(self.vector_like(shelf, positive, negative)?)
             }
         };
         let vector = vector.map(|vector| self.admit_query(vector)).transpose()?;
@@ -120,20 +146,18 @@ impl Collection {
         Ok((embeddings.vectors.pop().unwrap_or_default(), truncated))
     }
 
-    fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError> {
-        match self.find(id)? {
-            Some(place) => Ok(place.vector(self.definition().dim as usize)?),
-            None => Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
-        }
-    }
-
     /// The mean of what is liked, and as far again from the mean of what is not: 2 p - n (Rocchio 1971 with equal weights).
-    fn vector_like(&self, positive: &[DocumentId], negative: &[DocumentId]) -> Result<Vec<f32>, CollectionError> {
+    fn vector_like(
+        &self,
+        shelf: &dyn Shelf,
+        positive: &[DocumentId],
+        negative: &[DocumentId],
+    ) -> Result<Vec<f32>, CollectionError> {
         let mut sum = vec![0.0_f64; self.definition().dim as usize];
         let liked = if negative.is_empty() { 1.0 } else { 2.0 };
         for (ids, weight) in [(positive, liked), (negative, -1.0)] {
             for id in ids {
-                let vector = self.vector_of(id)?;
+                let vector = shelf.vector_of(id)?;
                 let share = weight / ids.len() as f64;
                 sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += share * f64::from(x));
             }
@@ -142,7 +166,10 @@ impl Collection {
     }
 
     /// A query's vector as the stored ones are.
-    fn admit_query(&self, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
+    ///
+    /// # Errors
+    /// [`CollectionError::QueryVector`].
+    pub fn admit_query(&self, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
         let dim = self.definition().dim as usize;
         match self.definition().metric {
             Metric::Cosine => normalise(&mut vector, dim),
@@ -154,17 +181,18 @@ impl Collection {
 
     fn answer(
         &self,
+        shelf: &dyn Shelf,
         request: &SearchRequest,
         prepared: &Prepared,
         started: Instant,
     ) -> Result<SearchResponse, CollectionError> {
         if request.refresh {
-            self.refresh()?;
+            shelf.refresh()?;
         }
         let dim = self.definition().dim as usize;
         let mut depth = page::first_depth(request);
         let (ranking, page) = loop {
-            let mut ranking = self.rank(prepared, request, depth)?;
+            let mut ranking = self.rank(shelf, prepared, request, depth)?;
             self.rerank(request, prepared, &mut ranking)?;
             if let Some(least) = request.threshold {
                 let before = ranking.candidates.len();

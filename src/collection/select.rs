@@ -12,13 +12,6 @@ use super::{Collection, CollectionError};
 const STEP: usize = 256;
 
 impl Collection {
-    /// Refuses a filter that is too large, that asks a declared field what it can never meet, or that excludes itself.
-    pub(super) fn check_filter(&self, filter: Option<&Filter>) -> Result<(), CollectionError> {
-        let Some(filter) = filter else { return Ok(()) };
-        filter.check()?;
-        Ok(filter.check_fields(&self.definition().fields)?)
-    }
-
     /// Up to `limit` ids after `after` whose documents pass the filter, and where to go on.
     pub(super) fn matching_ids(
         &self,

@@ -10,7 +10,7 @@ use crate::types::{
 
 use super::prepare::Prepared;
 use super::split::split;
-use super::{Collection, CollectionError};
+use super::{CollectionError, Frame};
 
 /// Chunks that are embedded in one call, so that those of one long request do not fill the queue of all.
 const EMBEDDED_AT_ONCE: usize = 512;
@@ -53,13 +53,13 @@ enum Piece {
     Part(Weight),
 }
 
-impl Collection {
+impl Frame<'_> {
     /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by document
     /// the vectors of the same text, where it stands already.
     ///
     /// # Errors
     /// [`CollectionError`] names the document.
-    pub(super) fn make_vectors(
+    pub fn make_vectors(
         &self,
         documents: &[Prepared],
         known: Vec<Option<DocumentVectors>>,

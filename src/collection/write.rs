@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::embed::TextModel;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
@@ -11,7 +10,7 @@ use crate::types::{
 
 use super::prepare::Prepared;
 use super::vectors::{DocumentVectors, Made, refused};
-use super::{Collection, CollectionError, now_ms};
+use super::{Collection, CollectionError, Frame, now_ms};
 
 /// What an upsert did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,14 +43,15 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`]; a refused request changes nothing.
     pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
-        self.check_documents(&documents)?;
+        self.check_exists()?;
+        self.frame().check_documents(&documents)?;
         if documents.is_empty() {
             return Ok(Upserted { upserted: 0, seq: self.state.last_seq(), embedded: 0, cached: 0, truncated: vec![] });
         }
-        let documents = self.prepare_documents(documents)?;
+        let documents = self.frame().prepare_documents(documents)?;
         let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
         let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
-        let Made { vectors, embedded, cached, truncated } = self.make_vectors(&documents, known)?;
+        let Made { vectors, embedded, cached, truncated } = self.frame().make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
         let now = now_ms();
         let mut logged = Vec::with_capacity(documents.len());
@@ -101,7 +101,7 @@ impl Collection {
     /// [`CollectionError`]; steps before a failure stay done.
     pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
         self.check_exists()?;
-        self.check_filter(Some(filter))?;
+        self.frame().check_filter(Some(filter))?;
         let mut total = Deleted { deleted: 0, seq: self.state.last_seq() };
         let mut after = None;
         loop {
@@ -115,8 +115,26 @@ impl Collection {
         }
     }
 
-    pub(super) fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
-        self.check_exists()?;
+    /// What of the document that stands under an id goes on with the new one.
+    fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
+        let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
+        let old = place.document()?;
+        // The vectors of the same text by the same model, whatever else of the document changes.
+        let is_same = new.wants_vector() && self.frame().is_same_text(&old, new)?;
+        let vectors = match is_same {
+            true => Some(DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? }),
+            false => None,
+        };
+        Ok(Standing { created_at_ms: Some(old.created_at_ms), vectors })
+    }
+}
+
+impl Frame<'_> {
+    /// Refuses documents that no collection of this definition takes.
+    ///
+    /// # Errors
+    /// [`CollectionError`] names the first.
+    pub fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
         if documents.len() > MAX_DOCUMENTS_PER_REQUEST {
             return Err(CollectionError::TooManyDocuments { got: documents.len(), max: MAX_DOCUMENTS_PER_REQUEST });
         }
@@ -141,36 +159,6 @@ impl Collection {
             }
         }
         Ok(())
-    }
-
-    /// What of the document that stands under an id goes on with the new one.
-    fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
-        let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
-        let old = place.document()?;
-        // The vectors of the same text by the same model, whatever else of the document changes.
-        let is_same = new.wants_vector() && self.is_same_text(&old, new)?;
-        let vectors = match is_same {
-            true => Some(DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? }),
-            false => None,
-        };
-        Ok(Standing { created_at_ms: Some(old.created_at_ms), vectors })
-    }
-
-    /// The collection's model, which must be the one that made the stored vectors.
-    pub(super) fn model(&self) -> Result<std::sync::Arc<TextModel>, CollectionError> {
-        let Some(embedding) = &self.definition().embedding else {
-            return Err(CollectionError::NoModel { name: self.name().clone() });
-        };
-        let model = self.engine.models.load(&embedding.model)?;
-        if model.fingerprint() != embedding.fingerprint {
-            return Err(CollectionError::ModelChanged {
-                name: self.name().clone(),
-                model: embedding.model.clone(),
-                expected: embedding.fingerprint.clone(),
-                got: model.fingerprint().to_owned(),
-            });
-        }
-        Ok(model)
     }
 }
 

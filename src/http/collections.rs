@@ -5,10 +5,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::extract::{InCollection, OptionalJsonBody};
+use super::extract::{InCollection, OptionalJsonBody, Params};
 use super::problem::Problem;
 use super::state::AppState;
-use super::wire::definition::{CollectionView, CollectionsView, DefinitionBody, DroppedView, StatsView};
+use super::wire::definition::{CollectionView, CollectionsView, DefinitionBody, DropParams, DroppedView, StatsView};
 use super::wire::json::JsonText;
 
 /// Creates a collection, or finds that it stands already.
@@ -27,9 +27,13 @@ pub(crate) async fn create(
     InCollection(name): InCollection,
     OptionalJsonBody(body): OptionalJsonBody<DefinitionBody>,
 ) -> Result<Response, ApiError> {
-    let request = body.into_request()?;
-    let create = state.engine(move |database| {
-        let created = database.create_collection(&name, &request)?;
+    let (request, placement) = body.into_request(&name)?;
+    let collections = state.collections().clone();
+    let create = state.engine(move |_| {
+        let created = match placement {
+            Some(placement) => collections.create_remote(&name, &request, placement)?,
+            None => collections.create_local(&name, &request)?,
+        };
         Ok((created.created, JsonText::of(&CollectionView::of(&created.collection))?))
     });
     let (created, view) = create.await?;
@@ -45,8 +49,9 @@ pub(crate) async fn create(
     responses((status = 200, body = CollectionsView, description = "All collections."))
 )]
 pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiError> {
-    let list = state.engine(|database| {
-        let collections = database.collections().iter().map(CollectionView::of).collect();
+    let all = state.collections().clone();
+    let list = state.engine(move |_| {
+        let collections = all.all().iter().map(CollectionView::of).collect();
         JsonText::of(&CollectionsView { collections })
     });
     list.await
@@ -71,7 +76,7 @@ pub(crate) async fn read(
 /// Drops a collection with all its documents.
 #[utoipa::path(
     delete, path = "/v1/collections/{collection}", operation_id = "deleteCollection", tag = "collections",
-    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`"), DropParams),
     responses(
         (status = 200, body = DroppedView, description = "Dropped."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
@@ -80,9 +85,11 @@ pub(crate) async fn read(
 pub(crate) async fn drop(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    Params(params): Params<DropParams>,
 ) -> Result<JsonText, ApiError> {
-    let drop = state.engine(move |database| {
-        let seq = database.drop_collection(&name)?;
+    let collections = state.collections().clone();
+    let drop = state.engine(move |_| {
+        let seq = collections.drop_collection(&name, params.keep_table)?;
         JsonText::of(&DroppedView { deleted: true, seq: seq.0 })
     });
     drop.await
@@ -101,5 +108,5 @@ pub(crate) async fn stats(
     State(state): State<AppState>,
     InCollection(name): InCollection,
 ) -> Result<JsonText, ApiError> {
-    state.on_collection(name, |collection| JsonText::of(&StatsView::from(collection.stats()))).await
+    state.on_collection(name, |collection| JsonText::of(&StatsView::from(collection.stats()?))).await
 }

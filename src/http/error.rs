@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::collection::CollectionError;
+use crate::collection::{BackendFault, CollectionError};
 use crate::embed::EmbedError;
 use crate::log::LogError;
 use crate::storage::is_disk_full;
@@ -58,6 +58,7 @@ codes! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not take this method";
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
+    BackendConflict "backend_conflict" CONFLICT "The table of the collection is another than needed";
     SnapshotExists "snapshot_exists" CONFLICT "A snapshot of this name exists";
     RestoreNeedsStop "restore_needs_stop" CONFLICT "A running server is not restored";
     SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
@@ -100,6 +101,8 @@ codes! {
     DimensionsNotSupported "dimensions_not_supported" UNPROCESSABLE_ENTITY "The model does not make such vectors";
     InvalidInput "invalid_input" UNPROCESSABLE_ENTITY "The input cannot be embedded";
     InvalidSink "invalid_sink" UNPROCESSABLE_ENTITY "The sink's settings are not allowed";
+    NotOnBackend "not_on_backend" UNPROCESSABLE_ENTITY "The collection's backend cannot do it";
+    BackendRefused "backend_refused" UNPROCESSABLE_ENTITY "The collection's database refuses what was sent";
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
     SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
@@ -107,6 +110,9 @@ codes! {
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
+    BackendUnreachable "backend_unreachable" SERVICE_UNAVAILABLE "The collection's database cannot be reached";
+    WriteUnknown "write_unknown" SERVICE_UNAVAILABLE "Whether the write was done is not known";
+    BackendFailed "backend_failed" SERVICE_UNAVAILABLE "The collection's database failed";
     NotWritten "not_written" SERVICE_UNAVAILABLE "The disk refused the write";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
@@ -157,8 +163,9 @@ impl ApiError {
 
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        matches!(self.code, Code::Overloaded | Code::KeywordsNotReady | Code::NotWritten | Code::StorageFull)
-            .then_some(self.retry_after.unwrap_or(RETRY_AFTER))
+        use Code::{BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown};
+        let later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull, BackendUnreachable, WriteUnknown];
+        later.contains(&self.code).then_some(self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -240,6 +247,14 @@ impl From<CollectionError> for ApiError {
             E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
             E::Filter(e) => filter_code(e),
             E::OutOfRange { .. } => Code::OutOfRange,
+            E::NotOnBackend { .. } => Code::NotOnBackend,
+            E::Backend { fault, .. } => match fault {
+                BackendFault::Unreachable => Code::BackendUnreachable,
+                BackendFault::Unknown => Code::WriteUnknown,
+                BackendFault::Refused => Code::BackendRefused,
+                BackendFault::Conflict => Code::BackendConflict,
+                BackendFault::Failed => Code::BackendFailed,
+            },
             E::Overloaded => Code::Overloaded,
             E::Stopped { .. } | E::Log(LogError::Failed { .. } | LogError::Closed) => Code::Stopped,
             E::Log(LogError::NotWritten { disk_full: true, .. }) => Code::StorageFull,

@@ -18,7 +18,8 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::document::DocumentBody;
 use super::wire::json::{self, JsonText};
-use crate::collection::{Collection, Upserted};
+use crate::backend::AnyCollection;
+use crate::collection::Upserted;
 use crate::telemetry;
 use crate::types::limits::{MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{CollectionName, DocumentId, NewDocument};
@@ -271,7 +272,7 @@ impl Outcome {
 
 /// Writes documents together. When one is refused, writes the halves on their own, and so on down to that one:
 /// log2(256) steps instead of one write and one fsync for each document.
-fn write_splitting(collection: &Collection, mut documents: Vec<(u64, NewDocument)>, outcome: &mut Outcome) {
+fn write_splitting(collection: &AnyCollection, mut documents: Vec<(u64, NewDocument)>, outcome: &mut Outcome) {
     if let Some((rest, _)) = &mut outcome.stopped {
         rest.append(&mut documents);
         return;

@@ -12,6 +12,7 @@ use super::wire::json::JsonText;
 use super::wire::replication::{RemovedView, RepairBody, RepairedView, SinkBody, SinkView, SinksView, VerifiedView};
 use crate::postgres::Trouble;
 use crate::replicate::ReplicateError;
+use crate::types::CollectionName;
 
 impl From<ReplicateError> for ApiError {
     fn from(error: ReplicateError) -> Self {
@@ -44,10 +45,27 @@ pub(crate) async fn add(
 ) -> Result<Response, ApiError> {
     let settings = body.into_settings()?;
     let name = settings.name.as_str().to_owned();
+    refuse_remote(&state, &settings.collection)?;
     state.replicator()?.add(settings)?;
     let mut response = JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))?.into_response();
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
+}
+
+/// A sink reads the log, which has nothing of a collection that stands in a database.
+fn refuse_remote(state: &AppState, collection: &str) -> Result<(), ApiError> {
+    let found = CollectionName::new(collection).ok().and_then(|name| state.collections().get(&name).ok());
+    match found.as_ref().and_then(|found| found.placement()) {
+        Some(placement) => {
+            let (schema, table) = (&placement.schema, &placement.table);
+            let detail = format!(
+                "collection {collection:?} stands in Postgres already, in {schema}.{table}; a sink copies collections of \
+                 this store"
+            );
+            Err(ApiError::new(Code::NotOnBackend, detail))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Lists the sinks and how they are doing.

@@ -11,7 +11,7 @@ use super::state::AppState;
 use super::wire::answer::{SearchView, SearchesView};
 use super::wire::json::JsonText;
 use super::wire::search::{SearchBody, SearchParams, SearchesBody, placed};
-use crate::collection::Collection;
+use crate::backend::AnyCollection;
 use crate::telemetry;
 use crate::types::{CollectionName, SearchRequest, SearchResponse};
 
@@ -77,14 +77,14 @@ pub(crate) async fn search_batch(
 }
 
 async fn run(state: &AppState, name: CollectionName, request: SearchRequest) -> Result<JsonText, ApiError> {
-    let collection = state.database().collection(&name)?;
+    let collection = state.collections().get(&name)?;
     if collection.answers_at_once(&request) {
         return answer(&collection, &request);
     }
     state.on_collection(name, move |collection| answer(collection, &request)).await
 }
 
-fn answer(collection: &Collection, request: &SearchRequest) -> Result<JsonText, ApiError> {
+fn answer(collection: &AnyCollection, request: &SearchRequest) -> Result<JsonText, ApiError> {
     let response = collection.search(request)?;
     measure(&response);
     JsonText::of(&SearchView::of(&response, request))

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::auth::AuthPolicy;
 use super::error::{ApiError, Code};
 use super::limits::{Gate, Limits};
-use crate::collection::Collection;
+use crate::backend::{AnyCollection, Collections};
 use crate::database::Database;
 use crate::embed::DEFAULT_MODEL;
 use crate::replicate::Replicator;
@@ -50,6 +50,7 @@ pub struct AppState {
 
 struct Inner {
     database: Database,
+    collections: Collections,
     config: HttpConfig,
     gate: Gate,
     started_at: Timestamp,
@@ -65,13 +66,19 @@ impl AppState {
         let gate = Gate::new(&config.limits);
         let started_at = Timestamp::now();
         let replicator = Replicator::open(&database).map_err(|error| error.chain());
-        let stopped = Notify::new();
-        Self { inner: Arc::new(Inner { database, config, gate, started_at, metrics, replicator, stopped }) }
+        let (collections, stopped) = (Collections::open(&database), Notify::new());
+        let inner = Inner { database, collections, config, gate, started_at, metrics, replicator, stopped };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The database behind the API.
     pub fn database(&self) -> &Database {
         &self.inner.database
+    }
+
+    /// Its collections, and those in databases.
+    pub(crate) fn collections(&self) -> &Collections {
+        &self.inner.collections
     }
 
     /// The settings.
@@ -129,10 +136,10 @@ impl AppState {
     pub(crate) async fn on_collection_writing<T, F>(&self, name: CollectionName, call: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        F: FnOnce(&Collection) -> Result<T, ApiError> + Send + 'static,
+        F: FnOnce(&AnyCollection) -> Result<T, ApiError> + Send + 'static,
     {
-        let database = self.inner.database.clone();
-        let call = move || call(&database.collection(&name)?);
+        let collections = self.inner.collections.clone();
+        let call = move || call(&collections.get(&name)?);
         self.noticing_a_stop(self.inner.gate.run_write(call).await)
     }
 
@@ -140,9 +147,10 @@ impl AppState {
     pub(crate) async fn on_collection<T, F>(&self, name: CollectionName, call: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        F: FnOnce(&Collection) -> Result<T, ApiError> + Send + 'static,
+        F: FnOnce(&AnyCollection) -> Result<T, ApiError> + Send + 'static,
     {
-        self.engine(move |database| call(&database.collection(&name)?)).await
+        let collections = self.inner.collections.clone();
+        self.engine(move |_| call(&collections.get(&name)?)).await
     }
 
     /// Waits until a write was refused because the database has stopped.

@@ -17,6 +17,8 @@ mod view;
 
 pub use compact::{MergeOptions, Merged, merge, seal};
 pub use error::IndexError;
+#[cfg(feature = "postgres")]
+pub use memtable::MemRow;
 pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
 pub use one_segment::{SegmentOutcome, SegmentQuery};
 pub use params::{WANTED_RECALL, ef_for};

@@ -9,7 +9,7 @@ use crate::segment::{Candidate, SegmentError};
 use crate::types::{ChunkSpan, DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument, check_vector};
 
 use super::IndexError;
-use super::memtable::Memtable;
+use super::memtable::{MemRow, Memtable};
 use super::one_segment::{SegmentOutcome, SegmentQuery, search_segment};
 use super::top_k::TopK;
 use super::view::{LiveSegment, View};
@@ -43,6 +43,9 @@ pub enum Place {
     Memory(Arc<Memtable>, Ordinal),
     /// In a segment.
     Sealed(Arc<LiveSegment>, Ordinal),
+    /// Neither: it was read from a database elsewhere.
+    #[cfg(feature = "postgres")]
+    Elsewhere(Arc<MemRow>),
 }
 
 impl Place {
@@ -54,6 +57,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.clone()),
             Place::Sealed(live, ordinal) => live.segment.document(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.document.clone()),
         }
     }
 
@@ -65,6 +70,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(Cow::Borrowed(&published(memtable, *ordinal).vector)),
             Place::Sealed(live, ordinal) => Ok(live.segment.vectors(*ordinal)?.in_full()),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(Cow::Borrowed(&row.vector)),
         }
     }
 
@@ -76,6 +83,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).chunks.to_vec()),
             Place::Sealed(live, ordinal) => live.segment.chunks(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.chunks.to_vec()),
         }
     }
 
@@ -95,6 +104,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).seq),
             Place::Sealed(live, ordinal) => live.segment.seq(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.seq),
         }
     }
 
@@ -111,6 +122,8 @@ impl Place {
         match self {
             Place::Memory(memtable, ordinal) => Ok(published(memtable, *ordinal).document.id.clone()),
             Place::Sealed(live, ordinal) => live.segment.document_id(*ordinal),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Ok(row.document.id.clone()),
         }
     }
 }
@@ -130,7 +143,7 @@ pub fn whole_vector(vectors: &[f32], dim: usize) -> Vec<f32> {
     if check_vector(&mean, dim).is_ok() { mean } else { vectors[..dim].to_vec() }
 }
 
-fn published(memtable: &Memtable, ordinal: Ordinal) -> &super::memtable::MemRow {
+fn published(memtable: &Memtable, ordinal: Ordinal) -> &MemRow {
     memtable.row(ordinal).expect("a place names a published row, and rows are never taken back")
 }
 

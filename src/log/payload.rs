@@ -102,6 +102,27 @@ fn put(value: &impl Encode, out: &mut Vec<u8>) -> Result<(), LogError> {
         .map_err(|e| LogError::Encode { reason: e.to_string() })
 }
 
+/// A collection's creation as text, `VERSION:HEX`, that this and later versions of the program read.
+///
+/// # Errors
+/// [`LogError::Encode`], which no valid definition causes.
+#[cfg(feature = "postgres")]
+pub fn creation_to_text(change: &Change) -> Result<String, LogError> {
+    let mut bytes = Vec::new();
+    encode(change, &mut bytes)?;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}:{hex}", version(kind(change))))
+}
+
+/// Reads what [`creation_to_text`] wrote; `None` for anything else, such as what a later version wrote.
+#[cfg(feature = "postgres")]
+pub fn creation_of_text(text: &str) -> Option<Change> {
+    let (version, hex) = text.split_once(':')?;
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = hex.as_bytes().chunks(2).map(pair).collect::<Option<_>>()?;
+    decode(version.parse().ok()?, CREATE_COLLECTION, &bytes).ok()
+}
+
 /// The collection that a change is of: every kind's payload begins with its number.
 pub(super) fn collection(payload: &[u8]) -> Option<CollectionId> {
     Fields::new(payload).u32().map(CollectionId)

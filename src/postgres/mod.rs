@@ -15,5 +15,5 @@ pub use session::{Param, Session};
 pub use settings::{ConnectParts, ConnectSettings, SslMode};
 pub use sql::{QualifiedName, quote_identifier, quote_literal};
 pub use tokio_postgres::Row;
-pub use tokio_postgres::types::{Kind, Oid, ToSql, Type};
+pub use tokio_postgres::types::{FromSql, Kind, Oid, ToSql, Type};
 pub use vectors::VectorArray;

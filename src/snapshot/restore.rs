@@ -100,7 +100,7 @@ pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 15] = [
+    const OURS: [&str; 16] = [
         "LOCK",
         "lost+found",
         "snapshots",
@@ -114,6 +114,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "cache",
         "quarantine",
         "replication.json",
+        "backends.json",
         "MIGRATIONS",
         "dry-run",
     ];

@@ -74,4 +74,6 @@ pub struct Explain {
     pub segments: Vec<SegmentExplain>,
     /// Rows in memory, compared one by one where they pass.
     pub memtable_rows: u64,
+    /// What the planner of the database said, line by line, where documents stand in one.
+    pub database: Vec<String>,
 }

@@ -8,7 +8,7 @@ use super::server::Server;
 const DOCUMENTS: &str = "/v1/collections/c/documents";
 
 #[test]
-fn a_rejected_batch_changes_nothing() {
+pub fn a_rejected_batch_changes_nothing() {
     let server = Server::with_documents(&[("keep", [1.0, 0.0, 0.0])]);
     let before = server.get("/v1/collections/c/stats").ok();
     let good = json!({"id": "good", "vector": [0, 1, 0]});
@@ -52,7 +52,7 @@ fn nested(levels: usize) -> Value {
 }
 
 #[test]
-fn declared_fields_hold() {
+pub fn declared_fields_hold() {
     let server = Server::start();
     let fields = json!({"price": "number", "key": "keyword", "on": "boolean"});
     server.put("/v1/collections/c", &json!({"dim": 3, "fields": fields})).ok();
@@ -106,7 +106,7 @@ fn a_body_of_another_type_is_refused() {
 }
 
 #[test]
-fn an_unknown_collection_is_named_on_every_route() {
+pub fn an_unknown_collection_is_named_on_every_route() {
     let server = Server::start();
     let base = "/v1/collections/nobody";
     let document = json!({"documents": [{"id": "a", "vector": [1]}]});
@@ -148,7 +148,7 @@ fn unknown_routes_and_methods_are_problems() {
 
 /// Each with its fix, by every way to search.
 #[test]
-fn a_search_that_makes_no_sense_says_what_to_change() {
+pub fn a_search_that_makes_no_sense_says_what_to_change() {
     let server = Server::start();
     let fields = json!({"price": "number", "kind": "keyword"});
     server.put("/v1/collections/c", &json!({"dim": 3, "fields": fields})).ok();

@@ -34,7 +34,7 @@ fn a_definition_is_filled_in_and_stands() {
 }
 
 #[test]
-fn another_definition_is_a_conflict_and_changes_nothing() {
+pub fn another_definition_is_a_conflict_and_changes_nothing() {
     let server = Server::start();
     server.put("/v1/collections/c", &json!({"dim": 3})).ok();
     let detail = server.put("/v1/collections/c", &json!({"dim": 4})).refused(409, "definition_conflict");
@@ -43,7 +43,7 @@ fn another_definition_is_a_conflict_and_changes_nothing() {
 }
 
 #[test]
-fn collections_are_listed_by_name_and_dropped_with_their_documents() {
+pub fn collections_are_listed_by_name_and_dropped_with_their_documents() {
     let server = Server::start();
     for name in ["b", "a", "c-1_2"] {
         assert_eq!(server.put(&format!("/v1/collections/{name}"), &json!({"dim": 3})).status, 201);

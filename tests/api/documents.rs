@@ -8,7 +8,7 @@ const A: [f32; 3] = [1.0, 0.0, 0.0];
 const B: [f32; 3] = [0.0, 1.0, 0.0];
 
 #[test]
-fn what_is_written_is_read_back() {
+pub fn what_is_written_is_read_back() {
     let server = Server::with_documents(&[]);
     let metadata = json!({"s": "д", "i": 9_223_372_036_854_775_807_i64, "f": 0.5, "n": null, "b": true, "l": [1, "x"], "o": {"p": {}}});
     let documents = json!([
@@ -30,7 +30,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn a_document_is_replaced_whole_and_a_retry_has_one_effect() {
+pub fn a_document_is_replaced_whole_and_a_retry_has_one_effect() {
     let server = Server::with_documents(&[("a", A)]);
     let body = json!({"documents": [{"id": "a", "vector": [0, 1, 0], "metadata": {"new": 1}}]});
     for _ in 0..2 {
@@ -42,7 +42,7 @@ fn a_document_is_replaced_whole_and_a_retry_has_one_effect() {
 }
 
 #[test]
-fn ids_of_any_text_work_in_the_path() {
+pub fn ids_of_any_text_work_in_the_path() {
     let server = Server::with_documents(&[]);
     let ids = ["a/b", "../x", "a b", "привет", "a%2Fb", "q?x=1#f", "delete", ".", "+"];
     for id in ids {
@@ -66,7 +66,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 #[test]
-fn pages_follow_each_other_by_id() {
+pub fn pages_follow_each_other_by_id() {
     let ids: Vec<String> = (0..25).map(|n| format!("id-{n:02}")).collect();
     let documents: Vec<_> = ids.iter().map(|id| (id.as_str(), A)).collect();
     let server = Server::with_documents(&documents);
@@ -89,7 +89,7 @@ fn pages_follow_each_other_by_id() {
 }
 
 #[test]
-fn parameters_of_a_listing_are_checked() {
+pub fn parameters_of_a_listing_are_checked() {
     let server = Server::with_documents(&[("a", A)]);
     let cases = [
         ("limit=0", 422, "out_of_range"),
@@ -108,7 +108,7 @@ fn parameters_of_a_listing_are_checked() {
 }
 
 #[test]
-fn documents_are_deleted_by_ids_or_by_filter() {
+pub fn documents_are_deleted_by_ids_or_by_filter() {
     let server = Server::with_documents(&[("a", A), ("b", B), ("c", A), ("d", B)]);
     let path = "/v1/collections/c/documents/delete";
     let deleted = server.post(path, &json!({"ids": ["a", "nobody"]})).ok();

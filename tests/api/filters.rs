@@ -29,7 +29,7 @@ fn ids(answer: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn points_are_found_by_distance() {
+pub fn points_are_found_by_distance() {
     let server = server();
     let near = |meters: f64| {
         let filter = json!({"place": {"$geo_radius": {"lat": 59.91, "lon": 10.75, "meters": meters}}});
@@ -56,7 +56,7 @@ fn explain_shows_the_plan() {
 }
 
 #[test]
-fn filters_that_cannot_be_meant_are_refused_everywhere() {
+pub fn filters_that_cannot_be_meant_are_refused_everywhere() {
     let server = server();
     let cases = [
         (json!({"word": {"$gt": "a"}}), "filter_type_mismatch"),
@@ -84,7 +84,7 @@ fn filters_that_cannot_be_meant_are_refused_everywhere() {
 }
 
 #[test]
-fn lists_and_deletes_go_by_the_filter() {
+pub fn lists_and_deletes_go_by_the_filter() {
     let server = server();
     let page = server.get("/v1/collections/c/documents?filter=%7B%22price%22%3A%7B%22%24lt%22%3A3%7D%7D&limit=1").ok();
     assert_eq!(page["documents"][0]["id"], "bergen");

@@ -14,7 +14,7 @@ fn import(server: &Server, body: impl Into<Vec<u8>>) -> Answer {
 }
 
 #[test]
-fn good_lines_get_in_and_bad_ones_are_reported() {
+pub fn good_lines_get_in_and_bad_ones_are_reported() {
     let server = Server::with_documents(&[]);
     let lines = [
         "\u{feff}{\"id\":\"a\",\"vector\":[1,0,0],\"metadata\":{\"n\":1}}\r",
@@ -56,7 +56,7 @@ fn good_lines_get_in_and_bad_ones_are_reported() {
 }
 
 #[test]
-fn many_documents_in_small_chunks_get_in_and_the_last_of_an_id_stands() {
+pub fn many_documents_in_small_chunks_get_in_and_the_last_of_an_id_stands() {
     let server = Server::with_documents(&[]);
     let mut body = String::new();
     for n in 0..2_000 {
@@ -78,7 +78,7 @@ fn many_documents_in_small_chunks_get_in_and_the_last_of_an_id_stands() {
 }
 
 #[test]
-fn one_refused_document_does_not_keep_the_others_of_its_batch_out() {
+pub fn one_refused_document_does_not_keep_the_others_of_its_batch_out() {
     let server = Server::with_documents(&[]);
     let mut body = String::new();
     for n in 0..250 {

@@ -11,6 +11,7 @@ mod filters;
 mod import;
 mod limits;
 mod ollama;
+mod on_postgres;
 mod operations;
 #[cfg(feature = "text")]
 mod ranking;

@@ -33,7 +33,7 @@ fn ids(hits: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn words_are_found_and_marked() {
+pub fn words_are_found_and_marked() {
     let server = server();
     let found = server.post(SEARCH, &json!({"text": "green tents", "mode": "keyword", "highlight": true})).ok();
     assert_eq!(found["plan"], "keyword");
@@ -54,7 +54,7 @@ fn words_are_found_and_marked() {
 }
 
 #[test]
-fn a_hybrid_search_takes_words_and_a_vector() {
+pub fn a_hybrid_search_takes_words_and_a_vector() {
     let server = server();
     for more in [json!({}), json!({"fusion": "rrf"}), json!({"alpha": 0.4}), json!({"fusion": "weighted"})] {
         let mut body = json!({"text": "red boat", "vector": [1, 0, 0], "mode": "hybrid", "top_k": 3});
@@ -65,7 +65,7 @@ fn a_hybrid_search_takes_words_and_a_vector() {
 }
 
 #[test]
-fn like_and_unlike_pull_and_push() {
+pub fn like_and_unlike_pull_and_push() {
     let server = server();
     let found = server.post(SEARCH, &json!({"like": {"positive": ["t1", "t3"]}, "top_k": 1})).ok();
     assert_eq!(ids(&found["hits"]), ["t2"]);
@@ -78,7 +78,7 @@ fn like_and_unlike_pull_and_push() {
 }
 
 #[test]
-fn groups_facets_and_diversity_arrange_the_hits() {
+pub fn groups_facets_and_diversity_arrange_the_hits() {
     let server = server();
     let body = json!({"vector": [1, 0.5, 0], "group_by": "kind", "group_size": 2, "top_k": 5});
     let found = server.post(SEARCH, &body).ok();
@@ -103,7 +103,7 @@ fn groups_facets_and_diversity_arrange_the_hits() {
 }
 
 #[test]
-fn pages_follow_each_other_and_hold_every_hit_once() {
+pub fn pages_follow_each_other_and_hold_every_hit_once() {
     let server = server();
     for search in [
         json!({"vector": [0.3, 0.2, 0.1]}),
@@ -150,7 +150,7 @@ fn pages_follow_each_other_and_hold_every_hit_once() {
 }
 
 #[test]
-fn a_batch_answers_each_or_none() {
+pub fn a_batch_answers_each_or_none() {
     let server = server();
     let searches = json!([
         {"vector": [1, 0, 0], "top_k": 1},
@@ -181,7 +181,7 @@ fn a_batch_answers_each_or_none() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused_with_the_way_out() {
+pub fn what_does_not_go_together_is_refused_with_the_way_out() {
     let server = server();
     let v = [1, 0, 0];
     let cases = [

@@ -33,7 +33,7 @@ fn ids(answer: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn hits_are_the_best_by_the_cross_encoder() {
+pub fn hits_are_the_best_by_the_cross_encoder() {
     let server = server(json!({"embedding": {"model": SMALL_MODEL}}));
     let ask = |more: Value| {
         let mut body = json!({"text": "a b", "rerank": {"model": SMALL_CROSS_ENCODER, "top_n": 6}, "top_k": 6});
@@ -79,7 +79,7 @@ fn of_a_chunked_document_the_nearest_chunk_is_read() {
 }
 
 #[test]
-fn what_cannot_be_reranked_is_refused() {
+pub fn what_cannot_be_reranked_is_refused() {
     let server = server(json!({"embedding": {"model": SMALL_MODEL}}));
     let with = |rerank: Value| json!({"text": "a", "rerank": rerank, "top_k": 5});
     let good = || json!({"model": SMALL_CROSS_ENCODER});

@@ -12,7 +12,7 @@ fn ids(answer: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_nearest_come_first_with_their_scores() {
+pub fn the_nearest_come_first_with_their_scores() {
     let server = Server::with_documents(&DOCUMENTS);
     let found = server.post("/v1/collections/c/search", &json!({"vector": [2, 0, 0], "top_k": 3, "exact": true})).ok();
     assert_eq!(ids(&found), ["x", "xy", "y"]);
@@ -30,7 +30,7 @@ fn the_nearest_come_first_with_their_scores() {
 }
 
 #[test]
-fn a_document_is_no_hit_of_its_own() {
+pub fn a_document_is_no_hit_of_its_own() {
     let server = Server::with_documents(&DOCUMENTS);
     let found = server.post("/v1/collections/c/search", &json!({"id": "xy", "top_k": 2})).ok();
     assert_eq!(ids(&found), ["x", "y"]);
@@ -38,7 +38,7 @@ fn a_document_is_no_hit_of_its_own() {
 }
 
 #[test]
-fn threshold_filter_and_include_narrow_the_answer() {
+pub fn threshold_filter_and_include_narrow_the_answer() {
     let server = Server::with_documents(&DOCUMENTS);
     let search = |body: Value| server.post("/v1/collections/c/search", &body).ok();
     let near = search(json!({"vector": [1, 0, 0], "threshold": 0.5}));
@@ -54,7 +54,7 @@ fn threshold_filter_and_include_narrow_the_answer() {
 }
 
 #[test]
-fn what_was_deleted_is_no_hit() {
+pub fn what_was_deleted_is_no_hit() {
     let server = Server::with_documents(&DOCUMENTS);
     server.delete("/v1/collections/c/documents/x").ok();
     let found = server.post("/v1/collections/c/search", &json!({"vector": [1, 0, 0]})).ok();
@@ -62,14 +62,14 @@ fn what_was_deleted_is_no_hit() {
 }
 
 #[test]
-fn a_collection_without_a_model_says_so() {
+pub fn a_collection_without_a_model_says_so() {
     let server = Server::with_documents(&DOCUMENTS);
     server.post("/v1/collections/c/search", &json!({"text": "a"})).refused(422, "no_model");
     server.get("/v1/collections/c/search?q=a&limit=3&threshold=0.5").refused(422, "no_model");
 }
 
 #[test]
-fn searches_that_cannot_be_answered_are_refused() {
+pub fn searches_that_cannot_be_answered_are_refused() {
     let server = Server::with_documents(&DOCUMENTS);
     let v = [1, 0, 0];
     let cases = [

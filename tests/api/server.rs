@@ -1,5 +1,6 @@
 //! A server in this process, over a directory of its own.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
@@ -10,6 +11,22 @@ use tokio::sync::oneshot;
 
 use super::client::{Answer, Request};
 use crate::support::model::{SMALL_MODEL, install_small_cross_encoder, install_small_model};
+use crate::support::postgres::{Version, server};
+
+thread_local! {
+    /// The backend of the collections that this thread's servers create; the store itself where it is `None`.
+    static BACKEND: RefCell<Option<Value>> = const { RefCell::new(None) };
+}
+
+/// Runs a test whose servers create their collections in a fresh database.
+pub fn on_postgres(version: Version, test: fn()) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("url");
+    std::fs::write(&file, &server(version).database().url).unwrap();
+    BACKEND.set(Some(json!({"type": "postgres", "url_file": file})));
+    test();
+    BACKEND.set(None);
+}
 
 pub struct Server {
     pub address: SocketAddr,
@@ -84,6 +101,13 @@ impl Server {
     }
 
     pub fn put(&self, path: &str, body: &Value) -> Answer {
+        let mut body = body.clone();
+        let is_definition = path.strip_prefix("/v1/collections/").is_some_and(|rest| !rest.contains('/'));
+        if is_definition && let (Some(backend), Some(body)) = (BACKEND.with_borrow(Clone::clone), body.as_object_mut())
+        {
+            body.entry("backend").or_insert(backend);
+        }
+        let body = &body;
         Request::new("PUT", path).json(body).send(self.address)
     }
 

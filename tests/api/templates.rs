@@ -6,7 +6,7 @@ use super::server::Server;
 use crate::support::model::SMALL_MODEL;
 
 #[test]
-fn a_template_is_created_shown_and_tried() {
+pub fn a_template_is_created_shown_and_tried() {
     let server = Server::with_model();
     let template = "{{name}} {{features.total_jobs}} jobs";
     let body = json!({"embedding": {"model": SMALL_MODEL, "template": template},

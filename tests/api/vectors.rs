@@ -67,7 +67,7 @@ fn what_a_model_cannot_do_is_said_in_openais_shape() {
 }
 
 #[test]
-fn documents_that_were_embedded_before_are_not_embedded_again() {
+pub fn documents_that_were_embedded_before_are_not_embedded_again() {
     let server = Server::with_model();
     server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
     let long = "c ".repeat(100);

@@ -1,5 +1,6 @@
 //! Connections to real Postgres servers, 16 and 18, and through a pooler.
 
+mod backend;
 mod connect;
 mod migrations;
 mod sources;

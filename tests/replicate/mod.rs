@@ -2,7 +2,7 @@
 
 mod chaos;
 mod layouts;
-mod pooler;
+pub mod pooler;
 mod proxy;
 mod routes;
 mod streaming;

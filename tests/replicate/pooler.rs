@@ -11,7 +11,7 @@ use crate::support::Random;
 use crate::support::postgres::{TestDatabase, as_other_user, database, own};
 
 /// A pooler before one database.
-struct Pooler {
+pub struct Pooler {
     port: u16,
     child: Child,
     _directory: tempfile::TempDir,
@@ -19,7 +19,7 @@ struct Pooler {
 
 impl Pooler {
     /// `None`, loudly, where pgbouncer is not installed.
-    fn start(postgres: &TestDatabase) -> Option<Self> {
+    pub fn start(postgres: &TestDatabase) -> Option<Self> {
         if Command::new("pgbouncer").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("NOT TESTED: pgbouncer is not installed (apt-get install pgbouncer)");
             return None;
@@ -54,7 +54,7 @@ impl Pooler {
         Some(pooler)
     }
 
-    fn url(&self, postgres: &TestDatabase) -> String {
+    pub fn url(&self, postgres: &TestDatabase) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{}?sslmode=disable&pgbouncer=true", self.port, postgres.name)
     }
 }

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::backend::{BackendBody, BackendObject, BackendView};
 use super::json::Object;
 use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
-use crate::collection::{ChunkRequest, Collection, CollectionStats, DefinitionRequest};
+use crate::backend::{AnyCollection, Placement};
+use crate::collection::{ChunkRequest, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::error::ApiError;
-use crate::types::{FieldType, Language, Metric, Quantization, VectorStorage};
+use crate::types::{CollectionName, FieldType, Language, Metric, Quantization, VectorStorage};
 
 /// How closeness is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
@@ -105,6 +107,9 @@ pub(crate) struct DefinitionBody {
     /// vector, of as much as the model reads.
     #[schema(value_type = Option<ChunksBody>)]
     chunks: Option<Object<ChunksBody>>,
+    /// Where the documents stand: here where it is left out. `"postgres"` stands for `{"type": "postgres"}`.
+    #[schema(value_type = Option<BackendObject>)]
+    backend: Option<BackendBody>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -151,9 +156,15 @@ struct IndexBody {
 }
 
 impl DefinitionBody {
+    /// The request, and where the documents are to stand unless it is here.
+    ///
     /// # Errors
     /// What is not supported yet is refused by name.
-    pub(crate) fn into_request(self) -> Result<DefinitionRequest, ApiError> {
+    pub(crate) fn into_request(
+        self,
+        name: &CollectionName,
+    ) -> Result<(DefinitionRequest, Option<Placement>), ApiError> {
+        let placement = self.backend.map(|backend| backend.into_placement(name)).transpose()?;
         let index = self.index.map(|Object(index)| index);
         let (model, template) = match self.embedding {
             Some(Object(EmbeddingBody { model, template })) => {
@@ -162,7 +173,7 @@ impl DefinitionBody {
             }
             None => (None, None),
         };
-        Ok(DefinitionRequest {
+        let request = DefinitionRequest {
             dim: self.dim,
             metric: self.metric.map(Metric::from),
             model,
@@ -177,7 +188,8 @@ impl DefinitionBody {
             chunks: self
                 .chunks
                 .map(|Object(ChunksBody { max_tokens, overlap_tokens })| ChunkRequest { max_tokens, overlap_tokens }),
-        })
+        };
+        Ok((request, placement))
     }
 }
 
@@ -200,6 +212,9 @@ pub(crate) struct CollectionView {
     /// Left out where a text has one vector.
     #[serde(skip_serializing_if = "Option::is_none")]
     chunks: Option<ChunksView>,
+    /// Left out where the documents stand here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<BackendView>,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     created_at: String,
@@ -233,7 +248,7 @@ struct IndexView {
 }
 
 impl CollectionView {
-    pub(crate) fn of(collection: &Collection) -> Self {
+    pub(crate) fn of(collection: &AnyCollection) -> Self {
         let definition = collection.definition();
         Self {
             name: collection.name().to_string(),
@@ -255,6 +270,7 @@ impl CollectionView {
             chunks: definition
                 .chunks
                 .map(|chunks| ChunksView { max_tokens: chunks.max_tokens, overlap_tokens: chunks.overlap_tokens }),
+            backend: collection.placement().map(BackendView::of),
             created_at: rfc3339(collection.created_at_ms()),
         }
     }
@@ -266,12 +282,22 @@ pub(crate) struct CollectionsView {
     pub(crate) collections: Vec<CollectionView>,
 }
 
+/// How a collection is dropped.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DropParams {
+    /// Of a collection in a database: leaves its table to others, and only forgets it here.
+    #[serde(default)]
+    pub(crate) keep_table: bool,
+}
+
 /// A collection that was dropped.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DroppedView {
     /// Always true: a collection that was not there is an error.
     pub(crate) deleted: bool,
-    /// The change that dropped it.
+    /// The change that dropped it; 0 where the table was kept.
     pub(crate) seq: u64,
 }
 
@@ -465,7 +491,7 @@ mod tests {
     use crate::http::wire::json;
 
     fn read(text: &str) -> Result<DefinitionRequest, ApiError> {
-        json::parse::<DefinitionBody>(text.as_bytes())?.into_request()
+        Ok(json::parse::<DefinitionBody>(text.as_bytes())?.into_request(&CollectionName::new("c")?)?.0)
     }
 
     #[test]

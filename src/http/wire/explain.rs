@@ -19,6 +19,9 @@ pub(super) struct ExplainView<'a> {
     segments: Vec<SegmentView<'a>>,
     /// Documents in memory; each that passes is compared.
     memtable_documents: u64,
+    /// What the planner of the database said, line by line; left out where documents stand in no database.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    database: &'a [String],
 }
 
 /// How one segment was planned and searched.
@@ -109,6 +112,7 @@ impl<'a> ExplainView<'a> {
             planning_us: tenths(explain.planning.as_secs_f64() * 1e6),
             segments: explain.segments.iter().map(SegmentView::of).collect(),
             memtable_documents: explain.memtable_rows,
+            database: &explain.database,
         }
     }
 }
@@ -174,6 +178,7 @@ mod tests {
                 rescored: 4,
                 decoded: 2,
             }],
+            database: Vec::new(),
             memtable_rows: 8,
         };
         let wanted = concat!(

@@ -1,6 +1,7 @@
 //! The JSON that clients send and read, and its conversion to and from the domain's types.
 
 pub(crate) mod answer;
+pub(crate) mod backend;
 pub(crate) mod cursor;
 pub(crate) mod definition;
 pub(crate) mod document;

@@ -1,0 +1,285 @@
+//! All collections of a process: those of its store, and those that it knows in databases.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use crate::collection::{BackendFault, CollectionError, DefinitionRequest, difference};
+use crate::database::Database;
+use crate::log::{Change, creation_of_text};
+use crate::types::{CollectionName, Definition, Quantization, Seq};
+
+use super::pool::{Pool, Threads};
+use super::remote::{Inner as Remote, RemoteCollection, settle, settled};
+use super::settings::{self, Entry, Placement, UrlFrom};
+use super::table::{self, Standing};
+use super::{AnyCollection, remote};
+
+/// The collections of a store and those in databases: cheap to clone.
+#[derive(Clone)]
+pub struct Collections {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    /// `Err` with why those in databases are not known.
+    remote: Result<RwLock<BTreeMap<CollectionName, RemoteCollection>>, String>,
+    connections: Connections,
+    /// Held while a collection is created or dropped.
+    defining: Mutex<()>,
+}
+
+/// One pool for each database, and the threads that they share. Nothing is started before it is needed.
+#[derive(Default)]
+struct Connections {
+    pools: Mutex<BTreeMap<UrlFrom, Arc<Pool>>>,
+    threads: OnceLock<Option<Arc<Threads>>>,
+}
+
+/// A collection that was asked for, and whether it is new to this process.
+pub struct CreatedAnywhere {
+    /// The collection.
+    pub collection: AnyCollection,
+    /// `false` where it stood already, with the same definition.
+    pub created: bool,
+}
+
+impl Collections {
+    /// Those of a store, and those that its directory names. Connects to nothing.
+    pub fn open(database: &Database) -> Self {
+        let connections = Connections::default();
+        let remote = settings::load(database.path())
+            .and_then(|entries| entries.into_iter().map(|entry| read(entry, database, &connections)).collect())
+            .map(RwLock::new);
+        if let Err(reason) = &remote {
+            tracing::error!(reason, "the collections in databases are not known");
+        }
+        let (database, defining) = (database.clone(), Mutex::default());
+        Self { inner: Arc::new(Inner { database, remote, connections, defining }) }
+    }
+
+    /// The collection of this name.
+    ///
+    /// # Errors
+    /// [`CollectionError::NotFound`].
+    pub fn get(&self, name: &CollectionName) -> Result<AnyCollection, CollectionError> {
+        if let Some(collection) = self.remote(name)? {
+            return Ok(AnyCollection::Remote(collection));
+        }
+        match self.inner.database.collection(name) {
+            Err(CollectionError::NotFound { .. }) if self.inner.remote.is_err() => {
+                Err(self.unknown(name).expect_err("the file could not be read"))
+            }
+            other => Ok(AnyCollection::Local(other?)),
+        }
+    }
+
+    /// Every collection, by name.
+    pub fn all(&self) -> Vec<AnyCollection> {
+        let mut all: Vec<_> = self.inner.database.collections().into_iter().map(AnyCollection::Local).collect();
+        if let Ok(remote) = &self.inner.remote {
+            let remote = remote.read().unwrap_or_else(PoisonError::into_inner);
+            all.extend(remote.values().cloned().map(AnyCollection::Remote));
+        }
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Creates a collection in the store of this process, or finds the one that stands already.
+    ///
+    /// # Errors
+    /// As [`Database::create_collection`].
+    pub fn create_local(
+        &self,
+        name: &CollectionName,
+        request: &DefinitionRequest,
+    ) -> Result<CreatedAnywhere, CollectionError> {
+        let _defining = self.defining();
+        if let Some(there) = self.remote(name)? {
+            let difference = format!("backend: {} != none", there.placement().qualified().plain());
+            return Err(CollectionError::Exists { name: name.clone(), difference });
+        }
+        let created = self.inner.database.create_collection(name, request)?;
+        Ok(CreatedAnywhere { collection: AnyCollection::Local(created.collection), created: created.created })
+    }
+
+    /// Creates a collection in a database: makes its table, or takes over the one that another process made with the same
+    /// definition.
+    ///
+    /// # Errors
+    /// [`CollectionError::NotOnBackend`] for what the backend has not, [`CollectionError::Exists`] where another
+    /// collection has the name, [`CollectionError::Backend`] where the database or its table is not as needed, and what a
+    /// definition is refused for.
+    pub fn create_remote(
+        &self,
+        name: &CollectionName,
+        request: &DefinitionRequest,
+        placement: Placement,
+    ) -> Result<CreatedAnywhere, CollectionError> {
+        let cannot = |cannot: String| CollectionError::NotOnBackend { name: name.clone(), cannot };
+        if let Some(fault) = placement.fault() {
+            return Err(cannot(fault));
+        }
+        if request.quantization.is_some_and(|walked| walked != Quantization::None) {
+            return Err(cannot("keeps vectors as they are; leave \"index.quantization\" out, or say \"none\"".into()));
+        }
+        let request = DefinitionRequest { quantization: Some(Quantization::None), ..request.clone() };
+        let definition = request.complete(self.inner.database.models())?;
+        if let Some(clause) = table::unsupported(&definition) {
+            return Err(cannot(clause));
+        }
+        let _defining = self.defining();
+        let known = self.known(name)?;
+        if self.inner.database.collection(name).is_ok() {
+            let difference = format!("backend: none != {}", placement.qualified().plain());
+            return Err(CollectionError::Exists { name: name.clone(), difference });
+        }
+        if let Some(there) = known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned() {
+            let differs = match there.placement() == &placement {
+                true => difference(there.definition(), &definition),
+                false => Some(format!("backend: {:?} != {placement:?}", there.placement())),
+            };
+            return match differs {
+                Some(difference) => Err(CollectionError::Exists { name: name.clone(), difference }),
+                None => Ok(CreatedAnywhere { collection: AnyCollection::Remote(there), created: false }),
+            };
+        }
+        let pool = self.inner.connections.pool(&placement.url).map_err(|reason| failed(name, reason))?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        // Sent again, it finds what it made: so it may be tried again.
+        let made = pool.read(async |session| {
+            settled(session, table::create(session, &placement, name, &definition, now).await).await
+        });
+        let standing = settle(name, made)?;
+        let collection = self.collection(name, definition, placement, standing, pool);
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(name.clone(), collection.clone());
+        if let Err(error) = self.save(&known) {
+            known.remove(name);
+            return Err(failed(name, error.to_string()));
+        }
+        Ok(CreatedAnywhere { collection: AnyCollection::Remote(collection), created: true })
+    }
+
+    /// Drops a collection with everything in it. `keep_table`: forgets one in a database, whose table stays for others.
+    /// Returns the change that did it; 0 where only this process changed.
+    ///
+    /// # Errors
+    /// [`CollectionError::NotFound`], [`CollectionError::Stopped`], [`CollectionError::Backend`],
+    /// [`CollectionError::Query`] for a table to keep where there is none.
+    pub fn drop_collection(&self, name: &CollectionName, keep_table: bool) -> Result<Seq, CollectionError> {
+        let _defining = self.defining();
+        let Some(collection) = self.remote(name)? else {
+            if keep_table {
+                let detail = format!(
+                    "\"keep_table\" is about collections in a database, and {name:?} is none; leave it out",
+                    name = name.as_str()
+                );
+                self.get(name)?;
+                return Err(CollectionError::Query { detail });
+            }
+            return self.inner.database.drop_collection(name);
+        };
+        let inner = &collection.inner;
+        // Sent again, it finds nothing: so it may be tried again.
+        let version = match keep_table {
+            true => 0,
+            false => inner
+                .pool
+                .read(async |session| table::drop_table(session, &inner.placement).await)
+                .map_err(|failure| remote::failed(name, failure))?,
+        };
+        let known = self.known(name)?;
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        known.remove(name);
+        self.save(&known).map_err(|error| failed(name, error.to_string()))?;
+        Ok(Seq(u64::try_from(version).unwrap_or(0)))
+    }
+
+    fn collection(
+        &self,
+        name: &CollectionName,
+        definition: Definition,
+        placement: Placement,
+        standing: Standing,
+        pool: Arc<Pool>,
+    ) -> RemoteCollection {
+        let Standing { created_at_ms, creation } = standing;
+        let models = self.inner.database.models().clone();
+        let (name, extension, is_large) = (name.clone(), OnceLock::new(), Mutex::default());
+        let inner = Remote { name, definition, created_at_ms, creation, placement, models, pool, extension, is_large };
+        RemoteCollection { inner: Arc::new(inner) }
+    }
+
+    /// The collections in databases.
+    fn known(
+        &self,
+        name: &CollectionName,
+    ) -> Result<&RwLock<BTreeMap<CollectionName, RemoteCollection>>, CollectionError> {
+        self.inner.remote.as_ref().map_err(|reason| failed(name, reason.clone()))
+    }
+
+    fn unknown(&self, name: &CollectionName) -> Result<(), CollectionError> {
+        self.known(name).map(drop)
+    }
+
+    fn remote(&self, name: &CollectionName) -> Result<Option<RemoteCollection>, CollectionError> {
+        // Those of the store are served although the file cannot be read.
+        let Ok(known) = &self.inner.remote else { return Ok(None) };
+        Ok(known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+    }
+
+    fn save(&self, known: &BTreeMap<CollectionName, RemoteCollection>) -> Result<(), crate::storage::StorageError> {
+        let entry = |collection: &RemoteCollection| Entry {
+            name: collection.name().to_string(),
+            placement: collection.inner.placement.clone(),
+            creation: collection.inner.creation.clone(),
+        };
+        settings::save(self.inner.database.path(), known.values().map(entry).collect())
+    }
+
+    fn defining(&self) -> MutexGuard<'_, ()> {
+        self.inner.defining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A collection as the file has it.
+fn read(
+    entry: Entry,
+    database: &Database,
+    connections: &Connections,
+) -> Result<(CollectionName, RemoteCollection), String> {
+    let Entry { name, placement, creation } = entry;
+    let Some(Change::CreateCollection { definition, created_at_ms, .. }) = creation_of_text(&creation) else {
+        return Err(format!("the definition of collection {name:?} cannot be read; it may be of a later version"));
+    };
+    let name = CollectionName::new(&name).map_err(|error| error.to_string())?;
+    let inner = Remote {
+        name: name.clone(),
+        definition,
+        created_at_ms,
+        creation,
+        models: database.models().clone(),
+        pool: connections.pool(&placement.url)?,
+        placement,
+        extension: OnceLock::new(),
+        is_large: Mutex::default(),
+    };
+    Ok((name, RemoteCollection { inner: Arc::new(inner) }))
+}
+
+fn failed(name: &CollectionName, detail: String) -> CollectionError {
+    CollectionError::Backend { name: name.clone(), fault: BackendFault::Failed, detail }
+}
+
+impl Connections {
+    fn pool(&self, url: &UrlFrom) -> Result<Arc<Pool>, String> {
+        let make = || {
+            let started = Threads::start();
+            started.inspect_err(|error| tracing::error!(%error, "no threads for databases")).ok().map(Arc::new)
+        };
+        let threads = self.threads.get_or_init(make).clone().ok_or("no threads for connections to databases")?;
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(pools.entry(url.clone()).or_insert_with(|| Arc::new(Pool::new(url.clone(), threads))).clone())
+    }
+}

@@ -1,0 +1,156 @@
+//! A few sessions with one database, for all collections that stand there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+
+use crate::postgres::{PostgresError, Session, Trouble};
+
+use super::settings::UrlFrom;
+
+/// Sessions that are open at once.
+const MAX_SESSIONS: usize = 8;
+/// So long a call waits for a session.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// So long a statement may take.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(25);
+/// A session that rested longer is asked whether it still is one before it is used.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// A session that rested longer is closed.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+/// How often a call is tried in all.
+const ATTEMPTS: u32 = 3;
+/// The first pause between two tries; the next is four times as long.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a call did not come to its end.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nothing was changed.
+    Clear(PostgresError),
+    /// Whether the write was done is not known.
+    Unknown(PostgresError),
+    /// Every session was busy for [`WAIT_LIMIT`].
+    Busy,
+}
+
+/// What may be done when a connection breaks during a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Do it again.
+    Read,
+    /// Ask the caller: another's write may have come between.
+    Write,
+}
+
+/// The threads that talk to databases.
+pub(super) struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start() -> std::io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).thread_name("pannier-backend").enable_all().build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
+        self.0.as_ref().expect("the threads are there until they are dropped").block_on(call)
+    }
+}
+
+impl Drop for Threads {
+    /// Waits for nobody: the last handle may be dropped by a task.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub(super) struct Pool {
+    url: UrlFrom,
+    threads: Arc<Threads>,
+    places: Semaphore,
+    resting: Mutex<Vec<(Session, Instant)>>,
+}
+
+impl Pool {
+    pub fn new(url: UrlFrom, threads: Arc<Threads>) -> Self {
+        Self { url, threads, places: Semaphore::new(MAX_SESSIONS), resting: Mutex::default() }
+    }
+
+    /// Runs a call that changes nothing. Blocks; not for threads that drive tasks.
+    ///
+    /// # Errors
+    /// [`Failure::Clear`], [`Failure::Busy`].
+    pub fn read<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
+        self.threads.block_on(self.run(Kind::Read, call))
+    }
+
+    /// Runs a call whose one transaction changes something: it is tried again only where the first try surely did
+    /// nothing. Blocks; not for threads that drive tasks.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn write<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
+        self.threads.block_on(self.run(Kind::Write, call))
+    }
+
+    async fn run<T>(&self, kind: Kind, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
+        let place = tokio::time::timeout(WAIT_LIMIT, self.places.acquire()).await;
+        let _place = place.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let error = match self.session().await {
+                Err(error) => error,
+                Ok(session) => match call(&session).await {
+                    Ok(done) => {
+                        self.put_back(session);
+                        return Ok(done);
+                    }
+                    Err(error) => {
+                        if !error.ends_session() && session.batch("roll back", "rollback").await.is_ok() {
+                            self.put_back(session);
+                        }
+                        // A statement that the server refused has done nothing; one without an answer may have.
+                        if kind == Kind::Write && !matches!(error, PostgresError::Statement { .. }) {
+                            return Err(Failure::Unknown(error));
+                        }
+                        error
+                    }
+                },
+            };
+            if attempt >= ATTEMPTS || !matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict) {
+                return Err(Failure::Clear(error));
+            }
+            tracing::warn!(%error, attempt, "a call to Postgres is tried again");
+            tokio::time::sleep(pause).await;
+            pause *= 4;
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// A session that is known to work, or worked a moment ago.
+    async fn session(&self) -> Result<Session, PostgresError> {
+        loop {
+            let rested = self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((session, since)) = rested else { break };
+            if since.elapsed() < TRUSTED_FOR {
+                return Ok(session);
+            }
+            if since.elapsed() < KEPT_FOR && session.batch("answer", "select 1").await.is_ok() {
+                return Ok(session);
+            }
+        }
+        Session::connect(&self.url.connection()?.with_statement_timeout(STATEMENT_LIMIT)).await
+    }
+
+    fn put_back(&self, session: Session) {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).push((session, Instant::now()));
+    }
+}

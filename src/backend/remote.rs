@@ -1,0 +1,469 @@
+//! A collection whose documents stand in a table of Postgres: Pannier checks, embeds and plans, the database stores and
+//! searches.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::collection::{
+    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, ListRequest, Made,
+    Page, Prepared, Preview, SampledRecall, Upserted,
+};
+use crate::embed::Models;
+use crate::postgres::{Param, PostgresError, Session, Trouble, Type};
+use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
+use crate::types::{
+    CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NewDocument, SearchRequest,
+    SearchResponse, Seq, TemplateDefinition,
+};
+
+use super::filter::Where;
+use super::json;
+use super::pool::{Failure, Pool};
+use super::rows::{self, COLUMNS, VECTOR, vector_text};
+use super::settings::Placement;
+use super::table::{self, Extension, TableError};
+
+/// Documents up to which every one is compared: fewer milliseconds than what the index's plan may cost.
+pub(super) const COMPARED_UP_TO: i64 = 4_096;
+/// How long the answer whether there are more stays good.
+const SIZE_KNOWN_FOR: Duration = Duration::from_secs(5);
+
+/// A collection in Postgres: cheap to clone, safe to share between threads. Its calls block.
+#[derive(Clone)]
+pub struct RemoteCollection {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub name: CollectionName,
+    pub definition: Definition,
+    pub created_at_ms: i64,
+    /// As the register has it.
+    pub creation: String,
+    pub placement: Placement,
+    pub models: Models,
+    pub pool: Arc<Pool>,
+    /// Set once the table was looked at.
+    pub extension: OnceLock<Extension>,
+    /// Whether there are more than [`COMPARED_UP_TO`] documents, and since when that is known.
+    pub is_large: Mutex<Option<(bool, Instant)>>,
+}
+
+impl RemoteCollection {
+    /// Its name.
+    pub fn name(&self) -> &CollectionName {
+        &self.inner.name
+    }
+
+    /// Its definition.
+    pub fn definition(&self) -> &Definition {
+        &self.inner.definition
+    }
+
+    /// When its table was made, in milliseconds since the Unix epoch.
+    pub fn created_at_ms(&self) -> i64 {
+        self.inner.created_at_ms
+    }
+
+    /// Where its documents stand.
+    pub fn placement(&self) -> &Placement {
+        &self.inner.placement
+    }
+
+    /// A document by its id.
+    ///
+    /// # Errors
+    /// [`CollectionError::Backend`].
+    pub fn get(&self, id: &DocumentId) -> Result<Option<Document>, CollectionError> {
+        Ok(self.documents(&[id.as_str()])?.pop())
+    }
+
+    /// A page of documents by ascending id.
+    ///
+    /// # Errors
+    /// [`CollectionError::OutOfRange`], [`CollectionError::Filter`], [`CollectionError::NotOnBackend`],
+    /// [`CollectionError::Backend`].
+    pub fn list(&self, request: &ListRequest) -> Result<Page, CollectionError> {
+        if !(1..=MAX_PAGE).contains(&request.limit) {
+            return Err(CollectionError::OutOfRange {
+                name: "limit",
+                got: request.limit.to_string(),
+                min: "1".to_owned(),
+                max: MAX_PAGE.to_string(),
+            });
+        }
+        self.frame().check_filter(request.filter.as_ref())?;
+        let passes = self.condition(request.filter.as_ref(), 2)?;
+        let after = request.after.as_ref().map_or("", DocumentId::as_str);
+        // One more than wanted, to know whether there are more.
+        let sql = format!(
+            "select {COLUMNS}, {VECTOR} from {} where id > $1 and {} order by id limit {}",
+            self.table(),
+            passes.sql,
+            request.limit + 1
+        );
+        let params = texts([after].into_iter().chain(passes.params.iter().map(String::as_str)).collect());
+        let rows = self.read(async |session| session.query("list documents", &sql, &params.typed()).await)?;
+        let mut documents = self.documents_of(&rows)?;
+        let more = documents.len() > request.limit;
+        documents.truncate(request.limit);
+        let next = documents.last().filter(|_| more).map(|document| document.stored.id.clone());
+        Ok(Page { documents, next })
+    }
+
+    /// Writes documents in one transaction, replacing those of the same ids. On return they are committed, and everyone
+    /// who reads the table sees them.
+    ///
+    /// # Errors
+    /// [`CollectionError`]; a refused request changes nothing.
+    pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
+        let frame = self.frame();
+        frame.check_documents(&documents)?;
+        if documents.is_empty() {
+            let seq = self.stats()?.last_seq;
+            return Ok(Upserted { upserted: 0, seq, embedded: 0, cached: 0, truncated: Vec::new() });
+        }
+        documents.iter().try_for_each(|document| self.check_holdable(document))?;
+        let documents = frame.prepare_documents(documents)?;
+        let known = self.known_vectors(&documents)?;
+        let Made { vectors, embedded, cached, truncated } = frame.make_vectors(&documents, known)?;
+        let mut rows: Vec<NewRow> = documents.into_iter().zip(vectors).map(NewRow::of).collect();
+        // Writers that meet lock rows in the same order.
+        rows.sort_by(|a, b| a.id.cmp(&b.id));
+        let seq = self.insert(&rows)?;
+        Ok(Upserted { upserted: rows.len(), seq, embedded, cached, truncated })
+    }
+
+    /// Deletes documents in one transaction. Ids that are not there are passed over.
+    ///
+    /// # Errors
+    /// [`CollectionError`]; a refused request changes nothing.
+    pub fn delete(&self, ids: &[DocumentId]) -> Result<Deleted, CollectionError> {
+        if ids.len() > MAX_DOCUMENTS_PER_REQUEST {
+            return Err(CollectionError::TooManyDocuments { got: ids.len(), max: MAX_DOCUMENTS_PER_REQUEST });
+        }
+        let ids: Vec<&str> = ids.iter().map(DocumentId::as_str).collect();
+        self.delete_where("id = any($2)", &[(&ids, Type::TEXT_ARRAY)])
+    }
+
+    /// Deletes the documents that pass a filter, in one transaction.
+    ///
+    /// # Errors
+    /// As [`RemoteCollection::list`]; nothing is deleted then.
+    pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
+        self.frame().check_filter(Some(filter))?;
+        let passes = self.condition(Some(filter), 2)?;
+        let params = texts(passes.params.iter().map(String::as_str).collect());
+        self.delete_where(&passes.sql, &params.typed())
+    }
+
+    /// As [`crate::Collection::search`]; it sees every write that was committed before the call, and words at once.
+    ///
+    /// # Errors
+    /// [`CollectionError`].
+    pub fn search(&self, request: &SearchRequest) -> Result<SearchResponse, CollectionError> {
+        self.frame().search(self, request)
+    }
+
+    /// As [`crate::Collection::search_all`].
+    ///
+    /// # Errors
+    /// The place of the first search that failed, and why.
+    pub fn search_all(&self, requests: &[SearchRequest]) -> Result<Vec<SearchResponse>, (usize, CollectionError)> {
+        self.frame().search_all(self, requests)
+    }
+
+    /// As [`crate::Collection::preview`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn preview(
+        &self,
+        documents: Vec<NewDocument>,
+        template: Option<&TemplateDefinition>,
+    ) -> Result<Vec<Preview>, CollectionError> {
+        self.frame().preview(documents, template)
+    }
+
+    /// The collection's figures at this moment. What only a local collection has is 0.
+    ///
+    /// # Errors
+    /// [`CollectionError::Backend`].
+    pub fn stats(&self) -> Result<CollectionStats, CollectionError> {
+        let table = self.table();
+        let sql = format!(
+            "select count(*), coalesce(max(version), 0), pg_total_relation_size(to_regclass($1)), count(content) from {table}"
+        );
+        let rows = self.read(async |session| session.query("count documents", &sql, &[(&table, Type::TEXT)]).await)?;
+        let number = |at: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0));
+        Ok(CollectionStats {
+            documents: number(0),
+            segments: 0,
+            graph_segments: 0,
+            memtable_documents: 0,
+            memtable_bytes: 0,
+            deleted_rows: 0,
+            disk_bytes: number(2),
+            last_seq: Seq(number(1)),
+            sealed_seq: Seq(number(1)),
+            dim: self.definition().dim,
+            // They are committed with their document.
+            keywords: (number(3) > 0).then(|| KeywordStats {
+                documents: number(3),
+                applied_seq: Seq(number(1)),
+                waiting: 0,
+            }),
+            recall: SampledRecall::default(),
+        })
+    }
+
+    pub(super) fn frame(&self) -> Frame<'_> {
+        Frame::new(&self.inner.name, &self.inner.definition, &self.inner.models)
+    }
+
+    /// The table, quoted.
+    pub(super) fn table(&self) -> String {
+        self.inner.placement.qualified().to_string()
+    }
+
+    /// A filter as SQL whose parameters begin at `$first`.
+    pub(super) fn condition(&self, filter: Option<&Filter>, first: usize) -> Result<Where, CollectionError> {
+        Where::new(filter, first).map_err(|cannot| CollectionError::NotOnBackend { name: self.name().clone(), cannot })
+    }
+
+    /// Those of some ids that are there, in no order.
+    pub(super) fn documents(&self, ids: &[&str]) -> Result<Vec<Document>, CollectionError> {
+        let sql = format!("select {COLUMNS}, {VECTOR} from {} where id = any($1)", self.table());
+        let rows =
+            self.read(async |session| session.query("read documents", &sql, &[(&ids, Type::TEXT_ARRAY)]).await)?;
+        self.documents_of(&rows)
+    }
+
+    pub(super) fn documents_of(&self, rows: &[crate::postgres::Row]) -> Result<Vec<Document>, CollectionError> {
+        rows.iter().map(|row| rows::document(row).map_err(|e| self.fault(BackendFault::Conflict, e))).collect()
+    }
+
+    /// By document the vector of the same text, where it stands already.
+    fn known_vectors(&self, documents: &[Prepared]) -> Result<Vec<Option<DocumentVectors>>, CollectionError> {
+        let wanting: Vec<&str> =
+            documents.iter().filter(|new| new.wants_vector()).map(|new| new.document.id.as_str()).collect();
+        if wanting.is_empty() {
+            return Ok(documents.iter().map(|_| None).collect());
+        }
+        let standing = self.documents(&wanting)?;
+        let standing: std::collections::HashMap<_, _> =
+            standing.into_iter().map(|document| (document.stored.id.clone(), document)).collect();
+        let known = |new: &Prepared| match standing.get(&new.document.id) {
+            Some(old) if new.wants_vector() && self.frame().is_same_text(&old.stored, new)? => {
+                Ok(Some(DocumentVectors { numbers: old.vector.clone(), chunks: Vec::new() }))
+            }
+            _ => Ok(None),
+        };
+        documents.iter().map(known).collect()
+    }
+
+    /// Refuses what no text of Postgres holds.
+    fn check_holdable(&self, document: &NewDocument) -> Result<(), CollectionError> {
+        let in_text = document.text.as_ref().is_some_and(|text| text.contains('\0'));
+        if in_text || document.metadata.iter().any(|(key, value)| key.contains('\0') || json::holds_nul(value)) {
+            let id = document.id.as_str();
+            let cannot = format!("holds no text with U+0000, and document {id:?} has one; take it out");
+            return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
+        }
+        Ok(())
+    }
+
+    /// Writes rows by one statement, which is a transaction of its own.
+    fn insert(&self, rows: &[NewRow]) -> Result<Seq, CollectionError> {
+        let extension = self.extension()?;
+        let sql = format!(
+            "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
+             nextval(pg_get_serial_sequence($6, 'version')) as version), \
+             written as (insert into {table} \
+             (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
+             select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
+             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \
+             with ordinality as new(id, content, metadata, embedding, embedded, n), change order by n \
+             on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
+             embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
+             version = excluded.version returning version) select max(version) from written",
+            table = self.table(),
+            vector = extension.vector(self.definition().dim),
+        );
+        let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let contents: Vec<Option<&str>> = rows.iter().map(|row| row.content.as_deref()).collect();
+        let metadata: Vec<&str> = rows.iter().map(|row| row.metadata.as_str()).collect();
+        let vectors: Vec<&str> = rows.iter().map(|row| row.embedding.as_str()).collect();
+        let embedded: Vec<bool> = rows.iter().map(|row| row.embedded).collect();
+        let table = self.table();
+        let params: [Param<'_>; 6] = [
+            (&ids, Type::TEXT_ARRAY),
+            (&contents, Type::TEXT_ARRAY),
+            (&metadata, Type::TEXT_ARRAY),
+            (&vectors, Type::TEXT_ARRAY),
+            (&embedded, Type::BOOL_ARRAY),
+            (&table, Type::TEXT),
+        ];
+        let rows = self.write(async |session| session.query("write documents", &sql, &params).await)?;
+        Ok(Seq(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))))
+    }
+
+    /// Deletes by one statement. `$1` is the table's name; the condition's parameters begin at `$2`.
+    fn delete_where(&self, condition: &str, params: &[Param<'_>]) -> Result<Deleted, CollectionError> {
+        let table = self.table();
+        let sql = format!(
+            "with gone as (delete from {table} where {condition} returning 1) \
+             select count(*), nextval(pg_get_serial_sequence($1, 'version')) from gone"
+        );
+        let params: Vec<Param<'_>> =
+            [(&table as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)].into_iter().chain(params.to_vec()).collect();
+        let rows = self.write(async |session| session.query("delete documents", &sql, &params).await)?;
+        let number = |at: usize| rows.first().map_or(0, |row| row.get::<_, i64>(at));
+        let seq = Seq(u64::try_from(number(1)).unwrap_or(0));
+        Ok(Deleted { deleted: usize::try_from(number(0)).unwrap_or(0), seq })
+    }
+
+    /// Whether there are so many documents that the index pays.
+    pub(super) fn is_large(&self) -> Result<bool, CollectionError> {
+        let known = *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((is_large, since)) = known
+            && since.elapsed() < SIZE_KNOWN_FOR
+        {
+            return Ok(is_large);
+        }
+        let sql =
+            format!("select count(*) from (select from {} limit {}) as counted", self.table(), COMPARED_UP_TO + 1);
+        let rows = self.read(async |session| session.query("count documents", &sql, &[]).await)?;
+        let is_large = rows.first().is_some_and(|row| row.get::<_, i64>(0) > COMPARED_UP_TO);
+        *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner) = Some((is_large, Instant::now()));
+        Ok(is_large)
+    }
+
+    /// pgvector, once the table was found to be as it was made.
+    pub(super) fn extension(&self) -> Result<&Extension, CollectionError> {
+        if let Some(extension) = self.inner.extension.get() {
+            return Ok(extension);
+        }
+        let Inner { pool, placement, definition, .. } = &*self.inner;
+        let checked =
+            pool.read(async |session| settled(session, table::check(session, placement, definition).await).await);
+        let extension = self.settle(checked)?;
+        Ok(self.inner.extension.get_or_init(|| extension))
+    }
+
+    /// Runs a call that changes nothing.
+    pub(super) fn read<T>(
+        &self,
+        call: impl AsyncFn(&Session) -> Result<T, PostgresError>,
+    ) -> Result<T, CollectionError> {
+        self.extension()?;
+        self.inner.pool.read(call).map_err(|failure| self.failed(failure))
+    }
+
+    /// Runs a call of one statement that changes something.
+    fn write<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, CollectionError> {
+        self.extension()?;
+        self.inner.pool.write(call).map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: Failure) -> CollectionError {
+        failed(self.name(), failure)
+    }
+
+    fn fault(&self, fault: BackendFault, detail: String) -> CollectionError {
+        CollectionError::Backend { name: self.name().clone(), fault, detail }
+    }
+
+    fn settle<T>(&self, settled: Result<Result<T, TableError>, Failure>) -> Result<T, CollectionError> {
+        settle(self.name(), settled)
+    }
+}
+
+/// Brings what is wrong with a table past the pool, which tries failures of the database again.
+pub(super) async fn settled<T>(
+    session: &Session,
+    result: Result<T, TableError>,
+) -> Result<Result<T, TableError>, PostgresError> {
+    match result {
+        Ok(done) => Ok(Ok(done)),
+        Err(TableError::Postgres(error)) => Err(error),
+        Err(other) => {
+            session.batch("roll back", "rollback").await?;
+            Ok(Err(other))
+        }
+    }
+}
+
+pub(super) fn settle<T>(
+    name: &CollectionName,
+    settled: Result<Result<T, TableError>, Failure>,
+) -> Result<T, CollectionError> {
+    let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
+    settled.map_err(|failure| failed(name, failure))?.map_err(|error| match error {
+        TableError::Conflict(detail) => of(BackendFault::Conflict, detail),
+        TableError::Lacking(detail) => of(BackendFault::Failed, detail),
+        TableError::Postgres(error) => failed(name, Failure::Clear(error)),
+    })
+}
+
+pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError {
+    let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
+    let error = match failure {
+        Failure::Busy => return CollectionError::Overloaded,
+        Failure::Unknown(error) => {
+            let why = chain(&error);
+            let detail = format!("{why}; whether the write was done is not known. Send it again, which does no harm");
+            return of(BackendFault::Unknown, detail);
+        }
+        Failure::Clear(error) => error,
+    };
+    let why = chain(&error);
+    match error.trouble() {
+        Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout => {
+            of(BackendFault::Unreachable, format!("{why}; nothing was changed. Try again shortly"))
+        }
+        Trouble::Row => of(BackendFault::Refused, why),
+        _ => of(BackendFault::Failed, why),
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Texts as parameters.
+pub(super) fn texts(values: Vec<&str>) -> Texts<'_> {
+    Texts(values)
+}
+
+pub(super) struct Texts<'a>(Vec<&'a str>);
+
+impl Texts<'_> {
+    pub fn typed(&self) -> Vec<Param<'_>> {
+        self.0.iter().map(|text| (text as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)).collect()
+    }
+}
+
+/// A row to write.
+struct NewRow {
+    id: DocumentId,
+    content: Option<String>,
+    metadata: String,
+    embedding: String,
+    embedded: bool,
+}
+
+impl NewRow {
+    fn of((prepared, (vectors, state)): (Prepared, (DocumentVectors, EmbeddingState))) -> Self {
+        let NewDocument { id, text, metadata, .. } = prepared.document;
+        Self {
+            id,
+            content: text,
+            metadata: json::object(&metadata),
+            embedding: vector_text(&vectors.numbers),
+            embedded: state == EmbeddingState::Embedded,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Rows of a table as documents.
+
+use std::sync::Arc;
+
+use crate::index::MemRow;
+use crate::postgres::{FromSql, Row};
+use crate::types::{Document, DocumentId, EmbeddingState, Seq, StoredDocument};
+
+use super::json;
+
+/// What a row is read from, without its vector; the vector comes after it.
+pub(super) const COLUMNS: &str = "id, content, metadata::text, embedded, \
+     (extract(epoch from created_at) * 1000)::bigint, (extract(epoch from updated_at) * 1000)::bigint, version";
+/// The vector as numbers.
+pub(super) const VECTOR: &str = "embedding::real[]";
+/// In place of [`VECTOR`] where nobody looks at it.
+pub(super) const NO_VECTOR: &str = "null::real[]";
+
+/// Reads the columns [`COLUMNS`] and a vector after them.
+///
+/// # Errors
+/// What cannot be a document of ours.
+pub(super) fn document(row: &Row) -> Result<Document, String> {
+    let id: String = field(row, 0, "id")?;
+    let metadata: String = field(row, 2, "metadata")?;
+    let version: i64 = field(row, 6, "version")?;
+    let vector: Option<Vec<f32>> = field(row, 7, "embedding")?;
+    let stored = StoredDocument {
+        metadata: json::read(&metadata).ok_or_else(|| format!("the metadata of row {id:?} are no object"))?,
+        id: DocumentId::new(&id).map_err(|error| format!("a row is no document: {error}"))?,
+        text: field(row, 1, "content")?,
+        created_at_ms: field(row, 4, "created_at")?,
+        updated_at_ms: field(row, 5, "updated_at")?,
+        embedding: match field(row, 3, "embedded")? {
+            true => EmbeddingState::Embedded,
+            false => EmbeddingState::Ready,
+        },
+    };
+    let seq = Seq(u64::try_from(version).unwrap_or_default());
+    Ok(Document { stored, seq, vector: vector.unwrap_or_default(), chunks: Vec::new() })
+}
+
+fn field<'a, T: FromSql<'a>>(row: &'a Row, at: usize, what: &str) -> Result<T, String> {
+    row.try_get(at).map_err(|error| format!("a row's {what} cannot be read: {error}"))
+}
+
+/// A document as searches hold it.
+pub(super) fn in_memory(document: Document) -> Arc<MemRow> {
+    let Document { stored, seq, vector, .. } = document;
+    Arc::new(MemRow { seq, document: stored, vector: vector.into(), chunks: Box::default() })
+}
+
+/// A vector as pgvector reads it; the digits are the shortest that mean the same f32.
+pub(super) fn vector_text(vector: &[f32]) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(12 * vector.len() + 2);
+    for (n, x) in vector.iter().enumerate() {
+        out.push(if n == 0 { '[' } else { ',' });
+        _ = write!(out, "{x:?}");
+    }
+    out.push(']');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_keep_every_bit_as_text() {
+        let vector = [0.1_f32, -1e-30, 3.0, f32::MAX];
+        let text = vector_text(&vector);
+        let back: Vec<f32> = text[1..text.len() - 1].split(',').map(|x| x.parse().unwrap()).collect();
+        assert_eq!(back, vector);
+    }
+}

@@ -1,0 +1,217 @@
+//! Searches of a table: by the index on its vectors, by comparing every row, by its words.
+
+use std::time::Instant;
+
+use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, sort};
+use crate::index::Place;
+use crate::postgres::{Param, PostgresError, Row, Session};
+use crate::types::{DocumentId, Explain, Filter, Metric, Mode, Plan, SearchRequest};
+
+use super::remote::{RemoteCollection, texts};
+use super::rows::{self, COLUMNS, NO_VECTOR, VECTOR, vector_text};
+use super::table::configuration;
+
+/// Largest `hnsw.ef_search` of pgvector.
+const MAX_EF_SEARCH: usize = 1_000;
+/// Candidates kept where nobody says how many.
+const DEFAULT_EF_SEARCH: usize = 100;
+/// The settings of a transaction that compares every row that passes.
+const COMPARE_ALL: &str = "set local enable_indexscan = off; set local enable_indexonlyscan = off";
+
+/// A statement and what it is run with.
+struct Statement {
+    sql: String,
+    params: Vec<String>,
+}
+
+impl Statement {
+    async fn run(&self, session: &Session, settings: &str) -> Result<Vec<Row>, PostgresError> {
+        let params = texts(self.params.iter().map(String::as_str).collect());
+        in_transaction(session, settings, &self.sql, &params.typed()).await
+    }
+}
+
+/// Runs one statement under settings that end with their transaction, as poolers need it.
+async fn in_transaction(
+    session: &Session,
+    settings: &str,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<Vec<Row>, PostgresError> {
+    session.batch("begin", &format!("begin read only; {settings}")).await?;
+    let rows = session.query("search", sql, params).await?;
+    session.batch("commit", "commit").await?;
+    Ok(rows)
+}
+
+impl Shelf for RemoteCollection {
+    /// Words are in the row itself: who sees the row sees them.
+    fn refresh(&self) -> Result<(), CollectionError> {
+        Ok(())
+    }
+
+    fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError> {
+        match self.get(id)? {
+            Some(document) => Ok(document.vector),
+            None => Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
+        }
+    }
+
+    fn nearest(
+        &self,
+        vector: &[f32],
+        excluded: &[DocumentId],
+        request: &SearchRequest,
+        depth: usize,
+    ) -> Result<Nearest, CollectionError> {
+        let started = Instant::now();
+        if let Some(ef) = request.ef_search.filter(|ef| *ef > MAX_EF_SEARCH) {
+            let cannot = format!("takes an \"ef_search\" of at most {MAX_EF_SEARCH}, and it is {ef}");
+            return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
+        }
+        let wanted = depth + excluded.len();
+        let statement = self.nearest_statement(vector, request, wanted)?;
+        let by_index = !request.exact && self.is_large()?;
+        let planning = started.elapsed();
+        let ef = request.ef_search.unwrap_or_else(|| DEFAULT_EF_SEARCH.max(wanted)).min(MAX_EF_SEARCH);
+        let walk = format!(
+            "set local hnsw.ef_search = {ef}; set local hnsw.iterative_scan = strict_order; set local enable_seqscan = off"
+        );
+        let (mut rows, mut plan) = (Vec::new(), Plan::Exact);
+        if by_index {
+            rows = self.read(async |session| statement.run(session, &walk).await)?;
+            plan = Plan::Graph;
+        }
+        // The index gives up after so many rows that do not pass: then every row that does is compared.
+        if rows.len() < wanted {
+            rows = self.read(async |session| statement.run(session, COMPARE_ALL).await)?;
+            plan = Plan::Exact;
+        }
+        let explain = match request.explain {
+            true => {
+                let settings = if plan == Plan::Graph { walk.as_str() } else { COMPARE_ALL };
+                Some(self.explain(&statement, settings, request.filter.as_ref(), plan, planning)?)
+            }
+            false => None,
+        };
+        let score = |distance: f64| match self.definition().metric {
+            Metric::Cosine => (1.0 - distance) as f32,
+            Metric::Dot | Metric::L2 => (-distance) as f32,
+        };
+        let mut candidates = self.candidates(&rows, score)?;
+        candidates.retain(|candidate| !excluded.contains(&candidate.id));
+        sort(&mut candidates);
+        candidates.truncate(depth);
+        Ok(Nearest { candidates, plan, explain })
+    }
+
+    fn matching(
+        &self,
+        words: &QueryWords,
+        filter: Option<&Filter>,
+        depth: usize,
+    ) -> Result<Vec<Candidate>, CollectionError> {
+        let passes = self.condition(filter, 2)?;
+        let configuration = configuration(self.definition());
+        // A document with one of the words is found, as by our own index; lexemes are quoted as tsquery reads them.
+        let sql = format!(
+            "select {COLUMNS}, {VECTOR}, ts_rank(words, query, 1)::float8 from {}, \
+             (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
+             as query from unnest(tsvector_to_array(to_tsvector('{configuration}', $1))) as word) as asked \
+             where words @@ query and {} order by 9 desc, id limit {depth}",
+            self.table(),
+            passes.sql
+        );
+        if words.text.contains('\0') {
+            let cannot = "holds no text with U+0000, and the query has one; take it out".to_owned();
+            return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
+        }
+        let params = std::iter::once(words.text.clone()).chain(passes.params).collect();
+        let statement = Statement { sql, params };
+        let rows = self.read(async |session| statement.run(session, "").await)?;
+        let mut candidates = self.candidates(&rows, |rank| rank as f32)?;
+        sort(&mut candidates);
+        Ok(candidates)
+    }
+}
+
+impl RemoteCollection {
+    fn nearest_statement(
+        &self,
+        vector: &[f32],
+        request: &SearchRequest,
+        count: usize,
+    ) -> Result<Statement, CollectionError> {
+        let passes = self.condition(request.filter.as_ref(), 2)?;
+        let (extension, definition) = (self.extension()?, self.definition());
+        let distance =
+            format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition.dim));
+        let is_looked_at =
+            request.include.vector || request.diversity.is_some() || matches!(request.mode, Mode::Hybrid(_));
+        let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };
+        let sql = format!(
+            "select {COLUMNS}, {vector_column}, ({distance})::float8 from {} where {} \
+             order by {distance}, id limit {count}",
+            self.table(),
+            passes.sql
+        );
+        let params = std::iter::once(vector_text(vector)).chain(passes.params).collect();
+        Ok(Statement { sql, params })
+    }
+
+    /// `score`: of the number after the vector.
+    fn candidates(&self, rows: &[Row], score: impl Fn(f64) -> f32) -> Result<Vec<Candidate>, CollectionError> {
+        let documents = self.documents_of(rows)?;
+        let candidate = |(document, row): (crate::types::Document, &Row)| Candidate {
+            id: document.stored.id.clone(),
+            score: score(row.get(8)),
+            place: Place::Elsewhere(rows::in_memory(document)),
+        };
+        Ok(documents.into_iter().zip(rows).map(candidate).collect())
+    }
+
+    /// What the database's planner says of a search, and of the rows that pass its filter.
+    fn explain(
+        &self,
+        statement: &Statement,
+        settings: &str,
+        filter: Option<&Filter>,
+        plan: Plan,
+        planning: std::time::Duration,
+    ) -> Result<Explain, CollectionError> {
+        let explained = Statement { sql: format!("explain {}", statement.sql), params: statement.params.clone() };
+        let lines = self.read(async |session| explained.run(session, settings).await)?;
+        let passes = self.condition(filter, 1)?;
+        let rows = Statement {
+            sql: format!("explain (format text) select from {} where {}", self.table(), passes.sql),
+            params: passes.params,
+        };
+        let estimate = self.read(async |session| rows.run(session, "").await)?;
+        let first = estimate.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
+        Ok(Explain {
+            plan,
+            estimated_matches: rows_in(&first),
+            planning,
+            segments: Vec::new(),
+            memtable_rows: 0,
+            database: lines.iter().map(|row| row.get(0)).collect(),
+        })
+    }
+}
+
+/// The number after `rows=` in a line of a plan.
+fn rows_in(line: &str) -> u64 {
+    let digits = line.split("rows=").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_are_read_from_the_first_line_of_a_plan() {
+        assert_eq!(rows_in("Seq Scan on a  (cost=0.00..1.05 rows=1234 width=0)"), 1_234);
+        assert_eq!(rows_in("nothing"), 0);
+    }
+}

@@ -1,0 +1,422 @@
+//! The table of a collection: made, taken over, checked, dropped.
+
+use std::collections::BTreeMap;
+
+use crate::collection::difference;
+use crate::log::{Change, creation_of_text, creation_to_text};
+use crate::postgres::{PostgresError, Session, Type, quote_identifier, quote_literal};
+use crate::types::{CollectionId, CollectionName, Definition, Language, Metric, VectorStorage};
+
+use super::settings::Placement;
+
+/// The table beside those of the collections that says what each of them is.
+const REGISTER: &str = "pannier_collections";
+/// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
+const OLDEST: &str = "0.8.4";
+/// Largest dimension that pgvector indexes.
+pub(super) const MAX_DIM: u32 = 2_000;
+/// Largest `ef_construction` of pgvector.
+const MAX_EF_CONSTRUCTION: u32 = 1_000;
+
+/// What a definition asks that this backend has not, as a clause after "which".
+pub(super) fn unsupported(definition: &Definition) -> Option<String> {
+    if definition.chunks.is_some() {
+        let clause = "keeps one vector a document; leave \"chunks\" out, or leave \"backend\" out and replicate";
+        return Some(clause.to_owned());
+    }
+    if definition.dim > MAX_DIM {
+        let dim = definition.dim;
+        return Some(format!("indexes vectors of up to {MAX_DIM} numbers, and \"dim\" is {dim}"));
+    }
+    let index = definition.index;
+    if index.storage != VectorStorage::Float32 {
+        return Some("keeps vectors as they came; leave \"index.storage\" out, or say \"float32\"".to_owned());
+    }
+    let least = 2 * index.m;
+    if !(least..=MAX_EF_CONSTRUCTION).contains(&index.ef_construction) {
+        return Some(format!(
+            "takes an \"index.ef_construction\" of twice \"index.m\" ({least}) to {MAX_EF_CONSTRUCTION}, and it is {}",
+            index.ef_construction
+        ));
+    }
+    None
+}
+
+/// pgvector, as it is installed in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Extension {
+    /// Its schema, quoted.
+    schema: String,
+}
+
+impl Extension {
+    /// The type of a vector of so many numbers.
+    pub fn vector(&self, dim: u32) -> String {
+        format!("{}.vector({dim})", self.schema)
+    }
+
+    /// What is between two vectors to get their distance.
+    pub fn operator(&self, metric: Metric) -> String {
+        let sign = match metric {
+            Metric::Cosine => "<=>",
+            Metric::Dot => "<#>",
+            Metric::L2 => "<->",
+        };
+        format!("operator({}.{sign})", self.schema)
+    }
+
+    fn operators(&self, metric: Metric) -> String {
+        let class = match metric {
+            Metric::Cosine => "vector_cosine_ops",
+            Metric::Dot => "vector_ip_ops",
+            Metric::L2 => "vector_l2_ops",
+        };
+        format!("{}.{class}", self.schema)
+    }
+}
+
+/// Why a table is not what is needed.
+#[derive(Debug)]
+pub(super) enum TableError {
+    Postgres(PostgresError),
+    /// What stands there, and what to do.
+    Conflict(String),
+    /// What the database lacks.
+    Lacking(String),
+}
+
+impl From<PostgresError> for TableError {
+    fn from(error: PostgresError) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// The name of the text search configuration, qualified.
+pub(super) fn configuration(definition: &Definition) -> &'static str {
+    match definition.text.language {
+        Language::English => "pg_catalog.english",
+        Language::Russian => "pg_catalog.russian",
+        Language::None => "pg_catalog.simple",
+    }
+}
+
+/// A table that was made or taken over.
+pub(super) struct Standing {
+    pub created_at_ms: i64,
+    /// As the register has it: kept in the data directory too.
+    pub creation: String,
+}
+
+/// Makes the table of a collection, or takes over one that another process made with the same definition.
+///
+/// # Errors
+/// [`TableError`]; nothing is changed then.
+pub(super) async fn create(
+    session: &Session,
+    placement: &Placement,
+    name: &CollectionName,
+    definition: &Definition,
+    created_at_ms: i64,
+) -> Result<Standing, TableError> {
+    let schema = quote_identifier(&placement.schema);
+    // Two processes that begin at once come one after the other.
+    session.batch("begin", "begin; select pg_advisory_xact_lock(7117, 3)").await?;
+    let has_schema = "select to_regnamespace($1) is not null";
+    let rows = session.query("look for the schema", has_schema, &[(&schema, Type::TEXT)]).await?;
+    if !rows.iter().any(|row| row.get(0)) {
+        session.batch("make the schema", &format!("create schema {schema}")).await?;
+    }
+    let extension = extension(session).await?;
+    let register = register(placement);
+    let make_register = format!(
+        "create table if not exists {register} (table_name text primary key, collection text not null, \
+         dim integer not null, metric text not null, model text, definition text not null, \
+         created_at timestamptz not null default now())"
+    );
+    session.batch("make the register of collections", &make_register).await?;
+    let there = columns(session, placement).await?;
+    let standing = match (registered(session, placement).await?, there) {
+        (Some(creation), Some(_)) => take_over(session, placement, name, definition, creation).await?,
+        (None, Some(_)) => {
+            let table = placement.qualified().plain();
+            return Err(TableError::Conflict(format!(
+                "table {table} is there and was not made by Pannier; name another in \"backend.table\""
+            )));
+        }
+        // A table that was dropped by hand is made again.
+        (_, None) => make(session, placement, name, definition, created_at_ms, &extension).await?,
+    };
+    session.batch("commit", "commit").await?;
+    Ok(standing)
+}
+
+/// Finds pgvector, and installs it where it is missing and the role may.
+async fn extension(session: &Session) -> Result<Extension, TableError> {
+    if let Some(found) = installed(session).await? {
+        return Ok(found);
+    }
+    session.batch("install pgvector", "create extension if not exists vector").await?;
+    installed(session).await?.ok_or_else(|| TableError::Lacking("the database has no extension \"vector\"".to_owned()))
+}
+
+/// pgvector, where it is there.
+///
+/// # Errors
+/// [`TableError::Lacking`] for one that is too old.
+pub(super) async fn installed(session: &Session) -> Result<Option<Extension>, TableError> {
+    let sql = "select e.extversion, n.nspname::text from pg_extension e join pg_namespace n on n.oid = e.extnamespace \
+               where e.extname = 'vector'";
+    let rows = session.query("look for pgvector", sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let version: String = row.get(0);
+    let numbers = |text: &str| text.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    if numbers(&version) < numbers(OLDEST) {
+        return Err(TableError::Lacking(format!("pgvector is {version}, needed is {OLDEST} or later")));
+    }
+    Ok(Some(Extension { schema: quote_identifier(row.get(1)) }))
+}
+
+fn register(placement: &Placement) -> String {
+    format!("{}.{REGISTER}", quote_identifier(&placement.schema))
+}
+
+/// What the register says of the table; `None` where it knows none.
+async fn registered(session: &Session, placement: &Placement) -> Result<Option<String>, PostgresError> {
+    let sql = format!("select definition from {} where table_name = $1", register(placement));
+    let rows = session.query("read the register of collections", &sql, &[(&placement.table, Type::TEXT)]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
+async fn take_over(
+    session: &Session,
+    placement: &Placement,
+    name: &CollectionName,
+    definition: &Definition,
+    creation: String,
+) -> Result<Standing, TableError> {
+    let table = placement.qualified().plain();
+    let Some(Change::CreateCollection { definition: theirs, created_at_ms, name: made_as, .. }) =
+        creation_of_text(&creation)
+    else {
+        return Err(TableError::Conflict(format!(
+            "table {table} was made by a later version of Pannier, whose definition this one cannot read"
+        )));
+    };
+    if let Some(difference) = difference(&theirs, definition) {
+        return Err(TableError::Conflict(format!(
+            "table {table} was made for collection {:?} with another definition ({difference})",
+            made_as.as_str()
+        )));
+    }
+    check_columns(session, placement, definition).await?;
+    tracing::info!(collection = %name, %table, "a table that stands already was taken over");
+    Ok(Standing { created_at_ms, creation })
+}
+
+/// The columns of the table with type and modifier.
+fn needed(definition: &Definition) -> [(&'static str, &'static str, i32); 9] {
+    [
+        ("id", "text", -1),
+        ("content", "text", -1),
+        ("metadata", "jsonb", -1),
+        ("embedding", "vector", definition.dim as i32),
+        ("embedded", "bool", -1),
+        ("created_at", "timestamptz", -1),
+        ("updated_at", "timestamptz", -1),
+        ("version", "int8", -1),
+        ("words", "tsvector", -1),
+    ]
+}
+
+type Columns = BTreeMap<String, (String, i32)>;
+
+/// The columns as they stand; `None` where there is no table.
+async fn columns(session: &Session, placement: &Placement) -> Result<Option<Columns>, PostgresError> {
+    let sql = "select a.attname::text, t.typname::text, a.atttypmod from pg_attribute a \
+               join pg_type t on t.oid = a.atttypid \
+               where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
+    let table = placement.qualified().to_string();
+    let rows = session.query("look at the table", sql, &[(&table, Type::TEXT)]).await?;
+    let columns = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    Ok((!rows.is_empty()).then_some(columns))
+}
+
+/// Checks that the table has the columns of its definition.
+///
+/// # Errors
+/// [`TableError::Conflict`] with every difference.
+pub(super) async fn check_columns(
+    session: &Session,
+    placement: &Placement,
+    definition: &Definition,
+) -> Result<(), TableError> {
+    let table = placement.qualified().plain();
+    let Some(found) = columns(session, placement).await? else {
+        return Err(TableError::Conflict(format!(
+            "table {table} is gone; somebody dropped it. DELETE the collection and create it again"
+        )));
+    };
+    let mut differences = Vec::new();
+    for (column, kind, modifier) in needed(definition) {
+        match found.get(column) {
+            Some((there, its)) if there == kind && *its == modifier => {}
+            Some((there, its)) if there == kind => {
+                differences.push(format!("column {column} is {there}({its}), needed is {kind}({modifier})"));
+            }
+            Some((there, _)) => differences.push(format!("column {column} is {there}, needed is {kind}")),
+            None => differences.push(format!("column {column} is missing")),
+        }
+    }
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(TableError::Conflict(format!("table {table} is not as it was made: {}", differences.join("; ")))),
+    }
+}
+
+/// Checks that the table stands and is still that of the definition.
+///
+/// # Errors
+/// [`TableError`].
+pub(super) async fn check(
+    session: &Session,
+    placement: &Placement,
+    definition: &Definition,
+) -> Result<Extension, TableError> {
+    check_columns(session, placement, definition).await?;
+    let theirs = registered(session, placement).await?.and_then(|text| creation_of_text(&text));
+    if let Some(Change::CreateCollection { definition: theirs, .. }) = theirs
+        && let Some(difference) = difference(&theirs, definition)
+    {
+        let table = placement.qualified().plain();
+        return Err(TableError::Conflict(format!(
+            "table {table} was made anew with another definition ({difference}); DELETE the collection with \
+             \"keep_table=true\" and create it again"
+        )));
+    }
+    installed(session)
+        .await?
+        .ok_or_else(|| TableError::Lacking("the database has lost its extension \"vector\"".to_owned()))
+}
+
+async fn make(
+    session: &Session,
+    placement: &Placement,
+    name: &CollectionName,
+    definition: &Definition,
+    created_at_ms: i64,
+    extension: &Extension,
+) -> Result<Standing, TableError> {
+    let change = Change::CreateCollection {
+        id: CollectionId(0),
+        name: name.clone(),
+        definition: definition.clone(),
+        created_at_ms,
+    };
+    let creation = creation_to_text(&change).map_err(|error| TableError::Conflict(error.to_string()))?;
+    let (table, register) = (placement.qualified(), register(placement));
+    let (vector, index) = (extension.vector(definition.dim), definition.index);
+    let (class, configuration) = (extension.operators(definition.metric), configuration(definition));
+    let model = definition.embedding.as_ref().map_or("null".to_owned(), |e| quote_literal(&e.model));
+    let metric = match definition.metric {
+        Metric::Cosine => "cosine",
+        Metric::Dot => "dot",
+        Metric::L2 => "l2",
+    };
+    let sql = format!(
+        "create table {table} (\
+           id text collate \"C\" primary key, \
+           content text, \
+           metadata jsonb not null default '{{}}', \
+           embedding {vector} not null, \
+           embedded boolean not null default false, \
+           created_at timestamptz not null default now(), \
+           updated_at timestamptz not null default now(), \
+           version bigint generated by default as identity, \
+           words tsvector generated always as (to_tsvector('{configuration}', coalesce(content, ''))) stored);\n\
+         create index on {table} using hnsw (embedding {class}) with (m = {m}, ef_construction = {ef});\n\
+         create index on {table} using gin (metadata jsonb_path_ops);\n\
+         create index on {table} using gin (words);\n\
+         delete from {register} where table_name = {table_name};\n\
+         insert into {register} (table_name, collection, dim, metric, model, definition) \
+         values ({table_name}, {collection}, {dim}, '{metric}', {model}, {creation_text})",
+        m = index.m,
+        ef = index.ef_construction,
+        dim = definition.dim,
+        table_name = quote_literal(&placement.table),
+        collection = quote_literal(name.as_str()),
+        creation_text = quote_literal(&creation),
+    );
+    session.batch("make the table", &sql).await?;
+    Ok(Standing { created_at_ms, creation })
+}
+
+/// Drops the table and what the register has of it. What is not there is passed over. Returns the number of the change.
+///
+/// # Errors
+/// [`PostgresError`]; nothing is changed then.
+pub(super) async fn drop_table(session: &Session, placement: &Placement) -> Result<i64, PostgresError> {
+    let table = placement.qualified().to_string();
+    let next = "select case when to_regclass($1) is null then 0 \
+                else nextval(pg_get_serial_sequence($1, 'version')) end";
+    let rows = session.query("number the change", next, &[(&table, Type::TEXT)]).await?;
+    let version = rows.first().map_or(0, |row| row.get(0));
+    let register = register(placement);
+    let there = session
+        .query("look for the register", "select to_regclass($1) is not null", &[(&register, Type::TEXT)])
+        .await?
+        .iter()
+        .any(|row| row.get(0));
+    let forget = match there {
+        true => format!("delete from {register} where table_name = {};", quote_literal(&placement.table)),
+        false => String::new(),
+    };
+    session.batch("drop the table", &format!("begin; drop table if exists {table}; {forget} commit")).await?;
+    Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::IndexDefinition;
+
+    fn definition() -> Definition {
+        Definition {
+            dim: 3,
+            metric: Metric::Cosine,
+            embedding: None,
+            index: IndexDefinition::default(),
+            fields: BTreeMap::new(),
+            text: Default::default(),
+            template: None,
+            guard: None,
+            chunks: None,
+        }
+    }
+
+    #[test]
+    fn a_creation_survives_as_text() {
+        let name = CollectionName::new("c").unwrap();
+        let change = Change::CreateCollection { id: CollectionId(0), name, definition: definition(), created_at_ms: 7 };
+        let text = creation_to_text(&change).unwrap();
+        assert_eq!(creation_of_text(&text), Some(change));
+        // What a database holds is read by later versions: these bytes never change.
+        assert_eq!(
+            text,
+            concat!(
+                "3:00000000010000000000000063030000000000000000100000008000000000000000",
+                "000000000000000000000000000000000000000700000000000000"
+            )
+        );
+        for other in ["", "3:", "3:zz", "99:00", "3:00"] {
+            assert_eq!(creation_of_text(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_pgvector_has_not_is_named() {
+        assert_eq!(unsupported(&definition()), None);
+        assert!(unsupported(&Definition { dim: 2_001, ..definition() }).unwrap().contains("2001"));
+        let index = IndexDefinition { m: 16, ef_construction: 20, ..IndexDefinition::default() };
+        assert!(unsupported(&Definition { index, ..definition() }).unwrap().contains("(32)"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What a collection's definition decides, wherever its documents stand: checks, texts, vectors, rankings.
+
+use std::sync::Arc;
+
+use crate::embed::{Models, TextModel};
+use crate::types::{CollectionName, Definition, DocumentId, Filter, SearchRequest};
+
+use super::CollectionError;
+use super::candidates::{Candidate, Nearest, QueryWords};
+
+/// A collection without its documents.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    name: &'a CollectionName,
+    definition: &'a Definition,
+    models: &'a Models,
+}
+
+/// Where the documents of a collection stand, as far as searches ask.
+pub trait Shelf {
+    /// Makes every acknowledged write visible to keyword search.
+    ///
+    /// # Errors
+    /// [`CollectionError::KeywordsNotReady`].
+    fn refresh(&self) -> Result<(), CollectionError>;
+
+    /// The vector of a document, f32, shape `[dim]`.
+    ///
+    /// # Errors
+    /// [`CollectionError::QueryDocumentNotFound`].
+    fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError>;
+
+    /// The `depth` nearest to a vector (f32, shape `[dim]`, as [`Frame::admit_query`] makes it) but for `excluded`: best
+    /// first, ties by ascending id; fewer only where there are no more.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when documents cannot be read.
+    fn nearest(
+        &self,
+        vector: &[f32],
+        excluded: &[DocumentId],
+        request: &SearchRequest,
+        depth: usize,
+    ) -> Result<Nearest, CollectionError>;
+
+    /// The best `depth` by words: best first, ties by ascending id; fewer only where there are no more.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when documents cannot be read.
+    fn matching(
+        &self,
+        words: &QueryWords,
+        filter: Option<&Filter>,
+        depth: usize,
+    ) -> Result<Vec<Candidate>, CollectionError>;
+}
+
+impl<'a> Frame<'a> {
+    /// Of its parts.
+    pub fn new(name: &'a CollectionName, definition: &'a Definition, models: &'a Models) -> Self {
+        Self { name, definition, models }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'a CollectionName {
+        self.name
+    }
+
+    /// Its definition.
+    pub fn definition(&self) -> &'a Definition {
+        self.definition
+    }
+
+    /// Every model.
+    pub fn models(&self) -> &'a Models {
+        self.models
+    }
+
+    /// The collection's model, which must be the one that made the stored vectors.
+    ///
+    /// # Errors
+    /// [`CollectionError::NoModel`], [`CollectionError::ModelChanged`], [`CollectionError::Embed`].
+    pub fn model(&self) -> Result<Arc<TextModel>, CollectionError> {
+        let Some(embedding) = &self.definition.embedding else {
+            return Err(CollectionError::NoModel { name: self.name.clone() });
+        };
+        let model = self.models.load(&embedding.model)?;
+        if model.fingerprint() != embedding.fingerprint {
+            return Err(CollectionError::ModelChanged {
+                name: self.name.clone(),
+                model: embedding.model.clone(),
+                expected: embedding.fingerprint.clone(),
+                got: model.fingerprint().to_owned(),
+            });
+        }
+        Ok(model)
+    }
+
+    /// Refuses a filter that is too large, that asks a declared field what it can never meet, or that excludes itself.
+    ///
+    /// # Errors
+    /// [`CollectionError::Filter`].
+    pub fn check_filter(&self, filter: Option<&Filter>) -> Result<(), CollectionError> {
+        let Some(filter) = filter else { return Ok(()) };
+        filter.check()?;
+        Ok(filter.check_fields(&self.definition.fields)?)
+    }
+}
