@@ -1,40 +1,67 @@
-//! Filters: the field index against a plain evaluation on the documents, over updates, deletes, merges and reopenings.
+//! Filters: the field index against a plain evaluation on the documents, over updates, deletes, merges, reopenings and
+//! restorations.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pannier::collection::ListRequest;
-use pannier::types::{Condition, FieldType, Filter, GeoPoint, Metadata, Method, Query, SearchRequest, Value};
-use pannier::{Collection, CollectionError, Database, DefinitionRequest, Options};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use pannier::types::{
+    Condition, FieldType, Filter, GeoPoint, Metadata, Method, Metric, NewDocument, Query, SearchRequest, Value,
+};
+use pannier::{Collection, Database, DefinitionRequest, Options};
 
+use crate::support::histories::{self, Suite};
 use crate::support::{Random, id, name};
 
 const DIM: usize = 4;
-const IDS: u64 = 60;
 
-#[derive(Clone, Debug)]
-enum Step {
-    Upsert(u8),
-    Delete(u8),
-    DeleteMatching,
-    Flush,
-    Optimise,
-    Reopen,
-    Check,
-}
+#[derive(Clone, Copy)]
+struct Fields;
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => (1..25u8).prop_map(Step::Upsert),
-        2 => (1..6u8).prop_map(Step::Delete),
-        1 => Just(Step::DeleteMatching),
-        2 => Just(Step::Flush),
-        1 => Just(Step::Optimise),
-        1 => Just(Step::Reopen),
-        5 => Just(Step::Check),
-    ]
+type World = histories::World<Fields>;
+
+impl Suite for Fields {
+    /// Vector and metadata.
+    type Entry = (Vec<f32>, Metadata);
+    const IDS: u64 = 60;
+
+    fn open(&self, path: &Path) -> (Database, Collection) {
+        let options = Options { memtable_documents: Some(30), ..Options::default() };
+        let database = Database::open_with(path, options).unwrap();
+        let fields = [("word".to_owned(), FieldType::Keyword), ("price".to_owned(), FieldType::Number)].into();
+        let request = DefinitionRequest { metric: Some(Metric::Dot), fields, ..DefinitionRequest::vectors(DIM as u32) };
+        let collection = database.create_collection(&name("things"), &request).unwrap().collection;
+        (database, collection)
+    }
+
+    fn entry(&self, random: &mut Random) -> Self::Entry {
+        (random.whole_vector(DIM), metadata(random))
+    }
+
+    fn document(&self, key: &str, (vector, metadata): &Self::Entry) -> NewDocument {
+        NewDocument {
+            id: id(key),
+            text: Some("text".repeat(3)),
+            metadata: metadata.clone(),
+            vector: Some(vector.clone()),
+            chunks: Vec::new(),
+        }
+    }
+
+    fn doomed(world: &mut World) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>) {
+        let declared = world.collection().definition().fields.clone();
+        let filter = loop {
+            let filter = leaf(&mut world.random);
+            if filter.check_fields(&declared).is_ok() {
+                break filter;
+            }
+            assert!(world.collection().delete_matching(&filter).is_err(), "{filter:?} is refused");
+        };
+        (filter.clone(), Box::new(move |(_, metadata)| filter.matches(metadata)))
+    }
+
+    fn check(world: &mut World) {
+        (0..6).for_each(|_| check_once(world));
+    }
 }
 
 fn pick<T: Clone>(random: &mut Random, from: &[T]) -> T {
@@ -122,149 +149,57 @@ fn filter(random: &mut Random, depth: usize) -> Filter {
     }
 }
 
-/// What the store must hold: id to vector and metadata.
-type Model = BTreeMap<String, (Vec<f32>, Metadata)>;
-
-struct World {
-    path: PathBuf,
-    open: Option<(Database, Collection)>,
-    model: Model,
-    random: Random,
-}
-
-fn open(path: &Path) -> (Database, Collection) {
-    let options = Options { memtable_documents: Some(30), ..Options::default() };
-    let database = Database::open_with(path, options).unwrap();
-    let fields = [("word".to_owned(), FieldType::Keyword), ("price".to_owned(), FieldType::Number)].into();
-    let request = DefinitionRequest {
-        metric: Some(pannier::types::Metric::Dot),
-        fields,
-        ..DefinitionRequest::vectors(DIM as u32)
-    };
-    let collection = database.create_collection(&name("things"), &request).unwrap().collection;
-    (database, collection)
-}
-
-impl World {
-    fn collection(&self) -> &Collection {
-        &self.open.as_ref().unwrap().1
+fn check_once(world: &mut World) {
+    let filter = filter(&mut world.random, 2);
+    if filter.check_fields(&world.collection().definition().fields).is_err() {
+        return;
     }
+    let wanted: Vec<_> = world.model.iter().filter(|(_, (_, metadata))| filter.matches(metadata)).collect();
+    let keys: Vec<_> = wanted.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(listed(world, &filter), keys, "{filter:?}");
 
-    fn run(&mut self, step: &Step) {
-        match step {
-            Step::Upsert(count) => self.upsert(*count),
-            Step::Delete(count) => {
-                let keys: BTreeSet<_> = (0..*count).map(|_| format!("d{:02}", self.random.below(IDS))).collect();
-                let ids: Vec<_> = keys.iter().map(|key| id(key)).collect();
-                keys.iter().for_each(|key| _ = self.model.remove(key));
-                self.collection().delete(&ids).unwrap();
-            }
-            Step::DeleteMatching => {
-                let filter = leaf(&mut self.random);
-                let before = self.model.len();
-                match self.collection().delete_matching(&filter) {
-                    Ok(deleted) => {
-                        self.model.retain(|_, (_, metadata)| !filter.matches(metadata));
-                        assert_eq!(deleted.deleted, before - self.model.len(), "{filter:?}");
-                    }
-                    Err(error) => assert!(matches!(error, CollectionError::Filter(_)), "{error}"),
-                }
-            }
-            Step::Flush => self.collection().flush().unwrap(),
-            Step::Optimise => self.collection().optimise().unwrap(),
-            Step::Reopen => {
-                self.open = None;
-                self.open = Some(open(&self.path));
-            }
-            Step::Check => (0..6).for_each(|_| self.check()),
-        }
-    }
-
-    fn upsert(&mut self, count: u8) {
-        let mut batch = BTreeMap::new();
-        for _ in 0..count {
-            let key = format!("d{:02}", self.random.below(IDS));
-            batch.insert(key, (self.random.whole_vector(DIM), metadata(&mut self.random)));
-        }
-        let document = |(key, (vector, metadata)): (&String, &(Vec<f32>, Metadata))| pannier::types::NewDocument {
-            id: id(key),
-            text: Some("text".repeat(3)),
-            metadata: metadata.clone(),
-            vector: Some(vector.clone()),
-            chunks: Vec::new(),
+    let query = world.random.whole_vector(DIM);
+    let top_k = 1 + world.random.below(70) as usize;
+    // A sum of nothing but -0.0 is -0.0, which is another score to `total_cmp`.
+    let dot = |vector: &[f32]| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>() + 0.0;
+    let mut best: Vec<_> = wanted.iter().map(|(key, (vector, _))| (dot(vector), key.as_str())).collect();
+    best.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    for exact in [true, false] {
+        let request = SearchRequest {
+            top_k,
+            exact,
+            explain: true,
+            filter: Some(filter.clone()),
+            ..SearchRequest::new(Query::Vector(query.clone()))
         };
-        self.collection().upsert(batch.iter().map(document).collect()).unwrap();
-        self.model.extend(batch);
-    }
-
-    fn check(&mut self) {
-        let filter = filter(&mut self.random, 2);
-        if filter.check_fields(&self.collection().definition().fields).is_err() {
-            return;
-        }
-        let wanted: Vec<_> = self.model.iter().filter(|(_, (_, metadata))| filter.matches(metadata)).collect();
-        let keys: Vec<_> = wanted.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(self.listed(&filter), keys, "{filter:?}");
-
-        let query = self.random.whole_vector(DIM);
-        let top_k = 1 + self.random.below(70) as usize;
-        // A sum of nothing but -0.0 is -0.0, which is another score to `total_cmp`.
-        let dot = |vector: &[f32]| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>() + 0.0;
-        let mut best: Vec<_> = wanted.iter().map(|(key, (vector, _))| (dot(vector), key.as_str())).collect();
-        best.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-        for exact in [true, false] {
-            let request = SearchRequest {
-                top_k,
-                exact,
-                explain: true,
-                filter: Some(filter.clone()),
-                ..SearchRequest::new(Query::Vector(query.clone()))
-            };
-            let answer = self.collection().search(&request).unwrap();
-            let found: Vec<_> = answer.hits.iter().map(|hit| (hit.score, hit.id.as_str())).collect();
-            assert_eq!(found.len(), top_k.min(best.len()), "{filter:?} {:?}", answer.explain);
-            if exact {
-                assert_eq!(found, best[..found.len()], "{filter:?}");
-            } else {
-                assert!(found.iter().all(|hit| best.contains(hit)), "{filter:?} {found:?}");
-            }
+        let answer = world.collection().search(&request).unwrap();
+        let found: Vec<_> = answer.hits.iter().map(|hit| (hit.score, hit.id.as_str())).collect();
+        assert_eq!(found.len(), top_k.min(best.len()), "{filter:?} {:?}", answer.explain);
+        if exact {
+            assert_eq!(found, best[..found.len()], "{filter:?}");
+        } else {
+            assert!(found.iter().all(|hit| best.contains(hit)), "{filter:?} {found:?}");
         }
     }
+}
 
-    fn listed(&self, filter: &Filter) -> Vec<String> {
-        let mut listed = Vec::new();
-        let mut request = ListRequest { after: None, limit: 7, filter: Some(filter.clone()) };
-        loop {
-            let page = self.collection().list(&request).unwrap();
-            assert!(page.documents.len() <= 7);
-            listed.extend(page.documents.into_iter().map(|document| document.stored.id.as_str().to_owned()));
-            match page.next {
-                Some(next) => request.after = Some(next),
-                None => return listed,
-            }
+fn listed(world: &World, filter: &Filter) -> Vec<String> {
+    let mut listed = Vec::new();
+    let mut request = ListRequest { after: None, limit: 7, filter: Some(filter.clone()) };
+    loop {
+        let page = world.collection().list(&request).unwrap();
+        assert!(page.documents.len() <= 7);
+        listed.extend(page.documents.into_iter().map(|document| document.stored.id.as_str().to_owned()));
+        match page.next {
+            Some(next) => request.after = Some(next),
+            None => return listed,
         }
     }
 }
 
 #[test]
 fn filters_mean_the_same_whatever_holds_the_documents() {
-    let steps = prop::collection::vec(step(), 1..25);
-    let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
-    TestRunner::new(config)
-        .run(&(any::<u64>(), steps), |(seed, steps)| {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().to_owned();
-            let opened = Some(open(&path));
-            let mut world = World { path, open: opened, model: Model::new(), random: Random(seed) };
-            for step in &steps {
-                world.run(step);
-            }
-            for step in [Step::Check, Step::Reopen, Step::Check, Step::Optimise, Step::Check] {
-                world.run(&step);
-            }
-            Ok(())
-        })
-        .unwrap();
+    histories::run(&Fields, 60, 2);
 }
 
 /// 6,000 documents in one segment with a graph; `rank` is their order by closeness to the first axis.

@@ -1,66 +1,81 @@
 //! Keyword search against a plain model: random histories with reopening, with the index taken away, and with damage.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use pannier::types::{Filter, Fusion, Language, Mode, NewDocument, Query, SearchRequest, Value};
 use pannier::{Collection, Database, DefinitionRequest, Options};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
+use crate::support::histories::{self, Suite};
 use crate::support::{Random, document, id, name};
 
 const DIM: usize = 3;
-const IDS: u64 = 30;
+const GROUPS: u64 = 3;
 const WORDS: [&str; 12] =
     ["tent", "boat", "lamp", "kite", "wing", "plane", "river", "stone", "stove", "rope", "sail", "fire"];
 
-#[derive(Clone, Debug)]
-enum Step {
-    Upsert(u8),
-    UpsertWithoutText,
-    Delete(u8),
-    Flush,
-    Optimise,
-    Reopen,
-    LoseIndex,
-    Damage(u16),
-    Check,
-    CheckUnrefreshed,
+#[derive(Clone, Copy)]
+struct Words;
+
+type World = histories::World<Words>;
+
+impl Suite for Words {
+    /// Words, and group; a document without words has no text.
+    type Entry = (Vec<&'static str>, i64);
+    const IDS: u64 = 30;
+
+    fn open(&self, path: &Path) -> (Database, Collection) {
+        let options = Options { memtable_documents: Some(15), ..Options::default() };
+        let database = Database::open_with(path, options).unwrap();
+        let request = DefinitionRequest { language: Some(Language::English), ..DefinitionRequest::vectors(DIM as u32) };
+        let collection = database.create_collection(&name("things"), &request).unwrap().collection;
+        (database, collection)
+    }
+
+    fn entry(&self, random: &mut Random) -> Self::Entry {
+        ((0..random.below(6)).map(|_| word(random)).collect(), random.below(GROUPS) as i64)
+    }
+
+    fn document(&self, key: &str, (words, group): &Self::Entry) -> NewDocument {
+        // Every other word in another form: the analyzer brings them together.
+        let form = |(n, word): (usize, &&str)| if n % 2 == 0 { format!("{word}s") } else { word.to_uppercase() };
+        let forms: Vec<String> = words.iter().enumerate().map(form).collect();
+        let text = (!forms.is_empty()).then(|| forms.join(", "));
+        NewDocument { text, ..document(key, &[1.0, *group as f32, 0.5], *group) }
+    }
+
+    fn doomed(world: &mut World) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>) {
+        let group = world.random.below(GROUPS) as i64;
+        (Filter::eq("group", Value::Int(group)), Box::new(move |(_, g)| *g == group))
+    }
+
+    fn check(world: &mut World) {
+        world.collection().refresh().unwrap();
+        check_found(world, true);
+    }
+
+    /// Searches before the index has followed, loses it, or damages a byte of it.
+    fn other(world: &mut World, which: u16) {
+        match which % 4 {
+            0 | 1 => check_found(world, false),
+            2 => world.reopen(|path, _| _ = fs::remove_dir_all(path.join("text"))),
+            _ => world.reopen(|path, random| damage(&path.join("text"), random)),
+        }
+    }
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => (1..12u8).prop_map(Step::Upsert),
-        1 => Just(Step::UpsertWithoutText),
-        4 => (1..5u8).prop_map(Step::Delete),
-        2 => Just(Step::Flush),
-        1 => Just(Step::Optimise),
-        2 => Just(Step::Reopen),
-        1 => Just(Step::LoseIndex),
-        1 => any::<u16>().prop_map(Step::Damage),
-        3 => Just(Step::Check),
-        2 => Just(Step::CheckUnrefreshed),
-    ]
-}
-
-/// What the store must hold: id to words and group.
-type Model = BTreeMap<String, (Vec<&'static str>, i64)>;
-
-struct World {
-    path: PathBuf,
-    open: Option<(Database, Collection)>,
-    model: Model,
-    random: Random,
-}
-
-fn open(path: &Path) -> (Database, Collection) {
-    let options = Options { memtable_documents: Some(15), ..Options::default() };
-    let database = Database::open_with(path, options).unwrap();
-    let request = DefinitionRequest { language: Some(Language::English), ..DefinitionRequest::vectors(DIM as u32) };
-    let collection = database.create_collection(&name("things"), &request).unwrap().collection;
-    (database, collection)
+fn damage(index: &Path, random: &mut Random) {
+    let files = files(index);
+    if files.is_empty() {
+        return;
+    }
+    let file = &files[random.below(files.len() as u64) as usize];
+    let mut bytes = fs::read(file).unwrap();
+    if !bytes.is_empty() {
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 0x24;
+        fs::write(file, bytes).unwrap();
+    }
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
@@ -73,143 +88,49 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-impl World {
-    fn new(path: &Path, seed: u64) -> Self {
-        Self { path: path.to_owned(), open: Some(open(path)), model: Model::new(), random: Random(seed) }
-    }
+fn word(random: &mut Random) -> &'static str {
+    WORDS[random.below(WORDS.len() as u64) as usize]
+}
 
-    fn collection(&self) -> &Collection {
-        &self.open.as_ref().unwrap().1
-    }
-
-    fn run(&mut self, step: &Step) {
-        match step {
-            Step::Upsert(count) => self.upsert(*count),
-            Step::UpsertWithoutText => {
-                let key = self.key();
-                let document = NewDocument { text: None, ..document(&key, &[1.0, 0.0, 0.0], 0) };
-                self.collection().upsert(vec![document]).unwrap();
-                self.model.insert(key, (Vec::new(), 0));
-            }
-            Step::Delete(count) => {
-                let keys: Vec<_> = (0..*count).map(|_| self.key()).collect();
-                let ids: Vec<_> = keys.iter().map(|key| id(key)).collect();
-                self.collection().delete(&ids).unwrap();
-                keys.iter().for_each(|key| _ = self.model.remove(key));
-            }
-            Step::Flush => self.collection().flush().unwrap(),
-            Step::Optimise => self.collection().optimise().unwrap(),
-            Step::Reopen => self.reopen(|_, _| {}),
-            Step::LoseIndex => self.reopen(|path, _| _ = fs::remove_dir_all(path)),
-            Step::Damage(at) => self.reopen(|path, random| {
-                let files = files(path);
-                if files.is_empty() {
-                    return;
-                }
-                let file = &files[random.below(files.len() as u64) as usize];
-                let mut bytes = fs::read(file).unwrap();
-                if !bytes.is_empty() {
-                    let at = usize::from(*at) % bytes.len();
-                    bytes[at] ^= 0x24;
-                    fs::write(file, bytes).unwrap();
-                }
-            }),
-            Step::Check => {
-                self.collection().refresh().unwrap();
-                self.check(true);
-            }
-            Step::CheckUnrefreshed => self.check(false),
+/// `complete`: whether every match must be found. What is found must match in any case.
+fn check_found(world: &mut World, complete: bool) {
+    let query = [word(&mut world.random), word(&mut world.random)];
+    for group in [None, Some(world.random.below(3) as i64)] {
+        let mut wanted: Vec<_> = world
+            .model
+            .iter()
+            .filter(|(_, (words, g))| query.iter().any(|q| words.contains(q)) && group.is_none_or(|group| *g == group))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let request = SearchRequest {
+            mode: Mode::Keyword,
+            top_k: 100,
+            filter: group.map(|group| Filter::eq("group", Value::Int(group))),
+            highlight: true,
+            ..SearchRequest::new(Query::Text(query.join(" ")))
+        };
+        let hits = world.collection().search(&request).unwrap().hits;
+        assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
+        for hit in &hits {
+            let marked = hit.highlights.as_ref().unwrap().concat();
+            assert!(marked.contains("<mark>") && hit.score > 0.0, "{hit:?}");
         }
-    }
-
-    /// Closes the store, changes its keyword indexes, opens it again.
-    fn reopen(&mut self, between: impl FnOnce(&Path, &mut Random)) {
-        self.open = None;
-        between(&self.path.join("text"), &mut self.random);
-        self.open = Some(open(&self.path));
-    }
-
-    fn key(&mut self) -> String {
-        format!("doc-{:02}", self.random.below(IDS))
-    }
-
-    fn upsert(&mut self, count: u8) {
-        let mut batch = Model::new();
-        for _ in 0..count {
-            let words = (0..1 + self.random.below(5)).map(|_| self.word()).collect();
-            batch.insert(self.key(), (words, self.random.below(3) as i64));
+        let mut found: Vec<_> = hits.iter().map(|hit| hit.id.as_str().to_owned()).collect();
+        found.sort();
+        if complete {
+            assert_eq!(found, wanted, "{query:?} in group {group:?}");
+        } else {
+            wanted.retain(|key| found.contains(key));
+            assert_eq!(found, wanted, "{query:?} found what does not match");
         }
-        let documents = batch.iter().map(|(key, (words, group))| {
-            // Every other word in another form: the analyzer brings them together.
-            let text: Vec<String> = words
-                .iter()
-                .enumerate()
-                .map(|(n, w)| if n % 2 == 0 { format!("{w}s") } else { w.to_uppercase() })
-                .collect();
-            NewDocument { text: Some(text.join(", ")), ..document(key, &[1.0, *group as f32, 0.5], *group) }
-        });
-        let documents = documents.collect();
-        self.collection().upsert(documents).unwrap();
-        self.model.extend(batch);
-    }
-
-    fn word(&mut self) -> &'static str {
-        WORDS[self.random.below(WORDS.len() as u64) as usize]
-    }
-
-    /// `complete`: whether every match must be found. What is found must match in any case.
-    fn check(&mut self, complete: bool) {
-        let query = [self.word(), self.word()];
-        for group in [None, Some(self.random.below(3) as i64)] {
-            let mut wanted: Vec<_> = self
-                .model
-                .iter()
-                .filter(|(_, (words, g))| {
-                    query.iter().any(|q| words.contains(q)) && group.is_none_or(|group| *g == group)
-                })
-                .map(|(key, _)| key.clone())
-                .collect();
-            let request = SearchRequest {
-                mode: Mode::Keyword,
-                top_k: 100,
-                filter: group.map(|group| Filter::eq("group", Value::Int(group))),
-                highlight: true,
-                ..SearchRequest::new(Query::Text(query.join(" ")))
-            };
-            let hits = self.collection().search(&request).unwrap().hits;
-            assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
-            for hit in &hits {
-                let marked = hit.highlights.as_ref().unwrap().concat();
-                assert!(marked.contains("<mark>") && hit.score > 0.0, "{hit:?}");
-            }
-            let mut found: Vec<_> = hits.iter().map(|hit| hit.id.as_str().to_owned()).collect();
-            found.sort();
-            if complete {
-                assert_eq!(found, wanted, "{query:?} in group {group:?}");
-            } else {
-                wanted.retain(|key| found.contains(key));
-                assert_eq!(found, wanted, "{query:?} found what does not match");
-            }
-            let few = self.collection().search(&SearchRequest { top_k: 3, ..request }).unwrap().hits;
-            assert!(!complete || few.len() == found.len().min(3), "{} of {}", few.len(), found.len());
-        }
+        let few = world.collection().search(&SearchRequest { top_k: 3, ..request }).unwrap().hits;
+        assert!(!complete || few.len() == found.len().min(3), "{} of {}", few.len(), found.len());
     }
 }
 
 #[test]
 fn random_histories_match_the_model() {
-    let steps = prop::collection::vec(step(), 1..25);
-    let config = Config { cases: 30, failure_persistence: None, ..Config::default() };
-    TestRunner::new(config)
-        .run(&(any::<u64>(), steps), |(seed, steps)| {
-            let directory = tempfile::tempdir().unwrap();
-            let mut world = World::new(directory.path(), seed);
-            for step in steps.iter().chain([&Step::Check, &Step::Reopen, &Step::Check]) {
-                world.run(step);
-            }
-            Ok(())
-        })
-        .unwrap();
+    histories::run(&Words, 30, 1);
 }
 
 fn keyword(text: &str) -> SearchRequest {
@@ -227,7 +148,7 @@ fn with_text(key: &str, text: &str) -> NewDocument {
 #[test]
 fn words_are_found_without_asking_for_a_refresh() {
     let directory = tempfile::tempdir().unwrap();
-    let (_database, things) = open(directory.path());
+    let (_database, things) = Words.open(directory.path());
     things.upsert(vec![with_text("a", "a lighthouse")]).unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while ids(&things, &keyword("lighthouses")).is_empty() {
@@ -239,7 +160,7 @@ fn words_are_found_without_asking_for_a_refresh() {
 #[test]
 fn an_index_taken_away_from_a_running_store_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
-    let (_database, things) = open(directory.path());
+    let (_database, things) = Words.open(directory.path());
     things.upsert(vec![with_text("a", "a tent"), with_text("b", "a boat")]).unwrap();
     things.refresh().unwrap();
     fs::remove_dir_all(directory.path().join("text")).unwrap();
@@ -258,7 +179,7 @@ fn an_index_taken_away_from_a_running_store_is_made_again() {
 #[test]
 fn a_collection_without_texts_has_no_index() {
     let directory = tempfile::tempdir().unwrap();
-    let (database, things) = open(directory.path());
+    let (database, things) = Words.open(directory.path());
     things.upsert(vec![NewDocument { text: None, ..document("a", &[1.0, 0.0, 0.0], 0) }]).unwrap();
     things.refresh().unwrap();
     assert_eq!((ids(&things, &keyword("anything")), things.stats().keywords), (Vec::new(), None));
@@ -272,7 +193,7 @@ fn a_collection_without_texts_has_no_index() {
     database.drop_collection(&name("things")).unwrap();
     drop(things);
     drop(database);
-    drop(open(directory.path()));
+    drop(Words.open(directory.path()));
     assert!(files(&directory.path().join("text")).is_empty(), "a dropped collection's index goes with it");
 }
 
@@ -281,13 +202,13 @@ fn an_index_of_another_store_is_not_believed() {
     let root = tempfile::tempdir().unwrap();
     let (mine, other) = (root.path().join("mine"), root.path().join("other"));
     for (path, text) in [(&mine, "a tent"), (&other, "a boat")] {
-        let (_database, things) = open(path);
+        let (_database, things) = Words.open(path);
         things.upsert(vec![with_text("a", text)]).unwrap();
         things.refresh().unwrap();
     }
     fs::remove_dir_all(mine.join("text")).unwrap();
     fs::rename(other.join("text"), mine.join("text")).unwrap();
-    let (_database, things) = open(&mine);
+    let (_database, things) = Words.open(&mine);
     assert_eq!(ids(&things, &keyword("tent")), ["a"]);
     assert_eq!(ids(&things, &keyword("boat")), Vec::<String>::new());
 }
@@ -297,7 +218,7 @@ fn an_older_index_of_the_same_store_catches_up() {
     let root = tempfile::tempdir().unwrap();
     let (path, kept) = (root.path().join("db"), root.path().join("kept"));
     {
-        let (_database, things) = open(&path);
+        let (_database, things) = Words.open(&path);
         things.upsert((0..40).map(|n| with_text(&format!("{n:02}"), "an old tent")).collect()).unwrap();
         things.refresh().unwrap();
     }
@@ -311,14 +232,14 @@ fn an_older_index_of_the_same_store_catches_up() {
     };
     copy(&path.join("text"), &kept);
     {
-        let (_database, things) = open(&path);
+        let (_database, things) = Words.open(&path);
         things.delete(&(0..10).map(|n| id(&format!("{n:02}"))).collect::<Vec<_>>()).unwrap();
         things.upsert((10..20).map(|n| with_text(&format!("{n:02}"), "a new kite")).collect()).unwrap();
         // The merge leaves no trace of what was deleted.
         things.optimise().unwrap();
     }
     copy(&kept, &path.join("text"));
-    let (_database, things) = open(&path);
+    let (_database, things) = Words.open(&path);
     things.refresh().unwrap();
     let all = |text: &str| ids(&things, &SearchRequest { top_k: 100, ..keyword(text) }).len();
     assert_eq!((all("tent"), all("kite")), (20, 10));
@@ -328,7 +249,7 @@ fn an_older_index_of_the_same_store_catches_up() {
 #[test]
 fn hybrid_finds_what_either_finds() {
     let directory = tempfile::tempdir().unwrap();
-    let (_database, things) = open(directory.path());
+    let (_database, things) = Words.open(directory.path());
     let with =
         |key: &str, text: &str, vector: [f32; 3]| NewDocument { text: Some(text.into()), ..document(key, &vector, 0) };
     things

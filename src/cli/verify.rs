@@ -48,7 +48,7 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
     if context.json {
         output::line(json!({
             "segments": report.segments, "bytes": report.bytes, "rows": report.rows, "dead_rows": report.dead_rows,
-            "snapshots": snapshots, "problems": report.problems,
+            "field_indexes": report.field_indexes, "snapshots": snapshots, "problems": report.problems,
             "replayed": recovered.replayed, "torn_bytes": recovered.torn_bytes, "last_seq": recovered.last_seq.0,
         }))?;
     } else {

@@ -164,6 +164,49 @@ impl Collection {
             counts: self.state.recall.clone(),
         }
     }
+
+    /// The nearest of one moment, which holds every change up to `seen`.
+    #[expect(clippy::too_many_arguments, reason = "one look of a search, at one moment")]
+    fn nearest_in(
+        &self,
+        view: &Arc<View>,
+        seen: Seq,
+        vector: &[f32],
+        excluded: &[DocumentId],
+        request: &SearchRequest,
+        depth: usize,
+    ) -> Result<Nearest, CollectionError> {
+        let definition = self.definition();
+        let wanted = depth + excluded.len();
+        let plan = self.plan(view, request, wanted)?;
+        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
+        let index_query = IndexQuery {
+            vector,
+            metric: definition.metric,
+            top_k: wanted,
+            filter: request.filter.as_ref(),
+            segments: &segments,
+        };
+        let found = index::search(view, &index_query)?;
+        let answered_by = answered_by(&found.segments);
+        let sampler = &self.engine.shared.sampler;
+        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
+            sampler.offer(self.sample(view, &index_query, &found.neighbours, seen));
+        }
+        let explain = request.explain.then(|| explain(plan, &found.segments, view, answered_by));
+        let candidates = found
+            .neighbours
+            .into_iter()
+            .filter(|neighbour| !excluded.contains(&neighbour.id))
+            .take(depth)
+            .map(|neighbour| Candidate {
+                score: distance::score(definition.metric, neighbour.closeness),
+                id: neighbour.id,
+                place: neighbour.place,
+            })
+            .collect();
+        Ok(Nearest { candidates, plan: answered_by, explain })
+    }
 }
 
 impl Shelf for Collection {
@@ -187,36 +230,7 @@ impl Shelf for Collection {
     ) -> Result<Nearest, CollectionError> {
         // Before the view: it holds every change up to here.
         let seen = self.state.last_seq();
-        let (definition, view) = (self.definition(), self.state.view());
-        let wanted = depth + excluded.len();
-        let plan = self.plan(&view, request, wanted)?;
-        let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
-        let index_query = IndexQuery {
-            vector,
-            metric: definition.metric,
-            top_k: wanted,
-            filter: request.filter.as_ref(),
-            segments: &segments,
-        };
-        let found = index::search(&view, &index_query)?;
-        let answered_by = answered_by(&found.segments);
-        let sampler = &self.engine.shared.sampler;
-        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
-            sampler.offer(self.sample(&view, &index_query, &found.neighbours, seen));
-        }
-        let explain = request.explain.then(|| explain(plan, &found.segments, &view, answered_by));
-        let candidates = found
-            .neighbours
-            .into_iter()
-            .filter(|neighbour| !excluded.contains(&neighbour.id))
-            .take(depth)
-            .map(|neighbour| Candidate {
-                score: distance::score(definition.metric, neighbour.closeness),
-                id: neighbour.id,
-                place: neighbour.place,
-            })
-            .collect();
-        Ok(Nearest { candidates, plan: answered_by, explain })
+        self.state.read_whole(|view| self.nearest_in(view, seen, vector, excluded, request, depth))
     }
 
     /// The index proposes, the collection decides: a version that no longer lives is passed over.

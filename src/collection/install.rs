@@ -13,11 +13,11 @@ use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::meta::{MetaError, RowError, SegmentChange, SegmentFields};
 use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
 use crate::storage;
-use crate::types::{CollectionId, Definition, DocumentId, Ordinal, SegmentId, Seq};
+use crate::types::{CollectionId, Definition, DocumentId, Metadata, Ordinal, SegmentId, Seq};
 
 use super::CollectionError;
 use super::engine::Shared;
-use super::state::CollectionState;
+use super::state::{CollectionState, mark_moved_dead};
 
 /// The only generation so far: vectors of the model that the collection was created with.
 pub const GENERATION: u32 = 1;
@@ -42,18 +42,7 @@ pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) 
         trust_or_not(shared, index_rows(shared, state, live, &sealed.tombstones));
         index_fields(shared, state, live);
     }
-    state.swap(|view| {
-        view.frozen.retain(|frozen| !Arc::ptr_eq(frozen, memtable));
-        if let Some(live) = live {
-            for (row, &source) in sealed.sources.iter().enumerate() {
-                if memtable.is_dead(source) {
-                    live.dead.mark(row as Ordinal);
-                }
-            }
-            view.segments.push(live);
-            view.segments.sort_by_key(|s| s.id);
-        }
-    });
+    state.swap_sealed(memtable, &sealed.sources, live);
     Ok(())
 }
 
@@ -113,16 +102,7 @@ pub fn merge(
     if let Some(live) = &live {
         index_fields(shared, state, live);
     }
-    let relocations: Vec<_> = inputs.iter().map(|l| l.id).zip(merged.relocations.into_iter().map(Arc::new)).collect();
-    state.swap(|view| {
-        if let Some(live) = &live {
-            mark_moved_dead(&inputs, relocations.iter().map(|(_, r)| r.as_ref()), &live.dead);
-            view.segments.push(live.clone());
-        }
-        view.segments.retain(|old| !plan.inputs.contains(&old.id));
-        view.segments.sort_by_key(|s| s.id);
-        view.relocations.extend(relocations.iter().cloned());
-    });
+    state.swap_merged(&inputs, merged.relocations, live.clone());
     if let Some(live) = &live {
         trust_or_not(shared, index_rows(shared, state, live, &merged.tombstones));
     }
@@ -130,7 +110,7 @@ pub fn merge(
     if let Err(error) = shared.meta.forget_fields(state.identity.id, &plan.inputs) {
         tracing::warn!(%error, "postings of merged segments could not be removed");
     }
-    state.swap(|view| view.relocations.retain(|id, _| !plan.inputs.contains(id)));
+    state.forget_relocations(&plan.inputs);
     for input in &inputs {
         remove_unused(shared, &shared.paths.segment_file(state.identity.id.0, GENERATION, input.id.0));
     }
@@ -174,7 +154,7 @@ fn publish_merge(
     if let Some(live) = live {
         // Rows that died while the merge ran may have died by changes that a seal has meanwhile put into a segment, and
         // that the log no longer replays.
-        mark_moved_dead(inputs, merged.relocations.iter(), &live.dead);
+        mark_moved_dead(inputs, &merged.relocations, &live.dead);
         save_dead_of(shared, spec.collection, live, entry)?;
     }
     save_dead(shared, &state.view(), spec, entry)?;
@@ -341,21 +321,6 @@ fn save_dead_of(
     Ok(())
 }
 
-/// Marks rows of a merged segment that died in its inputs while the merge ran.
-fn mark_moved_dead<'a>(
-    inputs: &[Arc<LiveSegment>],
-    relocations: impl Iterator<Item = &'a Relocation>,
-    dead: &DeadRows,
-) {
-    for (input, relocation) in inputs.iter().zip(relocations) {
-        for (old, &new) in relocation.ordinals.iter().enumerate() {
-            if new != Relocation::LEFT_OUT && input.dead.is_dead(old as Ordinal) {
-                dead.mark(new);
-            }
-        }
-    }
-}
-
 /// The ids of the rows that a merge left out.
 fn left_out_ids(inputs: &[Arc<LiveSegment>], merged: &Merged) -> Result<Vec<DocumentId>, CollectionError> {
     let mut ids = Vec::new();
@@ -388,17 +353,20 @@ pub fn index_rows(
 
 /// Takes a segment's metadata into the field index. Without it, filters are evaluated on the documents.
 fn index_fields(shared: &Shared, state: &CollectionState, live: &LiveSegment) {
-    let segment = &live.segment;
-    let indexed = shared.meta.index_fields(SegmentFields {
-        collection: state.identity.id,
-        segment: live.id,
-        rows: segment.rows(),
-        declared: &state.identity.definition.fields,
-        metadata: &mut |row| Ok(segment.metadata(row)?),
-    });
+    let indexed = shared.meta.index_fields(fields_of(state, live, &mut |row| Ok(live.segment.metadata(row)?)));
     if let Err(error) = indexed {
         tracing::warn!(%error, segment = %live.id, "the fields of a segment are not indexed; filters read its documents");
     }
+}
+
+/// A segment as the field index sees it. `metadata`: that of each of its rows.
+pub fn fields_of<'a>(
+    state: &'a CollectionState,
+    live: &LiveSegment,
+    metadata: &'a mut dyn FnMut(Ordinal) -> Result<Metadata, RowError>,
+) -> SegmentFields<'a> {
+    let (collection, declared) = (state.identity.id, &state.identity.definition.fields);
+    SegmentFields { collection, segment: live.id, rows: live.segment.rows(), declared, metadata }
 }
 
 /// Takes the segments of a collection that the field index lacks into it.

@@ -32,8 +32,11 @@ mod rerank;
 mod salvaged;
 mod search;
 mod select;
+#[cfg(test)]
+mod shuttled;
 mod split;
 mod state;
+mod sync;
 mod vectors;
 mod verify;
 mod write;

@@ -3,18 +3,20 @@
 //! Locks, in this order: `applying`, then `view`. `applying` is held while a change is applied and while a segment is
 //! swapped in; readers take only `view`, to clone the `Arc` in it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::index::{LiveSegment, MemEntry, Memtable, Place, Resolved, View};
+use crate::index::{LiveSegment, MemEntry, Memtable, Place, Relocation, Resolved, View};
 use crate::log::LoggedDocument;
 use crate::meta::MetaIndex;
-use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
+use crate::segment::DeadRows;
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal, SegmentId, Seq};
 
 use super::CollectionError;
 use super::keywords::Keywords;
 use super::recall::RecallCounts;
+use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock};
 
 /// Writers wait while so many full memtables wait to be sealed.
 const MAX_FROZEN: usize = 4;
@@ -87,6 +89,23 @@ impl CollectionState {
     /// The collection as it is now.
     pub fn view(&self) -> Arc<View> {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads every place of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by ones
+    /// that the view lacks, and neither may be seen: then `read` is asked again, and in the end with changes kept waiting.
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn read_whole<T, E>(&self, mut read: impl FnMut(&Arc<View>) -> Result<T, E>) -> Result<T, E> {
+        for _ in 0..STALE_RETRIES {
+            let view = self.view();
+            let found = read(&view)?;
+            if Arc::ptr_eq(&view.active, &self.view().active) {
+                return Ok(found);
+            }
+        }
+        let _applying = self.hold();
+        read(&self.view())
     }
 
     /// The youngest change applied.
@@ -233,8 +252,48 @@ impl CollectionState {
         true
     }
 
+    /// Puts the segment of a frozen memtable in its place, or nothing where no row was left. `sources`: by row of the
+    /// segment, the row of the memtable.
+    pub fn swap_sealed(&self, memtable: &Arc<Memtable>, sources: &[Ordinal], live: Option<Arc<LiveSegment>>) {
+        self.swap(|view| {
+            view.frozen.retain(|frozen| !Arc::ptr_eq(frozen, memtable));
+            let Some(live) = live else { return };
+            for (row, &source) in sources.iter().enumerate() {
+                if memtable.is_dead(source) {
+                    live.dead.mark(row as Ordinal);
+                }
+            }
+            view.segments.push(live);
+            view.segments.sort_by_key(|s| s.id);
+        });
+    }
+
+    /// Puts a merged segment in the place of its inputs, or nothing where no row was left. `relocations`: by input, where
+    /// its rows went; they stay until [`CollectionState::forget_relocations`].
+    pub fn swap_merged(
+        &self,
+        inputs: &[Arc<LiveSegment>],
+        relocations: Vec<Relocation>,
+        live: Option<Arc<LiveSegment>>,
+    ) {
+        self.swap(|view| {
+            if let Some(live) = live {
+                mark_moved_dead(inputs, &relocations, &live.dead);
+                view.segments.push(live);
+            }
+            view.segments.retain(|old| inputs.iter().all(|input| input.id != old.id));
+            view.segments.sort_by_key(|s| s.id);
+            view.relocations.extend(inputs.iter().map(|input| input.id).zip(relocations.into_iter().map(Arc::new)));
+        });
+    }
+
+    /// The document index knows where the rows of these segments went.
+    pub fn forget_relocations(&self, segments: &[SegmentId]) {
+        self.swap(|view| view.relocations.retain(|id, _| !segments.contains(id)));
+    }
+
     /// Swaps the view, with no change applied meanwhile.
-    pub fn swap(&self, edit: impl FnOnce(&mut View)) {
+    fn swap(&self, edit: impl FnOnce(&mut View)) {
         let _applying = self.hold();
         let mut next = View::clone(&self.view());
         edit(&mut next);
@@ -280,3 +339,14 @@ impl CollectionState {
 
 /// The `applying` lock, held.
 struct Hold<'a>(#[expect(dead_code, reason = "held for its drop")] MutexGuard<'a, ()>);
+
+/// Marks rows of a merged segment that died in its inputs while the merge ran.
+pub fn mark_moved_dead(inputs: &[Arc<LiveSegment>], relocations: &[Relocation], dead: &DeadRows) {
+    for (input, relocation) in inputs.iter().zip(relocations) {
+        for (old, &new) in relocation.ordinals.iter().enumerate() {
+            if new != Relocation::LEFT_OUT && input.dead.is_dead(old as Ordinal) {
+                dead.mark(new);
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::types::CollectionName;
 
 use super::CollectionError;
 use super::engine::{Engine, Shared};
-use super::install::GENERATION;
+use super::install::{GENERATION, fields_of};
 use super::state::CollectionState;
 
 /// What a verification looked at and found.
@@ -21,12 +21,15 @@ pub struct VerifyReport {
     pub rows: u64,
     /// Dead rows of which the document index must know nothing.
     pub dead_rows: u64,
+    /// Segments whose postings were held against their documents.
+    pub field_indexes: u64,
     /// What is wrong, a sentence each; empty when all is well.
     pub problems: Vec<String>,
 }
 
 /// Reads every block of every segment against its checksum, every graph against its bounds, every list of dead rows, and
-/// what the manifest says of each segment. Every living row must stand in the document index, and no dead one. The log was
+/// what the manifest says of each segment. Every living row must stand in the document index, and no dead one; the field index
+/// must hold of each segment what its documents say. The log was
 /// read and checked whole when the store was opened. `progress` gets the bytes done and the bytes in all.
 pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, CollectionError> {
     let shared = &engine.shared;
@@ -51,7 +54,10 @@ pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<Ver
             }
             match live.segment.verify(&mut |_| {}) {
                 Err(error) => report.problems.push(error.to_string()),
-                Ok(()) => verify_rows(shared, state, live, &mut report)?,
+                Ok(()) => {
+                    verify_rows(shared, state, live, &mut report)?;
+                    verify_fields(shared, state, live, &mut report)?;
+                }
             }
             report.bytes += live.segment.len_bytes();
             progress(report.bytes, total);
@@ -81,6 +87,27 @@ fn verify_rows(
         if !was_dead && !found && !gone {
             report.problems.push(misplaced(&state.identity.name, id.as_str()));
         }
+    }
+    Ok(())
+}
+
+/// Holds a segment's postings against its documents.
+fn verify_fields(
+    shared: &Shared,
+    state: &CollectionState,
+    live: &LiveSegment,
+    report: &mut VerifyReport,
+) -> Result<(), CollectionError> {
+    let mut metadata = |row| Ok(live.segment.metadata(row)?);
+    let Some(matches) = shared.meta.fields_match(fields_of(state, live, &mut metadata))? else { return Ok(()) };
+    report.field_indexes += 1;
+    if !matches {
+        report.problems.push(format!(
+            "the field index contradicts the documents of {} of {}; stop the server and remove meta.sled, which is \
+             made again",
+            live.segment.path().display(),
+            state.identity.name
+        ));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Codes of many rows that are compared with each other, as in building a graph.
 
 use super::kernels::{CodeKernel, codes_of, prefetch, shift};
+use super::query::CodeQuery;
 
 /// Rows of int8 codes, with what each comparison would compute again kept beside them.
 #[derive(Clone, Debug)]
@@ -49,6 +50,17 @@ impl CodeTable {
             take(norm + self.squared_norms[others[at] as usize] - 2 * dot);
             at += 1;
         });
+    }
+
+    /// Replaces `closeness` by that of `query`, whose codes have no padding, to each of `others`, in their order.
+    #[inline]
+    pub fn compare(&self, query: &CodeQuery, others: &[u32], closeness: &mut Vec<f32>) {
+        query.compare(&self.codes, others, closeness);
+    }
+
+    /// The codes of a row: i8, shape `[stride]`.
+    pub fn row(&self, row: u32) -> &[i8] {
+        codes_of(&self.codes, self.stride, row)
     }
 
     /// Asks the processor to fetch a row; see [`prefetch`].

@@ -4,6 +4,7 @@ mod build;
 mod chunked;
 mod compact;
 mod error;
+mod findable;
 mod memtable;
 mod one_segment;
 mod params;

@@ -1,6 +1,6 @@
 //! How hard a search tries where nobody said: the least effort that reaches the wanted recall.
 
-use crate::segment::{CALIBRATED_TOP_K, Segment};
+use crate::segment::{CALIBRATED_TOP_K, Calibration, Graph, Segment};
 use crate::types::limits::MAX_EF;
 
 /// Recall of searches that name no `ef_search`.
@@ -13,10 +13,19 @@ const MEASURED_M: f64 = 16.0;
 
 /// `ef_search` for recall@`top_k` of at least `recall` on a segment's graph, as measured when the graph was built.
 pub fn ef_for(segment: &Segment, top_k: usize, recall: f64) -> usize {
-    let wanted = 1.0 - (1.0 - recall) * MISSING_SHARE;
-    let measured = segment.calibration().and_then(|calibration| calibration.ef_for(wanted));
-    let ef = measured.unwrap_or_else(|| unmeasured(segment.rows(), segment.spec().index.m));
+    let ef = ef_of(segment.calibration(), segment.rows(), segment.spec().index.m, recall);
     scaled(ef, top_k)
+}
+
+/// The least effort of a search that names none, on a graph of so many rows.
+pub(super) fn least_ef(graph: &Graph) -> usize {
+    ef_of(Some(graph.calibration), graph.view().rows(), graph.m, WANTED_RECALL)
+}
+
+fn ef_of(calibration: Option<Calibration>, rows: u32, m: u32, recall: f64) -> usize {
+    let wanted = 1.0 - (1.0 - recall) * MISSING_SHARE;
+    let measured = calibration.and_then(|calibration| calibration.ef_for(wanted));
+    measured.unwrap_or_else(|| unmeasured(rows, m))
 }
 
 /// The effort for `top_k` results where `ef` is that for [`CALIBRATED_TOP_K`]: the last of more results lie in a denser

@@ -1,12 +1,9 @@
-//! Makes every row of a graph findable, reachable, and a place to walk on from.
+//! Makes every row of a graph reachable, and a place to walk on from.
 //!
 //! Builders drop a row's farthest links when its list is full. That cuts off outliers among near-duplicates: no effort of
-//! a search would find them. Here each row that a search for its own vector misses is linked from where that search
-//! ends up; then level 0 becomes strongly connected. As few links as possible are exchanged.
+//! a search would find them. Here level 0 becomes strongly connected. As few links as possible are exchanged.
 
 use std::collections::VecDeque;
-
-use rayon::prelude::*;
 
 use crate::segment::{Graph, NO_NEIGHBOUR};
 use crate::types::Ordinal;
@@ -15,69 +12,32 @@ use crate::types::Ordinal;
 const NONE: u32 = u32::MAX;
 /// Candidates for the other end of a missing link.
 const EF: usize = 64;
-/// Links that a row gets which was looked for and not found.
-const NEW_LINKS: u32 = 4;
-/// Searches that one task makes, so that threads share work in pieces worth sharing.
-const MIN_SEARCHES: usize = 64;
 
-/// Mends level 0 of `graph`, whose lists are sound. `distance`: between two rows. Returns how many links were set.
-///
-/// Searches in parallel on the threads of the current rayon pool.
-pub(super) fn connect(graph: &mut Graph, distance: impl Fn(Ordinal, Ordinal) -> f32 + Sync) -> usize {
+/// Mends level 0 of `graph`, whose lists are sound. `distance`: between two rows. `stays`: whether the link at a place of
+/// level 0 is exchanged only where nothing else can be. Returns how many links were set.
+pub(super) fn connect(
+    graph: &mut Graph,
+    distance: impl Fn(Ordinal, Ordinal) -> f32,
+    stays: impl Fn(usize) -> bool,
+) -> usize {
     let rows = graph.upper_index.len() - 1;
-    let mut repair = Repair { rows, distance, links: 0, parent: Vec::new(), graph };
-    repair.find_every_row();
+    let mut repair = Repair { rows, distance, stays, links: 0, parent: Vec::new(), graph };
     repair.reach_every_row();
     repair.return_from_every_row();
     repair.links
 }
 
-struct Repair<'a, D> {
+struct Repair<'a, D, S> {
     graph: &'a mut Graph,
     rows: usize,
     distance: D,
+    stays: S,
     links: usize,
     /// The tree of a search from the entry point: the row from which each was first met. Its links are never exchanged.
     parent: Vec<Ordinal>,
 }
 
-impl<D: Fn(Ordinal, Ordinal) -> f32 + Sync> Repair<'_, D> {
-    /// Links rows that a search for their own vector does not find from where that search ends up. Rows that `m` others
-    /// lead to are found by one of them, and are not searched for.
-    fn find_every_row(&mut self) {
-        let mut links_to = vec![0u32; self.rows];
-        let used = self.graph.level0.iter().filter(|&&to| to != NO_NEIGHBOUR);
-        used.for_each(|&to| links_to[to as usize] += 1);
-        let lost: Vec<Ordinal> = (0..self.rows as Ordinal)
-            .into_par_iter()
-            .with_min_len(MIN_SEARCHES)
-            .filter(|&row| links_to[row as usize] < self.graph.m.max(NEW_LINKS) && self.is_lost(row))
-            .collect();
-        for row in lost {
-            for from in self.nearest(row, |other| other != row).into_iter().take(NEW_LINKS as usize) {
-                if self.graph.view().neighbours(from).contains(&row) {
-                    continue;
-                }
-                // What few others link, or was just mended, keeps every link.
-                let Some(at) = self.place(from, |to| links_to[to as usize] > 2 * NEW_LINKS) else { continue };
-                if let Some(count) = links_to.get_mut(self.graph.level0[at] as usize) {
-                    *count -= 1;
-                }
-                links_to[row as usize] += 1;
-                self.graph.level0[at] = row;
-                self.links += 1;
-            }
-        }
-    }
-
-    /// Whether a search for the row misses it although what it finds is farther away. Of many rows at one place a
-    /// search need not find all.
-    fn is_lost(&self, row: Ordinal) -> bool {
-        let met = self.nearest(row, |_| true);
-        let farthest = met.last().map_or(f32::INFINITY, |&last| (self.distance)(row, last));
-        !met.contains(&row) && farthest > (self.distance)(row, row)
-    }
-
+impl<D: Fn(Ordinal, Ordinal) -> f32, S: Fn(usize) -> bool> Repair<'_, D, S> {
     fn reach_every_row(&mut self) {
         self.parent = vec![NONE; self.rows];
         self.reach_from(self.graph.entry, self.graph.entry);
@@ -137,22 +97,18 @@ impl<D: Fn(Ordinal, Ordinal) -> f32 + Sync> Repair<'_, D> {
         self.graph.view().nearest(EF, |other| -(self.distance)(row, other), live)
     }
 
-    /// Where a link from `row` can be set without cutting the tree.
+    /// Where in `level0` a link from `row` can be set without cutting the tree: a free place, or that of its farthest
+    /// link that can go.
     fn place_outside_tree(&self, row: Ordinal) -> Option<usize> {
-        self.place(row, |to| self.parent[to as usize] != row)
-    }
-
-    /// Where in `level0` a link from `row` can be set: a free place, or that of its farthest link that `can_go`.
-    fn place(&self, row: Ordinal, can_go: impl Fn(Ordinal) -> bool) -> Option<usize> {
         let m0 = 2 * self.graph.m as usize;
         let start = row as usize * m0;
         let list = &self.graph.level0[start..start + m0];
         if let Some(free) = list.iter().position(|&neighbour| neighbour == NO_NEIGHBOUR) {
             return Some(start + free);
         }
-        let replaceable = list.iter().enumerate().filter(|&(_, &to)| can_go(to));
-        let distances = replaceable.map(|(at, &to)| (at, (self.distance)(row, to)));
-        distances.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| start + at)
+        let outside = list.iter().enumerate().filter(|&(_, &to)| self.parent[to as usize] != row);
+        let ranked = outside.map(|(at, &to)| (!(self.stays)(start + at), (self.distance)(row, to), start + at));
+        ranked.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))).map(|(.., place)| place)
     }
 }
 
@@ -242,7 +198,7 @@ mod tests {
     }
 
     fn assert_connected(graph: &mut Graph) -> usize {
-        let links = connect(graph, |a, b| (a as f32 - b as f32).abs());
+        let links = connect(graph, |a, b| (a as f32 - b as f32).abs(), |_| false);
         for row in 0..graph.view().rows() {
             assert_eq!(reached(graph, row), graph.view().rows() as usize, "from {row}: {graph:?}");
         }
@@ -263,23 +219,6 @@ mod tests {
         let mut graph = graph(5, 1, &[(0, 1), (1, 0), (1, 2), (2, 1), (3, 2), (4, 3)]);
         assert_connected(&mut graph);
         assert!(graph.view().neighbours(2).contains(&3) && graph.view().neighbours(3).contains(&4));
-    }
-
-    #[test]
-    fn rows_that_searches_miss_are_linked_from_where_these_end() {
-        // 300 rows crowd at the beginning of a line, each linked to its neighbours; one far row is linked to, but from
-        // the end of the crowd that a search from its beginning does not meet before its pool is full.
-        let crowd = 300u32;
-        let mut links: Vec<(u32, u32)> = (0..crowd - 1).flat_map(|row| [(row, row + 1), (row + 1, row)]).collect();
-        links.extend([(crowd - 1, crowd), (crowd, crowd - 1)]);
-        let mut line = graph(crowd as usize + 1, 2, &links);
-        let at = |row: Ordinal| if row == crowd { 1e6 } else { (row % 7) as f32 };
-        let distance = |a: Ordinal, b: Ordinal| if a == b { 0.0 } else { (at(a) - at(b)).abs().max(1.0) };
-        let finds =
-            |graph: &Graph| graph.view().nearest(64, |other| -distance(crowd, other), |_| true).contains(&crowd);
-        assert!(!finds(&line));
-        assert!(connect(&mut line, distance) > 0);
-        assert!(finds(&line));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tests of built graphs in written segments: recall against the exact scan, filters, metrics, degenerate data.
 
 mod kinds;
+mod outliers;
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -275,31 +276,6 @@ fn walks_among_passing_rows_give_up_when_they_compare_too_much() {
     let alone = segment.search_filtered(&query, options, &[3], |row| row == 3, &mut Vec::new()).unwrap().unwrap();
     assert!(alone.finished);
     assert!(segment.search_filtered(&query, options, &[9_999], |_| true, &mut Vec::new()).is_err());
-}
-
-#[test]
-fn outliers_among_near_duplicates_are_found() {
-    let mut random = Random(4);
-    let dim = 32;
-    let mut vectors = Vec::new();
-    for row in 0..3_000 {
-        // 2,990 rows around one point, 10 far from it and from each other.
-        let mut vector = vec![0.0f32; dim];
-        vector[if row % 300 == 299 { 1 + row / 300 } else { 0 }] = 1.0;
-        vector.iter_mut().for_each(|x| *x += 1e-3 * random.normal());
-        normalise(&mut vector, dim).unwrap();
-        vectors.push(vector);
-    }
-    for quantization in [Quantization::Int8, Quantization::None] {
-        let (segment, _dir) = segment(&vectors, Metric::Cosine, quantization);
-        segment.verify(|_| ()).unwrap();
-        let mut out = Vec::new();
-        for outlier in (299..3_000).step_by(300) {
-            let query = VectorQuery::new(Metric::Cosine, vectors[outlier].clone());
-            segment.search(&query, TOP_10, |_| true, &mut out).unwrap();
-            assert_eq!(out[0].ordinal, outlier as Ordinal, "{quantization:?}");
-        }
-    }
 }
 
 #[test]

@@ -22,6 +22,15 @@ impl Calibration {
         }))
     }
 
+    /// As if efforts below `ef` had reached next to nothing.
+    pub fn only_from(mut self, ef: usize) -> Self {
+        if self != Self::default() {
+            let below = CALIBRATED_EF.iter().zip(&mut self.0).filter(|&(&effort, _)| effort < ef);
+            below.for_each(|(_, recall)| *recall = 1);
+        }
+        self
+    }
+
     /// Whether these numbers can be a calibration: they never fall, and none exceeds 1.
     pub(super) fn is_sound(&self) -> bool {
         self.0.is_sorted() && self.0.iter().all(|&recall| f64::from(recall) <= PARTS)
@@ -71,6 +80,15 @@ mod tests {
         assert_eq!(Calibration::measured([0.5; 12]).ef_for(0.95), Some(384));
         assert_eq!(Calibration::measured([0.0; 12]).ef_for(0.95), Some(384));
         assert_eq!(Calibration::default().ef_for(0.95), None);
+    }
+
+    #[test]
+    fn efforts_can_be_left_out() {
+        let calibration = Calibration::measured([0.99; 12]).only_from(24);
+        assert!(calibration.is_sound());
+        assert_eq!(calibration.ef_for(0.95), Some(24));
+        assert_eq!(calibration.only_from(10), calibration);
+        assert_eq!(Calibration::default().only_from(24), Calibration::default());
     }
 
     #[test]

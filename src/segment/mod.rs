@@ -45,7 +45,7 @@ pub use quantize::Quantizer;
 pub use reader::Segment;
 pub use tombstone::Tombstone;
 pub use upgrade::{downgrade, file_version, upgrade};
-pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest};
+pub(crate) use walk::{Links, Rows, nearest_on_level, step_on_level, walk_to_nearest, walk_without};
 pub use walk::{SearchStats, WalkOptions};
 pub use writer::{Pace, WrittenSegment, write_segment};
 

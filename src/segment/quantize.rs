@@ -69,7 +69,7 @@ impl Quantizer {
     }
 
     /// Prepares `query` for rows of these codes. `memory`: for the query's codes; its content does not matter.
-    pub(super) fn query(self, query: &VectorQuery, mut memory: Vec<i8>) -> CodeQuery {
+    pub fn query(self, query: &VectorQuery, mut memory: Vec<i8>) -> CodeQuery {
         memory.clear();
         memory.resize(stride(query.vector().len() as u32), 0);
         let quantizer = match query.metric() {

@@ -1,6 +1,8 @@
 //! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending. Nothing about vectors.
 
 mod append;
+#[cfg(any(test, feature = "local-models"))]
+mod arena;
 mod checksum;
 mod directory;
 mod disk;
@@ -13,12 +15,15 @@ mod mmap;
 mod pace;
 mod paths;
 mod publish;
+#[cfg(any(test, feature = "text"))]
 mod random_access;
 mod read_only;
 mod sequential;
 mod transfer;
 
 pub use append::AppendFile;
+#[cfg(feature = "local-models")]
+pub use arena::{Arena, Piece};
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]
 pub use directory::only_for_owner;
@@ -31,10 +36,13 @@ pub use directory::{
 pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
 pub use lock::DirectoryLock;
-pub use mmap::{Arena, Mapped, Piece, Plain};
+pub use mmap::{Mapped, Plain};
 pub use pace::RateLimit;
 pub use paths::DataPaths;
-pub use publish::{Publishing, publish, remove_temporaries, replace};
+#[cfg(any(test, feature = "text", feature = "fuzzing"))]
+pub use publish::replace;
+pub use publish::{Publishing, publish, remove_temporaries};
+#[cfg(feature = "text")]
 pub use random_access::RandomAccessFile;
 pub use read_only::ReadOnlyFile;
 #[cfg(feature = "text")]

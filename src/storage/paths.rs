@@ -105,6 +105,7 @@ impl DataPaths {
     }
 
     /// `text/<collection>/`.
+    #[cfg(any(test, feature = "text"))]
     pub fn text_index_dir(&self, collection: u32) -> PathBuf {
         self.text_dir().join(collection.to_string())
     }

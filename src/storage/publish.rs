@@ -34,6 +34,7 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
 ///
 /// # Errors
 /// [`StorageError::Io`]; `path` then holds what it held before.
+#[cfg(any(test, feature = "text", feature = "fuzzing"))]
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let temporary = next_temporary(path);
     DiskFile::create(temporary.clone())

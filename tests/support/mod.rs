@@ -1,5 +1,6 @@
 //! What several test modules need.
 
+pub mod histories;
 pub mod model;
 pub mod postgres;
 #[cfg(unix)]

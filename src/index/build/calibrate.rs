@@ -23,12 +23,12 @@ struct Sample {
     tenth: f32,
 }
 
-/// Measures on the threads of the current rayon pool, which takes about 50 ns for each row and query. `nibbles`: whether
-/// walks may read nibbles. Returns with the recalls whether they should.
+/// Measures on the threads of the current rayon pool, which takes about 50 ns for each row and query. `nibbles`: those of
+/// the rows where walks may read them. Returns with the recalls whether they should.
 ///
 /// A row that is a query is left out of its own search, both of the answer and of the way to it, since real queries
 /// have no row of theirs in the graph.
-pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: bool) -> (Calibration, bool) {
+pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: Option<&NibbleTable>) -> (Calibration, bool) {
     let rows = points.rows();
     if rows <= CALIBRATED_TOP_K {
         return (Calibration::default(), false);
@@ -40,10 +40,7 @@ pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: bool) -> (C
         let rows = WithoutItself { rows: AskedFor { points, row: sample.query }, itself: sample.query };
         CALIBRATED_EF.map(|ef| hits(points, graph, &rows, ef, sample))
     });
-    if !nibbles {
-        return (by_codes, false);
-    }
-    let table = NibbleTable::new(points);
+    let Some(table) = nibbles else { return (by_codes, false) };
     let by_nibbles = recalls(&samples, |sample| {
         let rows = WithoutItself { rows: table.seen_from(points, sample.query), itself: sample.query };
         CALIBRATED_EF.map(|ef| hits(points, graph, &rows, ef, sample))

@@ -14,26 +14,21 @@ use crate::types::{Metric, Ordinal};
 ///
 /// Walks see rows as they will in a segment, and the exact answer is that of the vectors: so what bits lose is measured
 /// too, and the effort that searches go by makes up for it.
-pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph) -> Calibration {
+pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph, table: &BitTable) -> Calibration {
     if rows.len() <= CALIBRATED_TOP_K {
         return Calibration::default();
     }
-    let quantizer = BitQuantizer::fit(metric, rows.len(), rows[0].dim(), |row| rows[row]);
-    let stride = quantizer.stride();
-    let mut bits = vec![0u8; rows.len() * stride];
-    bits.par_chunks_exact_mut(stride)
-        .zip(rows)
-        .for_each_init(Vec::new, |memory, (bits, row)| quantizer.encode(row.read(memory), bits));
     let queries: Vec<usize> = (0..rows.len()).step_by(rows.len().div_ceil(QUERIES)).collect();
     let hits: Vec<_> = queries
         .par_iter()
         .map(|&row| {
             let query = VectorQuery::new(metric, rows[row].to_vec());
             let tenth = closeness_of_last(rows, row, &query);
-            let seen = SeenFrom { query: quantizer.query(&query), bits: &bits, row: row as Ordinal };
+            let row = row as Ordinal;
+            let seen = SeenByBits { itself: Some(row), ..table.searched_for(rows[row as usize]) };
             CALIBRATED_EF.map(|ef| {
                 let Ok(found) = walk_to_nearest(&graph.view(), &seen, ef);
-                let others = found.iter().filter(|near| near.ordinal != seen.row);
+                let others = found.iter().filter(|near| near.ordinal != row);
                 let near = others.filter(|near| query.closeness_of(rows[near.ordinal as usize]) >= tenth);
                 near.take(CALIBRATED_TOP_K).count() as u64
             })
@@ -50,14 +45,40 @@ fn closeness_of_last(rows: &[VectorRef<'_>], itself: usize, query: &VectorQuery)
     *last
 }
 
-/// The rows as one sees them that is infinitely far from itself.
-struct SeenFrom<'a> {
-    query: BitQuery,
-    bits: &'a [u8],
-    row: Ordinal,
+/// The bits of all rows.
+pub(super) struct BitTable {
+    quantizer: BitQuantizer,
+    metric: Metric,
+    bits: Vec<u8>,
 }
 
-impl Rows for SeenFrom<'_> {
+impl BitTable {
+    /// Encodes on the threads of the current rayon pool.
+    pub(super) fn new(rows: &[VectorRef<'_>], metric: Metric) -> Self {
+        let quantizer = BitQuantizer::fit(metric, rows.len(), rows[0].dim(), |row| rows[row]);
+        let stride = quantizer.stride();
+        let mut bits = vec![0u8; rows.len() * stride];
+        bits.par_chunks_exact_mut(stride)
+            .zip(rows)
+            .for_each_init(Vec::new, |memory, (bits, row)| quantizer.encode(row.read(memory), bits));
+        Self { quantizer, metric, bits }
+    }
+
+    /// The rows as a search for `vector` sees them.
+    pub(super) fn searched_for(&self, vector: VectorRef<'_>) -> SeenByBits<'_> {
+        let query = self.quantizer.query(&VectorQuery::new(self.metric, vector.to_vec()));
+        SeenByBits { query, bits: &self.bits, itself: None }
+    }
+}
+
+/// Rows, and a query that their bits are compared with; one row may be infinitely far from it.
+pub(super) struct SeenByBits<'a> {
+    query: BitQuery,
+    bits: &'a [u8],
+    itself: Option<Ordinal>,
+}
+
+impl Rows for SeenByBits<'_> {
     type Error = Infallible;
 
     fn prefetch(&self, ordinal: Ordinal) {
@@ -65,7 +86,7 @@ impl Rows for SeenFrom<'_> {
     }
 
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, Infallible> {
-        if ordinal == self.row {
+        if self.itself == Some(ordinal) {
             return Ok(f32::NEG_INFINITY);
         }
         Ok(self.query.closeness_in(self.bits, ordinal))

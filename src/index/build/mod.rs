@@ -13,11 +13,13 @@ mod select;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
-use super::{IndexError, repair};
+use super::{IndexError, findable, repair};
 use crate::distance::VectorRef;
 use crate::segment::{Graph, suits_nibbles};
 use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal, Quantization};
 
+use calibrate_bits::BitTable;
+use nibble_rows::NibbleTable;
 pub use own::Start;
 use points::Points;
 
@@ -36,7 +38,8 @@ pub struct BuildOptions<'a> {
 
 /// Builds the graph over `rows`: shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
 ///
-/// Every row can be reached from every other on level 0. The own builder goes on from `start` where there is one, and
+/// Every row can be reached from every other on level 0. A walk of the default effort for a row's own vector finds it,
+/// unless what it finds is as near. The own builder goes on from `start` where there is one, and
 /// needs about 400 bytes a row beside the vectors, which are not copied; with quantization their int8 codes are, and
 /// without it those in half precision are widened.
 ///
@@ -64,16 +67,21 @@ pub fn build_graph(
         GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
     };
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
-    let repaired = pool.install(|| {
-        let repaired = repair::connect(&mut graph, distance);
+    let (connected, mended) = pool.install(|| {
+        let connected = repair::connect(&mut graph, distance, |_| false);
         if index.quantization == Quantization::Binary {
-            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph);
-            return repaired;
+            let table = BitTable::new(rows, metric);
+            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table);
+            return (connected, findable::mend(&mut graph, |row| table.searched_for(rows[row as usize]), distance));
         }
-        let nibbles = suits_nibbles(metric, rows[0].dim() as u32, index);
-        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles);
-        repaired
+        let table = suits_nibbles(metric, rows[0].dim() as u32, index).then(|| NibbleTable::new(&points));
+        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, table.as_ref());
+        let mended = match table.filter(|_| graph.nibbles) {
+            Some(table) => findable::mend(&mut graph, |row| table.seen_from(&points, row), distance),
+            None => findable::mend(&mut graph, |row| points.searched_for(row), distance),
+        };
+        (connected, mended)
     });
-    tracing::debug!(rows = rows.len(), levels = graph.max_level, repaired, "graph built");
+    tracing::debug!(rows = rows.len(), levels = graph.max_level, connected, mended, "graph built");
     Ok(graph)
 }

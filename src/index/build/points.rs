@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::distance::{CodeTable, VectorRef, dot_f32, l2sq_f32, prefetch};
+use crate::distance::{CodeQuery, CodeTable, VectorQuery, VectorRef, dot_f32, l2sq_f32, prefetch};
 use crate::segment::{Quantizer, Rows};
 use crate::types::{Metric, Ordinal, Quantization};
 
@@ -16,6 +16,7 @@ use crate::types::{Metric, Ordinal, Quantization};
 pub(super) struct Points<'a> {
     rows: &'a [VectorRef<'a>],
     numbers: Numbers<'a>,
+    metric: Metric,
     /// The added dimension of each row, or empty.
     added: Vec<f32>,
 }
@@ -25,9 +26,9 @@ impl<'a> Points<'a> {
     pub(super) fn new(rows: &'a [VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
         let numbers = match quantization {
             Quantization::None => Numbers::Vectors(rows.iter().map(|row| row.in_full()).collect()),
-            Quantization::Int8 | Quantization::Binary => Numbers::Codes(codes_of(rows)),
+            Quantization::Int8 | Quantization::Binary => codes_of(rows),
         };
-        let mut points = Self { rows, numbers, added: Vec::new() };
+        let mut points = Self { rows, numbers, metric, added: Vec::new() };
         if metric == Metric::Dot {
             let norms: Vec<f32> = (0..rows.len() as Ordinal).map(|row| points.squared_norm(row)).collect();
             let longest = norms.iter().copied().fold(0.0, f32::max);
@@ -48,7 +49,7 @@ impl<'a> Points<'a> {
 
     fn squared_norm(&self, row: Ordinal) -> f32 {
         match &self.numbers {
-            Numbers::Codes(codes) => codes.squared_norm(row) as f32,
+            Numbers::Codes(_, codes) => codes.squared_norm(row) as f32,
             Numbers::Vectors(rows) => dot_f32(&rows[row as usize], &rows[row as usize]),
         }
     }
@@ -71,7 +72,7 @@ impl<'a> Points<'a> {
     #[inline]
     fn squared(&self, a: Ordinal, b: Ordinal) -> f32 {
         match &self.numbers {
-            Numbers::Codes(codes) => codes.l2sq(a, b) as f32,
+            Numbers::Codes(_, codes) => codes.l2sq(a, b) as f32,
             Numbers::Vectors(rows) => l2sq_f32(&rows[a as usize], &rows[b as usize]),
         }
     }
@@ -79,9 +80,24 @@ impl<'a> Points<'a> {
     #[inline]
     fn squared_each(&self, row: Ordinal, others: &[Ordinal], mut take: impl FnMut(f32)) {
         match &self.numbers {
-            Numbers::Codes(codes) => codes.l2sq_each(row, others, |squared| take(squared as f32)),
+            Numbers::Codes(_, codes) => codes.l2sq_each(row, others, |squared| take(squared as f32)),
             Numbers::Vectors(_) => others.iter().for_each(|&other| take(self.squared(row, other))),
         }
+    }
+
+    /// The rows as a search sees them whose query is the vector of one of them, and that reads neither nibbles nor bits.
+    pub(super) fn searched_for(&self, row: Ordinal) -> SearchedFor<'_> {
+        let query = VectorQuery::new(self.metric, self.vector(row).to_vec());
+        let codes = match &self.numbers {
+            Numbers::Vectors(_) => None,
+            Numbers::Codes(quantizer, table) => {
+                let mut codes = quantizer.query(&query, Vec::new()).into_codes();
+                // Those of the table have no padding.
+                codes.truncate(query.vector().len());
+                Some((table, CodeQuery::new(self.metric, codes)))
+            }
+        };
+        SearchedFor { points: self, query, codes }
     }
 
     /// What the added dimension adds.
@@ -97,7 +113,7 @@ impl<'a> Points<'a> {
     #[inline]
     pub(super) fn prefetch(&self, row: Ordinal) {
         match &self.numbers {
-            Numbers::Codes(codes) => codes.prefetch(row),
+            Numbers::Codes(_, codes) => codes.prefetch(row),
             Numbers::Vectors(rows) => prefetch(&rows[row as usize]),
         }
     }
@@ -105,18 +121,18 @@ impl<'a> Points<'a> {
 
 /// What distances are computed of.
 enum Numbers<'a> {
-    Codes(CodeTable),
+    Codes(Quantizer, CodeTable),
     Vectors(Vec<Cow<'a, [f32]>>),
 }
 
-fn codes_of(rows: &[VectorRef<'_>]) -> CodeTable {
+fn codes_of<'a>(rows: &[VectorRef<'a>]) -> Numbers<'a> {
     let dim = rows[0].dim();
     let quantizer = Quantizer::fit(rows.len(), dim, |row| rows[row]);
     let (mut codes, mut memory) = (vec![0; rows.len() * dim], Vec::new());
     for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(dim)) {
         quantizer.encode(row.read(&mut memory), codes);
     }
-    CodeTable::new(codes, dim)
+    Numbers::Codes(quantizer, CodeTable::new(codes, dim))
 }
 
 /// The rows as one of them sees them: closeness is the distance, negative.
@@ -191,6 +207,42 @@ impl Rows for AskedFor<'_> {
     fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
         closeness.clear();
         self.distances(ordinals, |distance| closeness.push(-distance));
+        Ok(())
+    }
+}
+
+/// The rows as a search of the finished segment sees them: closeness is that of its walks.
+pub(super) struct SearchedFor<'a> {
+    points: &'a Points<'a>,
+    query: VectorQuery,
+    codes: Option<(&'a CodeTable, CodeQuery)>,
+}
+
+impl Rows for SearchedFor<'_> {
+    type Error = std::convert::Infallible;
+
+    #[inline]
+    fn prefetch(&self, ordinal: Ordinal) {
+        self.points.prefetch(ordinal);
+    }
+
+    #[inline]
+    fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error> {
+        Ok(match &self.codes {
+            Some((table, query)) => query.closeness(table.row(ordinal)) as f32,
+            None => self.query.closeness_of(self.points.vector(ordinal)),
+        })
+    }
+
+    #[inline]
+    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
+        match &self.codes {
+            Some((table, query)) => table.compare(query, ordinals, closeness),
+            None => {
+                closeness.clear();
+                closeness.extend(ordinals.iter().map(|&row| self.query.closeness_of(self.points.vector(row))));
+            }
+        }
         Ok(())
     }
 }

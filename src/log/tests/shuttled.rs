@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Store, WriterOptions, change};
+use super::{ReadFrom, Store, WriterOptions, change};
 use crate::log::tests::EVERYTHING;
-use crate::log::{Change, EncodedRecord, Keep, LogError, LogPosition, LogWriter, Trimmed, trim_keeping};
+use crate::log::{Change, EncodedRecord, Keep, LogError, LogPosition, LogWriter, Trimmed, closed_files, trim_keeping};
+use crate::storage::DataPaths;
 use crate::storage::fault::{Faults, Operation, Then};
 use crate::types::Seq;
 
@@ -123,6 +124,77 @@ fn in_every_order_a_failed_sync_ends_it_and_nobody_waits_for_ever() {
             if let Ok(seq) = told {
                 assert_eq!(seen.get(seq.0 as usize - 1), Some(change));
             }
+        }
+    };
+    shuttle::check_random(run, schedules());
+    shuttle::check_pct(run, schedules(), 3);
+}
+
+/// What a snapshot took: copies of the closed files, how far the manifest's segments went, and the last change.
+struct Taken {
+    copies: Store,
+    log_start: Seq,
+    last_seq: Seq,
+    answered: usize,
+}
+
+/// As a snapshot of an open store does, under the lock that whoever installs a segment and trims the log takes too.
+fn take(log: &GroupCommit, paths: &DataPaths, manifest: &sync::Mutex<Seq>, applied: &Applied) -> Option<Taken> {
+    let answered = applied.lock().unwrap().len();
+    let log_start = manifest.lock().unwrap();
+    if let Err(error) = log.rotate() {
+        assert!(matches!(error, LogError::QueueFull { .. }), "{error}");
+        return None;
+    }
+    let (files, last_seq) = closed_files(paths, *log_start).unwrap();
+    let copies = store();
+    std::fs::create_dir_all(copies.paths.log_dir()).unwrap();
+    for file in files {
+        sync::thread::yield_now();
+        std::fs::copy(&file, copies.paths.log_dir().join(file.file_name().unwrap())).unwrap();
+    }
+    Some(Taken { copies, log_start: *log_start, last_seq, answered })
+}
+
+#[test]
+fn in_every_order_a_snapshot_has_every_change_that_was_answered_and_no_segment_has() {
+    let run = || {
+        let store = store();
+        let (log, applied) = start(&store);
+        // The `log_start` of a manifest.
+        let manifest = Arc::new(sync::Mutex::new(Seq(0)));
+        let installing = {
+            let (paths, manifest, applied) = (store.paths.clone(), manifest.clone(), applied.clone());
+            sync::thread::spawn(move || {
+                for _ in 0..2 {
+                    let mut log_start = manifest.lock().unwrap();
+                    // Everything that was applied is in segments that the manifest now names.
+                    *log_start = Seq(applied.lock().unwrap().len() as u64);
+                    sync::thread::yield_now();
+                    trim_keeping(&paths, *log_start, Keep { after: *log_start, max_bytes: 0 }).unwrap();
+                }
+            })
+        };
+        let taking = {
+            let (log, paths, manifest, applied) = (log.clone(), store.paths.clone(), manifest.clone(), applied.clone());
+            sync::thread::spawn(move || {
+                (0..2).filter_map(|_| take(&log, &paths, &manifest, &applied)).collect::<Vec<_>>()
+            })
+        };
+        let told = write_from_all(&log, &applied);
+        installing.join().unwrap();
+        let taken = taking.join().unwrap();
+        _ = log.close().unwrap();
+        assert!(told.iter().flatten().all(|(_, told)| !matches!(told, Err(LogError::Failed { .. }))));
+        let applied = applied.lock().unwrap();
+        for Taken { copies, log_start, last_seq, answered } in taken {
+            assert!(last_seq.0 >= answered as u64, "{answered} were answered before, the last one in it is {last_seq}");
+            let wanted = &applied[log_start.0 as usize..last_seq.0 as usize];
+            if wanted.is_empty() {
+                continue;
+            }
+            let (_, seen) = copies.read(ReadFrom { after: log_start, at_least: last_seq }).unwrap();
+            assert!(wanted.iter().map(|(_, change)| change).eq(&seen), "changes after {log_start} up to {last_seq}");
         }
     };
     shuttle::check_random(run, schedules());

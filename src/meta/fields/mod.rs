@@ -8,6 +8,7 @@ mod ask;
 mod block;
 mod bounds;
 mod cache;
+mod compare;
 mod page;
 mod resolve;
 mod term;
@@ -20,9 +21,9 @@ use crate::types::{CollectionId, FieldType, Metadata, Ordinal, SegmentId};
 
 pub use bounds::RowBounds;
 
-use block::Block;
+use block::{Block, Table};
 use cache::Cache;
-use page::{PAGE_ROWS, PageTerms};
+use page::{PAGE_ROWS, PageTerms, Postings};
 
 const MARKER: u8 = b'i';
 const TABLE: u8 = b't';
@@ -50,6 +51,18 @@ pub struct SegmentFields<'a> {
     pub declared: &'a BTreeMap<String, FieldType>,
     /// The metadata of a row.
     pub metadata: &'a mut dyn FnMut(Ordinal) -> Result<Metadata, RowError>,
+}
+
+impl SegmentFields<'_> {
+    /// The fields of a page's documents, and the postings of each.
+    fn page(&mut self, page: u32) -> Result<(Table, Vec<Postings>), MetaError> {
+        let mut terms = PageTerms::new(self.declared);
+        let first = page * PAGE_ROWS;
+        for row in first..self.rows.min(first.saturating_add(PAGE_ROWS)) {
+            terms.add((row - first) as u16, &(self.metadata)(row).map_err(MetaError::Row)?);
+        }
+        Ok(terms.finish())
+    }
 }
 
 impl MetaIndex {
@@ -83,12 +96,7 @@ impl MetaIndex {
     }
 
     fn index_page(&self, source: &mut SegmentFields<'_>, page: u32) -> Result<(), MetaError> {
-        let mut terms = PageTerms::new(source.declared);
-        let first = page * PAGE_ROWS;
-        for row in first..source.rows.min(first.saturating_add(PAGE_ROWS)) {
-            terms.add((row - first) as u16, &(source.metadata)(row).map_err(MetaError::Row)?);
-        }
-        let (table, fields) = terms.finish();
+        let (table, fields) = source.page(page)?;
         let mut batch = sled::Batch::default();
         let mut bytes = 0;
         for (field, postings) in fields.iter().enumerate() {

@@ -111,8 +111,11 @@ impl<'a> PageTerms<'a> {
 
     /// Returns whether there was one to give up.
     fn give_up_largest(&mut self) -> bool {
-        let candidates = self.fields.values_mut().filter(|field| !field.declared && !field.given_up);
-        let Some(largest) = candidates.max_by_key(|field| field.bytes) else { return false };
+        let candidates = self.fields.iter_mut().filter(|(_, field)| !field.declared && !field.given_up);
+        // Of equals always the same, so that the postings of documents can be made again.
+        let Some((_, largest)) = candidates.max_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0))) else {
+            return false;
+        };
         let before = largest.bytes;
         largest.give_up();
         self.bytes = self.bytes + largest.bytes - before;

@@ -23,6 +23,52 @@ fn put(index: &MetaIndex, segment: SegmentId, documents: &[Metadata], declared: 
     index.index_fields(source).unwrap();
 }
 
+/// As [`MetaIndex::fields_match`] of documents whose collection declares nothing.
+fn matches(index: &MetaIndex, documents: &[Metadata]) -> Option<bool> {
+    let mut metadata = |row: Ordinal| Ok(documents[row as usize].clone());
+    let rows = documents.len() as u32;
+    let declared = BTreeMap::new();
+    let source =
+        SegmentFields { collection: COLLECTION, segment: SEGMENT, rows, declared: &declared, metadata: &mut metadata };
+    index.fields_match(source).unwrap()
+}
+
+#[test]
+fn postings_are_held_against_documents() {
+    let mut random = Random(5);
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path());
+    let mut documents: Vec<Metadata> = (0..400).map(|_| random.metadata(2)).collect();
+    documents[7].insert("a".to_owned(), Value::Int(1));
+    assert_eq!(matches(&index, &documents), None, "nothing is indexed yet");
+    put(&index, SEGMENT, &documents, &[]);
+    assert_eq!(matches(&index, &documents), Some(true));
+    assert_eq!(matches(&index, &documents[..399]), Some(false), "other rows");
+    let mut others = documents.clone();
+    others[7].insert("a".to_owned(), Value::Int(2));
+    assert_eq!(matches(&index, &others), Some(false), "another value");
+    others[7].remove("a");
+    assert_eq!(matches(&index, &others), Some(false), "a value too many");
+    // Whatever is lost, or stands where it does not belong.
+    for kind in [TABLE, POSTINGS] {
+        let blocks: Vec<_> =
+            index.db().scan_prefix(segment_key(kind, COLLECTION, SEGMENT)).map(Result::unwrap).collect();
+        assert!(!blocks.is_empty());
+        for (key, value) in blocks {
+            index.db().remove(&key).unwrap();
+            assert_eq!(matches(&index, &documents), Some(false), "{key:?} is missing");
+            let mut bad = value.to_vec();
+            bad[0] ^= 1;
+            index.db().insert(&key, bad).unwrap();
+            assert_eq!(matches(&index, &documents), Some(false), "{key:?} is damaged");
+            index.db().insert(&key, value).unwrap();
+        }
+    }
+    let stray = field_key(COLLECTION, SEGMENT, 0, 999);
+    index.db().insert(stray, b"a block").unwrap();
+    assert_eq!(matches(&index, &documents), Some(false), "a field too many");
+}
+
 fn resolve(index: &MetaIndex, rows: usize, filter: &Filter) -> Resolved {
     index.resolve(COLLECTION, SEGMENT, rows as u32, filter)
 }
