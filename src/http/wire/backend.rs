@@ -123,8 +123,14 @@ mod tests {
     use super::*;
     use crate::http::wire::json;
 
+    #[derive(Debug, Deserialize)]
+    struct Body {
+        backend: BackendBody,
+    }
+
     fn read(text: &str) -> Result<Placement, ApiError> {
-        json::parse::<BackendBody>(text.as_bytes())?.into_placement(&CollectionName::new("c")?)
+        let body = json::parse::<Body>(format!("{{\"backend\": {text}}}").as_bytes())?;
+        body.backend.into_placement(&CollectionName::new("c")?)
     }
 
     #[test]
