@@ -70,27 +70,30 @@ impl Shelf for RemoteCollection {
             return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
         }
         let wanted = depth + excluded.len();
-        let statement = self.nearest_statement(vector, request, wanted)?;
+        let compare = self.nearest_statement(vector, request, ", id", wanted)?;
+        // Before version 17 Postgres reads an index in the order of distances only where nothing else is asked for.
+        let walk = self.nearest_statement(vector, request, "", wanted)?;
         let by_index = !request.exact && self.is_large()?;
         let planning = started.elapsed();
         let ef = request.ef_search.unwrap_or_else(|| DEFAULT_EF_SEARCH.max(wanted)).min(MAX_EF_SEARCH);
-        let walk = format!(
+        let walk_settings = format!(
             "set local hnsw.ef_search = {ef}; set local hnsw.iterative_scan = strict_order; set local enable_seqscan = off"
         );
         let (mut rows, mut plan) = (Vec::new(), Plan::Exact);
         if by_index {
-            rows = self.read(async |session| statement.run(session, &walk).await)?;
+            rows = self.read(async |session| walk.run(session, &walk_settings).await)?;
             plan = Plan::Graph;
         }
         // The index gives up after so many rows that do not pass: then every row that does is compared.
         if rows.len() < wanted {
-            rows = self.read(async |session| statement.run(session, COMPARE_ALL).await)?;
+            rows = self.read(async |session| compare.run(session, COMPARE_ALL).await)?;
             plan = Plan::Exact;
         }
         let explain = match request.explain {
             true => {
-                let settings = if plan == Plan::Graph { walk.as_str() } else { COMPARE_ALL };
-                Some(self.explain(&statement, settings, request.filter.as_ref(), plan, planning)?)
+                let (statement, settings) =
+                    if plan == Plan::Graph { (&walk, walk_settings.as_str()) } else { (&compare, COMPARE_ALL) };
+                Some(self.explain(statement, settings, request.filter.as_ref(), plan, planning)?)
             }
             false => None,
         };
@@ -136,10 +139,12 @@ impl Shelf for RemoteCollection {
 }
 
 impl RemoteCollection {
+    /// `ties`: what follows the distance in the order.
     fn nearest_statement(
         &self,
         vector: &[f32],
         request: &SearchRequest,
+        ties: &str,
         count: usize,
     ) -> Result<Statement, CollectionError> {
         let passes = self.condition(request.filter.as_ref(), 2)?;
@@ -151,7 +156,7 @@ impl RemoteCollection {
         let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };
         let sql = format!(
             "select {COLUMNS}, {vector_column}, ({distance})::float8 from {} where {} \
-             order by {distance}, id limit {count}",
+             order by {distance}{ties} limit {count}",
             self.table(),
             passes.sql
         );
