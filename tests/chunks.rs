@@ -7,7 +7,7 @@ use pannier::collection::{ChunkRequest, ListRequest};
 use pannier::types::{Chunk, Filter, Grouping, Hit, Metric, NewDocument, Query, SearchRequest, SearchResponse, Value};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::histories::{self, Suite};
+use crate::support::histories::{self, Doomed, Suite};
 use crate::support::{Random, document, id, name};
 
 const DIM: usize = 5;
@@ -45,7 +45,7 @@ impl Suite for Chunked {
         of_chunks(key, vectors, *group)
     }
 
-    fn doomed(world: &mut World) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>) {
+    fn doomed(world: &mut World) -> Doomed<Self::Entry> {
         let group = world.random.below(GROUPS) as i64;
         (Filter::eq("group", Value::Int(group)), Box::new(move |(_, g)| *g == group))
     }

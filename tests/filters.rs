@@ -9,7 +9,7 @@ use pannier::types::{
 };
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::histories::{self, Suite};
+use crate::support::histories::{self, Doomed, Suite};
 use crate::support::{Random, id, name};
 
 const DIM: usize = 4;
@@ -47,7 +47,7 @@ impl Suite for Fields {
         }
     }
 
-    fn doomed(world: &mut World) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>) {
+    fn doomed(world: &mut World) -> Doomed<Self::Entry> {
         let declared = world.collection().definition().fields.clone();
         let filter = loop {
             let filter = leaf(&mut world.random);

@@ -6,7 +6,7 @@ use pannier::collection::ListRequest;
 use pannier::types::{Filter, Metric, NewDocument, Query, SearchRequest, Value};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::histories::{self, Suite};
+use crate::support::histories::{self, Doomed, Suite};
 use crate::support::{Random, document, id, name};
 
 const DIM: usize = 5;
@@ -41,7 +41,7 @@ impl Suite for Vectors {
         document(key, vector, *group)
     }
 
-    fn doomed(world: &mut World) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>) {
+    fn doomed(world: &mut World) -> Doomed<Self::Entry> {
         let group = world.random.below(GROUPS) as i64;
         (Filter::eq("group", Value::Int(group)), Box::new(move |(_, g)| *g == group))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pannier::types::{Filter, Fusion, Language, Mode, NewDocument, Query, SearchRequest, Value};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::histories::{self, Suite};
+use crate::support::histories::{self, Doomed, Suite};
 use crate::support::{Random, document, id, name};
 
 const DIM: usize = 3;
@@ -44,7 +44,7 @@ impl Suite for Words {
         NewDocument { text, ..document(key, &[1.0, *group as f32, 0.5], *group) }
     }
 
-    fn doomed(world: &mut World) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>) {
+    fn doomed(world: &mut World) -> Doomed<Self::Entry> {
         let group = world.random.below(GROUPS) as i64;
         (Filter::eq("group", Value::Int(group)), Box::new(move |(_, g)| *g == group))
     }

@@ -129,16 +129,17 @@ pub(crate) fn nearest_on_level<L: Links, R: Rows<Error = L::Error>>(
     out: &mut Vec<Candidate>,
 ) -> Result<(), L::Error> {
     with_scratch(|scratch| {
-        fill_pool(links, rows, level, start, ef, |_| false, scratch)?;
+        scratch.pool.reset(ef);
+        fill_pool(links, rows, level, start, |_| false, scratch)?;
         out.clear();
         out.extend(scratch.pool.nearest(ef));
         Ok(())
     })
 }
 
-/// Whether a walk to the `ef` nearest rows misses `row`, although what it finds is farther: the row where
-/// it reached level 0, then those that it ends up with, nearest first. Of many rows as near a walk need not find all. Every walk of more effort goes on where this one
-/// ends, and so finds what this one does.
+/// Whether a walk to the `ef` nearest rows misses `row`, although what it finds is farther: the row where it reached
+/// level 0, then those that it ends up with, nearest first. Of many rows as near a walk need not find all. Every walk of
+/// more effort goes on where this one ends, and so finds what this one does.
 pub(crate) fn walk_without<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
@@ -147,7 +148,8 @@ pub(crate) fn walk_without<L: Links, R: Rows<Error = L::Error>>(
 ) -> Result<Option<Vec<Candidate>>, L::Error> {
     with_scratch(|scratch| {
         let start = descend(links, rows, scratch, &mut SearchStats::default())?;
-        if start.ordinal == row || fill_pool(links, rows, 0, start, ef, |taken| taken == row, scratch)? {
+        scratch.pool.reset(ef);
+        if start.ordinal == row || fill_pool(links, rows, 0, start, |taken| taken == row, scratch)? {
             return Ok(None);
         }
         let closeness = rows.closeness(row)?;
@@ -155,18 +157,16 @@ pub(crate) fn walk_without<L: Links, R: Rows<Error = L::Error>>(
     })
 }
 
-/// Fills the scratch's pool from `start` on one level. Ends early, and returns true, once `stop` holds for a row taken.
+/// Fills the scratch's pool, which is empty, from `start` on one level. Ends early, and returns true, once `stop` holds for a row taken.
 fn fill_pool<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
     level: u32,
     start: Candidate,
-    ef: usize,
     stop: impl Fn(Ordinal) -> bool,
     scratch: &mut Scratch,
 ) -> Result<bool, L::Error> {
     scratch.visited.reset(links.rows());
-    scratch.pool.reset(ef);
     scratch.visited.insert(start.ordinal);
     scratch.pool.insert(start);
     while let Some(ordinal) = scratch.pool.expand() {

@@ -51,6 +51,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a store must hold, by id.
 pub type Model<E> = BTreeMap<String, E>;
 
+/// A filter, and which entries pass it.
+pub type Doomed<E> = (Filter, Box<dyn Fn(&E) -> bool>);
+
 /// One kind of collection, and what is asked of it.
 pub trait Suite: Sized {
     /// What the model knows of a document.
@@ -67,8 +70,8 @@ pub trait Suite: Sized {
     /// The document to write.
     fn document(&self, key: &str, entry: &Self::Entry) -> NewDocument;
 
-    /// A filter, and which entries pass it.
-    fn doomed(world: &mut World<Self>) -> (Filter, Box<dyn Fn(&Self::Entry) -> bool>);
+    /// What is to be deleted.
+    fn doomed(world: &mut World<Self>) -> Doomed<Self::Entry>;
 
     /// Asks the store whatever it can be asked, and compares the answers with the model's.
     fn check(world: &mut World<Self>);

@@ -36,7 +36,7 @@ fn missed(segment: &Segment, vectors: &[Vec<f32>], outliers: &[usize], noise: f3
 fn prepared(mut vectors: Vec<Vec<f32>>, metric: Metric) -> Vec<Vec<f32>> {
     if metric == Metric::Cosine {
         let dim = vectors[0].len();
-        vectors.iter_mut().for_each(|vector| _ = normalise(vector, dim).unwrap());
+        vectors.iter_mut().for_each(|vector| normalise(vector, dim).unwrap());
     }
     vectors
 }
