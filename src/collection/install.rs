@@ -90,20 +90,17 @@ pub fn merge(
         rate: &shared.merge_rate,
         cancel,
     };
-    let merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
+    let mut merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
     let live = match &merged.written {
         Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
         None => None,
     };
     let left_out = left_out_ids(&inputs, &merged)?;
-    if !publish_merge(shared, state, &spec, &inputs, &merged, live.as_deref())? {
+    if !publish_merge(shared, state, &spec, &inputs, &mut merged, live.as_ref())? {
         return Ok(());
     }
     if let Some(live) = &live {
         index_fields(shared, state, live);
-    }
-    state.swap_merged(&inputs, merged.relocations, live.clone());
-    if let Some(live) = &live {
         trust_or_not(shared, index_rows(shared, state, live, &merged.tombstones));
     }
     trust_or_not(shared, shared.meta.retire(state.identity.id, &plan.inputs, &left_out));
@@ -133,14 +130,15 @@ fn remove_unused(shared: &Shared, path: &Path) {
     }
 }
 
-/// Publishes a manifest with the merged segment in place of its inputs. `false`: the collection is gone.
+/// Publishes a manifest with the merged segment in place of its inputs, and puts it in their place. `false`: the
+/// collection is gone.
 fn publish_merge(
     shared: &Shared,
     state: &CollectionState,
     spec: &SegmentSpec,
     inputs: &[Arc<LiveSegment>],
-    merged: &Merged,
-    live: Option<&LiveSegment>,
+    merged: &mut Merged,
+    live: Option<&Arc<LiveSegment>>,
 ) -> Result<bool, CollectionError> {
     let mut manifest = shared.manifest();
     if state.is_dropped() {
@@ -159,6 +157,9 @@ fn publish_merge(
     }
     save_dead(shared, &state.view(), spec, entry)?;
     publish(shared, &mut manifest, next)?;
+    // While the manifest is held: a seal that published between the two would save which rows of the inputs died by its
+    // changes, and not which of the merged segment, and the log would not replay them.
+    state.swap_merged(inputs, std::mem::take(&mut merged.relocations), live.cloned());
     Ok(true)
 }
 
