@@ -30,6 +30,7 @@ pub struct QueryWords {
     /// As we read them.
     pub query: KeywordQuery,
     /// As it came.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "Postgres reads the words in its own way"))]
     pub text: String,
 }
 
