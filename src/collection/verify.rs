@@ -1,6 +1,6 @@
 //! Reading every stored byte again, and holding the views against each other.
 
-use crate::index::LiveSegment;
+use crate::index::{LiveSegment, Resolved};
 use crate::manifest::SegmentEntry;
 use crate::segment::DeadRows;
 use crate::types::CollectionName;
@@ -76,8 +76,13 @@ fn verify_rows(
     for ordinal in 0..live.segment.rows() {
         let was_dead = live.dead.is_dead(ordinal);
         let id = live.segment.document_id(ordinal)?;
+        // Taken before the look-up: while the index follows a merge, the view knows where its rows went.
+        let view = state.view();
         let place = shared.meta.locate(state.identity.id, &id)?;
-        let found = place.is_some_and(|place| (place.segment, place.ordinal) == (live.id, ordinal));
+        let found = place.is_some_and(|place| match view.resolve(place.segment, place.ordinal) {
+            Resolved::Row(there, row) => (there.id, row) == (live.id, ordinal),
+            Resolved::LeftOut | Resolved::Stale => false,
+        });
         let gone = live.dead.is_dead(ordinal) || state.view().segment(live.id).is_none();
         match was_dead {
             true => report.dead_rows += 1,
