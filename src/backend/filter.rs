@@ -3,6 +3,7 @@
 //! Every value is a parameter of type `text`. Every condition is true or false and never NULL, so that `not` means what
 //! it means here.
 
+use crate::postgres::jsonb;
 use crate::types::{Condition, EARTH_RADIUS_METERS, Filter, GeoPoint, Value};
 
 use super::json;
@@ -49,7 +50,7 @@ impl Where {
     }
 
     fn json(&mut self, value: &Value) -> Result<String, String> {
-        if json::holds_nul(value) {
+        if jsonb::holds_nul(value) {
             return Err("holds no text with U+0000, and the filter has one; take it out".to_owned());
         }
         Ok(format!("{}::jsonb", self.param(json::value(value))?))

@@ -1,9 +1,8 @@
 //! Metadata as JSON for `jsonb` and back: what is read is what was written, and numbers compare there as they do here.
 
-use std::fmt::Write;
-
 use serde_json::Value as Json;
 
+use crate::postgres::jsonb;
 use crate::types::{Metadata, Value};
 
 /// From here on every `f64` is whole, and its shortest digits are no longer its value.
@@ -11,16 +10,12 @@ const WHOLE_FROM: f64 = 9_007_199_254_740_992.0;
 
 /// An object as text.
 pub(super) fn object(metadata: &Metadata) -> String {
-    let mut out = String::new();
-    write_object(metadata, &mut out);
-    out
+    jsonb::object(metadata, float)
 }
 
 /// A value as text.
 pub(super) fn value(value: &Value) -> String {
-    let mut out = String::new();
-    write_value(value, &mut out);
-    out
+    jsonb::value(value, float)
 }
 
 /// A finite number with a point, which an integer has not; `numeric` keeps it. Whole ones stand with all their digits,
@@ -34,54 +29,6 @@ pub(super) fn float(x: f64) -> String {
             let text = x.to_string();
             if text.contains('.') { text } else { format!("{text}.0") }
         }
-    }
-}
-
-fn write_object(metadata: &Metadata, out: &mut String) {
-    out.push('{');
-    for (n, (key, value)) in metadata.iter().enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
-        write_text(key, out);
-        out.push(':');
-        write_value(value, out);
-    }
-    out.push('}');
-}
-
-fn write_value(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(x) => out.push_str(if *x { "true" } else { "false" }),
-        Value::Int(x) => _ = write!(out, "{x}"),
-        Value::Float(x) => out.push_str(&float(*x)),
-        Value::String(x) => write_text(x, out),
-        Value::Array(items) => {
-            out.push('[');
-            for (n, item) in items.iter().enumerate() {
-                if n > 0 {
-                    out.push(',');
-                }
-                write_value(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => write_object(map, out),
-    }
-}
-
-fn write_text(text: &str, out: &mut String) {
-    out.push_str(&Json::from(text).to_string());
-}
-
-/// Whether a value holds the one character that no text of Postgres can.
-pub(super) fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
-        _ => false,
     }
 }
 
@@ -135,6 +82,5 @@ mod tests {
         let metadata: Metadata = [("".to_owned(), Value::Array(items))].into();
         assert_eq!(read(&object(&metadata)).unwrap(), metadata);
         assert_eq!(read("[1]"), None);
-        assert!(holds_nul(&Value::Array(vec![Value::String("a\0".into())])) && !holds_nul(&Value::Null));
     }
 }

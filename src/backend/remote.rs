@@ -9,7 +9,7 @@ use crate::collection::{
     Page, Prepared, Preview, SampledRecall, Upserted,
 };
 use crate::embed::Models;
-use crate::postgres::{Param, PostgresError, Session, Trouble, Type};
+use crate::postgres::{Param, PostgresError, Session, Trouble, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
     CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NewDocument, SearchRequest,
@@ -265,7 +265,7 @@ impl RemoteCollection {
     /// Refuses what no text of Postgres holds.
     fn check_holdable(&self, document: &NewDocument) -> Result<(), CollectionError> {
         let in_text = document.text.as_ref().is_some_and(|text| text.contains('\0'));
-        if in_text || document.metadata.iter().any(|(key, value)| key.contains('\0') || json::holds_nul(value)) {
+        if in_text || document.metadata.iter().any(|(key, value)| key.contains('\0') || jsonb::holds_nul(value)) {
             let id = document.id.as_str();
             let cannot = format!("holds no text with U+0000, and document {id:?} has one; take it out");
             return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });

@@ -1,9 +1,11 @@
-//! Connections to Postgres: settings, TLS, sessions, quoting, and what went wrong there. Nothing about documents.
+//! Connections to Postgres: settings, TLS, sessions, quoting, metadata as `jsonb`, and what went wrong there.
+//! Nothing else about documents.
 //!
 //! Everything works through a pooler that hands a server to each transaction anew: statements are simple or unnamed,
 //! settings are `SET LOCAL`, and locks end with their transaction.
 
 mod error;
+pub mod jsonb;
 mod session;
 mod settings;
 mod sql;

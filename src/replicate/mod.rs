@@ -7,7 +7,6 @@ mod fence;
 mod half;
 mod index;
 mod inspect;
-mod json;
 mod layout;
 mod mend;
 mod row;

@@ -4,8 +4,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::half::half_bits;
-use super::json;
 use super::layout::{Column, ColumnKind, Layout, Mode, Source};
+use crate::postgres::jsonb::{self, plain_number};
 use crate::types::{Document, DocumentId, Seq, Value, lookup};
 
 /// Between the columns of a composite key.
@@ -84,10 +84,10 @@ fn cell_of(layout: &Layout, column: &Column, document: &Document) -> Result<Cell
             Mode::Rows => Ok(Cell::Vector(document.vector.clone())),
             Mode::Inside { .. } => Ok(Cell::Text(vector_json(&document.vector))),
         },
-        Source::Metadata if stored.metadata.iter().any(|(k, v)| k.contains('\0') || json::holds_nul(v)) => {
+        Source::Metadata if stored.metadata.iter().any(|(k, v)| k.contains('\0') || jsonb::holds_nul(v)) => {
             Err(format!("column {}: the metadata hold U+0000, which Postgres cannot store", column.name))
         }
-        Source::Metadata => Ok(Cell::Text(json::object(&stored.metadata))),
+        Source::Metadata => Ok(Cell::Text(jsonb::object(&stored.metadata, plain_number))),
         Source::Field { path, default } => match (lookup(&stored.metadata, path), default) {
             (None | Some(Value::Null), Some(default)) => parse(column, default),
             (None | Some(Value::Null), None) => Ok(Cell::Null),
@@ -122,17 +122,17 @@ fn uuid_of(collection: &str, id: &DocumentId) -> Uuid {
 }
 
 fn field_cell(column: &Column, value: &Value) -> Result<Cell, String> {
-    if json::holds_nul(value) {
+    if jsonb::holds_nul(value) {
         return Err(format!("column {}: the field holds U+0000, which Postgres cannot store", column.name));
     }
     match (column.kind, value) {
-        (ColumnKind::Jsonb, value) => Ok(Cell::Text(json::value(value))),
+        (ColumnKind::Jsonb, value) => Ok(Cell::Text(jsonb::value(value, plain_number))),
         (ColumnKind::Boolean, Value::Bool(x)) => Ok(Cell::Boolean(*x)),
         (ColumnKind::Integer, Value::Int(x)) => Ok(Cell::Integer(*x)),
         (ColumnKind::Double, Value::Int(x)) => Ok(Cell::Double(*x as f64)),
         (ColumnKind::Double, Value::Float(x)) => Ok(Cell::Double(*x)),
         (_, Value::String(text)) => parse(column, text),
-        (ColumnKind::Text, other) => Ok(Cell::Text(json::value(other))),
+        (ColumnKind::Text, other) => Ok(Cell::Text(jsonb::value(other, plain_number))),
         (kind, other) => Err(format!("column {} is {}, and the field is {}", column.name, kind.name(), other.kind())),
     }
 }
@@ -146,7 +146,7 @@ fn parse(column: &Column, text: &str) -> Result<Cell, String> {
         ColumnKind::Boolean => text.parse().ok().map(Cell::Boolean),
         ColumnKind::Double => text.parse().ok().filter(|x: &f64| x.is_finite()).map(Cell::Double),
         ColumnKind::Timestamp => text.parse().ok().map(|at: jiff::Timestamp| Cell::Integer(at.as_millisecond())),
-        ColumnKind::Jsonb => Some(Cell::Text(json::value(&Value::String(text.to_owned())))),
+        ColumnKind::Jsonb => Some(Cell::Text(jsonb::value(&Value::String(text.to_owned()), plain_number))),
         ColumnKind::Vector | ColumnKind::Halfvec => None,
     };
     cell.ok_or_else(|| format!("column {} is {}, and the text cannot be read as one", column.name, column.kind.name()))

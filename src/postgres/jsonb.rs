@@ -1,25 +1,27 @@
-//! JSON as Postgres prints a `jsonb`: what we send is what its text is there, so that both sides hash the same bytes.
+//! Metadata as Postgres prints a `jsonb`: what we send is what its text is there, so that both sides hash the same bytes.
+//!
+//! How a finite number is written is the caller's: [`plain_number`], or a function that keeps more of it.
 
 use std::fmt::Write;
 
 use crate::types::{Metadata, Value};
 
 /// The text of an object as `jsonb::text` prints it: keys by length, then by bytes; one blank after `:` and `,`; numbers
-/// without exponents.
-pub(super) fn object(metadata: &Metadata) -> String {
+/// as `number` writes them.
+pub fn object(metadata: &Metadata, number: fn(f64) -> String) -> String {
     let mut out = String::new();
-    write_object(metadata, &mut out);
+    write_object(metadata, number, &mut out);
     out
 }
 
 /// The text of a value as `jsonb::text` prints it.
-pub(super) fn value(value: &Value) -> String {
+pub fn value(value: &Value, number: fn(f64) -> String) -> String {
     let mut out = String::new();
-    write_value(value, &mut out);
+    write_value(value, number, &mut out);
     out
 }
 
-fn write_object(metadata: &Metadata, out: &mut String) {
+fn write_object(metadata: &Metadata, number: fn(f64) -> String, out: &mut String) {
     let mut fields: Vec<(&String, &Value)> = metadata.iter().collect();
     fields.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then(a.as_bytes().cmp(b.as_bytes())));
     out.push('{');
@@ -29,12 +31,12 @@ fn write_object(metadata: &Metadata, out: &mut String) {
         }
         write_text(key, out);
         out.push_str(": ");
-        write_value(value, out);
+        write_value(value, number, out);
     }
     out.push('}');
 }
 
-fn write_value(value: &Value, out: &mut String) {
+fn write_value(value: &Value, number: fn(f64) -> String, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(x) => out.push_str(if *x { "true" } else { "false" }),
@@ -47,17 +49,17 @@ fn write_value(value: &Value, out: &mut String) {
                 if n > 0 {
                     out.push_str(", ");
                 }
-                write_value(item, out);
+                write_value(item, number, out);
             }
             out.push(']');
         }
-        Value::Object(map) => write_object(map, out),
+        Value::Object(map) => write_object(map, number, out),
     }
 }
 
 /// A finite number without an exponent, which a `numeric` would spell out anyway; without the sign of zero, which it
 /// would lose.
-pub(super) fn number(x: f64) -> String {
+pub fn plain_number(x: f64) -> String {
     if x == 0.0 { "0".to_owned() } else { x.to_string() }
 }
 
@@ -81,7 +83,7 @@ fn write_text(text: &str, out: &mut String) {
 }
 
 /// Whether a text or a value holds the one character that no text of Postgres can.
-pub(super) fn holds_nul(value: &Value) -> bool {
+pub fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),
@@ -109,7 +111,7 @@ mod tests {
             "\u{7f}",
             r#"\té", "d": 0, "bb": [-1, null, true], "aaa": {"z": 0.0000001, "aa": 1000000000000000000000}}"#
         );
-        assert_eq!(object(&metadata), expected);
-        assert!(holds_nul(&Value::Array(vec![Value::String("a\0".into())])));
+        assert_eq!(object(&metadata, plain_number), expected);
+        assert!(holds_nul(&Value::Array(vec![Value::String("a\0".into())])) && !holds_nul(&Value::Null));
     }
 }
