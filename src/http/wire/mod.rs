@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod backend;
+pub(crate) mod choice;
 pub(crate) mod cursor;
 pub(crate) mod definition;
 pub(crate) mod document;
