@@ -43,26 +43,27 @@ impl Collection {
         }
     }
 
-    /// The next `wanted` documents of one view that pass.
+    /// The next `wanted` documents of one moment that pass.
     fn candidates(
         &self,
         after: Option<&DocumentId>,
         wanted: usize,
         filter: &Filter,
     ) -> Result<BTreeMap<DocumentId, Place>, CollectionError> {
-        let view = self.state.view();
-        let mut found = BTreeMap::new();
-        // From older places to younger ones: of two versions the younger stays.
-        for live in &view.segments {
-            self.of_segment(live, after, wanted, filter, &mut found)?;
-        }
-        for memtable in view.frozen.iter().chain([&view.active]) {
-            of_memtable(memtable, after, wanted, filter, &mut found);
-        }
-        while found.len() > wanted {
-            found.pop_last();
-        }
-        Ok(found)
+        self.state.read_whole(|view| {
+            let mut found = BTreeMap::new();
+            // From older places to younger ones: of two versions the younger stays.
+            for live in &view.segments {
+                self.of_segment(live, after, wanted, filter, &mut found)?;
+            }
+            for memtable in view.frozen.iter().chain([&view.active]) {
+                of_memtable(memtable, after, wanted, filter, &mut found);
+            }
+            while found.len() > wanted {
+                found.pop_last();
+            }
+            Ok(found)
+        })
     }
 
     /// The first `wanted` of a segment, whose rows stand in order of id.
