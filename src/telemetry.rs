@@ -75,6 +75,12 @@ pub const REPLICATION_ROWS_WRITTEN: &str = "pannier_replication_rows_written";
 pub const REPLICATION_DEAD_LETTERS: &str = "pannier_replication_dead_letters";
 /// Gauge: 1 while a sink follows the changes, else 0, by `sink`.
 pub const REPLICATION_STREAMING: &str = "pannier_replication_streaming";
+/// Gauge: connections with the database of collections that a call uses now, by `url`.
+pub const BACKEND_CONNECTIONS_IN_USE: &str = "pannier_backend_connections_in_use";
+/// Gauge: connections with it that are kept for the next call, by `url`.
+pub const BACKEND_CONNECTIONS_RESTING: &str = "pannier_backend_connections_resting";
+/// Gauge: calls that wait for a connection with it, by `url`.
+pub const BACKEND_CALLS_WAITING: &str = "pannier_backend_calls_waiting";
 /// Gauge, always 1: the version is its label.
 pub const BUILD_INFO: &str = "pannier_build_info";
 /// Gauge: resident memory of the process.
@@ -144,6 +150,9 @@ fn describe() {
     describe_gauge!(REPLICATION_ROWS_WRITTEN, "Rows written to the copy since the process began.");
     describe_gauge!(REPLICATION_DEAD_LETTERS, "Documents that no row of the copy could hold.");
     describe_gauge!(REPLICATION_STREAMING, "1 while the copy follows the changes, else 0.");
+    describe_gauge!(BACKEND_CONNECTIONS_IN_USE, "Connections with the database of collections that a call uses now.");
+    describe_gauge!(BACKEND_CONNECTIONS_RESTING, "Connections with it that are kept for the next call.");
+    describe_gauge!(BACKEND_CALLS_WAITING, "Calls that wait for a connection with it.");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label.");
     describe_gauge!(PROCESS_RESIDENT_MEMORY_BYTES, Unit::Bytes, "Resident memory of the process.");
     describe_gauge!(PROCESS_START_TIME_SECONDS, Unit::Seconds, "Start of the process since the Unix epoch.");

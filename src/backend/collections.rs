@@ -8,7 +8,7 @@ use crate::database::Database;
 use crate::log::{Change, creation_of_text};
 use crate::types::{CollectionName, Definition, Quantization, Seq};
 
-use super::pool::{Pool, Threads};
+use super::pool::{Pool, PoolFigures, Threads};
 use super::remote::{Inner as Remote, RemoteCollection, settle, settled};
 use super::settings::{self, Entry, Placement, UrlFrom};
 use super::table::{self, Standing};
@@ -83,6 +83,12 @@ impl Collections {
         }
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+
+    /// The databases that collections stand in, each with its sessions at this moment.
+    pub fn pools(&self) -> Vec<(UrlFrom, PoolFigures)> {
+        let pools = self.inner.connections.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().map(|(url, pool)| (url.clone(), pool.figures())).collect()
     }
 
     /// Creates a collection in the store of this process, or finds the one that stands already.

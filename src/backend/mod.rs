@@ -12,6 +12,7 @@ mod settings;
 mod table;
 
 pub use collections::{Collections, CreatedAnywhere};
+pub use pool::PoolFigures;
 pub use remote::RemoteCollection;
 pub use settings::{Placement, UrlFrom};
 

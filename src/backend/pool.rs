@@ -1,5 +1,6 @@
 //! A few sessions with one database, for all collections that stand there.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,12 +77,50 @@ pub(super) struct Pool {
     url: UrlFrom,
     threads: Arc<Threads>,
     places: Semaphore,
+    waiting: AtomicUsize,
     resting: Mutex<Vec<(Session, Instant)>>,
+}
+
+/// The sessions with one database at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolFigures {
+    /// Places at which a call works, each with a session.
+    pub in_use: usize,
+    /// Sessions that are kept for the next call.
+    pub resting: usize,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+}
+
+/// Counts a call as waiting until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pool {
     pub fn new(url: UrlFrom, threads: Arc<Threads>) -> Self {
-        Self { url, threads, places: Semaphore::new(MAX_SESSIONS), resting: Mutex::default() }
+        let (places, waiting) = (Semaphore::new(MAX_SESSIONS), AtomicUsize::new(0));
+        Self { url, threads, places, waiting, resting: Mutex::default() }
+    }
+
+    /// Its sessions at this moment.
+    pub fn figures(&self) -> PoolFigures {
+        PoolFigures {
+            in_use: MAX_SESSIONS - self.places.available_permits(),
+            resting: self.resting.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
     }
 
     /// Runs a call that changes nothing. Blocks; not for threads that drive tasks.
@@ -102,7 +141,13 @@ impl Pool {
     }
 
     async fn run<T>(&self, kind: Kind, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
-        let place = tokio::time::timeout(WAIT_LIMIT, self.places.acquire()).await;
+        let place = match self.places.try_acquire() {
+            Ok(place) => Ok(Ok(place)),
+            Err(_) => {
+                let _waiting = Waiting::new(&self.waiting);
+                tokio::time::timeout(WAIT_LIMIT, self.places.acquire()).await
+            }
+        };
         let _place = place.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
         let mut pause = PAUSE;
         for attempt in 1.. {

@@ -288,7 +288,7 @@ impl RemoteCollection {
              embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
              version = excluded.version returning version) select max(version) from written",
             table = self.table(),
-            vector = extension.vector(self.definition().dim),
+            vector = extension.vector(self.definition()),
         );
         let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
         let contents: Vec<Option<&str>> = rows.iter().map(|row| row.content.as_deref()).collect();

@@ -150,7 +150,7 @@ impl RemoteCollection {
         let passes = self.condition(request.filter.as_ref(), 2)?;
         let (extension, definition) = (self.extension()?, self.definition());
         let distance =
-            format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition.dim));
+            format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition));
         let is_looked_at =
             request.include.vector || request.diversity.is_some() || matches!(request.mode, Mode::Hybrid(_));
         let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };

@@ -29,6 +29,14 @@ pub enum UrlFrom {
 }
 
 impl UrlFrom {
+    /// The variable's name or the file's path: no secret.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Variable(name) => name.clone(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
     /// Reads the URL.
     ///
     /// # Errors
@@ -158,7 +166,7 @@ mod tests {
         assert!(from.connection().unwrap_err().to_string().contains("missing"));
         std::fs::write(dir.path().join("url"), "postgres://me:s3cret@h/x\n").unwrap();
         assert_eq!(from.connection().unwrap().place(), "me@h:5432/x");
-        assert!(!format!("{from:?}").contains("s3cret"));
+        assert!(!format!("{from:?} {}", from.name()).contains("s3cret"));
         assert!(UrlFrom::Variable("PANNIER_NO_SUCH".into()).connection().is_err());
     }
 

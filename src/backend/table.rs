@@ -13,8 +13,9 @@ use super::settings::Placement;
 const REGISTER: &str = "pannier_collections";
 /// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
 const OLDEST: &str = "0.8.4";
-/// Largest dimension that pgvector indexes.
-pub(super) const MAX_DIM: u32 = 2_000;
+/// Largest dimension that pgvector indexes, of `vector` and of `halfvec`.
+const MAX_DIM: u32 = 2_000;
+const MAX_HALF_DIM: u32 = 4_000;
 /// Largest `ef_construction` of pgvector.
 const MAX_EF_CONSTRUCTION: u32 = 1_000;
 
@@ -24,13 +25,20 @@ pub(super) fn unsupported(definition: &Definition) -> Option<String> {
         let clause = "keeps one vector a document; leave \"chunks\" out, or leave \"backend\" out and replicate";
         return Some(clause.to_owned());
     }
-    if definition.dim > MAX_DIM {
-        let dim = definition.dim;
-        return Some(format!("indexes vectors of up to {MAX_DIM} numbers, and \"dim\" is {dim}"));
-    }
-    let index = definition.index;
-    if index.storage != VectorStorage::Float32 {
-        return Some("keeps vectors as they came; leave \"index.storage\" out, or say \"float32\"".to_owned());
+    let (dim, index) = (definition.dim, definition.index);
+    match index.storage {
+        VectorStorage::Float32 if dim > MAX_DIM => {
+            return Some(format!(
+                "indexes vectors of up to {MAX_DIM} numbers, or {MAX_HALF_DIM} with \"index.storage\": \"float16\", and \
+                 \"dim\" is {dim}"
+            ));
+        }
+        VectorStorage::Float16 if dim > MAX_HALF_DIM => {
+            return Some(format!(
+                "indexes vectors of up to {MAX_HALF_DIM} numbers of half precision, and \"dim\" is {dim}"
+            ));
+        }
+        _ => {}
     }
     let least = 2 * index.m;
     if !(least..=MAX_EF_CONSTRUCTION).contains(&index.ef_construction) {
@@ -50,9 +58,9 @@ pub(super) struct Extension {
 }
 
 impl Extension {
-    /// The type of a vector of so many numbers.
-    pub fn vector(&self, dim: u32) -> String {
-        format!("{}.vector({dim})", self.schema)
+    /// The type of a definition's vectors: what its storage is, the column is.
+    pub fn vector(&self, definition: &Definition) -> String {
+        format!("{}.{}({})", self.schema, vector_type(definition), definition.dim)
     }
 
     /// What is between two vectors to get their distance.
@@ -65,13 +73,21 @@ impl Extension {
         format!("operator({}.{sign})", self.schema)
     }
 
-    fn operators(&self, metric: Metric) -> String {
-        let class = match metric {
-            Metric::Cosine => "vector_cosine_ops",
-            Metric::Dot => "vector_ip_ops",
-            Metric::L2 => "vector_l2_ops",
+    fn operators(&self, definition: &Definition) -> String {
+        let class = match definition.metric {
+            Metric::Cosine => "cosine_ops",
+            Metric::Dot => "ip_ops",
+            Metric::L2 => "l2_ops",
         };
-        format!("{}.{class}", self.schema)
+        format!("{}.{}_{class}", self.schema, vector_type(definition))
+    }
+}
+
+/// pgvector's type without its modifier.
+fn vector_type(definition: &Definition) -> &'static str {
+    match definition.index.storage {
+        VectorStorage::Float32 => "vector",
+        VectorStorage::Float16 => "halfvec",
     }
 }
 
@@ -219,7 +235,7 @@ fn needed(definition: &Definition) -> [(&'static str, &'static str, i32); 9] {
         ("id", "text", -1),
         ("content", "text", -1),
         ("metadata", "jsonb", -1),
-        ("embedding", "vector", definition.dim as i32),
+        ("embedding", vector_type(definition), definition.dim as i32),
         ("embedded", "bool", -1),
         ("created_at", "timestamptz", -1),
         ("updated_at", "timestamptz", -1),
@@ -314,8 +330,8 @@ async fn make(
     };
     let creation = creation_to_text(&change).map_err(|error| TableError::Conflict(error.to_string()))?;
     let (table, register) = (placement.qualified(), register(placement));
-    let (vector, index) = (extension.vector(definition.dim), definition.index);
-    let (class, configuration) = (extension.operators(definition.metric), configuration(definition));
+    let (vector, index) = (extension.vector(definition), definition.index);
+    let (class, configuration) = (extension.operators(definition), configuration(definition));
     let model = definition.embedding.as_ref().map_or("null".to_owned(), |e| quote_literal(&e.model));
     let metric = match definition.metric {
         Metric::Cosine => "cosine",
@@ -415,7 +431,17 @@ mod tests {
     #[test]
     fn what_pgvector_has_not_is_named() {
         assert_eq!(unsupported(&definition()), None);
-        assert!(unsupported(&Definition { dim: 2_001, ..definition() }).unwrap().contains("2001"));
+        let half = IndexDefinition { storage: VectorStorage::Float16, ..IndexDefinition::default() };
+        for (dim, index, wanted) in [
+            (2_000, IndexDefinition::default(), None),
+            (2_001, IndexDefinition::default(), Some("4000 with \"index.storage\": \"float16\", and \"dim\" is 2001")),
+            (4_000, half, None),
+            (4_001, half, Some("4001")),
+        ] {
+            let said = unsupported(&Definition { dim, index, ..definition() });
+            assert_eq!(said.is_some(), wanted.is_some(), "{dim}");
+            assert!(said.unwrap_or_default().contains(wanted.unwrap_or_default()), "{dim}");
+        }
         let index = IndexDefinition { m: 16, ef_construction: 20, ..IndexDefinition::default() };
         assert!(unsupported(&Definition { index, ..definition() }).unwrap().contains("(32)"));
     }

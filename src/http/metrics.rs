@@ -21,6 +21,12 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 )]
 pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
     let started_at = state.started_at().as_millisecond() as f64 / 1_000.0;
+    for (url, figures) in state.collections().pools() {
+        let url = url.name();
+        gauge!(telemetry::BACKEND_CONNECTIONS_IN_USE, "url" => url.clone()).set(figures.in_use as f64);
+        gauge!(telemetry::BACKEND_CONNECTIONS_RESTING, "url" => url.clone()).set(figures.resting as f64);
+        gauge!(telemetry::BACKEND_CALLS_WAITING, "url" => url).set(figures.waiting as f64);
+    }
     let recall = state
         .engine(move |database| {
             measure(database);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use super::tls;
+
 /// What kind of trouble a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -52,12 +54,14 @@ impl Trouble {
 #[non_exhaustive]
 pub enum PostgresError {
     /// The connection could not be made.
-    #[error("cannot connect to {place}{}", hint(*trouble))]
+    #[error("cannot connect to {place}{advice}")]
     Connect {
         /// User, host, port and database.
         place: String,
         /// What kind of failure it is.
         trouble: Trouble,
+        /// What is at fault and what to do, after a colon; empty where that is plain.
+        advice: &'static str,
         /// What the server or the system said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -99,14 +103,6 @@ pub enum PostgresError {
     },
 }
 
-fn hint(trouble: Trouble) -> &'static str {
-    match trouble {
-        Trouble::Authentication => ": the user, the password or pg_hba.conf does not let us in",
-        Trouble::Tls => ": TLS failed; check sslmode and sslrootcert",
-        _ => "",
-    }
-}
-
 impl PostgresError {
     /// What kind of trouble this is.
     pub fn trouble(&self) -> Trouble {
@@ -132,12 +128,16 @@ impl PostgresError {
     }
 
     pub(super) fn connecting(place: String, error: tokio_postgres::Error) -> Self {
-        let trouble = match error.as_db_error() {
-            Some(db) => trouble_of(db.code()),
-            None if is_tls(&error) => Trouble::Tls,
-            None => Trouble::Unreachable,
+        let (trouble, advice) = match (error.as_db_error(), tls::fault_of(&error)) {
+            (Some(db), _) => (trouble_of(db.code()), ""),
+            (None, Some(advice)) => (Trouble::Tls, advice),
+            (None, None) => (Trouble::Unreachable, ""),
         };
-        Self::Connect { place, trouble, source: Box::new(error) }
+        let advice = match trouble {
+            Trouble::Authentication => ": the user, the password or pg_hba.conf does not let us in",
+            _ => advice,
+        };
+        Self::Connect { place, trouble, advice, source: Box::new(error) }
     }
 
     pub(super) fn statement(doing: &'static str, error: tokio_postgres::Error) -> Self {
@@ -159,11 +159,6 @@ impl PostgresError {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-fn is_tls(error: &tokio_postgres::Error) -> bool {
-    let text = chain(error).to_lowercase();
-    ["tls", "certificate", "invalid peer", "handshake"].iter().any(|word| text.contains(word))
 }
 
 fn is_encoding(error: &tokio_postgres::Error) -> bool {

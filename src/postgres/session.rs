@@ -40,6 +40,11 @@ impl Session {
         Ok(Self { client, connection, limit: settings.statement_timeout })
     }
 
+    /// How long a statement may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Runs statements by the simple protocol, separated by semicolons.
     ///
     /// # Errors

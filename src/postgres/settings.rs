@@ -13,6 +13,9 @@ use super::PostgresError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// So long a statement may take, unless it is told otherwise.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// What it may be told.
+const MIN_STATEMENT_TIMEOUT: Duration = Duration::from_millis(100);
+const MAX_STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// A server that has sent nothing for so long is asked whether it is there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
@@ -80,7 +83,8 @@ pub struct ConnectSettings {
 
 impl ConnectSettings {
     /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
-    /// `key=value` text. Parameters that only name a pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
+    /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds. Parameters that only name a
+    /// pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
     /// `connection_limit`) are passed over.
     ///
     /// # Errors
@@ -95,14 +99,16 @@ impl ConnectSettings {
         let config = Config::from_str(&plain).map_err(|_| settings("the connection URL cannot be read"))?;
         let mut ssl_mode = SslMode::default();
         let mut ssl_root_cert = None;
+        let mut limit = STATEMENT_TIMEOUT;
         for (key, value) in own {
             match key.as_str() {
                 "sslmode" => ssl_mode = value.parse()?,
                 "sslrootcert" => ssl_root_cert = (value != "system").then(|| PathBuf::from(value)),
+                "statement_timeout" => limit = statement_timeout(&value)?,
                 _ => {}
             }
         }
-        Self::checked(config, ssl_mode, ssl_root_cert)
+        Ok(Self::checked(config, ssl_mode, ssl_root_cert)?.with_statement_timeout(limit))
     }
 
     /// From single values.
@@ -180,9 +186,10 @@ fn settings(reason: impl Into<String>) -> PostgresError {
 }
 
 /// Parameters that we read ourselves, or that mean nothing to us.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     "sslmode",
     "sslrootcert",
+    "statement_timeout",
     "pgbouncer",
     "pool_mode",
     "schema",
@@ -221,6 +228,15 @@ fn split_words(text: &str) -> (String, Own) {
     if own.is_empty() { (text.to_owned(), own) } else { (kept.join(" "), own) }
 }
 
+fn statement_timeout(text: &str) -> Result<Duration, PostgresError> {
+    let (least, most) = (MIN_STATEMENT_TIMEOUT, MAX_STATEMENT_TIMEOUT);
+    let limit = text.parse().ok().map(Duration::from_millis).filter(|limit| (least..=most).contains(limit));
+    limit.ok_or_else(|| {
+        let (least, most) = (least.as_millis(), most.as_millis());
+        settings(format!("statement_timeout is a number of milliseconds from {least} to {most}"))
+    })
+}
+
 fn percent_decode(text: &str) -> Result<String, PostgresError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -253,11 +269,17 @@ mod tests {
         assert!(!format!("{settings:?}").contains("s3cret"));
         let words = ConnectSettings::from_url("host=/tmp user=me sslmode=disable").unwrap();
         assert_eq!((words.place().as_str(), words.ssl_mode), ("me@/tmp:5432/me", SslMode::Disable));
+        assert_eq!(words.statement_timeout, STATEMENT_TIMEOUT);
+        let limited = ConnectSettings::from_url("postgres://me@h/x?statement_timeout=2500").unwrap();
+        assert_eq!(limited.statement_timeout, Duration::from_millis(2_500));
     }
 
     #[test]
     fn wrong_settings_are_named_without_the_url() {
-        for url in ["postgres://me:s3cret@h:port/x", "postgres://me:s3cret@h/x?sslmode=maybe", "nonsense s3cret", ""] {
+        let odd = "postgres://me:s3cret@h/x?statement_timeout=1min";
+        for url in
+            [odd, "postgres://me:s3cret@h:port/x", "postgres://me:s3cret@h/x?sslmode=maybe", "nonsense s3cret", ""]
+        {
             let error = ConnectSettings::from_url(url).unwrap_err().to_string();
             assert!(error.contains("settings") && !error.contains("s3cret"), "{error}");
         }

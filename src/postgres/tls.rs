@@ -58,6 +58,35 @@ fn wrong(reason: String) -> PostgresError {
     PostgresError::Settings { reason }
 }
 
+/// What is at fault where a connection failed for its TLS, and what to do; `None` where it failed for something else.
+pub(super) fn fault_of(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    let of_rustls = |cause: &(dyn std::error::Error + 'static)| {
+        // What an I/O error wraps is none of its sources.
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        inner.map_or_else(|| cause.downcast_ref(), |inner| inner.downcast_ref()).cloned()
+    };
+    if let Some(error) = causes.clone().find_map(of_rustls) {
+        return Some(match error {
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => ": the server's certificate is not for this host name; connect by a name that it is for",
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                ": the server's certificate comes from no root that is trusted here; name its root by sslrootcert"
+            }
+            Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => ": the server's certificate has expired or is not valid yet",
+            _ => ": TLS failed; check sslmode, sslrootcert and the server's certificate",
+        });
+    }
+    let lacks_tls = |cause: &(dyn std::error::Error + 'static)| cause.to_string() == "server does not support TLS";
+    causes.any(lacks_tls).then_some(": the server has no TLS; turn ssl on there, or choose another sslmode")
+}
+
 /// How much of a certificate is looked at.
 #[derive(Debug)]
 enum Check {

@@ -40,6 +40,8 @@ pub(super) struct Applied {
     pub(super) written: u64,
     pub(super) deleted: u64,
     pub(super) poisoned: u64,
+    /// What [`Fence::advanced`] is to keep.
+    pub(super) stamp: i64,
 }
 
 impl Batch {
@@ -143,7 +145,7 @@ impl Link<'_> {
     }
 
     async fn transact(&self, batch: &Batch, cursor: &Cursor, how: How) -> Result<Applied, ReplicateError> {
-        self.session.batch("begin", &self.begin()).await?;
+        self.session.batch("begin", &self.begin(cursor)).await?;
         let done = self.within(batch, cursor, how).await;
         let done = match done {
             Ok(applied) => self.session.batch("commit", "commit").await.map(|()| applied).map_err(Into::into),
@@ -158,17 +160,23 @@ impl Link<'_> {
     }
 
     /// Settings end with the transaction, so that a pooler may give the connection to anybody after it.
-    fn begin(&self) -> String {
+    fn begin(&self, cursor: &Cursor) -> String {
         let tenant = set_tenant(self.layout);
+        // A scan's rows stand and fall with its cursor, so the disk may be waited for once, at its end.
+        let waiting = if cursor.scan.is_some() { "set local synchronous_commit = off; " } else { "" };
+        // The server gives up before we do, so that its answer tells what became of the statement.
+        let limit = self.session.limit().as_millis();
         format!(
-            "begin; set local statement_timeout = '55s'; set local lock_timeout = '30s'; \
-             set local idle_in_transaction_session_timeout = '60s'{tenant}"
+            "begin; {waiting}set local statement_timeout = {}; set local lock_timeout = {}; \
+             set local idle_in_transaction_session_timeout = {limit}{tenant}",
+            limit * 11 / 12,
+            limit / 2
         )
     }
 
     async fn within(&self, batch: &Batch, cursor: &Cursor, how: How) -> Result<Applied, ReplicateError> {
         // First, so that of two processes one waits here, and then finds itself fenced.
-        self.fence.advance(self.session, cursor).await?;
+        let stamp = self.fence.advance(self.session, cursor).await?;
         let mut found = Vec::new();
         let written = match how {
             How::Copy => {
@@ -184,7 +192,7 @@ impl Link<'_> {
         }
         self.fence.bury(self.session, &batch.poisons).await?;
         self.fence.bury(self.session, &found).await?;
-        Ok(Applied { written, deleted, poisoned: (batch.poisons.len() + found.len()) as u64 })
+        Ok(Applied { written, deleted, poisoned: (batch.poisons.len() + found.len()) as u64, stamp })
     }
 
     async fn upsert(&self, rows: &[Row], force: bool) -> Result<u64, ReplicateError> {

@@ -93,6 +93,11 @@ pub enum ReplicateError {
         /// What is there.
         found: i64,
     },
+    /// The cursor was moved as if by us, on another connection.
+    #[error(
+        "the cursor was moved on another connection of this process, as when its bytes arrive twice; connecting again"
+    )]
+    Overtaken,
     /// The collection is gone.
     #[error("the collection {name} is not there")]
     NoCollection {
@@ -125,6 +130,7 @@ impl ReplicateError {
             Self::Fenced { .. } => "fenced",
             Self::Foreign { .. } => "foreign",
             Self::CommitLost { .. } => "commit_lost",
+            Self::Overtaken => "overtaken",
             Self::NoCollection { .. } => "no_collection",
             Self::Postgres(error) => error.trouble().name(),
             Self::Collection(_) | Self::Storage(_) => "store",
@@ -147,7 +153,7 @@ impl ReplicateError {
             Self::Postgres(error) => {
                 matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout)
             }
-            Self::CommitLost { .. } => true,
+            Self::CommitLost { .. } | Self::Overtaken => true,
             _ => false,
         }
     }

@@ -1,7 +1,8 @@
 //! The sink's own state in the database: how far it is, and who may write.
 //!
 //! One row a sink and collection, locked first in every transaction that writes: what was applied and how far that is
-//! change together, and a process whose epoch is no longer the row's changes nothing.
+//! change together. The transaction fails in the database itself unless the row is as the writer left it: so neither a
+//! process whose epoch has passed nor a connection whose bytes arrive twice or late changes anything.
 
 use crate::postgres::{PostgresError, QualifiedName, Session, Type, quote_identifier};
 use crate::types::{DocumentId, Seq};
@@ -73,7 +74,18 @@ pub(super) struct Fence {
     name: String,
     origin: Origin,
     epoch: i64,
+    /// When the row was last written, in microseconds: no two states of it have the same.
+    stamp: i64,
 }
+
+/// When a row was written, in microseconds.
+const STAMP: &str = "(extract(epoch from updated_at) * 1000000)::int8";
+/// The moment of this write, later than that of any write before.
+const NEXT: &str = "updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')";
+/// What the database says where a row is not as its writer left it: division by zero.
+const NOT_OURS: &str = "22012";
+/// So often the row may change between looking at it and taking it.
+const CLAIMS: usize = 5;
 
 impl Fence {
     /// Makes the tables of the state where they are missing.
@@ -139,63 +151,86 @@ impl Fence {
         take_over: bool,
     ) -> Result<(Self, Claimed), ReplicateError> {
         let (sinks, dead) = tables(schema);
-        let foreign = if take_over { "true" } else { "s.store_id = excluded.store_id" };
         let first = ScanReason::First.name();
-        let sql = format!(
-            "insert into {sinks} as s (name, store_id, timeline, epoch, cursor_seq, scan_reason)
-             values ($1, $2, $3, 1, 0, '{first}')
-             on conflict (name) do update set epoch = s.epoch + 1, updated_at = now()
-             where {foreign}
-             returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after"
+        let make = format!(
+            "insert into {sinks} (name, store_id, timeline, epoch, cursor_seq, scan_reason)
+             values ($1, $2, $3, 0, 0, '{first}') on conflict (name) do nothing"
+        );
+        let look = format!("select store_id, epoch from {sinks} where name = $1");
+        // By the epoch that was seen, so that the same bytes once more take nothing.
+        let take = format!(
+            "update {sinks} as s set epoch = s.epoch + 1, {NEXT} where name = $1 and epoch = $2
+             returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after, {STAMP}"
         );
         let timeline = i64::from(origin.timeline);
-        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
-            [(&name, Type::TEXT), (&origin.store_id, Type::TEXT), (&timeline, Type::INT8)];
-        let rows = session.query("take the sink over", &sql, &params).await?;
-        let Some(row) = rows.first() else {
-            let sql = format!("select store_id from {sinks} where name = $1");
-            let rows = session.query("look whose the sink is", &sql, &[(&name, Type::TEXT)]).await?;
-            let found = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
-            return Err(ReplicateError::Foreign { found, ours: origin.store_id.clone() });
-        };
-        let epoch: i64 = row.get(0);
-        let forked = row.get::<_, i64>(1) != timeline || row.get::<_, String>(2) != origin.store_id;
-        let scan = row
-            .get::<_, Option<String>>(4)
-            .and_then(|reason| ScanReason::from_name(&reason))
-            .map(|why| Scan { after: row.get::<_, Option<String>>(5).and_then(|id| DocumentId::new(&id).ok()), why });
-        let cursor = Cursor { seq: Seq(row.get::<_, i64>(3) as u64), scan };
-        let fence = Self { sinks, dead, name: name.to_owned(), origin: origin.clone(), epoch };
-        Ok((fence, Claimed { cursor, forked }))
+        let mut seen = 0;
+        for _ in 0..CLAIMS {
+            let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
+                [(&name, Type::TEXT), (&origin.store_id, Type::TEXT), (&timeline, Type::INT8)];
+            session.execute("make the sink's state", &make, &params).await?;
+            let rows = session.query("look whose the sink is", &look, &[(&name, Type::TEXT)]).await?;
+            let Some(row) = rows.first() else { continue };
+            let found: String = row.get(0);
+            if found != origin.store_id && !take_over {
+                return Err(ReplicateError::Foreign { found, ours: origin.store_id.clone() });
+            }
+            seen = row.get(1);
+            let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&seen, Type::INT8)];
+            let rows = session.query("take the sink over", &take, &params).await?;
+            let Some(row) = rows.first() else { continue };
+            let forked = row.get::<_, i64>(1) != timeline || row.get::<_, String>(2) != origin.store_id;
+            let scan = row.get::<_, Option<String>>(4).and_then(|reason| ScanReason::from_name(&reason)).map(|why| {
+                Scan { after: row.get::<_, Option<String>>(5).and_then(|id| DocumentId::new(&id).ok()), why }
+            });
+            let cursor = Cursor { seq: Seq(row.get::<_, i64>(3) as u64), scan };
+            let (epoch, stamp) = (row.get(0), row.get(6));
+            let fence = Self { sinks, dead, name: name.to_owned(), origin: origin.clone(), epoch, stamp };
+            return Ok((fence, Claimed { cursor, forked }));
+        }
+        Err(ReplicateError::Fenced { found: seen, ours: 0 })
     }
 
-    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline on.
+    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline on. Returns
+    /// the stamp to keep once the transaction is committed. A transaction that may not write is over when this returns,
+    /// and whatever follows in it fails.
     ///
     /// # Errors
-    /// [`ReplicateError::Fenced`] where another process took the sink over.
-    pub(super) async fn advance(&self, session: &Session, cursor: &Cursor) -> Result<(), ReplicateError> {
+    /// [`ReplicateError::Fenced`] where another process took the sink over, [`ReplicateError::Overtaken`] where another
+    /// connection wrote as us.
+    pub(super) async fn advance(&self, session: &Session, cursor: &Cursor) -> Result<i64, ReplicateError> {
         let sql = format!(
-            "update {} set cursor_seq = $3, scan_reason = $4, scan_after = $5, store_id = $6, timeline = $7, \
-             updated_at = now() where name = $1 and epoch = $2",
+            "with moved as (update {} as s set cursor_seq = $4, scan_reason = $5, scan_after = $6, store_id = $7, \
+             timeline = $8, {NEXT} where name = $1 and epoch = $2 and {STAMP} = $3 returning {STAMP} as stamp) \
+             select max(stamp), 1 / count(*) from moved",
             self.sinks
         );
         let seq = cursor.seq.0 as i64;
         let why = cursor.scan.as_ref().map(|scan| scan.why.name());
         let after = cursor.scan.as_ref().and_then(|scan| scan.after.as_ref()).map(|id| id.as_str());
         let timeline = i64::from(self.origin.timeline);
-        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 7] = [
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 8] = [
             (&self.name, Type::TEXT),
             (&self.epoch, Type::INT8),
+            (&self.stamp, Type::INT8),
             (&seq, Type::INT8),
             (&why, Type::TEXT),
             (&after, Type::TEXT),
             (&self.origin.store_id, Type::TEXT),
             (&timeline, Type::INT8),
         ];
-        match session.execute("move the cursor", &sql, &params).await? {
-            0 => Err(self.fenced(session).await?),
-            _ => Ok(()),
+        match session.query("move the cursor", &sql, &params).await {
+            Ok(rows) => Ok(rows.first().map_or(0, |row| row.get(0))),
+            Err(error) if error.code() == Some(NOT_OURS) => {
+                session.batch("roll back", "rollback").await?;
+                Err(self.fenced(session).await?)
+            }
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// A transaction that moved the cursor is committed.
+    pub(super) fn advanced(&mut self, stamp: i64) {
+        self.stamp = stamp;
     }
 
     /// Reads the cursor again after a COMMIT, which may have been answered with success and not have happened.
@@ -221,7 +256,11 @@ impl Fence {
         let sql = format!("select epoch from {} where name = $1", self.sinks);
         let rows = session.query("read the epoch", &sql, &[(&self.name, Type::TEXT)]).await?;
         let found = rows.first().map_or(0, |row| row.get(0));
-        Ok(ReplicateError::Fenced { found, ours: self.epoch })
+        Ok(if found == self.epoch {
+            ReplicateError::Overtaken
+        } else {
+            ReplicateError::Fenced { found, ours: self.epoch }
+        })
     }
 
     /// Writes down documents that no row can hold, within a transaction.

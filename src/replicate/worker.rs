@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use super::apply::{Batch, Link};
 use super::fence::{Cursor, Fence, Origin, Scan, ScanReason};
@@ -19,8 +18,12 @@ use crate::types::{DocumentId, Seq};
 
 /// Bytes of documents in one transaction, about.
 const BATCH_BYTES: usize = 4 << 20;
+/// Documents in one transaction of a scan.
+const BATCH_ROWS: usize = 10_000;
 /// Documents in one page of a scan.
 pub(super) const PAGE: usize = 1_000;
+/// Pages that are read before they are written.
+const PAGES_AHEAD: usize = 2;
 /// While nothing changes, the store is looked at this often.
 const IDLE: Duration = Duration::from_millis(20);
 /// Waits after failures that pass by themselves: the first, and the longest.
@@ -217,6 +220,8 @@ impl Worker {
         let is_fresh = ready.is_fresh && cursor_scans(&ready.cursor);
         let link = Link { session, layout, fence, has_dead_letters, is_fresh };
         let applied = link.apply(batch, &cursor).await?;
+        ready.fence.advanced(applied.stamp);
+        let Ready { session, fence, .. } = &*ready;
         let buried = match has_dead_letters || applied.poisoned > 0 {
             true => Some(fence.buried(session).await?.len() as u64),
             false => None,
@@ -241,40 +246,55 @@ impl Worker {
         let total = self.collection.stats().documents;
         self.status.edit(|status| status.scanned = (0, total));
         let Some(Scan { after, why }) = ready.cursor.scan.clone() else { return Ok(()) };
-        let mut reading = Some(self.read_page(after));
-        while let Some(page) = reading.take() {
-            let page = match page.await {
-                Ok(page) => page?,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-            // The next page is read while this one is written.
-            reading = page.next.map(|after| self.read_page(Some(after)));
-            let mut documents = page.documents.iter().peekable();
-            loop {
-                let mut batch = Batch::new(why == ScanReason::Fork);
-                let mut last = ready.cursor.scan.as_ref().and_then(|scan| scan.after.clone());
-                while let Some(document) = documents.next_if(|_| batch.bytes() < BATCH_BYTES) {
-                    batch.write(&ready.layout, document);
-                    last = Some(document.stored.id.clone());
-                }
-                let done = batch.len() as u64;
-                let is_last = reading.is_none() && documents.peek().is_none();
-                // Rows that should not be there can only be told once all that should are.
-                let scan = (!is_last || why != ScanReason::First).then_some(Scan { after: last, why });
-                let cursor = Cursor { seq: ready.cursor.seq, scan };
-                self.apply(ready, &batch, cursor).await?;
-                self.status.edit(|status| status.scanned.0 += done);
-                if documents.peek().is_none() {
-                    break;
+        let mut pages = self.read_pages(after);
+        let mut batch = Batch::new(why == ScanReason::Fork);
+        let (mut written, mut is_done) = (0, false);
+        while let Some(page) = pages.recv().await {
+            let Page { documents, next } = page?;
+            let last = documents.len().saturating_sub(1);
+            for (n, document) in documents.iter().enumerate() {
+                batch.write(&ready.layout, document);
+                let is_full = batch.bytes() >= BATCH_BYTES || batch.len() >= BATCH_ROWS;
+                if is_full && (n < last || next.is_some()) {
+                    let scan = Some(Scan { after: Some(document.stored.id.clone()), why });
+                    let full = std::mem::replace(&mut batch, Batch::new(why == ScanReason::Fork));
+                    self.apply(ready, &full, Cursor { seq: ready.cursor.seq, scan }).await?;
+                    written += full.len() as u64;
+                    self.status.edit(|status| status.scanned.0 = written);
                 }
             }
+            if next.is_none() {
+                // Rows that should not be there can only be told once all that should are.
+                let after = documents.last().map(|document| document.stored.id.clone());
+                let after = after.or_else(|| ready.cursor.scan.as_ref().and_then(|scan| scan.after.clone()));
+                let scan = (why != ScanReason::First).then_some(Scan { after, why });
+                self.apply(ready, &batch, Cursor { seq: ready.cursor.seq, scan }).await?;
+                self.status.edit(|status| status.scanned.0 = written + batch.len() as u64);
+                is_done = true;
+            }
+        }
+        if !is_done {
+            // The reader broke off: from the cursor again.
+            return Ok(());
         }
         if why == ScanReason::First { Ok(()) } else { self.delete_extra(ready, why).await }
     }
 
-    fn read_page(&self, after: Option<DocumentId>) -> JoinHandle<Result<Page, CollectionError>> {
-        let (collection, request) = (self.collection.clone(), ListRequest { after, limit: PAGE, filter: None });
-        tokio::task::spawn_blocking(move || collection.list(&request))
+    /// Reads the documents after `after` by ascending id, a few pages ahead of who writes them.
+    fn read_pages(&self, mut after: Option<DocumentId>) -> mpsc::Receiver<Result<Page, CollectionError>> {
+        let collection = self.collection.clone();
+        let (pages, read) = mpsc::channel(PAGES_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let page = collection.list(&ListRequest { after, limit: PAGE, filter: None });
+                let next = page.as_ref().ok().and_then(|page| page.next.clone());
+                if pages.blocking_send(page).is_err() || next.is_none() {
+                    break;
+                }
+                after = next;
+            }
+        });
+        read
     }
 
     async fn delete_extra(&mut self, ready: &mut Ready, why: ScanReason) -> Result<(), ReplicateError> {

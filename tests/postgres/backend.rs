@@ -8,6 +8,7 @@ use pannier::backend::{AnyCollection, Collections, CreatedAnywhere, Placement, U
 use pannier::collection::{BackendFault, ChunkRequest, ListRequest};
 use pannier::types::{
     Condition, Filter, GeoPoint, Metadata, Metric, Mode, NewDocument, Plan, Quantization, Query, SearchRequest, Value,
+    VectorStorage,
 };
 use pannier::{CollectionError, Database, DefinitionRequest};
 use serde_json::json;
@@ -219,7 +220,8 @@ fn what_the_backend_has_not_is_refused_by_name() {
     let chunks = Some(ChunkRequest { max_tokens: Some(9), overlap_tokens: None });
     for (request, wanted) in [
         (DefinitionRequest { chunks, ..vectors(3) }, "\"chunks\""),
-        (vectors(2_001), "2000"),
+        (vectors(2_001), "4000 with \"index.storage\": \"float16\""),
+        (DefinitionRequest { storage: Some(VectorStorage::Float16), ..vectors(4_001) }, "4000"),
         (DefinitionRequest { quantization: Some(Quantization::Int8), ..vectors(3) }, "quantization"),
         (DefinitionRequest { ef_construction: Some(1_001), ..vectors(3) }, "1000"),
     ] {
@@ -370,9 +372,13 @@ fn filters_mean_the_same_as_here_on_18() {
 }
 
 /// More documents than are compared one by one, in a table that Postgres has figures of.
-fn large(postgres: &TestDatabase, metric: Metric) -> (Sidecar, AnyCollection, Vec<Vec<f32>>) {
+fn large(
+    postgres: &TestDatabase,
+    metric: Metric,
+    storage: Option<VectorStorage>,
+) -> (Sidecar, AnyCollection, Vec<Vec<f32>>) {
     let one = Sidecar::new(&postgres.url);
-    let request = DefinitionRequest { metric: Some(metric), ..DefinitionRequest::vectors(8) };
+    let request = DefinitionRequest { metric: Some(metric), storage, ..DefinitionRequest::vectors(8) };
     let collection = one.create_with(&request, "large").unwrap().collection;
     let mut random = Random(5);
     let vectors: Vec<Vec<f32>> = (0..6_000).map(|_| random.whole_vector(8)).collect();
@@ -384,11 +390,11 @@ fn large(postgres: &TestDatabase, metric: Metric) -> (Sidecar, AnyCollection, Ve
     (one, collection, vectors)
 }
 
-#[test]
-fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page() {
-    for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-        let postgres = database();
-        let (_one, collection, vectors) = large(&postgres, metric);
+fn many_documents_are_searched_by_the_index_on(version: Version) {
+    let half = Some(VectorStorage::Float16);
+    for (metric, storage) in [(Metric::Cosine, None), (Metric::Dot, None), (Metric::L2, None), (Metric::Cosine, half)] {
+        let postgres = server(version).database();
+        let (_one, collection, vectors) = large(&postgres, metric, storage);
         let mut hits = 0;
         for vector in vectors.iter().step_by(200) {
             let exact = SearchRequest { exact: true, ..search(vector) };
@@ -399,7 +405,7 @@ fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page() {
             let least = exact.hits.last().unwrap().score;
             hits += near.hits.iter().filter(|hit| hit.score >= least - 1e-5).count();
         }
-        assert!(hits >= 285, "{hits} of 300 by {metric:?}");
+        assert!(hits >= 285, "{hits} of 300 by {metric:?}, {storage:?}");
         let explained = collection.search(&SearchRequest { explain: true, ..search(&vectors[0]) }).unwrap();
         let lines = explained.explain.unwrap().database.join("\n");
         assert!(lines.contains("Index Scan using large_embedding_idx"), "{lines}");
@@ -407,6 +413,59 @@ fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page() {
         let request = SearchRequest { filter: Some(rare), explain: true, top_k: 20, ..search(&vectors[0]) };
         let answer = collection.search(&request).unwrap();
         assert_eq!(answer.hits.len(), 12, "{:?}", answer.explain);
+    }
+}
+
+#[test]
+fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page_on_16() {
+    many_documents_are_searched_by_the_index_on(Version::V16);
+}
+
+#[test]
+fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page_on_18() {
+    many_documents_are_searched_by_the_index_on(Version::V18);
+}
+
+#[test]
+fn vectors_of_half_precision_stand_as_they_are_and_may_be_twice_as_long() {
+    const DIM: usize = 4_000;
+    for version in [Version::V16, Version::V18] {
+        let postgres = server(version).database();
+        let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+        let storage = Some(VectorStorage::Float16);
+        let request = DefinitionRequest { storage, metric: Some(Metric::L2), ..DefinitionRequest::vectors(DIM as u32) };
+        let collection = one.create_with(&request, "half").unwrap().collection;
+        let mut random = Random(23);
+        let vectors: Vec<Vec<f32>> =
+            (0..20).map(|_| (0..DIM).map(|_| random.below(1 << 24) as f32 / 16_777_216.0).collect()).collect();
+        let new = |(n, vector): (usize, &Vec<f32>)| document(&format!("d{n:02}"), vector, n as i64);
+        collection.upsert(vectors.iter().enumerate().map(new).collect()).unwrap();
+        // Another server takes it over, and reads what the first rounded.
+        let again = two.create_with(&request, "half").unwrap().collection;
+        for (n, vector) in vectors.iter().enumerate() {
+            let mut rounded = vector.clone();
+            pannier::types::round_to_half(&mut rounded).unwrap();
+            assert_ne!(&rounded, vector);
+            assert_eq!(again.get(&id(&format!("d{n:02}"))).unwrap().unwrap().vector, rounded);
+            assert_eq!(found(&again, &search(vector))[0], format!("d{n:02}"));
+        }
+        assert_eq!(
+            postgres.value(
+                "select format_type(atttypid, atttypmod) from pg_attribute \
+                 where attrelid = 'pannier.half'::regclass and attname = 'embedding'"
+            ),
+            "halfvec(4000)"
+        );
+        let query = format!("[{}]", vec!["0.5"; DIM].join(","));
+        let plan = postgres.column(&format!(
+            "set enable_seqscan = off; explain select id from pannier.half order by embedding <-> '{query}' limit 3"
+        ));
+        assert!(plan.iter().any(|line| line.contains("Index Scan using half_embedding_idx")), "{plan:?}");
+        // In f32 it is another table.
+        let three = Sidecar::new(&postgres.url);
+        let (kind, detail) =
+            fault(three.create_with(&DefinitionRequest { storage: None, dim: Some(2_000), ..request }, "half"));
+        assert_eq!(kind, BackendFault::Conflict, "{detail}");
     }
 }
 
@@ -459,6 +518,11 @@ fn the_api_shows_the_backend_and_says_what_it_has_not() {
     let answer = server.post("/v1/collections/c/search", &body).ok();
     let explain = &answer["explain"];
     assert!(explain["database"].as_array().is_some_and(|lines| !lines.is_empty()), "{answer}");
+    let metrics = server.get("/metrics").text();
+    for (name, value) in [("connections_in_use", 0), ("connections_resting", 1), ("calls_waiting", 0)] {
+        let line = format!("pannier_backend_{name}{{url=\"{}\"}} {value}", file.display());
+        assert!(metrics.lines().any(|other| other == line), "{line} in\n{metrics}");
+    }
     let stats = server.get("/v1/collections/c/stats").ok();
     assert_eq!((&stats["documents"], &stats["text"]["lag"]), (&json!(1), &json!(0)), "{stats}");
     server.delete("/v1/collections/c?keep_table=true").ok();

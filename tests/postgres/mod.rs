@@ -4,3 +4,4 @@ mod backend;
 mod connect;
 mod migrations;
 mod sources;
+mod tls;

@@ -1,12 +1,19 @@
-//! Cuts around COMMIT, a database that is killed, two processes on one sink, a store from an older copy.
+//! Cuts and delays around COMMIT, connections that speak twice, a database that is killed, two processes on one sink, a
+//! store from an older copy or snapshot.
+
+use std::time::Duration;
 
 use pannier::Options;
-use pannier::replicate::Phase;
+use pannier::replicate::{LayoutKind, Phase};
+use pannier::snapshot::{self, SnapshotName};
 
-use super::proxy::Proxy;
+use super::proxy::{CUTS, Harm, Proxy};
 use super::{Setup, Store, copy_directory, settings};
 use crate::support::Random;
-use crate::support::postgres::{Server, Version, database};
+use crate::support::postgres::{Server, TestDatabase, Version, database};
+
+/// So long a statement may take where a proxy is slow.
+const LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Cuts in one run; PANNIER_TEST_CUTS sets more.
 fn cuts() -> u64 {
@@ -22,11 +29,36 @@ fn churn(store: &Store, random: &mut Random, round: i64) {
 }
 
 /// No row twice, none older than its document: what a hash of the whole would not tell apart from luck.
-fn assert_exact(store: &Store, postgres: &crate::support::postgres::TestDatabase) {
+fn assert_exact(store: &Store, postgres: &TestDatabase) {
+    assert_exact_in(store, postgres, "pannier.c");
+}
+
+fn assert_exact_in(store: &Store, postgres: &TestDatabase, table: &str) {
     store.assert_equal();
-    let rows: u64 = postgres.value("select count(*) from pannier.c").parse().unwrap();
+    let rows: u64 = postgres.value(&format!("select count(*) from {table}")).parse().unwrap();
     assert_eq!(rows, store.collection.stats().documents);
-    assert_eq!(postgres.value("select count(*) - count(distinct id) from pannier.c"), "0");
+    assert_eq!(postgres.value(&format!("select count(*) - count(distinct id) from {table}")), "0");
+}
+
+/// The database as a proxy leads to it.
+fn through(proxy: &Proxy, postgres: &TestDatabase) -> String {
+    let (port, name, limit) = (proxy.port, &postgres.name, LIMIT.as_millis());
+    format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable&statement_timeout={limit}")
+}
+
+/// Writes until the proxy has done what it was told to.
+fn churn_until_done(store: &Store, proxy: &Proxy, seed: u64) {
+    let mut random = Random(seed);
+    for round in 1.. {
+        churn(store, &mut random, round);
+        if round % 4 == 0 {
+            store.wait_until_copied();
+        }
+        if proxy.left() == 0 {
+            break;
+        }
+    }
+    store.wait_until_copied();
 }
 
 #[test]
@@ -35,24 +67,95 @@ fn cuts_before_during_and_after_commit_change_nothing() {
     let proxy = Proxy::start(postgres.port, 7);
     let store = Store::new();
     store.write(0..300, 0);
-    proxy.cut(3);
-    store.add(settings(&format!("postgres://postgres@127.0.0.1:{}/{}?sslmode=disable", proxy.port, postgres.name)));
+    proxy.harm(&CUTS, 3);
+    store.add(settings(&through(&proxy, &postgres)));
     store.wait_until_copied();
-    let mut random = Random(11);
-    let mut round = 1;
-    proxy.cut(cuts());
-    while proxy.left() > 0 {
-        churn(&store, &mut random, round);
-        round += 1;
-        if round % 4 == 0 {
-            store.wait_until_copied();
-        }
-    }
-    store.wait_until_copied();
-    let made = proxy.made();
-    assert!(made.iter().sum::<u64>() >= cuts(), "{made:?}");
+    proxy.harm(&CUTS, cuts());
+    churn_until_done(&store, &proxy, 11);
+    let made = CUTS.map(|kind| proxy.made().into_iter().filter(|made| *made == kind).count());
+    assert!(made.iter().sum::<usize>() as u64 >= cuts(), "{made:?}");
     eprintln!("cuts before, during, after COMMIT: {made:?}; connections: {}", store.status().connections);
     assert_exact(&store, &postgres);
+}
+
+#[test]
+fn commits_and_answers_that_come_late_or_too_late_change_nothing() {
+    let postgres = database();
+    let proxy = Proxy::start(postgres.port, 3);
+    let store = Store::new();
+    store.write(0..300, 0);
+    store.add(settings(&through(&proxy, &postgres)));
+    store.wait_until_copied();
+    let (in_time, too_late) = (LIMIT / 8, LIMIT + LIMIT / 2);
+    let kinds = [Harm::Late(in_time), Harm::AnswerLate(in_time), Harm::Late(too_late), Harm::AnswerLate(too_late)];
+    proxy.harm(&kinds, cuts());
+    churn_until_done(&store, &proxy, 13);
+    let made = kinds.map(|kind| proxy.made().into_iter().filter(|made| *made == kind).count());
+    assert!(made.iter().all(|times| *times > 0), "{made:?}");
+    // Only those that came too late cost a connection.
+    assert!(store.status().connections > 1);
+    eprintln!("COMMIT late, answer late, both too late: {made:?}; connections: {}", store.status().connections);
+    assert_exact(&store, &postgres);
+}
+
+/// Layouts whose rows are guarded by their seq, and by the fence alone.
+const GUARDED_AND_NOT: [(LayoutKind, &str); 2] = [(LayoutKind::Pannier, "pannier.c"), (LayoutKind::Vecs, "vecs.c")];
+
+#[test]
+fn a_connection_whose_bytes_arrive_twice_changes_nothing() {
+    for (layout, table) in GUARDED_AND_NOT {
+        let postgres = database();
+        let proxy = Proxy::start(postgres.port, 5);
+        let store = Store::new();
+        store.write(0..300, 0);
+        // The second of them is ever further behind.
+        proxy.echo(Duration::from_millis(3));
+        let mut settings = settings(&through(&proxy, &postgres));
+        settings.layout = layout;
+        store.add(settings);
+        store.wait_until_copied();
+        proxy.harm(&CUTS, cuts() / 2);
+        churn_until_done(&store, &proxy, 17);
+        assert_exact_in(&store, &postgres, table);
+        store.replicator.set_paused("s", true).unwrap();
+        proxy.settle();
+        assert!(proxy.refused() > 0, "no second connection tried to write");
+        eprintln!("{layout:?}: transactions of second connections that were refused: {}", proxy.refused());
+        store.replicator.set_paused("s", false).unwrap();
+        store.wait_until_copied();
+        assert_exact_in(&store, &postgres, table);
+    }
+}
+
+#[test]
+fn an_old_connection_that_wakes_later_changes_nothing() {
+    for (layout, table) in GUARDED_AND_NOT {
+        let postgres = database();
+        let proxy = Proxy::start(postgres.port, 9);
+        let store = Store::new();
+        store.write(0..300, 0);
+        let mut settings = settings(&through(&proxy, &postgres));
+        settings.layout = layout;
+        store.add(settings);
+        store.wait_until_copied();
+        proxy.harm(&[Harm::CutAfter], 5);
+        churn_until_done(&store, &proxy, 19);
+        // What they wrote is gone since, or other.
+        store.delete(0..200);
+        store.write(200..400, 99);
+        store.wait_until_copied();
+        let before = store.status();
+        let woken = proxy.replay();
+        assert!(woken >= 5, "{woken}");
+        assert!(proxy.refused() >= 5, "{} of {woken} tried to write", proxy.refused());
+        assert_exact_in(&store, &postgres, table);
+        // The connection that holds the sink goes on as if nothing had been.
+        store.write(0..10, 100);
+        store.wait_until_copied();
+        let after = store.status();
+        assert_eq!((after.connections, after.scans, after.error), (before.connections, before.scans, None));
+        assert_exact_in(&store, &postgres, table);
+    }
 }
 
 #[test]
@@ -122,6 +225,44 @@ fn a_store_that_went_on_from_an_older_copy_is_noticed_and_mended() {
     store.delete(90..95);
     store.wait_until_copied();
     assert_exact(&store, &postgres);
+}
+
+#[test]
+fn a_store_restored_from_an_older_snapshot_is_noticed_and_mended() {
+    for (layout, table) in GUARDED_AND_NOT {
+        let Setup { postgres, store } = Setup::new();
+        store.write(0..100, 1);
+        let mut settings = settings(&postgres.url);
+        settings.layout = layout;
+        store.add(settings);
+        store.wait_until_copied();
+        let name = SnapshotName::new("older").unwrap();
+        snapshot::create(&store.database, Some(name.clone())).unwrap();
+        // A future that is taken back: rows that are other, rows that are new, rows that are gone.
+        store.write(50..150, 2);
+        store.delete(0..10);
+        store.wait_until_copied();
+        assert_eq!(postgres.value(&format!("select count(*) from {table}")), "140");
+        let directory = store.close();
+        let restored = snapshot::restore(directory.path(), &snapshot::Source::Snapshot(name), &mut |_, _| {}).unwrap();
+        assert_eq!(restored.timeline, 2);
+        let store = Store::open(directory, Options::default());
+        store.wait_until_copied();
+        assert_eq!(store.status().scans, 1);
+        assert_exact_in(&store, &postgres, table);
+        assert_eq!(postgres.value(&format!("select count(*) from {table}")), "100");
+        assert_eq!(postgres.value("select timeline from pannier.sinks"), "2");
+        // It goes on from there, and needs no more scans.
+        store.write(0..20, 3);
+        store.delete(90..95);
+        store.wait_until_copied();
+        assert_exact_in(&store, &postgres, table);
+        let store = Store::open(store.close(), Options::default());
+        store.write(20..30, 4);
+        store.wait_until_copied();
+        assert_eq!(store.status().scans, 0);
+        assert_exact_in(&store, &postgres, table);
+    }
 }
 
 #[test]

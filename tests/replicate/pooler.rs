@@ -8,11 +8,11 @@ use pannier::replicate::LayoutKind;
 
 use super::{LIMIT, Setup, Store, settings};
 use crate::support::Random;
-use crate::support::postgres::{TestDatabase, as_other_user, database, own};
+use crate::support::postgres::{TestDatabase, as_other_user, database, own, write_key};
 
 /// A pooler before one database.
 pub struct Pooler {
-    port: u16,
+    pub port: u16,
     child: Child,
     _directory: tempfile::TempDir,
 }
@@ -20,6 +20,11 @@ pub struct Pooler {
 impl Pooler {
     /// `None`, loudly, where pgbouncer is not installed.
     pub fn start(postgres: &TestDatabase) -> Option<Self> {
+        Self::start_with(postgres, None)
+    }
+
+    /// As [`Pooler::start`]; with a certificate, chain and key in PEM, it speaks nothing but TLS.
+    pub fn start_with(postgres: &TestDatabase, certificate: Option<(&str, &str)>) -> Option<Self> {
         if Command::new("pgbouncer").arg("--version").stdout(Stdio::null()).status().is_err() {
             eprintln!("NOT TESTED: pgbouncer is not installed (apt-get install pgbouncer)");
             return None;
@@ -35,6 +40,19 @@ impl Pooler {
             postgres.port,
             at("users").display()
         );
+        let config = match certificate {
+            None => config,
+            Some((chain, key)) => {
+                std::fs::write(at("crt"), chain).unwrap();
+                write_key(&at("key"), key);
+                let (chain, key) = (at("crt"), at("key"));
+                format!(
+                    "{config}client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}\n",
+                    chain.display(),
+                    key.display()
+                )
+            }
+        };
         let config = config.replace("* = host", &format!("{} = user=postgres host", postgres.name));
         std::fs::write(at("ini"), config).unwrap();
         use std::os::unix::fs::PermissionsExt;

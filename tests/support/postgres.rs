@@ -71,16 +71,31 @@ impl Server {
 
     /// Starts a server that no other test uses, so that it can be killed.
     pub fn start(version: Version) -> Self {
-        let binaries = binaries(version);
+        Self::start_at(&binaries(version), None)
+    }
+
+    /// Starts the newest server of those that the system's packages brought, which speak TLS as ours do not, with a
+    /// certificate: chain and key, PEM. It has no pgvector. `None` where there is none.
+    pub fn start_with_tls(chain: &str, key: &str) -> Option<Self> {
+        let there = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
+        let newest = there.filter(|path| path.join("bin/postgres").exists()).max()?;
+        Some(Self::start_at(&newest.join("bin"), Some((chain, key))))
+    }
+
+    fn start_at(binaries: &Path, certificate: Option<(&str, &str)>) -> Self {
         let directory = std::env::temp_dir().join(format!("pannier-pg-{}-{}", std::process::id(), next()));
         fs::create_dir_all(&directory).unwrap();
         let _ = own(&directory);
+        if let Some((chain, key)) = certificate {
+            write_key(&directory.join("server.key"), key);
+            fs::write(directory.join("server.crt"), chain).unwrap();
+        }
         let script = directory.join("keep.sh");
         fs::write(&script, KEEPER).unwrap();
         for attempt in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut command = as_other_user("sh");
-            command.arg(&script).arg(&binaries).arg(&directory).arg(port.to_string());
+            command.arg(&script).arg(binaries).arg(&directory).arg(port.to_string());
             command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap_or_else(|e| panic!("the server's keeper does not start: {e}"));
             let stdin = child.stdin.take().unwrap();
@@ -91,6 +106,11 @@ impl Server {
             eprintln!("attempt {attempt}: {}", log(&directory));
         }
         panic!("Postgres does not start: {}", log(&directory));
+    }
+
+    /// Where it listens at 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Kills the server as `kill -9` does, and waits until nobody listens.
@@ -279,6 +299,14 @@ pub fn own(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Servers take a key only from a file that nobody else may read.
+pub fn write_key(path: &Path, key: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(key.as_bytes()).unwrap();
+    own(path).unwrap();
+}
+
 /// Makes the cluster, runs it, obeys lines on stdin, and clears everything away at their end.
 const KEEPER: &str = r#"
 bin=$1; dir=$2; port=$3
@@ -292,10 +320,12 @@ host all "/^scram_.*$" 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 END
 fi
+tls=
+[ -f "$dir/server.crt" ] && tls="-c ssl=on -c ssl_cert_file=$dir/server.crt -c ssl_key_file=$dir/server.key"
 start() {
     "$bin/postgres" -D "$dir/data" -c port=$port -c listen_addresses=127.0.0.1 -c unix_socket_directories="$dir" \
         -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=64MB \
-        -c max_wal_size=1GB -c autovacuum=off -c log_min_messages=fatal >>"$dir/log" 2>&1 </dev/null &
+        -c max_wal_size=1GB -c autovacuum=off -c log_min_messages=fatal $tls >>"$dir/log" 2>&1 </dev/null &
     pid=$!
 }
 start
