@@ -296,7 +296,7 @@ fn fingerprint(settings: &Settings, files: &[VerifiedFile], precision: Precision
         Precision::Float32 => {}
         Precision::Float16 => hash.update("float16 1\n"),
         // The number changes with the way in which weights and activations are rounded.
-        Precision::Int8 => hash.update("int8 1\n"),
+        Precision::Int8 => hash.update("int8 2\n"),
     }
     // The transformer's weights come first, those of dense layers after them, in the order of the modules.
     for name in [WEIGHTS_FILE, TOKENIZER_FILE] {

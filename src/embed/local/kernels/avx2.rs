@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::int8::{Int8, Int8Tile};
+use super::quantise::{self, TOGETHER};
 use super::simd::Simd;
 use super::tile::{self, Kind, Order, Tile, Weight};
 use super::{attention, int8, layer_norm, matmul, pack};
@@ -40,11 +41,11 @@ pub(super) unsafe fn run_int8(args: &int8::Args) {
     unsafe { int8::run::<Avx2>(args) }
 }
 
-/// See [`int8::quantise`].
+/// See [`quantise::run`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
+pub(super) unsafe fn run_quantise(args: &quantise::Args) {
     // SAFETY: as above.
-    unsafe { int8::quantise::<Avx2>(args) }
+    unsafe { quantise::run::<Avx2>(args) }
 }
 
 /// See [`pack::run`].
@@ -113,6 +114,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_mul_ps(a, b) }
     }
     #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
     unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
@@ -153,14 +158,6 @@ impl Simd for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn largest(x: __m256) -> f32 {
-        unsafe {
-            let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }
     }
     #[inline(always)]
@@ -233,12 +230,14 @@ impl Int8 for Avx2 {
         unsafe { _mm256_cvtepi32_ps(sums) }
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut i16, x: __m256, zero: i32) {
+    unsafe fn store_codes(to: *mut i16, x: [__m256; TOGETHER], zero: i32) {
         unsafe {
-            let whole = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(zero));
-            let packed = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
-            let codes = _mm_min_epi16(_mm_max_epi16(packed, _mm_setzero_si128()), _mm_set1_epi16(255));
-            _mm_storeu_si128(to.cast(), codes);
+            for (i, x) in x.into_iter().enumerate() {
+                let whole = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(zero));
+                let packed = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+                let codes = _mm_min_epi16(_mm_max_epi16(packed, _mm_setzero_si128()), _mm_set1_epi16(255));
+                _mm_storeu_si128(to.wrapping_add(i * Self::LANES).cast(), codes);
+            }
         }
     }
     #[inline(always)]

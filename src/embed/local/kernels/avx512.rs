@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::Avx2;
 use super::simd::Simd;
 use super::tile::{self, Kind, Order, Tile, Weight};
 use super::{attention, layer_norm, matmul, pack};
@@ -92,6 +91,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_mul_ps(a, b) }
     }
     #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
     unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
@@ -130,14 +133,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn largest(x: __m512) -> f32 {
-        // Numbers are compared as they are: the intrinsic for this takes care of those that are none, at each step.
-        unsafe {
-            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
-            Avx2::largest(_mm256_max_ps(_mm512_castps512_ps256(x), high))
-        }
     }
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep rows in registers")]

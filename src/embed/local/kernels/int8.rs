@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use super::matmul::GROUP_BYTES;
-use super::pack;
 use super::packed::{Int8Panels, PackedMatrix};
+use super::quantise::{QuantisedRows, TOGETHER};
 use super::simd::Simd;
-use super::tile::{self, FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish};
+use super::tile::{self, Finish};
 
 /// Operations on registers of `Float::LANES` sums of 32 bits.
 ///
@@ -36,8 +36,9 @@ pub(super) trait Int8: Copy {
     unsafe fn add_products(sums: Self::Sums, codes: Self::Codes, weights: Self::Weights) -> Self::Sums;
     /// The sums, rounded to what f32 holds.
     unsafe fn to_float(sums: Self::Sums) -> <Self::Float as Simd>::F32;
-    /// Stores `round(x) + zero` as codes, what is outside 0..=255 as the nearest of them; ties are rounded to even.
-    unsafe fn store_codes(to: *mut Self::Code, x: <Self::Float as Simd>::F32, zero: i32);
+    /// Stores `round(x) + zero` as codes, what is outside 0..=255 as the nearest of them; ties are rounded to even. Numbers
+    /// are in order, `x` is within 2^15 and `zero` within 0..=255.
+    unsafe fn store_codes(to: *mut Self::Code, x: [<Self::Float as Simd>::F32; TOGETHER], zero: i32);
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS` of `Float`.
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>);
 }
@@ -68,33 +69,6 @@ pub(super) struct Int8Tile<I: Int8> {
     pub out: *mut f32,
 }
 
-/// Operands of [`quantise`].
-#[derive(Clone, Copy)]
-pub(super) struct QuantiseArgs {
-    /// First element of the matrix, shape `[count, width]`.
-    pub x: *const f32,
-    pub x_stride: usize,
-    pub count: usize,
-    pub width: usize,
-    /// Numbers of a block.
-    pub block: usize,
-    pub rows: QuantisedRows,
-}
-
-/// Where quantised rows lie.
-#[derive(Clone, Copy)]
-pub(super) struct QuantisedRows {
-    /// Codes as `Int8::Code`: first row after row, `stride` codes apart, then [`pack`]ed.
-    pub codes: *mut u8,
-    pub stride: usize,
-    /// Words of [`pack::len`].
-    pub packed: *mut f32,
-    /// Shape `[blocks, count]`.
-    pub scales: *mut f32,
-    /// Shape `[blocks, count]`.
-    pub zeros: *mut f32,
-}
-
 /// Operands of [`run`].
 #[derive(Clone)]
 pub(super) struct Args<'a> {
@@ -108,63 +82,6 @@ pub(super) struct Args<'a> {
     pub out: *mut f32,
     pub out_stride: usize,
     pub finish: Finish,
-}
-
-/// Rounds each block of each row to codes, whose 0..=255 span the block's smallest to largest number, and 0; then packs
-/// the codes for the tiles of a product.
-///
-/// # Safety
-/// `Simd`'s promise; pointers cover their matrices; `width` is a multiple of `LANES`.
-#[inline(always)]
-pub(super) unsafe fn quantise<I: Int8>(args: &QuantiseArgs) {
-    let blocks = args.width.div_ceil(args.block);
-    for row in 0..args.count {
-        for block in 0..blocks {
-            let from = block * args.block;
-            let x = args.x.wrapping_add(row * args.x_stride + from);
-            let codes = args.rows.codes.cast::<I::Code>().wrapping_add(row * args.rows.stride + from);
-            let width = args.block.min(args.width - from);
-            // SAFETY: the caller's promise; the block lies within the row.
-            unsafe {
-                let (scale, zero) = quantise_block::<I>(x, width, codes);
-                *args.rows.scales.add(block * args.count + row) = scale;
-                *args.rows.zeros.add(block * args.count + row) = zero;
-            }
-        }
-    }
-    let pack = pack::Args {
-        x: args.rows.codes.cast_const().cast(),
-        stride: args.rows.stride / I::GROUP,
-        count: args.count,
-        width: args.width / I::GROUP,
-        out: args.rows.packed,
-    };
-    // SAFETY: the caller's promise; words of codes are moved as they are.
-    unsafe { pack::run::<I::Float>(&pack) }
-}
-
-/// Rounds `width` numbers to codes. Returns their scale and zero.
-#[inline(always)]
-unsafe fn quantise_block<I: Int8>(x: *const f32, width: usize, codes: *mut I::Code) -> (f32, f32) {
-    // SAFETY: the caller's promise; every offset is below `width`.
-    unsafe {
-        let load = |k| I::Float::load(x.wrapping_add(k));
-        let (mut low, mut high) = (I::Float::zero(), I::Float::zero());
-        for k in (0..width).step_by(I::Float::LANES) {
-            let x = load(k);
-            low = I::Float::min(low, x);
-            high = I::Float::max(high, x);
-        }
-        let lowest = -I::Float::largest(I::Float::sub(I::Float::zero(), low));
-        let highest = I::Float::largest(high);
-        let scale = ((highest - lowest) / 255.0).max(f32::MIN_POSITIVE);
-        let zero = (-lowest / scale).round_ties_even();
-        let inverse = I::Float::splat(1.0 / scale);
-        for k in (0..width).step_by(I::Float::LANES) {
-            I::store_codes(codes.wrapping_add(k), I::Float::mul(load(k), inverse), zero as i32);
-        }
-        (scale, zero)
-    }
 }
 
 /// Numbers of the largest tile.
@@ -198,14 +115,14 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
     let (depth, columns) = (args.weights.depth, args.weights.columns);
     let column = panel * I::Float::TILE_COLUMNS;
     let tile = Int8Tile::<I> {
-        codes: args.rows.packed.wrapping_add(row * (depth / I::GROUP)).cast_const().cast(),
+        codes: args.rows.codes.wrapping_add(row * (depth / I::GROUP)).cast_const().cast(),
         weights: args.int8.codes.as_slice()[column * depth..].as_ptr(),
         groups: depth / I::GROUP,
         block_groups: args.int8.block / I::GROUP,
-        ahead: if args.count <= I::Float::TILE_ROWS { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES },
+        ahead: tile::ahead(row),
         scales: args.rows.scales.wrapping_add(row),
         zeros: args.rows.zeros.wrapping_add(row),
-        rows_stride: args.count,
+        rows_stride: args.rows.stride,
         steps: args.int8.steps[column..].as_ptr(),
         weight_sums: args.int8.sums[column..].as_ptr(),
         columns_stride: columns,
@@ -231,7 +148,7 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
 /// # Safety
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep `sums` in registers")]
+#[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep sums in registers")]
 pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     let half = I::Float::LANES * I::GROUP;
     // SAFETY: the caller's promise.
@@ -246,45 +163,71 @@ pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
         let (mut codes, mut weights) = (tile.codes, tile.weights);
         let (mut scales, mut zeros) = (tile.scales, tile.zeros);
         let (mut steps, mut weight_sums) = (tile.steps, tile.weight_sums);
-        let mut left = tile.groups;
-        while left > 0 {
-            let groups = left.min(tile.block_groups);
-            left -= groups;
-            let mut sums = [[I::zero_sums(); 2]; M];
+        let mut remaining = tile.groups;
+        while remaining > 0 {
+            let groups = remaining.min(tile.block_groups);
+            remaining -= groups;
+            let (mut left, mut right) = ([I::zero_sums(); M], [I::zero_sums(); M]);
             for _ in 0..groups {
                 let (low, high) = (I::load_weights(weights), I::load_weights(weights.wrapping_add(half)));
                 I::Float::prefetch(weights.wrapping_add(tile.ahead));
                 I::Float::prefetch(weights.wrapping_add(tile.ahead).wrapping_add(half));
                 for i in 0..M {
                     let x = I::splat_codes(codes.wrapping_add(i * I::GROUP));
-                    sums[i][0] = I::add_products(sums[i][0], x, low);
-                    sums[i][1] = I::add_products(sums[i][1], x, high);
+                    left[i] = I::add_products(left[i], x, low);
+                    right[i] = I::add_products(right[i], x, high);
                 }
                 codes = codes.wrapping_add(M * I::GROUP);
                 weights = weights.wrapping_add(2 * half);
             }
-            // Two short loops: only such are unrolled, and only then do their arrays stay in registers.
-            let (step, weight_sum) = (pair(steps), pair(weight_sums));
-            let mut terms = [[I::Float::zero(); 2]; M];
-            for i in 0..M {
-                let zero = I::Float::splat(*zeros.wrapping_add(i));
-                terms[i][0] = I::Float::neg_mul_add(zero, weight_sum[0], I::to_float(sums[i][0]));
-                terms[i][1] = I::Float::neg_mul_add(zero, weight_sum[1], I::to_float(sums[i][1]));
-            }
-            for i in 0..M {
-                let scale = I::Float::splat(*scales.wrapping_add(i));
-                let out = tile.out.wrapping_add(i * I::Float::TILE_COLUMNS);
-                let beside = out.wrapping_add(I::Float::LANES);
-                I::Float::store(
-                    out,
-                    I::Float::mul_add(terms[i][0], I::Float::mul(scale, step[0]), I::Float::load(out)),
-                );
-                let factor = I::Float::mul(scale, step[1]);
-                I::Float::store(beside, I::Float::mul_add(terms[i][1], factor, I::Float::load(beside)));
-            }
+            // Were it known to hold what the block before left there, that would stay in registers, which the sums need.
+            let out = std::hint::black_box(tile.out);
+            let block = Block { scales, zeros, steps, weight_sums, out };
+            settle::<I, M>(&block, &left);
+            settle::<I, M>(&block.at(I::Float::LANES), &right);
             (scales, zeros) = (scales.wrapping_add(tile.rows_stride), zeros.wrapping_add(tile.rows_stride));
             (steps, weight_sums) =
                 (steps.wrapping_add(tile.columns_stride), weight_sums.wrapping_add(tile.columns_stride));
+        }
+    }
+}
+
+/// What the sums of one block stand for, and where it goes.
+#[derive(Clone, Copy)]
+struct Block {
+    scales: *const f32,
+    zeros: *const f32,
+    steps: *const f32,
+    weight_sums: *const f32,
+    out: *mut f32,
+}
+
+impl Block {
+    /// The same for columns further on.
+    fn at(self, column: usize) -> Self {
+        let Self { steps, weight_sums, out, .. } = self;
+        let (steps, weight_sums) = (steps.wrapping_add(column), weight_sums.wrapping_add(column));
+        Self { steps, weight_sums, out: out.wrapping_add(column), ..self }
+    }
+}
+
+/// Adds what a block's sums stand for to one register of each row of the output. Two short loops, one for each register,
+/// are unrolled, a long one is not.
+///
+/// # Safety
+/// As for [`compute`].
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep sums in registers")]
+unsafe fn settle<I: Int8, const M: usize>(block: &Block, sums: &[I::Sums; M]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (step, weight_sum) = (I::Float::load(block.steps), I::Float::load(block.weight_sums));
+        for i in 0..M {
+            let out = block.out.wrapping_add(i * I::Float::TILE_COLUMNS);
+            let zero = I::Float::splat(*block.zeros.wrapping_add(i));
+            let scale = I::Float::splat(*block.scales.wrapping_add(i));
+            let term = I::Float::neg_mul_add(zero, weight_sum, I::to_float(sums[i]));
+            I::Float::store(out, I::Float::mul_add(I::Float::mul(term, step), scale, I::Float::load(out)));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::packed::{DEPTH_BLOCK, PackedMatrix, Panels};
 use super::simd::Simd;
-use super::tile::{self, ByProduct, FROM_CACHE_BYTES, FROM_MEMORY_BYTES, Finish, Tile, Weight};
+use super::tile::{self, ByProduct, Finish, Tile, Weight};
 
 /// Bytes of weights that stay in the second-level cache while all rows pass by.
 pub(super) const GROUP_BYTES: usize = 400 << 10;
@@ -80,7 +80,7 @@ unsafe fn one_tile<S: Simd, W: Weight>(
         b: panels[depth_from * weights.columns + column * depth..].as_ptr(),
         b_stride: S::TILE_COLUMNS,
         depth,
-        ahead: if args.count <= S::TILE_ROWS { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES },
+        ahead: tile::ahead(row_from),
         out: args.out.wrapping_add(row_from * args.out_stride + column),
         out_stride: args.out_stride,
         resume: depth_from > 0,

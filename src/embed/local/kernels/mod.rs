@@ -12,6 +12,7 @@ mod math;
 mod matmul;
 mod pack;
 mod packed;
+mod quantise;
 mod relative_bias;
 mod rows;
 mod scalar;
@@ -58,11 +59,9 @@ pub(crate) enum Epilogue<'a> {
 pub(crate) struct Scratch {
     /// Queries and scores of some of a sequence.
     attention: Aligned,
-    /// The left matrix of a product, packed.
+    /// The left matrix of a product, packed, or its codes.
     packed: Aligned,
-    /// Codes of a quantised matrix.
-    codes: Aligned,
-    /// Scales, then zeros, of its blocks.
+    /// Scales, then zeros, of the blocks of codes.
     scales: Aligned,
     /// Threads of the current pool that may share a product, beside the caller's; they are only asked where it pays.
     pub helpers: usize,
@@ -186,22 +185,21 @@ impl Kernels {
     }
 
     /// Rounds the rows of `x` in blocks to codes in `scratch`.
-    fn quantise(&self, x: &Rows, block: usize, scratch: &mut Scratch) -> int8::QuantisedRows {
-        // A code takes two bytes at most; the stride keeps rows apart as it does in `Rows`. The last row is read beyond.
-        scratch.codes.grow((x.count() * x.stride()).div_ceil(2) + x.stride());
+    fn quantise(&self, x: &Rows, block: usize, scratch: &mut Scratch) -> quantise::QuantisedRows {
+        // A code takes two bytes at most.
         scratch.packed.grow(pack::len(x.count(), x.width().div_ceil(2)));
-        let blocks = x.count() * x.width().div_ceil(block);
-        scratch.scales.grow(2 * blocks);
-        let (scales, zeros) = scratch.scales.as_mut_slice().split_at_mut(blocks);
-        let rows = int8::QuantisedRows {
-            codes: scratch.codes.as_mut_slice().as_mut_ptr().cast(),
-            stride: x.stride(),
-            packed: scratch.packed.as_mut_slice().as_mut_ptr(),
+        let stride = quantise::stride(x.count());
+        let blocks = x.width().div_ceil(block);
+        scratch.scales.grow(2 * blocks * stride);
+        let (scales, zeros) = scratch.scales.as_mut_slice().split_at_mut(blocks * stride);
+        let rows = quantise::QuantisedRows {
+            codes: scratch.packed.as_mut_slice().as_mut_ptr(),
             scales: scales.as_mut_ptr(),
             zeros: zeros.as_mut_ptr(),
+            stride,
         };
         let args =
-            int8::QuantiseArgs { x: x.as_ptr(), x_stride: x.stride(), count: x.count(), width: x.width(), block, rows };
+            quantise::Args { x: x.as_ptr(), x_stride: x.stride(), count: x.count(), width: x.width(), block, rows };
         // SAFETY: `self` proves the instruction set; the buffers were grown above. Covered by `int8_*`.
         unsafe { run_int8!(self.level, run_quantise, &args) }
         rows

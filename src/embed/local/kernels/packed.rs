@@ -9,11 +9,7 @@ use crate::storage::{Arena, Piece};
 pub(super) const DEPTH_BLOCK: usize = 384;
 
 /// int8 products of a block, of which a large weight or activation coarsens the others.
-const INT8_BLOCK: usize = 64;
-/// The same where [`DEEP`] products or more are summed: such a layer is applied to what an activation function left, which
-/// has larger numbers among small ones, and carries most of the error.
-const DEEP_INT8_BLOCK: usize = 32;
-const DEEP: usize = 1024;
+const INT8_BLOCK: usize = 96;
 
 /// How a level's kernels want weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +64,7 @@ impl PackedMatrix {
             Precision::Float16 => Panels::Float16(arena.zeroed(count)),
             Precision::Int8 => {
                 assert!(depth.is_multiple_of(layout.group), "depth={depth} {layout:?}");
-                let block = if depth < DEEP { INT8_BLOCK } else { DEEP_INT8_BLOCK };
+                let block = INT8_BLOCK;
                 let blocks = depth.div_ceil(block);
                 Panels::Int8(Int8Panels {
                     block,

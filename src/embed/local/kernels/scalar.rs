@@ -1,6 +1,7 @@
 //! Plain Rust: registers of 4 numbers that any compiler turns into what its target has, tiles of 4 rows by 8 columns.
 
 use super::int8::{Int8, Int8Tile};
+use super::quantise::{self, TOGETHER};
 use super::simd::Simd;
 use super::tile::{self, Kind, Order, Tile, Weight};
 use super::{attention, half, int8, layer_norm, matmul, pack};
@@ -29,10 +30,10 @@ pub(super) unsafe fn run_int8(args: &int8::Args) {
     unsafe { int8::run::<Scalar>(args) }
 }
 
-/// See [`int8::quantise`].
-pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
+/// See [`quantise::run`].
+pub(super) unsafe fn run_quantise(args: &quantise::Args) {
     // SAFETY: as above.
-    unsafe { int8::quantise::<Scalar>(args) }
+    unsafe { quantise::run::<Scalar>(args) }
 }
 
 /// See [`pack::run`].
@@ -102,6 +103,10 @@ impl Simd for Scalar {
         zip(a, b, |a, b| a * b)
     }
     #[inline(always)]
+    unsafe fn div(a: Four, b: Four) -> Four {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
     unsafe fn mul_add(a: Four, b: Four, c: Four) -> Four {
         zip(zip(a, b, |a, b| a * b), c, |ab, c| ab + c)
     }
@@ -138,10 +143,6 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn sum(x: Four) -> f32 {
         (x[0] + x[1]) + (x[2] + x[3])
-    }
-    #[inline(always)]
-    unsafe fn largest(x: Four) -> f32 {
-        x[0].max(x[1]).max(x[2].max(x[3]))
     }
     #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize) {
@@ -193,9 +194,11 @@ impl Int8 for Scalar {
         sums.map(|sum| sum as f32)
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut i16, x: Four, zero: i32) {
-        let codes = unsafe { Self::round(x) }.map(|x| (x as i32).saturating_add(zero).clamp(0, 255) as i16);
-        unsafe { to.cast::<[i16; 4]>().write_unaligned(codes) }
+    unsafe fn store_codes(to: *mut i16, x: [Four; TOGETHER], zero: i32) {
+        for (i, x) in x.into_iter().enumerate() {
+            let codes = unsafe { Self::round(x) }.map(|x| (x as i32).saturating_add(zero).clamp(0, 255) as i16);
+            unsafe { to.wrapping_add(i * Self::LANES).cast::<[i16; 4]>().write_unaligned(codes) }
+        }
     }
     #[inline(always)]
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>) {

@@ -28,6 +28,7 @@ pub(super) trait Simd: Copy {
     unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn sub(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
+    unsafe fn div(a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once where the set has it.
     unsafe fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `c - a * b`, rounded once where the set has it.
@@ -42,7 +43,6 @@ pub(super) trait Simd: Copy {
     /// `1 / x` within 3e-7 of its value, for x in 1..=1e18.
     unsafe fn reciprocal(x: Self::F32) -> Self::F32;
     unsafe fn sum(x: Self::F32) -> f32;
-    unsafe fn largest(x: Self::F32) -> f32;
     /// Writes `LANES` columns of at most `LANES` rows as `LANES` rows, in order, each followed by zeros up to `LANES` numbers.
     /// Bits are kept, so that any numbers of 32 bits may be moved.
     unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize);

@@ -120,12 +120,18 @@ pub(super) struct Tile<W> {
     pub finish: Finish,
 }
 
-/// How far ahead of their use weights are fetched that one tile reads from memory: what a core computes while a line is on
-/// its way, some 300 ns.
-pub(super) const FROM_MEMORY_BYTES: usize = 8192;
-/// The same for weights that the second-level cache holds, for the tiles of other rows.
+/// How far ahead of their use weights are fetched that come from memory: what a core computes while a line is on its way,
+/// some 300 ns.
+const FROM_MEMORY_BYTES: usize = 8192;
+/// The same for what the second-level cache holds.
 pub(super) const FROM_CACHE_BYTES: usize = 1024;
 const CACHE_LINE: usize = 64;
+
+/// How far ahead of their use weights are fetched, in bytes, for a tile that begins at `row`: the first rows bring them to
+/// the second-level cache, where the others find them.
+pub(super) fn ahead(row: usize) -> usize {
+    if row == 0 { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES }
+}
 
 /// Computes a tile of `M` rows.
 ///

@@ -4,29 +4,30 @@ use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
 use super::int8::{self, Int8, Int8Tile};
+use super::quantise::{self, TOGETHER};
 use super::tile::by_rows;
 
 /// Whether this CPU runs the kernels of this file.
 pub(super) fn is_available() -> bool {
-    super::avx512::is_available() && is_x86_feature_detected!("avx512vnni")
+    super::avx512::is_available() && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni")
 }
 
 /// See [`int8::run`].
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn run_int8(args: &int8::Args) {
     // SAFETY: the features are enabled here; the rest is the caller's promise.
     unsafe { int8::run::<Vnni>(args) }
 }
 
-/// See [`int8::quantise`].
-#[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn run_quantise(args: &int8::QuantiseArgs) {
+/// See [`quantise::run`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn run_quantise(args: &quantise::Args) {
     // SAFETY: as above.
-    unsafe { int8::quantise::<Vnni>(args) }
+    unsafe { quantise::run::<Vnni>(args) }
 }
 
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn int8_tile_of<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     // SAFETY: as above.
     unsafe { int8::compute::<I, M>(tile) }
@@ -64,11 +65,15 @@ impl Int8 for Vnni {
         unsafe { _mm512_cvtepi32_ps(sums) }
     }
     #[inline(always)]
-    unsafe fn store_codes(to: *mut u8, x: __m512, zero: i32) {
+    unsafe fn store_codes(to: *mut u8, x: [__m512; TOGETHER], zero: i32) {
         unsafe {
-            let codes = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(zero));
-            let codes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(codes, _mm512_setzero_si512()));
-            _mm_storeu_si128(to.cast(), codes);
+            let whole = x.map(|x| _mm512_cvtps_epi32(x));
+            let zero = _mm512_set1_epi16(zero as i16);
+            let words = |a, b| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero);
+            let codes = _mm512_packus_epi16(words(whole[0], whole[1]), words(whole[2], whole[3]));
+            // Both packings work on quarters: of each register's 16 numbers, quarter `i` has come to quarter `i`.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi32(order, codes));
         }
     }
     #[inline(always)]
