@@ -71,11 +71,10 @@ pub fn declared_fields_hold() {
 fn text_that_is_no_json_is_refused() {
     let server = Server::with_documents(&[]);
     let send = |body: &[u8]| Request::new("POST", DOCUMENTS).body("application/json", body).send(server.address);
-    let bodies: [&[u8]; 8] = [
+    let bodies: [&[u8]; 7] = [
         b"",
         b"{",
         b"{\"documents\":[{\"id\":\"a\",\"vector\":[NaN,0,0]}]}",
-        b"{\"documents\":[{\"id\":\"a\",\"vector\":[1e999,0,0]}]}",
         b"{\"documents\":[{\"id\":\"\xff\",\"vector\":[1,0,0]}]}",
         b"{\"documents\":[{\"id\":\"\\ud800\",\"vector\":[1,0,0]}]}",
         b"{\"documents\":[]} x",
@@ -84,6 +83,7 @@ fn text_that_is_no_json_is_refused() {
     for body in bodies {
         send(body).refused(400, "invalid_json");
     }
+    send(b"{\"documents\":[{\"id\":\"a\",\"vector\":[1e999,0,0]}]}").refused(422, "invalid_vector");
     let detail = send("[".repeat(1 << 20).as_bytes()).refused(400, "json_too_deep");
     assert!(detail.contains("32"), "{detail}");
     send(b"[]").refused(422, "invalid_value");

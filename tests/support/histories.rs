@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use pannier::snapshot::{self, SnapshotName, Source};
-use pannier::types::{Filter, NewDocument};
+use pannier::types::{Filter, NewDocument, Value};
 use pannier::{Collection, Database};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -53,6 +53,12 @@ pub type Model<E> = BTreeMap<String, E>;
 
 /// A filter, and which entries pass it.
 pub type Doomed<E> = (Filter, Box<dyn Fn(&E) -> bool>);
+
+/// Whatever is of one of so many groups, where an entry ends with its group.
+pub fn of_one_group<T>(random: &mut Random, groups: u64) -> Doomed<(T, i64)> {
+    let group = random.below(groups) as i64;
+    (Filter::eq("group", Value::Int(group)), Box::new(move |(_, of)| *of == group))
+}
 
 /// One kind of collection, and what is asked of it.
 pub trait Suite: Sized {

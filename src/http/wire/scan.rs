@@ -19,32 +19,50 @@ pub(crate) enum ScanError {
     Integer { digits: String },
 }
 
+/// What a byte outside of strings may change.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Other,
+    Digit,
+    Quote,
+    Opening,
+    Closing,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Other; 256];
+    let mut digit = b'0';
+    while digit <= b'9' {
+        kinds[digit as usize] = Kind::Digit;
+        digit += 1;
+    }
+    kinds[b'"' as usize] = Kind::Quote;
+    (kinds[b'{' as usize], kinds[b'[' as usize]) = (Kind::Opening, Kind::Opening);
+    (kinds[b'}' as usize], kinds[b']' as usize]) = (Kind::Closing, Kind::Closing);
+    kinds
+};
+
 /// Checks text that need not be valid JSON: what is not is left for the parser to refuse.
 pub(crate) fn scan(text: &[u8]) -> Result<(), ScanError> {
-    let mut depth = 0usize;
-    let mut at = 0;
+    let (mut depth, mut digits, mut at) = (0usize, 0usize, 0usize);
     while let Some(&byte) = text.get(at) {
-        match byte {
-            b'"' => {
-                at = string_end(text, at + 1);
-                continue;
-            }
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > MAX_JSON_DEPTH {
-                    return Err(ScanError::TooDeep { offset: at });
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'-' | b'0'..=b'9' => {
-                let end = number_end(text, at);
-                check_number(&text[at..end])?;
-                at = end;
-                continue;
-            }
-            _ => {}
-        }
+        let kind = KINDS[usize::from(byte)];
         at += 1;
+        // Most bytes of most bodies are those of numbers, and no branch tells them apart.
+        digits = (digits + 1) * usize::from(kind == Kind::Digit);
+        match kind {
+            Kind::Other => {}
+            Kind::Digit if digits < MAX_I64_DIGITS => {}
+            Kind::Digit => {
+                let start = number_start(text, at);
+                at = number_end(text, at);
+                check_number(&text[start..at])?;
+            }
+            Kind::Quote => at = string_end(text, at),
+            Kind::Opening if depth == MAX_JSON_DEPTH => return Err(ScanError::TooDeep { offset: at - 1 }),
+            Kind::Opening => depth += 1,
+            Kind::Closing => depth = depth.saturating_sub(1),
+        }
     }
     Ok(())
 }
@@ -61,9 +79,17 @@ fn string_end(text: &[u8], mut at: usize) -> usize {
     text.len()
 }
 
-fn number_end(text: &[u8], start: usize) -> usize {
-    let is_part = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-    text[start..].iter().position(|b| !is_part(b)).map_or(text.len(), |length| start + length)
+/// Where the number begins that goes on before `at`.
+fn number_start(text: &[u8], at: usize) -> usize {
+    text[..at].iter().rposition(|byte| !is_part(byte)).map_or(0, |before| before + 1)
+}
+
+fn number_end(text: &[u8], at: usize) -> usize {
+    text[at..].iter().position(|byte| !is_part(byte)).map_or(text.len(), |length| at + length)
+}
+
+fn is_part(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
 fn check_number(number: &[u8]) -> Result<(), ScanError> {

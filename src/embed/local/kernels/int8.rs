@@ -148,7 +148,6 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
 /// # Safety
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "indices that are constants after unrolling keep sums in registers")]
 pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     let half = I::Float::LANES * I::GROUP;
     // SAFETY: the caller's promise.
