@@ -173,6 +173,8 @@ def waiting(arguments, vectors, with_sink):
                 with psycopg.connect(arguments.postgres, autocommit=True) as database:
                     database.execute("select pg_terminate_backend(pid) from pg_stat_activity "
                                      "where application_name = 'pannier'")
+                # A sink that rests learns of it at the next change.
+                call(connection, "POST", "/v1/collections/bench/documents", {"documents": [document(0, vectors[0])]})
                 wait_for(connection, lambda copy: copy["phase"] == "waiting")
             step = 100
             bodies = [json.dumps({"documents": [document(first + n, vector)

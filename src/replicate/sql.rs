@@ -205,8 +205,9 @@ fn hash(layout: &Layout) -> String {
 /// Key, bucket and hash of our rows.
 fn hashed(layout: &Layout) -> String {
     format!(
-        "(select k, get_byte(s, 0) * 16 + get_byte(s, 1) / 16 as b, h from \
-         (select {0} as k, sha256(convert_to({0}, 'UTF8')) as s, {1} as h {2}) x) y",
+        "(select {0} as k, \
+         ('x' || encode(substring(sha256(convert_to({0}, 'UTF8')) from 1 for 2), 'hex'))::bit(12)::int4 as b, \
+         {1} as h {2}) y",
         key(layout),
         hash(layout),
         ours(layout)

@@ -84,8 +84,9 @@ pub(super) async fn compare(
     collection: &Collection,
     buried: &BTreeSet<String>,
 ) -> Result<VerifyReport, ReplicateError> {
-    // One snapshot for all that is asked.
-    let begin = "begin isolation level repeatable read read only; set local statement_timeout = '30min'";
+    // One snapshot for all that is asked. Whole rows are not to be sorted by what they are grouped by.
+    let begin = "begin isolation level repeatable read read only; set local statement_timeout = '30min'; \
+                 set local enable_sort = off";
     session.batch("begin", &format!("{begin}{}", set_tenant(layout))).await?;
     // The database hashes its side while we hash ours: it has its statement before we begin.
     let ours = async { local_buckets(layout, collection, buried) };
