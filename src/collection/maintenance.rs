@@ -152,6 +152,10 @@ impl Progress {
         self.changed.notify_all();
         done
     }
+
+    fn ask_to_merge(&self, state: &CollectionState) {
+        self.edit(|status| _ = status.to_merge.insert(state.identity.id));
+    }
 }
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
@@ -171,7 +175,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
         let (state, done) = match job {
             Job::Close => break,
             Job::Seal(state) => {
-                let done = seal_all(shared, &state, cancel);
+                let done = seal_all(shared, &state, progress, cancel);
                 (state, done)
             }
             Job::Drop(state) => {
@@ -180,7 +184,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             }
         };
         match done {
-            Ok(()) => progress.edit(|status| _ = status.to_merge.insert(state.identity.id)),
+            Ok(()) => progress.ask_to_merge(&state),
             Err(error) => {
                 shared.stop_on_failed_sync(&error);
                 let name = &state.identity.name;
@@ -199,10 +203,17 @@ fn pause(time: Duration, cancel: &AtomicBool) {
     }
 }
 
-fn seal_all(shared: &Shared, state: &CollectionState, cancel: &AtomicBool) -> Result<(), CollectionError> {
+fn seal_all(
+    shared: &Shared,
+    state: &CollectionState,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<(), CollectionError> {
     while !state.is_dropped() && !cancel.load(Ordering::Acquire) {
         let Some(memtable) = state.view().frozen.first().cloned() else { break };
         install::seal(shared, state, &memtable)?;
+        // Each time: while writes go on, there may always be another one to seal.
+        progress.ask_to_merge(state);
     }
     if !state.is_dropped() {
         install::index_missing_fields(shared, state);
