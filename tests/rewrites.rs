@@ -50,6 +50,25 @@ fn recall(collection: &Collection) -> f64 {
     found as f64 / (10 * QUERIES) as f64
 }
 
+/// There is always another memtable to seal, and merges are not to wait for the last.
+#[test]
+fn merges_keep_up_with_writes_that_never_pause() {
+    const BATCH: usize = 20;
+    const BATCHES: usize = 150;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { memtable_documents: Some(BATCH as u32), ..Options::default() };
+    let database = Database::open_with(directory.path(), options).unwrap();
+    let definition = DefinitionRequest::vectors(DIM as u32);
+    let collection = database.create_collection(&name("things"), &definition).unwrap().collection;
+    let mut random = Random(1);
+    for _ in 0..BATCHES {
+        let batch = (0..BATCH).map(|row| document(&format!("{row}"), &vector(&mut random), 0));
+        collection.upsert(batch.collect()).unwrap();
+    }
+    let segments = collection.stats().segments;
+    assert!(segments < BATCHES as u64 / 2, "{segments} segments after {BATCHES} memtables");
+}
+
 #[test]
 fn rewriting_everything_costs_neither_disk_nor_recall() {
     let (fresh_dir, rewritten_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
