@@ -157,7 +157,8 @@ pub(crate) fn walk_without<L: Links, R: Rows<Error = L::Error>>(
     })
 }
 
-/// Fills the scratch's pool, which is empty, from `start` on one level. Ends early, and returns true, once `stop` holds for a row taken.
+/// Fills the scratch's pool, which is empty, from `start` on one level. Ends early, and returns true, once `stop` holds
+/// for a row taken.
 fn fill_pool<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,
