@@ -45,8 +45,7 @@ impl Suite for Words {
     }
 
     fn doomed(world: &mut World) -> Doomed<Self::Entry> {
-        let group = world.random.below(GROUPS) as i64;
-        (Filter::eq("group", Value::Int(group)), Box::new(move |(_, g)| *g == group))
+        histories::of_one_group(&mut world.random, GROUPS)
     }
 
     fn check(world: &mut World) {
