@@ -191,7 +191,7 @@ impl Collection {
         }
         let mut selected = Selected {
             filter_use: FilterUse {
-                certain: resolved.bounds.certain().count(),
+                certain: resolved.bounds.certain_count(),
                 undecided: 0,
                 undecided_fields: resolved.undecided_fields,
             },

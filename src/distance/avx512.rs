@@ -234,3 +234,47 @@ pub(super) unsafe fn l2sq(a: &[i8], b: &[i8]) -> i32 {
     }
     _mm512_reduce_add_epi32(_mm512_add_epi32(low, high))
 }
+
+/// Rows looked up at once.
+const ROWS_AT_ONCE: usize = 16;
+
+/// As [`super::members::select_members`].
+///
+/// # Safety
+/// [`is_available`]; `words` has a bit for each of `rows` rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn select_members<const IN: bool>(
+    words: &[u64],
+    rows: u32,
+    list: &[u32],
+    out: &mut Vec<u32>,
+) -> usize {
+    let (end, one, low_bits) = (_mm512_set1_epi32(rows as i32), _mm512_set1_epi32(1), _mm512_set1_epi32(31));
+    for (at, sixteen) in list.chunks(ROWS_AT_ONCE).enumerate() {
+        let lanes = u16::MAX >> (ROWS_AT_ONCE - sixteen.len());
+        // SAFETY: only as many are read as there are.
+        let numbers = unsafe { _mm512_maskz_loadu_epi32(lanes, sixteen.as_ptr().cast()) };
+        let before = _mm512_mask_cmplt_epu32_mask(lanes, numbers, end).trailing_ones();
+        let lanes = ((1u32 << before) - 1) as u16;
+        // SAFETY: the lanes' rows are below `rows`, whose words in halves of 32 bits, the lower first, lie in `words`.
+        let halves = unsafe {
+            let indices = _mm512_srli_epi32::<5>(numbers);
+            _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, indices, words.as_ptr().cast())
+        };
+        let bits = _mm512_sllv_epi32(one, _mm512_and_epi32(numbers, low_bits));
+        let chosen = match IN {
+            true => _mm512_mask_test_epi32_mask(lanes, halves, bits),
+            false => _mm512_mask_testn_epi32_mask(lanes, halves, bits),
+        };
+        out.reserve(ROWS_AT_ONCE);
+        // SAFETY: there is room for sixteen more, of which the first are those chosen.
+        unsafe {
+            _mm512_storeu_epi32(out.as_mut_ptr().add(out.len()).cast(), _mm512_maskz_compress_epi32(chosen, numbers));
+            out.set_len(out.len() + chosen.count_ones() as usize);
+        }
+        if (before as usize) < sixteen.len() {
+            return at * ROWS_AT_ONCE + before as usize;
+        }
+    }
+    list.len()
+}

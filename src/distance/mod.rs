@@ -1,4 +1,5 @@
-//! How close two vectors are: SIMD kernels with a scalar reference each, and queries prepared for many comparisons.
+//! How close two vectors are: SIMD kernels with a scalar reference each, and queries prepared for many comparisons; and
+//! which rows of a list are in a set.
 //!
 //! "Closeness" rises as vectors get nearer: the dot product for cosine (vectors have length 1) and dot, minus the squared
 //! Euclidean distance for L2. It orders candidates; [`score`] turns it into what users see.
@@ -10,6 +11,7 @@ mod avx512;
 mod binary;
 mod float16;
 mod kernels;
+mod members;
 mod nibbles;
 mod query;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod vector_ref;
 
 pub use binary::{BitQuery, set_corrections};
 pub use kernels::{dot_f32, l2sq_f32, prefetch};
+pub use members::select_members;
 pub use nibbles::{NIBBLE_BLOCK, NibbleQuery};
 pub use query::{CodeQuery, VectorQuery};
 pub use table::CodeTable;

@@ -128,15 +128,15 @@ impl Pass<'_> {
     ) -> Result<bool, IndexError> {
         let Some(passing) = verifier.rows.map(|rows| rows.certain()) else { return Ok(false) };
         let live = verifier.live;
-        let passes = |vector: Ordinal| {
+        let vectors = RowSet::of(self.owners.len() as u32, |vector| {
             let row = self.owners[vector as usize];
-            passing.contains(row) && !live.dead.is_dead(row)
-        };
-        let seeds = self.seeds(passing).into_iter().filter(|&seed| passes(seed)).collect::<Vec<_>>();
+            passing.contains(row) & !live.dead.is_dead(row)
+        });
+        let seeds = self.seeds(passing).into_iter().filter(|&seed| vectors.contains(seed)).collect::<Vec<_>>();
         let vectors_per_row = self.owners.len() as u64 / u64::from(live.segment.rows().max(1)) + 1;
         let max_compared = u64::from(passing.count()) * vectors_per_row;
         let options = FilteredOptions { top_k: self.wanted, ef: self.ef_of(verifier), max_compared };
-        let Some(walked) = live.segment.search_filtered(self.vector, options, &seeds, passes, found)? else {
+        let Some(walked) = live.segment.search_filtered(self.vector, options, &seeds, &vectors, found)? else {
             return Ok(false);
         };
         add(stats, walked.stats);

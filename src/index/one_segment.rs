@@ -1,11 +1,12 @@
 //! Searches one segment in the way that the plan chose.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::distance::VectorQuery;
 use crate::meta::RowBounds;
 use crate::segment::{Candidate, FilteredOptions, SearchStats, SegmentError, WalkOptions};
-use crate::types::{Filter, Method, Ordinal, RowSet};
+use crate::types::{Filter, Method, Ordinal};
 
 use super::IndexError;
 use super::chunked::search_chunked;
@@ -96,8 +97,7 @@ pub fn search_segment(
             live.segment.search(vector, options, passes, out)?
         }
         Method::FilteredWalk => {
-            let walk_among = |rows| walk(live, query, part.ef, vector, rows, out);
-            let walked = rows.map(RowBounds::certain).map(walk_among).transpose()?;
+            let walked = rows.map(|rows| walk(live, query, part.ef, vector, rows, out)).transpose()?;
             let (mut stats, found_all) = walked.unwrap_or_default();
             if !found_all {
                 used = Method::Scan;
@@ -121,16 +121,21 @@ fn walk(
     query: &IndexQuery<'_>,
     ef: usize,
     vector: &VectorQuery,
-    passing: &RowSet,
+    rows: &RowBounds,
     out: &mut Vec<Candidate>,
 ) -> Result<(SearchStats, bool), IndexError> {
-    let count = passing.count();
+    let (passing, count) = (rows.certain(), rows.certain_count());
     let seeds: Vec<Ordinal> = passing.spread(SEEDS).filter(|&row| !live.dead.is_dead(row)).collect();
     let options = FilteredOptions { top_k: query.top_k, ef, max_compared: u64::from(count) };
-    let all_live = live.dead.count() == 0;
-    // Without a branch on what passes: the walk asks this of many rows, of which few do.
-    let passes = |row| passing.contains(row) & (all_live || !live.dead.is_dead(row));
-    let Some(walked) = live.segment.search_filtered(vector, options, &seeds, passes, out)? else {
+    let passing = match live.dead.count() {
+        0 => Cow::Borrowed(passing),
+        _ => {
+            let mut alive = passing.clone();
+            live.dead.take_out_of(&mut alive);
+            Cow::Owned(alive)
+        }
+    };
+    let Some(walked) = live.segment.search_filtered(vector, options, &seeds, &passing, out)? else {
         return Ok(Default::default());
     };
     Ok((walked.stats, walked.finished && (out.len() == query.top_k || out.len() as u32 == count)))

@@ -232,14 +232,13 @@ fn filtered_walks_return_as_many_as_exist() {
 
 /// Share of the exact ten that walks among passing rows find; every `passes` row may be a seed.
 fn filtered_recall(segment: &Segment, queries: &[Vec<f32>], passes: impl Fn(Ordinal) -> bool) -> f64 {
-    let mut passing = RowSet::empty(segment.rows());
-    (0..segment.rows()).filter(|&row| passes(row)).for_each(|row| passing.insert(row));
+    let passing = RowSet::of(segment.rows(), &passes);
     let seeds: Vec<Ordinal> = passing.spread(32).collect();
     let options = FilteredOptions { top_k: 10, ef: 64, max_compared: u64::MAX };
     let (mut found, mut exact, mut hits) = (Vec::new(), Vec::new(), 0);
     for query in queries {
         let query = VectorQuery::new(segment.spec().metric, query.clone());
-        let walked = segment.search_filtered(&query, options, &seeds, |row| passing.contains(row), &mut found);
+        let walked = segment.search_filtered(&query, options, &seeds, &passing, &mut found);
         assert!(walked.unwrap().unwrap().finished);
         segment.scan_exact(&query, 10, &passes, &mut exact).unwrap();
         assert!(found.iter().all(|candidate| passes(candidate.ordinal)) && found.len() <= 10);
@@ -271,11 +270,13 @@ fn walks_among_passing_rows_give_up_when_they_compare_too_much() {
     let (segment, _dir) = segment(&vectors, Metric::L2, Quantization::Int8);
     let options = FilteredOptions { top_k: 10, ef: 500, max_compared: 100 };
     let query = VectorQuery::new(Metric::L2, vectors[0].clone());
-    let walked = segment.search_filtered(&query, options, &[3], |_| true, &mut Vec::new()).unwrap().unwrap();
+    let all = RowSet::full(segment.rows());
+    let walked = segment.search_filtered(&query, options, &[3], &all, &mut Vec::new()).unwrap().unwrap();
     assert!(!walked.finished && walked.stats.compared < 300, "{walked:?}");
-    let alone = segment.search_filtered(&query, options, &[3], |row| row == 3, &mut Vec::new()).unwrap().unwrap();
+    let third = RowSet::of(segment.rows(), |row| row == 3);
+    let alone = segment.search_filtered(&query, options, &[3], &third, &mut Vec::new()).unwrap().unwrap();
     assert!(alone.finished);
-    assert!(segment.search_filtered(&query, options, &[9_999], |_| true, &mut Vec::new()).is_err());
+    assert!(segment.search_filtered(&query, options, &[9_999], &all, &mut Vec::new()).is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use crate::storage::{StorageError, crc32c, publish, read_file};
-use crate::types::{Ordinal, SegmentId};
+use crate::types::{Ordinal, RowSet, SegmentId};
 
 const MAGIC: [u8; 8] = *b"PANNDEAD";
 const VERSION: u32 = 1;
@@ -51,6 +51,11 @@ impl DeadRows {
     #[inline]
     pub fn is_dead(&self, ordinal: Ordinal) -> bool {
         self.words[ordinal as usize / 64].load(Ordering::Acquire) & (1 << (ordinal % 64)) != 0
+    }
+
+    /// Takes the dead out of `rows`.
+    pub fn take_out_of(&self, rows: &mut RowSet) {
+        rows.take_out(self.words.iter().map(|word| word.load(Ordering::Acquire)));
     }
 
     /// Dead rows.

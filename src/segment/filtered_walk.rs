@@ -9,7 +9,8 @@ use super::graph::NO_NEIGHBOUR;
 use super::pool::Candidate;
 use super::scratch::Scratch;
 use super::walk::{Links, Rows, SearchStats, descend};
-use crate::types::Ordinal;
+use crate::distance::select_members;
+use crate::types::{Ordinal, RowSet};
 
 /// How hard a walk among passing rows tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ const WANTED: usize = 24;
 /// for all at once would mostly be in vain.
 const LISTS_AHEAD: usize = 5;
 
-/// Walks to the `ef` nearest passing rows, approximately, and leaves them in `scratch.pool`.
+/// Walks to the `ef` nearest of the `passing` rows, approximately, and leaves them in `scratch.pool`.
 ///
 /// `seeds`: passing rows to start from beside the graph's entry point.
 pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
@@ -45,24 +46,21 @@ pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
     rows: &R,
     options: FilteredOptions,
     seeds: &[Ordinal],
-    passes: &impl Fn(Ordinal) -> bool,
+    passing: &RowSet,
     scratch: &mut Scratch,
 ) -> Result<FilteredStats, L::Error> {
     let mut stats = SearchStats::default();
     let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
+    scratch.unmet.copy_from(passing);
     scratch.pool.reset(options.ef.max(options.top_k));
     scratch.batch.clear();
-    for &seed in seeds {
-        if scratch.visited.insert(seed) {
-            scratch.batch.push(seed);
-        }
-    }
+    scratch.batch.extend(seeds.iter().copied().filter(|&seed| scratch.unmet.take(seed)));
     compare(rows, &mut stats, scratch)?;
     scratch.batch.clear();
-    if !passes(start.ordinal) {
-        gather(links, start.ordinal, passes, scratch)?;
-    } else if scratch.visited.insert(start.ordinal) {
+    if !passing.contains(start.ordinal) {
+        gather(links, start.ordinal, passing, scratch)?;
+    } else if scratch.unmet.take(start.ordinal) {
         scratch.batch.push(start.ordinal);
     }
     compare(rows, &mut stats, scratch)?;
@@ -72,7 +70,7 @@ pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
         }
         stats.expanded += 1;
         scratch.batch.clear();
-        gather(links, ordinal, passes, scratch)?;
+        gather(links, ordinal, passing, scratch)?;
         if let Some(next) = scratch.pool.next_hint() {
             links.prefetch(next);
         }
@@ -97,30 +95,14 @@ fn compare<R: Rows>(rows: &R, stats: &mut SearchStats, scratch: &mut Scratch) ->
 
 /// Adds the passing rows one and two links away from `ordinal` that were not met before to the batch.
 #[inline]
-fn gather<L: Links>(
-    links: &L,
-    ordinal: Ordinal,
-    passes: &impl Fn(Ordinal) -> bool,
-    scratch: &mut Scratch,
-) -> Result<(), L::Error> {
-    let rows = links.rows();
+fn gather<L: Links>(links: &L, ordinal: Ordinal, passing: &RowSet, scratch: &mut Scratch) -> Result<(), L::Error> {
+    let list = gather_unmet(links, ordinal, scratch)?;
+    if scratch.batch.len() >= WANTED {
+        return Ok(());
+    }
     scratch.through.clear();
-    for &neighbour in links.list(ordinal, 0)? {
-        if neighbour >= rows {
-            if neighbour == NO_NEIGHBOUR {
-                break;
-            }
-            return Err(links.out_of_range(ordinal, 0, neighbour));
-        }
-        if !passes(neighbour) {
-            scratch.through.push(neighbour);
-        } else if scratch.visited.insert(neighbour) {
-            scratch.batch.push(neighbour);
-        }
-    }
-    if scratch.batch.len() < WANTED {
-        scratch.through.iter().take(LISTS_AHEAD).for_each(|&between| links.prefetch(between));
-    }
+    select_members::<false>(passing.words(), links.rows(), list, &mut scratch.through);
+    scratch.through.iter().take(LISTS_AHEAD).for_each(|&between| links.prefetch(between));
     for at in 0..scratch.through.len() {
         if scratch.batch.len() >= WANTED {
             break;
@@ -129,45 +111,36 @@ fn gather<L: Links>(
             links.prefetch(ahead);
         }
         let between = scratch.through[at];
-        // Its neighbours were looked at before, from another row.
-        if !scratch.visited.insert(between) {
-            continue;
+        // If not new, its neighbours were looked at before, from another row.
+        if scratch.visited.insert(between) {
+            gather_unmet(links, between, scratch)?;
         }
-        gather_passing(links, between, passes, scratch)?;
     }
     Ok(())
 }
 
-/// Adds the passing neighbours of a row that were not met before to the batch.
+/// Adds the passing neighbours of a row that were not met before to the batch. Returns all its neighbours.
 #[inline]
-fn gather_passing<L: Links>(
-    links: &L,
+fn gather_unmet<'a, L: Links>(
+    links: &'a L,
     ordinal: Ordinal,
-    passes: &impl Fn(Ordinal) -> bool,
     scratch: &mut Scratch,
-) -> Result<(), L::Error> {
-    let rows = links.rows();
+) -> Result<&'a [Ordinal], L::Error> {
     let list = links.list(ordinal, 0)?;
-    let start = scratch.batch.len();
-    // Few pass, unpredictably: each is written down, and kept by the count alone.
-    scratch.batch.resize(start + list.len(), 0);
-    let mut passing = start;
-    for &neighbour in list {
-        if neighbour >= rows {
-            if neighbour == NO_NEIGHBOUR {
-                break;
-            }
-            return Err(links.out_of_range(ordinal, 0, neighbour));
-        }
-        scratch.batch[passing] = neighbour;
-        passing += usize::from(passes(neighbour));
+    let Scratch { unmet, batch, .. } = scratch;
+    let start = batch.len();
+    let neighbours = select_members::<true>(unmet.words(), links.rows(), list, batch);
+    if let Some(&neighbour) = list.get(neighbours)
+        && neighbour != NO_NEIGHBOUR
+    {
+        return Err(links.out_of_range(ordinal, 0, neighbour));
     }
+    // A damaged list may name a row twice.
     let mut new = start;
-    for at in start..passing {
-        let neighbour = scratch.batch[at];
-        scratch.batch[new] = neighbour;
-        new += usize::from(scratch.visited.insert(neighbour));
+    for at in start..batch.len() {
+        batch[new] = batch[at];
+        new += usize::from(unmet.take(batch[at]));
     }
-    scratch.batch.truncate(new);
-    Ok(())
+    batch.truncate(new);
+    Ok(&list[..neighbours])
 }

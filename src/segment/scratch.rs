@@ -6,12 +6,14 @@ use std::collections::BinaryHeap;
 
 use super::apart::ReadRow;
 use super::pool::{Candidate, Pool};
-use crate::types::Ordinal;
+use crate::types::{Ordinal, RowSet};
 
 /// What one walk or scan needs; any state it is left in is fine for the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) visited: Visited,
+    /// Rows that pass a filter and were not met yet.
+    pub(super) unmet: RowSet,
     pub(super) pool: Pool,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,

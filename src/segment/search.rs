@@ -16,7 +16,7 @@ use super::scratch::{Scratch, with_scratch};
 use super::stored::StoredLinks;
 use super::walk::{Rows, SearchStats, WalkOptions, walk};
 use crate::distance::VectorQuery;
-use crate::types::Ordinal;
+use crate::types::{Ordinal, RowSet};
 
 /// Rows between the one compared and the one that the memory is asked for: enough for its latency, and few enough for
 /// the misses that a core can hold in flight.
@@ -96,8 +96,8 @@ impl Segment {
         Ok(SearchStats { rescored, ..stats })
     }
 
-    /// Finds the `top_k` nearest rows for which `passes` holds, approximately, by walking from passing row to passing
-    /// row. `seeds`: some passing rows, spread over the segment. `out` as for [`Segment::search`]; fewer than `top_k` are
+    /// Finds the `top_k` nearest of the `passing` rows, approximately, by walking from passing row to passing
+    /// row. `seeds`: some of them, spread over the segment. `out` as for [`Segment::search`]; fewer than `top_k` are
     /// found where the walk does not reach more. `None` where the segment has no graph.
     ///
     /// # Errors
@@ -110,12 +110,12 @@ impl Segment {
         query: &VectorQuery,
         options: FilteredOptions,
         seeds: &[Ordinal],
-        passes: impl Fn(Ordinal) -> bool,
+        passing: &RowSet,
         out: &mut Vec<Candidate>,
     ) -> Result<Option<FilteredStats>, SegmentError> {
         let Some(graph) = self.header.graph else { return Ok(None) };
         seeds.iter().try_for_each(|&seed| self.check_vector(seed))?;
-        let pass = FilteredWalk { links: self.links(graph), options, seeds, passes };
+        let pass = FilteredWalk { links: self.links(graph), options, seeds, passing };
         let (mut done, rescored) = self.answer(self.shortest()?, query, options.top_k, pass, out)?;
         done.stats.rescored = rescored;
         Ok(Some(done))
@@ -380,14 +380,14 @@ impl<F: FnMut(Ordinal) -> bool> FirstPass for Walk<'_, F> {
 }
 
 /// See [`walk_filtered`].
-struct FilteredWalk<'a, F> {
+struct FilteredWalk<'a> {
     links: StoredLinks<'a>,
     options: FilteredOptions,
     seeds: &'a [Ordinal],
-    passes: F,
+    passing: &'a RowSet,
 }
 
-impl<F: Fn(Ordinal) -> bool> FirstPass for FilteredWalk<'_, F> {
+impl FirstPass for FilteredWalk<'_> {
     type Done = FilteredStats;
 
     fn run<R: Rows<Error = SegmentError>>(
@@ -396,7 +396,7 @@ impl<F: Fn(Ordinal) -> bool> FirstPass for FilteredWalk<'_, F> {
         _: usize,
         scratch: &mut Scratch,
     ) -> Result<FilteredStats, SegmentError> {
-        let walked = walk_filtered(&self.links, rows, self.options, self.seeds, &self.passes, scratch)?;
+        let walked = walk_filtered(&self.links, rows, self.options, self.seeds, self.passing, scratch)?;
         if !walked.finished {
             // What an unfinished walk met is not the nearest.
             scratch.pool.reset(1);

@@ -5,7 +5,7 @@ use super::Ordinal;
 const WORD: u32 = u64::BITS;
 
 /// Which of the rows `0..rows`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowSet {
     rows: u32,
     /// Bits beyond the rows are zero.
@@ -21,6 +21,15 @@ impl RowSet {
     /// All of `rows` rows.
     pub fn full(rows: u32) -> Self {
         Self::empty(rows).complement()
+    }
+
+    /// Those of `rows` rows for which `is_in` holds.
+    pub fn of(rows: u32, is_in: impl Fn(Ordinal) -> bool) -> Self {
+        let word = |first: u32| {
+            let bits = (first..rows.min(first + WORD)).map(|row| u64::from(is_in(row)) << (row - first));
+            bits.fold(0, |word, bit| word | bit)
+        };
+        Self { rows, words: (0..rows).step_by(WORD as usize).map(word).collect() }
     }
 
     /// Rows that the set is about, in it or not.
@@ -45,6 +54,33 @@ impl RowSet {
         if row < self.rows {
             self.words[(row / WORD) as usize] |= 1 << (row % WORD);
         }
+    }
+
+    /// Takes a row out and returns whether it was in it.
+    #[inline]
+    pub fn take(&mut self, row: Ordinal) -> bool {
+        let Some(word) = self.words.get_mut((row / WORD) as usize) else { return false };
+        let bit = 1 << (row % WORD);
+        let was_in = *word & bit != 0;
+        *word &= !bit;
+        was_in
+    }
+
+    /// Takes out the rows whose bit is set in `words`, as [`Self::words`] has them.
+    pub fn take_out(&mut self, words: impl Iterator<Item = u64>) {
+        self.words.iter_mut().zip(words).for_each(|(own, other)| *own &= !other);
+    }
+
+    /// Becomes a copy of `other`, in the memory that it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.rows = other.rows;
+        self.words.clone_from(&other.words);
+    }
+
+    /// A bit a row, those of a word from its lowest on; bits beyond the rows are zero.
+    #[inline]
+    pub fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// Adds the rows from `start` to before `end`.
@@ -100,22 +136,9 @@ impl RowSet {
 
     /// The rows in it that are `first` or above, ascending.
     pub fn iter_from(&self, first: Ordinal) -> impl Iterator<Item = Ordinal> + '_ {
-        let start = (first / WORD) as usize;
-        let rest = self.words.get(start..).unwrap_or_default();
-        let word_of = move |(at, &word): (usize, &u64)| {
-            let word = if at == 0 { word & (u64::MAX << (first % WORD)) } else { word };
-            (word != 0).then_some(((start + at) as u32 * WORD, word))
-        };
-        let mut words = rest.iter().enumerate().filter_map(word_of);
-        let (mut base, mut word) = (0, 0u64);
-        std::iter::from_fn(move || {
-            if word == 0 {
-                (base, word) = words.next()?;
-            }
-            let bit = word.trailing_zeros();
-            word &= word - 1;
-            Some(base + bit)
-        })
+        let at = (first / WORD) as usize;
+        let word = self.words.get(at).map_or(0, |word| word & (u64::MAX << (first % WORD)));
+        Members { words: &self.words, at, word }
     }
 
     /// Up to `count` rows of it, spread over all its rows, ascending and each once.
@@ -128,6 +151,44 @@ impl RowSet {
             next = at + 1;
             Some(at as u32 * WORD + self.words[at as usize].trailing_zeros())
         })
+    }
+}
+
+/// The rows of a set, ascending.
+struct Members<'a> {
+    words: &'a [u64],
+    at: usize,
+    /// What is left of the word there.
+    word: u64,
+}
+
+/// Words without a row that are passed over at once.
+const STRIDE: usize = 8;
+
+impl Members<'_> {
+    /// Goes on to the next word that has a row.
+    #[inline]
+    fn next_word(&mut self) -> Option<()> {
+        let rest = self.words.get(self.at + 1..)?;
+        let is_empty = |words: &&[u64; STRIDE]| words.iter().fold(0, |all, word| all | word) == 0;
+        let empty = STRIDE * rest.as_chunks().0.iter().take_while(is_empty).count();
+        let found = empty + rest[empty..].iter().position(|&word| word != 0)?;
+        (self.at, self.word) = (self.at + 1 + found, rest[found]);
+        Some(())
+    }
+}
+
+impl Iterator for Members<'_> {
+    type Item = Ordinal;
+
+    #[inline]
+    fn next(&mut self) -> Option<Ordinal> {
+        if self.word == 0 {
+            self.next_word()?;
+        }
+        let bit = self.word.trailing_zeros();
+        self.word &= self.word - 1;
+        Some(self.at as u32 * WORD + bit)
     }
 }
 
@@ -149,6 +210,30 @@ mod tests {
         assert_eq!(set.iter_from(65).collect::<Vec<_>>(), [129]);
         assert_eq!(set.iter_from(1_000).count(), 0);
         assert_eq!((set.count(), set.contains(63), set.contains(62), set.contains(9_999)), (4, true, false, false));
+    }
+
+    #[test]
+    fn long_gaps_are_passed_over() {
+        for gap in [1, 7, 8, 9, 15, 16, 17, 40] {
+            let rows = [3, 64 * gap + 5, 64 * gap + 6, 64 * (2 * gap + 1) + 63];
+            let set = set(64 * 200, &rows);
+            assert_eq!(set.iter().collect::<Vec<_>>(), rows, "{gap} words");
+            assert_eq!(set.iter_from(rows[1] + 1).collect::<Vec<_>>(), rows[2..], "{gap} words");
+        }
+    }
+
+    #[test]
+    fn rows_are_taken_once() {
+        let mut taken_from = set(130, &[0, 64, 129]);
+        assert!(taken_from.take(64) && !taken_from.take(64) && !taken_from.take(1) && !taken_from.take(4_000));
+        assert_eq!(taken_from, set(130, &[0, 129]));
+        assert_eq!(taken_from.words(), [1, 0, 2]);
+        taken_from.take_out([1, 0, 1].into_iter());
+        assert_eq!(taken_from, set(130, &[129]));
+        taken_from.copy_from(&set(65, &[64]));
+        assert_eq!(taken_from, set(65, &[64]));
+        assert_eq!(RowSet::of(130, |row| row % 65 == 64), set(130, &[64, 129]));
+        assert_eq!(RowSet::of(64, |_| true), RowSet::full(64));
     }
 
     #[test]

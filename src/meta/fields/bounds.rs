@@ -1,26 +1,35 @@
 //! What is known of which rows pass: those that certainly do, and those that may.
 
+use std::sync::OnceLock;
+
 use crate::types::RowSet;
 
 /// Rows between two bounds: every row of `certain` passes, and no row outside `possible`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RowBounds {
     certain: RowSet,
     /// `None`: as `certain`.
     possible: Option<RowSet>,
+    /// Rows of `certain`, once somebody asked: bounds are remembered, and every search asks.
+    count: OnceLock<u32>,
 }
 
 impl RowBounds {
     /// These rows and no others.
     pub fn exact(certain: RowSet) -> Self {
-        Self { certain, possible: None }
+        Self::new(certain, None)
+    }
+
+    fn new(certain: RowSet, possible: Option<RowSet>) -> Self {
+        Self { certain, possible, count: OnceLock::new() }
     }
 
     /// `certain` for sure, and perhaps `open` too.
     pub fn between(certain: RowSet, open: RowSet) -> Self {
         let mut possible = open;
         possible.unite(&certain);
-        Self { possible: (possible != certain).then_some(possible), certain }
+        let possible = (possible != certain).then_some(possible);
+        Self::new(certain, possible)
     }
 
     /// Nothing is known of any row.
@@ -31,6 +40,11 @@ impl RowBounds {
     /// Rows that pass for sure.
     pub fn certain(&self) -> &RowSet {
         &self.certain
+    }
+
+    /// How many rows pass for sure.
+    pub fn certain_count(&self) -> u32 {
+        *self.count.get_or_init(|| self.certain.count())
     }
 
     /// Rows that may pass, the certain ones included.
@@ -60,7 +74,8 @@ impl RowBounds {
         let mut possible = self.possible().clone();
         possible.intersect(other.possible());
         self.certain.intersect(&other.certain);
-        Self { possible: (possible != self.certain).then_some(possible), certain: self.certain }
+        let possible = (possible != self.certain).then_some(possible);
+        Self::new(self.certain, possible)
     }
 
     /// What passes one of them.
@@ -68,14 +83,15 @@ impl RowBounds {
         let mut possible = self.possible().clone();
         possible.unite(other.possible());
         self.certain.unite(&other.certain);
-        Self { possible: (possible != self.certain).then_some(possible), certain: self.certain }
+        let possible = (possible != self.certain).then_some(possible);
+        Self::new(self.certain, possible)
     }
 
     /// What does not pass it.
     pub fn not(self) -> Self {
         match self.possible {
             None => Self::exact(self.certain.complement()),
-            Some(possible) => Self { certain: possible.complement(), possible: Some(self.certain.complement()) },
+            Some(possible) => Self::new(possible.complement(), Some(self.certain.complement())),
         }
     }
 }
@@ -104,6 +120,7 @@ mod tests {
         assert!(a.clone().or(&b).is_exact());
         assert_eq!(read(&a.clone().not()), (vec![3, 4], vec![2, 3, 4]));
         assert_eq!(read(&b.clone().not()), (vec![0, 4], vec![0, 4]));
+        assert_eq!((a.certain_count(), a.clone().not().certain_count(), a.clone().or(&b).certain_count()), (2, 2, 4));
         assert_eq!(a.undecided().iter().collect::<Vec<_>>(), [2]);
         assert_eq!(read(&RowBounds::unknown(5)), (vec![], vec![0, 1, 2, 3, 4]));
         assert!(RowBounds::between(set(&[1]), set(&[1])).is_exact());
