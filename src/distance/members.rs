@@ -47,7 +47,7 @@ mod tests {
     fn many_at_once_are_as_one_by_one() {
         let words: Vec<u64> = (1..=40u64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
         let rows = 64 * 40 - 9;
-        for len in 0..70 {
+        for len in 0..70usize {
             for bad in [None, Some(0), Some(len / 2), Some(len.saturating_sub(1))] {
                 let mut list: Vec<u32> = (0..len as u32).map(|n| n.wrapping_mul(2_654_435_761) % rows).collect();
                 for (at, beyond) in bad.into_iter().zip([rows]).chain(bad.map(|at| (at + 3, u32::MAX))) {
