@@ -33,10 +33,10 @@ pub struct FilteredStats {
 }
 
 /// Passing neighbours wanted of a row before the neighbours of those that do not pass are left alone.
-const WANTED: usize = 24;
+const WANTED: usize = 16;
 /// Lists between the one looked at and the one that the memory is asked for. Most rows need few of them, so that asking
 /// for all at once would mostly be in vain.
-const LISTS_AHEAD: usize = 5;
+const LISTS_AHEAD: usize = 8;
 
 /// Walks to the `ef` nearest of the `passing` rows, approximately, and leaves them in `scratch.pool`.
 ///

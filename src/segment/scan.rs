@@ -5,8 +5,12 @@ use super::scratch::Scratch;
 use super::walk::{Rows, SearchStats};
 use crate::types::Ordinal;
 
-/// Rows that a scan compares at once, while as many are fetched.
-const BATCH: usize = 8;
+/// Ordinals taken at once.
+const TAKEN: usize = 1_024;
+/// Rows compared at once.
+const COMPARED: usize = 4;
+/// Rows between those compared and those that the memory is asked for: about as many as a core can have under way.
+const AHEAD: usize = 8;
 
 /// Leaves the `keep` nearest of `ordinals` that are admitted in the scratch's pool. `check`: whether there is such a row.
 pub(super) fn scan<R: Rows>(
@@ -18,36 +22,26 @@ pub(super) fn scan<R: Rows>(
     scratch: &mut Scratch,
 ) -> Result<SearchStats, R::Error> {
     let mut stats = SearchStats::default();
-    scratch.pool.reset(keep);
-    next_batch(rows, &mut ordinals, &check, &mut scratch.batch)?;
-    while !scratch.batch.is_empty() {
-        // The rows to come are fetched while these are compared.
-        next_batch(rows, &mut ordinals, &check, &mut scratch.through)?;
-        stats.compared += scratch.batch.len() as u64;
-        rows.compare(&scratch.batch, &mut scratch.closeness)?;
-        for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
-            if scratch.pool.admits(closeness) && admit(ordinal) {
-                scratch.pool.insert(Candidate { closeness, ordinal });
+    let Scratch { pool, batch, closeness, .. } = scratch;
+    pool.reset(keep);
+    loop {
+        batch.clear();
+        batch.extend(ordinals.by_ref().take(TAKEN));
+        if batch.is_empty() {
+            return Ok(stats);
+        }
+        batch.iter().try_for_each(|&ordinal| check(ordinal))?;
+        stats.compared += batch.len() as u64;
+        let mut ahead = batch.iter();
+        ahead.by_ref().take(AHEAD).for_each(|&ordinal| rows.prefetch(ordinal));
+        for compared in batch.chunks(COMPARED) {
+            ahead.by_ref().take(COMPARED).for_each(|&ordinal| rows.prefetch(ordinal));
+            rows.compare(compared, closeness)?;
+            for (&ordinal, &closeness) in compared.iter().zip(closeness.iter()) {
+                if pool.admits(closeness) && admit(ordinal) {
+                    pool.insert(Candidate { closeness, ordinal });
+                }
             }
         }
-        std::mem::swap(&mut scratch.batch, &mut scratch.through);
     }
-    Ok(stats)
-}
-
-/// Replaces `batch` by the next of `ordinals`, and asks the memory for their rows.
-#[inline]
-fn next_batch<R: Rows>(
-    rows: &R,
-    ordinals: &mut impl Iterator<Item = Ordinal>,
-    check: &impl Fn(Ordinal) -> Result<(), R::Error>,
-    batch: &mut Vec<Ordinal>,
-) -> Result<(), R::Error> {
-    batch.clear();
-    for ordinal in ordinals.take(BATCH) {
-        check(ordinal)?;
-        rows.prefetch(ordinal);
-        batch.push(ordinal);
-    }
-    Ok(())
 }

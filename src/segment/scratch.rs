@@ -17,7 +17,7 @@ pub(super) struct Scratch {
     pub(super) pool: Pool,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,
-    /// Rows that do not pass a filter, to be walked through; the batch that a scan compares next.
+    /// Rows that do not pass a filter, to be walked through.
     pub(super) through: Vec<Ordinal>,
     /// Of each of the batch.
     pub(super) closeness: Vec<f32>,

@@ -42,13 +42,26 @@ const KINDS: [Kind; 256] = {
     kinds
 };
 
+/// Bytes looked at together.
+const BLOCK: usize = 64;
+
 /// Checks text that need not be valid JSON: what is not is left for the parser to refuse.
 pub(crate) fn scan(text: &[u8]) -> Result<(), ScanError> {
-    let (mut depth, mut digits, mut at) = (0usize, 0usize, 0usize);
+    let (mut depth, mut digits, mut at, mut plain_from) = (0usize, 0usize, 0usize, 0usize);
     while let Some(&byte) = text.get(at) {
+        // Bodies are mostly numbers, and strings are passed over elsewhere.
+        if at >= plain_from {
+            while let Some(block) = text[at..].first_chunk()
+                && let Some(last) = plain_block(block, digits)
+            {
+                (digits, at) = (last, at + BLOCK);
+            }
+            plain_from = at + BLOCK;
+            continue;
+        }
         let kind = KINDS[usize::from(byte)];
         at += 1;
-        // Most bytes of most bodies are those of numbers, and no branch tells them apart.
+        // No branch tells the bytes of numbers apart.
         digits = (digits + 1) * usize::from(kind == Kind::Digit);
         match kind {
             Kind::Other => {}
@@ -65,6 +78,59 @@ pub(crate) fn scan(text: &[u8]) -> Result<(), ScanError> {
         }
     }
     Ok(())
+}
+
+/// With how many digits in a row the block ends, where nothing in it changes the depth, begins a string or may be an
+/// integer that is too long. `digits`: in a row, right before it.
+fn plain_block(block: &[u8; BLOCK], digits: usize) -> Option<usize> {
+    let (digit, other) = kinds_of(block);
+    // A bit for each place where as many ones as shown begin.
+    let of_2 = digit & (digit >> 1);
+    let of_4 = of_2 & (of_2 >> 2);
+    let of_8 = of_4 & (of_4 >> 4);
+    let of_16 = of_8 & (of_8 >> 8);
+    let of_19 = of_16 & (of_16 >> 3);
+    let first = digits + digit.trailing_ones() as usize;
+    let is_plain = other == 0 && of_19 == 0 && first < MAX_I64_DIGITS;
+    is_plain.then_some(digit.leading_ones() as usize)
+}
+
+/// A bit for each byte, from the lowest on: digits, and quotes and brackets.
+#[cfg(target_arch = "x86_64")]
+fn kinds_of(block: &[u8; BLOCK]) -> (u64, u64) {
+    use std::arch::x86_64::*;
+    let (mut digits, mut others) = (0, 0);
+    for (at, sixteen) in block.as_chunks::<16>().0.iter().enumerate() {
+        // SAFETY: sixteen bytes are read where there are sixteen; every x86-64 has SSE2.
+        let (digit, other) = unsafe {
+            let bytes = _mm_loadu_si128(sixteen.as_ptr().cast());
+            let is = |bytes, byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
+            let from_zero = _mm_sub_epi8(bytes, _mm_set1_epi8(b'0' as i8));
+            let digit = _mm_cmpeq_epi8(_mm_min_epu8(from_zero, _mm_set1_epi8(9)), from_zero);
+            // One bit tells square brackets from curly ones.
+            let brackets = _mm_or_si128(bytes, _mm_set1_epi8((b'[' ^ b'{') as i8));
+            let other = _mm_or_si128(is(bytes, b'"'), _mm_or_si128(is(brackets, b'{'), is(brackets, b'}')));
+            (_mm_movemask_epi8(digit), _mm_movemask_epi8(other))
+        };
+        digits |= u64::from(digit as u16) << (16 * at);
+        others |= u64::from(other as u16) << (16 * at);
+    }
+    (digits, others)
+}
+
+/// A bit for each byte, from the lowest on: digits, and quotes and brackets.
+#[cfg(not(target_arch = "x86_64"))]
+fn kinds_of(block: &[u8; BLOCK]) -> (u64, u64) {
+    kinds_one_by_one(block)
+}
+
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn kinds_one_by_one(block: &[u8; BLOCK]) -> (u64, u64) {
+    block.iter().enumerate().fold((0, 0), |(digits, others), (at, &byte)| match KINDS[usize::from(byte)] {
+        Kind::Other => (digits, others),
+        Kind::Digit => (digits | 1 << at, others),
+        Kind::Quote | Kind::Opening | Kind::Closing => (digits, others | 1 << at),
+    })
 }
 
 /// The byte after the closing quote of a string whose content starts at `at`.
@@ -134,6 +200,33 @@ mod tests {
             let body = format!("{{\"a\":[{outside}]}}");
             assert_eq!(scan(body.as_bytes()), Err(ScanError::Integer { digits: outside.into() }), "{outside}");
         }
+    }
+
+    #[test]
+    fn blocks_are_told_apart_as_bytes_are() {
+        let all: Vec<u8> = (0..=255).chain(*b"[1.25,-3e7]{\"a\":\"b\"}").chain(0..=255).collect();
+        for block in all.windows(BLOCK) {
+            let block = block.first_chunk().unwrap();
+            assert_eq!(kinds_of(block), kinds_one_by_one(block), "{block:?}");
+        }
+    }
+
+    #[test]
+    fn long_integers_are_found_wherever_they_stand() {
+        for before in 0..150 {
+            for (number, is_fine) in
+                [("9223372036854775807", true), ("9223372036854775808", false), ("0.9223372036854775808", true)]
+            {
+                // Spaces are plain, brackets are not.
+                for filling in [" ", "1,", "[]", "\"]\","] {
+                    let body =
+                        format!("{}{} {number},{}", filling.repeat(before), " ".repeat(before % 7), " ".repeat(99));
+                    assert_eq!(scan(body.as_bytes()).is_ok(), is_fine, "{body}");
+                }
+            }
+        }
+        let nested = format!("{}{}", " ".repeat(200), "[".repeat(MAX_JSON_DEPTH + 1));
+        assert_eq!(scan(nested.as_bytes()), Err(ScanError::TooDeep { offset: 200 + MAX_JSON_DEPTH }));
     }
 
     #[test]

@@ -32,8 +32,18 @@ fn numbers(text: &str) -> Result<Vec<f32>, String> {
     if inside.trim_ascii().is_empty() {
         return Ok(vector);
     }
-    for number in inside.split(',').map(str::trim_ascii) {
-        let component: f32 = number.parse().map_err(|_| wrong_type(text))?;
+    let mut rest = inside;
+    loop {
+        rest = rest.trim_ascii_start();
+        let (component, length) = match decimal(rest.as_bytes()) {
+            Some(read) => read,
+            None => {
+                let length = rest.find(',').unwrap_or(rest.len());
+                (rest[..length].trim_ascii_end().parse().map_err(|_| wrong_type(text))?, length)
+            }
+        };
+        let number = &rest[..length];
+        rest = rest[length..].trim_ascii_start();
         if !component.is_finite() {
             return Err(format!("{REFUSED} {} is {number:.40}, more than an f32 holds", vector.len()));
         }
@@ -41,8 +51,62 @@ fn numbers(text: &str) -> Result<Vec<f32>, String> {
             return Err(format!("{REFUSED} {MAX_DIM} is one too many; the largest dim is {MAX_DIM}"));
         }
         vector.push(component);
+        match rest.strip_prefix(',') {
+            Some(next) => rest = next,
+            None if rest.is_empty() => return Ok(vector),
+            None => return Err(wrong_type(text)),
+        }
     }
-    Ok(vector)
+}
+
+/// Digits of a mantissa that a u64 holds.
+const MAX_DIGITS: usize = 19;
+/// Powers of ten that an f64 holds exactly (Clinger 1990).
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+/// Bits of an f64's mantissa that an f32 has not.
+const DROPPED_BITS: u32 = f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS;
+/// Last places of an f64 by which the quotient below may be off: half a one for the mantissa, doubled where the quotient
+/// has a smaller exponent, half a one for the division, and one to spare.
+const MAX_ERROR: u64 = 3;
+
+/// The number that `text` begins with, as the standard library reads it, and its length; `None` where that has to do it:
+/// long mantissas, exponents, and what lies next to the middle between two f32. `text`: a part of valid JSON.
+fn decimal(text: &[u8]) -> Option<(f32, usize)> {
+    let is_negative = text.first() == Some(&b'-');
+    let start = usize::from(is_negative);
+    let (mut mantissa, mut at) = (0u64, start);
+    let digits = |mantissa: &mut u64, at: &mut usize| {
+        let from = *at;
+        while let Some(digit) = text.get(*at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10) {
+            *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
+            *at += 1;
+        }
+        *at - from
+    };
+    let whole = digits(&mut mantissa, &mut at);
+    let mut decimals = 0;
+    if text.get(at) == Some(&b'.') {
+        at += 1;
+        decimals = digits(&mut mantissa, &mut at);
+        if decimals == 0 {
+            return None;
+        }
+    }
+    let ends = matches!(text.get(at), None | Some(b',' | b' ' | b'\t' | b'\n' | b'\r'));
+    if whole == 0 || whole + decimals > MAX_DIGITS || !ends {
+        return None;
+    }
+    let size = mantissa as f64 / POWERS[decimals];
+    let dropped = size.to_bits() & ((1 << DROPPED_BITS) - 1);
+    let is_clear = dropped.abs_diff(1 << (DROPPED_BITS - 1)) > MAX_ERROR && size >= f64::from(f32::MIN_POSITIVE);
+    if !is_clear && mantissa != 0 {
+        return None;
+    }
+    let rounded = size as f32;
+    Some((if is_negative { -rounded } else { rounded }, at))
 }
 
 /// What is no array of numbers, in the words of the parser, without the place, which would be one within the value.
@@ -75,6 +139,54 @@ mod tests {
     impl<T: AsRef<[f32]>> Bits for T {
         fn map_bits(&self) -> Vec<u32> {
             self.as_ref().iter().map(|x| x.to_bits()).collect()
+        }
+    }
+
+    #[test]
+    fn decimals_are_read_as_the_standard_library_does() {
+        let mut state = 7u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 11
+        };
+        let mut read = 0;
+        for round in 0..200_000u64 {
+            let float = f32::from_bits(next() as u32);
+            // Every length of a mantissa, f32 as an f64 is printed, and middles between two f32 with what is next to them.
+            let middle = f64::from(float) + f64::from(float) * f64::from(f32::EPSILON) / 2.0;
+            let text = match round % 6 {
+                0 => format!("{}.{}", next() % 10u64.pow((next() % 10) as u32), next()),
+                1 => format!("-0.{:0width$}", next() % 1_000_000_007, width = (next() % 19) as usize + 1),
+                2 => format!("{}", f64::from(float)),
+                3 => format!("{float}"),
+                4 => format!("{middle}"),
+                _ => format!("{}", f64::from_bits(middle.to_bits().wrapping_add(next() % 9).wrapping_sub(4))),
+            };
+            if let Some((number, length)) = decimal(text.as_bytes()) {
+                assert_eq!((number.to_bits(), length), (text.parse::<f32>().unwrap().to_bits(), text.len()), "{text}");
+                read += 1;
+            }
+        }
+        assert!(read > 50_000, "{read} were read");
+        for text in ["0", "-0", "-0.0", "1", "0.1", "16777219.5", "9999999999999999999", "0.3333333432674408"] {
+            let wanted: f32 = text.parse().unwrap();
+            assert_eq!(decimal(text.as_bytes()).map(|(number, _)| number.to_bits()), Some(wanted.to_bits()), "{text}");
+        }
+        for text in [
+            "1e5",
+            "1.",
+            ".5",
+            "-",
+            "",
+            "+1",
+            "1E2",
+            "1x",
+            "12345678901234567890",
+            "1e-46",
+            "16777217",
+            "16777217.0000000001",
+        ] {
+            assert_eq!(decimal(text.as_bytes()), None, "{text}");
         }
     }
 
