@@ -23,6 +23,8 @@ pub enum Job {
     Seal(Arc<CollectionState>),
     /// The collection was dropped: remove its files.
     Drop(Arc<CollectionState>),
+    /// Tells that everything asked for before is done.
+    Reach(mpsc::Sender<()>),
     /// The store closes.
     Close,
 }
@@ -107,6 +109,10 @@ impl Maintenance {
     /// # Errors
     /// As [`Maintenance::optimise`].
     pub fn settle(&self, state: &CollectionState) -> Result<(), CollectionError> {
+        // What was sealed may be about to ask for merges.
+        let (reached, wait) = mpsc::channel();
+        _ = self.jobs.send(Job::Reach(reached));
+        _ = wait.recv();
         self.merge_and_wait(state.identity.id, |status| &mut status.to_merge)
     }
 
@@ -174,6 +180,10 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
         };
         let (state, done) = match job {
             Job::Close => break,
+            Job::Reach(reached) => {
+                _ = reached.send(());
+                continue;
+            }
             Job::Seal(state) => {
                 let done = seal_all(shared, &state, progress, cancel);
                 (state, done)
