@@ -91,46 +91,39 @@ fn plain_block(block: &[u8; BLOCK], digits: usize) -> Option<usize> {
     let of_16 = of_8 & (of_8 >> 8);
     let of_19 = of_16 & (of_16 >> 3);
     let first = digits + digit.trailing_ones() as usize;
-    let is_plain = other == 0 && of_19 == 0 && first < MAX_I64_DIGITS;
+    let is_plain = !other && of_19 == 0 && first < MAX_I64_DIGITS;
     is_plain.then_some(digit.leading_ones() as usize)
 }
 
-/// A bit for each byte, from the lowest on: digits, and quotes and brackets.
-#[cfg(target_arch = "x86_64")]
-fn kinds_of(block: &[u8; BLOCK]) -> (u64, u64) {
-    use std::arch::x86_64::*;
+/// The digits, a bit for each byte from the lowest on, and whether there are quotes or brackets.
+fn kinds_of(block: &[u8; BLOCK]) -> (u64, bool) {
     let (mut digits, mut others) = (0, 0);
-    for (at, sixteen) in block.as_chunks::<16>().0.iter().enumerate() {
-        // SAFETY: sixteen bytes are read where there are sixteen; every x86-64 has SSE2.
-        let (digit, other) = unsafe {
-            let bytes = _mm_loadu_si128(sixteen.as_ptr().cast());
-            let is = |bytes, byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
-            let from_zero = _mm_sub_epi8(bytes, _mm_set1_epi8(b'0' as i8));
-            let digit = _mm_cmpeq_epi8(_mm_min_epu8(from_zero, _mm_set1_epi8(9)), from_zero);
-            // One bit tells square brackets from curly ones.
-            let brackets = _mm_or_si128(bytes, _mm_set1_epi8((b'[' ^ b'{') as i8));
-            let other = _mm_or_si128(is(bytes, b'"'), _mm_or_si128(is(brackets, b'{'), is(brackets, b'}')));
-            (_mm_movemask_epi8(digit), _mm_movemask_epi8(other))
-        };
-        digits |= u64::from(digit as u16) << (16 * at);
-        others |= u64::from(other as u16) << (16 * at);
+    for (at, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*bytes);
+        let nibbles = word ^ every(b'0');
+        // A sum beyond 127 in each byte that is no digit, and no carry into the next.
+        let no_digit = (nibbles & every(0x7f)).wrapping_add(every(0x7f - 9)) | nibbles;
+        digits |= together(!no_digit) << (8 * at);
+        // One bit tells square brackets from curly ones.
+        let brackets = word | every(b'[' ^ b'{');
+        others |= is(word, b'"') | is(brackets, b'{') | is(brackets, b'}');
     }
-    (digits, others)
+    (digits, others & every(0x80) != 0)
 }
 
-/// A bit for each byte, from the lowest on: digits, and quotes and brackets.
-#[cfg(not(target_arch = "x86_64"))]
-fn kinds_of(block: &[u8; BLOCK]) -> (u64, u64) {
-    kinds_one_by_one(block)
+const fn every(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
 }
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
-fn kinds_one_by_one(block: &[u8; BLOCK]) -> (u64, u64) {
-    block.iter().enumerate().fold((0, 0), |(digits, others), (at, &byte)| match KINDS[usize::from(byte)] {
-        Kind::Other => (digits, others),
-        Kind::Digit => (digits | 1 << at, others),
-        Kind::Quote | Kind::Opening | Kind::Closing => (digits, others | 1 << at),
-    })
+/// The highest bit of each byte that is `byte`; of the other bits nothing is said.
+fn is(word: u64, byte: u8) -> u64 {
+    let differs = word ^ every(byte);
+    !((differs & every(0x7f)).wrapping_add(every(0x7f)) | differs)
+}
+
+/// The highest bit of each byte, in eight bits.
+fn together(word: u64) -> u64 {
+    ((word & every(0x80)) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 /// The byte after the closing quote of a string whose content starts at `at`.
@@ -205,9 +198,20 @@ mod tests {
     #[test]
     fn blocks_are_told_apart_as_bytes_are() {
         let all: Vec<u8> = (0..=255).chain(*b"[1.25,-3e7]{\"a\":\"b\"}").chain(0..=255).collect();
+        let plain: Vec<u8> = all[..256].iter().copied().filter(|byte| !b"\"[]{}".contains(byte)).collect();
+        for block in plain.windows(BLOCK) {
+            assert!(!kinds_of(block.first_chunk().unwrap()).1, "{block:?}");
+        }
         for block in all.windows(BLOCK) {
             let block = block.first_chunk().unwrap();
-            assert_eq!(kinds_of(block), kinds_one_by_one(block), "{block:?}");
+            let one_by_one = block.iter().enumerate().fold((0, false), |(digits, others), (at, &byte)| {
+                match KINDS[usize::from(byte)] {
+                    Kind::Other => (digits, others),
+                    Kind::Digit => (digits | 1 << at, others),
+                    Kind::Quote | Kind::Opening | Kind::Closing => (digits, true),
+                }
+            });
+            assert_eq!(kinds_of(block), one_by_one, "{block:?}");
         }
     }
 
