@@ -83,6 +83,7 @@ fn kind(path: &Path) -> String {
     match (first, path.extension().and_then(|e| e.to_str())) {
         ("segments", Some(extension)) => extension.to_owned(),
         ("meta.sled", _) if path.ends_with("CHECK") => "CHECK".to_owned(),
+        ("log", None) => "NEWEST".to_owned(),
         _ => first.to_owned(),
     }
 }
@@ -163,7 +164,7 @@ fn damage_is_named_or_mended_and_never_served() {
     let truth = read(&good).unwrap();
     let files = read_files(&good);
     let kinds: BTreeSet<_> = files.keys().map(|path| kind(path)).collect();
-    for needed in ["FORMAT", "MANIFEST", "LOCK", "log", "seg", "dead", "meta.sled", "CHECK"] {
+    for needed in ["FORMAT", "MANIFEST", "LOCK", "log", "NEWEST", "seg", "dead", "meta.sled", "CHECK"] {
         assert!(kinds.contains(needed), "{needed} is not among {kinds:?}");
     }
     let outcomes = Mutex::new(Outcomes::default());
@@ -192,8 +193,8 @@ fn judge(bad: &Path, truth: &[String], what: &str, names: &[PathBuf], outcomes: 
     match seen {
         Ok(seen) if seen == truth => outcomes.mended += 1,
         Ok(seen) => {
-            let in_log = names.iter().all(|name| name.starts_with("log"));
-            assert!(in_log && is_prefix(&seen, truth), "{what} went unnoticed");
+            let cut = |name: &PathBuf| name.starts_with("log") && bad.join(name).exists();
+            assert!(names.iter().all(cut) && is_prefix(&seen, truth), "{what} went unnoticed");
             outcomes.cut += 1;
         }
         Err(error) => {
@@ -228,6 +229,7 @@ fn a_torn_or_zeroed_tail_costs_the_last_group_alone() {
     make(&good);
     let mut newest = Vec::new();
     files(&good.join("log"), &mut newest);
+    newest.retain(|path| path.extension().is_some());
     let log = newest.pop().unwrap();
     let before = fs::metadata(&log).unwrap().len() as usize;
     let without = read(&good).unwrap();
@@ -261,6 +263,31 @@ fn a_torn_or_zeroed_tail_costs_the_last_group_alone() {
             }
         }
     }
+}
+
+/// Without its newest file the log would read like a shorter one: the file is missed by its name.
+#[test]
+fn a_log_without_its_newest_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (good, bad) = (directory.path().join("good"), directory.path().join("bad"));
+    make(&good);
+    let all = read_files(&good);
+    let logs: Vec<_> = all.keys().filter(|path| kind(path) == "log").cloned().collect();
+    for left in 0..logs.len() {
+        let mut files = all.clone();
+        logs[left..].iter().for_each(|log| _ = files.remove(log));
+        write_files(&bad, &files);
+        let error = Database::open_with(&bad, options()).err().expect("changes are missing");
+        let text = with_causes(&error);
+        assert!(text.contains(".log is missing"), "{text}");
+        assert_eq!(read_files(&bad).get(Path::new("log/NEWEST")), all.get(Path::new("log/NEWEST")));
+    }
+    // The mark alone is made again.
+    let mut files = all.clone();
+    let mark = files.remove(Path::new("log/NEWEST")).unwrap();
+    write_files(&bad, &files);
+    assert_eq!(read(&bad).unwrap(), read(&good).unwrap());
+    assert_eq!(read_files(&bad)[Path::new("log/NEWEST")], mark);
 }
 
 /// A version that does not exist yet, in each kind of file that is not derived, with right checksums.

@@ -1,6 +1,7 @@
 //! Why a command failed, and what kind of failure it is for the exit code.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::collection::CollectionError;
@@ -12,7 +13,7 @@ use crate::migrate::MigrateError;
 use crate::salvage::SalvageError;
 use crate::segment::SegmentError;
 use crate::snapshot::SnapshotError;
-use crate::storage::{StorageError, is_failed_sync};
+use crate::storage::{DataPaths, StorageError, is_failed_sync};
 use crate::types::NameError;
 
 /// What the exit code tells a script.
@@ -235,12 +236,17 @@ fn of_manifest(error: &ManifestError) -> Failure {
         ManifestError::Damaged { .. } | ManifestError::Missing { .. } | ManifestError::Foreign { .. } => {
             Failure::Damaged
         }
+        ManifestError::NotAStore { root, .. } if DataPaths::new(root).manifest().exists() => Failure::Damaged,
         _ => Failure::General,
     }
 }
 
 fn of_segment(error: &SegmentError) -> Failure {
     match error {
+        // A file that the manifest names and that is not there.
+        SegmentError::Storage(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Failure::Damaged
+        }
         SegmentError::UnsupportedVersion { found, supported, .. } if found < supported => Failure::MigrationPending,
         SegmentError::Damaged { .. } | SegmentError::BadMagic { .. } | SegmentError::Mismatch { .. } => {
             Failure::Damaged

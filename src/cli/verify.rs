@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Context, output};
+use crate::migrate::Migrations;
 use crate::snapshot;
 use crate::storage::DataPaths;
 
@@ -35,6 +36,7 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
         bar.set_position(done);
     });
     let mut report = report?;
+    report.problems.extend(Migrations::check_journal(&context.data).err().map(|error| error.to_string()));
     let mut snapshots = 0;
     if args.snapshots {
         for found in snapshot::list(&context.data)? {

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 
 use crate::collection::{BackendFault, CollectionError};
 use crate::embed::EmbedError;
+use crate::index::IndexError;
 use crate::log::LogError;
+use crate::segment::SegmentError;
 use crate::storage::is_disk_full;
 use crate::types::{DefinitionError, FilterError, MetadataError, NameError, VectorError};
 
@@ -172,7 +174,7 @@ impl ApiError {
         Self { cause: Some(cause.into()), ..Self::new(code, detail) }
     }
 
-    /// A fault of the store or its disk: the client learns no more than whether the disk is full.
+    /// A fault of the store or its disk: the client learns whether the disk is full, and which file is damaged where.
     pub(crate) fn storage(cause: impl Error + Send + Sync + 'static) -> Self {
         if is_disk_full(&cause) {
             return Self::fault(
@@ -181,8 +183,25 @@ impl ApiError {
                 cause,
             );
         }
-        Self::fault(Code::Storage, "the store could not read or write; the server's log has the cause", cause)
+        match (&cause as &dyn Error).downcast_ref().and_then(damage) {
+            Some(damage) => Self {
+                detail: format!("{damage}; restore a snapshot, or save what can be read with `pannier salvage`").into(),
+                ..Self::fault(Code::Storage, "", cause)
+            },
+            None => {
+                Self::fault(Code::Storage, "the store could not read or write; the server's log has the cause", cause)
+            }
+        }
     }
+}
+
+/// The damaged file and the place in it, where that is why.
+fn damage(error: &CollectionError) -> Option<String> {
+    let segment = match error {
+        CollectionError::Segment(error) | CollectionError::Index(IndexError::Segment(error)) => error,
+        _ => return None,
+    };
+    matches!(segment, SegmentError::Damaged { .. }).then(|| segment.to_string())
 }
 
 impl IntoResponse for ApiError {
@@ -337,6 +356,21 @@ mod tests {
         assert_eq!(ApiError::from(dim).code, Code::DimMismatch);
         let zero = CollectionError::QueryVector(VectorError::Norm { norm: 0.0 });
         assert_eq!(ApiError::from(zero).code, Code::InvalidVector);
+    }
+
+    #[test]
+    fn damage_is_told_with_file_and_offset() {
+        let (path, reason) = ("segments/1/1/2.seg", "a wrong checksum");
+        let damaged = || SegmentError::Damaged { path: path.into(), offset: 4_096, reason: reason.to_owned() };
+        for error in [CollectionError::Segment(damaged()), CollectionError::Index(IndexError::Segment(damaged()))] {
+            let error = ApiError::from(error);
+            assert_eq!(error.code, Code::Storage);
+            assert!(
+                error.detail.starts_with("segments/1/1/2.seg is damaged at offset 4096: a wrong checksum;"),
+                "{error:?}"
+            );
+            assert!(error.cause.is_some());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod group_commit;
+mod newest;
 mod payload;
 mod queue;
 mod reader;

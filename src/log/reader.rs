@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::files::{self, LogFile};
 use super::format::{FILE_HEADER_BYTES, FILE_VERSION, FileHeader, LogIdentity, PAYLOAD_VERSION, RecordHeader};
+use super::newest;
 use super::payload::{self, PayloadError};
 use super::survey::{damaged_ranges, is_torn, record_at};
 use super::{Change, LogError};
@@ -70,6 +71,7 @@ pub fn read_from<E: From<LogError>>(
     if files.first().map_or(from.after.max(from.at_least) > Seq(0), |file| file.first_seq > first_needed) {
         return Err(LogError::Missing { seq: first_needed, path: paths.log_file(first_needed.0) }.into());
     }
+    newest::check(paths, &files)?;
     let mut recovery = Recovery { files: files.len(), ..Recovery::default() };
     let mut previous: Option<&LogFile> = None;
     let mut torn = None;

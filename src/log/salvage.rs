@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::format::{ALIGNMENT, FILE_HEADER_BYTES, FileHeader, RecordHeader};
 use super::survey::{damaged_ranges, record_at};
-use super::{Change, LogError, files, payload};
+use super::{Change, LogError, files, newest, payload};
 use crate::storage::{DataPaths, Mapped};
 use crate::types::Seq;
 
@@ -31,7 +31,8 @@ pub struct LogLoss {
 pub fn salvage(paths: &DataPaths, visit: &mut dyn FnMut(Seq, Change)) -> Result<Vec<LogLoss>, LogError> {
     let mut losses: Vec<LogLoss> = Vec::new();
     let mut last: Option<Seq> = None;
-    for file in files::list(paths)? {
+    let files = files::list(paths)?;
+    for file in &files {
         let mapped = Mapped::open(&file.path)?;
         let bytes = mapped.bytes();
         let seen = last.unwrap_or(Seq(file.first_seq.0.saturating_sub(1)));
@@ -85,6 +86,11 @@ pub fn salvage(paths: &DataPaths, visit: &mut dyn FnMut(Seq, Change)) -> Result<
                 }
             }
         }
+    }
+    if let Err(LogError::Missing { seq, path }) = newest::check(paths, &files) {
+        let after = last.unwrap_or(Seq(seq.0.saturating_sub(1)));
+        let reason = "the newest file of the log is missing".to_owned();
+        losses.push(LogLoss { path, bytes: 0..0, after, before: None, reason });
     }
     Ok(losses)
 }
@@ -178,6 +184,11 @@ mod tests {
         let (seen, losses) = read(&paths);
         assert_eq!(seen, [1, 4, 5, 6]);
         assert_eq!((losses.len(), losses[0].after, losses[0].before), (1, Seq(1), Some(Seq(4))));
+        std::fs::write(paths.log_file(1), &bytes).unwrap();
+        std::fs::remove_file(paths.log_file(4)).unwrap();
+        let (seen, losses) = read(&paths);
+        assert_eq!(seen, [1, 2, 3]);
+        assert_eq!((losses.len(), losses[0].path.clone(), losses[0].after), (1, paths.log_file(4), Seq(3)));
     }
 
     #[test]

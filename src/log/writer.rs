@@ -1,6 +1,7 @@
 //! Appends groups of records, one write and one sync each, and begins new files.
 
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
+use super::newest;
 use super::reader::{LogEnd, Recovery};
 use super::{EncodedRecord, LogError};
 use crate::storage::{
@@ -85,6 +86,9 @@ impl LogWriter {
         }
         if end.last_group < end.len {
             file.rewrite_from(end.last_group)?;
+        }
+        if newest::marked(paths)? != Some(end.first_seq) {
+            newest::mark(paths, end.first_seq)?;
         }
         let (paths, tag, crc) = (paths.clone(), end.tag, end.crc);
         Ok(Self { paths, identity, options, file, tag, crc, position, failed: None, buffer: Vec::new() })
@@ -191,7 +195,11 @@ impl LogWriter {
         (self.tag, self.crc) = (end.tag, end.crc);
         self.position.files += 1;
         self.position.bytes += end.len;
-        Ok(())
+        newest::mark(&self.paths, end.first_seq).map_err(|error| match is_failed_sync(&error) {
+            true => Refusal::Final(error),
+            // This file is there, and the one before it stays marked, until the next follows or the log is opened again.
+            false => Refusal::Undone(error),
+        })
     }
 }
 

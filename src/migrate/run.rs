@@ -99,6 +99,15 @@ impl Migrations {
         Ok(Self { paths, steps, _lock: Some(lock) })
     }
 
+    /// Reads the journal of a store that somebody else may hold.
+    ///
+    /// # Errors
+    /// [`MigrateError::Journal`], [`MigrateError::Modified`], [`MigrateError::Missing`].
+    pub fn check_journal(data: &Path) -> Result<(), MigrateError> {
+        let store = Self { paths: DataPaths::new(data), steps: STEPS, _lock: None };
+        store.journal().map(drop)
+    }
+
     /// Where every step stands, in order.
     ///
     /// # Errors
@@ -113,12 +122,22 @@ impl Migrations {
     /// # Errors
     /// What running them would fail with.
     pub fn dry_run(&self) -> Result<Vec<Changed>, MigrateError> {
+        self.on_a_copy(|trial| trial.up(&mut || Ok(())))
+    }
+
+    /// Undoes the step applied last on such a copy.
+    ///
+    /// # Errors
+    /// What undoing it would fail with.
+    pub fn dry_run_down(&self) -> Result<Changed, MigrateError> {
+        self.on_a_copy(|trial| trial.down(&mut || Ok(())))
+    }
+
+    fn on_a_copy<T>(&self, run: impl FnOnce(&Self) -> Result<T, MigrateError>) -> Result<T, MigrateError> {
         let copy = DataPaths::new(self.paths.root().join(DRY_RUN_DIR));
         remove_dir_all(copy.root())?;
-        let outcome = link_store(&self.paths, &copy).and_then(|()| {
-            let trial = Self { paths: copy.clone(), steps: self.steps, _lock: None };
-            trial.up(&mut || Ok(()))
-        });
+        let trial = Self { paths: copy.clone(), steps: self.steps, _lock: None };
+        let outcome = link_store(&self.paths, &copy).and_then(|()| run(&trial));
         remove_dir_all(copy.root())?;
         outcome
     }

@@ -131,6 +131,10 @@ fn down_brings_the_bytes_back_that_were_there_before() {
     assert!(matches!(migrations.down(&mut || Ok(())), Err(MigrateError::NothingToUndo)));
     migrations.up(&mut || Ok(())).unwrap();
     assert_ne!(without_journal(dir.path()), before);
+    let migrated = state(dir.path());
+    let tried = migrations.dry_run_down().unwrap();
+    assert_eq!((tried.id, tried.change.files), (1, 7));
+    assert_eq!(state(dir.path()), migrated, "trying it changed nothing");
     let undone = migrations.down(&mut || Ok(())).unwrap();
     assert_eq!((undone.id, undone.change.files), (1, 7));
     assert_eq!(without_journal(dir.path()), before);

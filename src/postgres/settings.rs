@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 
 use super::PostgresError;
 
@@ -129,6 +130,11 @@ impl ConnectSettings {
         if config.get_hosts().is_empty() {
             return Err(settings("no host is given"));
         }
+        // What stands before the last '@' is a part of a password: it must not be looked up as a name, nor printed.
+        let has_at = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(has_at) {
+            return Err(settings("an '@' in a user or password of a URL is written %40"));
+        }
         if config.get_user().is_none() {
             return Err(settings("no user is given"));
         }
@@ -156,7 +162,6 @@ impl ConnectSettings {
 
     /// User, host, port and database: what may be printed.
     pub fn place(&self) -> String {
-        use tokio_postgres::config::Host;
         let host = match self.config.get_hosts().first() {
             Some(Host::Tcp(name)) => name.clone(),
             #[cfg(unix)]
@@ -277,9 +282,14 @@ mod tests {
     #[test]
     fn wrong_settings_are_named_without_the_url() {
         let odd = "postgres://me:s3cret@h/x?statement_timeout=1min";
-        for url in
-            [odd, "postgres://me:s3cret@h:port/x", "postgres://me:s3cret@h/x?sslmode=maybe", "nonsense s3cret", ""]
-        {
+        for url in [
+            odd,
+            "postgres://me:s3cret@h:port/x",
+            "postgres://me:s3cret@h/x?sslmode=maybe",
+            "nonsense s3cret",
+            "",
+            "postgres://me:x@s3cret@h/x",
+        ] {
             let error = ConnectSettings::from_url(url).unwrap_err().to_string();
             assert!(error.contains("settings") && !error.contains("s3cret"), "{error}");
         }

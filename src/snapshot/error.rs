@@ -28,6 +28,12 @@ pub enum SnapshotError {
         /// The name.
         name: SnapshotName,
     },
+    /// An archive would replace a file.
+    #[error("{path} exists and is not replaced; remove it first or name another file", path = path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is none of this name.
     #[error("there is no snapshot {name}; `pannier snapshot list` names those that are there")]
     NotFound {

@@ -89,7 +89,8 @@ fn salvage_rescues_what_can_be_read_and_names_the_rest() {
     let place = with_three();
     let to = place.path("rescued");
     let to = to.to_str().unwrap();
-    let log = fs::read_dir(place.data().join("log")).unwrap().next().unwrap().unwrap().path();
+    let mut files = fs::read_dir(place.data().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let log = files.find(|path| path.extension().is_some()).unwrap();
     let bytes = fs::read(&log).unwrap();
     fs::write(&log, [&bytes[..], &[0xff; 100]].concat()).unwrap();
     let ran = place.run(&["salvage", "--to", to]);

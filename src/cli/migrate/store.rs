@@ -20,11 +20,7 @@ pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<(), CliError>
     match &args.command {
         MigrateCommand::Status => status(args.verbose, context),
         MigrateCommand::Up { to: None, dry_run } => up(args, *dry_run, context),
-        MigrateCommand::Down { to: None, dry_run: false } => down(args, context),
-        MigrateCommand::Down { dry_run: true, .. } => {
-            let text = "undoing has no dry run; `pannier migrate status` shows what is applied";
-            Err(CliError::Usage(text.to_owned()))
-        }
+        MigrateCommand::Down { to: None, dry_run } => down(args, *dry_run, context),
         MigrateCommand::Up { .. } | MigrateCommand::Down { .. } => Err(CliError::Usage(
             "--to is for --target postgres: a store is of the present format, or it is not".to_owned(),
         )),
@@ -116,8 +112,12 @@ fn up(args: &MigrateArgs, dry_run: bool, context: &Context) -> Result<(), CliErr
     print_changed(&changed, "rewrote", None, context)
 }
 
-fn down(args: &MigrateArgs, context: &Context) -> Result<(), CliError> {
+fn down(args: &MigrateArgs, dry_run: bool, context: &Context) -> Result<(), CliError> {
     let migrations = Migrations::open(&context.data)?;
+    if dry_run {
+        let undone = migrations.dry_run_down()?;
+        return print_changed(&[undone], "would undo:", Some("Dry run: nothing was changed"), context);
+    }
     if !args.yes {
         confirm(&format!("Undo the last step on {}?", context.data.display()), context)?;
     }

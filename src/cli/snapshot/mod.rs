@@ -11,7 +11,7 @@ use super::confirm::confirm;
 use super::target::{Access, Target, store_id};
 use super::{CliError, Context, output};
 use crate::http::SnapshotsView;
-use crate::snapshot::{self, Report, SnapshotName, archive};
+use crate::snapshot::{self, Report, SnapshotError, SnapshotName, archive};
 use crate::storage::{DataPaths, DirectoryLock, StorageError};
 
 /// The commands on snapshots.
@@ -79,7 +79,16 @@ pub(super) fn run(command: &SnapshotCommand, context: &Context) -> Result<(), Cl
 
 fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Result<(), CliError> {
     let name = name.map(SnapshotName::new).transpose()?;
+    if let Some(file) = archive.filter(|file| file.symlink_metadata().is_ok()) {
+        return Err(SnapshotError::FileExists { path: file.to_owned() }.into());
+    }
     let target = Target::of(context, Access::Existing)?;
+    if archive.is_some() && context.server.is_some() && store_id(context).is_none() {
+        let data = context.data.display();
+        return Err(CliError::Usage(format!(
+            "an archive is written from the server's data directory, and there is no store at {data}: name it with --data"
+        )));
+    }
     let body = name.map_or_else(|| json!({}), |name| json!({"name": name.as_str()}));
     let mut answer = target.value("POST", "/admin/snapshots", Some(&body))?;
     let name = SnapshotName::new(answer["name"].as_str().unwrap_or_default())?;
@@ -154,6 +163,16 @@ fn verify(source: &SourceArgs, context: &Context) -> Result<(), CliError> {
         bar.set_position(done);
     };
     let (path, report) = match (&source.name, &source.archive) {
+        (Some(name), _) if context.server.is_some() => {
+            let name = SnapshotName::new(name)?;
+            let target = Target::of(context, Access::Existing)?;
+            let answer = target.value("POST", &format!("/admin/snapshots/{name}/verify"), None)?;
+            let number = |key: &str| answer[key].as_u64().unwrap_or(0);
+            let problems = answer["problems"].as_array().into_iter().flatten();
+            let problems = problems.filter_map(|problem| problem.as_str().map(str::to_owned)).collect();
+            let report = Report { members: number("files") as usize, bytes: number("bytes"), problems };
+            (name.to_string().into(), report)
+        }
         (Some(name), _) => {
             let snapshot = snapshot::find(&context.data, &SnapshotName::new(name)?)?;
             let report = snapshot::verify(&snapshot, &mut progress)?;

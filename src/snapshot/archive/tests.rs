@@ -121,6 +121,11 @@ fn what_is_packed_is_unpacked_and_is_a_plain_tar() {
     for (path, bytes) in FILES {
         assert_eq!(fs::read(into.join(path)).unwrap(), bytes);
     }
+    for other in ["FORMAT", "MANIFEST"].map(|name| snapshot.home.join(name)) {
+        let before = fs::read(&other).unwrap();
+        let packed = pack(&snapshot, &other, &mut |_, _| {});
+        assert!(matches!(packed, Err(SnapshotError::FileExists { .. })) && fs::read(&other).unwrap() == before);
+    }
 }
 
 #[test]
@@ -133,6 +138,7 @@ fn a_damaged_member_is_not_packed() {
         let packed = pack(&snapshot, &file, &mut |_, _| {});
         assert!(bytes.len() > 8 || matches!(packed, Err(SnapshotError::Damaged { .. })), "{packed:?}");
         assert!(packed.is_ok() || !file.exists());
+        _ = fs::remove_file(&file);
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Packed {
 /// is then still there.
 pub fn pack(snapshot: &Snapshot, file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Packed, SnapshotError> {
     let fail = |e| SnapshotError::from(StorageError::io(file, "write", e));
+    if file.symlink_metadata().is_ok() {
+        return Err(SnapshotError::FileExists { path: file.to_owned() });
+    }
     let mut out = Encoder::new(Publishing::create(file)?, LEVEL).map_err(fail)?;
     out.include_checksum(true).map_err(fail)?;
     let contents = in_full(snapshot)?;
