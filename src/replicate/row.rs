@@ -104,7 +104,11 @@ fn cell_of(layout: &Layout, column: &Column, document: &Document) -> Result<Cell
 /// The id in the type of its column.
 fn id_cell(layout: &Layout, column: &Column, id: &DocumentId) -> Result<Cell, String> {
     match column.kind {
-        ColumnKind::Integer => match id.as_str().parse() {
+        ColumnKind::Integer => match id.as_str().parse::<i64>() {
+            // Two documents would be one row.
+            Ok(number) if number.to_string() != id.as_str() => {
+                Err(format!("column {} is a number, and the id is another spelling of {number}", column.name))
+            }
             Ok(number) => Ok(Cell::Integer(number)),
             Err(_) => Err(format!("column {} is a number, and the id is none", column.name)),
         },
