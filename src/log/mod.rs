@@ -26,6 +26,8 @@ pub use change::{Change, LoggedDocument};
 pub use error::LogError;
 pub use format::LogIdentity;
 pub use group_commit::{GroupCommit, GroupOptions};
+#[cfg(feature = "server")]
+pub use newest::check_newest;
 #[cfg(feature = "postgres")]
 pub use payload::{creation_of_text, creation_to_text};
 pub use reader::{ReadFrom, read_from};

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::LogError;
-use super::files::LogFile;
+use super::files::{self, LogFile};
 use crate::storage::{DataPaths, StorageError, crc32c, publish, read_file};
 use crate::types::Seq;
 
@@ -46,6 +46,14 @@ fn decode(bytes: &[u8]) -> Option<Seq> {
     let seq = content.last_chunk::<8>()?;
     let is_ours = bytes.len() == BYTES && content.starts_with(&MAGIC) && content[8..12] == VERSION.to_le_bytes();
     (is_ours && crc32c(content).to_le_bytes() == *checksum).then(|| Seq(u64::from_le_bytes(*seq)))
+}
+
+/// Looks whether the newest file of a log is there, whoever writes it.
+///
+/// # Errors
+/// [`LogError::Missing`] when it is not; [`LogError::Storage`].
+pub fn check_newest(paths: &DataPaths) -> Result<(), LogError> {
+    check(paths, &files::list(paths)?)
 }
 
 /// # Errors

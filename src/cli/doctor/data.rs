@@ -1,12 +1,14 @@
 //! The data directory: whether it is a store, who holds it, how much room and how much time its disk has.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::output;
 use super::{Finding, Status};
-use crate::manifest::Manifest;
+use crate::log::check_newest;
+use crate::manifest::{Manifest, SegmentEntry};
 use crate::storage::{AppendFile, DataPaths, DirectoryLock, StorageError, disk_free};
 
 /// Less room than this, and the next merge may not fit.
@@ -48,13 +50,29 @@ fn directory(paths: &DataPaths, is_store: bool) -> Finding {
     if !is_store {
         return match fs::read_dir(paths.root()).map(|mut entries| entries.next().is_none()) {
             Ok(false) => Finding::new(Status::Fail, NAME, format!("{root} holds something else than a store")),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Finding::new(Status::Fail, NAME, format!("{root} cannot be used: {error}"))
+            }
             _ => Finding::new(Status::Warn, NAME, format!("{root} is not there yet; `pannier serve` makes it")),
         };
     }
     match Manifest::load(paths) {
-        Ok(manifest) => Finding::new(Status::Ok, NAME, format!("{root}, store {}", manifest.store_id)),
+        Ok(manifest) => match missing(paths, &manifest) {
+            Some(missing) => Finding::new(Status::Fail, NAME, format!("{missing}; restore a snapshot")),
+            None => Finding::new(Status::Ok, NAME, format!("{root}, store {}", manifest.store_id)),
+        },
         Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
     }
+}
+
+/// A file that the store cannot be without and is. What stands in the files is for `verify` to read.
+fn missing(paths: &DataPaths, manifest: &Manifest) -> Option<String> {
+    let files = manifest.collections.iter().flat_map(|collection| {
+        let file = |segment: &SegmentEntry| paths.segment_file(collection.id.0, collection.generation, segment.id.0);
+        collection.segments.iter().map(file)
+    });
+    let segment = files.into_iter().find(|file| !file.exists()).map(|file| format!("{} is missing", file.display()));
+    segment.or_else(|| check_newest(paths).err().map(|error| error.to_string()))
 }
 
 fn lock(paths: &DataPaths) -> Finding {
@@ -136,6 +154,9 @@ impl Drop for Trial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collection::DefinitionRequest;
+    use crate::database::Database;
+    use crate::types::{CollectionName, DocumentId, NewDocument};
 
     #[test]
     fn an_absent_directory_is_a_warning_and_nothing_is_left_behind() {
@@ -152,6 +173,36 @@ mod tests {
         fs::write(dir.path().join("notes.txt"), "x").unwrap();
         let findings = check(dir.path());
         assert_eq!((findings[0].status, findings[0].name), (Status::Fail, "data directory"));
+        assert_eq!(check(&dir.path().join("notes.txt"))[0].status, Status::Fail, "a file is no directory");
+    }
+
+    #[test]
+    fn a_store_without_one_of_its_files_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let things = CollectionName::new("things").unwrap();
+        {
+            let database = Database::open(dir.path()).unwrap();
+            let created = database.create_collection(&things, &DefinitionRequest::vectors(1)).unwrap();
+            let document = NewDocument {
+                text: None,
+                vector: Some(vec![1.0]),
+                ..NewDocument::from_text(DocumentId::new("a").unwrap(), "")
+            };
+            created.collection.upsert(vec![document]).unwrap();
+            created.collection.flush().unwrap();
+        }
+        assert_eq!(check(dir.path())[0].status, Status::Ok);
+        for (below, end) in [("segments", ".seg"), ("log", ".log")] {
+            let files = crate::storage::list_files_below(&dir.path().join(below)).unwrap();
+            let file = files.into_iter().rev().find(|file| file.to_str().unwrap().ends_with(end)).unwrap();
+            let bytes = fs::read(&file).unwrap();
+            fs::remove_file(&file).unwrap();
+            let found = check(dir.path());
+            assert_eq!(found[0].status, Status::Fail);
+            assert!(found[0].detail.contains(file.file_name().unwrap().to_str().unwrap()), "{found:?}");
+            fs::write(&file, bytes).unwrap();
+        }
+        assert_eq!(check(dir.path())[0].status, Status::Ok);
     }
 
     #[test]
