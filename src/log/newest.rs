@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use super::LogError;
-use super::files::{self, LogFile};
+use super::files::LogFile;
 use crate::storage::{DataPaths, StorageError, crc32c, publish, read_file};
 use crate::types::Seq;
 
@@ -52,8 +52,9 @@ fn decode(bytes: &[u8]) -> Option<Seq> {
 ///
 /// # Errors
 /// [`LogError::Missing`] when it is not; [`LogError::Storage`].
+#[cfg(feature = "server")]
 pub fn check_newest(paths: &DataPaths) -> Result<(), LogError> {
-    check(paths, &files::list(paths)?)
+    check(paths, &super::files::list(paths)?)
 }
 
 /// # Errors
