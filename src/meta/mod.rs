@@ -256,6 +256,8 @@ impl MetaIndex {
                 batched = 0;
             }
         }
+        // A merged segment may hold a row and an older tombstone of one id: what follows must see the row.
+        self.apply(std::mem::take(&mut batch))?;
         for (id, seq) in tombstones {
             let key = Key::document(collection, id);
             if self.get(&key)?.is_some_and(|old| old.seq < *seq) {
