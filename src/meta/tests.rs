@@ -27,6 +27,16 @@ fn at(index: &MetaIndex, name: &str) -> Option<(u64, u32)> {
 }
 
 #[test]
+fn a_row_beside_an_older_tombstone_of_its_id_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, _) = open(dir.path());
+    // Made anew from an old segment and one that was merged of a deletion and of what was written after it.
+    put(&index, 1, &[("a", 3), ("b", 4)], &[]);
+    put(&index, 5, &[("a", 9)], &[("a", 7), ("b", 8)]);
+    assert_eq!((at(&index, "a"), at(&index, "b")), (Some((5, 0)), None));
+}
+
+#[test]
 fn the_youngest_row_wins_whatever_the_order() {
     let dir = tempfile::tempdir().unwrap();
     let (index, _) = open(&dir.path().join("meta"));
