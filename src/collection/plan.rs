@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::index::{LiveSegment, SegmentQuery, View, WANTED_RECALL, ef_for};
 use crate::meta::RowBounds;
+use crate::segment::WANTED_PASSING;
 use crate::types::limits::MAX_EF;
 use crate::types::{Filter, FilterUse, Method, RowSet, SearchRequest, SegmentExplain};
 
@@ -32,8 +33,6 @@ const WALK_EF_NS: f64 = 1_900.0;
 const FILTERED_EF_NS: f64 = 3_900.0;
 /// What it costs more for each neighbour that has to be walked through.
 const THROUGH_EF_NS: f64 = 150.0;
-/// Passing neighbours that such a walk wants of a row.
-const WANTED: f64 = 24.0;
 /// Links of a row on the graph's lowest level, as a multiple of m.
 const M0_PER_M: f64 = 2.0;
 /// A row, passing or not, that a walk through rows that do not pass goes on from.
@@ -307,7 +306,7 @@ fn scan_ns(facts: &Facts, candidates: f64) -> f64 {
 /// One more candidate of a walk among passing rows, of which `share` of all rows pass.
 fn filtered_ef_ns(share: f64, m: u32) -> f64 {
     let links = M0_PER_M * f64::from(m);
-    let through = ((WANTED / (links * share)).min(links) - 1.0).max(0.0);
+    let through = ((WANTED_PASSING as f64 / (links * share)).min(links) - 1.0).max(0.0);
     FILTERED_EF_NS + through * THROUGH_EF_NS
 }
 

@@ -48,6 +48,8 @@ pub struct LogWriter {
     /// crc32c of the whole file, which the next file's header names.
     crc: u32,
     position: LogPosition,
+    /// The first seq of the present file while it is not marked as the newest.
+    unmarked: Option<Seq>,
     /// Why nothing more is written. Set by the first failed sync, or failed write that could not be undone, and never
     /// cleared.
     failed: Option<String>,
@@ -87,11 +89,15 @@ impl LogWriter {
         if end.last_group < end.len {
             file.rewrite_from(end.last_group)?;
         }
-        if newest::marked(paths)? != Some(end.first_seq) {
-            newest::mark(paths, end.first_seq)?;
-        }
+        let unmarked = (newest::marked(paths)? != Some(end.first_seq)).then_some(end.first_seq);
         let (paths, tag, crc) = (paths.clone(), end.tag, end.crc);
-        Ok(Self { paths, identity, options, file, tag, crc, position, failed: None, buffer: Vec::new() })
+        let buffer = Vec::new();
+        let mut writer = Self { paths, identity, options, file, tag, crc, position, unmarked, failed: None, buffer };
+        match writer.mark() {
+            Err(Refusal::Final(error)) => Err(error.into()),
+            // A full disk can be read from; the first change tries again.
+            Err(Refusal::Undone(_)) | Ok(()) => Ok(writer),
+        }
     }
 
     /// Appends one group and makes it durable. The records get the seqs after [`LogPosition::last_seq`], in order.
@@ -147,6 +153,7 @@ impl LogWriter {
         if self.file.len() >= self.options.file_bytes {
             self.try_rotate()?;
         }
+        self.mark()?;
         let mut seq = self.position.last_seq;
         for (index, record) in (0..=u16::MAX).zip(&mut *records) {
             seq = seq.next();
@@ -195,11 +202,20 @@ impl LogWriter {
         (self.tag, self.crc) = (end.tag, end.crc);
         self.position.files += 1;
         self.position.bytes += end.len;
-        newest::mark(&self.paths, end.first_seq).map_err(|error| match is_failed_sync(&error) {
-            true => Refusal::Final(error),
-            // This file is there, and the one before it stays marked, until the next follows or the log is opened again.
-            false => Refusal::Undone(error),
-        })
+        self.unmarked = Some(end.first_seq);
+        self.mark()
+    }
+
+    /// Marks the present file as the newest, unless it is.
+    fn mark(&mut self) -> Result<(), Refusal> {
+        if let Some(first_seq) = self.unmarked {
+            newest::mark(&self.paths, first_seq).map_err(|error| match is_failed_sync(&error) {
+                true => Refusal::Final(error),
+                false => Refusal::Undone(error),
+            })?;
+            self.unmarked = None;
+        }
+        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@ pub struct FilteredStats {
 }
 
 /// Passing neighbours wanted of a row before the neighbours of those that do not pass are left alone.
-const WANTED: usize = 16;
+pub const WANTED_PASSING: usize = 16;
 /// Lists between the one looked at and the one that the memory is asked for. Most rows need few of them, so that asking
 /// for all at once would mostly be in vain.
 const LISTS_AHEAD: usize = 8;
@@ -97,14 +97,14 @@ fn compare<R: Rows>(rows: &R, stats: &mut SearchStats, scratch: &mut Scratch) ->
 #[inline]
 fn gather<L: Links>(links: &L, ordinal: Ordinal, passing: &RowSet, scratch: &mut Scratch) -> Result<(), L::Error> {
     let list = gather_unmet(links, ordinal, scratch)?;
-    if scratch.batch.len() >= WANTED {
+    if scratch.batch.len() >= WANTED_PASSING {
         return Ok(());
     }
     scratch.through.clear();
     select_members::<false>(passing.words(), links.rows(), list, &mut scratch.through);
     scratch.through.iter().take(LISTS_AHEAD).for_each(|&between| links.prefetch(between));
     for at in 0..scratch.through.len() {
-        if scratch.batch.len() >= WANTED {
+        if scratch.batch.len() >= WANTED_PASSING {
             break;
         }
         if let Some(&ahead) = scratch.through.get(at + LISTS_AHEAD) {

@@ -37,7 +37,7 @@ pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
 pub use dead::DeadRows;
 pub use document::encode_document;
 pub use error::SegmentError;
-pub use filtered_walk::FilteredOptions;
+pub use filtered_walk::{FilteredOptions, WANTED_PASSING};
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
 pub use nibbles::{NibbleQuantizer, suits_nibbles};
 pub use pool::Candidate;

@@ -67,11 +67,11 @@ fn directory(paths: &DataPaths, is_store: bool) -> Finding {
 
 /// A file that the store cannot be without and is. What stands in the files is for `verify` to read.
 fn missing(paths: &DataPaths, manifest: &Manifest) -> Option<String> {
-    let files = manifest.collections.iter().flat_map(|collection| {
+    let mut files = manifest.collections.iter().flat_map(|collection| {
         let file = |segment: &SegmentEntry| paths.segment_file(collection.id.0, collection.generation, segment.id.0);
         collection.segments.iter().map(file)
     });
-    let segment = files.into_iter().find(|file| !file.exists()).map(|file| format!("{} is missing", file.display()));
+    let segment = files.find(|file| !file.exists()).map(|file| format!("{} is missing", file.display()));
     segment.or_else(|| check_newest(paths).err().map(|error| error.to_string()))
 }
 
