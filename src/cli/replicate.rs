@@ -285,8 +285,19 @@ fn verify(report: &Value, context: &Context) -> Result<(), CliError> {
     }
     match report["equal"] == true {
         true => Ok(()),
-        false => Err(CliError::Refused("the copy differs; `pannier replicate repair` mends it".to_owned())),
+        false => Err(CliError::Refused(unequal(report))),
     }
+}
+
+/// Why a copy is not equal, and what helps.
+fn unequal(report: &Value) -> String {
+    let dead: u64 = items(&report["copies"]).iter().filter_map(|copy| copy["dead_letters"].as_u64()).sum();
+    let letters = match dead {
+        0 => String::new(),
+        1 => "; 1 document has no row, and the table dead_letters says why".to_owned(),
+        _ => format!("; {dead} documents have no row, and the table dead_letters says why"),
+    };
+    format!("the copy differs{letters}; `pannier replicate repair` mends what can be mended")
 }
 
 fn repair(report: &Value, dry_run: bool, context: &Context) -> Result<(), CliError> {
@@ -298,7 +309,7 @@ fn repair(report: &Value, dry_run: bool, context: &Context) -> Result<(), CliErr
     output::table(&rows, &[1, 2, 3, 4, 5, 6])?;
     let sum = |key: &str| items(&report["copies"]).iter().filter_map(|copy| copy[key].as_u64()).sum::<u64>();
     let left = |copy: &Value| {
-        ["missing_count", "extra_count", "different_count"]
+        ["missing_count", "extra_count", "different_count", "dead_letters"]
             .iter()
             .filter_map(|key| copy["after"][*key].as_u64())
             .sum::<u64>()

@@ -67,14 +67,18 @@ pub enum PostgresError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server refused a statement.
-    #[error("Postgres refused to {doing}: {message} (SQLSTATE {code})")]
+    #[error("Postgres refused to {doing}: {message}{detail} (SQLSTATE {code})")]
     Statement {
         /// What the statement was for.
         doing: &'static str,
         /// Its five characters.
         code: String,
-        /// What the server said, with its detail.
+        /// What the server said.
         message: String,
+        /// Its detail after a semicolon, which may hold what a row holds; empty where it gave none.
+        detail: String,
+        /// The column that it named apart from its message.
+        column: Option<String>,
         /// What kind of failure it is.
         trouble: Trouble,
     },
@@ -122,6 +126,16 @@ impl PostgresError {
         }
     }
 
+    /// What may be kept of it for others to read: without its detail, and without the values that a message about a value
+    /// quotes.
+    pub fn without_values(&self) -> String {
+        match self {
+            Self::Statement { code, message, .. } if code.starts_with("22") => unquoted(message),
+            Self::Statement { message, .. } => message.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the session can be used no more.
     pub fn ends_session(&self) -> bool {
         !matches!(self, Self::Statement { .. }) || self.trouble() == Trouble::Unreachable
@@ -145,13 +159,15 @@ impl PostgresError {
             // A parameter that cannot be encoded is refused before anything is sent.
             if !error.is_closed() && is_encoding(&error) {
                 let message = chain(&error);
-                return Self::Statement { doing, code: "22000".to_owned(), message, trouble: Trouble::Row };
+                let (code, detail) = ("22000".to_owned(), String::new());
+                return Self::Statement { doing, code, message, detail, column: None, trouble: Trouble::Row };
             }
             return Self::Broken { doing, source: error };
         };
         let detail = db.detail().map(|detail| format!("; {detail}")).unwrap_or_default();
-        let message = format!("{}{detail}", db.message());
-        Self::Statement { doing, code: db.code().code().to_owned(), message, trouble: trouble_of(db.code()) }
+        let (code, message, column) = (db.code().code().to_owned(), db.message().to_owned(), db.column());
+        let column = column.map(str::to_owned);
+        Self::Statement { doing, code, message, detail, column, trouble: trouble_of(db.code()) }
     }
 }
 
@@ -159,6 +175,14 @@ impl PostgresError {
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A message without what stands between its first and its last quote.
+fn unquoted(message: &str) -> String {
+    match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}..{}", &message[..=first], &message[last..]),
+        _ => message.to_owned(),
+    }
 }
 
 fn is_encoding(error: &tokio_postgres::Error) -> bool {
@@ -190,6 +214,28 @@ fn trouble_of(code: &SqlState) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_message_quotes_no_value() {
+        let kept = |code: &str, message: &str| {
+            let (code, message, detail) =
+                (code.to_owned(), message.to_owned(), "; Failing row contains (x)".to_owned());
+            let trouble = Trouble::Row;
+            PostgresError::Statement { doing: "write rows", code, message, detail, column: None, trouble }
+                .without_values()
+        };
+        assert_eq!(
+            kept("22P02", "invalid input syntax for type uuid: \"a \"b\" c\""),
+            "invalid input syntax for type uuid: \"..\""
+        );
+        assert_eq!(kept("22003", "value \"99\" is out of range"), "value \"..\" is out of range");
+        assert_eq!(
+            kept("22001", "value too long for type character varying(5)"),
+            "value too long for type character varying(5)"
+        );
+        let check = "new row for relation \"c\" violates check constraint \"c_check\"";
+        assert_eq!(kept("23514", check), check);
+    }
 
     #[test]
     fn states_are_told_apart_by_what_is_to_be_done() {

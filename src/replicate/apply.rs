@@ -8,7 +8,7 @@ use super::ReplicateError;
 use super::fence::{Cursor, Fence};
 use super::layout::Layout;
 use super::row::{Cell, Poison, Row, key_of, row_of};
-use super::{copy, sql};
+use super::{copy, drift, sql};
 
 /// Fewer rows are not worth the statements around a COPY.
 const MIN_COPIED_ROWS: usize = 64;
@@ -88,6 +88,11 @@ impl Batch {
         self.deletes.push(Delete { id: None, key, seq: Seq(i64::MAX as u64) });
     }
 
+    /// A dead letter of a document that is no more.
+    pub(super) fn forget(&mut self, id: DocumentId) {
+        self.rowless.push(id);
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -135,6 +140,9 @@ impl Link<'_> {
         // Row-level security, a trigger, a row: whatever COPY cannot do, an insert may.
         if how == How::Copy && applied.as_ref().is_err_and(ReplicateError::is_of_a_statement) {
             applied = self.transact(batch, cursor, How::Upsert).await;
+        }
+        if applied.as_ref().is_err_and(ReplicateError::may_be_of_a_table) {
+            drift::look(self.session, self.layout, self.fence).await?;
         }
         if applied.as_ref().is_err_and(ReplicateError::is_of_a_row) {
             applied = self.transact(batch, cursor, How::Search).await;
@@ -213,6 +221,7 @@ impl Link<'_> {
 
     /// Halves the rows until those that Postgres refuses stand alone.
     async fn upsert_searching(&self, batch: &Batch, found: &mut Vec<Poison>) -> Result<u64, ReplicateError> {
+        drift::hold_table(self.session, self.layout).await?;
         let mut waiting: Vec<&[Row]> = vec![&batch.rows];
         let mut written = 0;
         while let Some(rows) = waiting.pop() {
@@ -223,6 +232,9 @@ impl Link<'_> {
                     self.session.batch("release a savepoint", "release savepoint search").await?;
                 }
                 Err(error) if error.is_of_a_row() => {
+                    if let Some(drift) = drift::of_another_column(self.layout, &error) {
+                        return Err(drift);
+                    }
                     self.session.batch("roll back to a savepoint", "rollback to savepoint search").await?;
                     match rows {
                         [row] => found.push(poison(row, &error)),
@@ -272,9 +284,9 @@ fn params(arrays: &[sql::Array]) -> Vec<Param<'_>> {
 }
 
 fn poison(row: &Row, error: &ReplicateError) -> Poison {
-    let code = match error {
-        ReplicateError::Postgres(error) => error.code().unwrap_or("XX000").to_owned(),
-        _ => "XX000".to_owned(),
+    let (code, reason) = match error {
+        ReplicateError::Postgres(error) => (error.code().unwrap_or("XX000"), error.without_values()),
+        other => ("XX000", other.to_string()),
     };
-    Poison { id: row.id.clone(), seq: row.seq, code, reason: error.chain() }
+    Poison { id: row.id.clone(), seq: row.seq, code: code.to_owned(), reason }
 }

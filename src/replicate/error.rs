@@ -48,7 +48,7 @@ pub enum ReplicateError {
         needed: &'static str,
     },
     /// The vector column has another dimension.
-    #[error("column {column} of {table} has {got} dimensions, the collection has {expected}")]
+    #[error("column {column} of {table} has {got} dimensions, the collection has {expected} (to mend: {mend})")]
     Dim {
         /// The table.
         table: String,
@@ -58,14 +58,40 @@ pub enum ReplicateError {
         expected: u32,
         /// Of the column.
         got: i32,
+        /// The statement that mends it.
+        mend: String,
     },
     /// The table is not as the layout needs it.
     #[error("table {table} is not as the sink needs it: {}", differences.join("; "))]
     Drift {
         /// The table.
         table: String,
-        /// Each thing that differs.
+        /// Each thing that differs, with the statement that mends it.
         differences: Vec<String>,
+    },
+    /// The role may not do with the table what the sink does.
+    #[error("the role {role} lacks {missing} on table {table} (to mend: {mend})")]
+    Rights {
+        /// The table.
+        table: String,
+        /// Who we are there.
+        role: String,
+        /// The rights.
+        missing: String,
+        /// The statement that mends it.
+        mend: String,
+    },
+    /// The table's columns are of other types than when the session began, and will do as well.
+    #[error("the columns of table {table} were changed; looking at it again")]
+    Changed {
+        /// The table.
+        table: String,
+    },
+    /// The tables of the sink's state were dropped.
+    #[error("tables of the sink's state were dropped from schema {schema}; they are made again")]
+    StateGone {
+        /// Their schema.
+        schema: String,
     },
     /// Another process writes to this sink.
     #[error("another process took over this sink (epoch {found}, ours is {ours}); resume it here to take it back")]
@@ -127,6 +153,9 @@ impl ReplicateError {
             Self::OldExtension { .. } => "old_extension",
             Self::Dim { .. } => "dim_mismatch",
             Self::Drift { .. } => "schema_drift",
+            Self::Rights { .. } => "missing_rights",
+            Self::Changed { .. } => "table_changed",
+            Self::StateGone { .. } => "state_gone",
             Self::Fenced { .. } => "fenced",
             Self::Foreign { .. } => "foreign",
             Self::CommitLost { .. } => "commit_lost",
@@ -142,6 +171,16 @@ impl ReplicateError {
         matches!(self, Self::Postgres(error) if error.trouble() == Trouble::Row)
     }
 
+    /// Whether the table is not as the sink needs it, which somebody has to mend there.
+    pub(super) fn is_of_the_table(&self) -> bool {
+        matches!(self, Self::Drift { .. } | Self::Dim { .. } | Self::Rights { .. })
+    }
+
+    /// Whether a table, a column or a right may be at fault.
+    pub(super) fn may_be_of_a_table(&self) -> bool {
+        matches!(self, Self::Postgres(error) if matches!(error.trouble(), Trouble::Schema | Trouble::Rights))
+    }
+
     /// Whether Postgres refused a statement and the session is as good as before.
     pub(super) fn is_of_a_statement(&self) -> bool {
         matches!(self, Self::Postgres(error) if !error.ends_session())
@@ -153,7 +192,7 @@ impl ReplicateError {
             Self::Postgres(error) => {
                 matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout)
             }
-            Self::CommitLost { .. } | Self::Overtaken => true,
+            Self::CommitLost { .. } | Self::Overtaken | Self::Changed { .. } | Self::StateGone { .. } => true,
             _ => false,
         }
     }

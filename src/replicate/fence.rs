@@ -4,7 +4,7 @@
 //! change together. The transaction fails in the database itself unless the row is as the writer left it: so neither a
 //! process whose epoch has passed nor a connection whose bytes arrive twice or late changes anything.
 
-use crate::postgres::{PostgresError, QualifiedName, Session, Type, quote_identifier};
+use crate::postgres::{PostgresError, QualifiedName, Session, Trouble, Type, quote_identifier};
 use crate::types::{DocumentId, Seq};
 
 use super::ReplicateError;
@@ -88,11 +88,11 @@ const NOT_OURS: &str = "22012";
 const CLAIMS: usize = 5;
 
 impl Fence {
-    /// Makes the tables of the state where they are missing.
+    /// Makes the tables of the state where they are missing; says whether they were.
     ///
     /// # Errors
     /// [`PostgresError`], where the role may not.
-    pub(super) async fn prepare(session: &Session, schema: &str) -> Result<(), PostgresError> {
+    pub(super) async fn prepare(session: &Session, schema: &str) -> Result<bool, PostgresError> {
         let (sinks, dead) = tables(schema);
         let there = session
             .query(
@@ -102,7 +102,7 @@ impl Fence {
             )
             .await?;
         if there.first().is_some_and(|row| row.get(0)) {
-            return Ok(());
+            return Ok(false);
         }
         let schema_there = session
             .query(
@@ -136,7 +136,13 @@ impl Fence {
                primary key (sink, document_id));
              commit"
         );
-        session.batch("make the tables of the sink's state", &sql).await
+        session.batch("make the tables of the sink's state", &sql).await?;
+        Ok(true)
+    }
+
+    /// The schema of the state.
+    pub(super) fn schema(&self) -> &str {
+        &self.sinks.schema
     }
 
     /// Takes the sink over: whoever held it before can write no more.
@@ -297,11 +303,17 @@ impl Fence {
         session.execute("forget dead letters", &sql, &params).await.map(drop)
     }
 
-    /// The ids of the documents that could not be stored.
+    /// The ids of the documents that could not be stored. Outside of a transaction: the table is made again where somebody
+    /// dropped it.
     pub(super) async fn buried(&self, session: &Session) -> Result<Vec<String>, PostgresError> {
         let sql = format!("select document_id from {} where sink = $1 order by 1", self.dead);
-        let rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let mut rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;
+        let is_schema = |error: &PostgresError| error.trouble() == Trouble::Schema;
+        if rows.as_ref().is_err_and(is_schema) && Self::prepare(session, self.schema()).await? {
+            tracing::warn!(sink = self.name, table = %self.dead, "the table of dead letters was dropped; it is made again");
+            rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;
+        }
+        Ok(rows?.iter().map(|row| row.get(0)).collect())
     }
 
     /// Forgets the sink.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::postgres::{Session, Type};
 
-use super::ReplicateError;
 use super::layout::{ColumnKind, Extension, Layout, Mode, Source};
 use super::settings::VectorType;
+use super::{ReplicateError, drift};
 
 /// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
 const OLDEST: &str = "0.8.4";
@@ -39,6 +39,7 @@ struct Found {
     modifier: i32,
     /// Must have a value, and nothing fills it in.
     must_be_given: bool,
+    nullable: bool,
 }
 
 /// Compares the table with the layout, and takes over what may differ: the types of columns.
@@ -50,23 +51,17 @@ struct Found {
 pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool, ReplicateError> {
     let Some(found) = columns(session, layout).await? else { return Ok(false) };
     let mut differences = Vec::new();
-    for column in &mut layout.columns {
+    for index in 0..layout.columns.len() {
+        let column = &layout.columns[index];
         let Some(there) = found.get(&column.name) else {
-            differences.push(format!("column {} is missing", column.name));
+            differences.push(drift::missing(layout, column));
             continue;
         };
         match ColumnKind::of_type(&there.type_name).filter(|kind| column.accepts.contains(kind)) {
-            Some(kind) => column.kind = kind,
-            None => {
-                let names: Vec<&str> = column.accepts.iter().map(|kind| kind.name()).collect();
-                differences.push(format!(
-                    "column {} is {}, needed is {}",
-                    column.name,
-                    there.shown,
-                    names.join(" or ")
-                ));
-            }
+            Some(kind) => layout.columns[index].kind = kind,
+            None => differences.push(drift::of_type(layout, column, &there.shown)),
         }
+        let column = &layout.columns[index];
         let is_vector = column.source == Source::Vector && column.kind != ColumnKind::Jsonb;
         if is_vector && there.modifier > 0 && there.modifier != layout.dim as i32 {
             return Err(ReplicateError::Dim {
@@ -74,17 +69,16 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
                 column: column.name.clone(),
                 expected: layout.dim,
                 got: there.modifier,
+                mend: drift::dimension(layout, column, there.nullable),
             });
         }
     }
     if layout.mode == Mode::Rows {
         let ours = |name: &String| layout.columns.iter().any(|column| column.name == *name);
         let others = found.iter().filter(|(name, column)| column.must_be_given && !ours(name));
-        differences
-            .extend(others.map(|(name, _)| format!("column {name} must be given a value, and the sink has none")));
+        differences.extend(others.map(|(name, _)| drift::must_be_given(layout, name)));
         if !has_unique_key(session, layout).await? {
-            let names: Vec<&str> = layout.key.iter().map(|&index| layout.columns[index].name.as_str()).collect();
-            differences.push(format!("there is no primary key or unique index on ({})", names.join(", ")));
+            differences.push(drift::no_unique_key(layout));
         }
     }
     if !differences.is_empty() {
@@ -102,13 +96,14 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
 /// The table's columns by name; `None` where there is no table.
 async fn columns(session: &Session, layout: &Layout) -> Result<Option<BTreeMap<String, Found>>, ReplicateError> {
     let sql = "select a.attname::text, t.typname::text, format_type(a.atttypid, a.atttypmod), a.atttypmod, \
-               a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '' \
+               a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '', not a.attnotnull \
                from pg_attribute a join pg_type t on t.oid = a.atttypid \
                where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
     let rows = session.query("look at the table", sql, &[(&layout.table.to_string(), Type::TEXT)]).await?;
     let found = rows.iter().map(|row| {
-        let (type_name, shown, modifier, must_be_given) = (row.get(1), row.get(2), row.get(3), row.get(4));
-        (row.get(0), Found { type_name, shown, modifier, must_be_given })
+        let (type_name, shown, modifier) = (row.get(1), row.get(2), row.get(3));
+        let (must_be_given, nullable) = (row.get(4), row.get(5));
+        (row.get(0), Found { type_name, shown, modifier, must_be_given, nullable })
     });
     Ok((!rows.is_empty()).then(|| found.collect()))
 }

@@ -10,6 +10,7 @@ use super::row::{Cell, KEY_SEPARATOR};
 use super::verify::{self, Kind, RepairReport, VerifyReport};
 use super::worker::{PAGE, Ready, Stepped, Worker};
 use crate::collection::{Changes, Collection};
+use crate::types::DocumentId;
 
 /// Comparisons until what still differs is taken for a difference.
 const COMPARISONS: usize = 5;
@@ -63,11 +64,12 @@ impl Worker {
         dry_run: bool,
     ) -> Result<RepairReport, ReplicateError> {
         let before = self.verify(ready, changes).await?;
-        if dry_run || before.differences.is_empty() {
+        if dry_run || before.is_equal() {
             return Ok(RepairReport { after: before.clone(), before, ..RepairReport::default() });
         }
         let count = |status: &super::SinkStatus| (status.rows_written, status.rows_deleted);
         let (written, deleted) = count(&self.status.read());
+        self.try_dead_letters(ready).await?;
         for part in before.differences.chunks(PAGE) {
             let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
             let batch = Self::mending(ready, &self.collection, &report, &|_| true)?;
@@ -77,6 +79,24 @@ impl Worker {
         let (written_after, deleted_after) = count(&self.status.read());
         let after = self.verify(ready, changes).await?;
         Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
+    }
+
+    /// Writes the documents again that no row could hold. Those that have a row now are dead no more.
+    async fn try_dead_letters(&self, ready: &mut Ready) -> Result<(), ReplicateError> {
+        let buried = ready.fence.buried(&ready.session).await?;
+        self.status.edit(|status| status.dead_letters = buried.len() as u64);
+        for part in buried.chunks(PAGE) {
+            let mut batch = Batch::new(true);
+            for id in part.iter().filter_map(|id| DocumentId::new(id).ok()) {
+                match tokio::task::block_in_place(|| self.collection.get(&id))? {
+                    Some(document) => batch.write(&ready.layout, &document),
+                    None => batch.forget(id),
+                }
+            }
+            let cursor = ready.cursor.clone();
+            self.apply(ready, &batch, cursor).await?;
+        }
+        Ok(())
     }
 
     /// What mends differences: documents as they are now, over whatever stands there.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod copy;
+mod drift;
 mod error;
 mod fence;
 mod half;

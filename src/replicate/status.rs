@@ -26,6 +26,8 @@ pub enum Phase {
     Verifying,
     /// Waiting for the next attempt after a failure.
     Waiting,
+    /// Waiting until the table is as the sink needs it; it is looked at again from time to time.
+    Drifted,
     /// Resting, as asked.
     Paused,
     /// Another process took the sink over.
@@ -44,6 +46,7 @@ impl Phase {
             Self::Streaming => "streaming",
             Self::Verifying => "verifying",
             Self::Waiting => "waiting",
+            Self::Drifted => "drifted",
             Self::Paused => "paused",
             Self::Fenced => "fenced",
             Self::Stopped => "stopped",

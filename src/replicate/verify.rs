@@ -46,12 +46,19 @@ pub struct VerifyReport {
     pub documents: u64,
     /// Rows of the copy.
     pub rows: u64,
-    /// Documents that no row can hold, each with a dead letter; they are not missing.
+    /// Documents that no row can hold, each with a dead letter; `differences` does not list them.
     pub dead_letters: u64,
     /// Each row that is not as it should be.
     pub differences: Vec<Difference>,
     /// How long it took.
     pub took_ms: u64,
+}
+
+impl VerifyReport {
+    /// Whether every document has its row, and every row its document.
+    pub fn is_equal(&self) -> bool {
+        self.differences.is_empty() && self.dead_letters == 0
+    }
 }
 
 /// What mending did.
@@ -121,13 +128,15 @@ fn local_buckets(
     let (mut buckets, mut report) = (vec![Bucket::default(); BUCKETS], VerifyReport::default());
     each_document(collection, &mut |document| {
         report.documents += 1;
-        match hashed(layout, document).filter(|_| !buried.contains(document.stored.id.as_str())) {
-            Some((key, hash)) => {
+        match hashed(layout, document) {
+            Expected::Row { .. } if buried.contains(document.stored.id.as_str()) => report.dead_letters += 1,
+            Expected::Row { key, hash } => {
                 let bucket = &mut buckets[bucket_of(&key)];
                 bucket.rows += 1;
                 bucket.sum += i128::from(hash);
             }
-            None => report.dead_letters += 1,
+            Expected::Impossible => report.dead_letters += 1,
+            Expected::Nothing => {}
         }
     })?;
     Ok((buckets, report))
@@ -150,7 +159,7 @@ async fn rows_that_differ(
     let wanted: BTreeSet<i32> = unlike.iter().copied().collect();
     let mut differences = Vec::new();
     each_document(collection, &mut |document| {
-        let Some((key, hash)) = hashed(layout, document) else { return };
+        let Expected::Row { key, hash } = hashed(layout, document) else { return };
         if !wanted.contains(&(bucket_of(&key) as i32)) {
             return;
         }
@@ -170,14 +179,26 @@ async fn rows_that_differ(
     Ok(differences)
 }
 
-/// Key and hash of a document's row; `None` where it can have none.
-fn hashed(layout: &Layout, document: &Document) -> Option<(String, i64)> {
-    let row = row_of(layout, document).ok()?;
+/// What of a document should stand in the table.
+enum Expected {
+    Row {
+        key: String,
+        hash: i64,
+    },
+    /// It should, and no row can hold it.
+    Impossible,
+    Nothing,
+}
+
+fn hashed(layout: &Layout, document: &Document) -> Expected {
     // Without a vector there is nothing to write into a row of somebody else's.
     if matches!(layout.mode, Mode::Inside { .. }) && document.vector.is_empty() {
-        return None;
+        return Expected::Nothing;
     }
-    Some((key_text(layout, &row.cells), hash_of(layout, &row.cells)))
+    match row_of(layout, document) {
+        Ok(row) => Expected::Row { key: key_text(layout, &row.cells), hash: hash_of(layout, &row.cells) },
+        Err(_) => Expected::Impossible,
+    }
 }
 
 /// Gives every document to `visit`, by ascending id, a page in memory at a time.

@@ -11,7 +11,7 @@ use super::layout::{self, Layout};
 use super::settings::SinkSettings;
 use super::status::{Phase, SharedStatus};
 use super::verify::{Kind, RepairReport, VerifyReport};
-use super::{ReplicateError, index, inspect};
+use super::{ReplicateError, drift, index, inspect};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
 use crate::types::{DocumentId, Seq};
@@ -98,7 +98,12 @@ impl Worker {
             failures = if self.status.read().transactions > before { 1 } else { failures + 1 };
             tracing::warn!(sink = self.name, code = error.code(), error = error.chain(), "a sink stopped for now");
             let fenced = matches!(error, ReplicateError::Fenced { .. });
-            self.status.failed(&error, if fenced { Phase::Fenced } else { Phase::Waiting });
+            let phase = match error.is_of_the_table() {
+                true => Phase::Drifted,
+                false if fenced => Phase::Fenced,
+                false => Phase::Waiting,
+            };
+            self.status.failed(&error, phase);
             let wait = if fenced { None } else { Some(backoff(failures, error.passes_by_itself())) };
             if !self.wait(wait).await {
                 break;
@@ -119,8 +124,12 @@ impl Worker {
                 None => self.commands.recv().await,
             };
             let busy = || {
-                let phase = self.status.read().phase.name().to_owned();
-                ReplicateError::Busy { phase, reason: "it has to reach the database before" }
+                let phase = self.status.read().phase;
+                let reason = match phase {
+                    Phase::Drifted => "its table has to be mended before, as its status says",
+                    _ => "it has to reach the database before",
+                };
+                ReplicateError::Busy { phase: phase.name().to_owned(), reason }
             };
             match command {
                 None => return false,
@@ -179,6 +188,7 @@ impl Worker {
             inspect::create(&session, &layout).await?;
             inspect::adopt(&session, &mut layout).await?;
         }
+        drift::rights(&session, &layout).await?;
         let schema = &self.settings.state_schema;
         let (fence, claimed) = Fence::claim(&session, schema, &self.name, &self.origin, self.take_over).await?;
         self.take_over = false;

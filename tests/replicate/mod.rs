@@ -1,6 +1,7 @@
 //! Copies of collections in real Postgres servers: what stands there, what is mended, and what no failure may break.
 
 mod chaos;
+mod drift;
 mod layouts;
 pub mod pooler;
 mod proxy;

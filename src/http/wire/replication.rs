@@ -126,7 +126,8 @@ pub(crate) struct SinkView {
 struct CopyView {
     collection: String,
     table: String,
-    /// `starting`, `scanning`, `indexing`, `streaming`, `verifying`, `waiting`, `fenced` or `stopped`.
+    /// `starting`, `scanning`, `indexing`, `streaming`, `verifying`, `waiting`, `drifted` (the table is not as it should be),
+    /// `fenced` or `stopped`.
     #[schema(value_type = String)]
     phase: &'static str,
     /// Changes up to here are in the copy.
@@ -207,7 +208,7 @@ pub(crate) struct RemovedView {
 /// What a comparison found, for each collection.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VerifiedView {
-    /// Whether every copy is as it should be.
+    /// Whether every document has its row as it should be, and every row its document; not where there are dead letters.
     equal: bool,
     copies: Vec<ComparedView>,
 }
@@ -218,6 +219,7 @@ pub(crate) struct ComparedView {
     collection: String,
     documents: u64,
     rows: u64,
+    /// Documents that no row can hold, each with a dead letter; they are not listed below.
     dead_letters: u64,
     /// Rows that are missing, extra and different, however many are listed.
     missing_count: u64,
@@ -234,7 +236,7 @@ pub(crate) struct ComparedView {
 
 impl VerifiedView {
     pub(crate) fn of(reports: Vec<(CollectionName, VerifyReport)>) -> Self {
-        let equal = reports.iter().all(|(_, report)| report.differences.is_empty());
+        let equal = reports.iter().all(|(_, report)| report.is_equal());
         Self { equal, copies: reports.iter().map(|(name, report)| ComparedView::of(name, report)).collect() }
     }
 }

@@ -158,6 +158,16 @@ impl Layout {
         quote_identifier(&self.columns[index].name)
     }
 
+    /// The type of a column as statements write it.
+    pub(super) fn type_sql(&self, column: &Column) -> String {
+        match column.kind {
+            ColumnKind::Vector | ColumnKind::Halfvec => {
+                format!("{}({})", self.extension.name(column.kind.name()), self.dim)
+            }
+            kind => kind.name().to_owned(),
+        }
+    }
+
     /// A condition that holds for our rows, over the alias `t`.
     pub(super) fn scope_condition(&self) -> String {
         let conditions = self.scope.iter().filter_map(|&index| match &self.columns[index].source {
