@@ -46,10 +46,10 @@ struct Found {
 /// Returns `false` where there is no table.
 ///
 /// # Errors
-/// [`ReplicateError::Drift`] with every difference, [`ReplicateError::Dim`].
+/// [`ReplicateError::Drift`] with every difference, [`ReplicateError::Dim`] where that is the only one.
 pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool, ReplicateError> {
     let Some(found) = columns(session, layout).await? else { return Ok(false) };
-    let mut differences = Vec::new();
+    let (mut differences, mut wrong_dim) = (Vec::new(), None);
     for column in &mut layout.columns {
         let Some(there) = found.get(&column.name) else {
             differences.push(format!("column {} is missing", column.name));
@@ -69,12 +69,7 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
         }
         let is_vector = column.source == Source::Vector && column.kind != ColumnKind::Jsonb;
         if is_vector && there.modifier > 0 && there.modifier != layout.dim as i32 {
-            return Err(ReplicateError::Dim {
-                table: layout.table.plain(),
-                column: column.name.clone(),
-                expected: layout.dim,
-                got: there.modifier,
-            });
+            wrong_dim = Some((column.name.clone(), there.modifier));
         }
     }
     if layout.mode == Mode::Rows {
@@ -87,8 +82,16 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
             differences.push(format!("there is no primary key or unique index on ({})", names.join(", ")));
         }
     }
+    let (table, expected) = (layout.table.plain(), layout.dim);
+    if let Some((column, got)) = wrong_dim {
+        // Alone it has a code of its own; it hides no other difference.
+        if differences.is_empty() {
+            return Err(ReplicateError::Dim { table, column, expected, got });
+        }
+        differences.push(format!("column {column} has {got} dimensions, the collection has {expected}"));
+    }
     if !differences.is_empty() {
-        return Err(ReplicateError::Drift { table: layout.table.plain(), differences });
+        return Err(ReplicateError::Drift { table, differences });
     }
     if let Some(vector) = layout.vector() {
         layout.vector_type = match layout.columns[vector].kind {

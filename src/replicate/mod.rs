@@ -4,6 +4,7 @@ mod apply;
 mod copy;
 mod error;
 mod fence;
+mod function;
 mod half;
 mod index;
 mod inspect;
