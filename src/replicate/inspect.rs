@@ -47,10 +47,10 @@ struct Found {
 /// Returns `false` where there is no table.
 ///
 /// # Errors
-/// [`ReplicateError::Drift`] with every difference, [`ReplicateError::Dim`].
+/// [`ReplicateError::Drift`] with every difference, [`ReplicateError::Dim`] where that is the only one.
 pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool, ReplicateError> {
     let Some(found) = columns(session, layout).await? else { return Ok(false) };
-    let mut differences = Vec::new();
+    let (mut differences, mut wrong_dim) = (Vec::new(), None);
     for index in 0..layout.columns.len() {
         let column = &layout.columns[index];
         let Some(there) = found.get(&column.name) else {
@@ -64,13 +64,8 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
         let column = &layout.columns[index];
         let is_vector = column.source == Source::Vector && column.kind != ColumnKind::Jsonb;
         if is_vector && there.modifier > 0 && there.modifier != layout.dim as i32 {
-            return Err(ReplicateError::Dim {
-                table: layout.table.plain(),
-                column: column.name.clone(),
-                expected: layout.dim,
-                got: there.modifier,
-                mend: drift::dimension(layout, column, there.nullable),
-            });
+            let mend = drift::dimension(layout, column, there.nullable);
+            wrong_dim = Some((column.name.clone(), there.modifier, mend));
         }
     }
     if layout.mode == Mode::Rows {
@@ -81,8 +76,17 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
             differences.push(drift::no_unique_key(layout));
         }
     }
+    let (table, expected) = (layout.table.plain(), layout.dim);
+    if let Some((column, got, mend)) = wrong_dim {
+        // Alone it has a code of its own; it hides no other difference.
+        if differences.is_empty() {
+            return Err(ReplicateError::Dim { table, column, expected, got, mend });
+        }
+        let text = format!("column {column} has {got} dimensions, the collection has {expected} (to mend: {mend})");
+        differences.push(text);
+    }
     if !differences.is_empty() {
-        return Err(ReplicateError::Drift { table: layout.table.plain(), differences });
+        return Err(ReplicateError::Drift { table, differences });
     }
     if let Some(vector) = layout.vector() {
         layout.vector_type = match layout.columns[vector].kind {

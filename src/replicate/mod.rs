@@ -5,6 +5,7 @@ mod copy;
 mod drift;
 mod error;
 mod fence;
+mod function;
 mod half;
 mod index;
 mod inspect;

@@ -11,7 +11,7 @@ use super::layout::{self, Layout};
 use super::settings::SinkSettings;
 use super::status::{Phase, SharedStatus};
 use super::verify::{Kind, RepairReport, VerifyReport};
-use super::{ReplicateError, drift, index, inspect};
+use super::{ReplicateError, drift, function, index, inspect};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
 use crate::types::{DocumentId, Seq};
@@ -189,6 +189,9 @@ impl Worker {
             inspect::adopt(&session, &mut layout).await?;
         }
         drift::rights(&session, &layout).await?;
+        if self.settings.create {
+            function::ensure(&session, &layout).await?;
+        }
         let schema = &self.settings.state_schema;
         let (fence, claimed) = Fence::claim(&session, schema, &self.name, &self.origin, self.take_over).await?;
         self.take_over = false;

@@ -29,12 +29,6 @@ fn with(kind: LayoutKind, names: &[&str]) -> (Setup, pannier::replicate::SinkSet
     (setup, settings)
 }
 
-/// Waits for the failure that the sink waits after, and returns its message.
-fn failure(setup: &Setup, code: &str) -> String {
-    let status = setup.store.wait_for(code, |status| status.error.as_ref().is_some_and(|(got, _)| got == code));
-    status.error.unwrap().1
-}
-
 #[test]
 fn learning_vectors() {
     let (setup, settings) = with(LayoutKind::LearningVectors, &["a", "b", "c"]);
@@ -139,42 +133,6 @@ fn vecs_as_its_client_finds_it() {
 }
 
 #[test]
-fn match_documents_as_its_clients_call_it_and_by_the_index() {
-    let setup = Setup::new();
-    setup.store.write(0..3_000, 1);
-    let mut settings = setup.settings();
-    settings.layout = LayoutKind::MatchDocuments;
-    setup.copy(settings);
-    let postgres = &setup.postgres;
-    let vector = postgres.value("select embedding::text from documents where id = '5'");
-    // JavaScript sends all three, Python only the vector, with a limit outside.
-    let js = postgres.column(&format!(
-        "select id from match_documents(query_embedding => '{vector}', filter => '{{\"group\": 1}}', match_count => 3)"
-    ));
-    assert_eq!(js.len(), 3);
-    let python =
-        postgres.column(&format!("select round(similarity::numeric, 3) from match_documents('{vector}') limit 4"));
-    assert_eq!((python.len(), python[0].as_str()), (4, "1.000"));
-    assert_eq!(postgres.value("select count(*) from pg_proc where proname = 'match_documents'"), "1");
-    let plan = postgres.column(&format!(
-        "analyze documents; explain select d.id from public.documents d \
-         where d.metadata @> '{{}}' order by d.embedding operator(public.<=>) '{vector}' limit 3"
-    ));
-    assert!(plan.iter().any(|line| line.contains("ix_vector_cosine_ops_hnsw")), "{plan:#?}");
-    // The function's own query: by its statistics, the index was used and the table not read through.
-    let scans =
-        || postgres.value("select idx_scan from pg_stat_user_indexes where indexrelname like 'ix_vector_cosine%'");
-    let before: u64 = scans().parse().unwrap();
-    postgres.column(&format!("select id from match_documents('{vector}', 3); select pg_stat_force_next_flush()"));
-    let deadline = std::time::Instant::now() + super::LIMIT;
-    while scans().parse::<u64>().unwrap() == before {
-        assert!(std::time::Instant::now() < deadline, "the index was never used");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    setup.store.assert_equal();
-}
-
-#[test]
 fn custom_columns_made_and_adopted() {
     let (setup, mut settings) = with(LayoutKind::Custom, &["a", "b"]);
     let map = [
@@ -211,7 +169,7 @@ fn a_table_that_does_not_fit_is_refused_with_every_difference() {
             schema_version text, source text, pii_scrubbed boolean, metadata json, owner text not null)",
     );
     setup.store.add(settings);
-    let message = failure(&setup, "schema_drift");
+    let message = super::failure(&setup.store, "schema_drift");
     for part in [
         "column created_at is date, needed is timestamptz",
         "column industry_key is missing",
@@ -234,6 +192,21 @@ fn another_dimension_is_refused() {
     let (setup, settings) = with(LayoutKind::Vecs, &["a"]);
     setup.postgres.run("create schema vecs; create table vecs.c (id varchar primary key, vec vector(3) not null, metadata jsonb not null)");
     setup.store.add(settings);
-    let message = failure(&setup, "dim_mismatch");
+    let message = super::failure(&setup.store, "dim_mismatch");
     assert!(message.contains("vec of vecs.c has 3 dimensions, the collection has 4"), "{message}");
+}
+
+#[test]
+fn another_dimension_hides_no_other_difference() {
+    let (setup, settings) = with(LayoutKind::Vecs, &["a"]);
+    setup.postgres.run("create schema vecs; create table vecs.c (id varchar, vec vector(3) not null, metadata json)");
+    setup.store.add(settings);
+    let message = super::failure(&setup.store, "schema_drift");
+    for part in [
+        "column vec has 3 dimensions, the collection has 4",
+        "column metadata is json, needed is jsonb",
+        "no primary key or unique index on (id)",
+    ] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
 }

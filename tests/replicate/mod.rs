@@ -2,6 +2,7 @@
 
 mod chaos;
 mod drift;
+mod functions;
 mod layouts;
 pub mod pooler;
 mod proxy;
@@ -136,6 +137,13 @@ impl Store {
         assert_eq!(report.differences, [], "{report:?}");
         assert_eq!(report.documents - report.dead_letters, report.rows, "{report:?}");
     }
+}
+
+/// Waits for the failure that the sink waits after, and returns its message.
+#[track_caller]
+fn failure(store: &Store, code: &str) -> String {
+    let status = store.wait_for(code, |status| status.error.as_ref().is_some_and(|(got, _)| got == code));
+    status.error.unwrap().1
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -93,6 +93,7 @@ impl Request<'_> {
             seq,
             mode: Mode::Rows,
             create: Vec::new(),
+            function: None,
             tenant: None,
             collection: self.collection.to_owned(),
             dim: self.definition.dim,

@@ -137,6 +137,8 @@ pub(super) struct Layout {
     pub(super) mode: Mode,
     /// Makes the table; empty where only an existing one will do.
     pub(super) create: Vec<String>,
+    /// What finds rows by vector in the database, where the layout has such a function.
+    pub(super) function: Option<QualifiedName>,
     /// The tenant for row-level security.
     pub(super) tenant: Option<String>,
     pub(super) collection: String,

@@ -192,7 +192,7 @@ pub(super) fn vecs(request: &Request<'_>) -> Layout {
     Layout { create: create(request, &definitions, Vec::new()), ..request.layout(columns) }
 }
 
-/// As LangChain and supabase-js read it.
+/// As LangChain and supabase-js read it; `function.rs` makes the function that they call.
 pub(super) fn match_documents(request: &Request<'_>) -> Layout {
     let columns = vec![
         Column::needed("id", Text, Source::Id).or(&[Uuid, Integer]),
@@ -206,39 +206,13 @@ pub(super) fn match_documents(request: &Request<'_>) -> Layout {
         "metadata jsonb".to_owned(),
         format!("embedding {}", request.vector_sql()),
     ];
-    let name = format!("match_{}", request.table.name);
-    let function = crate::postgres::QualifiedName::new(request.table.schema.clone(), name);
-    let (extension, table, vector) =
-        (quote_identifier(&request.extension.schema), &request.table, request.vector_sql());
-    // Both extras have defaults, since one client leaves out the count and the other sends it. Ordered by the operator
-    // itself, since an index serves nothing else; planned anew for each call, since a plan for any count would rather
-    // sort; scanned on where the filter leaves too few.
-    let function = format!(
-        "create or replace function {function}(query_embedding {vector}, match_count int default null, \
-         filter jsonb default '{{}}')\n\
-         returns table (id text, content text, metadata jsonb, embedding {vector}, similarity float)\n\
-         language plpgsql stable security invoker\n\
-         set search_path = {schema}, {extension}, pg_temp\n\
-         set plan_cache_mode = force_custom_plan\n\
-         set hnsw.iterative_scan = strict_order\n\
-         as $match$\n\
-         #variable_conflict use_column\n\
-         begin\n\
-           return query\n\
-           select d.id::text, d.content, d.metadata, d.embedding,\n\
-                  (1 - (d.embedding operator({extension}.<=>) query_embedding))::float as similarity\n\
-           from {table} d\n\
-           where d.metadata @> filter\n\
-           order by d.embedding operator({extension}.<=>) query_embedding\n\
-           limit match_count;\n\
-         end $match$",
-        schema = quote_identifier(&request.table.schema),
-    );
+    let table = &request.table;
     let gin = format!(
         "create index if not exists {} on {table} using gin (metadata jsonb_path_ops)",
         index_name(request, "metadata_idx")
     );
-    Layout { create: create(request, &definitions, vec![gin, function]), ..request.layout(columns) }
+    let function = Some(super::super::function::name_of(table));
+    Layout { function, create: create(request, &definitions, vec![gin]), ..request.layout(columns) }
 }
 
 /// A table of mapped columns, the first of which is the key.
