@@ -103,6 +103,9 @@ pub struct AddArgs {
     /// Column and what it holds (layout custom), such as body=text or lang=metadata.language; may be repeated
     #[arg(long = "column", value_name = "COLUMN=FIELD", value_parser = parse_column)]
     columns: Vec<(String, String)>,
+    /// What becomes of rows that the collection lacks, in a table that is there: refuse, keep or delete [default: refuse]
+    #[arg(long, value_name = "WHAT")]
+    extra_rows: Option<String>,
     /// Schema of the sink's own state [default: pannier]
     #[arg(long, value_name = "SCHEMA")]
     state_schema: Option<String>,
@@ -147,6 +150,7 @@ impl AddArgs {
         insert("key", text(&self.key));
         let columns: Map<_, _> = self.columns.iter().map(|(column, field)| (column.clone(), json!(field))).collect();
         insert("columns", (!columns.is_empty()).then_some(Value::Object(columns)));
+        insert("extra_rows", text(&self.extra_rows));
         insert("state_schema", text(&self.state_schema));
         Ok(Value::Object(body))
     }

@@ -123,6 +123,17 @@ impl Changes {
     }
 }
 
+impl Changes {
+    /// Tells apart histories of one store that have the same seqs, as where a data directory was copied and both went on:
+    /// a checksum of every change of the store up to the cursor. `None` where the log no longer has what stands there.
+    ///
+    /// # Errors
+    /// [`CollectionError::Log`] when the log is damaged.
+    pub fn digest(&mut self) -> Result<Option<u32>, CollectionError> {
+        Ok(self.tail.digest()?)
+    }
+}
+
 impl Collection {
     /// The changes after `after`.
     pub fn changes_after(&self, after: Seq) -> Changes {

@@ -18,7 +18,7 @@ impl From<ReplicateError> for ApiError {
     fn from(error: ReplicateError) -> Self {
         let code = match &error {
             ReplicateError::NotFound { .. } => Code::SinkNotFound,
-            ReplicateError::Exists { .. } => Code::SinkConflict,
+            ReplicateError::Exists { .. } | ReplicateError::TableTaken { .. } => Code::SinkConflict,
             ReplicateError::NoCollection { .. } => Code::CollectionNotFound,
             ReplicateError::Settings { .. } => Code::InvalidSink,
             ReplicateError::Postgres(error) if error.trouble() == Trouble::Settings => Code::InvalidSink,
@@ -36,7 +36,7 @@ impl From<ReplicateError> for ApiError {
     responses(
         (status = 201, body = SinkView, description = "Added."),
         (status = 200, body = SinkView, description = "Never: a sink of the name that stands is refused."),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "There is one of this name."),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "There is one of this name, or one that writes to the same table."),
     )
 )]
 pub(crate) async fn add(

@@ -5,7 +5,7 @@ use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
 use super::reader::decode_record;
 use super::survey::record_at;
 use super::{Change, LogError, payload};
-use crate::storage::{DataPaths, Mapped};
+use crate::storage::{DataPaths, Mapped, crc32c, crc32c_append};
 use crate::types::{CollectionId, Seq};
 
 /// Bytes of log that one step looks through at most, whoever's they are.
@@ -20,12 +20,16 @@ pub struct LogTail {
     after: Seq,
     /// The file and the offset of the record after `after`, once known.
     place: Option<Place>,
+    /// [`LogTail::digest`], once known.
+    digest: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Place {
     file: LogFile,
     offset: usize,
+    /// crc32c of the file up to the offset; `None` at its start.
+    crc: Option<u32>,
 }
 
 /// What one step read.
@@ -45,7 +49,43 @@ pub enum TailStep {
 impl LogTail {
     /// Begins behind the change `after`.
     pub fn new(paths: DataPaths, identity: LogIdentity, collection: CollectionId, after: Seq) -> Self {
-        Self { paths, identity, collection, after, place: None }
+        Self { paths, identity, collection, after, place: None, digest: None }
+    }
+
+    /// Tells histories apart that have the same seqs: the crc32c of the file that holds the change at the cursor, up to its
+    /// end. A file's header holds that of the file before it, so it covers every change since the log began.
+    ///
+    /// `None` where the log no longer has that change, nor the one after it.
+    ///
+    /// # Errors
+    /// [`LogError`] when a file is damaged or cannot be read.
+    pub fn digest(&mut self) -> Result<Option<u32>, LogError> {
+        if self.digest.is_none() {
+            self.digest = self.find_digest()?;
+        }
+        Ok(self.digest)
+    }
+
+    fn find_digest(&self) -> Result<Option<u32>, LogError> {
+        let files = files::list(&self.paths)?;
+        if let Some(next) = files.iter().find(|file| file.first_seq == self.after.next()) {
+            let mapped = Mapped::open(&next.path)?;
+            let (header, _) = FileHeader::decode(&next.path, mapped.bytes())?;
+            return Ok((header.previous_len > 0 || self.after == Seq(0)).then_some(header.previous_crc));
+        }
+        let Some(file) = files.into_iter().rev().find(|file| file.first_seq <= self.after) else { return Ok(None) };
+        let mapped = Mapped::open(&file.path)?;
+        let bytes = mapped.bytes();
+        let tag = self.check_header(&file, bytes)?;
+        let mut offset = FILE_HEADER_BYTES;
+        while offset < bytes.len() {
+            let Ok((header, _)) = record_at(bytes, offset, tag) else { break };
+            offset += header.record_bytes();
+            if header.seq == self.after {
+                return Ok(Some(crc32c(&bytes[..offset])));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads on, up to the change `durable` and about `max_bytes` of the collection's changes. `durable` must have been
@@ -67,6 +107,7 @@ impl LogTail {
             };
             let tag = self.check_header(&place.file, mapped.bytes())?;
             let mut offset = place.offset;
+            let mut crc = place.crc.unwrap_or_else(|| crc32c(&mapped.bytes()[..offset]));
             while self.after < durable && bytes < max_bytes && offset < mapped.bytes().len() {
                 let path = &place.file.path;
                 let (header, payload) = record_at(mapped.bytes(), offset, tag).map_err(|reason| {
@@ -74,19 +115,21 @@ impl LogTail {
                     let ranges = std::iter::once(offset as u64..end).collect();
                     LogError::Damaged { path: path.clone(), offset: offset as u64, reason, ranges }
                 })?;
+                let end = offset + header.record_bytes();
+                crc = crc32c_append(crc, &mapped.bytes()[offset..end]);
                 if header.seq > self.after {
                     if payload::collection(payload) == Some(self.collection) {
                         changes.push((header.seq, decode_record(path, offset, &header, payload)?));
                         bytes += payload.len();
                     }
-                    self.after = header.seq;
+                    (self.after, self.digest) = (header.seq, Some(crc));
                 }
                 scanned += header.record_bytes();
-                offset += header.record_bytes();
+                offset = end;
             }
             // At a file's end the next one is looked for by its first change.
             let is_end = offset >= mapped.bytes().len() && self.after < durable;
-            self.place = (!is_end).then_some(Place { file: place.file, offset });
+            self.place = (!is_end).then_some(Place { file: place.file, offset, crc: Some(crc) });
         }
         Ok(self.step(changes))
     }
@@ -99,7 +142,7 @@ impl LogTail {
     fn find(&self) -> Result<Option<Place>, LogError> {
         let files = files::list(&self.paths)?;
         let holder = files.into_iter().rev().find(|file| file.first_seq <= self.after.next());
-        Ok(holder.map(|file| Place { file, offset: FILE_HEADER_BYTES }))
+        Ok(holder.map(|file| Place { file, offset: FILE_HEADER_BYTES, crc: None }))
     }
 
     fn check_header(&self, file: &LogFile, bytes: &[u8]) -> Result<u32, LogError> {
@@ -178,6 +221,40 @@ mod tests {
             all.extend(read);
         }
         assert!(all.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn digests_are_the_same_wherever_they_are_read_from_and_tell_histories_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        let digest = |paths: &DataPaths, after| {
+            LogTail::new(paths.clone(), IDENTITY, CollectionId(1), Seq(after)).digest().unwrap()
+        };
+        let mut writer = writer(&paths);
+        assert_eq!(digest(&paths, 0), Some(0));
+        write(&mut writer, (0..60).map(|n| change(1, n)));
+        assert!(writer.position().files > 3);
+        // Step by step, with a place that is kept, and with one that is looked for.
+        let mut tail = LogTail::new(paths.clone(), IDENTITY, CollectionId(1), Seq(0));
+        let mut seen = std::collections::BTreeSet::new();
+        for seq in 1..=60 {
+            assert_eq!(seqs(tail.read(Seq(seq), 1 << 20).unwrap()).1, seq);
+            let read = tail.digest().unwrap().unwrap();
+            assert_eq!(digest(&paths, seq), Some(read), "{seq}");
+            assert!(seen.insert(read), "{seq}");
+        }
+        assert_eq!(digest(&paths, 61), None, "not written yet");
+        trim(&paths, Seq(40)).unwrap();
+        assert_eq!((digest(&paths, 3), digest(&paths, 60)), (None, tail.digest().unwrap()));
+
+        // The same change at the same seq, after another history.
+        let other = tempfile::tempdir().unwrap();
+        let other = DataPaths::new(other.path());
+        let mut writer = self::writer(&other);
+        write(&mut writer, (0..59).map(|n| change(1, n + u64::from(n == 30))));
+        write(&mut writer, [change(1, 59)]);
+        assert_ne!(digest(&other, 60), digest(&paths, 60));
+        assert!(digest(&other, 60).is_some());
     }
 
     #[test]

@@ -172,6 +172,13 @@ impl ConnectSettings {
         let user = self.config.get_user().unwrap_or_default();
         format!("{user}@{host}:{port}/{}", self.config.get_dbname().unwrap_or(user))
     }
+
+    /// Host, port and database: the same for every user.
+    pub fn database(&self) -> String {
+        let place = self.place();
+        let user = self.config.get_user().unwrap_or_default();
+        place[user.len() + 1..].to_owned()
+    }
 }
 
 impl fmt::Debug for ConnectSettings {

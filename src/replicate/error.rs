@@ -69,6 +69,30 @@ pub enum ReplicateError {
         /// Each thing that differs, with the statement that mends it.
         differences: Vec<String>,
     },
+    /// Another sink writes to the table.
+    #[error(
+        "the table {table} is written by the sink {sink:?} of {owner} already, and each would delete the other's rows; \
+         remove that sink or name another table; where that store is no more, repair this one with take-over"
+    )]
+    TableTaken {
+        /// The table.
+        table: String,
+        /// The other sink's name.
+        sink: String,
+        /// Its store.
+        owner: String,
+    },
+    /// The table has rows that the collection lacks.
+    #[error(
+        "table {table} has {count} rows that the collection lacks; remove the sink and add it again with extra_rows \
+         \"keep\" to leave them where they are, or \"delete\" to delete them"
+    )]
+    ExtraRows {
+        /// The table.
+        table: String,
+        /// How many.
+        count: u64,
+    },
     /// The role may not do with the table what the sink does.
     #[error("the role {role} lacks {missing} on table {table} (to mend: {mend})")]
     Rights {
@@ -154,6 +178,8 @@ impl ReplicateError {
             Self::Dim { .. } => "dim_mismatch",
             Self::Drift { .. } => "schema_drift",
             Self::Rights { .. } => "missing_rights",
+            Self::TableTaken { .. } => "table_taken",
+            Self::ExtraRows { .. } => "extra_rows",
             Self::Changed { .. } => "table_changed",
             Self::StateGone { .. } => "state_gone",
             Self::Fenced { .. } => "fenced",
@@ -173,7 +199,7 @@ impl ReplicateError {
 
     /// Whether the table is not as the sink needs it, which somebody has to mend there.
     pub(super) fn is_of_the_table(&self) -> bool {
-        matches!(self, Self::Drift { .. } | Self::Dim { .. } | Self::Rights { .. })
+        matches!(self, Self::Drift { .. } | Self::Dim { .. } | Self::Rights { .. } | Self::ExtraRows { .. })
     }
 
     /// Whether a table, a column or a right may be at fault.

@@ -22,6 +22,8 @@ pub(super) struct Origin {
 pub(super) struct Cursor {
     /// Changes up to here are applied, once nothing is left to scan.
     pub(super) seq: Seq,
+    /// Tells the history that has the change `seq`, by `Changes::digest`; `None` where that is not known.
+    pub(super) digest: Option<u32>,
     /// A scan of the whole collection that is under way.
     pub(super) scan: Option<Scan>,
 }
@@ -42,15 +44,24 @@ pub(super) enum ScanReason {
     First,
     /// The log no longer has what comes after the cursor: rows may be there that should have been deleted.
     Behind,
-    /// The store was restored and went on from an older state: rows may be there from a future that was taken back.
+    /// The store was restored and went on from an older state, or another history of it wrote: rows may be there from a
+    /// future that was taken back.
     Fork,
+    /// The table was there before the sink, with rows.
+    Adopted,
 }
 
 impl ScanReason {
-    const ALL: [(Self, &'static str); 3] = [(Self::First, "first"), (Self::Behind, "behind"), (Self::Fork, "fork")];
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::First, "first"), (Self::Behind, "behind"), (Self::Fork, "fork"), (Self::Adopted, "adopted")];
 
     pub(super) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("first", |(_, name)| name)
+    }
+
+    /// Whether rows are overwritten that a younger change of whatever history wrote.
+    pub(super) fn overwrites(self) -> bool {
+        matches!(self, Self::Fork | Self::Adopted)
     }
 
     fn from_name(name: &str) -> Option<Self> {
@@ -64,7 +75,20 @@ pub(super) struct Claimed {
     pub(super) cursor: Cursor,
     /// Another timeline's state stood there.
     pub(super) forked: bool,
+    /// The state was that of rows elsewhere.
+    pub(super) was_elsewhere: bool,
 }
+
+/// The rows that a sink writes, so that two do not share them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) table: String,
+    /// The condition that its rows meet; [`EVERY_ROW`] where all of the table are its own.
+    pub(super) scope: String,
+}
+
+/// The condition of a sink that shares its table with nobody.
+const EVERY_ROW: &str = "true";
 
 /// The row of one sink and collection, held by one epoch.
 #[derive(Clone, Debug)]
@@ -94,13 +118,12 @@ impl Fence {
     /// [`PostgresError`], where the role may not.
     pub(super) async fn prepare(session: &Session, schema: &str) -> Result<bool, PostgresError> {
         let (sinks, dead) = tables(schema);
-        let there = session
-            .query(
-                "look for the sink's state",
-                "select to_regclass($1) is not null and to_regclass($2) is not null",
-                &[(&sinks.to_string(), Type::TEXT), (&dead.to_string(), Type::TEXT)],
-            )
-            .await?;
+        let sql = "select to_regclass($2) is not null and (select count(*) from pg_attribute \
+                   where attrelid = to_regclass($1) and not attisdropped \
+                   and attname in ('cursor_digest', 'target_table', 'target_scope')) = 3";
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 2] =
+            [(&sinks.to_string(), Type::TEXT), (&dead.to_string(), Type::TEXT)];
+        let there = session.query("look for the sink's state", sql, &params).await?;
         if there.first().is_some_and(|row| row.get(0)) {
             return Ok(false);
         }
@@ -123,9 +146,14 @@ impl Fence {
                timeline int8 not null,
                epoch int8 not null,
                cursor_seq int8 not null,
+               cursor_digest int8,
                scan_reason text,
                scan_after text,
+               target_table text,
+               target_scope text,
                updated_at timestamptz not null default now());
+             alter table {sinks} add column if not exists cursor_digest int8,
+               add column if not exists target_table text, add column if not exists target_scope text;
              create table if not exists {dead} (
                sink text not null,
                document_id text not null,
@@ -145,15 +173,43 @@ impl Fence {
         &self.sinks.schema
     }
 
-    /// Takes the sink over: whoever held it before can write no more.
+    /// Takes the sink over: whoever held it before can write no more. With `take_over` from another store too, and the
+    /// table from another sink.
     ///
     /// # Errors
-    /// [`ReplicateError::Foreign`] where another store's state stands there, unless `take_over`.
+    /// [`ReplicateError::Foreign`] where another store's state stands there, [`ReplicateError::TableTaken`] where another
+    /// sink writes the same rows; neither with `take_over`.
     pub(super) async fn claim(
         session: &Session,
         schema: &str,
         name: &str,
         origin: &Origin,
+        target: &Target,
+        take_over: bool,
+    ) -> Result<(Self, Claimed), ReplicateError> {
+        // One at a time, so that of two sinks that come to a table one sees the other.
+        let limit = session.limit().as_millis();
+        let begin = format!(
+            "begin; set local lock_timeout = {}; set local idle_in_transaction_session_timeout = {limit}; \
+             select pg_advisory_xact_lock(7117, 3)",
+            limit / 2
+        );
+        session.batch("wait to take the sink over", &begin).await?;
+        let done = Self::claim_within(session, schema, name, origin, target, take_over).await;
+        match &done {
+            Ok(_) => session.batch("commit", "commit").await?,
+            Err(ReplicateError::Postgres(error)) if error.ends_session() => {}
+            Err(_) => session.batch("roll back", "rollback").await?,
+        }
+        done
+    }
+
+    async fn claim_within(
+        session: &Session,
+        schema: &str,
+        name: &str,
+        origin: &Origin,
+        target: &Target,
         take_over: bool,
     ) -> Result<(Self, Claimed), ReplicateError> {
         let (sinks, dead) = tables(schema);
@@ -162,11 +218,14 @@ impl Fence {
             "insert into {sinks} (name, store_id, timeline, epoch, cursor_seq, scan_reason)
              values ($1, $2, $3, 0, 0, '{first}') on conflict (name) do nothing"
         );
-        let look = format!("select store_id, epoch from {sinks} where name = $1");
+        let look = format!(
+            "select store_id, epoch, coalesce((target_table, target_scope) <> ($2, $3), false) from {sinks} where name = $1"
+        );
         // By the epoch that was seen, so that the same bytes once more take nothing.
         let take = format!(
-            "update {sinks} as s set epoch = s.epoch + 1, {NEXT} where name = $1 and epoch = $2
-             returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after, {STAMP}"
+            "update {sinks} as s set epoch = s.epoch + 1, target_table = $3, target_scope = $4, {NEXT}
+             where name = $1 and epoch = $2
+             returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after, {STAMP}, cursor_digest"
         );
         let timeline = i64::from(origin.timeline);
         let mut seen = 0;
@@ -174,26 +233,59 @@ impl Fence {
             let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
                 [(&name, Type::TEXT), (&origin.store_id, Type::TEXT), (&timeline, Type::INT8)];
             session.execute("make the sink's state", &make, &params).await?;
-            let rows = session.query("look whose the sink is", &look, &[(&name, Type::TEXT)]).await?;
+            let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
+                [(&name, Type::TEXT), (&target.table, Type::TEXT), (&target.scope, Type::TEXT)];
+            let rows = session.query("look whose the sink is", &look, &params).await?;
             let Some(row) = rows.first() else { continue };
             let found: String = row.get(0);
             if found != origin.store_id && !take_over {
                 return Err(ReplicateError::Foreign { found, ours: origin.store_id.clone() });
             }
+            let was_elsewhere = row.get(2);
             seen = row.get(1);
-            let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&seen, Type::INT8)];
+            Self::free(session, &sinks, name, origin, target, take_over).await?;
+            let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 4] =
+                [(&name, Type::TEXT), (&seen, Type::INT8), (&target.table, Type::TEXT), (&target.scope, Type::TEXT)];
             let rows = session.query("take the sink over", &take, &params).await?;
             let Some(row) = rows.first() else { continue };
             let forked = row.get::<_, i64>(1) != timeline || row.get::<_, String>(2) != origin.store_id;
             let scan = row.get::<_, Option<String>>(4).and_then(|reason| ScanReason::from_name(&reason)).map(|why| {
                 Scan { after: row.get::<_, Option<String>>(5).and_then(|id| DocumentId::new(&id).ok()), why }
             });
-            let cursor = Cursor { seq: Seq(row.get::<_, i64>(3) as u64), scan };
+            let digest = row.get::<_, Option<i64>>(7).map(|digest| digest as u32);
+            let cursor = Cursor { seq: Seq(row.get::<_, i64>(3) as u64), digest, scan };
             let (epoch, stamp) = (row.get(0), row.get(6));
             let fence = Self { sinks, dead, name: name.to_owned(), origin: origin.clone(), epoch, stamp };
-            return Ok((fence, Claimed { cursor, forked }));
+            return Ok((fence, Claimed { cursor, forked, was_elsewhere }));
         }
         Err(ReplicateError::Fenced { found: seen, ours: 0 })
+    }
+
+    /// Sees to it that no other sink writes the target's rows.
+    async fn free(
+        session: &Session,
+        sinks: &QualifiedName,
+        name: &str,
+        origin: &Origin,
+        target: &Target,
+        take_over: bool,
+    ) -> Result<(), ReplicateError> {
+        let shares = "name <> $1 and target_table = $2 and (target_scope = $3 or '{EVERY_ROW}' in (target_scope, $3))"
+            .replace("{EVERY_ROW}", EVERY_ROW);
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
+            [(&name, Type::TEXT), (&target.table, Type::TEXT), (&target.scope, Type::TEXT)];
+        if take_over {
+            // Whoever held them finds itself fenced.
+            let sql = format!("delete from {sinks} where {shares}");
+            session.execute("take the table over", &sql, &params).await?;
+            return Ok(());
+        }
+        let sql = format!("select name, store_id from {sinks} where {shares} order by name");
+        let rows = session.query("look who writes to the table", &sql, &params).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (sink, store): (String, String) = (row.get(0), row.get(1));
+        let owner = if store == origin.store_id { "this store".to_owned() } else { format!("store {store}") };
+        Err(ReplicateError::TableTaken { table: target.table.clone(), sink, owner })
     }
 
     /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline on. Returns
@@ -206,7 +298,7 @@ impl Fence {
     pub(super) async fn advance(&self, session: &Session, cursor: &Cursor) -> Result<i64, ReplicateError> {
         let sql = format!(
             "with moved as (update {} as s set cursor_seq = $4, scan_reason = $5, scan_after = $6, store_id = $7, \
-             timeline = $8, {NEXT} where name = $1 and epoch = $2 and {STAMP} = $3 returning {STAMP} as stamp) \
+             timeline = $8, cursor_digest = $9, {NEXT} where name = $1 and epoch = $2 and {STAMP} = $3 returning {STAMP} as stamp) \
              select max(stamp), 1 / count(*) from moved",
             self.sinks
         );
@@ -214,7 +306,8 @@ impl Fence {
         let why = cursor.scan.as_ref().map(|scan| scan.why.name());
         let after = cursor.scan.as_ref().and_then(|scan| scan.after.as_ref()).map(|id| id.as_str());
         let timeline = i64::from(self.origin.timeline);
-        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 8] = [
+        let digest = cursor.digest.map(i64::from);
+        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 9] = [
             (&self.name, Type::TEXT),
             (&self.epoch, Type::INT8),
             (&self.stamp, Type::INT8),
@@ -223,6 +316,7 @@ impl Fence {
             (&after, Type::TEXT),
             (&self.origin.store_id, Type::TEXT),
             (&timeline, Type::INT8),
+            (&digest, Type::INT8),
         ];
         match session.query("move the cursor", &sql, &params).await {
             Ok(rows) => Ok(rows.first().map_or(0, |row| row.get(0))),

@@ -16,11 +16,33 @@ const MAX_HALFVEC_DIM: u32 = 4_000;
 
 /// Makes the index where the vector column has no valid one of the kind. What an interrupted attempt left is dropped.
 ///
-/// Returns why there is none, where there can be none.
+/// Returns why there is none, where there can be none or the role may make none.
 ///
 /// # Errors
 /// [`ReplicateError::Postgres`].
 pub(super) async fn ensure(session: &Session, layout: &Layout) -> Result<Option<String>, ReplicateError> {
+    match try_ensure(session, layout).await {
+        // Rows are written without it all the same.
+        Err(ReplicateError::Postgres(error)) if error.trouble() == Trouble::Rights && !error.ends_session() => {
+            Ok(Some(format!(
+                "there is no index: {}; let the table's owner make it ({}), or add the sink with the index none",
+                error.without_values(),
+                by_hand(layout)
+            )))
+        }
+        other => other,
+    }
+}
+
+/// The statement that makes the index.
+fn by_hand(layout: &Layout) -> String {
+    let column = layout.vector().map(|vector| layout.quoted(vector)).unwrap_or_default();
+    let method = if layout.index == IndexKind::Ivfflat { "ivfflat" } else { "hnsw" };
+    let class = layout.extension.name(&layout.operator_class());
+    format!("create index concurrently on {} using {method} ({column} {class})", layout.table)
+}
+
+async fn try_ensure(session: &Session, layout: &Layout) -> Result<Option<String>, ReplicateError> {
     let Some(column) = layout.vector().filter(|_| layout.mode == Mode::Rows) else { return Ok(None) };
     let method = match layout.index {
         IndexKind::None => return Ok(None),

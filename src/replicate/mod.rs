@@ -14,13 +14,14 @@ mod mend;
 mod row;
 mod settings;
 mod sql;
+mod start;
 mod status;
 mod supervisor;
 mod verify;
 mod worker;
 
 pub use error::ReplicateError;
-pub use settings::{IndexKind, LayoutKind, SecretFrom, SinkName, SinkSettings, VectorType};
+pub use settings::{ExtraRows, IndexKind, LayoutKind, SecretFrom, SinkName, SinkSettings, VectorType};
 pub use status::{Phase, SinkStatus};
 pub use supervisor::{Replicator, Shown, Summary};
 pub use verify::{Difference, Kind, RepairReport, VerifyReport};

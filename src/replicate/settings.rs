@@ -164,6 +164,19 @@ pub enum IndexKind {
     None,
 }
 
+/// What becomes of rows that the collection lacks, in a table that was there before the sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtraRows {
+    /// A table that has any is not adopted. Once it is, the rows are the sink's: what the collection lacks is deleted.
+    #[default]
+    Refuse,
+    /// They stay, then and later; they are no difference.
+    Keep,
+    /// They are deleted, then and later.
+    Delete,
+}
+
 /// One sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +214,9 @@ pub struct SinkSettings {
     /// Column to field, for the layout `custom`.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
+    /// What becomes of rows that the collection lacks.
+    #[serde(default)]
+    pub extra_rows: ExtraRows,
     /// The schema that holds the cursors and the dead letters.
     #[serde(default = "state_schema")]
     pub state_schema: String,
@@ -233,6 +249,7 @@ impl SinkSettings {
             entity_type: None,
             key: None,
             columns: BTreeMap::new(),
+            extra_rows: ExtraRows::default(),
             state_schema: state_schema(),
             paused: false,
         }

@@ -167,6 +167,11 @@ fn ours(layout: &Layout) -> String {
     format!("from {} t where {}{inside}", layout.table, layout.scope_condition())
 }
 
+/// Whether there is a row of ours.
+pub(super) fn any_row(layout: &Layout) -> String {
+    format!("select exists (select {})", ours(layout))
+}
+
 /// The text of a row's key.
 fn key(layout: &Layout) -> String {
     let parts: Vec<String> = layout.key.iter().map(|&index| format!("t.{}::text", layout.quoted(index))).collect();

@@ -16,7 +16,7 @@ use super::worker::{Command, Reply, Worker};
 use super::{ReplicateError, layout};
 use crate::collection::{Collection, LogHold};
 use crate::database::Database;
-use crate::postgres::Session;
+use crate::postgres::{QualifiedName, Session};
 use crate::types::{CollectionName, Seq};
 
 /// Threads that move bytes to and from databases.
@@ -132,10 +132,10 @@ impl Replicator {
     /// Adds a sink and sets it to work.
     ///
     /// # Errors
-    /// [`ReplicateError::Exists`]; [`ReplicateError::NoCollection`]; [`ReplicateError::Settings`] also for a connection
-    /// URL that cannot be read now.
+    /// [`ReplicateError::Exists`]; [`ReplicateError::NoCollection`]; [`ReplicateError::TableTaken`] where another sink
+    /// writes the same rows; [`ReplicateError::Settings`] also for a connection URL that cannot be read now.
     pub fn add(&self, settings: SinkSettings) -> Result<(), ReplicateError> {
-        settings.url.connection()?;
+        let database = settings.url.connection()?.database();
         if settings.collection != ALL_COLLECTIONS {
             let name = &settings.collection;
             let there = self.inner.collections().iter().any(|collection| collection.name().as_str() == name);
@@ -144,9 +144,22 @@ impl Replicator {
             }
         }
         layout::check(&settings)?;
+        let collections = self.inner.collections();
+        for collection in collections.iter().filter(|collection| settings.copies(collection)) {
+            layout::check_definition(&settings, collection.definition())?;
+        }
         self.inner.edit(|sinks| {
             if sinks.contains_key(&settings.name) {
                 return Err(ReplicateError::Exists { name: settings.name.as_str().to_owned() });
+            }
+            for other in sinks.values().map(|sink| &sink.settings) {
+                // What cannot be told now is told by the database, once it is connected to.
+                let is_same = other.url.connection().is_ok_and(|connection| connection.database() == database);
+                let shared = if is_same { shared_table(&settings, other, &collections)? } else { None };
+                if let Some(table) = shared {
+                    let (sink, owner) = (other.name.as_str().to_owned(), "this store".to_owned());
+                    return Err(ReplicateError::TableTaken { table: table.plain(), sink, owner });
+                }
             }
             sinks.insert(settings.name.clone(), Sink::new(settings));
             Ok(())
@@ -297,8 +310,9 @@ impl Inner {
         for sink in sinks.values_mut() {
             sink.workers.retain(|_, running| !(running.task.is_finished() && running.collection.is_dropped()));
             sink.hold(&collections);
-            let is_new =
-                |collection: &&Collection| sink.copies(collection) && !sink.workers.contains_key(collection.name());
+            let is_new = |collection: &&Collection| {
+                sink.settings.copies(collection) && !sink.workers.contains_key(collection.name())
+            };
             let new: Vec<&Collection> = match sink.settings.paused {
                 true => Vec::new(),
                 false => collections.iter().filter(is_new).collect(),
@@ -320,15 +334,10 @@ impl Sink {
     /// Keeps the log for its collections; until a cursor is known, all of it.
     fn hold(&mut self, collections: &[Collection]) {
         self.holds.retain(|name, _| collections.iter().any(|collection| collection.name() == name));
-        let all = self.settings.collection == ALL_COLLECTIONS;
-        for collection in collections.iter().filter(|c| all || self.settings.collection == c.name().as_str()) {
+        for collection in collections.iter().filter(|collection| self.settings.copies(collection)) {
             let hold = || Arc::new(collection.hold_log(Seq(0)));
             self.holds.entry(collection.name().clone()).or_insert_with(hold);
         }
-    }
-
-    fn copies(&self, collection: &Collection) -> bool {
-        self.settings.collection == ALL_COLLECTIONS || self.settings.collection == collection.name().as_str()
     }
 
     fn spawn(&self, collection: &Collection, origin: &Origin, runtime: &Runtime) -> Running {
@@ -348,6 +357,7 @@ impl Sink {
             commands: receiver,
             hold: self.holds.get(collection.name()).cloned().unwrap_or_else(|| Arc::new(collection.hold_log(Seq(0)))),
             take_over: false,
+            distrusts: false,
         };
         let task = runtime.spawn(worker.run());
         Running { status, commands, task, collection: collection.clone() }
@@ -402,6 +412,31 @@ impl Drop for Inner {
             runtime.shutdown_background();
         }
     }
+}
+
+impl SinkSettings {
+    fn copies(&self, collection: &Collection) -> bool {
+        self.collection == ALL_COLLECTIONS || self.collection == collection.name().as_str()
+    }
+}
+
+/// The table that two sinks of one database would both write to.
+fn shared_table(
+    one: &SinkSettings,
+    other: &SinkSettings,
+    collections: &[Collection],
+) -> Result<Option<QualifiedName>, ReplicateError> {
+    let copied = |settings: &SinkSettings| -> Vec<&str> {
+        collections.iter().filter(|c| settings.copies(c)).map(|c| c.name().as_str()).collect()
+    };
+    for ours in copied(one) {
+        for theirs in copied(other) {
+            if let Some(table) = layout::shares_rows((one, ours), (other, theirs))? {
+                return Ok(Some(table));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn not_found(name: &str) -> ReplicateError {

@@ -48,6 +48,8 @@ pub struct VerifyReport {
     pub rows: u64,
     /// Documents that no row can hold, each with a dead letter; `differences` does not list them.
     pub dead_letters: u64,
+    /// Rows that the collection lacks and that are kept; they are no difference.
+    pub kept_rows: u64,
     /// Each row that is not as it should be.
     pub differences: Vec<Difference>,
     /// How long it took.
@@ -103,9 +105,25 @@ pub(super) async fn compare(
     let unlike: Vec<i32> = (0..BUCKETS).filter(|&n| here[n] != there[n]).map(|n| n as i32).collect();
     if !unlike.is_empty() {
         report.differences = rows_that_differ(session, layout, collection, buried, &unlike).await?;
+        if layout.keeps_extra {
+            let found = report.differences.len();
+            report.differences.retain(|difference| difference.kind != Kind::Extra);
+            report.kept_rows = (found - report.differences.len()) as u64;
+        }
     }
     session.batch("commit", "commit").await?;
     Ok(report)
+}
+
+/// Whether any row stands there that would be the sink's.
+///
+/// # Errors
+/// [`ReplicateError`].
+pub(super) async fn has_rows(session: &Session, layout: &Layout) -> Result<bool, ReplicateError> {
+    session.batch("begin", &format!("begin read only{}", set_tenant(layout))).await?;
+    let rows = session.query("look for rows", &sql::any_row(layout), &[]).await?;
+    session.batch("commit", "commit").await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 async fn remote_buckets(session: &Session, layout: &Layout) -> Result<Vec<Bucket>, ReplicateError> {

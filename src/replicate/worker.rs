@@ -7,11 +7,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::apply::{Batch, Link};
 use super::fence::{Cursor, Fence, Origin, Scan, ScanReason};
-use super::layout::{self, Layout};
+use super::layout::Layout;
 use super::settings::SinkSettings;
 use super::status::{Phase, SharedStatus};
 use super::verify::{Kind, RepairReport, VerifyReport};
-use super::{ReplicateError, drift, function, index, inspect};
+use super::{ReplicateError, index};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
 use crate::types::{DocumentId, Seq};
@@ -62,6 +62,8 @@ pub(super) struct Worker {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) hold: Arc<LogHold>,
     pub(super) take_over: bool,
+    /// Another process held the sink since we did: what its cursor says is not taken on trust.
+    pub(super) distrusts: bool,
 }
 
 /// A connection with what was found behind it.
@@ -71,9 +73,9 @@ pub(super) struct Ready {
     pub(super) fence: Fence,
     pub(super) cursor: Cursor,
     /// The cursor's seq as it stands in the database, and since when. The log is kept from there.
-    written_down: (Seq, Instant),
+    pub(super) written_down: (Seq, Instant),
     /// The table was made by this session, and nothing but its first scan has written to it.
-    is_fresh: bool,
+    pub(super) is_fresh: bool,
 }
 
 /// Why a session ended without a failure.
@@ -104,7 +106,10 @@ impl Worker {
                 false => Phase::Waiting,
             };
             self.status.failed(&error, phase);
-            let wait = if fenced { None } else { Some(backoff(failures, error.passes_by_itself())) };
+            self.distrusts |= fenced;
+            // Neither another process nor rows of others go away by waiting.
+            let waits_for_somebody = fenced || matches!(error, ReplicateError::ExtraRows { .. });
+            let wait = (!waits_for_somebody).then(|| backoff(failures, error.passes_by_itself()));
             if !self.wait(wait).await {
                 break;
             }
@@ -154,6 +159,7 @@ impl Worker {
                 self.scan(&mut ready).await?;
                 changes = None;
             }
+            self.distrusts = false;
             self.status.phase(Phase::Indexing);
             let note = index::ensure(&ready.session, &ready.layout).await?;
             self.status.edit(|status| {
@@ -163,65 +169,14 @@ impl Worker {
             self.status.phase(Phase::Streaming);
             let following = changes.get_or_insert_with(|| self.collection.changes_after(ready.cursor.seq));
             match self.follow(&mut ready, following).await? {
-                Followed::Behind => self.begin_scan(&mut ready.cursor, ScanReason::Behind),
+                Followed::Behind => self.begin_scan(&mut ready.cursor, ScanReason::Behind)?,
                 Followed::Dropped | Followed::Stopped => return Ok(Ended::Stopped),
                 Followed::Again => return Ok(Ended::Again),
             }
         }
     }
 
-    async fn prepare(&mut self) -> Result<Ready, ReplicateError> {
-        let connection = self.settings.url.connection()?;
-        let session = Session::connect(&connection).await?;
-        self.status.edit(|status| status.connections += 1);
-        let extension = inspect::extension(&session).await?;
-        let collection = self.collection.name().as_str();
-        let mut layout = layout::build(&self.settings, collection, self.collection.definition(), &extension)?;
-        self.status.edit(|status| status.table = layout.table.plain());
-        Fence::prepare(&session, &self.settings.state_schema).await?;
-        let is_fresh = !inspect::adopt(&session, &mut layout).await?;
-        if is_fresh {
-            if layout.create.is_empty() || !self.settings.create {
-                let (table, differences) = (layout.table.plain(), vec!["it is not there".to_owned()]);
-                return Err(ReplicateError::Drift { table, differences });
-            }
-            inspect::create(&session, &layout).await?;
-            inspect::adopt(&session, &mut layout).await?;
-        }
-        drift::rights(&session, &layout).await?;
-        if self.settings.create {
-            function::ensure(&session, &layout).await?;
-        }
-        let schema = &self.settings.state_schema;
-        let (fence, claimed) = Fence::claim(&session, schema, &self.name, &self.origin, self.take_over).await?;
-        self.take_over = false;
-        let mut cursor = claimed.cursor;
-        let from_the_future = cursor.seq > self.collection.store_seq();
-        if claimed.forked || from_the_future {
-            tracing::warn!(
-                sink = self.name,
-                cursor = cursor.seq.0,
-                "the store went on from an older state: comparing all"
-            );
-            self.begin_scan(&mut cursor, ScanReason::Fork);
-        } else if cursor.seq == Seq(0) || is_fresh {
-            self.begin_scan(&mut cursor, ScanReason::First);
-        }
-        let buried = fence.buried(&session).await?.len() as u64;
-        self.status.edit(|status| status.dead_letters = buried);
-        self.hold.advance(cursor.seq);
-        self.moved(&cursor);
-        let written_down = (cursor.seq, Instant::now());
-        Ok(Ready { session, layout, fence, cursor, written_down, is_fresh })
-    }
-
-    /// The log is followed from here on once all documents are written, whichever state each was read in.
-    fn begin_scan(&self, cursor: &mut Cursor, why: ScanReason) {
-        self.status.edit(|status| status.scans += 1);
-        *cursor = Cursor { seq: self.collection.store_seq(), scan: Some(Scan { after: None, why }) };
-    }
-
-    fn moved(&self, cursor: &Cursor) {
+    pub(super) fn moved(&self, cursor: &Cursor) {
         let shown = if cursor.scan.is_some() { Seq(0) } else { cursor.seq };
         self.status.edit(|status| status.cursor = shown);
         self.status.observe(self.collection.store_seq());
@@ -260,7 +215,8 @@ impl Worker {
         self.status.edit(|status| status.scanned = (0, total));
         let Some(Scan { after, why }) = ready.cursor.scan.clone() else { return Ok(()) };
         let mut pages = self.read_pages(after);
-        let mut batch = Batch::new(why == ScanReason::Fork);
+        let mut batch = Batch::new(why.overwrites());
+        let deletes = why != ScanReason::First && !ready.layout.keeps_extra;
         let (mut written, mut is_done) = (0, false);
         while let Some(page) = pages.recv().await {
             let Page { documents, next } = page?;
@@ -270,8 +226,9 @@ impl Worker {
                 let is_full = batch.bytes() >= BATCH_BYTES || batch.len() >= BATCH_ROWS;
                 if is_full && (n < last || next.is_some()) {
                     let scan = Some(Scan { after: Some(document.stored.id.clone()), why });
-                    let full = std::mem::replace(&mut batch, Batch::new(why == ScanReason::Fork));
-                    self.apply(ready, &full, Cursor { seq: ready.cursor.seq, scan }).await?;
+                    let full = std::mem::replace(&mut batch, Batch::new(why.overwrites()));
+                    let cursor = Cursor { scan, ..ready.cursor.clone() };
+                    self.apply(ready, &full, cursor).await?;
                     written += full.len() as u64;
                     self.status.edit(|status| status.scanned.0 = written);
                 }
@@ -280,8 +237,8 @@ impl Worker {
                 // Rows that should not be there can only be told once all that should are.
                 let after = documents.last().map(|document| document.stored.id.clone());
                 let after = after.or_else(|| ready.cursor.scan.as_ref().and_then(|scan| scan.after.clone()));
-                let scan = (why != ScanReason::First).then_some(Scan { after, why });
-                self.apply(ready, &batch, Cursor { seq: ready.cursor.seq, scan }).await?;
+                let cursor = Cursor { scan: deletes.then_some(Scan { after, why }), ..ready.cursor.clone() };
+                self.apply(ready, &batch, cursor).await?;
                 self.status.edit(|status| status.scanned.0 = written + batch.len() as u64);
                 is_done = true;
             }
@@ -290,7 +247,7 @@ impl Worker {
             // The reader broke off: from the cursor again.
             return Ok(());
         }
-        if why == ScanReason::First { Ok(()) } else { self.delete_extra(ready, why).await }
+        if deletes { self.delete_extra(ready, why).await } else { Ok(()) }
     }
 
     /// Reads the documents after `after` by ascending id, a few pages ahead of who writes them.
@@ -316,12 +273,12 @@ impl Worker {
             Some(report) => report,
             None => {
                 // The log ran away from a slow scan: it starts over.
-                self.begin_scan(&mut ready.cursor, why);
+                self.begin_scan(&mut ready.cursor, why)?;
                 return Ok(());
             }
         };
         let batch = Self::mending(ready, &self.collection, &report, &|kind| kind == Kind::Extra)?;
-        let cursor = Cursor { seq: ready.cursor.seq, scan: None };
+        let cursor = Cursor { scan: None, ..ready.cursor.clone() };
         self.apply(ready, &batch, cursor).await
     }
 
@@ -363,7 +320,8 @@ impl Worker {
             ChangeStep::Dropped => return Ok(Stepped::Dropped),
             ChangeStep::Changes { changes, up_to } => (changes, up_to),
         };
-        let cursor = Cursor { seq: up_to, scan: ready.cursor.scan.clone() };
+        let digest = tokio::task::block_in_place(|| changes.digest())?;
+        let cursor = Cursor { seq: up_to, digest, scan: ready.cursor.scan.clone() };
         if found.is_empty() {
             let (written_down, since) = ready.written_down;
             if up_to > written_down && since.elapsed() > KEEP_CURSOR {

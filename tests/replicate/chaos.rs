@@ -196,11 +196,76 @@ fn of_two_processes_the_older_is_fenced() {
     let status = store.wait_for("the fence", |status| status.phase == Phase::Fenced);
     assert!(status.error.unwrap().1.contains("took over"));
     assert_eq!(postgres.value("select count(*) from pannier.c"), "100", "the fenced one wrote nothing");
-    // Asked to, it takes its place back; its history went on, so nothing has to be compared.
+    second.write(500..520, 3);
+    second.delete(0..5);
+    second.wait_until_copied();
+    // Asked to, it takes its place back; what the other wrote meanwhile is compared and gone.
     second.replicator.set_paused("s", true).unwrap();
+    let scans = store.status().scans;
     store.replicator.set_paused("s", false).unwrap();
     store.wait_until_copied();
+    assert_eq!(store.status().scans, scans + 1);
     assert_exact(&store, &postgres);
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "200");
+}
+
+#[test]
+fn a_fenced_process_compares_also_where_the_other_wrote_nothing() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..50, 1);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    let copied = copy_directory(store.directory.path());
+    let _ = std::fs::remove_file(copied.path().join("LOCK"));
+    let second = Store::open(copied, Options::default());
+    second.wait_for("the second", |status| status.phase == Phase::Streaming);
+    second.replicator.set_paused("s", true).unwrap();
+    store.write(50..60, 2);
+    store.wait_for("the fence", |status| status.phase == Phase::Fenced);
+    store.replicator.set_paused("s", false).unwrap();
+    store.wait_until_copied();
+    assert_eq!(store.status().scans, 2);
+    assert_exact(&store, &postgres);
+}
+
+#[test]
+fn a_copied_store_whose_seqs_have_caught_up_is_noticed_and_mended() {
+    for (layout, table) in GUARDED_AND_NOT {
+        let Setup { postgres, store } = Setup::new();
+        store.write(0..100, 1);
+        let mut settings = settings(&postgres.url);
+        settings.layout = layout;
+        store.add(settings);
+        store.wait_until_copied();
+        let copied = copy_directory(store.directory.path());
+        let _ = std::fs::remove_file(copied.path().join("LOCK"));
+        // The original goes on, and its copy in the database with it.
+        store.write(100..150, 2);
+        store.delete(0..10);
+        store.wait_until_copied();
+        let cursor = store.status().cursor;
+        drop(store.close());
+        // The copied directory goes on as well, beyond the same seqs, before its sink works again.
+        let database = pannier::Database::open(copied.path()).unwrap();
+        let collection = database.collection(&crate::support::name("c")).unwrap();
+        for n in 200..220 {
+            collection.upsert(vec![super::numbered(n, 3)]).unwrap();
+        }
+        assert!(collection.store_seq() > cursor);
+        drop(collection);
+        database.close();
+        let store = Store::open(copied, Options::default());
+        store.wait_until_copied();
+        assert_eq!(store.status().scans, 1);
+        assert_exact_in(&store, &postgres, table);
+        assert_eq!(postgres.value(&format!("select count(*) from {table}")), "120");
+        // Once mended it is of this history.
+        let store = Store::open(store.close(), Options::default());
+        store.write(0..5, 4);
+        store.wait_until_copied();
+        assert_eq!(store.status().scans, 0);
+        assert_exact_in(&store, &postgres, table);
+    }
 }
 
 #[test]

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use pannier::Options;
 use pannier::replicate::{IndexKind, LayoutKind};
 use pannier::types::{Metadata, NewDocument, Value};
 
-use super::Setup;
+use super::{Setup, Store};
 use crate::support::id;
+use crate::support::postgres::database;
 
-fn example(name: &str, vector: [f32; 4]) -> NewDocument {
+fn example(name: &str, vector: [f32; 4], dim: usize) -> NewDocument {
+    let mut vector = vector.to_vec();
+    vector.resize(dim, 0.0);
     let fields = [
         ("source", Value::String("crm".into())),
         ("industry_key", Value::String("hvac".into())),
@@ -17,12 +21,14 @@ fn example(name: &str, vector: [f32; 4]) -> NewDocument {
     ];
     let metadata: Metadata = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let text = Some(format!("text of {name}"));
-    NewDocument { id: id(name), text, metadata, vector: Some(vector.to_vec()), chunks: Vec::new() }
+    NewDocument { id: id(name), text, metadata, vector: Some(vector), chunks: Vec::new() }
 }
 
 fn with(kind: LayoutKind, names: &[&str]) -> (Setup, pannier::replicate::SinkSettings) {
-    let setup = Setup::new();
-    let documents = names.iter().enumerate().map(|(n, name)| example(name, [1.0, n as f32, 0.5, -1.0]));
+    let dim = if kind == LayoutKind::LearningVectors { 384 } else { super::DIM };
+    let store = Store::open_with_dim(tempfile::tempdir().unwrap(), Options::default(), dim);
+    let setup = Setup { postgres: database(), store };
+    let documents = names.iter().enumerate().map(|(n, name)| example(name, [1.0, n as f32, 0.5, -1.0], dim));
     setup.store.collection.upsert(documents.collect()).unwrap();
     let mut settings = setup.settings();
     settings.layout = kind;
@@ -165,7 +171,7 @@ fn custom_columns_made_and_adopted() {
 fn a_table_that_does_not_fit_is_refused_with_every_difference() {
     let (setup, settings) = with(LayoutKind::LearningVectors, &["a"]);
     setup.postgres.run(
-        "create table learning_vectors_384_v1 (id uuid, example_id text, created_at date, embedding vector(4),
+        "create table learning_vectors_384_v1 (id uuid, example_id text, created_at date, embedding vector(384),
             schema_version text, source text, pii_scrubbed boolean, metadata json, owner text not null)",
     );
     setup.store.add(settings);
@@ -180,7 +186,7 @@ fn a_table_that_does_not_fit_is_refused_with_every_difference() {
         assert!(message.contains(part), "{part} is not in {message}");
     }
     // Writes go on, and the sink heals by itself once the table does.
-    setup.store.collection.upsert(vec![example("b", [1.0, 0.0, 0.0, 1.0])]).unwrap();
+    setup.store.collection.upsert(vec![example("b", [1.0, 0.0, 0.0, 1.0], 384)]).unwrap();
     setup.postgres.run("drop table learning_vectors_384_v1");
     setup.store.replicator.set_paused("s", false).unwrap();
     setup.store.wait_until_copied();

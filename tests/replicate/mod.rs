@@ -4,6 +4,7 @@ mod chaos;
 mod drift;
 mod functions;
 mod layouts;
+mod owners;
 pub mod pooler;
 mod proxy;
 mod routes;
@@ -65,8 +66,12 @@ impl Store {
     }
 
     fn open(directory: TempDir, options: Options) -> Self {
+        Self::open_with_dim(directory, options, DIM)
+    }
+
+    fn open_with_dim(directory: TempDir, options: Options, dim: usize) -> Self {
         let database = Database::open_with(directory.path(), options).unwrap();
-        let request = DefinitionRequest::vectors(DIM as u32);
+        let request = DefinitionRequest::vectors(dim as u32);
         let collection = database.create_collection(&name("c"), &request).unwrap().collection;
         let replicator = Replicator::open(&database).unwrap();
         replicator.start().unwrap();

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::http::error::{ApiError, Code};
 use crate::replicate::{
-    IndexKind, Kind, LayoutKind, RepairReport, SecretFrom, Shown, SinkName, SinkSettings, SinkStatus, VectorType,
-    VerifyReport,
+    ExtraRows, IndexKind, Kind, LayoutKind, RepairReport, SecretFrom, Shown, SinkName, SinkSettings, SinkStatus,
+    VectorType, VerifyReport,
 };
 use crate::types::CollectionName;
 
@@ -50,6 +50,9 @@ pub(crate) struct SinkBody {
     /// `updated_at`, `seq`, or a constant in single quotes.
     #[serde(default)]
     columns: BTreeMap<String, String>,
+    /// What becomes of rows that the collection lacks, in a table that is there: `refuse` (the default: a table that has any
+    /// is not adopted), `keep` or `delete`.
+    extra_rows: Option<String>,
     /// The schema of the sink's own state; `pannier` where it is left out.
     state_schema: Option<String>,
 }
@@ -84,6 +87,12 @@ impl SinkBody {
             Some("none") => IndexKind::None,
             Some(other) => return Err(invalid(format!("index {other:?}: use hnsw, ivfflat or none"))),
         };
+        let extra_rows = match self.extra_rows.as_deref() {
+            None | Some("refuse") => ExtraRows::Refuse,
+            Some("keep") => ExtraRows::Keep,
+            Some("delete") => ExtraRows::Delete,
+            Some(other) => return Err(invalid(format!("extra_rows {other:?}: use refuse, keep or delete"))),
+        };
         let mut settings = SinkSettings::new(SinkName::new(&self.name)?, &self.collection, url);
         settings.layout = layout;
         settings.table = self.table;
@@ -94,6 +103,7 @@ impl SinkBody {
         settings.entity_type = self.entity_type;
         settings.key = self.key;
         settings.columns = self.columns;
+        settings.extra_rows = extra_rows;
         if let Some(schema) = self.state_schema {
             settings.state_schema = schema;
         }
@@ -221,6 +231,8 @@ pub(crate) struct ComparedView {
     rows: u64,
     /// Documents that no row can hold, each with a dead letter; they are not listed below.
     dead_letters: u64,
+    /// Rows that the collection lacks and that are kept, as the sink's `extra_rows` says.
+    kept_rows: u64,
     /// Rows that are missing, extra and different, however many are listed.
     missing_count: u64,
     extra_count: u64,
@@ -256,6 +268,7 @@ impl ComparedView {
             documents: report.documents,
             rows: report.rows,
             dead_letters: report.dead_letters,
+            kept_rows: report.kept_rows,
             missing_count: count(Kind::Missing),
             extra_count: count(Kind::Extra),
             different_count: count(Kind::Different),

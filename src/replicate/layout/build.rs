@@ -4,9 +4,12 @@ use crate::postgres::QualifiedName;
 use crate::types::Definition;
 
 use super::super::ReplicateError;
-use super::super::settings::{ALL_COLLECTIONS, LayoutKind, SinkSettings, VectorType};
+use super::super::settings::{ALL_COLLECTIONS, ExtraRows, LayoutKind, SinkSettings, VectorType};
 use super::tables;
 use super::{Column, ColumnKind, Extension, Layout, Mode, Source};
+
+/// The numbers of a vector that the name of the layout promises.
+const LEARNING_DIM: u32 = 384;
 
 /// What a layout is made for.
 pub(super) struct Request<'a> {
@@ -27,6 +30,7 @@ pub(in crate::replicate) fn build(
     definition: &Definition,
     extension: &Extension,
 ) -> Result<Layout, ReplicateError> {
+    check_definition(settings, definition)?;
     let table = table_of(settings, collection)?;
     let request = Request { settings, collection, definition, extension, table };
     match settings.layout {
@@ -55,6 +59,47 @@ pub(in crate::replicate) fn check(settings: &SinkSettings) -> Result<(), Replica
         }
         _ => table_of(settings, "c").map(drop),
     }
+}
+
+/// Refuses a collection that the layout has no place for.
+///
+/// # Errors
+/// [`ReplicateError::Settings`].
+pub(in crate::replicate) fn check_definition(
+    settings: &SinkSettings,
+    definition: &Definition,
+) -> Result<(), ReplicateError> {
+    match settings.layout {
+        LayoutKind::LearningVectors if definition.dim != LEARNING_DIM => Err(ReplicateError::Settings {
+            reason: format!(
+                "the layout learning_vectors_384_v1 is for vectors of {LEARNING_DIM} numbers, the collection has {}",
+                definition.dim
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The table, where two copies of one database would write the same rows: of one table, unless tenant or entity type tell
+/// them apart.
+///
+/// # Errors
+/// [`ReplicateError::Settings`].
+pub(in crate::replicate) fn shares_rows(
+    one: (&SinkSettings, &str),
+    other: (&SinkSettings, &str),
+) -> Result<Option<QualifiedName>, ReplicateError> {
+    let table = table_of(one.0, one.1)?;
+    let scope = |(settings, collection): (&SinkSettings, &str)| match settings.layout {
+        LayoutKind::Embeddings => {
+            let entity_type = settings.entity_type.clone().unwrap_or_else(|| collection.to_owned());
+            Some((settings.tenant.clone(), entity_type))
+        }
+        _ => None,
+    };
+    let (ours, theirs) = (scope(one), scope(other));
+    let is_apart = ours.is_some() && theirs.is_some() && ours != theirs;
+    Ok((table == table_of(other.0, other.1)? && !is_apart).then_some(table))
 }
 
 /// The table of a collection; `{collection}` in the settings stands for its name.
@@ -101,6 +146,7 @@ impl Request<'_> {
             index: self.settings.index,
             vector_type: self.settings.vector_type,
             extension: self.extension.clone(),
+            keeps_extra: self.settings.extra_rows == ExtraRows::Keep,
         }
     }
 

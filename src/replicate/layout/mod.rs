@@ -8,7 +8,7 @@ use crate::types::Metric;
 
 use super::settings::{IndexKind, VectorType};
 
-pub(super) use build::{build, check};
+pub(super) use build::{build, check, check_definition, shares_rows};
 
 /// The extension as the database has it.
 #[derive(Clone, Debug)]
@@ -147,6 +147,8 @@ pub(super) struct Layout {
     pub(super) index: IndexKind,
     pub(super) vector_type: VectorType,
     pub(super) extension: Extension,
+    /// Rows that the collection lacks are somebody else's, and stay.
+    pub(super) keeps_extra: bool,
 }
 
 impl Layout {

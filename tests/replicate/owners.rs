@@ -1,0 +1,174 @@
+//! Whose rows are whose: two sinks on one table, rows that were there before, tables that another role owns.
+
+use pannier::Options;
+use pannier::replicate::{ExtraRows, LayoutKind, Phase, SinkName, SinkSettings};
+
+use super::{Setup, Store, block_on, failure, settings};
+
+fn named(name: &str, settings: &SinkSettings) -> SinkSettings {
+    SinkSettings { name: SinkName::new(name).unwrap(), ..settings.clone() }
+}
+
+#[test]
+fn a_second_sink_of_a_store_on_the_same_table_is_refused() {
+    let store = Store::new();
+    let first = settings("postgres://me@127.0.0.1:1/x?sslmode=disable");
+    store.add(first.clone());
+    let second = named("t", &first);
+    let refused = |settings: SinkSettings| store.replicator.add(settings).unwrap_err();
+    let error = refused(second.clone());
+    assert_eq!(error.code(), "table_taken");
+    assert!(error.to_string().contains("pannier.c is written by the sink \"s\" of this store"), "{error}");
+    // Whoever connects, and by whatever way the table is named.
+    let other_user = settings("postgres://you@127.0.0.1:1/x?sslmode=disable");
+    assert_eq!(refused(named("t", &other_user)).code(), "table_taken");
+    assert_eq!(refused(SinkSettings { collection: "*".to_owned(), ..second.clone() }).code(), "table_taken");
+    let vecs = SinkSettings { layout: LayoutKind::Vecs, table: Some("pannier.c".to_owned()), ..second.clone() };
+    assert_eq!(refused(vecs).code(), "table_taken");
+    // Another table or database is nobody's yet.
+    store.add(SinkSettings { table: Some("pannier.d".to_owned()), ..second.clone() });
+    store.add(named("u", &settings("postgres://me@127.0.0.1:1/y?sslmode=disable")));
+    // Tenants and kinds tell rows of one table apart.
+    let shared = |name: &str, kind: &str| SinkSettings {
+        layout: LayoutKind::Embeddings,
+        tenant: Some("acme".to_owned()),
+        entity_type: Some(kind.to_owned()),
+        ..named(name, &first)
+    };
+    store.add(shared("notes", "note"));
+    store.add(shared("tasks", "task"));
+    assert_eq!(refused(shared("again", "note")).code(), "table_taken");
+}
+
+#[test]
+fn a_table_that_another_store_writes_is_refused_by_the_database() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..20, 1);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    let other = Store::new();
+    other.write(10..40, 2);
+    let second = SinkSettings { name: SinkName::new("s2").unwrap(), ..settings(&postgres.url) };
+    other.add(second);
+    let status = || other.replicator.status("s2").unwrap().1.remove(0).1;
+    let wait = |wanted: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + super::LIMIT;
+        while !wanted() {
+            assert!(std::time::Instant::now() < deadline, "{:?}", status());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    wait(&|| status().error.is_some());
+    let (code, message) = status().error.unwrap();
+    assert_eq!(code, "table_taken", "{message}");
+    let owner = postgres.value("select store_id from pannier.sinks where name = 's'");
+    assert!(message.contains(&format!("written by the sink \"s\" of store {owner}")), "{message}");
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "20");
+    store.write(20..25, 1);
+    store.wait_until_copied();
+    store.assert_equal();
+    // Asked to, it takes the table; the other is fenced and changes nothing more. What stands there is still asked about.
+    block_on(other.replicator.take_over("s2")).unwrap();
+    wait(&|| status().error.is_some_and(|(code, _)| code == "extra_rows"));
+    store.write(0..1, 5);
+    store.wait_for("the fence", |status| status.phase == Phase::Fenced);
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "25");
+}
+
+/// A table with rows `1`, `2` and `mine`, of which the collection has `1` and `2`.
+fn inhabited() -> Setup {
+    let setup = Setup::new();
+    setup.store.write(1..20, 1);
+    setup.postgres.run(
+        "create schema pannier;
+         create table pannier.c (id text primary key, content text, metadata jsonb, embedding vector(4), model text,
+                                 created_at timestamptz, updated_at timestamptz, seq bigint);
+         insert into pannier.c (id, content, seq) values ('1', 'old', 999999), ('2', 'old', null), ('mine', 'x', null)",
+    );
+    setup
+}
+
+#[test]
+fn rows_that_a_collection_lacks_keep_their_table_from_being_adopted() {
+    let setup = inhabited();
+    setup.store.add(setup.settings());
+    let message = failure(&setup.store, "extra_rows");
+    assert!(message.contains("table pannier.c has 1 rows that the collection lacks"), "{message}");
+    assert_eq!(setup.store.status().phase, Phase::Drifted);
+    assert_eq!(setup.postgres.column("select content from pannier.c order by id"), ["old", "old", "x"]);
+    setup.postgres.run("delete from pannier.c where id = 'mine'");
+    setup.store.replicator.set_paused("s", false).unwrap();
+    setup.store.wait_until_copied();
+    // Rows of documents are overwritten, whatever seq stands in them.
+    setup.store.assert_equal();
+}
+
+#[test]
+fn extra_rows_are_kept_where_that_is_asked_for() {
+    let setup = inhabited();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    setup.copy(SinkSettings { extra_rows: ExtraRows::Keep, ..setup.settings() });
+    let mine = || postgres.value("select content from pannier.c where id = 'mine'");
+    let report = store.verify();
+    assert!(report.is_equal() && report.kept_rows == 1, "{report:?}");
+    postgres.run("delete from pannier.c where id = '3'");
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert_eq!((repaired.written, repaired.deleted, repaired.after.kept_rows), (1, 0, 1));
+    assert_eq!(mine(), "x");
+    // Also when everything is written again, and documents are still deleted one by one.
+    store.delete(4..6);
+    store.wait_until_copied();
+    postgres.run("update pannier.sinks set cursor_digest = 1");
+    let Setup { postgres, store } = setup;
+    let store = Store::open(store.close(), Options::default());
+    store.wait_until_copied();
+    assert_eq!(store.status().scans, 1);
+    assert!(store.verify().is_equal());
+    assert_eq!(postgres.value("select content from pannier.c where id = 'mine'"), "x");
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "18");
+}
+
+#[test]
+fn extra_rows_are_deleted_where_that_is_asked_for() {
+    let setup = inhabited();
+    setup.copy(SinkSettings { extra_rows: ExtraRows::Delete, ..setup.settings() });
+    assert_eq!(setup.postgres.value("select count(*) from pannier.c where id = 'mine'"), "0");
+    setup.store.assert_equal();
+    assert!(setup.store.verify().is_equal());
+}
+
+#[test]
+fn a_role_that_does_not_own_the_table_goes_on_without_the_index() {
+    let setup = inhabited();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    let (role, port, name) = (format!("guest_{}", postgres.name), postgres.port, &postgres.name);
+    postgres.run(&format!(
+        "delete from pannier.c; create role {role} login; grant usage, create on schema pannier to {role};
+         grant select, insert, update, delete on pannier.c to {role}"
+    ));
+    setup.copy(settings(&format!("postgres://{role}@127.0.0.1:{port}/{name}?sslmode=disable")));
+    let note = store.status().note.unwrap();
+    assert!(note.contains("there is no index: must be owner of table c"), "{note}");
+    let (_, statement) = note.split_once("let the table's owner make it (").unwrap();
+    postgres.run(statement.split_once("), or add").unwrap().0);
+    store.write(5..30, 2);
+    store.wait_until_copied();
+    store.assert_equal();
+    store.replicator.set_paused("s", true).unwrap();
+    store.replicator.set_paused("s", false).unwrap();
+    store.wait_until_copied();
+    assert_eq!(store.status().note, None);
+    store.replicator.set_paused("s", true).unwrap();
+    postgres.run(&format!("drop owned by {role} cascade; drop role {role}"));
+}
+
+#[test]
+fn a_layout_for_one_dimension_takes_no_other() {
+    let store = Store::new();
+    let learning =
+        SinkSettings { layout: LayoutKind::LearningVectors, ..settings("postgres://me@127.0.0.1:1/x?sslmode=disable") };
+    let error = store.replicator.add(learning).unwrap_err();
+    assert_eq!(error.code(), "settings");
+    assert!(error.to_string().contains("vectors of 384 numbers, the collection has 4"), "{error}");
+    assert!(store.replicator.list().is_empty());
+}
