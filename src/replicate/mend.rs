@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use super::ReplicateError;
 use super::apply::Batch;
-use super::layout::{ColumnKind, Layout};
-use super::row::{Cell, KEY_SEPARATOR};
-use super::verify::{self, Kind, RepairReport, VerifyReport};
+use super::verify::{self, Kind, RepairReport, VerifyReport, key_cells};
 use super::worker::{PAGE, Ready, Stepped, Worker};
 use crate::collection::{Changes, Collection};
 
@@ -47,7 +45,7 @@ impl Worker {
                 report.differences.retain(|difference| before.differences.contains(difference));
             }
             report.took_ms = began.elapsed().as_millis() as u64;
-            let is_done = is_still || report.differences.is_empty();
+            let is_done = is_still || report.is_equal();
             settled = Some(report);
             if is_done {
                 break;
@@ -63,14 +61,14 @@ impl Worker {
         dry_run: bool,
     ) -> Result<RepairReport, ReplicateError> {
         let before = self.verify(ready, changes).await?;
-        if dry_run || before.differences.is_empty() {
+        if dry_run || before.is_equal() {
             return Ok(RepairReport { after: before.clone(), before, ..RepairReport::default() });
         }
         let count = |status: &super::SinkStatus| (status.rows_written, status.rows_deleted);
         let (written, deleted) = count(&self.status.read());
         for part in before.differences.chunks(PAGE) {
             let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
-            let batch = Self::mending(ready, &self.collection, &report, &|_| true)?;
+            let batch = Self::mending(ready, &self.collection, &report, &|kind| kind != Kind::NoRow)?;
             let cursor = ready.cursor.clone();
             self.apply(ready, &batch, cursor).await?;
         }
@@ -100,14 +98,4 @@ impl Worker {
         }
         Ok(batch)
     }
-}
-
-/// The cells of a key from its text.
-fn key_cells(layout: &Layout, text: &str) -> Vec<Cell> {
-    let parts = text.splitn(layout.key.len(), KEY_SEPARATOR);
-    let cell = |(part, &index): (&str, &usize)| match layout.columns[index].kind {
-        ColumnKind::Integer => part.parse().map_or(Cell::Null, Cell::Integer),
-        _ => Cell::Text(part.to_owned()),
-    };
-    parts.zip(&layout.key).map(cell).collect()
 }

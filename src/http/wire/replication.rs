@@ -133,6 +133,7 @@ struct CopyView {
     cursor: u64,
     lag_seqs: u64,
     lag_seconds: f64,
+    /// Rows that the database changed.
     rows_written: u64,
     rows_deleted: u64,
     transactions: u64,
@@ -207,7 +208,7 @@ pub(crate) struct RemovedView {
 /// What a comparison found, for each collection.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VerifiedView {
-    /// Whether every copy is as it should be.
+    /// Whether every copy is as it should be. Documents without a row to write into do not count.
     equal: bool,
     copies: Vec<ComparedView>,
 }
@@ -223,18 +224,22 @@ pub(crate) struct ComparedView {
     missing_count: u64,
     extra_count: u64,
     different_count: u64,
+    /// Documents that have no row to write into, where rows are somebody else's to make (layout `jobs`).
+    no_row_count: u64,
     /// Ids of documents without a row.
     missing: Vec<String>,
     /// Keys of rows without a document.
     extra: Vec<String>,
     /// Ids of documents whose row says something else.
     different: Vec<String>,
+    /// Ids of documents that have no row to write into.
+    no_row: Vec<String>,
     took_ms: u64,
 }
 
 impl VerifiedView {
     pub(crate) fn of(reports: Vec<(CollectionName, VerifyReport)>) -> Self {
-        let equal = reports.iter().all(|(_, report)| report.differences.is_empty());
+        let equal = reports.iter().all(|(_, report)| report.is_equal());
         Self { equal, copies: reports.iter().map(|(name, report)| ComparedView::of(name, report)).collect() }
     }
 }
@@ -257,9 +262,11 @@ impl ComparedView {
             missing_count: count(Kind::Missing),
             extra_count: count(Kind::Extra),
             different_count: count(Kind::Different),
+            no_row_count: count(Kind::NoRow),
             missing: names(Kind::Missing),
             extra: names(Kind::Extra),
             different: names(Kind::Different),
+            no_row: names(Kind::NoRow),
             took_ms: report.took_ms,
         }
     }
