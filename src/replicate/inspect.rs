@@ -6,6 +6,7 @@ use crate::postgres::{Session, Type};
 
 use super::ReplicateError;
 use super::layout::{ColumnKind, Extension, Layout, Mode, Source};
+use super::row::unfit_constant;
 use super::settings::VectorType;
 
 /// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
@@ -56,7 +57,10 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
             continue;
         };
         match ColumnKind::of_type(&there.type_name).filter(|kind| column.accepts.contains(kind)) {
-            Some(kind) => column.kind = kind,
+            Some(kind) => {
+                column.kind = kind;
+                differences.extend(unfit_constant(column));
+            }
             None => {
                 let names: Vec<&str> = column.accepts.iter().map(|kind| kind.name()).collect();
                 differences.push(format!(
