@@ -183,7 +183,12 @@ fn run(mut writer: LogWriter, mut apply: Apply, queue: &Queue) {
     let mut ending = Ending { queue, finished: false };
     loop {
         let outcome = match queue.next_work() {
-            Work::Finish => break,
+            Work::Finish => {
+                if let Outcome::NotWritten { reason, .. } = settle(writer.close(), &writer, queue) {
+                    tracing::warn!(reason, "the length of the log was not noted");
+                }
+                break;
+            }
             Work::Rotate(answer) => {
                 let outcome = settle(writer.rotate(), &writer, queue);
                 send(&answer, outcome.answer(writer.position().last_seq));

@@ -1,8 +1,10 @@
-//! Which log file is the newest, beside the files: without it, a log whose newest file was deleted reads like a shorter one.
+//! Which log file is the newest and how long it is at least, beside the files: without it, a log whose newest file was
+//! deleted, or whose end was cut off, reads like a shorter one.
 //!
-//! The mark is written once a file and its name are durable, and before a change that stands in it is answered. So the
-//! file that it names, or a later one, is there, unless somebody removed it. Nothing else depends on it: stores without a
-//! mark, or with a damaged one, are read as they are, and get one when they are opened for writing.
+//! The mark is written once what it names is durable: when the log is opened, before a change in a new file is answered,
+//! and when the log is closed. So the file that it names, or a later one, is there with at least as many bytes, unless
+//! somebody removed them. Nothing else depends on it: stores without a mark, or with a damaged one, are read as they are,
+//! and get one when they are opened for writing.
 
 use std::path::PathBuf;
 
@@ -12,40 +14,54 @@ use crate::storage::{DataPaths, StorageError, crc32c, publish, read_file};
 use crate::types::Seq;
 
 const MAGIC: [u8; 8] = *b"PANNNEWL";
-const VERSION: u32 = 1;
-/// Magic, version, zero, first seq, checksum.
-const BYTES: usize = 28;
+const VERSION: u32 = 2;
+/// Magic, version, zero, first seq, length, checksum.
+const BYTES: usize = 36;
+
+/// What was durable of the newest file when the mark was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The first seq of the file.
+    pub first_seq: Seq,
+    /// Its bytes; all are whole records.
+    pub len: u64,
+}
 
 fn path(paths: &DataPaths) -> PathBuf {
     paths.log_dir().join("NEWEST")
 }
 
-/// Marks the file that begins with `first_seq`, durably.
-pub(super) fn mark(paths: &DataPaths, first_seq: Seq) -> Result<(), StorageError> {
+/// Publishes a mark, durably.
+pub(super) fn mark(paths: &DataPaths, mark: Mark) -> Result<(), StorageError> {
     let mut bytes = Vec::with_capacity(BYTES);
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend([0; 4]);
-    bytes.extend(first_seq.0.to_le_bytes());
+    bytes.extend(mark.first_seq.0.to_le_bytes());
+    bytes.extend(mark.len.to_le_bytes());
     bytes.extend(crc32c(&bytes).to_le_bytes());
     publish(&path(paths), &bytes)
 }
 
-/// The first seq of the marked file; `None` where there is no mark that can be read.
-pub(super) fn marked(paths: &DataPaths) -> Result<Option<Seq>, LogError> {
+/// The present mark; `None` where there is none that can be read.
+pub(super) fn marked(paths: &DataPaths) -> Result<Option<Mark>, LogError> {
     let Some(bytes) = read_file(&path(paths))? else { return Ok(None) };
-    let seq = decode(&bytes);
-    if seq.is_none() {
+    let mark = decode(&bytes);
+    if mark.is_none() {
         tracing::warn!(path = %path(paths).display(), "the mark of the newest log file is damaged and is made again");
     }
-    Ok(seq)
+    Ok(mark)
 }
 
-fn decode(bytes: &[u8]) -> Option<Seq> {
+fn decode(bytes: &[u8]) -> Option<Mark> {
     let (content, checksum) = bytes.split_last_chunk::<4>()?;
-    let seq = content.last_chunk::<8>()?;
-    let is_ours = bytes.len() == BYTES && content.starts_with(&MAGIC) && content[8..12] == VERSION.to_le_bytes();
-    (is_ours && crc32c(content).to_le_bytes() == *checksum).then(|| Seq(u64::from_le_bytes(*seq)))
+    if !content.starts_with(&MAGIC) || crc32c(content).to_le_bytes() != *checksum {
+        return None;
+    }
+    let number = |at: usize| Some(u64::from_le_bytes(*content.get(at..)?.first_chunk()?));
+    let version = u32::from_le_bytes(*content.get(8..)?.first_chunk()?);
+    let is_ours = bytes.len() == BYTES && version == VERSION;
+    is_ours.then_some(Mark { first_seq: Seq(number(16)?), len: number(24)? })
 }
 
 /// Looks whether the newest file of a log is there, whoever writes it.
@@ -54,16 +70,19 @@ fn decode(bytes: &[u8]) -> Option<Seq> {
 /// [`LogError::Missing`] when it is not; [`LogError::Storage`].
 #[cfg(feature = "server")]
 pub fn check_newest(paths: &DataPaths) -> Result<(), LogError> {
-    check(paths, &super::files::list(paths)?)
+    check(paths, &super::files::list(paths)?).map(drop)
 }
 
+/// Returns how many bytes the last of `files` has at least.
+///
 /// # Errors
 /// [`LogError::Missing`] when neither the marked file nor a later one is among `files`.
-pub(super) fn check(paths: &DataPaths, files: &[LogFile]) -> Result<(), LogError> {
-    let Some(seq) = marked(paths)? else { return Ok(()) };
+pub(super) fn check(paths: &DataPaths, files: &[LogFile]) -> Result<u64, LogError> {
+    let Some(mark) = marked(paths)? else { return Ok(0) };
     match files.last() {
-        Some(newest) if newest.first_seq >= seq => Ok(()),
-        _ => Err(LogError::Missing { seq, path: paths.log_file(seq.0) }),
+        Some(newest) if newest.first_seq == mark.first_seq => Ok(mark.len),
+        Some(newest) if newest.first_seq > mark.first_seq => Ok(0),
+        _ => Err(LogError::Missing { seq: mark.first_seq, path: paths.log_file(mark.first_seq.0) }),
     }
 }
 
@@ -78,8 +97,10 @@ mod tests {
         let file = |seq: u64| LogFile { first_seq: Seq(seq), path: paths.log_file(seq) };
         assert!(check(&paths, &[]).is_ok() && check(&paths, &[file(1)]).is_ok());
         std::fs::create_dir(paths.log_dir()).unwrap();
-        mark(&paths, Seq(7)).unwrap();
-        assert!(check(&paths, &[file(1), file(7)]).is_ok() && check(&paths, &[file(9)]).is_ok());
+        let made = Mark { first_seq: Seq(7), len: 104 };
+        mark(&paths, made).unwrap();
+        assert_eq!(marked(&paths).unwrap(), Some(made));
+        assert_eq!((check(&paths, &[file(1), file(7)]).unwrap(), check(&paths, &[file(9)]).unwrap()), (104, 0));
         for left in [&[][..], &[file(1)]] {
             let error = check(&paths, left).unwrap_err().to_string();
             assert!(error.contains("00000000000000000007.log is missing"), "{error}");

@@ -71,7 +71,7 @@ pub fn read_from<E: From<LogError>>(
     if files.first().map_or(from.after.max(from.at_least) > Seq(0), |file| file.first_seq > first_needed) {
         return Err(LogError::Missing { seq: first_needed, path: paths.log_file(first_needed.0) }.into());
     }
-    newest::check(paths, &files)?;
+    let durable_len = newest::check(paths, &files)?;
     let mut recovery = Recovery { files: files.len(), ..Recovery::default() };
     let mut previous: Option<&LogFile> = None;
     let mut torn = None;
@@ -106,6 +106,12 @@ pub fn read_from<E: From<LogError>>(
     if recovery.last_seq < from.at_least {
         let (path, last_seq, seen) = (newest.path.clone(), recovery.last_seq, from.at_least);
         return Err(LogError::CutShort { path, last_seq, seen }.into());
+    }
+    let len = recovery.end.as_ref().map_or(0, |end| end.len);
+    if len < durable_len {
+        let (path, reason) =
+            (newest.path.clone(), "changes that were durable when it was last opened or closed are gone");
+        return Err(LogError::Damaged { path, offset: len, reason, ranges: vec![len..durable_len] }.into());
     }
     if let Some(len) = torn {
         // The mapping is gone by now, so nothing reads the bytes that go.

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::files::{self, LogFile};
 use super::format::{ALIGNMENT, FILE_HEADER_BYTES, FileHeader, RecordHeader};
 use super::survey::{damaged_ranges, record_at};
-use super::{Change, LogError, files, newest, payload};
+use super::{Change, LogError, newest, payload};
 use crate::storage::{DataPaths, Mapped};
 use crate::types::Seq;
 
@@ -87,12 +88,26 @@ pub fn salvage(paths: &DataPaths, visit: &mut dyn FnMut(Seq, Change)) -> Result<
             }
         }
     }
-    if let Err(LogError::Missing { seq, path }) = newest::check(paths, &files) {
-        let after = last.unwrap_or(Seq(seq.0.saturating_sub(1)));
-        let reason = "the newest file of the log is missing".to_owned();
-        losses.push(LogLoss { path, bytes: 0..0, after, before: None, reason });
-    }
+    losses.extend(missing_end(paths, &files, last)?);
     Ok(losses)
+}
+
+/// The end of the log as it was marked, if it is not there.
+fn missing_end(paths: &DataPaths, files: &[LogFile], last: Option<Seq>) -> Result<Option<LogLoss>, LogError> {
+    let (path, bytes, first_seq, reason) = match newest::check(paths, files) {
+        Err(LogError::Missing { seq, path }) => (path, 0..0, seq, "the newest file of the log is missing"),
+        Err(error) => return Err(error),
+        Ok(durable_len) => {
+            let Some(newest) = files.last() else { return Ok(None) };
+            let len = Mapped::open(&newest.path)?.bytes().len() as u64;
+            if len >= durable_len {
+                return Ok(None);
+            }
+            (newest.path.clone(), len..durable_len, newest.first_seq, "the end of the file was cut off")
+        }
+    };
+    let after = last.unwrap_or(Seq(first_seq.0.saturating_sub(1)));
+    Ok(Some(LogLoss { path, bytes, after, before: None, reason: reason.to_owned() }))
 }
 
 /// Notes where reading goes on after what was lost before.
@@ -189,6 +204,40 @@ mod tests {
         let (seen, losses) = read(&paths);
         assert_eq!(seen, [1, 2, 3]);
         assert_eq!((losses.len(), losses[0].path.clone(), losses[0].after), (1, paths.log_file(4), Seq(3)));
+    }
+
+    #[test]
+    fn an_end_cut_off_between_two_records_is_named_once_the_log_was_closed() {
+        for is_closed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = DataPaths::new(dir.path());
+            write(&paths);
+            let from = ReadFrom { after: Seq(0), at_least: Seq(0) };
+            let recovery = read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(())).unwrap();
+            let mut writer = LogWriter::open(&paths, IDENTITY, &recovery, WriterOptions::default()).unwrap();
+            let change = Change::DropCollection { id: CollectionId(7) };
+            writer.append_group(&mut [EncodedRecord::new(&change).unwrap()]).unwrap();
+            if is_closed {
+                writer.close().unwrap();
+            }
+            drop(writer);
+            assert_eq!(read(&paths), ((1..=7).collect(), vec![]));
+            let file = paths.log_file(4);
+            let bytes = std::fs::read(&file).unwrap();
+            let durable = bytes.len() - 40;
+            std::fs::write(&file, &bytes[..durable]).unwrap();
+            let again = read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(()));
+            let (seen, losses) = read(&paths);
+            assert_eq!(seen, (1..=6).collect::<Vec<_>>());
+            if is_closed {
+                let error = again.unwrap_err().to_string();
+                assert!(error.contains(&format!("{} is damaged at offset {durable}", file.display())), "{error}");
+                let range = durable as u64..bytes.len() as u64;
+                assert_eq!((losses.len(), losses[0].bytes.clone(), losses[0].after), (1, range, Seq(6)));
+            } else {
+                assert_eq!((again.unwrap().last_seq, losses), (Seq(6), vec![]));
+            }
+        }
     }
 
     #[test]

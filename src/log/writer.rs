@@ -1,7 +1,7 @@
 //! Appends groups of records, one write and one sync each, and begins new files.
 
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
-use super::newest;
+use super::newest::{self, Mark};
 use super::reader::{LogEnd, Recovery};
 use super::{EncodedRecord, LogError};
 use crate::storage::{
@@ -48,8 +48,10 @@ pub struct LogWriter {
     /// crc32c of the whole file, which the next file's header names.
     crc: u32,
     position: LogPosition,
-    /// The first seq of the present file while it is not marked as the newest.
-    unmarked: Option<Seq>,
+    /// First seq of the present file.
+    first_seq: Seq,
+    /// The length that the present file is marked with as the newest, if it is.
+    marked_len: Option<u64>,
     /// Why nothing more is written. Set by the first failed sync, or failed write that could not be undone, and never
     /// cleared.
     failed: Option<String>,
@@ -89,11 +91,13 @@ impl LogWriter {
         if end.last_group < end.len {
             file.rewrite_from(end.last_group)?;
         }
-        let unmarked = (newest::marked(paths)? != Some(end.first_seq)).then_some(end.first_seq);
-        let (paths, tag, crc) = (paths.clone(), end.tag, end.crc);
-        let buffer = Vec::new();
-        let mut writer = Self { paths, identity, options, file, tag, crc, position, unmarked, failed: None, buffer };
-        match writer.mark() {
+        let mark = newest::marked(paths)?.filter(|mark| mark.first_seq == end.first_seq);
+        let marked_len = mark.map(|mark| mark.len);
+        let (paths, first_seq, tag, crc) = (paths.clone(), end.first_seq, end.tag, end.crc);
+        let (failed, buffer) = (None, Vec::new());
+        let mut writer =
+            Self { paths, identity, options, file, tag, crc, position, first_seq, marked_len, failed, buffer };
+        match writer.mark_length() {
             Err(Refusal::Final(error)) => Err(error.into()),
             // A full disk can be read from; the first change tries again.
             Err(Refusal::Undone(_)) | Ok(()) => Ok(writer),
@@ -125,6 +129,14 @@ impl LogWriter {
         self.guarded(Self::try_rotate)
     }
 
+    /// Notes how long the log is, so that an end which is cut off later is missed. It can be written to afterwards.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append_group`]; nothing that was acknowledged depends on it.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        self.guarded(Self::mark_length)
+    }
+
     /// Where the log is.
     pub(super) fn paths(&self) -> &DataPaths {
         &self.paths
@@ -153,7 +165,9 @@ impl LogWriter {
         if self.file.len() >= self.options.file_bytes {
             self.try_rotate()?;
         }
-        self.mark()?;
+        if self.marked_len.is_none() {
+            self.mark_length()?;
+        }
         let mut seq = self.position.last_seq;
         for (index, record) in (0..=u16::MAX).zip(&mut *records) {
             seq = seq.next();
@@ -202,18 +216,21 @@ impl LogWriter {
         (self.tag, self.crc) = (end.tag, end.crc);
         self.position.files += 1;
         self.position.bytes += end.len;
-        self.unmarked = Some(end.first_seq);
-        self.mark()
+        (self.first_seq, self.marked_len) = (end.first_seq, None);
+        self.mark_length()
     }
 
-    /// Marks the present file as the newest, unless it is.
-    fn mark(&mut self) -> Result<(), Refusal> {
-        if let Some(first_seq) = self.unmarked {
-            newest::mark(&self.paths, first_seq).map_err(|error| match is_failed_sync(&error) {
-                true => Refusal::Final(error),
-                false => Refusal::Undone(error),
-            })?;
-            self.unmarked = None;
+    /// Marks the present file as the newest with its length, unless it is. All of its bytes are durable.
+    fn mark_length(&mut self) -> Result<(), Refusal> {
+        let len = self.file.len();
+        if self.marked_len != Some(len) {
+            newest::mark(&self.paths, Mark { first_seq: self.first_seq, len }).map_err(
+                |error| match is_failed_sync(&error) {
+                    true => Refusal::Final(error),
+                    false => Refusal::Undone(error),
+                },
+            )?;
+            self.marked_len = Some(len);
         }
         Ok(())
     }
