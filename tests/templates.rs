@@ -144,7 +144,9 @@ fn the_template_makes_the_text_that_is_stored_and_searched() {
 #[test]
 fn a_template_that_cannot_be_read_makes_no_collection() {
     let (_root, database) = store();
-    for source in ["{{ a", "{% set a = 1 %}{{ a }}", "{% include 'x' %}"] {
+    for source in
+        ["{{ a", "{% set a = 1 %}{{ a }}", "{% include 'x' %}", "{% if b %}{{ a | e }}{% endif %}", "{{ now() }}"]
+    {
         let template = Some(TemplateDefinition::Jinja(source.into()));
         let request = DefinitionRequest { model: Some(SMALL_MODEL.into()), template, ..Default::default() };
         let refused = database.create_collection(&name("c"), &request).map(|created| created.created);

@@ -9,10 +9,10 @@ use crate::log::{Change, creation_of_text};
 use crate::types::{CollectionName, Definition, Quantization, Seq};
 
 use super::pool::{Pool, PoolFigures, Threads};
-use super::remote::{Inner as Remote, RemoteCollection, settle, settled};
+use super::remote::{Inner as Remote, RemoteCollection};
 use super::settings::{self, Entry, Placement, UrlFrom};
 use super::table::{self, Standing};
-use super::{AnyCollection, remote};
+use super::{AnyCollection, fault};
 
 /// The collections of a store and those in databases: cheap to clone.
 #[derive(Clone)]
@@ -154,9 +154,9 @@ impl Collections {
         let now = jiff::Timestamp::now().as_millisecond();
         // Sent again, it finds what it made: so it may be tried again.
         let made = pool.read(async |session| {
-            settled(session, table::create(session, &placement, name, &definition, now).await).await
+            fault::settled(session, table::create(session, &placement, name, &definition, now).await).await
         });
-        let standing = settle(name, made)?;
+        let standing = fault::settle(name, made)?;
         let collection = self.collection(name, definition, placement, standing, pool);
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(name.clone(), collection.clone());
@@ -193,7 +193,7 @@ impl Collections {
             false => inner
                 .pool
                 .read(async |session| table::drop_table(session, &inner.placement).await)
-                .map_err(|failure| remote::failed(name, failure))?,
+                .map_err(|failure| fault::failed(name, failure))?,
         };
         let known = self.known(name)?;
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 //! processes share.
 
 mod collections;
+mod fault;
 mod filter;
 mod json;
 mod pool;

@@ -9,13 +9,14 @@ use crate::collection::{
     Page, Prepared, Preview, SampledRecall, Upserted,
 };
 use crate::embed::Models;
-use crate::postgres::{Param, PostgresError, Session, Trouble, Type, jsonb};
+use crate::postgres::{Param, PostgresError, Session, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
     CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NewDocument, SearchRequest,
     SearchResponse, Seq, TemplateDefinition,
 };
 
+use super::fault::{failed, settle, settled};
 use super::filter::Where;
 use super::json;
 use super::pool::{Failure, Pool};
@@ -377,60 +378,6 @@ impl RemoteCollection {
     fn settle<T>(&self, settled: Result<Result<T, TableError>, Failure>) -> Result<T, CollectionError> {
         settle(self.name(), settled)
     }
-}
-
-/// Brings what is wrong with a table past the pool, which tries failures of the database again.
-pub(super) async fn settled<T>(
-    session: &Session,
-    result: Result<T, TableError>,
-) -> Result<Result<T, TableError>, PostgresError> {
-    match result {
-        Ok(done) => Ok(Ok(done)),
-        Err(TableError::Postgres(error)) => Err(error),
-        Err(other) => {
-            session.batch("roll back", "rollback").await?;
-            Ok(Err(other))
-        }
-    }
-}
-
-pub(super) fn settle<T>(
-    name: &CollectionName,
-    settled: Result<Result<T, TableError>, Failure>,
-) -> Result<T, CollectionError> {
-    let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
-    settled.map_err(|failure| failed(name, failure))?.map_err(|error| match error {
-        TableError::Conflict(detail) => of(BackendFault::Conflict, detail),
-        TableError::Lacking(detail) => of(BackendFault::Failed, detail),
-        TableError::Postgres(error) => failed(name, Failure::Clear(error)),
-    })
-}
-
-pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError {
-    let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
-    let error = match failure {
-        Failure::Busy => return CollectionError::Overloaded,
-        Failure::Unknown(error) => {
-            let why = chain(&error);
-            let detail = format!("{why}; whether the write was done is not known. Send it again, which does no harm");
-            return of(BackendFault::Unknown, detail);
-        }
-        Failure::Clear(error) => error,
-    };
-    let why = chain(&error);
-    match error.trouble() {
-        Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout => {
-            of(BackendFault::Unreachable, format!("{why}; nothing was changed. Try again shortly"))
-        }
-        Trouble::Row => of(BackendFault::Refused, why),
-        _ => of(BackendFault::Failed, why),
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Texts as parameters.

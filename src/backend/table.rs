@@ -97,7 +97,11 @@ pub(super) enum TableError {
     Postgres(PostgresError),
     /// What stands there, and what to do.
     Conflict(String),
-    /// What the database lacks.
+    /// In what it is not as it was made.
+    Drift(String),
+    /// It differs in its dimension only.
+    Dim(String),
+    /// That pgvector is missing or too old.
     Lacking(String),
 }
 
@@ -171,8 +175,14 @@ async fn extension(session: &Session) -> Result<Extension, TableError> {
     if let Some(found) = installed(session).await? {
         return Ok(found);
     }
-    session.batch("install pgvector", "create extension if not exists vector").await?;
-    installed(session).await?.ok_or_else(|| TableError::Lacking("the database has no extension \"vector\"".to_owned()))
+    let lacking = |why: String| {
+        TableError::Lacking(format!("the database has no extension \"vector\"{why}; run CREATE EXTENSION vector there"))
+    };
+    match session.batch("install pgvector", "create extension if not exists vector").await {
+        Err(error) if !error.ends_session() => return Err(lacking(format!(" ({error})"))),
+        done => done?,
+    }
+    installed(session).await?.ok_or_else(|| lacking(String::new()))
 }
 
 /// pgvector, where it is there.
@@ -187,7 +197,9 @@ pub(super) async fn installed(session: &Session) -> Result<Option<Extension>, Ta
     let version: String = row.get(0);
     let numbers = |text: &str| text.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     if numbers(&version) < numbers(OLDEST) {
-        return Err(TableError::Lacking(format!("pgvector is {version}, needed is {OLDEST} or later")));
+        return Err(TableError::Lacking(format!(
+            "pgvector is {version}, needed is {OLDEST} or later; run ALTER EXTENSION vector UPDATE"
+        )));
     }
     Ok(Some(Extension { schema: quote_identifier(row.get(1)) }))
 }
@@ -260,7 +272,7 @@ async fn columns(session: &Session, placement: &Placement) -> Result<Option<Colu
 /// Checks that the table has the columns of its definition.
 ///
 /// # Errors
-/// [`TableError::Conflict`] with every difference.
+/// [`TableError::Drift`] with every difference, [`TableError::Dim`] where that is the only one.
 pub(super) async fn check_columns(
     session: &Session,
     placement: &Placement,
@@ -268,24 +280,27 @@ pub(super) async fn check_columns(
 ) -> Result<(), TableError> {
     let table = placement.qualified().plain();
     let Some(found) = columns(session, placement).await? else {
-        return Err(TableError::Conflict(format!(
+        return Err(TableError::Drift(format!(
             "table {table} is gone; somebody dropped it. DELETE the collection and create it again"
         )));
     };
-    let mut differences = Vec::new();
+    let (mut differences, mut is_of_dim) = (Vec::new(), false);
     for (column, kind, modifier) in needed(definition) {
         match found.get(column) {
             Some((there, its)) if there == kind && *its == modifier => {}
             Some((there, its)) if there == kind => {
+                is_of_dim = true;
                 differences.push(format!("column {column} is {there}({its}), needed is {kind}({modifier})"));
             }
             Some((there, _)) => differences.push(format!("column {column} is {there}, needed is {kind}")),
             None => differences.push(format!("column {column} is missing")),
         }
     }
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(TableError::Conflict(format!("table {table} is not as it was made: {}", differences.join("; ")))),
+    let detail = format!("table {table} is not as it was made: {}", differences.join("; "));
+    match differences.len() {
+        0 => Ok(()),
+        1 if is_of_dim => Err(TableError::Dim(detail)),
+        _ => Err(TableError::Drift(detail)),
     }
 }
 
@@ -311,7 +326,7 @@ pub(super) async fn check(
     }
     installed(session)
         .await?
-        .ok_or_else(|| TableError::Lacking("the database has lost its extension \"vector\"".to_owned()))
+        .ok_or_else(|| TableError::Lacking("the database has lost its extension \"vector\"; make it again".to_owned()))
 }
 
 async fn make(

@@ -261,25 +261,37 @@ fn status(sink: &Value, context: &Context) -> Result<(), CliError> {
     output::table(&rows, &[])
 }
 
-fn compared(copy: &Value) -> [String; 7] {
-    ["collection", "documents", "rows", "missing_count", "extra_count", "different_count", "dead_letters"]
-        .map(|key| text(&copy[key]))
-}
+/// The columns of a comparison: what stands above each, and the key of its figure.
+const COMPARED: [(&str, &str); 8] = [
+    ("collection", "collection"),
+    ("documents", "documents"),
+    ("rows", "rows"),
+    ("missing", "missing_count"),
+    ("extra", "extra_count"),
+    ("different", "different_count"),
+    ("no row", "no_row_count"),
+    ("dead letters", "dead_letters"),
+];
+/// The lists of a comparison, and what is said of each row in them.
+const LISTED: [(&str, &str); 4] =
+    [("missing", "missing"), ("extra", "extra"), ("different", "different"), ("no_row", "no row to write into")];
 
-const COMPARED: [&str; 7] = ["collection", "documents", "rows", "missing", "extra", "different", "dead letters"];
+fn print_compared<'a>(copies: impl Iterator<Item = &'a Value>) -> Result<(), CliError> {
+    let mut rows = vec![COMPARED.map(|(title, _)| title.to_owned()).to_vec()];
+    rows.extend(copies.map(|copy| COMPARED.map(|(_, key)| text(&copy[key])).to_vec()));
+    output::table(&rows, &[1, 2, 3, 4, 5, 6, 7])
+}
 
 fn verify(report: &Value, context: &Context) -> Result<(), CliError> {
     if context.json {
         output::line(report)?;
     } else {
-        let mut rows = vec![COMPARED.map(str::to_owned).to_vec()];
-        rows.extend(items(&report["copies"]).iter().map(|copy| compared(copy).to_vec()));
-        output::table(&rows, &[1, 2, 3, 4, 5, 6])?;
+        print_compared(items(&report["copies"]).iter())?;
         for copy in items(&report["copies"]) {
-            for kind in ["missing", "extra", "different"] {
-                for key in items(&copy[kind]) {
+            for (list, said) in LISTED {
+                for key in items(&copy[list]) {
                     output::line(format!(
-                        "{kind}\t{}\t{}",
+                        "{said}\t{}\t{}",
                         text(&copy["collection"]),
                         text(key).replace('\u{1f}', "/")
                     ))?;
@@ -308,9 +320,7 @@ fn repair(report: &Value, dry_run: bool, context: &Context) -> Result<(), CliErr
     if context.json {
         return output::line(report);
     }
-    let mut rows = vec![COMPARED.map(str::to_owned).to_vec()];
-    rows.extend(items(&report["copies"]).iter().map(|copy| compared(&copy["before"]).to_vec()));
-    output::table(&rows, &[1, 2, 3, 4, 5, 6])?;
+    print_compared(items(&report["copies"]).iter().map(|copy| &copy["before"]))?;
     let sum = |key: &str| items(&report["copies"]).iter().filter_map(|copy| copy[key].as_u64()).sum::<u64>();
     let left = |copy: &Value| {
         ["missing_count", "extra_count", "different_count", "dead_letters"]

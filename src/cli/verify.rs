@@ -19,7 +19,7 @@ pub struct VerifyArgs {
 /// Runs `verify`. The directory is opened as a server would open it, so no server may hold it.
 ///
 /// # Errors
-/// [`CliError::Damaged`] after every problem was printed.
+/// [`CliError::Damaged`], or [`CliError::SnapshotDamaged`] where the store itself is sound, after every problem was printed.
 pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> {
     if !DataPaths::new(&context.data).format().exists() {
         return Err(CliError::Refused(format!("there is no data directory at {}", context.data.display())));
@@ -37,15 +37,17 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
     });
     let mut report = report?;
     report.problems.extend(Migrations::check_journal(&context.data).err().map(|error| error.to_string()));
-    let mut snapshots = 0;
+    let (mut snapshots, mut in_snapshots) = (0, Vec::new());
     if args.snapshots {
         for found in snapshot::list(&context.data)? {
             snapshots += 1;
             bar.set_message(format!("snapshot {}", found.name));
-            report.problems.extend(snapshot_problems(found, &bar));
+            in_snapshots.extend(snapshot_problems(found, &bar));
         }
     }
     bar.finish_and_clear();
+    let in_store = report.problems.len();
+    report.problems.extend(in_snapshots);
     let recovered = database.recovered();
     if context.json {
         output::line(json!({
@@ -62,13 +64,18 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
             output::bytes(report.bytes),
             output::counted(recovered.replayed, "change"),
         ))?;
+        if recovered.torn_bytes > 0 {
+            let torn = output::bytes(recovered.torn_bytes);
+            output::line(format!("{torn} of a write that was never answered were cut off the end of the log"))?;
+        }
         if args.snapshots {
             output::line(format!("{} read", output::counted(snapshots, "snapshot")))?;
         }
     }
-    match report.problems.len() {
-        0 => Ok(()),
-        count => Err(CliError::Damaged { path: context.data.clone(), count }),
+    match (in_store, report.problems.len()) {
+        (0, 0) => Ok(()),
+        (0, count) => Err(CliError::SnapshotDamaged { path: DataPaths::new(&context.data).snapshots_dir(), count }),
+        (count, _) => Err(CliError::Damaged { path: context.data.clone(), count }),
     }
 }
 

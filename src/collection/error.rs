@@ -13,16 +13,33 @@ use crate::types::{CollectionName, DefinitionError, DocumentId, FilterError, Met
 
 /// What is to be done where the database of a collection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BackendFault {
-    /// It could not be reached and nothing was changed: try again.
+    /// It could not be reached, or another transaction stood in the way, and nothing was changed: try again.
     Unreachable,
+    /// A statement took longer than it may, and nothing was changed: ask for less.
+    Timeout,
     /// The connection broke during a write: whether it was done is not known. Sending it again does no harm.
     Unknown,
     /// It refuses what was sent: change that.
     Refused,
-    /// What stands there is not what is needed: change the one or the other.
+    /// The table is somebody else's, or of another definition: name another, or change the definition.
     Conflict,
-    /// Somebody has to look at the database or its settings.
+    /// The table is gone, or has no longer the columns that it was made with: mend it.
+    Drift,
+    /// The vector column has another dimension than the collection: mend it.
+    Dim,
+    /// The user or the password is wrong.
+    Authentication,
+    /// TLS could not be agreed on, or the certificate is not the right one.
+    Tls,
+    /// The role lacks a right.
+    Rights,
+    /// pgvector is missing or too old.
+    Extension,
+    /// Where the database is, is not said, or wrongly.
+    Settings,
+    /// Anything else: somebody has to look at the database.
     Failed,
 }
 

@@ -61,6 +61,8 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly";
     DefinitionConflict "definition_conflict" CONFLICT "The collection exists with another definition";
     BackendConflict "backend_conflict" CONFLICT "The table of the collection is another than needed";
+    BackendDrift "backend_drift" CONFLICT "The table of the collection is not as it was made";
+    BackendDimMismatch "backend_dim_mismatch" CONFLICT "The table of the collection has another dimension";
     SnapshotExists "snapshot_exists" CONFLICT "A snapshot of this name exists";
     RestoreNeedsStop "restore_needs_stop" CONFLICT "A running server is not restored";
     SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
@@ -110,6 +112,11 @@ codes! {
     SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
+    BackendAuthentication "backend_authentication" BAD_GATEWAY "The collection's database refuses the user";
+    BackendTls "backend_tls" BAD_GATEWAY "No TLS with the collection's database";
+    BackendRights "backend_rights" BAD_GATEWAY "The role of the collection's database lacks a right";
+    BackendExtension "backend_extension" BAD_GATEWAY "The collection's database has no usable pgvector";
+    BackendSettings "backend_settings" BAD_GATEWAY "The collection's database is not said rightly";
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     BackendUnreachable "backend_unreachable" SERVICE_UNAVAILABLE "The collection's database cannot be reached";
@@ -120,6 +127,7 @@ codes! {
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
     ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
     Timeout "timeout" GATEWAY_TIMEOUT "The request took too long";
+    BackendTimeout "backend_timeout" GATEWAY_TIMEOUT "A statement of the collection's database took too long";
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The disk is full";
 }
 
@@ -272,6 +280,14 @@ impl From<CollectionError> for ApiError {
                 BackendFault::Unknown => Code::WriteUnknown,
                 BackendFault::Refused => Code::BackendRefused,
                 BackendFault::Conflict => Code::BackendConflict,
+                BackendFault::Drift => Code::BackendDrift,
+                BackendFault::Dim => Code::BackendDimMismatch,
+                BackendFault::Timeout => Code::BackendTimeout,
+                BackendFault::Authentication => Code::BackendAuthentication,
+                BackendFault::Tls => Code::BackendTls,
+                BackendFault::Rights => Code::BackendRights,
+                BackendFault::Extension => Code::BackendExtension,
+                BackendFault::Settings => Code::BackendSettings,
                 BackendFault::Failed => Code::BackendFailed,
             },
             E::Overloaded => Code::Overloaded,
@@ -345,6 +361,19 @@ mod tests {
             assert!(seen.insert(code.as_str()), "{code:?}");
             assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_guide_has_every_code() {
+        let guide = include_str!("../../docs/guide/errors.md");
+        let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| `")).collect();
+        for code in Code::ALL {
+            let row = format!("| `{}` | {} | {} |", code.as_str(), code.status().as_u16(), code.title());
+            let found: Vec<&&str> = rows.iter().filter(|line| line.starts_with(&row)).collect();
+            assert_eq!(found.len(), 1, "{row}");
+            assert_eq!(found[0].contains("| later"), ApiError::new(*code, "").retry_after().is_some(), "{row}");
+        }
+        assert_eq!(rows.len(), Code::ALL.len(), "the guide has a code that there is not");
     }
 
     #[test]

@@ -99,6 +99,10 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
     if path.starts_with("/admin/") {
         statuses.extend([404, 409, 422, 503]);
     }
+    if path.starts_with("/v1/collections/") {
+        // A collection may stand in a database.
+        statuses.extend([409, 502, 504]);
+    }
     if path.starts_with("/v1/collections/") || embeds && operation.request_body.is_some() {
         statuses.push(422);
     }

@@ -154,6 +154,13 @@ impl PostgresError {
         Self::Connect { place, trouble, advice, source: Box::new(error) }
     }
 
+    /// Nobody answered within `limit`.
+    pub(super) fn no_connection(place: String, limit: Duration) -> Self {
+        let source =
+            std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs_f64()));
+        Self::Connect { place, trouble: Trouble::Unreachable, advice: "", source: Box::new(source) }
+    }
+
     pub(super) fn statement(doing: &'static str, error: tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             // A parameter that cannot be encoded is refused before anything is sent.

@@ -29,7 +29,7 @@ impl Session {
         let limit = settings.config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(10));
         let connecting = tokio::time::timeout(limit, settings.config.connect(connector)).await;
         let (client, connection) = connecting
-            .map_err(|_| PostgresError::Timeout { doing: "let us in", limit })?
+            .map_err(|_| PostgresError::no_connection(settings.place(), limit))?
             .map_err(|error| PostgresError::connecting(settings.place(), error))?;
         let connection = tokio::spawn(async move {
             // Statements that wait learn of a broken connection themselves.

@@ -215,8 +215,7 @@ impl Link<'_> {
             .map(|(index, column)| sql::array_of(self.layout, column, rows.iter().map(|row| &row.cells[index])))
             .collect();
         let sql = sql::upsert(self.layout, force);
-        self.session.execute("write rows", &sql, &params(&arrays)).await?;
-        Ok(rows.len() as u64)
+        Ok(self.session.execute("write rows", &sql, &params(&arrays)).await?)
     }
 
     /// Halves the rows until those that Postgres refuses stand alone.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::postgres::{Session, Type};
 
 use super::layout::{ColumnKind, Extension, Layout, Mode, Source};
+use super::row::unfit_constant;
 use super::settings::VectorType;
 use super::{ReplicateError, drift};
 
@@ -58,7 +59,10 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
             continue;
         };
         match ColumnKind::of_type(&there.type_name).filter(|kind| column.accepts.contains(kind)) {
-            Some(kind) => layout.columns[index].kind = kind,
+            Some(kind) => {
+                layout.columns[index].kind = kind;
+                differences.extend(unfit_constant(&layout.columns[index]));
+            }
             None => differences.push(drift::of_type(layout, column, &there.shown)),
         }
         let column = &layout.columns[index];

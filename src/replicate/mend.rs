@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use super::ReplicateError;
 use super::apply::Batch;
-use super::layout::{ColumnKind, Layout};
-use super::row::{Cell, KEY_SEPARATOR};
-use super::verify::{self, Kind, RepairReport, VerifyReport};
+use super::verify::{self, Kind, RepairReport, VerifyReport, key_cells};
 use super::worker::{PAGE, Ready, Stepped, Worker};
 use crate::collection::{Changes, Collection};
 use crate::types::DocumentId;
@@ -48,7 +46,7 @@ impl Worker {
                 report.differences.retain(|difference| before.differences.contains(difference));
             }
             report.took_ms = began.elapsed().as_millis() as u64;
-            let is_done = is_still || report.differences.is_empty();
+            let is_done = is_still || report.has_equal_rows();
             settled = Some(report);
             if is_done {
                 break;
@@ -72,7 +70,7 @@ impl Worker {
         self.try_dead_letters(ready).await?;
         for part in before.differences.chunks(PAGE) {
             let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
-            let batch = Self::mending(ready, &self.collection, &report, &|_| true)?;
+            let batch = Self::mending(ready, &self.collection, &report, &|kind| kind != Kind::NoRow)?;
             let cursor = ready.cursor.clone();
             self.apply(ready, &batch, cursor).await?;
         }
@@ -120,14 +118,4 @@ impl Worker {
         }
         Ok(batch)
     }
-}
-
-/// The cells of a key from its text.
-fn key_cells(layout: &Layout, text: &str) -> Vec<Cell> {
-    let parts = text.splitn(layout.key.len(), KEY_SEPARATOR);
-    let cell = |(part, &index): (&str, &usize)| match layout.columns[index].kind {
-        ColumnKind::Integer => part.parse().map_or(Cell::Null, Cell::Integer),
-        _ => Cell::Text(part.to_owned()),
-    };
-    parts.zip(&layout.key).map(cell).collect()
 }

@@ -141,6 +141,16 @@ fn field_cell(column: &Column, value: &Value) -> Result<Cell, String> {
     }
 }
 
+/// Why a column cannot hold its constant.
+pub(super) fn unfit_constant(column: &Column) -> Option<String> {
+    match &column.source {
+        Source::Constant(Some(constant)) => parse(column, constant)
+            .err()
+            .map(|_| format!("column {} is {}, which {constant:?} is not", column.name, column.kind.name())),
+        _ => None,
+    }
+}
+
 /// A text in the type of its column.
 fn parse(column: &Column, text: &str) -> Result<Cell, String> {
     let cell = match column.kind {

@@ -228,3 +228,17 @@ pub(super) fn buckets(layout: &Layout) -> String {
 pub(super) fn rows_of_buckets(layout: &Layout) -> String {
     format!("select k, h from {} where b = any($1::int4[])", hashed(layout))
 }
+
+/// The keys that the table has of those in `$1`, an array of the one key column, whosever the rows are.
+pub(super) fn rows_of_keys(layout: &Layout) -> String {
+    let index = layout.key[0];
+    let kind = layout.columns[index].kind;
+    let (arrays, names) = unnest(layout, [kind].into_iter());
+    let value = cast(layout, kind, "u.c0");
+    format!(
+        "select {} from {} t join unnest({arrays}) as u({names}) on t.{} = {value}",
+        key(layout),
+        layout.table,
+        layout.quoted(index)
+    )
+}

@@ -67,7 +67,7 @@ pub struct SinkStatus {
     pub lag_seqs: u64,
     /// Age of the oldest of them, in seconds.
     pub lag_seconds: f64,
-    /// Rows written since the process began.
+    /// Rows written since the process began: those that the database changed.
     pub rows_written: u64,
     /// Documents deleted since the process began.
     pub rows_deleted: u64,

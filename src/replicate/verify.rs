@@ -10,8 +10,8 @@ use crate::types::{Document, DocumentId};
 
 use super::ReplicateError;
 use super::apply::set_tenant;
-use super::layout::{Layout, Mode};
-use super::row::{BUCKETS, bucket_of, hash_of, key_text, row_of};
+use super::layout::{ColumnKind, Layout, Mode};
+use super::row::{BUCKETS, Cell, KEY_SEPARATOR, bucket_of, hash_of, key_text, row_of};
 use super::sql;
 
 /// So long all rows of a table may take to be hashed.
@@ -26,6 +26,8 @@ pub enum Kind {
     Extra,
     /// The row says something else.
     Different,
+    /// A document has no row to write into, where rows are somebody else's to make. Nothing can mend it but that row.
+    NoRow,
 }
 
 /// A row that is not as it should be.
@@ -50,16 +52,22 @@ pub struct VerifyReport {
     pub dead_letters: u64,
     /// Rows that the collection lacks and that are kept; they are no difference.
     pub kept_rows: u64,
-    /// Each row that is not as it should be.
+    /// Each row that is not as it should be, and each document without a row to write into.
     pub differences: Vec<Difference>,
     /// How long it took.
     pub took_ms: u64,
 }
 
 impl VerifyReport {
-    /// Whether every document has its row, and every row its document.
+    /// Whether every document has its row, and every row its document. Documents without a row to write into do not count;
+    /// those that no row can hold do.
     pub fn is_equal(&self) -> bool {
-        self.differences.is_empty() && self.dead_letters == 0
+        self.has_equal_rows() && self.dead_letters == 0
+    }
+
+    /// Whether every row that there can be is as it should be.
+    pub(super) fn has_equal_rows(&self) -> bool {
+        self.differences.iter().all(|difference| difference.kind == Kind::NoRow)
     }
 }
 
@@ -193,8 +201,42 @@ async fn rows_that_differ(
         }
     })?;
     differences.extend(there.into_keys().map(|key| Difference { kind: Kind::Extra, key, id: None }));
+    if matches!(layout.mode, Mode::Inside { .. }) {
+        tell_rowless(session, layout, &mut differences).await?;
+    }
     differences.sort();
     Ok(differences)
+}
+
+/// Of documents that are missing, those have no row to write into whose key the table has not.
+async fn tell_rowless(
+    session: &Session,
+    layout: &Layout,
+    differences: &mut [Difference],
+) -> Result<(), ReplicateError> {
+    let mut missing: Vec<&mut Difference> =
+        differences.iter_mut().filter(|difference| difference.kind == Kind::Missing).collect();
+    let (statement, column) = (sql::rows_of_keys(layout), &layout.columns[layout.key[0]]);
+    for part in missing.chunks_mut(MAX_PAGE) {
+        let cells: Vec<Cell> = part.iter().flat_map(|missing| key_cells(layout, &missing.key)).collect();
+        let (keys, kind) = sql::array_of(layout, column, cells.iter());
+        let rows = session.query("look for rows by key", &statement, &[(keys.as_ref() as _, kind)]).await?;
+        let there: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+        for missing in part.iter_mut().filter(|missing| !there.contains(missing.key.as_str())) {
+            missing.kind = Kind::NoRow;
+        }
+    }
+    Ok(())
+}
+
+/// The cells of a key from its text.
+pub(super) fn key_cells(layout: &Layout, text: &str) -> Vec<Cell> {
+    let parts = text.splitn(layout.key.len(), KEY_SEPARATOR);
+    let cell = |(part, &index): (&str, &usize)| match layout.columns[index].kind {
+        ColumnKind::Integer => part.parse().map_or(Cell::Null, Cell::Integer),
+        _ => Cell::Text(part.to_owned()),
+    };
+    parts.zip(&layout.key).map(cell).collect()
 }
 
 /// What of a document should stand in the table.

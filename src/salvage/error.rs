@@ -17,6 +17,18 @@ pub enum SalvageError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// Nothing in the directory is a part of a store.
+    #[error("{} holds no part of a store: no manifest, log or segment; name the damaged directory with --data", path.display())]
+    NotAStore {
+        /// The directory asked for.
+        path: PathBuf,
+    },
+    /// The new store would stand in the damaged one.
+    #[error("{} is in the damaged directory, which is only read; name a new directory beside it", path.display())]
+    Inside {
+        /// The directory asked for.
+        path: PathBuf,
+    },
     /// The place for the new store is taken.
     #[error("{} is not empty; name a new directory to salvage to", path.display())]
     NotEmpty {

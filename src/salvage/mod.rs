@@ -44,12 +44,19 @@ impl Report {
 /// gets the documents written and their number.
 ///
 /// # Errors
-/// [`SalvageError`] when `from` is in use, `to` is not empty, or the new store cannot be written. What is damaged is no
+/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, or the new store cannot be written. What is damaged is no
 /// error: it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
     if !from.is_dir() {
         return Err(SalvageError::NoDirectory { path: from.to_owned() });
+    }
+    let parts = [paths.manifest(), paths.log_dir(), paths.segments_dir()];
+    if !parts.iter().any(|part| part.exists()) {
+        return Err(SalvageError::NotAStore { path: from.to_owned() });
+    }
+    if is_inside(to, from) {
+        return Err(SalvageError::Inside { path: to.to_owned() });
     }
     if to.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(SalvageError::NotEmpty { path: to.to_owned() });
@@ -96,6 +103,13 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     }
     database.close();
     Ok(report)
+}
+
+/// Whether a path, which need not exist, lies in a directory or is that directory.
+fn is_inside(path: &Path, directory: &Path) -> bool {
+    let (Ok(path), Ok(directory)) = (std::path::absolute(path), directory.canonicalize()) else { return false };
+    let existing = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    existing.is_some_and(|(_, real)| real.starts_with(&directory))
 }
 
 /// The document with its vector, from where its youngest readable version stands.

@@ -130,7 +130,14 @@ fn what_is_in_the_way_is_refused() {
     let salvaged = |to: &Path| salvage(&data, to, &mut |_, _| {});
     assert!(matches!(salvaged(&dir.path().join("new")), Err(SalvageError::Storage(_))), "it is in use");
     drop(database);
-    assert!(matches!(salvaged(&data), Err(SalvageError::NotEmpty { .. })));
+    assert!(matches!(salvaged(&data), Err(SalvageError::Inside { .. })));
+    assert!(matches!(salvaged(&data.join("new")), Err(SalvageError::Inside { .. })));
+    let taken = dir.path().join("taken");
+    std::fs::create_dir_all(taken.join("by")).unwrap();
+    assert!(matches!(salvaged(&taken), Err(SalvageError::NotEmpty { .. })));
+    let none = salvage(&taken, &dir.path().join("new"), &mut |_, _| {});
+    assert!(matches!(none, Err(SalvageError::NotAStore { .. })));
+    assert!(!dir.path().join("new").exists());
     let missing = salvage(&dir.path().join("absent"), &dir.path().join("new"), &mut |_, _| {});
     assert!(matches!(missing, Err(SalvageError::NoDirectory { .. })));
 }

@@ -51,13 +51,18 @@ const UNPACKED: &str = "unpacked";
 /// finds the old store or the new one.
 pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Restored, SnapshotError> {
     let paths = &DataPaths::new(data);
+    let is_new = !data.exists();
     create_dir_all(data)?;
-    let _lock = DirectoryLock::acquire(paths.lock())?;
+    let lock = DirectoryLock::acquire(paths.lock())?;
     finish_replacement(paths)?;
     check_ours(paths)?;
     let prepared = prepare(paths, source, progress);
     if prepared.is_err() {
         remove_dir_all(&paths.restore_dir())?;
+        if is_new {
+            drop(lock);
+            remove_dir_all(data)?;
+        }
     }
     let (snapshot, timeline) = prepared?;
     let replaced = paths.manifest().exists().then(|| paths.before_restore_dir());

@@ -21,6 +21,8 @@ pub enum Change {
         id: String,
         /// Its columns.
         fields: Metadata,
+        /// Of the key that it had before, where this change gave it another: nothing is left under that one.
+        before: Option<String>,
     },
     /// The row is gone.
     Delete {
@@ -89,10 +91,16 @@ impl Events {
         };
         let kinds = kinds_of(field_of(schema, side));
         let id = self.id(&row, &kinds)?;
-        Ok(match side {
-            "after" => Change::Upsert { id, fields: self.fields(row, &kinds) },
-            _ => Change::Delete { id },
-        })
+        if side == "before" {
+            return Ok(Change::Delete { id });
+        }
+        // Without a key in it, `before` says nothing of another key.
+        let before = match payload.remove("before") {
+            Some(Json::Object(old)) => self.id(&old, &kinds_of(field_of(schema, "before"))).ok(),
+            _ => None,
+        };
+        let before = before.filter(|before| *before != id);
+        Ok(Change::Upsert { id, fields: self.fields(row, &kinds), before })
     }
 
     /// As the transformation `ExtractNewRecordState` leaves an event: the row, with fields of its own beside.
@@ -107,7 +115,11 @@ impl Events {
         let is_gone = is_deleted(row.remove("__deleted")) || is_op;
         row.retain(|name, _| !name.starts_with("__"));
         let id = self.id(&row, &kinds)?;
-        Ok(if is_gone { Change::Delete { id } } else { Change::Upsert { id, fields: self.fields(row, &kinds) } })
+        Ok(if is_gone {
+            Change::Delete { id }
+        } else {
+            Change::Upsert { id, fields: self.fields(row, &kinds), before: None }
+        })
     }
 
     fn id(&self, row: &Map<String, Json>, kinds: &BTreeMap<String, Kind>) -> Result<String, SourceError> {
@@ -222,7 +234,30 @@ mod tests {
 
     fn upsert(id: &str, fields: &[(&str, Value)]) -> Change {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        Change::Upsert { id: id.into(), fields }
+        Change::Upsert { id: id.into(), fields, before: None }
+    }
+
+    #[test]
+    fn a_changed_key_names_the_old_one() {
+        let before = |line: &str| match events().read(line).unwrap() {
+            Change::Upsert { id, before, .. } => (id, before),
+            other => panic!("{other:?}"),
+        };
+        let moved = |old: &str| ("2".to_owned(), Some(old.to_owned()));
+        assert_eq!(before(r#"{"op":"u","before":{"id":1,"a":"x"},"after":{"id":2,"a":"x"}}"#), moved("1"));
+        assert_eq!(before(r#"{"op":"u","before":{"id":2},"after":{"id":2,"a":"y"}}"#).1, None);
+        // Snapshots and inserts have no before; one without the key tells nothing.
+        for old in ["null", r#"{"a":"x"}"#, r#"{"id":null}"#] {
+            assert_eq!(before(&format!(r#"{{"op":"u","before":{old},"after":{{"id":2}}}}"#)).1, None, "{old}");
+        }
+        let field =
+            |side: &str| format!(r#"{{"field":"{side}","fields":[{{"field":"id","name":"io.debezium.time.Date"}}]}}"#);
+        let line = format!(
+            r#"{{"schema":{{"fields":[{},{}]}},"payload":{{"op":"u","before":{{"id":0}},"after":{{"id":1}}}}}}"#,
+            field("before"),
+            field("after")
+        );
+        assert_eq!(before(&line), ("1970-01-02".to_owned(), Some("1970-01-01".to_owned())));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::affected::affected;
 use super::files::Script;
-use super::snapshot::{TakenTable, take};
+use super::snapshot::{TakenTable, discard, take};
 use super::split::Statement;
 use super::table::{DEFAULT_TABLE, OWN_TABLE, Row, Table};
 use super::{MigrateError, Status, Step, Version, own};
@@ -155,17 +155,18 @@ impl Migrator {
             return self.apply_alone(track, step).await;
         }
         self.begin(&self.session).await?;
+        let mut snapshot = Vec::new();
         let run = async {
             track.table.ensure(&self.session).await?;
             if is_noted(&track.table.rows(&self.session).await?, step.version) {
                 return Ok(None);
             }
-            let snapshot = self.snapshot(step, &step.up).await?;
+            snapshot = self.snapshot(step, &step.up).await?;
             self.run(&step.path, &step.up, "; the migration was rolled back").await?;
             track.table.insert(&self.session, step).await?;
-            Ok(Some(applied(step, step.up.len(), true, snapshot)))
+            Ok(Some(applied(step, step.up.len(), true, snapshot.clone())))
         };
-        let result = self.end(run.await).await?;
+        let result = discarding(self.end(run.await).await, &snapshot)?;
         if result.is_some() && !is_noted(&track.table.rows(&self.session).await?, step.version) {
             return Err(MigrateError::CommitLost { version: step.version });
         }
@@ -268,13 +269,14 @@ impl Migrator {
             return Ok(applied(step, script.statements.len(), true, Vec::new()));
         }
         self.begin(&self.session).await?;
+        let mut snapshot = Vec::new();
         let run = async {
-            let snapshot = self.snapshot(step, &script.statements).await?;
+            snapshot = self.snapshot(step, &script.statements).await?;
             self.run(&script.path, &script.statements, "; the migration stays applied").await?;
             self.files.table.remove(&self.session, step.version).await?;
-            Ok(applied(step, script.statements.len(), true, snapshot))
+            Ok(applied(step, script.statements.len(), true, snapshot.clone()))
         };
-        self.end(run.await).await
+        discarding(self.end(run.await).await, &snapshot)
     }
 
     async fn snapshot(&self, step: &Step, statements: &[Statement]) -> Result<Vec<TakenTable>, MigrateError> {
@@ -339,6 +341,17 @@ impl Migrator {
 
 fn applied(step: &Step, statements: usize, was_run: bool, snapshot: Vec<TakenTable>) -> Applied {
     Applied { version: step.version, name: step.name.clone(), statements, was_run, snapshot }
+}
+
+/// Removes the snapshot of what failed. It stays where a connection broke, which may have been after a COMMIT.
+fn discarding<T>(done: Result<T, MigrateError>, snapshot: &[TakenTable]) -> Result<T, MigrateError> {
+    let is_unsure = |error: &MigrateError| matches!(error, MigrateError::Postgres(error) if error.ends_session());
+    if let (Err(error), Some(taken)) = (&done, snapshot.first())
+        && !is_unsure(error)
+    {
+        discard(&taken.dir);
+    }
+    done
 }
 
 fn is_noted(rows: &[Row], version: Version) -> bool {

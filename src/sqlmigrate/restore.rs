@@ -1,12 +1,14 @@
 //! Putting the tables of a snapshot back, all of them or none.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::MigrateError;
-use super::snapshot::{MANIFEST, VERSION, columns_of, qualified};
+use super::affected::{Affected, Named};
+use super::snapshot::{MANIFEST, VERSION, columns_of, describe, qualified};
 use crate::postgres::{Session, quote_identifier, quote_literal};
 
 /// A table that was put back, or would be.
@@ -24,15 +26,17 @@ pub struct RestoredTable {
 /// again. `dry_run`: does it all and takes it back.
 ///
 /// # Errors
-/// [`MigrateError::Snapshot`] when the snapshot is damaged or a table's columns are others, [`MigrateError::Postgres`].
+/// [`MigrateError::Snapshot`] when the snapshot is damaged or a table's columns are others, with every difference,
+/// [`MigrateError::Postgres`].
 /// Nothing is changed then.
 pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec<RestoredTable>, MigrateError> {
     let tables = load(dir)?;
     session.batch("begin to restore", "begin; set constraints all deferred").await?;
     let restored = async {
+        let there = check_columns(session, dir, &tables).await?;
         let mut restored = Vec::new();
-        for (table, rows) in &tables {
-            restored.push(put_back(session, dir, table, rows, &tables).await?);
+        for ((table, rows), is_there) in tables.iter().zip(there) {
+            restored.push(put_back(session, dir, table, rows, is_there, &tables).await?);
         }
         // Foreign keys last: they may point to a table that comes later.
         for ((table, _), done) in tables.iter().zip(&restored) {
@@ -82,15 +86,13 @@ async fn put_back(
     dir: &Path,
     table: &Value,
     rows: &[u8],
+    is_there: bool,
     all: &Tables,
 ) -> Result<RestoredTable, MigrateError> {
-    let name = qualified(table);
-    let columns = current_columns(session, &name).await?;
-    let was_made = columns.is_empty();
+    let (name, was_made) = (qualified(table), !is_there);
     if was_made {
         make(session, table).await?;
     } else {
-        check_columns(dir, table, &columns)?;
         check_references(session, dir, table, all).await?;
         session.batch("empty a table", &format!("delete from {name}")).await?;
     }
@@ -107,29 +109,63 @@ async fn put_back(
     Ok(RestoredTable { table: format!("{}.{}", plain("schema"), plain("name")), rows: written, was_made })
 }
 
-/// Name and type of each column that a table has now.
-async fn current_columns(session: &Session, name: &str) -> Result<Vec<String>, MigrateError> {
-    let sql = format!(
-        "select attname || ' ' || format_type(atttypid, atttypmod) from pg_catalog.pg_attribute \
-         where attrelid = to_regclass({}) and attnum > 0 and not attisdropped",
-        quote_literal(name)
-    );
-    Ok(session.texts("look at a table", &sql).await?.into_iter().flatten().collect())
-}
-
-fn check_columns(dir: &Path, table: &Value, columns: &[String]) -> Result<(), MigrateError> {
-    for column in table["columns"].as_array().into_iter().flatten() {
-        let text = |key: &str| column[key].as_str().unwrap_or_default();
-        let wanted = format!("{} {}", text("name"), text("type"));
-        if !columns.contains(&wanted) {
-            let reason = format!(
-                "table {} has no column {wanted} now; take the migration back before its rows (`down`, then `restore`)",
-                qualified(table)
-            );
-            return Err(MigrateError::Snapshot { path: dir.to_owned(), reason });
+/// Which tables are there. Those must have the columns of the snapshot, no more and no fewer: rows that are put back would
+/// lose what is in another.
+///
+/// # Errors
+/// [`MigrateError::Snapshot`] with every difference.
+async fn check_columns(session: &Session, dir: &Path, tables: &Tables) -> Result<Vec<bool>, MigrateError> {
+    let (mut there, mut differences) = (Vec::new(), Vec::new());
+    for (table, _) in tables {
+        let text = |key: &str| table[key].as_str().unwrap_or_default().to_owned();
+        let named = Named { schema: Some(text("schema")), name: text("name") };
+        let affected = Affected { tables: [named].into(), ..Affected::default() };
+        let now = describe(session, &affected).await?.into_iter().next();
+        there.push(now.is_some());
+        let Some(now) = now else { continue };
+        let differing = differences_of(&columns_by_name(table), &columns_by_name(&now));
+        if !differing.is_empty() {
+            differences.push(format!("table {}.{}: {}", text("schema"), text("name"), differing.join(", ")));
         }
     }
-    Ok(())
+    if differences.is_empty() {
+        return Ok(there);
+    }
+    let reason = format!(
+        "the columns are others now than those of the snapshot: {}; take the migrations since back before (`down`), then \
+         `restore`, or drop the table, which is then made again",
+        differences.join("; ")
+    );
+    Err(MigrateError::Snapshot { path: dir.to_owned(), reason })
+}
+
+/// What rows depend on, of each column: type, NOT NULL, identity, generated.
+fn columns_by_name(table: &Value) -> BTreeMap<String, String> {
+    let shown = |column: &Value| {
+        let text = |key: &str| column[key].as_str().unwrap_or_default();
+        let mut shown = text("type").to_owned();
+        if column["not_null"] == true {
+            shown.push_str(" not null");
+        }
+        match (text("identity"), text("generated")) {
+            ("", "") => {}
+            ("", _) => shown.push_str(&format!(" generated always as ({})", text("default"))),
+            ("a", _) => shown.push_str(" generated always as identity"),
+            _ => shown.push_str(" generated by default as identity"),
+        }
+        (text("name").to_owned(), shown)
+    };
+    table["columns"].as_array().into_iter().flatten().map(shown).collect()
+}
+
+fn differences_of(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let changed = then.iter().filter_map(|(name, then)| match now.get(name) {
+        None => Some(format!("column {name} ({then}) is not there now")),
+        Some(now) if now != then => Some(format!("column {name} is {now} now, and was {then}")),
+        Some(_) => None,
+    });
+    let added = now.iter().filter(|(name, _)| !then.contains_key(*name));
+    changed.chain(added.map(|(name, now)| format!("column {name} ({now}) was not there"))).collect()
 }
 
 /// Deleting rows must not delete those of tables that are not put back.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::affected::{Affected, Named};
 use super::{MigrateError, Step};
 use crate::postgres::{Session, quote_identifier, quote_literal};
-use crate::storage::{Publishing, create_dir_all, publish};
+use crate::storage::{Publishing, create_dir_all, publish, remove_dir_all};
 
 /// Written last: a directory without it is not a snapshot.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -26,7 +26,8 @@ pub struct TakenTable {
     pub dir: PathBuf,
 }
 
-/// Copies the affected tables that there are into a directory of their own below `root`.
+/// Copies the affected tables that there are into a directory of their own below `root`, which is removed again where
+/// that fails.
 ///
 /// # Errors
 /// [`MigrateError::Postgres`], [`MigrateError::Storage`].
@@ -43,6 +44,26 @@ pub(super) async fn take(
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
     let dir = root.join(format!("{}_{}-{now}", step.digits, step.name));
     create_dir_all(&dir)?;
+    let taken = copy_all(session, tables, &dir, step).await;
+    if taken.is_err() {
+        discard(&dir);
+    }
+    taken
+}
+
+/// Removes the snapshot of a migration that was not applied: nothing was changed that it could bring back.
+pub(super) fn discard(dir: &Path) {
+    if let Err(error) = remove_dir_all(dir) {
+        tracing::warn!(%error, dir = %dir.display(), "a snapshot that nothing needs could not be removed");
+    }
+}
+
+async fn copy_all(
+    session: &Session,
+    tables: Vec<Value>,
+    dir: &Path,
+    step: &Step,
+) -> Result<Vec<TakenTable>, MigrateError> {
     let mut described = Vec::with_capacity(tables.len());
     let mut taken = Vec::with_capacity(tables.len());
     for (number, mut table) in tables.into_iter().enumerate() {
@@ -53,7 +74,7 @@ pub(super) async fn take(
         table["file"] = json!(file);
         table["bytes"] = json!(bytes);
         table["sha256"] = json!(sha256);
-        taken.push(TakenTable { table: name, bytes, dir: dir.clone() });
+        taken.push(TakenTable { table: name, bytes, dir: dir.to_owned() });
         described.push(table);
     }
     let manifest = json!({"version": VERSION, "migration": step.digits, "name": step.name, "tables": described});
@@ -96,7 +117,7 @@ pub(super) fn qualified(table: &Value) -> String {
 }
 
 /// What the catalog knows of the tables that are there: enough to make them again.
-async fn describe(session: &Session, affected: &Affected) -> Result<Vec<Value>, MigrateError> {
+pub(super) async fn describe(session: &Session, affected: &Affected) -> Result<Vec<Value>, MigrateError> {
     let quoted = |Named { schema, name }: &Named| match schema {
         Some(schema) => format!("{}.{}", quote_identifier(schema), quote_identifier(name)),
         None => quote_identifier(name),

@@ -3,7 +3,7 @@
 mod bad_input;
 #[cfg(feature = "text")]
 mod chunks;
-mod client;
+pub mod client;
 mod collections;
 mod documents;
 mod embeddings;

@@ -18,6 +18,13 @@ pub fn a_template_is_created_shown_and_tried() {
     let other = json!({"embedding": {"model": SMALL_MODEL, "template": {}}});
     server.put("/v1/collections/c", &other).refused(409, "definition_conflict");
 
+    for template in ["{{ name", "{{ name | shout }}", "{% if a is even %}{% endif %}", "{{ range(3) }}"] {
+        let body = json!({"embedding": {"model": SMALL_MODEL, "template": template}});
+        let detail = server.put("/v1/collections/bad", &body).refused(422, "invalid_template");
+        assert!(detail.contains("line 1"), "{detail}");
+    }
+    server.get("/v1/collections/bad").refused(404, "collection_not_found");
+
     let document = json!({"id": "a", "metadata": {"name": "x", "features": {"total_jobs": 12.0}}});
     let preview = |body: serde_json::Value| server.post("/v1/collections/c/template/preview", &body);
     let shown = preview(json!({"documents": [document]})).ok();

@@ -61,6 +61,13 @@ fn commands_go_to_the_server_and_a_signal_ends_it_well() {
     run(&["search", "shapes", "--vector", "[1]"]).failed_with(1, &["there is no collection"]);
     assert_eq!(run(&["doctor"]).stdout.lines().filter(|line| line.starts_with("fail")).count(), 0);
     run(&["verify"]).failed_with(2, &["stop the server"]);
+    assert_eq!(run(&["snapshot", "create", "now"]).code, 0);
+    let (packed, elsewhere) = (place.path("now.tar.zst"), place.path("elsewhere"));
+    let pack = ["snapshot", "pack", "now", packed.to_str().unwrap()];
+    let from = [&pack[..], &["--data", elsewhere.to_str().unwrap()]].concat();
+    run(&from).failed_with(2, &["is not that of", "--data"]);
+    assert!(!packed.exists());
+    assert_eq!((run(&pack).code, packed.exists()), (0, true));
     assert_eq!(server.stop(), 0);
     assert_eq!(place.hits(&["--vector", "[1,0,0]"]), ["red", "lime", "blue"]);
 }

@@ -52,6 +52,10 @@ fn an_archive_is_carried_to_another_directory() {
     place.succeed(&["snapshot", "pack", "a", again.to_str().unwrap()]);
     assert_eq!(fs::read(archive).unwrap(), fs::read(&again).unwrap());
     let other = place.path("other");
+    place.run(&["snapshot", "list", "--data", other.to_str().unwrap()]).failed_with(1, &["there is no data directory"]);
+    let none = place.run(&["snapshot", "restore", "none", "--data", other.to_str().unwrap()]);
+    none.failed_with(1, &["there is no snapshot none"]);
+    assert!(!other.exists(), "a refused restore leaves nothing");
     let other = other.to_str().unwrap();
     place.succeed(&["snapshot", "restore", "--archive", archive, "--data", other]);
     let found = json(&place.succeed(&["search", "colours", "--id", "red", "--json", "--data", other]).stdout);
@@ -80,6 +84,7 @@ fn a_damaged_snapshot_is_named_and_not_restored() {
     let list = place.succeed(&["snapshot", "list"]);
     assert!(list.stderr.contains("damaged: ") && list.stderr.contains("SNAPSHOT"), "{}", list.stderr);
     assert_eq!(place.hits(&["--vector", "[1,1,1]"]).len(), 3);
+    place.run(&["verify", "--snapshots"]).failed_with(6, &["SNAPSHOT", "use another snapshot"]);
     let error = place.run(&["collection", "list", "--data", home.to_str().unwrap()]);
     error.failed_with(1, &["is a snapshot"]);
 }
@@ -93,6 +98,13 @@ fn salvage_rescues_what_can_be_read_and_names_the_rest() {
     let log = files.find(|path| path.extension().is_some()).unwrap();
     let bytes = fs::read(&log).unwrap();
     fs::write(&log, [&bytes[..], &[0xff; 100]].concat()).unwrap();
+    let inside = place.data().join("rescued");
+    place.run(&["salvage", "--to", inside.to_str().unwrap()]).failed_with(1, &["is in the damaged directory"]);
+    let empty = place.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    place.run(&["salvage", "--data", empty, "--to", to]).failed_with(1, &["holds no part of a store"]);
+    assert!(!inside.exists() && !place.path("rescued").exists());
     let ran = place.run(&["salvage", "--to", to]);
     ran.failed_with(1, &["lost: ", "1 parts of"]);
     assert!(ran.stdout.contains("3 documents of 1 collection rescued"), "{}", ran.stdout);

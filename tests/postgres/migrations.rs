@@ -189,3 +189,69 @@ fn tables_are_copied_before_and_put_back() {
     std::fs::write(&file, "damaged").unwrap();
     place.refused(&["restore", &snapshot(1)], &["000.copy is damaged"]);
 }
+
+#[test]
+fn rows_are_not_put_back_into_other_columns() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table kept (id int primary key, name text, n int not null); insert into kept values (1, 'a', 2)");
+    db.run("create table gone (id int); insert into gone values (7)");
+    place.write("001_change.sql", "update kept set n = 0; drop table gone;");
+    let (_, stdout, _) = place.run(&["up", "--json"]);
+    let applied: Value = serde_json::from_str(&stdout).unwrap();
+    let steps = applied["steps"].as_array().unwrap();
+    let taken = steps.iter().find_map(|step| step["snapshot"][0]["dir"].as_str()).unwrap();
+    db.run("alter table kept add column later text default 'x', drop column name, alter n type bigint, alter n drop not null");
+    for arguments in [&["restore", taken][..], &["restore", taken, "--dry-run"]] {
+        let words = [
+            "table public.kept",
+            "column name (text) is not there now",
+            "column n is bigint now, and was integer not null",
+            "column later (text) was not there",
+        ];
+        place.refused(arguments, &words);
+    }
+    assert!(!place.exists("gone"), "all tables or none");
+    assert_eq!(db.value("select n || later from kept"), "0x");
+    db.run("alter table kept drop column later, alter n type int, alter n set not null");
+    place.refused(&["restore", taken], &["column name (text) is not there now"]);
+    db.run("alter table kept add column name text");
+    place.succeed(&["restore", taken]);
+    assert_eq!(db.value("select name || n from kept"), "a2");
+    assert_eq!(db.value("select id from gone"), "7");
+}
+
+#[test]
+fn a_failed_migration_leaves_no_snapshot_behind() {
+    let place = Place::new(database());
+    let snapshots = || {
+        let dir = place.root.path().join("schema/snapshots");
+        std::fs::read_dir(dir).map_or(0, Iterator::count)
+    };
+    place.database.run("create table a (id int primary key, b int unique deferrable initially deferred)");
+    place.database.run("insert into a values (1, 1)");
+    place.write("001_fails.sql", "update a set id = 2; insert into nowhere values (1);");
+    place.refused(&["up"], &["nowhere"]);
+    assert_eq!(snapshots(), 0);
+    // At the COMMIT, which the server refuses.
+    place.write("001_fails.sql", "insert into a values (2, 1);");
+    place.refused(&["up"], &["duplicate key"]);
+    assert_eq!(snapshots(), 0);
+    place.write("001_fails.sql", "update a set id = 3;");
+    place.succeed(&["up"]);
+    assert_eq!(snapshots(), 1);
+    place.write("001_fails.down.sql", "update a set id = 1; select 1 / 0;");
+    place.refused(&["down"], &["division by zero"]);
+    assert_eq!(snapshots(), 1);
+    // What a table's rows cannot be read for is not copied in part.
+    place
+        .database
+        .run("create role blind login; grant all on schema public to blind; grant all on schema_migrations to blind");
+    place.database.run("create table secret (id int); create table open (id int); grant all on open to blind");
+    place.write("002_blind.sql", "delete from open; delete from secret;");
+    let url = place.database.url.replace("postgres@", "blind@");
+    std::fs::write(place.root.path().join("url"), url).unwrap();
+    place.refused(&["up", "--skip-own", "--url-file", "url"], &["permission denied"]);
+    assert_eq!(snapshots(), 1);
+    place.database.run("drop owned by blind; drop role blind");
+}

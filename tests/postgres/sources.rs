@@ -194,13 +194,45 @@ fn change_events_are_applied_in_their_order() {
         r#"{"payload":{"op":"d","before":{"id":2},"after":null}}"#,
         "null",
         r#"{"payload":{"op":"c","before":null,"after":{"id":3,"name":"d"}}}"#,
+        // The row has another key now: its document moves.
+        r#"{"payload":{"op":"c","before":null,"after":{"id":4,"name":"a"}}}"#,
+        r#"{"payload":{"op":"u","before":{"id":4,"name":"a"},"after":{"id":5,"name":"a"}}}"#,
+        r#"{"payload":{"op":"c","before":null,"after":{"id":4,"name":"another"}}}"#,
+        r#"{"payload":{"op":"u","before":{"id":5,"name":"a"},"after":{"id":6,"name":"a"}}}"#,
     ];
     std::fs::write(&file, lines.join("\n")).unwrap();
     let answer = place.json(&["import", "debezium", "c", file.to_str().unwrap()]);
-    assert_eq!(answer["upserted"], 2);
-    assert_eq!(place.ids(), ["1", "3"]);
+    assert_eq!(answer["upserted"], 4);
+    assert_eq!(place.ids(), ["1", "3", "4", "6"]);
+    // In a file of its own, it deletes what an earlier one wrote.
+    std::fs::write(&file, r#"{"op":"u","before":{"id":6,"name":"a"},"after":{"id":4,"name":"a"}}"#).unwrap();
+    assert_eq!(place.json(&["import", "debezium", "c", file.to_str().unwrap()])["deleted"], 1);
+    assert_eq!(place.ids(), ["1", "3", "4"]);
     std::fs::write(&file, "{\"op\":\"t\"}\n{\"op\":\"d\",\"before\":{\"id\":3}}\n").unwrap();
     let (code, _, stderr) = place.run(&["import", "debezium", "c", file.to_str().unwrap()]);
     assert!(code == 1 && stderr.contains("line 1") && stderr.contains("emptied"), "{stderr}");
-    assert_eq!(place.ids(), ["1"]);
+    assert_eq!(place.ids(), ["1", "4"]);
+}
+
+#[test]
+fn a_source_that_cannot_be_read_leaves_no_collection_behind() {
+    let place = Place::new(database());
+    place.database.run("create table rows (id int primary key, name text); insert into rows values (1, 'a')");
+    let import = |more: &[&'static str]| {
+        let base = ["import", "postgres", "fresh", "--create", "--model", SMALL_MODEL, "--key", "id"];
+        [&base, more].concat()
+    };
+    let template = ["--template-fields", "name"];
+    let is_there = || place.run(&["search", "fresh", "a"]).0 == 0;
+    place.refused(&[&import(&["--table", "nothing"])[..], &template].concat(), "nothing");
+    place.refused(&[&import(&["--table", "rows", "--cursor", "at"])[..], &template].concat(), "at");
+    place.refused(&import(&["--table", "rows"]), "nothing says what the text of a row is");
+    let url = place.root.path().join("url");
+    std::fs::write(&url, "postgres://me@127.0.0.1:1/x?sslmode=disable").unwrap();
+    let away = [&import(&["--table", "rows", "--url-file"])[..], &[url.to_str().unwrap()], &template].concat();
+    place.refused(&away, "127.0.0.1");
+    assert!(!is_there());
+    let answer = place.json(&[&import(&["--table", "rows"])[..], &template].concat());
+    assert_eq!(answer["upserted"], 1);
+    assert!(is_there());
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pannier::Options;
-use pannier::replicate::{IndexKind, LayoutKind};
+use pannier::replicate::{IndexKind, Kind, LayoutKind, VerifyReport};
 use pannier::types::{Metadata, NewDocument, Value};
 
 use super::{Setup, Store};
@@ -89,6 +89,30 @@ fn embeddings_of_tenants_behind_row_level_security() {
 }
 
 #[test]
+fn a_tenant_that_is_a_text_fits_a_table_that_has_texts() {
+    let (setup, mut settings) = with(LayoutKind::Embeddings, &["a"]);
+    settings.tenant = Some("acme".to_owned());
+    settings.create = false;
+    let table = |kind: &str| {
+        setup.postgres.run(&format!(
+            "create table embeddings (tenant_id {kind} not null, entity_type text not null, entity_id text not null,
+                content text, embedding vector(4), metadata jsonb not null, model text, created_at timestamptz,
+                updated_at timestamptz, unique (tenant_id, entity_type, entity_id))"
+        ));
+    };
+    table("uuid");
+    setup.store.add(settings);
+    let message = super::failure(&setup.store, "schema_drift");
+    assert!(message.contains("column tenant_id is uuid, which \"acme\" is not"), "{message}");
+    setup.postgres.run("drop table embeddings");
+    table("text");
+    setup.store.replicator.set_paused("s", false).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(setup.postgres.value("select tenant_id from embeddings"), "acme");
+    setup.store.assert_equal();
+}
+
+#[test]
 fn product_embeddings_by_number_and_what_is_no_number() {
     let (setup, mut settings) = with(LayoutKind::ProductEmbeddings, &["17", "42", "x", "017"]);
     settings.table = Some("shop.product_vectors".to_owned());
@@ -116,9 +140,22 @@ fn vectors_within_jobs_that_are_there() {
     assert_eq!(setup.postgres.value("select jsonb_array_length(raw -> 'embedding')::text from jobs where id = 1"), "4");
     assert_eq!(setup.postgres.value("select raw ->> 'a' from jobs where id = 1"), "1");
     assert_eq!(setup.postgres.value("select raw ? 'embedding' from jobs where id = 9"), "f");
+    // Job 3 is not there: nothing is written, nothing can be mended, and nothing else differs.
+    assert_eq!(setup.store.status().rows_written, 2);
+    let found = |report: &VerifyReport| -> Vec<(Kind, String)> {
+        report.differences.iter().map(|difference| (difference.kind, difference.key.clone())).collect()
+    };
     let report = setup.store.verify();
-    assert_eq!(report.differences.len(), 1, "job 3 is not there: {report:?}");
-    assert_eq!(report.differences[0].key, "3");
+    assert_eq!(found(&report), [(Kind::NoRow, "3".to_owned())]);
+    assert!(report.is_equal());
+    // Once it is, it is a row that lacks its vector.
+    setup.postgres.run("insert into jobs values (3, '{\"b\": 2}')");
+    let report = setup.store.verify();
+    assert_eq!(found(&report), [(Kind::Missing, "3".to_owned())]);
+    assert!(!report.is_equal());
+    let repaired = super::block_on(setup.store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert_eq!((repaired.written, repaired.after.differences.len()), (1, 0));
+    assert_eq!(setup.postgres.value("select jsonb_array_length(raw -> 'embedding')::text from jobs where id = 3"), "4");
     setup.store.collection.delete(&[id("1")]).unwrap();
     setup.store.wait_until_copied();
     assert_eq!(setup.postgres.value("select raw::text from jobs where id = 1"), "{\"a\": 1}");

@@ -31,7 +31,7 @@ fn a_second_sink_of_a_store_on_the_same_table_is_refused() {
     // Tenants and kinds tell rows of one table apart.
     let shared = |name: &str, kind: &str| SinkSettings {
         layout: LayoutKind::Embeddings,
-        tenant: Some("acme".to_owned()),
+        tenant: Some("6f9619ff-8b86-4d01-b42d-00cf4fc964ff".to_owned()),
         entity_type: Some(kind.to_owned()),
         ..named(name, &first)
     };

@@ -119,7 +119,7 @@ fn tenants_are_set_within_each_transaction() {
     store.write(0..200, 1);
     let mut settings = settings(&pooler.url(&postgres));
     settings.layout = LayoutKind::Embeddings;
-    settings.tenant = Some("acme".to_owned());
+    settings.tenant = Some("6f9619ff-8b86-4d01-b42d-00cf4fc964ff".to_owned());
     store.add(settings);
     store.wait_until_copied();
     store.assert_equal();

@@ -43,6 +43,20 @@ fn a_sink_through_the_api() {
 }
 
 #[test]
+fn documents_without_a_row_to_write_into_are_counted_apart() {
+    let postgres = database();
+    postgres.run("create table jobs (id text primary key, raw jsonb); insert into jobs values ('a', '{}')");
+    let server = Server::with_documents(&[("a", [1.0, 0.0, 0.0]), ("b", [0.0, 1.0, 0.0])]);
+    let body = json!({"name": "main", "collection": "c", "url": postgres.url, "layout": "jobs"});
+    server.post("/admin/replication", &body).ok();
+    let verified = server.post("/admin/replication/main/verify", &json!({})).ok();
+    let copy = &verified["copies"][0];
+    assert_eq!((&verified["equal"], &copy["no_row_count"], &copy["no_row"]), (&json!(true), &json!(1), &json!(["b"])));
+    assert_eq!((&copy["missing_count"], &copy["rows"]), (&json!(0), &json!(1)));
+    assert_eq!(server.get("/admin/replication/main").ok()["copies"][0]["rows_written"], 1);
+}
+
+#[test]
 fn settings_that_are_wrong_are_refused_with_a_code() {
     let server = Server::with_documents(&[]);
     let cases = [
@@ -57,6 +71,26 @@ fn settings_that_are_wrong_are_refused_with_a_code() {
     ];
     for (body, status, code) in cases {
         server.post("/admin/replication", &body).refused(status, code);
+    }
+    let custom = |columns: serde_json::Value| json!({"name": "x", "collection": "c", "url": "postgres://u@h/d", "layout": "custom", "columns": columns});
+    let with = |mut body: serde_json::Value, key: &str, value: &str| {
+        body[key] = json!(value);
+        body
+    };
+    let embeddings = json!({"name": "x", "collection": "c", "url": "postgres://u@h/d", "layout": "embeddings"});
+    for (body, said) in [
+        (with(embeddings.clone(), "tenant", "acme"), "\"acme\" is no UUID"),
+        (embeddings, "needs a tenant"),
+        (custom(json!({"a": "id", "b": "titel"})), "\"b\" is mapped to \"titel\""),
+        (custom(json!({"a": "id", "b": "metadata."})), "metadata.PATH"),
+        (custom(json!({"a": "id", "b": "metadata.a..b"})), "metadata.PATH"),
+        (custom(json!({"a": "id", "b": "'open"})), "single quotes"),
+        (custom(json!({"a": "text"})), "a column that is mapped to id"),
+        (with(custom(json!({"a": "id"})), "key", "b"), "\"b\" is not among the columns"),
+        (with(custom(json!({"a": "id", "b": "text"})), "key", "b"), "must be mapped to id"),
+    ] {
+        let detail = server.post("/admin/replication", &body).refused(422, "invalid_sink");
+        assert!(detail.contains(said), "{said} is not in {detail}");
     }
     assert_eq!(server.get("/admin/replication").ok()["sinks"], json!([]));
 }

@@ -27,6 +27,7 @@ pub(super) fn check(data: &Path) -> Vec<Finding> {
     let mut findings = vec![directory(&paths, is_store)];
     if is_store {
         findings.push(lock(&paths));
+        findings.extend(replaced(&paths));
     }
     match existing(data) {
         Some(dir) => findings.extend([free(&dir), sync(&dir)]),
@@ -63,6 +64,16 @@ fn directory(paths: &DataPaths, is_store: bool) -> Finding {
         },
         Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
     }
+}
+
+/// The store that a restore replaced, where the restore was ended before it removed it.
+fn replaced(paths: &DataPaths) -> Option<Finding> {
+    let before = paths.before_restore_dir();
+    before.exists().then(|| {
+        let detail =
+            format!("{} is what a restore replaced; remove it once you are sure of the store", before.display());
+        Finding::new(Status::Warn, "replaced store", detail)
+    })
 }
 
 /// A file that the store cannot be without and is. What stands in the files is for `verify` to read.

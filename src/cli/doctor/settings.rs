@@ -6,7 +6,7 @@ use clap::{ArgMatches, CommandFactory};
 use super::super::Cli;
 use super::{Finding, Status};
 
-/// Lists the settings that every command and `serve` take, with their sources. A value that is a secret is none of them:
+/// Lists the settings that this command and `serve` take, with their sources. A value that is a secret is none of them:
 /// keys are read from files.
 pub(super) fn check() -> Vec<Finding> {
     let mut findings = of_arguments(std::env::args_os().collect());
@@ -21,10 +21,11 @@ fn of_arguments(arguments: Vec<std::ffi::OsString>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(matches) = &everywhere {
         let own = matches.subcommand().map_or(matches, |(_, own)| own);
-        findings.extend(["data", "server", "models", "threads", "precision"].iter().filter_map(|id| setting(own, id)));
+        let ids = ["data", "server", "addr", "models", "threads", "precision"];
+        findings.extend(ids.iter().filter_map(|id| setting(own, id)));
     }
     if let Some((_, matches)) = serve.as_ref().and_then(|matches| matches.subcommand()) {
-        let ids = ["addr", "default_model", "vector_cache_mib", "snapshot_every", "snapshot_keep"];
+        let ids = ["default_model", "vector_cache_mib", "snapshot_every", "snapshot_keep"];
         findings.extend(ids.iter().filter_map(|id| setting(matches, id)));
     }
     findings
@@ -65,9 +66,10 @@ mod tests {
 
     #[test]
     fn each_setting_says_where_it_comes_from() {
-        let line = ["pannier", "--data", "/d", "doctor"].map(Into::into).to_vec();
+        let line = ["pannier", "--data", "/d", "doctor", "--addr", "127.0.0.1:7200"].map(Into::into).to_vec();
         let details: Vec<String> = of_arguments(line).into_iter().map(|finding| finding.detail).collect();
         assert!(details.contains(&"--data = /d, from the command line".to_owned()), "{details:?}");
+        assert!(details.contains(&"--addr = 127.0.0.1:7200, from the command line".to_owned()), "{details:?}");
         assert!(details.iter().any(|detail| detail.starts_with("--snapshot-keep = 7")), "{details:?}");
     }
 

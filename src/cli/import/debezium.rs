@@ -66,8 +66,11 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
         match events.read(&line) {
             Ok(Change::Nothing) => {}
             Ok(Change::Delete { id }) => _ = waiting.insert(format!("{}{id}", args.id_prefix), None),
-            Ok(Change::Upsert { id, fields }) => {
+            Ok(Change::Upsert { id, fields, before }) => {
                 let id = format!("{}{id}", args.id_prefix);
+                if let Some(before) = before {
+                    waiting.insert(format!("{}{before}", args.id_prefix), None);
+                }
                 let (text, vector) = (args.text_column.as_deref(), args.vector_column.as_deref());
                 match document(id.clone(), fields, text, vector) {
                     Ok(document) => _ = waiting.insert(id, Some(document)),
@@ -76,7 +79,7 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
             }
             Err(error) => progress.suspend(|| writer.refuse(&place(), &error.to_string())),
         }
-        if waiting.len() == MAX_DOCUMENTS_PER_REQUEST {
+        if waiting.len() >= MAX_DOCUMENTS_PER_REQUEST - 1 {
             apply(&mut writer, std::mem::take(&mut waiting))?;
         }
     }

@@ -28,11 +28,12 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
     let found = args.connect.found()?;
     output::hint(context, format!("reading {} of {} ({})", source.relation, found.settings.place(), found.from));
     let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
-    if args.create {
-        create(&target, &name, args, &variables)?;
-    }
     let brings_text = args.text_column.is_some() || args.vector_column.is_some();
-    require_collection(&target, &name, brings_text)?;
+    let is_to_create = args.create && target.find_collection(&name)?.is_none();
+    match is_to_create {
+        true => require_text(&name, brings_text || args.template.body()?.is_some())?,
+        false => require_collection(&target, &name, brings_text)?,
+    }
     let runtime = runtime()?;
     let run = Run {
         args,
@@ -43,12 +44,19 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
         source: &source,
         runtime: &runtime,
     };
-    let mut restart = args.restart;
+    let (mut restart, mut is_to_create) = (args.restart, is_to_create);
     loop {
         let (began, started) = (jiff::Timestamp::now(), Instant::now());
-        let done =
-            run.once(restart).and_then(|counts| counts.report(&name, started.elapsed().as_secs_f64(), "row", context));
-        restart = false;
+        let done = match is_to_create {
+            // A source that cannot be read leaves no empty collection behind.
+            true => run.try_reading().and_then(|()| create(&target, &name, args, &variables)),
+            false => Ok(()),
+        };
+        is_to_create &= done.is_err();
+        let done = done.and_then(|()| {
+            let counts = run.once(std::mem::take(&mut restart))?;
+            counts.report(&name, started.elapsed().as_secs_f64(), "row", context)
+        });
         let Some(schedule) = &schedule else { return done };
         if let Err(error) = done {
             eprintln!("this run failed: {}", chain(&error));
@@ -68,17 +76,14 @@ fn chain(error: &CliError) -> String {
     text
 }
 
-/// Creates the collection, or finds that the same stands already. One with another definition is left as it is: a
-/// scheduled command is run again and again, also after somebody has added a field.
+/// Creates the collection. One that stands is never asked for: a scheduled command is run again and again, also after
+/// somebody has added a field.
 fn create(
     target: &Target,
     name: &CollectionName,
     args: &PostgresArgs,
     variables: &EmbeddingVariables,
 ) -> Result<(), CliError> {
-    if target.find_collection(name)?.is_some() {
-        return Ok(());
-    }
     let mut body = Map::new();
     let mut embedding = Map::new();
     if let Some(model) = args.model.as_ref().or(variables.model.as_ref()) {
@@ -109,11 +114,15 @@ pub(super) fn require_collection(target: &Target, name: &CollectionName, brings_
             "there is no collection {name}; make it with `pannier collection create {name} --template ..`"
         )));
     };
-    if !brings_text && definition["embedding"]["template"].is_null() {
-        return Err(CliError::Refused(format!(
+    require_text(name, brings_text || !definition["embedding"]["template"].is_null())
+}
+
+fn require_text(name: &CollectionName, has_text: bool) -> Result<(), CliError> {
+    match has_text {
+        true => Ok(()),
+        false => Err(CliError::Refused(format!(
             "nothing says what the text of a row is: collection {name} has no template; name a column with --text-column \
              or --vector-column, or create a collection with --template or --template-fields"
-        )));
+        ))),
     }
-    Ok(())
 }

@@ -91,7 +91,10 @@ fn time(at_ms: i64) -> String {
 
 /// `rewrites 4 segments, 61 MB`.
 fn sentence(verb: &str, change: Change) -> String {
-    format!("{verb} {}, {}", output::counted(change.files, change.noun), output::bytes(change.bytes))
+    match change.files {
+        0 => "nothing is left to rewrite".to_owned(),
+        files => format!("{verb} {}, {}", output::counted(files, change.noun), output::bytes(change.bytes)),
+    }
 }
 
 fn up(args: &MigrateArgs, dry_run: bool, context: &Context) -> Result<(), CliError> {
@@ -145,7 +148,7 @@ fn print_changed(changed: &[Changed], verb: &str, end: Option<&str>, context: &C
         return output::line(json!({"changed": steps.collect::<Vec<_>>(), "dry_run": end.is_some()}));
     }
     for Changed { id, name, change, took_ms } in changed {
-        output::line(format!("  ok {id:03} {name}   ({} in {took_ms} ms)", sentence(verb, *change)))?;
+        output::line(format!("  ok {id:03} {name}   ({}; {took_ms} ms)", sentence(verb, *change)))?;
     }
     match end {
         Some(end) => output::line(end),

@@ -69,7 +69,9 @@ pub(super) fn run(command: &SnapshotCommand, context: &Context) -> Result<(), Cl
         SnapshotCommand::List => list(context),
         SnapshotCommand::Verify(source) => verify(source, context),
         SnapshotCommand::Pack { name, file } => {
-            let packed = pack(&SnapshotName::new(name)?, file, context)?;
+            let name = SnapshotName::new(name)?;
+            check_same_store(&name, context)?;
+            let packed = pack(&name, file, context)?;
             print_packed(file, packed, context)
         }
         SnapshotCommand::Restore(args) => restore::run(args, context),
@@ -125,6 +127,9 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
 fn list(context: &Context) -> Result<(), CliError> {
     let answer: Value = match &context.server {
         Some(_) => Target::of(context, Access::Existing)?.value("GET", "/admin/snapshots", None)?,
+        None if !context.data.is_dir() => {
+            return Err(CliError::Refused(format!("there is no data directory at {}", context.data.display())));
+        }
         None => serde_json::to_value(SnapshotsView::of(&context.data)?).map_err(|e| CliError::Other(Box::new(e)))?,
     };
     if context.json {
@@ -199,6 +204,20 @@ fn verify(source: &SourceArgs, context: &Context) -> Result<(), CliError> {
     match report.problems.len() {
         0 => Ok(()),
         count => Err(CliError::SnapshotDamaged { path, count }),
+    }
+}
+
+/// An archive is written from the data directory: where a server is named, it must be that server's.
+fn check_same_store(name: &SnapshotName, context: &Context) -> Result<(), CliError> {
+    let Some(server) = &context.server else { return Ok(()) };
+    let version = Target::of(context, Access::Existing)?.value("GET", "/version", None)?;
+    match store_id(context) {
+        Some(id) if version["store_id"] == id.as_str() => Ok(()),
+        _ => Err(CliError::Usage(format!(
+            "an archive is written from the data directory, and {} is not that of {server}; run `pannier snapshot pack \
+             {name} FILE` where it is, or name it with --data",
+            context.data.display()
+        ))),
     }
 }
 

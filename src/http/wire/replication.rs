@@ -144,6 +144,7 @@ struct CopyView {
     cursor: u64,
     lag_seqs: u64,
     lag_seconds: f64,
+    /// Rows that the database changed.
     rows_written: u64,
     rows_deleted: u64,
     transactions: u64,
@@ -219,6 +220,7 @@ pub(crate) struct RemovedView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VerifiedView {
     /// Whether every document has its row as it should be, and every row its document; not where there are dead letters.
+    /// Documents without a row to write into do not count.
     equal: bool,
     copies: Vec<ComparedView>,
 }
@@ -237,12 +239,16 @@ pub(crate) struct ComparedView {
     missing_count: u64,
     extra_count: u64,
     different_count: u64,
+    /// Documents that have no row to write into, where rows are somebody else's to make (layout `jobs`).
+    no_row_count: u64,
     /// Ids of documents without a row.
     missing: Vec<String>,
     /// Keys of rows without a document.
     extra: Vec<String>,
     /// Ids of documents whose row says something else.
     different: Vec<String>,
+    /// Ids of documents that have no row to write into.
+    no_row: Vec<String>,
     took_ms: u64,
 }
 
@@ -272,9 +278,11 @@ impl ComparedView {
             missing_count: count(Kind::Missing),
             extra_count: count(Kind::Extra),
             different_count: count(Kind::Different),
+            no_row_count: count(Kind::NoRow),
             missing: names(Kind::Missing),
             extra: names(Kind::Extra),
             different: names(Kind::Different),
+            no_row: names(Kind::NoRow),
             took_ms: report.took_ms,
         }
     }

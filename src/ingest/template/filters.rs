@@ -9,40 +9,59 @@ use minijinja::{Environment, Error, ErrorKind, tests};
 use super::jinja::words;
 use crate::types::limits::MAX_TEXT_BYTES;
 
+/// Names of what templates may use, and what adds it.
+macro_rules! named {
+    ($names:ident $add:ident $method:ident: $($name:literal => $function:expr),* $(,)?) => {
+        pub(super) const $names: &[&str] = &[$($name),*];
+
+        fn $add(environment: &mut Environment<'_>) {
+            $(environment.$method($name, $function);)*
+        }
+    };
+}
+
+named! { FILTERS add_filters add_filter:
+    "abs" => builtin::abs,
+    "capitalize" => builtin::capitalize,
+    "count" => builtin::length,
+    "d" => builtin::default,
+    "default" => builtin::default,
+    "first" => builtin::first,
+    "float" => builtin::float,
+    "int" => builtin::int,
+    "join" => join,
+    "last" => builtin::last,
+    "length" => builtin::length,
+    "lower" => builtin::lower,
+    "max" => builtin::max,
+    "min" => builtin::min,
+    "replace" => replace,
+    "reverse" => builtin::reverse,
+    "round" => builtin::round,
+    "sort" => builtin::sort,
+    "sum" => sum,
+    "title" => builtin::title,
+    "trim" => builtin::trim,
+    "truncate" => truncate,
+    "unique" => builtin::unique,
+    "upper" => builtin::upper,
+    "yes_no" => yes_no,
+}
+
+named! { TESTS add_tests add_test:
+    "defined" => tests::is_defined,
+    "undefined" => tests::is_undefined,
+    "none" => tests::is_none,
+    "string" => tests::is_string,
+    "number" => tests::is_number,
+    "sequence" => tests::is_sequence,
+    "mapping" => tests::is_mapping,
+}
+
 /// Adds every filter and test that there is.
 pub(super) fn add(environment: &mut Environment<'_>) {
-    environment.add_filter("abs", builtin::abs);
-    environment.add_filter("capitalize", builtin::capitalize);
-    environment.add_filter("count", builtin::length);
-    environment.add_filter("d", builtin::default);
-    environment.add_filter("default", builtin::default);
-    environment.add_filter("first", builtin::first);
-    environment.add_filter("float", builtin::float);
-    environment.add_filter("int", builtin::int);
-    environment.add_filter("join", join);
-    environment.add_filter("last", builtin::last);
-    environment.add_filter("length", builtin::length);
-    environment.add_filter("lower", builtin::lower);
-    environment.add_filter("max", builtin::max);
-    environment.add_filter("min", builtin::min);
-    environment.add_filter("replace", replace);
-    environment.add_filter("reverse", builtin::reverse);
-    environment.add_filter("round", builtin::round);
-    environment.add_filter("sort", builtin::sort);
-    environment.add_filter("sum", sum);
-    environment.add_filter("title", builtin::title);
-    environment.add_filter("trim", builtin::trim);
-    environment.add_filter("truncate", truncate);
-    environment.add_filter("unique", builtin::unique);
-    environment.add_filter("upper", builtin::upper);
-    environment.add_filter("yes_no", yes_no);
-    environment.add_test("defined", tests::is_defined);
-    environment.add_test("undefined", tests::is_undefined);
-    environment.add_test("none", tests::is_none);
-    environment.add_test("string", tests::is_string);
-    environment.add_test("number", tests::is_number);
-    environment.add_test("sequence", tests::is_sequence);
-    environment.add_test("mapping", tests::is_mapping);
+    add_filters(environment);
+    add_tests(environment);
 }
 
 fn too_long() -> Error {

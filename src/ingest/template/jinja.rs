@@ -7,7 +7,7 @@ use std::io;
 use minijinja::value::{Value as Jinjaed, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::{TemplateError, fields, filters, syntax};
+use super::{TemplateError, fields, filters, names, syntax};
 use crate::types::limits::MAX_TEXT_BYTES;
 use crate::types::{DocumentId, Metadata, Value};
 
@@ -37,6 +37,7 @@ impl<'a> Jinja<'a> {
         });
         filters::add(&mut environment);
         environment.template_from_str(source).map_err(|error| of_parsing(&error))?;
+        names::check(source)?;
         Ok(Self { environment, source })
     }
 

@@ -5,6 +5,7 @@ mod filters;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod jinja;
+mod names;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,16 @@ pub enum TemplateError {
         what: String,
         /// What there is.
         instead: &'static str,
+    },
+    /// It names a filter, a test or a function that there is not, so that it would fail on every document.
+    #[error("the template's line {line} uses the {what}, which there is not; there are {there}")]
+    Unknown {
+        /// Counted from 1.
+        line: usize,
+        /// Its kind and its name.
+        what: String,
+        /// What there is of the kind.
+        there: String,
     },
     /// It joins texts too often in one expression.
     #[error("the template has {got} of the signs +, * and ~, at most {max} are allowed; put texts beside each other")]

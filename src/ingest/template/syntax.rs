@@ -35,41 +35,49 @@ pub(super) fn check(source: &str) -> Result<(), TemplateError> {
     }
 }
 
-/// Signs that join or repeat, in expressions and tags and outside the strings there.
+/// Signs that join or repeat.
 fn operators(source: &str) -> usize {
     let mut count = 0;
-    let mut rest = source;
-    while let Some(open) = rest.find('{') {
-        rest = &rest[open + 1..];
-        let Some(kind @ ('{' | '%' | '#')) = rest.chars().next() else { continue };
-        rest = &rest[1..];
-        if kind == '#' {
-            rest = rest.split_once("#}").map_or("", |(_, after)| after);
-            continue;
-        }
-        let (found, len) = operators_within(rest, if kind == '{' { "}}" } else { "%}" });
-        count += found;
-        rest = &rest[len..];
-    }
+    each_sign(source, &mut |_, sign| count += usize::from(matches!(sign, Some('+' | '*' | '~'))));
     count
 }
 
-/// Signs up to `close`, and how far that is.
-fn operators_within(code: &str, close: &str) -> (usize, usize) {
-    let (mut count, mut quote, mut escaped) = (0, None, false);
-    for (at, c) in code.char_indices() {
+/// Gives every character of expressions and tags to `visit`, with its place: `None` for those of strings there, and at
+/// the end of each expression and tag.
+pub(super) fn each_sign(source: &str, visit: &mut dyn FnMut(usize, Option<char>)) {
+    let mut at = 0;
+    while let Some(open) = source[at..].find('{') {
+        at += open + 1;
+        let Some(kind @ ('{' | '%' | '#')) = source[at..].chars().next() else { continue };
+        at += 1;
+        at = match kind {
+            '#' => source[at..].find("#}").map_or(source.len(), |end| at + end + 2),
+            '{' => each_sign_until(source, at, "}}", visit),
+            _ => each_sign_until(source, at, "%}", visit),
+        };
+    }
+}
+
+/// From `start` up to `close`, after which it ends.
+fn each_sign_until(source: &str, start: usize, close: &str, visit: &mut dyn FnMut(usize, Option<char>)) -> usize {
+    let (mut quote, mut escaped) = (None, false);
+    for (at, c) in source[start..].char_indices().map(|(at, c)| (start + at, c)) {
+        let mut sign = None;
         match quote {
             Some(_) if escaped => escaped = false,
             Some(_) if c == '\\' => escaped = true,
             Some(open) if c == open => quote = None,
             Some(_) => {}
-            None if code[at..].starts_with(close) => return (count, at + close.len()),
+            None if source[at..].starts_with(close) => {
+                visit(at, None);
+                return at + close.len();
+            }
             None if matches!(c, '"' | '\'') => quote = Some(c),
-            None if matches!(c, '+' | '*' | '~') => count += 1,
-            None => {}
+            None => sign = Some(c),
         }
+        visit(at, sign);
     }
-    (count, code.len())
+    source.len()
 }
 
 pub(super) fn line_of(source: &str, at: usize) -> usize {

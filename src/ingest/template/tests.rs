@@ -70,7 +70,21 @@ fn what_cannot_be_read_is_named_by_line() {
     for source in ["\n{{ a | nothing }}", "\n{{ range(3) }}", "\n{{ tags | join(1, 2, 3) }}", "\n{{ source.upper() }}"]
     {
         let error = jinja(source, &example()).unwrap_err();
-        assert!(matches!(error, TemplateError::Failed { .. } | TemplateError::Syntax { .. }), "{source}: {error}");
+        assert!(
+            matches!(error, TemplateError::Failed { .. } | TemplateError::Unknown { line: 2, .. }),
+            "{source}: {error}"
+        );
+    }
+}
+
+#[test]
+fn every_filter_and_test_that_is_named_is_there() {
+    for name in filters::FILTERS {
+        let said = jinja(&format!("{{{{ source | {name} }}}}"), &example()).unwrap_or_else(|e| e.to_string());
+        assert!(!said.contains("unknown"), "{name}: {said}");
+    }
+    for name in filters::TESTS {
+        assert!(jinja(&format!("{{{{ source is {name} }}}}"), &example()).is_ok(), "{name}");
     }
 }
 

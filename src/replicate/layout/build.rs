@@ -50,15 +50,25 @@ pub(in crate::replicate) fn build(
 /// # Errors
 /// [`ReplicateError::Settings`].
 pub(in crate::replicate) fn check(settings: &SinkSettings) -> Result<(), ReplicateError> {
-    let wrong = |reason: &str| Err(ReplicateError::Settings { reason: reason.to_owned() });
-    match settings.layout {
-        LayoutKind::Embeddings if settings.tenant.is_none() => wrong("the layout embeddings needs a tenant"),
-        LayoutKind::Custom if settings.columns.is_empty() => wrong("the layout custom needs columns"),
-        kind if kind != LayoutKind::Custom && !settings.columns.is_empty() => {
-            wrong("columns are mapped in the layout custom only")
+    let wrong = |reason: String| Err(ReplicateError::Settings { reason });
+    let is_uuid = |tenant: &String| uuid::Uuid::parse_str(tenant).is_ok();
+    match (settings.layout, &settings.tenant) {
+        (LayoutKind::Embeddings, None) => return wrong("the layout embeddings needs a tenant".to_owned()),
+        (LayoutKind::Embeddings, Some(tenant)) if settings.create && !is_uuid(tenant) => {
+            return wrong(format!(
+                "the tenant {tenant:?} is no UUID, which tenant_id is; for a table that stands with a text there, say \
+                 that none is to be made (--no-create)"
+            ));
         }
-        _ => table_of(settings, "c").map(drop),
+        _ => {}
     }
+    match settings.layout {
+        LayoutKind::Custom if settings.columns.is_empty() => wrong("the layout custom needs columns".to_owned())?,
+        LayoutKind::Custom => _ = custom_key(settings)?,
+        _ if !settings.columns.is_empty() => wrong("columns are mapped in the layout custom only".to_owned())?,
+        _ => {}
+    }
+    table_of(settings, "c").map(drop)
 }
 
 /// Refuses a collection that the layout has no place for.
@@ -175,26 +185,10 @@ impl Request<'_> {
 
 /// The columns that the settings map to fields of a document.
 fn custom(request: &Request<'_>) -> Result<Layout, ReplicateError> {
-    let settings = request.settings;
-    let wrong = |reason: String| ReplicateError::Settings { reason };
+    let key = custom_key(request.settings)?;
     let mut columns = Vec::new();
-    for (name, field) in &settings.columns {
-        columns.push(custom_column(request, name, field).ok_or_else(|| {
-            wrong(format!(
-                "column {name:?} is mapped to {field:?}: use id, text, vector, metadata, metadata.PATH, created_at, \
-                 updated_at, seq, or a constant in single quotes"
-            ))
-        })?);
-    }
-    let is_key = |column: &Column| match &settings.key {
-        Some(key) => column.name == *key,
-        None => column.source == Source::Id,
-    };
-    let Some(key) = columns.iter().position(is_key) else {
-        return Err(wrong("the layout custom needs a column that is mapped to id".to_owned()));
-    };
-    if columns[key].source != Source::Id {
-        return Err(wrong(format!("the key column {:?} must be mapped to id", columns[key].name)));
+    for (name, field) in &request.settings.columns {
+        columns.push(custom_column(request, name, source_of(name, field)?));
     }
     columns.swap(0, key);
     columns[0].not_null = true;
@@ -202,24 +196,67 @@ fn custom(request: &Request<'_>) -> Result<Layout, ReplicateError> {
     Ok(Layout { create, ..request.layout(columns) })
 }
 
-fn custom_column(request: &Request<'_>, name: &str, field: &str) -> Option<Column> {
-    use ColumnKind::{Boolean, Double, Integer, Jsonb, Text, Timestamp, Uuid};
-    let optional = |kind, source| Column::optional(name, kind, source);
-    let scalar = [Text, Uuid, Integer, Boolean, Double, Jsonb, Timestamp];
-    Some(match field {
-        "id" => optional(Text, Source::Id).or(&[Uuid, Integer]),
-        "text" => optional(Text, Source::Text),
-        "vector" => request.vector_column(name),
-        "metadata" => optional(Jsonb, Source::Metadata),
-        "created_at" => optional(Timestamp, Source::CreatedAt),
-        "updated_at" => optional(Timestamp, Source::UpdatedAt),
-        "seq" => optional(Integer, Source::Seq),
-        _ => match (field.strip_prefix("metadata."), field.strip_prefix('\'').and_then(|f| f.strip_suffix('\''))) {
-            (Some(path), _) if !path.is_empty() => {
-                optional(Text, Source::Field { path: path.to_owned(), default: None }).or(&scalar)
+/// The place of the key among the columns, all of which are mapped to something.
+///
+/// # Errors
+/// [`ReplicateError::Settings`] for a column that is mapped to nothing, or where no column is the key.
+fn custom_key(settings: &SinkSettings) -> Result<usize, ReplicateError> {
+    let wrong = |reason: String| ReplicateError::Settings { reason };
+    let mut key = None;
+    for (place, (name, field)) in settings.columns.iter().enumerate() {
+        let is_id = source_of(name, field)? == Source::Id;
+        match &settings.key {
+            Some(wanted) if wanted == name && !is_id => {
+                return Err(wrong(format!("the key column {name:?} must be mapped to id, and is to {field:?}")));
             }
-            (_, Some(constant)) => optional(Text, Source::Constant(Some(constant.to_owned()))).or(&scalar),
-            _ => return None,
-        },
+            Some(wanted) if wanted != name => {}
+            _ if is_id && key.is_none() => key = Some(place),
+            _ => {}
+        }
+    }
+    key.ok_or_else(|| match &settings.key {
+        Some(wanted) => wrong(format!("the key column {wanted:?} is not among the columns")),
+        None => wrong("the layout custom needs a column that is mapped to id".to_owned()),
     })
+}
+
+/// What a column is mapped to.
+fn source_of(name: &str, field: &str) -> Result<Source, ReplicateError> {
+    let path = field.strip_prefix("metadata.").filter(|path| path.split('.').all(|part| !part.is_empty()));
+    let constant = field.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let source = match field {
+        "id" => Some(Source::Id),
+        "text" => Some(Source::Text),
+        "vector" => Some(Source::Vector),
+        "metadata" => Some(Source::Metadata),
+        "created_at" => Some(Source::CreatedAt),
+        "updated_at" => Some(Source::UpdatedAt),
+        "seq" => Some(Source::Seq),
+        _ => match (path, constant) {
+            (Some(path), _) => Some(Source::Field { path: path.to_owned(), default: None }),
+            (_, Some(constant)) => Some(Source::Constant(Some(constant.to_owned()))),
+            _ => None,
+        },
+    };
+    source.filter(|_| !name.is_empty()).ok_or_else(|| ReplicateError::Settings {
+        reason: format!(
+            "column {name:?} is mapped to {field:?}: use id, text, vector, metadata, metadata.PATH, created_at, \
+             updated_at, seq, or a constant in single quotes"
+        ),
+    })
+}
+
+fn custom_column(request: &Request<'_>, name: &str, source: Source) -> Column {
+    use ColumnKind::{Boolean, Double, Integer, Jsonb, Text, Timestamp, Uuid};
+    let scalar = [Text, Uuid, Integer, Boolean, Double, Jsonb, Timestamp];
+    let (kind, others): (ColumnKind, &[ColumnKind]) = match &source {
+        Source::Vector => return request.vector_column(name),
+        Source::Id => (Text, &[Uuid, Integer]),
+        Source::Text => (Text, &[]),
+        Source::Metadata => (Jsonb, &[]),
+        Source::CreatedAt | Source::UpdatedAt => (Timestamp, &[]),
+        Source::Seq => (Integer, &[]),
+        Source::Field { .. } | Source::Constant(_) => (Text, &scalar),
+    };
+    Column::optional(name, kind, source).or(others)
 }

@@ -1,6 +1,7 @@
 //! Collections whose documents stand in Postgres: what several processes see of one table, what breaks, and what the
 //! index finds.
 
+mod faults;
 mod filters;
 
 use std::path::Path;
@@ -136,7 +137,7 @@ fn a_table_is_taken_over_only_by_the_same_definition() {
     postgres.run("alter table pannier.t drop column content cascade");
     let three = Sidecar::new(&postgres.url);
     let (kind, detail) = fault(three.create_with(&DefinitionRequest::vectors(3), "t"));
-    assert_eq!(kind, BackendFault::Conflict);
+    assert_eq!(kind, BackendFault::Drift);
     assert!(detail.contains("column content is missing"), "{detail}");
 }
 
@@ -159,7 +160,7 @@ fn a_collection_is_there_after_a_restart_and_goes_when_it_is_dropped() {
     assert_eq!(postgres.value("select count(*)::text from pannier.pannier_collections"), "0");
     assert_eq!(postgres.value("select to_regclass('pannier.shared') is null"), "t");
     let (kind, _) = fault(collection.get(&id("a")));
-    assert_eq!(kind, BackendFault::Failed);
+    assert_eq!(kind, BackendFault::Drift);
     let one = one.again();
     assert!(matches!(one.collections.get(&name("c")), Err(CollectionError::NotFound { .. })));
     one.database.create_collection(&name("l"), &DefinitionRequest::vectors(3)).unwrap();
@@ -238,7 +239,7 @@ fn what_the_backend_has_not_is_refused_by_name() {
     assert!(not_on_backend(collection.delete_matching(&deep)).contains("dots"));
     let missing = Placement::new(&name("d"), Some(UrlFrom::Variable("PANNIER_NO_SUCH".into())), None, None);
     let (kind, detail) = fault(one.collections.create_remote(&name("d"), &vectors(3), missing));
-    assert_eq!(kind, BackendFault::Failed);
+    assert_eq!(kind, BackendFault::Settings);
     assert!(detail.contains("PANNIER_NO_SUCH"), "{detail}");
     let bare = Sidecar::new(&server(Version::V16).bare_database().url);
     assert!(!bare.create_with(&vectors(3), "t").unwrap().collection.name().as_str().is_empty());
@@ -249,7 +250,7 @@ fn no_password_is_shown() {
     let postgres = database();
     let url = postgres.url.replace("postgres@", "scram_nobody:s3cret@");
     let (kind, detail) = fault(Sidecar::new(&url).create_with(&DefinitionRequest::vectors(3), "t"));
-    assert_eq!(kind, BackendFault::Failed);
+    assert_eq!(kind, BackendFault::Authentication);
     assert!(detail.contains("scram_nobody") && !detail.contains("s3cret"), "{detail}");
 }
 

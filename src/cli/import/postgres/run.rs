@@ -33,6 +33,13 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Reads one page, and writes nothing.
+    pub(super) fn try_reading(&self) -> Result<(), CliError> {
+        let reader = self.wait(TableReader::connect(self.settings, self.source.clone()))?;
+        let begin = if self.source.cursor.is_some() { Begin::From(None) } else { Begin::Keys(None) };
+        self.wait(reader.page(&begin)).map(drop)
+    }
+
     /// Reads and writes what changed. `restart`: everything.
     pub(super) fn once(&self, restart: bool) -> Result<Counts, CliError> {
         let kept_under = self.kept_under()?;

@@ -1,0 +1,92 @@
+//! What went wrong with the database of a collection, told apart by what is to be done about it.
+
+use crate::collection::{BackendFault, CollectionError};
+use crate::postgres::{PostgresError, Session, Trouble};
+use crate::types::CollectionName;
+
+use super::pool::Failure;
+use super::table::TableError;
+
+/// Brings what is wrong with a table past the pool, which tries failures of the database again.
+pub(super) async fn settled<T>(
+    session: &Session,
+    result: Result<T, TableError>,
+) -> Result<Result<T, TableError>, PostgresError> {
+    match result {
+        Ok(done) => Ok(Ok(done)),
+        Err(TableError::Postgres(error)) => Err(error),
+        Err(other) => {
+            session.batch("roll back", "rollback").await?;
+            Ok(Err(other))
+        }
+    }
+}
+
+pub(super) fn settle<T>(
+    name: &CollectionName,
+    settled: Result<Result<T, TableError>, Failure>,
+) -> Result<T, CollectionError> {
+    let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
+    settled.map_err(|failure| failed(name, failure))?.map_err(|error| match error {
+        TableError::Conflict(detail) => of(BackendFault::Conflict, detail),
+        TableError::Drift(detail) => of(BackendFault::Drift, detail),
+        TableError::Dim(detail) => of(BackendFault::Dim, detail),
+        TableError::Lacking(detail) => of(BackendFault::Extension, detail),
+        TableError::Postgres(error) => failed(name, Failure::Clear(error)),
+    })
+}
+
+pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError {
+    let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
+    let error = match failure {
+        Failure::Busy => return CollectionError::Overloaded,
+        Failure::Unknown(error) => {
+            let why = chain(&error);
+            let detail = format!("{why}; whether the write was done is not known. Send it again, which does no harm");
+            return of(BackendFault::Unknown, detail);
+        }
+        Failure::Clear(error) => error,
+    };
+    let (fault, why) = (fault_of(&error), chain(&error));
+    let advice = match fault {
+        BackendFault::Unreachable => "; nothing was changed. Try again shortly",
+        BackendFault::Timeout => "; nothing was changed. Ask for less, or give the role a longer statement_timeout",
+        BackendFault::Drift => "; the table is not as it was made",
+        _ => "",
+    };
+    of(fault, format!("{why}{advice}"))
+}
+
+fn fault_of(error: &PostgresError) -> BackendFault {
+    match error.trouble() {
+        Trouble::Unreachable | Trouble::Conflict => BackendFault::Unreachable,
+        Trouble::Timeout => BackendFault::Timeout,
+        Trouble::Authentication => BackendFault::Authentication,
+        Trouble::Tls => BackendFault::Tls,
+        Trouble::Rights => BackendFault::Rights,
+        Trouble::Settings => BackendFault::Settings,
+        // There is no such database.
+        Trouble::Schema if matches!(error, PostgresError::Connect { .. }) => BackendFault::Settings,
+        Trouble::Schema => BackendFault::Drift,
+        Trouble::Row if is_of_dimensions(error) => BackendFault::Dim,
+        Trouble::Row => BackendFault::Refused,
+        Trouble::Other => BackendFault::Failed,
+    }
+}
+
+/// pgvector's words where a column or a stored vector has another dimension. What is sent was held to the definition
+/// before, so it is the table that has another.
+fn is_of_dimensions(error: &PostgresError) -> bool {
+    let said = |message: &str| {
+        message.starts_with("different vector dimensions")
+            || message.starts_with("different halfvec dimensions")
+            || message.starts_with("expected ") && message.contains(" dimensions, not ")
+    };
+    matches!(error, PostgresError::Statement { code, message, .. } if code == "22000" && said(message))
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

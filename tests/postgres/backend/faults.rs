@@ -1,0 +1,128 @@
+//! What can be wrong with the database of a collection: each has its own code and status, and none stops another.
+
+use serde_json::json;
+
+use crate::api::client::Answer;
+use crate::api::server::Server as ApiServer;
+use crate::support::postgres::{TestDatabase, Version, database, server};
+
+/// A server and the directory of its URL files.
+struct Place {
+    server: ApiServer,
+    directory: tempfile::TempDir,
+    postgres: TestDatabase,
+}
+
+impl Place {
+    fn new(postgres: TestDatabase) -> Self {
+        Self { server: ApiServer::start(), directory: tempfile::tempdir().unwrap(), postgres }
+    }
+
+    /// The URL of the database for another user.
+    fn url(&self, user: &str) -> String {
+        self.postgres.url.replace("postgres@", &format!("{user}@"))
+    }
+
+    fn create(&self, collection: &str, url: &str) -> Answer {
+        self.create_at(collection, url, collection)
+    }
+
+    fn create_at(&self, collection: &str, url: &str, table: &str) -> Answer {
+        let file = self.directory.path().join(format!("{collection}.url"));
+        std::fs::write(&file, url).unwrap();
+        let backend = json!({"type": "postgres", "url_file": file, "schema": "mine", "table": table});
+        self.server.put(&format!("/v1/collections/{collection}"), &json!({"dim": 3, "backend": backend}))
+    }
+
+    fn write(&self, collection: &str) -> Answer {
+        let documents = json!({"documents": [{"id": "a", "text": "one tent", "vector": [1, 0, 0]}]});
+        self.server.post(&format!("/v1/collections/{collection}/documents"), &documents)
+    }
+
+    fn search(&self, collection: &str) -> Answer {
+        self.server.post(&format!("/v1/collections/{collection}/search"), &json!({"vector": [1, 0, 0]}))
+    }
+}
+
+#[test]
+fn what_keeps_a_collection_from_being_made_is_told_apart() {
+    let place = Place::new(server(Version::V16).bare_database());
+    let postgres = &place.postgres;
+    let detail = place.create("c", &place.url("scram_nobody:s3cret")).refused(502, "backend_authentication");
+    assert!(detail.contains("scram_nobody") && !detail.contains("s3cret"), "{detail}");
+    place.create("c", &postgres.url.replace("sslmode=disable", "sslmode=require")).refused(502, "backend_tls");
+    place.create("c", "postgres://me@127.0.0.1:1/x?sslmode=disable").refused(503, "backend_unreachable");
+    let elsewhere = postgres.url.replace(&postgres.name, "no_such_database");
+    let detail = place.create("c", &elsewhere).refused(502, "backend_settings");
+    assert!(detail.contains("no_such_database"), "{detail}");
+    place.create("c", "nonsense").refused(502, "backend_settings");
+    let role = format!("weak_{}", postgres.name);
+    postgres.run(&format!("create role {role} login"));
+    let detail = place.create("c", &place.url(&role)).refused(502, "backend_rights");
+    assert!(detail.contains("permission denied for database"), "{detail}");
+    postgres.run(&format!("create schema mine authorization {role}"));
+    let detail = place.create("c", &place.url(&role)).refused(502, "backend_extension");
+    assert!(detail.contains("CREATE EXTENSION vector"), "{detail}");
+    postgres.run("create extension vector; update pg_extension set extversion = '0.8.3' where extname = 'vector'");
+    let detail = place.create("c", &place.url(&role)).refused(502, "backend_extension");
+    assert!(detail.contains("pgvector is 0.8.3") && detail.contains("ALTER EXTENSION"), "{detail}");
+    postgres.run("update pg_extension set extversion = '0.8.5' where extname = 'vector'");
+    place.create("c", &place.url(&role)).ok();
+    place.write("c").ok();
+    postgres.run(&format!("drop owned by {role} cascade; drop role {role}"));
+}
+
+#[test]
+fn what_becomes_of_a_table_is_told_apart() {
+    let place = Place::new(database());
+    let postgres = &place.postgres;
+    for collection in ["rights", "gone", "column", "dim", "slow"] {
+        place.create(collection, &postgres.url).ok();
+        place.write(collection).ok();
+    }
+    postgres.run("drop table mine.gone; alter table mine.column drop column content cascade");
+    for answer in [place.search("gone"), place.write("gone")] {
+        let detail = answer.refused(409, "backend_drift");
+        assert!(detail.contains("mine.gone"), "{detail}");
+    }
+    let detail = place.search("column").refused(409, "backend_drift");
+    assert!(detail.contains("content"), "{detail}");
+    postgres.run("delete from mine.dim; alter table mine.dim alter embedding type vector(4)");
+    let detail = place.write("dim").refused(409, "backend_dim_mismatch");
+    assert!(detail.contains("expected 4 dimensions, not 3"), "{detail}");
+    postgres.run("insert into mine.dim (id, embedding) values ('b', '[1,2,3,4]')");
+    place.search("dim").refused(409, "backend_dim_mismatch");
+    // Other servers' roles, on the same tables: one with a limit as hosted databases have it, one without a right.
+    let (brief, weak) = (format!("brief_{}", postgres.name), format!("weak_{}", postgres.name));
+    for role in [&brief, &weak] {
+        postgres.run(&format!(
+            "create role {role} login; grant all on schema mine to {role};
+             grant all on all tables in schema mine to {role}; grant all on all sequences in schema mine to {role}"
+        ));
+    }
+    place.create_at("weak", &place.url(&weak), "rights").ok();
+    postgres.run(&format!(
+        "create function mine.sleep() returns trigger language plpgsql as
+           $$ begin perform pg_sleep(600); return new; end $$;
+         create trigger sleep before insert on mine.slow for each row execute function mine.sleep();
+         alter role {brief} set statement_timeout = 300; revoke insert on mine.rights from {weak}"
+    ));
+    let detail = place.write("weak").refused(502, "backend_rights");
+    assert!(detail.contains("permission denied for table rights"), "{detail}");
+    place.search("weak").ok();
+    place.write("rights").ok();
+    // The limit holds for connections that are made from now on.
+    let made = loop {
+        let answer = place.create_at("brief", &place.url(&brief), "slow");
+        if answer.status != 504 {
+            break answer;
+        }
+    };
+    made.ok();
+    let answer = place.write("brief");
+    let detail = answer.refused(504, "backend_timeout");
+    assert!(detail.contains("statement timeout") && answer.header("retry-after").is_none(), "{detail}");
+    for role in [&brief, &weak] {
+        postgres.run(&format!("drop owned by {role} cascade; drop role {role}"));
+    }
+}
