@@ -156,6 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn failures_of_a_database_are_described_where_a_collection_is_asked() {
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        for (path, method) in [("search", "post"), ("documents", "post"), ("documents", "get"), ("stats", "get")] {
+            let responses = &document["paths"][format!("/v1/collections/{{collection}}/{path}")][method]["responses"];
+            for (status, code) in [
+                ("409", "backend_drift"),
+                ("502", "backend_rights"),
+                ("503", "backend_unreachable"),
+                ("504", "backend_timeout"),
+            ] {
+                let said = responses[status]["description"].as_str().unwrap_or_default();
+                assert!(said.contains(code), "{method} {path} {status}: {said}");
+            }
+        }
+    }
+
+    #[test]
     fn every_reference_leads_somewhere() {
         fn references(value: &Value, found: &mut Vec<String>) {
             match value {
