@@ -83,7 +83,6 @@ fn kind(path: &Path) -> String {
     match (first, path.extension().and_then(|e| e.to_str())) {
         ("segments", Some(extension)) => extension.to_owned(),
         ("meta.sled", _) if path.ends_with("CHECK") => "CHECK".to_owned(),
-        ("log", None) => "NEWEST".to_owned(),
         _ => first.to_owned(),
     }
 }
@@ -218,7 +217,6 @@ fn a_torn_or_zeroed_tail_costs_the_last_group_alone() {
     make(&good);
     let mut newest = Vec::new();
     files(&good.join("log"), &mut newest);
-    newest.retain(|path| path.extension().is_some());
     let log = newest.pop().unwrap();
     let before = fs::metadata(&log).unwrap().len() as usize;
     let without = read(&good).unwrap();
@@ -279,14 +277,14 @@ fn a_log_without_its_newest_file_is_refused() {
         let error = Database::open_with(&bad, options()).err().expect("changes are missing");
         let text = with_causes(&error);
         assert!(text.contains(".log is missing"), "{text}");
-        assert_eq!(read_files(&bad).get(Path::new("log/NEWEST")), all.get(Path::new("log/NEWEST")));
+        assert_eq!(read_files(&bad).get(Path::new("NEWEST")), all.get(Path::new("NEWEST")));
     }
     // The mark alone is made again.
     let mut files = all.clone();
-    let mark = files.remove(Path::new("log/NEWEST")).unwrap();
+    let mark = files.remove(Path::new("NEWEST")).unwrap();
     write_files(&bad, &files);
     assert_eq!(read(&bad).unwrap(), read(&good).unwrap());
-    assert_eq!(read_files(&bad)[Path::new("log/NEWEST")], mark);
+    assert_eq!(read_files(&bad)[Path::new("NEWEST")], mark);
 }
 
 /// A version that does not exist yet, in each kind of file that is not derived, with right checksums.
@@ -371,6 +369,67 @@ fn the_document_index_is_made_again_when_it_is_gone() {
     let truth = read(directory.path()).unwrap();
     fs::remove_dir_all(directory.path().join("meta.sled")).unwrap();
     assert_eq!(read(directory.path()).unwrap(), truth);
+}
+
+/// An older manifest beside the files of a newer one: refused, and nothing that the newer one names is removed.
+#[test]
+fn a_manifest_of_another_time_costs_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (good, bad) = (directory.path().join("good"), directory.path().join("bad"));
+    make(&good);
+    let older = fs::read(good.join("MANIFEST")).unwrap();
+    {
+        let things = Database::open_with(&good, options()).unwrap().collection(&name("things")).unwrap();
+        things.upsert(vec![document("d00", &[1.0, 1.0, 1.0, 1.0], 0)]).unwrap();
+        things.optimise().unwrap();
+    }
+    let truth = read(&good).unwrap();
+    let all = read_files(&good);
+    let mut files = all.clone();
+    files.insert("MANIFEST".into(), older);
+    write_files(&bad, &files);
+    assert!(Database::open_with(&bad, options()).is_err());
+    let left = read_files(&bad);
+    assert!(all.keys().filter(|path| path.starts_with("segments")).all(|path| left.get(path) == all.get(path)));
+    fs::write(bad.join("MANIFEST"), &all[Path::new("MANIFEST")]).unwrap();
+    assert_eq!(read(&bad).unwrap(), truth);
+}
+
+/// The list of dead rows is written again, so that snapshots have one.
+#[test]
+fn a_missing_list_of_dead_rows_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    make(directory.path());
+    let truth = read(directory.path()).unwrap();
+    let lists = || read_files(directory.path()).into_keys().filter(|path| kind(path) == "dead").collect::<Vec<_>>();
+    let before = lists();
+    assert!(!before.is_empty());
+    before.iter().for_each(|path| fs::remove_file(directory.path().join(path)).unwrap());
+    assert_eq!(read(directory.path()).unwrap(), truth);
+    assert!(!lists().is_empty() && lists().iter().all(|path| !before.contains(path)));
+    let database = Database::open(directory.path()).unwrap();
+    assert_eq!(database.verify(&mut |_, _| {}).unwrap().problems, Vec::<String>::new());
+    pannier::snapshot::create(&database, None).unwrap();
+}
+
+/// All of it, also before anything was sealed: the store is not taken for a new one.
+#[test]
+fn a_store_without_its_log_is_refused() {
+    for sealed in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let request = DefinitionRequest::vectors(4);
+            let things = database.create_collection(&name("things"), &request).unwrap().collection;
+            things.upsert(vec![document("a", &[1.0, 2.0, 3.0, 4.0], 0)]).unwrap();
+            if sealed {
+                things.flush().unwrap();
+            }
+        }
+        fs::remove_dir_all(directory.path().join("log")).unwrap();
+        let text = with_causes(&Database::open(directory.path()).err().expect("its changes are gone"));
+        assert!(text.contains(".log is missing"), "{text}");
+    }
 }
 
 #[test]

@@ -9,12 +9,15 @@ use crate::database::OpenError;
 use crate::embed::EmbedError;
 use crate::log::LogError;
 use crate::manifest::ManifestError;
+use crate::meta::MetaError;
 use crate::migrate::MigrateError;
 use crate::salvage::SalvageError;
 use crate::segment::SegmentError;
 use crate::snapshot::SnapshotError;
 use crate::storage::{DataPaths, StorageError, is_failed_sync};
 use crate::types::NameError;
+
+use super::output;
 
 /// What the exit code tells a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +114,10 @@ pub enum CliError {
         unit: &'static str,
     },
     /// Stored bytes are not what was written; each problem was named.
-    #[error("{} is damaged: {count} problems; restore a snapshot, or import the documents into a new data directory", path.display())]
+    #[error(
+        "{} is damaged: {} found; restore a snapshot, or let `pannier salvage` take what can be read to a new directory",
+        path.display(), output::counted(*count as u64, "problem")
+    )]
     Damaged {
         /// The data directory.
         path: PathBuf,
@@ -122,7 +128,7 @@ pub enum CliError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// A snapshot's bytes are not what was written; each problem was named.
-    #[error("{} is damaged: {count} problems; use another snapshot", path.display())]
+    #[error("{} is damaged: {} found; use another snapshot", path.display(), output::counted(*count as u64, "problem"))]
     SnapshotDamaged {
         /// The snapshot.
         path: PathBuf,
@@ -144,7 +150,7 @@ pub enum CliError {
     #[error(transparent)]
     Salvage(#[from] SalvageError),
     /// What can be read was salvaged; each loss was named.
-    #[error("{losses} parts of {} could not be read; each was named above", path.display())]
+    #[error("{} of {} could not be read; each was named above", output::counted(*losses as u64, "part"), path.display())]
     Lost {
         /// The damaged directory.
         path: PathBuf,
@@ -212,7 +218,7 @@ fn of_migration(error: &MigrateError) -> Failure {
 
 fn of_snapshot(error: &SnapshotError) -> Failure {
     match error {
-        SnapshotError::Name { .. } => Failure::Usage,
+        SnapshotError::Name { .. } | SnapshotError::Scheduled => Failure::Usage,
         SnapshotError::Damaged { .. } | SnapshotError::Refused { .. } | SnapshotError::BadArchive { .. } => {
             Failure::SnapshotDamaged
         }
@@ -236,9 +242,14 @@ fn of_manifest(error: &ManifestError) -> Failure {
         ManifestError::Damaged { .. } | ManifestError::Missing { .. } | ManifestError::Foreign { .. } => {
             Failure::Damaged
         }
-        ManifestError::NotAStore { root, .. } if DataPaths::new(root).manifest().exists() => Failure::Damaged,
+        // Parts of a store, and what makes it one is gone.
+        ManifestError::NotAStore { root, .. } if is_wreck(&DataPaths::new(root)) => Failure::Damaged,
         _ => Failure::General,
     }
+}
+
+fn is_wreck(paths: &DataPaths) -> bool {
+    [paths.manifest(), paths.newest_log_mark(), paths.segments_dir()].iter().any(|part| part.exists())
 }
 
 fn of_segment(error: &SegmentError) -> Failure {
@@ -260,6 +271,7 @@ fn of_collection(error: &CollectionError) -> Failure {
     match error {
         CollectionError::Stopped { .. } => Failure::DiskFailed,
         CollectionError::Manifest(error) => of_manifest(error),
+        CollectionError::Meta(MetaError::Row(error)) => error.downcast_ref().map_or(Failure::General, of_segment),
         CollectionError::Segment(error) => of_segment(error),
         CollectionError::Log(
             L::BadHeader { .. }

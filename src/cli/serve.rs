@@ -253,6 +253,10 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>, CliError> {
     })
 }
 
+/// Its number on every architecture of Linux that this is built for: signal(7).
+#[cfg(target_os = "linux")]
+const SIGXFSZ: i32 = 25;
+
 /// SIGINT and SIGTERM.
 #[cfg(unix)]
 struct Signals {
@@ -264,6 +268,9 @@ struct Signals {
 impl Signals {
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        // A limit on the size of files then refuses a write, as a full disk does, and does not end the process.
+        #[cfg(target_os = "linux")]
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?);
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 

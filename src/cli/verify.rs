@@ -10,6 +10,9 @@ use crate::storage::DataPaths;
 
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+The directory is opened as a server opens it: a write that was never answered is cut off the end of the log, and what is
+derived and missing (document index, keyword index) is made again. It needs write access.")]
 pub struct VerifyArgs {
     /// Read every snapshot too
     #[arg(long)]
@@ -21,7 +24,8 @@ pub struct VerifyArgs {
 /// # Errors
 /// [`CliError::Damaged`], or [`CliError::SnapshotDamaged`] where the store itself is sound, after every problem was printed.
 pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> {
-    if !DataPaths::new(&context.data).format().exists() {
+    let holds_something = std::fs::read_dir(&context.data).is_ok_and(|mut entries| entries.next().is_some());
+    if !holds_something {
         return Err(CliError::Refused(format!("there is no data directory at {}", context.data.display())));
     }
     if context.server.is_some() {

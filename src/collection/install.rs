@@ -17,6 +17,7 @@ use crate::types::{CollectionId, Definition, DocumentId, Metadata, Ordinal, Segm
 
 use super::CollectionError;
 use super::engine::Shared;
+use super::recover::LostDead;
 use super::state::{CollectionState, mark_moved_dead};
 
 /// The only generation so far: vectors of the model that the collection was created with.
@@ -309,12 +310,41 @@ fn save_dead_of(
     entry: &mut CollectionEntry,
 ) -> Result<(), CollectionError> {
     let Some(segment) = entry.segments.iter_mut().find(|segment| segment.id == live.id) else { return Ok(()) };
-    let dead = live.dead.count();
-    if dead == segment.dead_rows {
+    match live.dead.count() == segment.dead_rows {
+        true => Ok(()),
+        false => write_dead(shared, collection, entry.generation, live, segment),
+    }
+}
+
+/// Writes the lists of dead rows that were found damaged or missing when the store was opened.
+///
+/// # Errors
+/// [`CollectionError`]; the manifest is as it was.
+pub fn rewrite_dead(shared: &Shared, lost: &LostDead) -> Result<(), CollectionError> {
+    if lost.is_empty() {
         return Ok(());
     }
+    let mut manifest = shared.manifest();
+    let mut next = manifest.clone();
+    for (collection, live) in lost {
+        let Some(entry) = collection_entry(&mut next, *collection) else { continue };
+        let Some(segment) = entry.segments.iter_mut().find(|segment| segment.id == live.id) else { continue };
+        write_dead(shared, *collection, entry.generation, live, segment)?;
+    }
+    publish(shared, &mut manifest, next)
+}
+
+/// Writes the next version of a segment's list of dead rows.
+fn write_dead(
+    shared: &Shared,
+    collection: CollectionId,
+    generation: u32,
+    live: &LiveSegment,
+    segment: &mut SegmentEntry,
+) -> Result<(), CollectionError> {
+    let dead = live.dead.count();
     let version = segment.dead_version + 1;
-    let path = shared.paths.dead_file(collection.0, entry.generation, live.id.0, version);
+    let path = shared.paths.dead_file(collection.0, generation, live.id.0, version);
     live.dead.write(&path, live.id)?;
     // Rows that died since the count are in the file too; it is merely written again next time.
     segment.dead_rows = dead;

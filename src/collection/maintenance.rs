@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::index::{IndexError, MergePlan, plan_merge};
-use crate::log;
+use crate::log::{self, LogError};
 use crate::types::{CollectionId, Seq};
 
 use super::CollectionError;
@@ -34,6 +34,8 @@ pub enum Job {
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
+/// A memtable is sealed at the end of a log file where that has more than the segments' bytes divided by this.
+const SEGMENT_BYTES_PER_LOG_BYTE: u64 = 4;
 /// A pause is made of steps this long, so that closing is noticed.
 const STEP: Duration = Duration::from_millis(50);
 /// After a failed attempt, the next one waits this long.
@@ -221,6 +223,7 @@ fn seal_all(
 ) -> Result<(), CollectionError> {
     while !state.is_dropped() && !cancel.load(Ordering::Acquire) {
         let Some(memtable) = state.view().frozen.first().cloned() else { break };
+        end_log_file(shared)?;
         install::seal(shared, state, &memtable)?;
         // Each time: while writes go on, there may always be another one to seal.
         progress.ask_to_merge(state);
@@ -229,6 +232,24 @@ fn seal_all(
         install::index_missing_fields(shared, state);
     }
     Ok(())
+}
+
+/// Lets the log go on in a new file where the present one is large beside the segments, so that it can be deleted once what
+/// it holds is sealed: a small store that is written over and over is not to carry a log many times its size.
+fn end_log_file(shared: &Shared) -> Result<(), CollectionError> {
+    let Some(log) = shared.log() else { return Ok(()) };
+    let segments: u64 = {
+        let manifest = shared.manifest();
+        manifest.collections.iter().flat_map(|collection| &collection.segments).map(|segment| segment.len_bytes).sum()
+    };
+    if log.position().newest_bytes <= segments / SEGMENT_BYTES_PER_LOG_BYTE {
+        return Ok(());
+    }
+    match log.rotate() {
+        // Sealing itself may find room, and makes some.
+        Ok(()) | Err(LogError::NotWritten { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// See [`crate::segment::Segment::release`].

@@ -41,7 +41,6 @@ pub fn recover(
     manifest: Manifest,
     settings: Settings,
 ) -> Result<(Arc<Shared>, Recovered), CollectionError> {
-    remove_leftovers(&paths, &manifest)?;
     let catalog = Catalog::new(manifest.next_collection_id);
     let mut lost = Vec::new();
     for entry in &manifest.collections {
@@ -64,6 +63,10 @@ pub fn recover(
         find_dead_rows(&shared, *collection, live)?;
     }
     let (replayed, torn_bytes) = replay(&shared, log_start)?;
+    // Only now: a manifest that is not this store's last one is refused above, and must not cost what the last one names.
+    let manifest = shared.manifest().clone();
+    remove_leftovers(&shared.paths, &manifest)?;
+    install::rewrite_dead(&shared, &lost)?;
     let last_seq = shared.applied_seq();
     Ok((shared, Recovered { replayed, torn_bytes, index_rebuilt, last_seq }))
 }
@@ -88,7 +91,7 @@ fn replay(shared: &Arc<Shared>, log_start: Seq) -> Result<(u64, u64), Collection
 }
 
 /// Segments whose list of dead rows is damaged or missing.
-type LostDead = Vec<(CollectionId, Arc<LiveSegment>)>;
+pub type LostDead = Vec<(CollectionId, Arc<LiveSegment>)>;
 
 fn open_collection(
     paths: &DataPaths,

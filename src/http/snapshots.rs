@@ -124,7 +124,7 @@ impl SnapshotsView {
 impl From<SnapshotError> for ApiError {
     fn from(error: SnapshotError) -> Self {
         let code = match &error {
-            SnapshotError::Name { .. } => Code::InvalidName,
+            SnapshotError::Name { .. } | SnapshotError::Scheduled => Code::InvalidName,
             SnapshotError::Exists { .. } => Code::SnapshotExists,
             SnapshotError::NotFound { .. } => Code::SnapshotNotFound,
             SnapshotError::Damaged { .. } | SnapshotError::Unsupported { .. } => Code::SnapshotDamaged,
@@ -161,7 +161,7 @@ pub(crate) async fn create(
     State(state): State<AppState>,
     OptionalJsonBody(body): OptionalJsonBody<SnapshotBody>,
 ) -> Result<Response, ApiError> {
-    let name = body.name.as_deref().map(SnapshotName::new).transpose()?;
+    let name = body.name.as_deref().map(SnapshotName::chosen).transpose()?;
     let create = state.engine(move |database| {
         let created = snapshot::create(database, name)?;
         let snapshot = SnapshotView::of(&created.snapshot);

@@ -1,5 +1,5 @@
-//! Which log file is the newest and how long it is at least, beside the files: without it, a log whose newest file was
-//! deleted, or whose end was cut off, reads like a shorter one.
+//! Which log file is the newest and how long it is at least, beside the log's directory: without it, a log whose newest file
+//! was deleted, or whose end was cut off, reads like a shorter one.
 //!
 //! The mark is written once what it names is durable: when the log is opened, before a change in a new file is answered,
 //! and when the log is closed. So the file that it names, or a later one, is there with at least as many bytes, unless
@@ -28,7 +28,7 @@ pub(super) struct Mark {
 }
 
 fn path(paths: &DataPaths) -> PathBuf {
-    paths.log_dir().join("NEWEST")
+    paths.newest_log_mark()
 }
 
 /// Publishes a mark, durably.
@@ -96,7 +96,6 @@ mod tests {
         let paths = DataPaths::new(root.path());
         let file = |seq: u64| LogFile { first_seq: Seq(seq), path: paths.log_file(seq) };
         assert!(check(&paths, &[]).is_ok() && check(&paths, &[file(1)]).is_ok());
-        std::fs::create_dir(paths.log_dir()).unwrap();
         let made = Mark { first_seq: Seq(7), len: 104 };
         mark(&paths, made).unwrap();
         assert_eq!(marked(&paths).unwrap(), Some(made));

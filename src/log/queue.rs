@@ -166,6 +166,7 @@ impl Queue {
             last_seq: state.position.last_seq,
             // A trim beside the writer may be counted before the rotation that made its file trimmable.
             bytes: state.position.bytes.saturating_sub(state.trimmed.bytes),
+            newest_bytes: state.position.newest_bytes,
             files: state.position.files.saturating_sub(state.trimmed.files),
         }
     }

@@ -67,11 +67,11 @@ pub fn read_from<E: From<LogError>>(
     visit: &mut dyn FnMut(Seq, Change) -> Result<(), E>,
 ) -> Result<Recovery, E> {
     let files = files::list(paths)?;
+    let durable_len = newest::check(paths, &files)?;
     let first_needed = from.after.next();
     if files.first().map_or(from.after.max(from.at_least) > Seq(0), |file| file.first_seq > first_needed) {
         return Err(LogError::Missing { seq: first_needed, path: paths.log_file(first_needed.0) }.into());
     }
-    let durable_len = newest::check(paths, &files)?;
     let mut recovery = Recovery { files: files.len(), ..Recovery::default() };
     let mut previous: Option<&LogFile> = None;
     let mut torn = None;

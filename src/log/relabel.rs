@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::LogError;
 use super::files;
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES, RecordHeader};
+use super::newest::{self, Mark};
 use super::survey::{is_torn, record_at};
 use crate::storage::{DataPaths, Mapped, Publishing, StorageError, crc32c_append, create_dir_all, publish};
 use crate::types::Seq;
@@ -58,7 +59,7 @@ pub fn relabel(
     last_seq: Seq,
 ) -> Result<(), LogError> {
     create_dir_all(&to.log_dir())?;
-    let (mut previous, mut next) = ((0, 0), None);
+    let (mut previous, mut next, mut newest) = ((0, 0), None, None);
     for file in files::list(from)? {
         let mapped = Mapped::open(&file.path)?;
         let (header, tag) = FileHeader::decode(&file.path, mapped.bytes())?;
@@ -77,19 +78,22 @@ pub fn relabel(
         let (crc, after) = write_file(&file.path, mapped.bytes(), tag, &target, &header)?;
         previous = (mapped.bytes().len() as u64, crc);
         next = Some(after);
+        newest = Some(Mark { first_seq: header.first_seq, len: previous.0 });
     }
     match next {
-        Some(next) if next == last_seq.next() => Ok(()),
+        Some(next) if next == last_seq.next() => {}
         Some(next) => {
             let path = from.log_file(next.0);
-            Err(LogError::Missing { seq: next, path })
+            return Err(LogError::Missing { seq: next, path });
         }
         None => {
             let identity = LogIdentity { timeline, ..identity };
             let header = FileHeader { identity, first_seq: last_seq.next(), previous_len: 0, previous_crc: 0 };
-            Ok(publish(&to.log_file(header.first_seq.0), &header.encode())?)
+            publish(&to.log_file(header.first_seq.0), &header.encode())?;
+            newest = Some(Mark { first_seq: header.first_seq, len: FILE_HEADER_BYTES as u64 });
         }
     }
+    Ok(newest.map_or(Ok(()), |mark| newest::mark(to, mark))?)
 }
 
 /// Writes one file and returns its checksum and the change that follows it.

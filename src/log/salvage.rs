@@ -26,13 +26,19 @@ pub struct LogLoss {
 }
 
 /// Gives every change that can be read to `visit`, in the order of the files, and says what is lost. Nothing is changed.
+/// `needed_after`: the change up to which segments have everything, where that is known.
 ///
 /// # Errors
 /// [`LogError::Storage`] when a file cannot be opened or mapped.
-pub fn salvage(paths: &DataPaths, visit: &mut dyn FnMut(Seq, Change)) -> Result<Vec<LogLoss>, LogError> {
-    let mut losses: Vec<LogLoss> = Vec::new();
+pub fn salvage(
+    paths: &DataPaths,
+    needed_after: Option<Seq>,
+    visit: &mut dyn FnMut(Seq, Change),
+) -> Result<Vec<LogLoss>, LogError> {
     let mut last: Option<Seq> = None;
     let files = files::list(paths)?;
+    let mut losses: Vec<LogLoss> =
+        needed_after.and_then(|after| missing_start(paths, &files, after)).into_iter().collect();
     for file in &files {
         let mapped = Mapped::open(&file.path)?;
         let bytes = mapped.bytes();
@@ -92,12 +98,23 @@ pub fn salvage(paths: &DataPaths, visit: &mut dyn FnMut(Seq, Change)) -> Result<
     Ok(losses)
 }
 
+/// The beginning of the log after `after`, if it is not there.
+fn missing_start(paths: &DataPaths, files: &[LogFile], after: Seq) -> Option<LogLoss> {
+    let first = files.first().map(|file| file.first_seq);
+    if first.is_some_and(|first| first <= after.next()) {
+        return None;
+    }
+    let reason = "a file of the log is missing".to_owned();
+    Some(LogLoss { path: paths.log_file(after.next().0), bytes: 0..0, after, before: first, reason })
+}
+
 /// The end of the log as it was marked, if it is not there.
 fn missing_end(paths: &DataPaths, files: &[LogFile], last: Option<Seq>) -> Result<Option<LogLoss>, LogError> {
     let (path, bytes, first_seq, reason) = match newest::check(paths, files) {
         Err(LogError::Missing { seq, path }) => (path, 0..0, seq, "the newest file of the log is missing"),
         Err(error) => return Err(error),
         Ok(durable_len) => {
+            // That there is no file at all was said before.
             let Some(newest) = files.last() else { return Ok(None) };
             let len = Mapped::open(&newest.path)?.bytes().len() as u64;
             if len >= durable_len {
@@ -147,7 +164,7 @@ mod tests {
 
     fn read(paths: &DataPaths) -> (Vec<u64>, Vec<LogLoss>) {
         let mut seen = Vec::new();
-        let losses = salvage(paths, &mut |seq, change| {
+        let losses = salvage(paths, Some(Seq(0)), &mut |seq, change| {
             assert_eq!(change, Change::DropCollection { id: CollectionId(seq.0 as u32) });
             seen.push(seq.0);
         });

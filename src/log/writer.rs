@@ -30,6 +30,8 @@ pub struct LogPosition {
     pub last_seq: Seq,
     /// Bytes of all log files.
     pub bytes: u64,
+    /// Bytes of the newest one.
+    pub newest_bytes: u64,
     /// Number of log files.
     pub files: usize,
 }
@@ -72,8 +74,12 @@ impl LogWriter {
     ) -> Result<Self, LogError> {
         create_dir_all(&paths.log_dir())?;
         remove_temporaries(&paths.log_dir())?;
-        let mut position =
-            LogPosition { last_seq: recovery.last_seq, bytes: recovery.len_bytes, files: recovery.files };
+        let mut position = LogPosition {
+            last_seq: recovery.last_seq,
+            bytes: recovery.len_bytes,
+            newest_bytes: 0,
+            files: recovery.files,
+        };
         let end = match &recovery.end {
             Some(end) => end.clone(),
             None => {
@@ -83,6 +89,7 @@ impl LogWriter {
                 create_file(paths, FileHeader { identity, first_seq, previous_len, previous_crc })?
             }
         };
+        position.newest_bytes = end.len;
         let mut file = AppendFile::open(paths.log_file(end.first_seq.0))?;
         if file.len() != end.len {
             let reason = format!("it has {} bytes and had {} when it was read", file.len(), end.len);
@@ -191,6 +198,7 @@ impl LogWriter {
         }
         self.crc = crc32c_append(self.crc, bytes);
         self.position.bytes += bytes.len() as u64;
+        self.position.newest_bytes = self.file.len();
         self.file.sync_data().map_err(Refusal::Final)?;
         self.position.last_seq = seq;
         self.buffer.shrink_to(KEPT_BUFFER_BYTES);
@@ -216,6 +224,7 @@ impl LogWriter {
         (self.tag, self.crc) = (end.tag, end.crc);
         self.position.files += 1;
         self.position.bytes += end.len;
+        self.position.newest_bytes = end.len;
         (self.first_seq, self.marked_len) = (end.first_seq, None);
         self.mark_length()
     }

@@ -10,7 +10,7 @@ const MAGIC: [u8; 8] = *b"PANNREST";
 const VERSION: u32 = 1;
 
 /// What makes a store, in the order in which it leaves: without `MANIFEST` no program opens what is half way.
-const PARTS: [&str; 5] = ["MANIFEST", "FORMAT", "log", "segments", "MIGRATIONS"];
+const PARTS: [&str; 6] = ["MANIFEST", "FORMAT", "NEWEST", "log", "segments", "MIGRATIONS"];
 
 /// Puts the store in `restore/` in the place of the one in the directory, which moves to `before-restore/`. Call it under
 /// the directory's lock.

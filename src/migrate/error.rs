@@ -50,7 +50,9 @@ pub enum MigrateError {
         name: String,
     },
     /// A step cannot be undone.
-    #[error("step {id:03} {name} cannot be undone: {reason}; restore the snapshot that was taken before it")]
+    #[error(
+        "step {id:03} {name} cannot be undone: {reason}; the program before this one can restore the snapshot that was taken before it"
+    )]
     NotReversible {
         /// The step.
         id: u32,

@@ -7,7 +7,7 @@ use crate::log::{self, Change, LogLoss, LoggedDocument};
 use crate::manifest::Manifest;
 use crate::segment::Segment;
 use crate::storage::DataPaths;
-use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal, Seq};
+use crate::types::{CollectionId, CollectionName, Definition, DocumentId, IndexDefinition, Metric, Ordinal, Seq};
 
 use super::SalvageError;
 use super::segments;
@@ -24,6 +24,8 @@ pub(super) struct Wreck {
 /// A collection.
 pub(super) struct Finding {
     pub(super) name: CollectionName,
+    /// Whether the name is the collection's own, and the definition too.
+    pub(super) is_named: bool,
     pub(super) definition: Definition,
     pub(super) created_at_ms: i64,
     /// Changes up to here are in its segments, and the log's say nothing new.
@@ -82,6 +84,7 @@ pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
     for entry in manifest.iter().flat_map(|manifest| &manifest.collections) {
         let finding = Finding {
             name: entry.name.clone(),
+            is_named: true,
             definition: entry.definition.clone(),
             created_at_ms: entry.created_at_ms,
             sealed_seq: entry.sealed_seq,
@@ -93,18 +96,39 @@ pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
         Some(manifest) => segments::read_named(paths, manifest, &mut wreck),
         None => segments::read_found(paths, &mut wreck)?,
     }
-    let known = manifest.map_or(0, |manifest| manifest.next_collection_id);
-    read_log(paths, known, &mut wreck)?;
+    let known = manifest.as_ref().map_or(0, |manifest| manifest.next_collection_id);
+    read_log(paths, known, manifest.map(|manifest| manifest.log_start), &mut wreck)?;
     Ok(wreck)
 }
 
 /// `known`: collections of lower numbers that are not there were dropped.
-fn read_log(paths: &DataPaths, known: u32, wreck: &mut Wreck) -> Result<(), SalvageError> {
+fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut Wreck) -> Result<(), SalvageError> {
     let mut collections = std::mem::take(&mut wreck.collections);
-    let losses = log::salvage(paths, &mut |seq, change| apply(&mut collections, known, seq, change))?;
+    let losses = log::salvage(paths, log_start, &mut |seq, change| {
+        name_anew(&mut collections, known, &change);
+        apply(&mut collections, known, seq, change);
+    })?;
+    for finding in collections.values().filter(|finding| !finding.is_named) {
+        let name = &finding.name;
+        wreck.lose(format!("name and settings of a collection are lost; what can be read of it is in {name}"));
+    }
     wreck.collections = collections;
     wreck.losses.extend(losses.iter().map(sentence));
     Ok(())
+}
+
+/// Makes a collection for documents whose own was created by a change that is lost.
+fn name_anew(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, change: &Change) {
+    let Change::Upsert { collection, documents } = change else { return };
+    if collection.0 < known || collections.contains_key(collection) {
+        return;
+    }
+    // One that waits for its vector does not say how long it is.
+    let mut dims = documents.iter().map(|d| d.vector.len() / d.chunks.len().max(1));
+    if let Some(dim) = dims.find(|&dim| dim > 0) {
+        let index = IndexDefinition::default();
+        collections.insert(*collection, segments::unnamed(*collection, dim as u32, Metric::Cosine, index));
+    }
 }
 
 fn apply(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, seq: Seq, change: Change) {
@@ -113,6 +137,7 @@ fn apply(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, seq: Seq
         Change::CreateCollection { id, name, definition, created_at_ms } => {
             let found = collections.entry(id).or_insert_with(|| Finding {
                 name: name.clone(),
+                is_named: true,
                 definition: definition.clone(),
                 created_at_ms,
                 sealed_seq: Seq(0),
@@ -120,6 +145,7 @@ fn apply(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, seq: Seq
             });
             // What a segment alone could say of its collection was less.
             (found.name, found.definition, found.created_at_ms) = (name, definition, created_at_ms);
+            found.is_named = true;
         }
         Change::DropCollection { id } => _ = collections.remove(&id),
         Change::Upsert { collection, documents } => {

@@ -23,6 +23,12 @@ pub enum SalvageError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// A restore was begun there, and its parts are on their way.
+    #[error("a restore into {} was begun and not finished; start the server, which finishes it", path.display())]
+    HalfRestored {
+        /// The directory asked for.
+        path: PathBuf,
+    },
     /// The new store would stand in the damaged one.
     #[error("{} is in the damaged directory, which is only read; name a new directory beside it", path.display())]
     Inside {

@@ -10,11 +10,11 @@ mod segments;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::database::Database;
 use crate::log::LoggedDocument;
-use crate::storage::{DataPaths, DirectoryLock, StorageError};
+use crate::storage::{DataPaths, DirectoryLock, StorageError, remove_dir_all, rename};
 use crate::types::DocumentId;
 
 pub use error::SalvageError;
@@ -40,8 +40,9 @@ impl Report {
     }
 }
 
-/// Rescues what can be read of the store in `from` into a new store in `to`, which must be empty or missing. `progress`
-/// gets the documents written and their number.
+/// Rescues what can be read of the store in `from` into a new store in `to`, which must be empty or missing; until it is
+/// whole, it stands beside it under a name that ends with `.unfinished`. `progress` gets the documents written and their
+/// number.
 ///
 /// # Errors
 /// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, or the new store cannot be written. What is damaged is no
@@ -50,6 +51,9 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     let paths = DataPaths::new(from);
     if !from.is_dir() {
         return Err(SalvageError::NoDirectory { path: from.to_owned() });
+    }
+    if paths.restore_marker().exists() {
+        return Err(SalvageError::HalfRestored { path: from.to_owned() });
     }
     let parts = [paths.manifest(), paths.log_dir(), paths.segments_dir()];
     if !parts.iter().any(|part| part.exists()) {
@@ -69,7 +73,10 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     };
     let wreck = collect::collect(&paths)?;
     let mut report = Report { collections: BTreeMap::new(), losses: wreck.losses.clone() };
-    let database = Database::open(to)?;
+    // Under another name until it is whole: one that was ended half way must not look like a sound store.
+    let staged = unfinished(to);
+    remove_dir_all(&staged)?;
+    let database = Database::open(&staged)?;
     let total = wreck.documents();
     let mut done = 0;
     for (id, finding) in &wreck.collections {
@@ -102,7 +109,18 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
         report.collections.insert(finding.name.to_string(), written);
     }
     database.close();
+    if to.exists() {
+        remove_dir_all(to)?;
+    }
+    rename(&staged, to)?;
     Ok(report)
+}
+
+/// Beside `to`: where the new store stands until it is whole.
+fn unfinished(to: &Path) -> PathBuf {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".unfinished");
+    to.with_file_name(name)
 }
 
 /// Whether a path, which need not exist, lies in a directory or is that directory.

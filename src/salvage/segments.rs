@@ -6,7 +6,9 @@ use std::path::Path;
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::segment::{DeadRows, Segment, SegmentSpec};
 use crate::storage::{DataPaths, list_files_below};
-use crate::types::{CollectionId, CollectionName, Definition, Ordinal, SegmentId, Seq, TextDefinition};
+use crate::types::{
+    CollectionId, CollectionName, Definition, IndexDefinition, Metric, Ordinal, SegmentId, Seq, TextDefinition,
+};
 
 use super::SalvageError;
 use super::collect::{Finding, Source, Wreck};
@@ -65,7 +67,10 @@ pub(super) fn read_found(paths: &DataPaths, wreck: &mut Wreck) -> Result<(), Sal
         match Segment::open_any(file) {
             Ok(opened) => {
                 let spec = *opened.spec();
-                wreck.collections.entry(spec.collection).or_insert_with(|| unnamed(&spec));
+                wreck
+                    .collections
+                    .entry(spec.collection)
+                    .or_insert_with(|| unnamed(spec.collection, spec.dim, spec.metric, spec.index));
                 let beside = dead.get(&spec.id.0).map(|(_, path)| path.clone());
                 read_rows(wreck, opened, beside.as_deref());
             }
@@ -75,22 +80,23 @@ pub(super) fn read_found(paths: &DataPaths, wreck: &mut Wreck) -> Result<(), Sal
     Ok(())
 }
 
-/// A collection of which only a segment is known.
-fn unnamed(spec: &SegmentSpec) -> Finding {
-    let CollectionId(number) = spec.collection;
+/// A collection of which only documents are known.
+pub(super) fn unnamed(id: CollectionId, dim: u32, metric: Metric, index: IndexDefinition) -> Finding {
+    let CollectionId(number) = id;
     let name = CollectionName::new(&format!("salvaged-{number}")).expect("a number makes a sound name");
     let definition = Definition {
-        dim: spec.dim,
-        metric: spec.metric,
+        dim,
+        metric,
         embedding: None,
-        index: spec.index,
+        index,
         fields: BTreeMap::new(),
         text: TextDefinition::default(),
         template: None,
         guard: None,
         chunks: None,
     };
-    Finding { name, definition, created_at_ms: 0, sealed_seq: Seq(0), documents: BTreeMap::new() }
+    let (created_at_ms, sealed_seq, documents) = (0, Seq(0), BTreeMap::new());
+    Finding { name, is_named: false, definition, created_at_ms, sealed_seq, documents }
 }
 
 fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {

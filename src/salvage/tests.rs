@@ -123,6 +123,36 @@ fn a_damaged_change_is_named_with_what_it_may_mean() {
 }
 
 #[test]
+fn files_of_the_log_that_are_missing_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    {
+        let database = Database::open(&data).unwrap();
+        let things = things(&database);
+        for from in [0, 200, 400] {
+            write(&things, from..from + 200, "in a file of its own");
+            crate::snapshot::create(&database, None).unwrap();
+        }
+    }
+    let logs = || {
+        let mut logs = list_files_below(&data.join("log")).unwrap();
+        logs.sort();
+        logs
+    };
+    assert_eq!(logs().len(), 4);
+    fs::remove_file(&logs()[0]).unwrap();
+    let salvaged = |to: &str| salvage(&data, &dir.path().join(to), &mut |_, _| {}).unwrap();
+    let report = salvaged("first");
+    assert_eq!(report.collections, BTreeMap::from([("salvaged-1".to_owned(), 400)]));
+    let is_said = |report: &Report, words: &str| report.losses.iter().any(|loss| loss.contains(words));
+    assert!(is_said(&report, "a file of the log is missing") && is_said(&report, "name and settings"), "{report:?}");
+    assert!(!dir.path().join("first.unfinished").exists() && dir.path().join("first").join("FORMAT").exists());
+    fs::remove_dir_all(data.join("log")).unwrap();
+    let report = salvaged("second");
+    assert!(report.collections.is_empty() && is_said(&report, "a file of the log is missing"), "{report:?}");
+}
+
+#[test]
 fn what_is_in_the_way_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -34,6 +34,21 @@ pub enum SnapshotError {
         /// The file.
         path: PathBuf,
     },
+    /// What an earlier restore replaced is still there, and a second one would have to give it up.
+    #[error(
+        "{path} holds the store that an earlier restore replaced; move it to another place, or remove it if nothing in it is \
+         wanted, and restore again",
+        path = path.display()
+    )]
+    Kept {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The name is of those that the schedule gives, whose snapshots it removes.
+    #[error(
+        "snapshot names that begin with auto- are the schedule's, which removes them after a while; use another name"
+    )]
+    Scheduled,
     /// There is none of this name.
     #[error("there is no snapshot {name}; `pannier snapshot list` names those that are there")]
     NotFound {

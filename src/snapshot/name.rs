@@ -28,6 +28,15 @@ impl SnapshotName {
         Ok(Self(name.to_owned()))
     }
 
+    /// Takes a name that somebody chose for a new snapshot.
+    ///
+    /// # Errors
+    /// As [`SnapshotName::new`]; [`SnapshotError::Scheduled`] for what retention would take for the schedule's.
+    pub fn chosen(name: &str) -> Result<Self, SnapshotError> {
+        let name = Self::new(name)?;
+        if name.is_scheduled() { Err(SnapshotError::Scheduled) } else { Ok(name) }
+    }
+
     /// The name of a snapshot that was asked for without one: its time, in UTC, to the millisecond.
     pub fn of_time(time: Timestamp) -> Self {
         Self(time_text(time))

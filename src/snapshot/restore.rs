@@ -47,7 +47,7 @@ const UNPACKED: &str = "unpacked";
 /// that whoever follows the store sees that its history forked.
 ///
 /// # Errors
-/// [`SnapshotError`]; the directory then holds what it held before. After an error of the last steps, the next opening
+/// [`SnapshotError`], also where an earlier restore's `before-restore/` is still there; the directory then holds what it held before. After an error of the last steps, the next opening
 /// finds the old store or the new one.
 pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Restored, SnapshotError> {
     let paths = &DataPaths::new(data);
@@ -56,6 +56,10 @@ pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64))
     let lock = DirectoryLock::acquire(paths.lock())?;
     finish_replacement(paths)?;
     check_ours(paths)?;
+    let before = paths.before_restore_dir();
+    if before.exists() {
+        return Err(SnapshotError::Kept { path: before });
+    }
     let prepared = prepare(paths, source, progress);
     if prepared.is_err() {
         remove_dir_all(&paths.restore_dir())?;
@@ -105,13 +109,15 @@ pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 16] = [
+    const OURS: [&str; 18] = [
         "LOCK",
         "lost+found",
         "snapshots",
         "restore",
         "before-restore",
         "MANIFEST",
+        "NEWEST",
+        "RESTORE",
         "log",
         "segments",
         "meta.sled",

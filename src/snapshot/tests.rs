@@ -282,7 +282,11 @@ fn killed_at_every_step_of_a_restore_it_is_the_old_store_or_the_new_one() {
         assert!(seen == new || (seen == old && !succeeded), "{fail_at}: neither old nor new");
         write(&things(&database), 0..3, 4);
         drop(database);
+        discard_replaced(data).unwrap();
         restore_named(data, "s").unwrap();
+        assert_eq!(read(&open(data)), new, "{fail_at}");
+        let kept = restore_named(data, "s").unwrap_err();
+        assert!(matches!(kept, SnapshotError::Kept { .. }), "{kept}");
         assert_eq!(read(&open(data)), new, "{fail_at}");
     };
     let steps = killed_everywhere(dir.path(), &act, &check);

@@ -74,6 +74,11 @@ impl DataPaths {
         self.root.join("snapshots")
     }
 
+    /// `NEWEST`: which log file is the newest, and how long it is at least.
+    pub fn newest_log_mark(&self) -> PathBuf {
+        self.root.join("NEWEST")
+    }
+
     /// `RESTORE`: names the directory that is about to become the store.
     pub fn restore_marker(&self) -> PathBuf {
         self.root.join("RESTORE")

@@ -17,9 +17,9 @@ use tantivy::directory::{
 
 use crate::storage::{self, Fields, SequentialFile, StorageError, crc32c, crc32c_append};
 
-/// Magic, crc32c of all before it, length of all before it.
+/// Magic, crc32c of the file's name and all before it, length of all before it.
 const TRAILER_BYTES: usize = 16;
-const MAGIC: u32 = u32::from_le_bytes(*b"PTXT");
+const MAGIC: u32 = u32::from_le_bytes(*b"PTX2");
 
 /// An index's directory.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl CheckedDirectory {
         let failed = |error: io::Error| OpenReadError::wrap_io_error(error, path.to_owned());
         if !checked.contains(path) {
             let bytes = whole.read_bytes().map_err(failed)?;
-            body_len(&bytes).ok_or_else(|| failed(damaged()))?;
+            body_len(path, &bytes).ok_or_else(|| failed(damaged()))?;
             checked.insert(path.to_owned());
         }
         let body_len = whole.num_bytes().get_bytes() as usize - TRAILER_BYTES;
@@ -71,12 +71,17 @@ fn trailer(crc: u32, len: u64) -> [u8; TRAILER_BYTES] {
     bytes
 }
 
-/// The length of the bytes before the trailer; `None` where they are not what was written.
-fn body_len(file: &[u8]) -> Option<usize> {
+/// The checksum of a name that nothing is written under yet: files that changed places do not fit theirs.
+fn crc_of_name(path: &Path) -> u32 {
+    crc32c(path.as_os_str().as_encoded_bytes())
+}
+
+/// The length of the bytes before the trailer; `None` where they are not what was written under this name.
+fn body_len(path: &Path, file: &[u8]) -> Option<usize> {
     let (body, trailer) = file.split_at(file.len().checked_sub(TRAILER_BYTES)?);
     let mut fields = Fields::new(trailer);
     let (magic, crc, len) = (fields.u32()?, fields.u32()?, fields.u64()?);
-    (magic == MAGIC && len == body.len() as u64 && crc == crc32c(body)).then_some(body.len())
+    (magic == MAGIC && len == body.len() as u64 && crc == crc32c_append(crc_of_name(path), body)).then_some(body.len())
 }
 
 impl Directory for CheckedDirectory {
@@ -102,7 +107,7 @@ impl Directory for CheckedDirectory {
             error if error.kind() == io::ErrorKind::AlreadyExists => OpenWriteError::FileAlreadyExists(path.to_owned()),
             error => OpenWriteError::wrap_io_error(error, path.to_owned()),
         })?;
-        Ok(BufWriter::new(Box::new(Summed { file, crc: 0, len: 0 })))
+        Ok(BufWriter::new(Box::new(Summed { file, crc: crc_of_name(path), len: 0 })))
     }
 
     fn atomic_read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {
@@ -110,13 +115,14 @@ impl Directory for CheckedDirectory {
         let failed = |error: io::Error| OpenReadError::wrap_io_error(error, path.to_owned());
         let read = storage::read_file(&self.root.join(path)).map_err(|error| failed(io::Error::other(error)))?;
         let mut bytes = read.ok_or_else(|| OpenReadError::FileDoesNotExist(path.to_owned()))?;
-        let len = body_len(&bytes).ok_or_else(|| failed(damaged()))?;
+        let len = body_len(path, &bytes).ok_or_else(|| failed(damaged()))?;
         bytes.truncate(len);
         Ok(bytes)
     }
 
     fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
-        let bytes = [data, &trailer(crc32c(data), data.len() as u64)].concat();
+        let crc = crc32c_append(crc_of_name(path), data);
+        let bytes = [data, &trailer(crc, data.len() as u64)].concat();
         storage::replace(&self.root.join(path), &bytes).map_err(io::Error::other)
     }
 
@@ -133,7 +139,7 @@ impl Directory for CheckedDirectory {
     }
 }
 
-/// A file being written, and the checksum of what has been.
+/// A file being written, and the checksum of its name and what has been.
 struct Summed {
     file: SequentialFile,
     crc: u32,
@@ -165,21 +171,21 @@ mod tests {
 
     #[test]
     fn a_trailer_fits_only_its_file() {
-        let mut crc = crc32c_append(0, b"1234");
-        crc = crc32c_append(crc, b"56789");
-        let mut file = b"123456789".to_vec();
-        file.extend(trailer(crc, 9));
-        assert_eq!(&file[9..], b"PTXT\x83\x92\x06\xe3\x09\0\0\0\0\0\0\0");
-        assert_eq!(body_len(&file), Some(9));
+        let name = Path::new("1234");
+        let mut file = b"56789".to_vec();
+        file.extend(trailer(crc32c_append(crc_of_name(name), b"56789"), 5));
+        // As of "123456789", the check value of crc32c.
+        assert_eq!(&file[5..], b"PTX2\x83\x92\x06\xe3\x05\0\0\0\0\0\0\0");
+        assert_eq!((body_len(name, &file), body_len(Path::new("1235"), &file)), (Some(5), None));
         for bit in 0..file.len() * 8 {
             let mut flipped = file.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(body_len(&flipped), None, "{bit}");
+            assert_eq!(body_len(name, &flipped), None, "{bit}");
         }
         for len in 0..file.len() {
-            assert_eq!(body_len(&file[..len]), None, "{len}");
+            assert_eq!(body_len(name, &file[..len]), None, "{len}");
         }
-        assert_eq!(body_len(&trailer(0, 0)), Some(0));
+        assert_eq!(body_len(name, &trailer(crc_of_name(name), 0)), Some(0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::directory::CheckedDirectory;
 use super::schema::{ANALYZER, Fields, ID, SEQ, schema};
 use super::{Origin, TextError, TextWriter};
 use crate::storage;
-use crate::types::{DocumentId, Seq};
+use crate::types::{DocumentId, Seq, guarded};
 
 /// A keyword index: cheap to clone, safe to share between threads.
 #[derive(Clone)]
@@ -57,7 +57,8 @@ impl TextIndex {
     pub fn open(path: &Path, origin: Origin) -> Result<Opened, TextError> {
         let reason = match path.try_exists() {
             Ok(false) => None,
-            _ => match Self::open_existing(path, origin) {
+            // What its files say is believed by tantivy, which panics where it cannot be.
+            _ => match guarded(|| Self::open_existing(path, origin)) {
                 Ok((index, applied)) => return Ok(Opened { index, applied, reason: None }),
                 Err(reason) => Some(reason),
             },

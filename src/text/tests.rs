@@ -136,6 +136,43 @@ fn damage_anywhere_is_noticed_when_it_is_opened() {
 }
 
 #[test]
+fn files_that_changed_places_are_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("1");
+    let index = made(&path);
+    let mut writer = index.writer().unwrap();
+    writer.upsert(&id("z"), Seq(9), "a lamp").unwrap();
+    writer.commit(Seq(9)).unwrap();
+    drop((writer, index));
+    let all = files(&path);
+    let mut swapped = 0;
+    for (at, one) in all.iter().enumerate() {
+        for other in all[at + 1..].iter().filter(|other| fs::read(other).unwrap() != fs::read(one).unwrap()) {
+            let bad = root.path().join("bad");
+            _ = fs::remove_dir_all(&bad);
+            fs::create_dir(&bad).unwrap();
+            for file in &all {
+                let from = if file == one {
+                    other
+                } else if file == other {
+                    one
+                } else {
+                    file
+                };
+                fs::copy(from, bad.join(file.file_name().unwrap())).unwrap();
+            }
+            let opened = open(&bad);
+            let is_lock = |file: &PathBuf| file.extension().is_some_and(|e| e == "lock");
+            let is_used = !is_lock(one) || !is_lock(other);
+            let words = found(&opened.index, "lamp").len();
+            assert!(opened.reason.is_some() || !is_used || words == 1, "{one:?} {other:?}");
+            swapped += usize::from(opened.reason.is_some());
+        }
+    }
+    assert!(swapped > 5, "{swapped}");
+}
+
+#[test]
 fn a_missing_file_is_noticed_too() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("1");

@@ -13,6 +13,7 @@ pub mod half;
 mod ids;
 pub mod limits;
 mod metadata;
+mod panic;
 mod row_set;
 mod search;
 mod template;
@@ -32,6 +33,7 @@ pub use graph_builder::GraphBuilder;
 pub use guard::{GuardAction, GuardDefinition, PersonalData};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
+pub use panic::{guarded, panic_message};
 pub use row_set::RowSet;
 pub use search::{
     Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, Rerank, SearchAfter,

@@ -35,6 +35,9 @@ fn a_snapshot_brings_back_what_was_there() {
     assert!(!place.data().join("before-restore").exists());
     place.succeed(&["snapshot", "restore", "before", "--yes", "--keep-replaced"]);
     assert!(place.data().join("before-restore/MANIFEST").exists());
+    place.run(&["snapshot", "restore", "before", "--yes"]).failed_with(1, &["before-restore", "move it"]);
+    fs::remove_dir_all(place.data().join("before-restore")).unwrap();
+    place.run(&["snapshot", "create", "auto-mine"]).failed_with(2, &["the schedule's"]);
     place.run(&["snapshot", "delete", "before", "--no-input"]).failed_with(2, &["--yes"]);
     place.succeed(&["snapshot", "delete", "before", "--yes"]);
     place.run(&["snapshot", "restore", "before", "--yes"]).failed_with(1, &["there is no snapshot before"]);
@@ -106,7 +109,7 @@ fn salvage_rescues_what_can_be_read_and_names_the_rest() {
     place.run(&["salvage", "--data", empty, "--to", to]).failed_with(1, &["holds no part of a store"]);
     assert!(!inside.exists() && !place.path("rescued").exists());
     let ran = place.run(&["salvage", "--to", to]);
-    ran.failed_with(1, &["lost: ", "1 parts of"]);
+    ran.failed_with(1, &["lost: ", "1 part of"]);
     assert!(ran.stdout.contains("3 documents of 1 collection rescued"), "{}", ran.stdout);
     place.succeed(&["collection", "show", "colours", "--data", to]);
     place.run(&["salvage", "--to", to]).failed_with(1, &["is not empty"]);

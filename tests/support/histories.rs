@@ -168,9 +168,13 @@ impl<S: Suite> World<S> {
             return;
         }
         let (name, model) = self.snapshots[self.random.below(self.snapshots.len() as u64) as usize].clone();
-        self.reopen(|path, _| _ = snapshot::restore(path, &Source::Snapshot(name), &mut |_, _| {}).unwrap());
+        self.reopen(|path, _| {
+            // What the last one replaced would be in the way.
+            snapshot::discard_replaced(path).unwrap();
+            snapshot::restore(path, &Source::Snapshot(name), &mut |_, _| {}).unwrap();
+        });
         self.model = model;
-        // Or it stays until the next one is restored.
+        // Or it stays, and stores are opened beside it.
         if self.random.below(2) == 0 {
             snapshot::discard_replaced(&self.path).unwrap();
         }

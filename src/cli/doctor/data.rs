@@ -48,6 +48,10 @@ fn existing(data: &Path) -> Option<PathBuf> {
 fn directory(paths: &DataPaths, is_store: bool) -> Finding {
     const NAME: &str = "data directory";
     let root = paths.root().display();
+    if paths.restore_marker().exists() {
+        let detail = format!("a restore into {root} was begun and not finished; the next start finishes it");
+        return Finding::new(Status::Warn, NAME, detail);
+    }
     if !is_store {
         return match fs::read_dir(paths.root()).map(|mut entries| entries.next().is_none()) {
             Ok(false) => Finding::new(Status::Fail, NAME, format!("{root} holds something else than a store")),

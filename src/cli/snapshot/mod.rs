@@ -80,7 +80,12 @@ pub(super) fn run(command: &SnapshotCommand, context: &Context) -> Result<(), Cl
 }
 
 fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Result<(), CliError> {
-    let name = name.map(SnapshotName::new).transpose()?;
+    let name = name.map(SnapshotName::chosen).transpose()?;
+    if let Some(directory) = archive.map(|file| file.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")))
+        && !directory.is_dir()
+    {
+        return Err(CliError::Refused(format!("there is no directory {} for the archive", directory.display())));
+    }
     if let Some(file) = archive.filter(|file| file.symlink_metadata().is_ok()) {
         return Err(SnapshotError::FileExists { path: file.to_owned() }.into());
     }

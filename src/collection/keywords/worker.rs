@@ -1,13 +1,14 @@
 //! The thread that keeps the keyword indexes up with the log.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::storage;
 use crate::text::{TextError, TextIndex};
-use crate::types::{CollectionId, Seq};
+use crate::types::{CollectionId, Seq, panic_message};
 
 use super::super::CollectionError;
 use super::super::engine::Shared;
@@ -99,7 +100,7 @@ impl Worker {
             if self.shared.bell.is_stopping() {
                 return;
             }
-            match self.step(&state) {
+            match self.guarded_step(&state) {
                 Ok(true) => queue.push_back(state),
                 Ok(false) => {}
                 Err(error) => self.failed(state, &error),
@@ -126,6 +127,14 @@ impl Worker {
         });
         self.failed.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &state));
         self.failed.push_back((Instant::now() + RETRY, state));
+    }
+
+    /// As [`Self::step`], and a panic is an error: the other collections' indexes go on.
+    fn guarded_step(&mut self, state: &Arc<CollectionState>) -> Result<bool, CollectionError> {
+        catch_unwind(AssertUnwindSafe(|| self.step(state))).unwrap_or_else(|panic| {
+            let path = self.shared.paths.text_index_dir(state.identity.id.0);
+            Err(TextError::Index { path, source: panic_message(panic.as_ref()).into() }.into())
+        })
     }
 
     /// Tells the index of what waits. Returns whether more does.
@@ -224,7 +233,7 @@ impl Worker {
         let (collections, _) = self.shared.catalog.all();
         for state in collections {
             while !self.shared.bell.is_over() && state.keywords.has_work() {
-                match self.step(&state) {
+                match self.guarded_step(&state) {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {

@@ -20,8 +20,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::tokenizer::panic_message;
 use super::{EmbedError, InputKind};
+use crate::types::panic_message;
 pub use cancel::{CancelOnDrop, Cancellation};
 pub use queue::MAX_PASS_TOKENS;
 use queue::{Entry, Pass, Queue};

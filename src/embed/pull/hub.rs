@@ -16,9 +16,9 @@ use super::{Opened, Source, SourceError};
 use crate::embed::files::{ModelFile, model_files};
 use crate::embed::registry::KnownModel;
 use crate::embed::settings::MODULES_FILE;
-use crate::embed::tokenizer::panic_message;
 use crate::embed::{EmbedError, PullProgress};
 use crate::storage::remove_dir_all;
+use crate::types::panic_message;
 
 /// A host that cannot be reached should not hold up the next source for longer.
 const FIRST_ANSWER: Duration = Duration::from_secs(6);

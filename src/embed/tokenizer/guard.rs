@@ -1,11 +1,11 @@
 //! Keeps what the tokenizers crate may do on hostile files here: panics, and patterns that match for ever.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
+
+use crate::types::guarded;
 
 /// Runs parts of a tokenizer.
 pub(super) struct Guard {
@@ -51,18 +51,4 @@ impl Guard {
             Err(RecvTimeoutError::Disconnected) => Err("its thread ended without a result".to_owned()),
         }
     }
-}
-
-/// Runs `act` in this thread.
-///
-/// # Errors
-/// Its own, and what a panic said.
-pub(super) fn guarded<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
-}
-
-/// What a caught panic said.
-pub(in crate::embed) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}", text.unwrap_or("without a message"))
 }

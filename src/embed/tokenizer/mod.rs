@@ -16,9 +16,10 @@ use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 use super::settings::Settings;
 use super::{EmbedError, Piece};
-pub(super) use guard::panic_message;
-use guard::{Guard, guarded};
+use guard::Guard;
 use inspect::Inspected;
+
+use crate::types::guarded;
 
 /// A model's tokenizer.
 pub(super) struct TextTokenizer {

@@ -30,7 +30,8 @@ fn what_is_written_is_read_in_order_over_many_files() {
     let bytes: usize = store.contents().iter().map(|(_, bytes)| bytes.len()).sum();
     assert_eq!((recovery.files, recovery.len_bytes), (store.files().len(), bytes as u64));
     let writer = store.writer(WriterOptions::default()).unwrap();
-    let position = LogPosition { last_seq: Seq(20), bytes: bytes as u64, files: store.files().len() };
+    let newest_bytes = store.contents().last().unwrap().1.len() as u64;
+    let position = LogPosition { last_seq: Seq(20), bytes: bytes as u64, newest_bytes, files: store.files().len() };
     assert_eq!(writer.position(), position);
 }
 
@@ -48,7 +49,7 @@ fn an_empty_log_begins_with_change_one() {
     let store = Store::new();
     assert_eq!(store.read(EVERYTHING).unwrap(), (Recovery::default(), Vec::new()));
     let writer = store.writer(WriterOptions::default()).unwrap();
-    assert_eq!(writer.position(), LogPosition { last_seq: Seq(0), bytes: 64, files: 1 });
+    assert_eq!(writer.position(), LogPosition { last_seq: Seq(0), bytes: 64, newest_bytes: 64, files: 1 });
     assert_eq!(store.files(), [store.paths.log_file(1)]);
 }
 
