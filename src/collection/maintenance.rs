@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::index::{IndexError, MergePlan, plan_merge};
 use crate::log::{self, LogError};
+use crate::storage::is_disk_full;
 use crate::types::{CollectionId, Seq};
 
 use super::CollectionError;
 use super::engine::Shared;
 use super::install;
-use super::state::CollectionState;
+use super::state::{CollectionState, SealRefusal};
 
 /// Work for the sealing thread.
 pub enum Job {
@@ -188,6 +189,10 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             }
             Job::Seal(state) => {
                 let done = seal_all(shared, &state, progress, cancel);
+                state.note_seal(done.as_ref().err().map(|error| SealRefusal {
+                    reason: format!("what was written before cannot be sealed: {}", Chain(error)),
+                    disk_full: is_disk_full(error),
+                }));
                 (state, done)
             }
             Job::Drop(state) => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::index::{LiveSegment, MemEntry, Memtable, Place, Relocation, Resolved, View};
-use crate::log::LoggedDocument;
+use crate::log::{LogError, LoggedDocument};
 use crate::meta::MetaIndex;
 use crate::segment::DeadRows;
 use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal, SegmentId, Seq};
@@ -56,6 +56,17 @@ pub struct CollectionState {
     /// Signalled when a frozen memtable has become a segment.
     room: Condvar,
     room_lock: Mutex<()>,
+    /// Why the last attempt at sealing failed; `None` where it did not.
+    seal_refusal: Mutex<Option<SealRefusal>>,
+}
+
+/// Why a memtable could not be sealed.
+#[derive(Clone, Debug)]
+pub struct SealRefusal {
+    /// The error and its causes.
+    pub reason: String,
+    /// Whether the disk is full.
+    pub disk_full: bool,
 }
 
 /// What the segments know when a collection is opened.
@@ -83,6 +94,7 @@ impl CollectionState {
             dropped: AtomicBool::new(false),
             room: Condvar::new(),
             room_lock: Mutex::new(()),
+            seal_refusal: Mutex::new(None),
         }
     }
 
@@ -319,7 +331,8 @@ impl CollectionState {
     /// Waits until few enough memtables wait to be sealed.
     ///
     /// # Errors
-    /// [`CollectionError::Overloaded`] when sealing does not keep up, [`CollectionError::NotFound`] once dropped.
+    /// [`CollectionError::Overloaded`] when sealing does not keep up, [`LogError::NotWritten`] when the disk refuses the
+    /// segment, [`CollectionError::NotFound`] once dropped.
     pub fn wait_for_room(&self) -> Result<(), CollectionError> {
         let deadline = Instant::now() + ROOM_TIMEOUT;
         loop {
@@ -329,11 +342,24 @@ impl CollectionState {
             if self.view().frozen.len() < MAX_FROZEN {
                 return Ok(());
             }
+            // More time makes no room on a disk.
+            if let Some(SealRefusal { reason, disk_full }) = self.refusal().clone() {
+                return Err(LogError::NotWritten { reason, disk_full }.into());
+            }
             if Instant::now() >= deadline {
                 return Err(CollectionError::Overloaded);
             }
             self.wait_for_change();
         }
+    }
+
+    /// Notes how an attempt at sealing ended, for those who wait for room.
+    pub fn note_seal(&self, refusal: Option<SealRefusal>) {
+        *self.refusal() = refusal;
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<SealRefusal>> {
+        self.seal_refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

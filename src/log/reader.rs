@@ -111,7 +111,13 @@ pub fn read_from<E: From<LogError>>(
     if len < durable_len {
         let (path, reason) =
             (newest.path.clone(), "changes that were durable when it was last opened or closed are gone");
-        return Err(LogError::Damaged { path, offset: len, reason, ranges: vec![len..durable_len] }.into());
+        return Err(LogError::Damaged {
+            path,
+            offset: len,
+            reason,
+            ranges: std::iter::once(len..durable_len).collect(),
+        }
+        .into());
     }
     if let Some(len) = torn {
         // The mapping is gone by now, so nothing reads the bytes that go.
