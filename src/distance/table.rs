@@ -3,27 +3,28 @@
 use super::kernels::{CodeKernel, codes_of, prefetch, shift};
 use super::query::CodeQuery;
 
-/// Rows of int8 codes, with what each comparison would compute again kept beside them.
+/// Rows of int8 codes, in memory of the kind `C`, with what each comparison would compute again kept beside them.
 #[derive(Clone, Debug)]
-pub struct CodeTable {
-    codes: Vec<i8>,
+pub struct CodeTable<C> {
+    codes: C,
     stride: usize,
     kernel: CodeKernel,
     shifts: Vec<i32>,
     squared_norms: Vec<i32>,
 }
 
-impl CodeTable {
+impl<C: AsRef<[i8]>> CodeTable<C> {
     /// `codes`: i8, shape `[rows, stride]`.
     ///
     /// # Panics
     /// When `stride` is 0 or does not divide the codes.
-    pub fn new(codes: Vec<i8>, stride: usize) -> Self {
-        assert!(stride > 0 && codes.len().is_multiple_of(stride), "{} codes in rows of {stride}", codes.len());
+    pub fn new(codes: C, stride: usize) -> Self {
+        let all = codes.as_ref();
+        assert!(stride > 0 && all.len().is_multiple_of(stride), "{} codes in rows of {stride}", all.len());
         let kernel = CodeKernel::detect();
-        let shifts: Vec<i32> = codes.chunks_exact(stride).map(shift).collect();
+        let shifts: Vec<i32> = all.chunks_exact(stride).map(shift).collect();
         let squared_norms =
-            codes.chunks_exact(stride).zip(&shifts).map(|(row, &shift)| kernel.dot(row, row, shift)).collect();
+            all.chunks_exact(stride).zip(&shifts).map(|(row, &shift)| kernel.dot(row, row, shift)).collect();
         Self { codes, stride, kernel, shifts, squared_norms }
     }
 
@@ -36,7 +37,8 @@ impl CodeTable {
     /// The squared Euclidean distance of two rows, exact.
     #[inline]
     pub fn l2sq(&self, a: u32, b: u32) -> i32 {
-        let (row, query) = (codes_of(&self.codes, self.stride, a), codes_of(&self.codes, self.stride, b));
+        let (row, query) =
+            (codes_of(self.codes.as_ref(), self.stride, a), codes_of(self.codes.as_ref(), self.stride, b));
         let dot = self.kernel.dot(row, query, self.shifts[b as usize]);
         self.squared_norm(a) + self.squared_norm(b) - 2 * dot
     }
@@ -44,9 +46,9 @@ impl CodeTable {
     /// The squared Euclidean distances of `row` to each of `others`, in their order, to `take`.
     #[inline]
     pub fn l2sq_each(&self, row: u32, others: &[u32], mut take: impl FnMut(i32)) {
-        let query = codes_of(&self.codes, self.stride, row);
+        let query = codes_of(self.codes.as_ref(), self.stride, row);
         let (norm, mut at) = (self.squared_norm(row), 0);
-        self.kernel.dot_rows(&self.codes, query, self.shifts[row as usize], others, |dot| {
+        self.kernel.dot_rows(self.codes.as_ref(), query, self.shifts[row as usize], others, |dot| {
             take(norm + self.squared_norms[others[at] as usize] - 2 * dot);
             at += 1;
         });
@@ -55,18 +57,19 @@ impl CodeTable {
     /// Replaces `closeness` by that of `query`, whose codes have no padding, to each of `others`, in their order.
     #[inline]
     pub fn compare(&self, query: &CodeQuery, others: &[u32], closeness: &mut Vec<f32>) {
-        query.compare(&self.codes, others, closeness);
+        query.compare(self.codes.as_ref(), others, closeness);
     }
 
     /// The codes of a row: i8, shape `[stride]`.
     pub fn row(&self, row: u32) -> &[i8] {
-        codes_of(&self.codes, self.stride, row)
+        codes_of(self.codes.as_ref(), self.stride, row)
     }
 
-    /// Asks the processor to fetch a row; see [`prefetch`].
+    /// Asks the processor to fetch a row and its length; see [`prefetch`].
     #[inline]
     pub fn prefetch(&self, row: u32) {
-        prefetch(codes_of(&self.codes, self.stride, row));
+        prefetch(codes_of(self.codes.as_ref(), self.stride, row));
+        prefetch(&self.squared_norms[row as usize..=row as usize]);
     }
 }
 

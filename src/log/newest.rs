@@ -6,8 +6,6 @@
 //! somebody removed them. Nothing else depends on it: stores without a mark, or with a damaged one, are read as they are,
 //! and get one when they are opened for writing.
 
-use std::path::PathBuf;
-
 use super::LogError;
 use super::files::LogFile;
 use crate::storage::{DataPaths, StorageError, crc32c, publish, read_file};
@@ -27,10 +25,6 @@ pub(super) struct Mark {
     pub len: u64,
 }
 
-fn path(paths: &DataPaths) -> PathBuf {
-    paths.newest_log_mark()
-}
-
 /// Publishes a mark, durably.
 pub(super) fn mark(paths: &DataPaths, mark: Mark) -> Result<(), StorageError> {
     let mut bytes = Vec::with_capacity(BYTES);
@@ -40,15 +34,15 @@ pub(super) fn mark(paths: &DataPaths, mark: Mark) -> Result<(), StorageError> {
     bytes.extend(mark.first_seq.0.to_le_bytes());
     bytes.extend(mark.len.to_le_bytes());
     bytes.extend(crc32c(&bytes).to_le_bytes());
-    publish(&path(paths), &bytes)
+    publish(&paths.newest_log_mark(), &bytes)
 }
 
 /// The present mark; `None` where there is none that can be read.
 pub(super) fn marked(paths: &DataPaths) -> Result<Option<Mark>, LogError> {
-    let Some(bytes) = read_file(&path(paths))? else { return Ok(None) };
+    let Some(bytes) = read_file(&paths.newest_log_mark())? else { return Ok(None) };
     let mark = decode(&bytes);
     if mark.is_none() {
-        tracing::warn!(path = %path(paths).display(), "the mark of the newest log file is damaged and is made again");
+        tracing::warn!(path = %paths.newest_log_mark().display(), "the mark of the newest log file is damaged and is made again");
     }
     Ok(mark)
 }
@@ -104,11 +98,11 @@ mod tests {
             let error = check(&paths, left).unwrap_err().to_string();
             assert!(error.contains("00000000000000000007.log is missing"), "{error}");
         }
-        let whole = std::fs::read(path(&paths)).unwrap();
+        let whole = std::fs::read(paths.newest_log_mark()).unwrap();
         for at in 0..8 * whole.len() {
             let mut bytes = whole.clone();
             bytes[at / 8] ^= 1 << (at % 8);
-            std::fs::write(path(&paths), &bytes).unwrap();
+            std::fs::write(paths.newest_log_mark(), &bytes).unwrap();
             assert_eq!(marked(&paths).unwrap(), None, "bit {at}");
             assert_eq!(decode(&whole[..at / 8]), None);
         }

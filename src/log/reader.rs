@@ -109,15 +109,9 @@ pub fn read_from<E: From<LogError>>(
     }
     let len = recovery.end.as_ref().map_or(0, |end| end.len);
     if len < durable_len {
-        let (path, reason) =
-            (newest.path.clone(), "changes that were durable when it was last opened or closed are gone");
-        return Err(LogError::Damaged {
-            path,
-            offset: len,
-            reason,
-            ranges: std::iter::once(len..durable_len).collect(),
-        }
-        .into());
+        let (path, gone) = (newest.path.clone(), len..durable_len);
+        let reason = "changes that were durable when it was last opened or closed are gone";
+        return Err(LogError::Damaged { path, offset: len, reason, ranges: vec![gone] }.into());
     }
     if let Some(len) = torn {
         // The mapping is gone by now, so nothing reads the bytes that go.

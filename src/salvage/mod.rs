@@ -126,8 +126,8 @@ fn unfinished(to: &Path) -> PathBuf {
 /// Whether a path, which need not exist, lies in a directory or is that directory.
 fn is_inside(path: &Path, directory: &Path) -> bool {
     let (Ok(path), Ok(directory)) = (std::path::absolute(path), directory.canonicalize()) else { return false };
-    let existing = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    existing.is_some_and(|(_, real)| real.starts_with(&directory))
+    let existing = path.ancestors().find_map(|above| above.canonicalize().ok());
+    existing.is_some_and(|real| real.starts_with(&directory))
 }
 
 /// The document with its vector, from where its youngest readable version stands.

@@ -76,6 +76,12 @@ impl<T: Plain> Piece<T> {
     }
 }
 
+impl<T: Plain> AsRef<[T]> for Piece<T> {
+    fn as_ref(&self) -> &[T] {
+        self.as_slice()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,6 @@
 //! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending. Nothing about vectors.
 
 mod append;
-#[cfg(any(test, feature = "local-models"))]
 mod arena;
 mod checksum;
 mod directory;
@@ -22,7 +21,6 @@ mod sequential;
 mod transfer;
 
 pub use append::AppendFile;
-#[cfg(feature = "local-models")]
 pub use arena::{Arena, Piece};
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]

@@ -22,6 +22,7 @@ use super::wire::{Connection, Request};
 use super::{Places, report};
 use crate::collection::DefinitionRequest;
 use crate::embed::{DEFAULT_MODEL, InputKind};
+use crate::http::wire::vector::to_base64;
 use crate::types::{Query, SearchRequest};
 
 /// Calls before the clock starts.
@@ -76,14 +77,17 @@ pub(super) fn run(args: &HttpArgs, places: &Places, context: &Context) -> Result
     let engine = engine(args, &dir, &queries, &texts, context)?;
     let server = Server::start(&dir, args.core(0), context)?;
     pin(args.core(1))?;
-    let vectors: Vec<Request> = queries.iter().map(|vector| by_vector(vector)).collect();
+    let vectors: Vec<Request> = queries.iter().map(|vector| by_vector(&json!(vector))).collect();
+    let base64: Vec<Request> = queries.iter().map(|vector| by_vector(&json!(to_base64(vector)))).collect();
     let by_text = |text: &String| Request::post(SEARCH, &json!({ "text": text, "top_k": 10 }));
     let texts: Vec<Request> = texts.iter().map(by_text).collect();
     let mut connection = Connection::open(server.address)?;
     let one = latencies(&mut connection, &vectors, args.calls as usize)?;
+    let short = latencies(&mut connection, &base64, args.calls as usize)?;
     let empty = latencies(&mut connection, &[Request::get("/v1/collections/bench")], args.calls as usize)?;
     let text = latencies(&mut connection, &texts, args.texts as usize)?;
-    let many = many(server.address, &vectors, args.connections as usize, args.calls as usize * 4)?;
+    let throughput = |requests| many(server.address, requests, args.connections as usize, args.calls as usize * 4);
+    let (many, many_short) = (throughput(&vectors)?, throughput(&base64)?);
     drop(server);
 
     let p50 = |latencies: &Latencies| latencies.percentile_us(0.5);
@@ -95,16 +99,20 @@ pub(super) fn run(args: &HttpArgs, places: &Places, context: &Context) -> Result
     report["calls"] = json!([
         row("engine, by vector", &engine.vector),
         row("HTTP, by vector", &one),
+        row("HTTP, by vector in base64", &short),
         row("HTTP, no search", &empty),
         row("engine, embedding a query", &engine.embed),
         row("engine, by text", &engine.text),
         row("HTTP, by text", &text),
     ]);
     report["vector_p50_ratio"] = json!(rounded(p50(&one) / p50(&engine.vector), 2));
+    report["base64_p50_ratio"] = json!(rounded(p50(&short) / p50(&engine.vector), 2));
     report["connections"] = json!(args.connections);
     report["engine_per_s"] = json!(rounded(engine_per_s, 0));
     report["http_per_s"] = json!(rounded(many, 0));
     report["per_s_ratio"] = json!(rounded(many / engine_per_s, 2));
+    report["http_base64_per_s"] = json!(rounded(many_short, 0));
+    report["base64_per_s_ratio"] = json!(rounded(many_short / engine_per_s, 2));
     report["text_parts_us"] = json!(rounded(parts, 0));
     report["text_p50_ratio"] = json!(rounded(p50(&text) / parts, 2));
     report::write(context, &report, || write_tables(&report))
@@ -166,7 +174,7 @@ fn measure<T>(
     Ok(Latencies::new(inputs.iter().cycle().take(count).map(call).collect::<Result<_, _>>()?))
 }
 
-fn by_vector(vector: &[f32]) -> Request {
+fn by_vector(vector: &Value) -> Request {
     Request::post(SEARCH, &json!({ "vector": vector, "top_k": 10, "include": [] }))
 }
 
@@ -276,10 +284,13 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
         report,
         &[
             ("by vector, HTTP p50 / engine p50", "vector_p50_ratio"),
+            ("by vector in base64, HTTP p50 / engine p50", "base64_p50_ratio"),
             ("connections", "connections"),
             ("engine, searches/s", "engine_per_s"),
             ("HTTP, searches/s", "http_per_s"),
             ("HTTP / engine, searches/s", "per_s_ratio"),
+            ("HTTP in base64, searches/s", "http_base64_per_s"),
+            ("HTTP in base64 / engine, searches/s", "base64_per_s_ratio"),
             ("embedding + search + HTTP, us", "text_parts_us"),
             ("by text, HTTP p50 / the sum", "text_p50_ratio"),
         ],

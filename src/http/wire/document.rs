@@ -7,7 +7,7 @@ use super::filter::WireFilter;
 use super::json::Object;
 use super::time::rfc3339;
 use super::value::{MetadataView, WireMetadata};
-use super::vector::WireVector;
+use super::vector::{VectorSchema, WireVector};
 use crate::collection::Upserted;
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
@@ -43,7 +43,7 @@ pub(crate) struct DocumentBody {
     #[schema(value_type = Option<Object>)]
     metadata: Option<WireMetadata>,
     /// As many numbers as the collection's dim.
-    #[schema(value_type = Option<Vec<f32>>)]
+    #[schema(value_type = Option<VectorSchema>)]
     vector: Option<WireVector>,
     /// Several vectors for one document, in a collection that has chunks; without them its text is split.
     #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
@@ -95,7 +95,7 @@ impl DocumentBody {
 #[schema(as = NewChunk)]
 pub(crate) struct ChunkBody {
     /// As many numbers as the collection's dim.
-    #[schema(value_type = Vec<f32>)]
+    #[schema(value_type = VectorSchema)]
     vector: WireVector,
     /// First character of `text` that it is of; with `end`.
     start: Option<u32>,

@@ -1,11 +1,10 @@
 //! OpenAI's embeddings on the wire.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::value::WireValue;
+use super::vector::to_base64;
 use crate::embed::{Embeddings, InstalledModel};
 use crate::http::error::{ApiError, Code};
 use crate::types::Value;
@@ -187,11 +186,6 @@ impl EmbeddingsView {
     }
 }
 
-fn to_base64(vector: &[f32]) -> String {
-    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-    STANDARD.encode(bytes)
-}
-
 /// The models that are installed.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ModelsView {
@@ -283,11 +277,6 @@ mod tests {
             let code = if text == many { Code::TooManyInputs } else { Code::InvalidInput };
             assert_eq!((error.code, error.param), (code, Some("input")), "{}", &text[..text.len().min(40)]);
         }
-    }
-
-    #[test]
-    fn base64_is_little_endian_f32() {
-        assert_eq!(to_base64(&[1.0, -2.0]), "AACAPwAAAMA=");
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod backend;
 pub(crate) mod choice;
 pub(crate) mod cursor;
+mod decimal;
 pub(crate) mod definition;
 pub(crate) mod document;
 pub(crate) mod embeddings;

@@ -81,9 +81,13 @@ pub(crate) fn scan(text: &[u8]) -> Result<(), ScanError> {
 }
 
 /// With how many digits in a row the block ends, where nothing in it changes the depth, begins a string or may be an
-/// integer that is too long. `digits`: in a row, right before it.
+/// integer that is too long. `digits`: in a row, right before it. Those that follow a point are not counted, as long as they
+/// stand in one block with it.
 fn plain_block(block: &[u8; BLOCK], digits: usize) -> Option<usize> {
-    let (digit, other) = kinds_of(block);
+    let Bytes { digit, point, other } = kinds_of(block);
+    // Added to the first of a row of ones, a carry goes through them all and ends beyond the last.
+    let decimals = digit & !digit.wrapping_add((point << 1) & digit);
+    let digit = digit & !decimals;
     // A bit for each place where as many ones as shown begin.
     let of_2 = digit & (digit >> 1);
     let of_4 = of_2 & (of_2 >> 2);
@@ -95,20 +99,29 @@ fn plain_block(block: &[u8; BLOCK], digits: usize) -> Option<usize> {
     is_plain.then_some(digit.leading_ones() as usize)
 }
 
-/// The digits, a bit for each byte from the lowest on, and whether there are quotes or brackets.
-fn kinds_of(block: &[u8; BLOCK]) -> (u64, bool) {
-    let (mut digits, mut others) = (0, 0);
+/// What stands in a block, a bit for each byte from the lowest on.
+#[derive(Debug, PartialEq)]
+struct Bytes {
+    digit: u64,
+    point: u64,
+    /// Whether there are quotes or brackets.
+    other: bool,
+}
+
+fn kinds_of(block: &[u8; BLOCK]) -> Bytes {
+    let (mut digit, mut point, mut others) = (0, 0, 0);
     for (at, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
         let word = u64::from_le_bytes(*bytes);
         let nibbles = word ^ every(b'0');
         // A sum beyond 127 in each byte that is no digit, and no carry into the next.
         let no_digit = (nibbles & every(0x7f)).wrapping_add(every(0x7f - 9)) | nibbles;
-        digits |= together(!no_digit) << (8 * at);
+        digit |= together(!no_digit) << (8 * at);
+        point |= together(is(word, b'.')) << (8 * at);
         // One bit tells square brackets from curly ones.
         let brackets = word | every(b'[' ^ b'{');
         others |= is(word, b'"') | is(brackets, b'{') | is(brackets, b'}');
     }
-    (digits, others & every(0x80) != 0)
+    Bytes { digit, point, other: others & every(0x80) != 0 }
 }
 
 const fn every(byte: u8) -> u64 {
@@ -200,17 +213,18 @@ mod tests {
         let all: Vec<u8> = (0..=255).chain(*b"[1.25,-3e7]{\"a\":\"b\"}").chain(0..=255).collect();
         let plain: Vec<u8> = all[..256].iter().copied().filter(|byte| !b"\"[]{}".contains(byte)).collect();
         for block in plain.windows(BLOCK) {
-            assert!(!kinds_of(block.first_chunk().unwrap()).1, "{block:?}");
+            assert!(!kinds_of(block.first_chunk().unwrap()).other, "{block:?}");
         }
         for block in all.windows(BLOCK) {
             let block = block.first_chunk().unwrap();
-            let one_by_one = block.iter().enumerate().fold((0, false), |(digits, others), (at, &byte)| {
+            let mut one_by_one = Bytes { digit: 0, point: 0, other: false };
+            for (at, &byte) in block.iter().enumerate() {
                 match KINDS[usize::from(byte)] {
-                    Kind::Other => (digits, others),
-                    Kind::Digit => (digits | 1 << at, others),
-                    Kind::Quote | Kind::Opening | Kind::Closing => (digits, true),
+                    Kind::Other => one_by_one.point |= u64::from(byte == b'.') << at,
+                    Kind::Digit => one_by_one.digit |= 1 << at,
+                    Kind::Quote | Kind::Opening | Kind::Closing => one_by_one.other = true,
                 }
-            });
+            }
             assert_eq!(kinds_of(block), one_by_one, "{block:?}");
         }
     }
@@ -231,6 +245,22 @@ mod tests {
         }
         let nested = format!("{}{}", " ".repeat(200), "[".repeat(MAX_JSON_DEPTH + 1));
         assert_eq!(scan(nested.as_bytes()), Err(ScanError::TooDeep { offset: 200 + MAX_JSON_DEPTH }));
+    }
+
+    #[test]
+    fn decimals_of_any_length_are_plain() {
+        for length in 1..=59 {
+            let block = format!("{:<64}", format!("  7.{},", &"1234567890".repeat(6)[..length]));
+            assert_eq!(plain_block(block.as_bytes().first_chunk().unwrap(), 18), Some(0), "{block}");
+            // A whole part is counted, wherever it stands.
+            for whole in [format!("0.{length},1234567890123456789,"), "1234567890123456789.5,".to_owned()] {
+                let block = format!("{whole:<64}");
+                assert_eq!(plain_block(block.as_bytes().first_chunk().unwrap(), 0), None, "{whole}");
+            }
+        }
+        assert_eq!(plain_block(&[b'1'; BLOCK], 0), None);
+        let ends = format!("{:>64}", "0.25,123");
+        assert_eq!(plain_block(ends.as_bytes().first_chunk().unwrap(), 0), Some(3));
     }
 
     #[test]

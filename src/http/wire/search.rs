@@ -7,7 +7,7 @@ use super::document::{IncludeName, include_of, include_of_parameter};
 use super::filter::WireFilter;
 use super::json::Object;
 use super::ranking::{LikeBody, RerankBody, WireFusion, WireMode, grouping_of, mode_of, paging_of, turn_page};
-use super::vector::WireVector;
+use super::vector::{VectorSchema, WireVector};
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_SEARCHES_PER_REQUEST;
 use crate::types::{DocumentId, Query, SearchRequest};
@@ -20,7 +20,7 @@ pub(crate) struct SearchBody {
     #[schema(example = "who feeds the birds?")]
     text: Option<String>,
     /// As many numbers as the collection's dim.
-    #[schema(value_type = Option<Vec<f32>>)]
+    #[schema(value_type = Option<VectorSchema>)]
     vector: Option<WireVector>,
     /// A stored document; it is left out of its own hits.
     id: Option<String>,

@@ -8,6 +8,7 @@ use super::points::Points;
 use super::select::select_among;
 use crate::distance::prefetch;
 use crate::segment::{Calibration, Graph, Links, NO_NEIGHBOUR};
+use crate::storage::{Arena, Piece};
 use crate::types::Ordinal;
 
 /// Places of a list on level 0 beyond those it will have: a full list is cut back to the best, and with room to spare
@@ -20,7 +21,7 @@ pub(super) struct Growing {
     entry: Ordinal,
     max_level: u32,
     upper_index: Vec<u32>,
-    level0: Vec<u32>,
+    level0: Piece<u32>,
     upper: Vec<u32>,
 }
 
@@ -34,12 +35,14 @@ impl Growing {
             lists += level;
             lists
         }));
+        let mut level0 = Arena::default().zeroed(levels.len() * (2 * m + SPARE_PLACES));
+        level0.as_mut_slice().fill(NO_NEIGHBOUR);
         Self {
             m,
             entry,
             max_level: levels[entry as usize],
             upper_index,
-            level0: vec![NO_NEIGHBOUR; levels.len() * (2 * m + SPARE_PLACES)],
+            level0,
             upper: vec![NO_NEIGHBOUR; lists as usize * m],
         }
     }
@@ -79,7 +82,7 @@ impl Growing {
     /// Sets the neighbours of a row, which is on the level; no more than its places.
     pub(super) fn set(&mut self, row: Ordinal, level: u32, neighbours: impl Iterator<Item = Ordinal>) {
         let (start, places) = (self.start(row, level), self.places(level));
-        let lists = if level == 0 { &mut self.level0 } else { &mut self.upper };
+        let lists = if level == 0 { self.level0.as_mut_slice() } else { &mut self.upper };
         let (list, mut used) = (&mut lists[start..start + places], 0);
         for neighbour in neighbours {
             list[used] = neighbour;
@@ -125,7 +128,7 @@ impl Growing {
 
     fn places_of(&self, row: Ordinal, level: u32) -> &[u32] {
         let start = self.start(row, level);
-        let lists = if level == 0 { &self.level0 } else { &self.upper };
+        let lists = if level == 0 { self.level0.as_slice() } else { &self.upper };
         &lists[start..start + self.places(level)]
     }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::distance::{CodeQuery, CodeTable, VectorQuery, VectorRef, dot_f32, l2sq_f32, prefetch};
 use crate::segment::{Quantizer, Rows};
+use crate::storage::{Arena, Piece};
 use crate::types::{Metric, Ordinal, Quantization};
 
 /// Rows, and distances between them: never negative, and proper metrics squared.
@@ -121,15 +122,15 @@ impl<'a> Points<'a> {
 
 /// What distances are computed of.
 enum Numbers<'a> {
-    Codes(Quantizer, CodeTable),
+    Codes(Quantizer, CodeTable<Piece<i8>>),
     Vectors(Vec<Cow<'a, [f32]>>),
 }
 
 fn codes_of<'a>(rows: &[VectorRef<'a>]) -> Numbers<'a> {
     let dim = rows[0].dim();
     let quantizer = Quantizer::fit(rows.len(), dim, |row| rows[row]);
-    let (mut codes, mut memory) = (vec![0; rows.len() * dim], Vec::new());
-    for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(dim)) {
+    let (mut codes, mut memory) = (Arena::default().zeroed(rows.len() * dim), Vec::new());
+    for (row, codes) in rows.iter().zip(codes.as_mut_slice().chunks_exact_mut(dim)) {
         quantizer.encode(row.read(&mut memory), codes);
     }
     Numbers::Codes(quantizer, CodeTable::new(codes, dim))
@@ -215,7 +216,7 @@ impl Rows for AskedFor<'_> {
 pub(super) struct SearchedFor<'a> {
     points: &'a Points<'a>,
     query: VectorQuery,
-    codes: Option<(&'a CodeTable, CodeQuery)>,
+    codes: Option<(&'a CodeTable<Piece<i8>>, CodeQuery)>,
 }
 
 impl Rows for SearchedFor<'_> {

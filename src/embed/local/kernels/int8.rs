@@ -130,11 +130,17 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
         out: room.0.as_mut_ptr(),
     };
     let finish = args.finish.at(row, column);
+    let out = |i: usize| args.out.wrapping_add((row + i) * args.out_stride + column);
     // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
     unsafe {
+        // The output is written long after its lines have come.
+        for i in 0..rows {
+            I::Float::prefetch(out(i));
+            I::Float::prefetch(out(i).wrapping_add(I::Float::LANES));
+        }
         I::tile(rows, &tile);
         for i in 0..rows {
-            let out = args.out.wrapping_add((row + i) * args.out_stride + column);
+            let out = out(i);
             for register in [0, I::Float::LANES] {
                 let x = I::Float::load(room.0[i * I::Float::TILE_COLUMNS + register..].as_ptr());
                 I::Float::store(out.wrapping_add(register), finish.apply::<I::Float>(x, i, register));
