@@ -27,7 +27,7 @@ use kernels::{CpuLevel, Kernels};
 use transformer::Transformer;
 use weights::Weights;
 
-/// Forces the instruction set of the kernels: `avx512-vnni`, `avx512`, `avx2` or `scalar`.
+/// Forces the instruction set of the kernels: `avx512-vnni`, `avx512`, `avx2`, `neon-dotprod`, `neon` or `scalar`.
 const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
 
 /// A model's encoder, from tokens to pooled vectors.

@@ -1,7 +1,8 @@
 //! Products of 8-bit weights and activations, summed exactly in 32 bits.
 //!
 //! Rows and columns are cut into blocks of products, each rounded on its own, so that a large number coarsens its block
-//! alone. Within a block `x = scale * (code - zero)` with codes in 0..=255 and `w = step * weight_code`, so that
+//! alone. Within a block `x = scale * (code - zero)` with codes in 0..=255, or in -128..=127 where the instructions multiply
+//! signed numbers, and `w = step * weight_code`, so that
 //! `sum(x * w) = scale * step * (sum(code * weight_code) - zero * sum(weight_code))`.
 
 use std::ops::Range;
@@ -29,6 +30,8 @@ pub(super) trait Int8: Copy {
     type Codes: Copy;
     /// Products summed by one [`Int8::add_products`].
     const GROUP: usize = size_of::<u32>() / size_of::<Self::Code>();
+    /// The smallest code. The largest is 255 more.
+    const LOWEST_CODE: i32 = 0;
 
     unsafe fn zero_sums() -> Self::Sums;
     unsafe fn load_weights(from: *const i8) -> Self::Weights;
@@ -36,8 +39,8 @@ pub(super) trait Int8: Copy {
     unsafe fn add_products(sums: Self::Sums, codes: Self::Codes, weights: Self::Weights) -> Self::Sums;
     /// The sums, rounded to what f32 holds.
     unsafe fn to_float(sums: Self::Sums) -> <Self::Float as Simd>::F32;
-    /// Stores `round(x) + zero` as codes, what is outside 0..=255 as the nearest of them; ties are rounded to even. Numbers
-    /// are in order, `x` is within 2^15 and `zero` within 0..=255.
+    /// Stores `round(x) + zero` as codes, what is outside them as the nearest one; ties are rounded to even. Numbers are in
+    /// order, `x` is within 2^15 and `zero` a code.
     unsafe fn store_codes(to: *mut Self::Code, x: [<Self::Float as Simd>::F32; TOGETHER], zero: i32);
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS` of `Float`.
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>);

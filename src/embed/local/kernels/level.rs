@@ -2,12 +2,18 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, vnni};
+#[cfg(target_arch = "aarch64")]
+use super::{dotprod, neon};
 
-/// An instruction set that the kernels are built for, slowest first.
+/// An instruction set that the kernels are built for, of each architecture the slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CpuLevel {
     /// Plain Rust.
     Scalar,
+    /// AArch64 with NEON.
+    Neon,
+    /// AArch64 with NEON and dot products of 8 bits.
+    NeonDotprod,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX-512 F; int8 as on [`CpuLevel::Avx2`].
@@ -18,12 +24,21 @@ pub(crate) enum CpuLevel {
 
 impl CpuLevel {
     /// Every level, slowest first.
-    pub(crate) const ALL: [CpuLevel; 4] = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Avx512Vnni];
+    pub(crate) const ALL: [CpuLevel; 6] = [
+        CpuLevel::Scalar,
+        CpuLevel::Neon,
+        CpuLevel::NeonDotprod,
+        CpuLevel::Avx2,
+        CpuLevel::Avx512,
+        CpuLevel::Avx512Vnni,
+    ];
 
     /// As settings write it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             CpuLevel::Scalar => "scalar",
+            CpuLevel::Neon => "neon",
+            CpuLevel::NeonDotprod => "neon-dotprod",
             CpuLevel::Avx2 => "avx2",
             CpuLevel::Avx512 => "avx512",
             CpuLevel::Avx512Vnni => "avx512-vnni",
@@ -45,7 +60,10 @@ impl CpuLevel {
             CpuLevel::Avx512 => avx512::is_available(),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512Vnni => vnni::is_available(),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            CpuLevel::Neon => neon::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            CpuLevel::NeonDotprod => dotprod::is_available(),
             _ => false,
         }
     }

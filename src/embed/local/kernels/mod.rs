@@ -5,11 +5,15 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
 mod int8;
 mod layer_norm;
 mod level;
 mod math;
 mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod packed;
 mod quantise;
@@ -81,6 +85,8 @@ macro_rules! run {
             CpuLevel::Avx512 | CpuLevel::Avx512Vnni => avx512::$function($args),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 => avx2::$function($args),
+            #[cfg(target_arch = "aarch64")]
+            CpuLevel::Neon | CpuLevel::NeonDotprod => neon::$function($args),
             _ => scalar::$function($args),
         }
     };
@@ -94,6 +100,10 @@ macro_rules! run_int8 {
             CpuLevel::Avx512Vnni => vnni::$function($args),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 | CpuLevel::Avx512 => avx2::$function($args),
+            #[cfg(target_arch = "aarch64")]
+            CpuLevel::NeonDotprod => dotprod::$function($args),
+            #[cfg(target_arch = "aarch64")]
+            CpuLevel::Neon => neon::$function($args),
             _ => scalar::$function($args),
         }
     };
@@ -276,6 +286,10 @@ impl Kernels {
             }
             #[cfg(target_arch = "x86_64")]
             (CpuLevel::Avx2 | CpuLevel::Avx512, _) => of::<avx2::Avx2>(),
+            #[cfg(target_arch = "aarch64")]
+            (CpuLevel::NeonDotprod, _) => of::<dotprod::Dotprod>(),
+            #[cfg(target_arch = "aarch64")]
+            (CpuLevel::Neon, _) => of::<neon::Neon>(),
             _ => of::<scalar::Scalar>(),
         }
     }

@@ -70,7 +70,7 @@ struct Block {
     width: usize,
 }
 
-/// Rounds each block of each row to codes, whose 0..=255 span the block's smallest to largest number, and 0.
+/// Rounds each block of each row to codes, which span the block's smallest to largest number, and 0.
 ///
 /// # Safety
 /// `Simd`'s promise; pointers cover their matrices; `width` and `block` are multiples of `WIDTH_MULTIPLE`.
@@ -92,16 +92,23 @@ pub(super) unsafe fn run<I: Int8>(args: &Args) {
             // where the next one begins, or padding.
             unsafe {
                 let (scales, zeros) = (args.rows.scales.wrapping_add(at), args.rows.zeros.wrapping_add(at));
-                scale::<I::Float>(args, &block, &mut room, scales, zeros);
+                scale::<I::Float>(args, &block, &mut room, scales, zeros, I::LOWEST_CODE as f32);
                 encode::<I>(args, &block, &mut room, zeros, codes);
             }
         }
     }
 }
 
-/// Stores what one step of the codes is in each row, and which code stands for 0.
+/// Stores what one step of the codes is in each row, and which code stands for 0; the smallest number has `lowest_code`.
 #[inline(always)]
-unsafe fn scale<S: Simd>(args: &Args, block: &Block, room: &mut Room, scales: *mut f32, zeros: *mut f32) {
+unsafe fn scale<S: Simd>(
+    args: &Args,
+    block: &Block,
+    room: &mut Room,
+    scales: *mut f32,
+    zeros: *mut f32,
+    lowest_code: f32,
+) {
     let [low, high] = room.extremes.each_mut().map(|extreme| extreme.as_mut_ptr());
     let by_row = room.by_row.as_mut_ptr();
     // SAFETY: the caller's promise; a tile has at most `LANES` rows.
@@ -126,7 +133,8 @@ unsafe fn scale<S: Simd>(args: &Args, block: &Block, room: &mut Room, scales: *m
         let scale = S::max(range, S::splat(f32::MIN_POSITIVE));
         let inverse = S::div(S::splat(1.0), scale);
         S::store(scales, scale);
-        S::store(zeros, S::round(S::mul(S::sub(S::zero(), lowest), inverse)));
+        let above_lowest = S::round(S::mul(S::sub(S::zero(), lowest), inverse));
+        S::store(zeros, S::add(above_lowest, S::splat(lowest_code)));
         S::store(room.inverses.as_mut_ptr(), inverse);
     }
 }

@@ -157,7 +157,11 @@ fn int8_sums(depth: usize, block: usize) {
     x[..depth].fill(0.0);
     x[depth..2 * depth].iter_mut().for_each(|x| *x = x.abs() + 0.5);
     x[2 * depth] = -40.0;
-    let (w, bias) = (random(2, columns * depth), random(3, columns));
+    let (mut w, bias) = (random(2, columns * depth), random(3, columns));
+    // Codes at the ends of their ranges, whose products are the largest that there are.
+    x[3 * depth..4 * depth].fill(-1.0);
+    w[..depth].fill(-0.5);
+    w[depth..2 * depth].fill(0.5);
     // Blocks of both sides, as whole numbers and what one of them stands for.
     let activations = |block: &[f32]| -> (Vec<f64>, f64) {
         let low = block.iter().fold(0f32, |low, x| low.min(*x));
