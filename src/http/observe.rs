@@ -1,6 +1,7 @@
-//! The outermost layers: request id, span, metrics, guards, and the body of whatever failed.
+//! What every request passes: request id, span, metrics, guards, and the body of whatever failed.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
 use super::cors;
@@ -16,6 +18,7 @@ use super::guard::{Guard, Passage};
 use super::problem;
 use super::state::AppState;
 use crate::telemetry;
+use crate::types::panic_message;
 
 /// Name of the header that carries a request's id, both ways.
 const REQUEST_ID: &str = "x-request-id";
@@ -24,8 +27,12 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The routes that say whether the server is well and nothing more.
 pub(crate) const HEALTH_ROUTES: [&str; 4] = ["/livez", "/readyz", "/healthz", "/health"];
 
-/// Gives every request an id and a span, counts it, and writes the body of a failed one.
-pub(crate) async fn observe(request: Request, next: Next) -> Response {
+/// Gives every request an id and a span, guards it, counts it, and writes the body of a failed one, or one that panicked.
+pub(crate) async fn observe(
+    State((guard, state)): State<(Arc<Guard>, AppState)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let uri = request.uri().clone();
@@ -34,8 +41,10 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let span = tracing::info_span!("request", id = %id, method = %method, route);
     let in_flight = InFlight::enter();
-    let response = next.run(request).instrument(span.clone()).await;
+    let response =
+        AssertUnwindSafe(guarded(&guard, &state, request, next)).catch_unwind().instrument(span.clone()).await;
     drop(in_flight);
+    let response = response.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
     let mut response = span.in_scope(|| finish(response, &method, &uri, &id));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -130,11 +139,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Holds host, origin and API key to the rules; the health routes are open to anybody.
-pub(crate) async fn guard(
-    State((guard, state)): State<(Arc<Guard>, AppState)>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn guarded(guard: &Guard, state: &AppState, request: Request, next: Next) -> Response {
     if HEALTH_ROUTES.contains(&request.uri().path()) {
         return next.run(request).await;
     }
@@ -156,9 +161,8 @@ pub(crate) async fn guard(
 }
 
 /// What a panicking handler answers.
-pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    ApiError::internal(format!("a handler panicked: {}", text.unwrap_or("no message"))).into_response()
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    ApiError::internal(format!("in a handler: {}", panic_message(panic))).into_response()
 }
 
 pub(crate) async fn unknown_route(method: Method, uri: Uri) -> ApiError {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::guard::Guard;
 use super::state::AppState;
@@ -28,15 +27,13 @@ pub(crate) fn bound_router(state: AppState, bound: Option<SocketAddr>) -> Router
     layered(router, state, bound)
 }
 
-/// Puts the layers around routes; the last one is the outermost.
+/// Puts what every request passes around routes: one layer, since each costs as much as a small handler.
 pub(super) fn layered(routes: Router<AppState>, state: AppState, bound: Option<SocketAddr>) -> Router {
     let guard = Arc::new(Guard::new(state.config(), bound));
     routes
         .fallback(observe::unknown_route)
         .method_not_allowed_fallback(observe::wrong_method)
-        .layer(from_fn_with_state((guard, state.clone()), observe::guard))
-        .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state((guard, state.clone()), observe::observe))
         .with_state(state)
 }
 

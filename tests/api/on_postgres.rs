@@ -29,6 +29,7 @@ again! {
     search {
         the_nearest_come_first_with_their_scores,
         a_document_is_no_hit_of_its_own,
+        vectors_may_be_base64,
         threshold_filter_and_include_narrow_the_answer,
         what_was_deleted_is_no_hit,
         a_collection_without_a_model_says_so,

@@ -30,6 +30,19 @@ pub fn the_nearest_come_first_with_their_scores() {
 }
 
 #[test]
+pub fn vectors_may_be_base64() {
+    let server = Server::with_documents(&DOCUMENTS);
+    // 0.6, 0, 0.8 and 1, 0, 0 as little-endian f32.
+    let document = json!({"id": "xz", "vector": "mpkZPwAAAADNzEw/"});
+    server.post("/v1/collections/c/documents", &json!({ "documents": [document] })).ok();
+    let query = json!({"vector": "AACAPwAAAAAAAAAA", "top_k": 3, "include": ["vector"]});
+    let found = server.post("/v1/collections/c/search", &query).ok();
+    assert_eq!(ids(&found), ["x", "xy", "xz"]);
+    let vector: Vec<f64> = serde_json::from_value(found["hits"][2]["vector"].clone()).unwrap();
+    assert!((vector[0] - 0.6).abs() < 1e-6 && (vector[2] - 0.8).abs() < 1e-6, "{vector:?}");
+}
+
+#[test]
 pub fn a_document_is_no_hit_of_its_own() {
     let server = Server::with_documents(&DOCUMENTS);
     let found = server.post("/v1/collections/c/search", &json!({"id": "xy", "top_k": 2})).ok();
