@@ -140,6 +140,7 @@ fn over_batch(reports: &[Value]) -> Chart {
         }
         ticks.push(batch);
     }
+    curves.iter_mut().for_each(|curve| curve.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
     ticks.sort_by(f64::total_cmp);
     ticks.dedup();
     let title = format!("{}, {} thread(s)", text(&reports[0]["model"]["name"]), reports[0]["runs"][0]["threads"]);
@@ -267,6 +268,7 @@ mod tests {
         };
         let chart = over_batch(&[report(32, 300.0), report(1, 100.0)]);
         assert_eq!((names(&chart), chart.ticks.clone()), (vec![("int8, 17 tokens", 2)], vec![1.0, 32.0]));
+        assert_eq!(chart.curves[0].points, [(1.0, 100.0), (32.0, 300.0)], "in the order of the axis");
         assert!(chart.draw().contains("m, 1 thread(s)"));
     }
 }
