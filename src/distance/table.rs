@@ -37,18 +37,15 @@ impl<C: AsRef<[i8]>> CodeTable<C> {
     /// The squared Euclidean distance of two rows, exact.
     #[inline]
     pub fn l2sq(&self, a: u32, b: u32) -> i32 {
-        let (row, query) =
-            (codes_of(self.codes.as_ref(), self.stride, a), codes_of(self.codes.as_ref(), self.stride, b));
-        let dot = self.kernel.dot(row, query, self.shifts[b as usize]);
+        let dot = self.kernel.dot(self.row(a), self.row(b), self.shifts[b as usize]);
         self.squared_norm(a) + self.squared_norm(b) - 2 * dot
     }
 
     /// The squared Euclidean distances of `row` to each of `others`, in their order, to `take`.
     #[inline]
     pub fn l2sq_each(&self, row: u32, others: &[u32], mut take: impl FnMut(i32)) {
-        let query = codes_of(self.codes.as_ref(), self.stride, row);
         let (norm, mut at) = (self.squared_norm(row), 0);
-        self.kernel.dot_rows(self.codes.as_ref(), query, self.shifts[row as usize], others, |dot| {
+        self.kernel.dot_rows(self.codes.as_ref(), self.row(row), self.shifts[row as usize], others, |dot| {
             take(norm + self.squared_norms[others[at] as usize] - 2 * dot);
             at += 1;
         });
@@ -61,6 +58,7 @@ impl<C: AsRef<[i8]>> CodeTable<C> {
     }
 
     /// The codes of a row: i8, shape `[stride]`.
+    #[inline]
     pub fn row(&self, row: u32) -> &[i8] {
         codes_of(self.codes.as_ref(), self.stride, row)
     }
@@ -68,7 +66,7 @@ impl<C: AsRef<[i8]>> CodeTable<C> {
     /// Asks the processor to fetch a row and its length; see [`prefetch`].
     #[inline]
     pub fn prefetch(&self, row: u32) {
-        prefetch(codes_of(self.codes.as_ref(), self.stride, row));
+        prefetch(self.row(row));
         prefetch(&self.squared_norms[row as usize..=row as usize]);
     }
 }

@@ -30,8 +30,8 @@ pub(crate) enum VectorSchema {
 pub(crate) struct WireVector(pub(crate) Vec<f32>);
 
 impl<'de> Deserialize<'de> for WireVector {
-    /// Only from JSON text that outlives the value: the parser finds where the array ends, and its numbers are read by
-    /// the standard library, several times as fast as one by one through serde.
+    /// Only from JSON text that outlives the value: the parser finds where it ends, and numbers are read from the text,
+    /// several times as fast as one by one through serde.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
         let vector = if text.starts_with('"') { from_base64(text) } else { numbers(text) };
