@@ -51,11 +51,14 @@ fn from_base64(text: &str) -> Result<Vec<f32>, String> {
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let refuse =
-        |what: &str| format!("{REFUSED}text: {what}; send base64 of little-endian f32, or an array of numbers");
+    let refuse = |what: &str| {
+        let what = what.trim_end_matches('.');
+        format!("{REFUSED}text: {what}; send base64 of little-endian f32, or an array of numbers")
+    };
     let plain = text.trim_matches('"');
     // Some writers escape slashes.
-    let unescaped = plain.contains('\\').then(|| serde_json::from_str::<String>(text).unwrap_or_default());
+    let unescaped = plain.contains('\\').then(|| serde_json::from_str::<String>(text)).transpose();
+    let unescaped = unescaped.map_err(|error| refuse(&error.to_string()))?;
     let bytes =
         ANY_PADDING.decode(unescaped.as_deref().unwrap_or(plain)).map_err(|error| refuse(&error.to_string()))?;
     let (numbers, []) = bytes.as_chunks() else {
@@ -187,6 +190,7 @@ mod tests {
         for (text, what) in [
             ("\"a b\"", "Invalid symbol 32"),
             ("\"AACAPw==AAAA\"", "Invalid"),
+            ("\"AACA\\ud800\"", "unexpected end of hex escape"),
             ("\"AACA\"", "3 bytes are no whole number of f32"),
             ("\"AADAfw==\"", "component 0 is NaN, no finite number"),
             ("\"AACAPwAAgH8=\"", "component 1 is inf, no finite number"),
