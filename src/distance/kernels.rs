@@ -3,7 +3,7 @@
 use simsimd::SpatialSimilarity;
 
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
+use super::{avx2, avx512};
 
 /// Longest vector that the integer kernels sum without overflow: 255^2 * 32,768 < 2^31.
 const MAX_CODES: usize = 32_768;
@@ -56,10 +56,13 @@ pub(super) fn shift(query: &[i8]) -> i32 {
     128 * query.iter().map(|&c| i32::from(c)).sum::<i32>()
 }
 
-/// The implementation for codes that this machine runs fastest.
+/// The implementation for codes, which are within -127..=127, that this machine runs fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CodeKernel {
     Simsimd,
+    /// As [`CodeKernel::Vnni`].
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
     /// Made only by [`CodeKernel::detect`], so the machine has the instructions.
     #[cfg(target_arch = "x86_64")]
     Vnni,
@@ -69,8 +72,13 @@ impl CodeKernel {
     #[inline]
     pub(super) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if avx512::is_available() {
-            return Self::Vnni;
+        {
+            if avx512::is_available() {
+                return Self::Vnni;
+            }
+            if avx2::is_available() {
+                return Self::Avx2;
+            }
         }
         Self::Simsimd
     }
@@ -81,7 +89,10 @@ impl CodeKernel {
         assert!(row.len() == query.len() && row.len() <= MAX_CODES, "{} and {}", row.len(), query.len());
         match self {
             Self::Simsimd => <i8 as SpatialSimilarity>::dot(row, query).expect("the lengths are equal") as i32,
-            // SAFETY: `detect` made this variant, and the lengths are equal.
+            // SAFETY: `detect` made these variants, and the lengths are equal.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::dot(row, query) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => unsafe { avx512::dot_shifted(row, query) - shift },
         }
@@ -95,7 +106,10 @@ impl CodeKernel {
             Self::Simsimd => {
                 rows.iter().for_each(|&row| take(self.dot(codes_of(codes, query.len(), row), query, shift)))
             }
-            // SAFETY: `detect` made this variant.
+            // SAFETY: `detect` made these variants.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::dot_rows(codes, query, rows, take) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => unsafe { avx512::dot_rows(codes, query, rows, |dot| take(dot - shift)) },
         }
@@ -107,7 +121,10 @@ impl CodeKernel {
         assert!(query.len() <= MAX_CODES, "{} codes", query.len());
         match self {
             Self::Simsimd => rows.iter().for_each(|&row| take(self.l2sq(codes_of(codes, query.len(), row), query))),
-            // SAFETY: `detect` made this variant.
+            // SAFETY: `detect` made these variants.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::l2sq_rows(codes, query, rows, take) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => unsafe { avx512::l2sq_rows(codes, query, rows, take) },
         }
@@ -118,7 +135,10 @@ impl CodeKernel {
         assert!(a.len() == b.len() && a.len() <= MAX_CODES, "{} and {}", a.len(), b.len());
         match self {
             Self::Simsimd => <i8 as SpatialSimilarity>::l2sq(a, b).expect("the lengths are equal") as i32,
-            // SAFETY: `detect` made this variant, and the lengths are equal.
+            // SAFETY: `detect` made these variants, and the lengths are equal.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::l2sq(a, b) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => unsafe { avx512::l2sq(a, b) },
         }
@@ -146,8 +166,25 @@ mod tests {
 
     fn kernels() -> Vec<CodeKernel> {
         let mut all = vec![CodeKernel::Simsimd, CodeKernel::detect()];
-        all.dedup();
+        #[cfg(target_arch = "x86_64")]
+        if avx2::is_available() {
+            all.push(CodeKernel::Avx2);
+        }
         all
+    }
+
+    /// [`CodeKernel::dot_rows`] takes some rows at once, whose sums must not mix.
+    fn assert_rows_agree(codes: &[i8], query: &[i8]) {
+        let rows: Vec<u32> = (0..codes.len() as u32 / query.len() as u32).collect();
+        let row = |row: u32| codes_of(codes, query.len(), row);
+        for kernel in kernels() {
+            let (mut dots, mut distances) = (Vec::new(), Vec::new());
+            kernel.dot_rows(codes, query, shift(query), &rows, |dot| dots.push(dot));
+            kernel.l2sq_rows(codes, query, &rows, |distance| distances.push(distance));
+            let all = |of: fn(&[i8], &[i8]) -> i32| rows.iter().map(|&at| of(row(at), query)).collect::<Vec<_>>();
+            assert_eq!(dots, all(scalar::dot_i8), "{kernel:?} dots, dim {}", query.len());
+            assert_eq!(distances, all(scalar::l2sq_i8), "{kernel:?} distances, dim {}", query.len());
+        }
     }
 
     fn assert_codes_agree(a: &[i8], b: &[i8]) {
@@ -161,10 +198,12 @@ mod tests {
     fn codes_agree_with_scalar() {
         let mut seed = 1;
         for dim in (1..=300).chain([384, 1_000, 1_024, 4_096]) {
-            let mut random = || (0..dim).map(|_| (next(&mut seed) % 255) as u8 as i8).collect::<Vec<_>>();
-            let (a, b) = (random(), random());
+            let mut code = || ((next(&mut seed) % 255) as i16 - 127) as i8;
+            let mut random = |codes: usize| (0..codes).map(|_| code()).collect::<Vec<_>>();
+            let (a, b) = (random(dim), random(dim));
             assert_codes_agree(&a, &b);
-            for (x, y) in [(127, 127), (-127, 127), (-128, 127), (127, -128), (-128, -128), (0, -128)] {
+            assert_rows_agree(&random(7 * dim), &a);
+            for (x, y) in [(127, 127), (-127, 127), (127, -127), (-127, -127), (0, -127)] {
                 assert_codes_agree(&vec![x; dim], &vec![y; dim]);
                 assert_codes_agree(&a, &vec![y; dim]);
             }

@@ -8,6 +8,8 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
+use super::coded_rows::{CodedQuery, CodedRows};
+use super::top_k::TopK;
 use crate::distance::VectorQuery;
 use crate::segment::DeadRows;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
@@ -49,6 +51,8 @@ type Chunk = Box<[OnceLock<MemRow>]>;
 pub struct Memtable {
     max_entries: u32,
     chunks: Box<[OnceLock<Chunk>]>,
+    /// Codes of the chunks that are full, where no row of them has more than one vector.
+    coded: Box<[OnceLock<CodedRows>]>,
     /// Rows before this one are published.
     count: AtomicU32,
     bytes: AtomicU64,
@@ -64,6 +68,7 @@ impl Memtable {
         Self {
             max_entries: max_entries.clamp(1, MAX_ENTRIES),
             chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            coded: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
             count: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
             last_seq: AtomicU64::new(0),
@@ -152,6 +157,9 @@ impl Memtable {
         let row = MemRow { seq, document, vector: vector.into_boxed_slice(), chunks: chunks.into_boxed_slice() };
         assert!(chunk[ordinal as usize % CHUNK_ROWS].set(row).is_ok(), "row {ordinal} is written once");
         self.count.store(ordinal + 1, Ordering::Release);
+        if (ordinal as usize + 1).is_multiple_of(CHUNK_ROWS) {
+            self.encode(ordinal as usize / CHUNK_ROWS);
+        }
         // The new row is visible before the old one dies, so that a search in between sees one of them.
         self.replace(id, MemEntry::Row(ordinal))
     }
@@ -174,16 +182,55 @@ impl Memtable {
         }
     }
 
-    /// Offers every live row that passes the filter, with the closeness of its nearest vector.
-    pub fn search(&self, query: &VectorQuery, filter: Option<&Filter>, mut offer: impl FnMut(f32, Ordinal)) {
-        for ordinal in 0..self.rows() {
-            if self.dead.is_dead(ordinal) {
+    /// Offers the live rows that pass the filter and may be among the best, with the closeness of the nearest vector of
+    /// each. Exact: what codes leave out cannot be among them.
+    pub fn search(&self, query: &VectorQuery, filter: Option<&Filter>, top: &mut TopK<(DocumentId, Ordinal)>) {
+        let rows = self.rows();
+        let (mut coded_query, mut at_most) = (None, Vec::new());
+        for (index, coded) in self.coded.iter().enumerate().take((rows as usize).div_ceil(CHUNK_ROWS)) {
+            let from = (index * CHUNK_ROWS) as Ordinal;
+            let Some(coded) = coded.get() else {
+                let end = rows.min(from + CHUNK_ROWS as Ordinal);
+                (from..end).for_each(|ordinal| self.offer(ordinal, query, filter, top));
                 continue;
+            };
+            coded.at_most(coded_query.get_or_insert_with(|| CodedQuery::new(query)), &mut at_most);
+            for (ordinal, &closeness) in (from..).zip(&at_most) {
+                if top.admits(closeness) {
+                    self.offer(ordinal, query, filter, top);
+                }
             }
-            let Some(row) = self.row(ordinal) else { continue };
-            if filter.is_none_or(|f| f.matches(&row.document.metadata)) {
-                offer(query.nearest(&row.vector).1, ordinal);
+        }
+    }
+
+    fn offer(
+        &self,
+        ordinal: Ordinal,
+        query: &VectorQuery,
+        filter: Option<&Filter>,
+        top: &mut TopK<(DocumentId, Ordinal)>,
+    ) {
+        if self.dead.is_dead(ordinal) {
+            return;
+        }
+        let Some(row) = self.row(ordinal) else { return };
+        if filter.is_none_or(|f| f.matches(&row.document.metadata)) {
+            let closeness = query.nearest(&row.vector).1;
+            if top.admits(closeness) {
+                top.push(closeness, (row.document.id.clone(), ordinal));
             }
+        }
+    }
+
+    /// Rounds the vectors of a chunk that is full.
+    fn encode(&self, index: usize) {
+        let Some(chunk) = self.chunks[index].get() else { return };
+        let vectors = chunk.iter().filter_map(|row| row.get().map(|row| &*row.vector));
+        let dim = vectors.clone().next().map_or(0, <[f32]>::len);
+        if chunk.iter().filter_map(OnceLock::get).all(|row| row.chunks.is_empty())
+            && let Some(coded) = CodedRows::new(dim, vectors)
+        {
+            _ = self.coded[index].set(coded);
         }
     }
 
@@ -211,8 +258,9 @@ impl Memtable {
 /// Memory that a row takes, about: metadata are counted as their entries' allocation.
 fn row_bytes(document: &StoredDocument, vector: &[f32]) -> u64 {
     let text = document.text.as_ref().map_or(0, String::len);
-    (size_of::<MemRow>() + 2 * document.id.as_str().len() + text + 128 * document.metadata.len() + 4 * vector.len())
-        as u64
+    // A vector and its codes.
+    let vector = (size_of::<f32>() + 1) * vector.len();
+    (size_of::<MemRow>() + 2 * document.id.as_str().len() + text + 128 * document.metadata.len() + vector) as u64
 }
 
 #[cfg(test)]
@@ -236,9 +284,10 @@ mod tests {
     }
 
     fn live(memtable: &Memtable) -> Vec<(Ordinal, f32)> {
-        let mut found = Vec::new();
-        let query = VectorQuery::new(Metric::Dot, vec![1.0]);
-        memtable.search(&query, None, |closeness, ordinal| found.push((ordinal, closeness)));
+        let mut found = TopK::new(10);
+        memtable.search(&VectorQuery::new(Metric::Dot, vec![1.0]), None, &mut found);
+        let mut found: Vec<_> = found.into_sorted().into_iter().map(|found| (found.item.1, found.closeness)).collect();
+        found.sort_by_key(|&(ordinal, _)| ordinal);
         found
     }
 
@@ -257,6 +306,35 @@ mod tests {
         assert_eq!((memtable.first_seq(), memtable.last_seq(), memtable.live_rows()), (Seq(5), Seq(9), 0));
         let names: Vec<_> = memtable.all().into_iter().map(|(id, _)| id.as_str().to_owned()).collect();
         assert_eq!(names, ["a", "b", "elsewhere"]);
+    }
+
+    /// Numbers that depend on nothing else.
+    fn numbers(seed: usize, count: usize) -> Vec<f32> {
+        let number = |at: usize| ((seed * 1_000 + at) as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (0..count).map(|at| (number(at) >> 40) as f32 / (1u64 << 24) as f32 - 0.5).collect()
+    }
+
+    #[test]
+    fn searches_are_exact_with_codes_and_without() {
+        const DIM: usize = 24;
+        for (metric, chunked) in [(Metric::Dot, false), (Metric::L2, false), (Metric::Cosine, true)] {
+            let memtable = Memtable::new(MAX_ENTRIES);
+            let rows = 3 * CHUNK_ROWS + 100;
+            for row in 0..rows {
+                let chunks = if chunked && row % 700 == 0 { vec![ChunkSpan { start: 0, end: 1 }; 2] } else { Vec::new() };
+                let vectors = numbers(row, DIM * chunks.len().max(1));
+                memtable.insert(Seq(row as u64 + 1), document(&(row % 3_000).to_string()), vectors, chunks);
+            }
+            assert_eq!(memtable.coded.iter().filter(|coded| coded.get().is_some()).count(), if chunked { 0 } else { 3 });
+            for seed in 0..20 {
+                let query = VectorQuery::new(metric, numbers(77_777 + seed, DIM));
+                let (mut found, mut exact) = (TopK::new(10), TopK::new(10));
+                memtable.search(&query, None, &mut found);
+                (0..rows as Ordinal).for_each(|row| memtable.offer(row, &query, None, &mut exact));
+                let items = |top: TopK<_>| top.into_sorted().into_iter().map(|found| found.item).collect::<Vec<_>>();
+                assert_eq!(items(found), items(exact), "{metric:?}");
+            }
+        }
     }
 
     #[test]

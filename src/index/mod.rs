@@ -2,6 +2,7 @@
 
 mod build;
 mod chunked;
+mod coded_rows;
 mod compact;
 mod error;
 mod findable;

@@ -178,12 +178,7 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
     }
     for memtable in view.frozen.iter().chain([&view.active]) {
         let mut top = TopK::new(query.top_k);
-        memtable.search(&vector, query.filter, |closeness, ordinal| {
-            if top.admits(closeness) {
-                let id = &published(memtable, ordinal).document.id;
-                top.push(closeness, (id.clone(), ordinal));
-            }
-        });
+        memtable.search(&vector, query.filter, &mut top);
         let before = found.len();
         found.extend(top.into_sorted().into_iter().map(|r| (r.closeness, Place::Memory(memtable.clone(), r.item.1))));
         places += usize::from(found.len() > before);

@@ -41,7 +41,7 @@ pub use filtered_walk::{FilteredOptions, WANTED_PASSING};
 pub use graph::{Graph, GraphView, MAX_LEVEL, NO_NEIGHBOUR};
 pub use nibbles::{NibbleQuantizer, suits_nibbles};
 pub use pool::Candidate;
-pub use quantize::Quantizer;
+pub use quantize::{Quantizer, largest_component};
 pub use reader::Segment;
 pub use tombstone::Tombstone;
 pub use upgrade::{downgrade, file_version, upgrade};

@@ -33,6 +33,11 @@ impl Quantizer {
         Self { scale }
     }
 
+    /// With the finest scale that clips no component of a size up to `largest`.
+    pub fn for_largest(largest: f32) -> Self {
+        Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
+    }
+
     /// With the scale that suits `rows` vectors of `dim` finite components.
     pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
         let step = (rows * dim).div_ceil(SAMPLE_COMPONENTS).max(1);
@@ -47,11 +52,11 @@ impl Quantizer {
         let (_, &mut quantile, above) = sizes.select_nth_unstable_by(rank, f32::total_cmp);
         // In very sparse data even a high quantile is 0, and only the largest component tells the scale.
         let largest = if quantile > 0.0 { quantile } else { above.iter().copied().fold(0.0, f32::max) };
-        Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
+        Self::for_largest(largest)
     }
 
     /// Codes are `round(component * scale)`.
-    pub(super) fn scale(self) -> f32 {
+    pub fn scale(self) -> f32 {
         self.scale
     }
 
@@ -76,9 +81,7 @@ impl Quantizer {
             // Distances need both sides on one scale.
             Metric::L2 => self,
             // Dot products order rows alike on any scale of the query, so it gets the one that clips nothing.
-            Metric::Cosine | Metric::Dot => {
-                Self { scale: LARGEST / largest(query.vector()).max(MIN_LARGEST_COMPONENT) }
-            }
+            Metric::Cosine | Metric::Dot => Self::for_largest(largest_component(query.vector())),
         };
         quantizer.encode(query.vector(), &mut memory);
         CodeQuery::new(query.metric(), memory)
@@ -86,7 +89,7 @@ impl Quantizer {
 }
 
 /// The largest size of a component, in sixteen maxima, so that each need not wait for the one before it.
-fn largest(vector: &[f32]) -> f32 {
+pub fn largest_component(vector: &[f32]) -> f32 {
     let mut largest = [0.0f32; 16];
     for part in vector.chunks(16) {
         for (largest, x) in largest.iter_mut().zip(part) {

@@ -1,7 +1,9 @@
-//! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending. Nothing about vectors.
+//! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending; threads in the background. Nothing
+//! about vectors.
 
 mod append;
 mod arena;
+mod background;
 mod checksum;
 mod directory;
 mod disk;
@@ -22,6 +24,7 @@ mod transfer;
 
 pub use append::AppendFile;
 pub use arena::{Arena, Piece};
+pub use background::give_way;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]
 pub use directory::only_for_owner;

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 use super::{IndexError, findable, repair};
 use crate::distance::VectorRef;
 use crate::segment::{Graph, suits_nibbles};
+use crate::storage::give_way;
 use crate::types::{GraphBuilder, IndexDefinition, Metric, Ordinal, Quantization};
 
 use calibrate_bits::BitTable;
@@ -59,6 +60,8 @@ pub fn build_graph(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads.map_or(0, NonZeroUsize::get))
         .thread_name(|number| format!("build-{number}"))
+        // Who searches or writes meanwhile comes first.
+        .start_handler(|_| give_way())
         .build()
         .map_err(|source| IndexError::Threads { source })?;
     let points = Points::new(rows, metric, index.quantization);
