@@ -321,11 +321,15 @@ mod tests {
             let memtable = Memtable::new(MAX_ENTRIES);
             let rows = 3 * CHUNK_ROWS + 100;
             for row in 0..rows {
-                let chunks = if chunked && row % 700 == 0 { vec![ChunkSpan { start: 0, end: 1 }; 2] } else { Vec::new() };
+                let chunks =
+                    if chunked && row % 700 == 0 { vec![ChunkSpan { start: 0, end: 1 }; 2] } else { Vec::new() };
                 let vectors = numbers(row, DIM * chunks.len().max(1));
                 memtable.insert(Seq(row as u64 + 1), document(&(row % 3_000).to_string()), vectors, chunks);
             }
-            assert_eq!(memtable.coded.iter().filter(|coded| coded.get().is_some()).count(), if chunked { 0 } else { 3 });
+            assert_eq!(
+                memtable.coded.iter().filter(|coded| coded.get().is_some()).count(),
+                if chunked { 0 } else { 3 }
+            );
             for seed in 0..20 {
                 let query = VectorQuery::new(metric, numbers(77_777 + seed, DIM));
                 let (mut found, mut exact) = (TopK::new(10), TopK::new(10));

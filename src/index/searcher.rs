@@ -173,6 +173,7 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
     for (live, part) in view.segments.iter().zip(query.segments) {
         candidates.clear();
         outcomes.push(search_segment(live, query, part, &vector, &mut candidates)?);
+        live.segment.prefetch_documents(candidates.iter().map(|candidate| candidate.ordinal));
         places += usize::from(!candidates.is_empty());
         found.extend(candidates.iter().map(|c| (c.closeness, Place::Sealed(live.clone(), c.ordinal))));
     }

@@ -15,7 +15,7 @@ use super::graph::GraphView;
 use super::nibbles::{self, NibbleQuantizer};
 use super::quantize::{self, Quantizer};
 use super::tombstone::{self, Tombstone};
-use crate::distance::VectorRef;
+use crate::distance::{VectorRef, prefetch};
 use crate::storage::{Mapped, Plain, ReadOnlyFile, VerifiedBlocks, crc32c};
 use crate::types::{DocumentId, IndexDefinition, Metadata, Ordinal, Quantization, Seq, StoredDocument, VectorStorage};
 
@@ -196,6 +196,19 @@ impl Segment {
             return Err(self.damaged(Section::DocumentOffsets, 8 * ordinal as usize, reason));
         }
         self.bytes(Section::Documents, offsets[0] as usize..offsets[1] as usize)
+    }
+
+    /// Asks memory for the beginning of these rows' documents, which are read soon: for all at once, since each is two
+    /// reads of which one waits for the other.
+    pub fn prefetch_documents(&self, ordinals: impl Iterator<Item = Ordinal> + Clone) {
+        let offsets: SectionView<'_, u64> = self.section(Section::DocumentOffsets);
+        let documents: SectionView<'_, u8> = self.section(Section::Documents);
+        ordinals.clone().for_each(|ordinal| prefetch(offsets.unchecked(row_range(ordinal, 1))));
+        for ordinal in ordinals {
+            if let [start] = *offsets.unchecked(row_range(ordinal, 1)) {
+                prefetch(documents.unchecked(start as usize..(start as usize).saturating_add(1)));
+            }
+        }
     }
 
     /// The deletions that were sealed with the rows, in ascending order of ids.

@@ -5,7 +5,8 @@ use std::convert::Infallible;
 
 use rayon::prelude::*;
 
-use super::calibrate::{QUERIES, recall_of};
+use super::calibrate::recall_of;
+use super::sample::sample;
 use crate::distance::{BitQuery, VectorQuery, VectorRef};
 use crate::segment::{BitQuantizer, CALIBRATED_EF, CALIBRATED_TOP_K, Calibration, Graph, Rows, walk_to_nearest};
 use crate::types::{Metric, Ordinal};
@@ -18,19 +19,16 @@ pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph, t
     if rows.len() <= CALIBRATED_TOP_K {
         return Calibration::default();
     }
-    let queries: Vec<usize> = (0..rows.len()).step_by(rows.len().div_ceil(QUERIES)).collect();
-    let hits: Vec<_> = queries
+    let query_of = |vector: &[f32]| VectorQuery::new(metric, vector.to_vec());
+    let samples = sample(rows.len(), |row| rows[row as usize], |query| closeness_of_last(rows, &query_of(query)));
+    let hits: Vec<_> = samples
         .par_iter()
-        .map(|&row| {
-            let query = VectorQuery::new(metric, rows[row].to_vec());
-            let tenth = closeness_of_last(rows, row, &query);
-            let row = row as Ordinal;
-            let seen = SeenByBits { itself: Some(row), ..table.searched_for(rows[row as usize]) };
+        .map(|sample| {
+            let (query, seen) = (query_of(&sample.query), table.searched_for(&sample.query));
             CALIBRATED_EF.map(|ef| {
                 let Ok(found) = walk_to_nearest(&graph.view(), &seen, ef);
-                let others = found.iter().filter(|near| near.ordinal != row);
-                let near = others.filter(|near| query.closeness_of(rows[near.ordinal as usize]) >= tenth);
-                near.take(CALIBRATED_TOP_K).count() as u64
+                let closeness = found.iter().map(|near| query.closeness_of(rows[near.ordinal as usize]));
+                closeness.filter(|&closeness| closeness >= sample.tenth).take(CALIBRATED_TOP_K).count() as u64
             })
         })
         .collect();
@@ -38,9 +36,8 @@ pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph, t
 }
 
 /// The closeness of the last of the exact answer.
-fn closeness_of_last(rows: &[VectorRef<'_>], itself: usize, query: &VectorQuery) -> f32 {
-    let others = rows.iter().enumerate().filter(|&(row, _)| row != itself);
-    let mut closeness: Vec<f32> = others.map(|(_, row)| query.closeness_of(*row)).collect();
+fn closeness_of_last(rows: &[VectorRef<'_>], query: &VectorQuery) -> f32 {
+    let mut closeness: Vec<f32> = rows.iter().map(|row| query.closeness_of(*row)).collect();
     let (_, last, _) = closeness.select_nth_unstable_by(CALIBRATED_TOP_K - 1, |a, b| b.total_cmp(a));
     *last
 }
@@ -65,17 +62,16 @@ impl BitTable {
     }
 
     /// The rows as a search for `vector` sees them.
-    pub(super) fn searched_for(&self, vector: VectorRef<'_>) -> SeenByBits<'_> {
+    pub(super) fn searched_for(&self, vector: &[f32]) -> SeenByBits<'_> {
         let query = self.quantizer.query(&VectorQuery::new(self.metric, vector.to_vec()));
-        SeenByBits { query, bits: &self.bits, itself: None }
+        SeenByBits { query, bits: &self.bits }
     }
 }
 
-/// Rows, and a query that their bits are compared with; one row may be infinitely far from it.
+/// Rows, and a query that their bits are compared with.
 pub(super) struct SeenByBits<'a> {
     query: BitQuery,
     bits: &'a [u8],
-    itself: Option<Ordinal>,
 }
 
 impl Rows for SeenByBits<'_> {
@@ -86,9 +82,6 @@ impl Rows for SeenByBits<'_> {
     }
 
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, Infallible> {
-        if self.itself == Some(ordinal) {
-            return Ok(f32::NEG_INFINITY);
-        }
         Ok(self.query.closeness_in(self.bits, ordinal))
     }
 }

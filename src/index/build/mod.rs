@@ -8,6 +8,7 @@ mod own;
 mod points;
 mod reference;
 mod resume;
+mod sample;
 mod select;
 
 use std::num::NonZeroUsize;
@@ -75,13 +76,18 @@ pub fn build_graph(
         if index.quantization == Quantization::Binary {
             let table = BitTable::new(rows, metric);
             graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table);
-            return (connected, findable::mend(&mut graph, |row| table.searched_for(rows[row as usize]), distance));
+            return (
+                connected,
+                findable::mend(&mut graph, |row| table.searched_for(&rows[row as usize].in_full()), distance),
+            );
         }
         let table = suits_nibbles(metric, rows[0].dim() as u32, index).then(|| NibbleTable::new(&points));
         (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, table.as_ref());
         let mended = match table.filter(|_| graph.nibbles) {
-            Some(table) => findable::mend(&mut graph, |row| table.seen_from(&points, row), distance),
-            None => findable::mend(&mut graph, |row| points.searched_for(row), distance),
+            Some(table) => {
+                findable::mend(&mut graph, |row| table.searched_for(&points.vector(row).in_full()), distance)
+            }
+            None => findable::mend(&mut graph, |row| points.searched_for(points.vector(row).to_vec()), distance),
         };
         (connected, mended)
     });

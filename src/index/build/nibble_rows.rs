@@ -24,9 +24,9 @@ impl NibbleTable {
         Self { quantizer, nibbles }
     }
 
-    /// The rows as one of them sees them.
-    pub(super) fn seen_from(&self, points: &Points<'_>, row: Ordinal) -> SeenByNibbles<'_> {
-        SeenByNibbles { table: self, query: self.quantizer.query(&points.vector(row).to_vec(), Vec::new()) }
+    /// The rows as a search for `vector` sees them.
+    pub(super) fn searched_for(&self, vector: &[f32]) -> SeenByNibbles<'_> {
+        SeenByNibbles { table: self, query: self.quantizer.query(vector, Vec::new()) }
     }
 }
 

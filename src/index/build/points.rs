@@ -86,9 +86,9 @@ impl<'a> Points<'a> {
         }
     }
 
-    /// The rows as a search sees them whose query is the vector of one of them, and that reads neither nibbles nor bits.
-    pub(super) fn searched_for(&self, row: Ordinal) -> SearchedFor<'_> {
-        let query = VectorQuery::new(self.metric, self.vector(row).to_vec());
+    /// The rows as a search for `vector` sees them that reads neither nibbles nor bits.
+    pub(super) fn searched_for(&self, vector: Vec<f32>) -> SearchedFor<'_> {
+        let query = VectorQuery::new(self.metric, vector);
         let codes = match &self.numbers {
             Numbers::Vectors(_) => None,
             Numbers::Codes(quantizer, table) => {
@@ -163,55 +163,6 @@ impl Rows for SeenFrom<'_> {
     }
 }
 
-/// The rows as a query sees them that equals one of them: like every query it has 0 in the added dimension, so that the
-/// row of the largest dot product is the nearest.
-pub(super) struct AskedFor<'a> {
-    pub(super) points: &'a Points<'a>,
-    pub(super) row: Ordinal,
-}
-
-impl AskedFor<'_> {
-    #[inline]
-    pub(super) fn distance(&self, other: Ordinal) -> f32 {
-        self.points.squared(self.row, other) + self.added(other)
-    }
-
-    /// The distance to each of `others`, in their order, to `take`.
-    #[inline]
-    pub(super) fn distances(&self, others: &[Ordinal], mut take: impl FnMut(f32)) {
-        let mut rest = others.iter();
-        self.points.squared_each(self.row, others, |squared| {
-            take(squared + rest.next().map_or(0.0, |&other| self.added(other)));
-        });
-    }
-
-    #[inline]
-    fn added(&self, other: Ordinal) -> f32 {
-        self.points.added.get(other as usize).map_or(0.0, |x| x * x)
-    }
-}
-
-impl Rows for AskedFor<'_> {
-    type Error = std::convert::Infallible;
-
-    #[inline]
-    fn prefetch(&self, ordinal: Ordinal) {
-        self.points.prefetch(ordinal);
-    }
-
-    #[inline]
-    fn closeness(&self, ordinal: Ordinal) -> Result<f32, Self::Error> {
-        Ok(-self.distance(ordinal))
-    }
-
-    #[inline]
-    fn compare(&self, ordinals: &[Ordinal], closeness: &mut Vec<f32>) -> Result<(), Self::Error> {
-        closeness.clear();
-        self.distances(ordinals, |distance| closeness.push(-distance));
-        Ok(())
-    }
-}
-
 /// The rows as a search of the finished segment sees them: closeness is that of its walks.
 pub(super) struct SearchedFor<'a> {
     points: &'a Points<'a>,
@@ -281,25 +232,5 @@ mod tests {
         let product = |a: usize, b: usize, lift: f32| dot_f32(&vectors[a], &vectors[b]) + lift;
         let lift = (101.0f32 - 1.0).sqrt() * (101.0f32 - 0.82).sqrt();
         assert!((points.distance(0, 2) - 2.0 * (101.0 - product(0, 2, lift))).abs() < 1e-3);
-    }
-
-    #[test]
-    fn queries_see_the_largest_dot_product_nearest() {
-        let vectors: Vec<Vec<f32>> =
-            (0..40).map(|r| (0..5).map(|c| ((r * 31 + c * 17) % 13) as f32 - 6.0).collect()).collect();
-        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
-        let points = Points::new(&rows, Metric::Dot, Quantization::None);
-        for row in 0..40 {
-            let asked = AskedFor { points: &points, row };
-            let product = |other: Ordinal| dot_f32(&vectors[row as usize], &vectors[other as usize]);
-            for other in 0..40 {
-                // Equally long rows: what the distance leaves of the products is the same for all.
-                let apart = (asked.distance(other) - asked.distance(0)) + 2.0 * (product(other) - product(0));
-                assert!(apart.abs() < 1e-2, "{row} to {other}: {apart}");
-            }
-            let (others, mut seen) = ([3, 0, 39, 3], Vec::new());
-            let Ok(()) = asked.compare(&others, &mut seen);
-            assert_eq!(seen, others.map(|other| -asked.distance(other)));
-        }
     }
 }
