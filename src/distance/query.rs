@@ -15,7 +15,7 @@ pub struct CodeQuery {
 }
 
 impl CodeQuery {
-    /// `codes`: i8, shape `[stride]`, padded with zeros as the rows are.
+    /// `codes`: i8 within -127..=127, as those of the rows, shape `[stride]`, padded with zeros as the rows are.
     pub fn new(metric: Metric, codes: Vec<i8>) -> Self {
         let shift = shift(&codes);
         Self { codes, kernel: CodeKernel::detect(), is_l2: metric == Metric::L2, shift }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn comparing_many_rows_is_comparing_each() {
-        let codes: Vec<i8> = (0..20 * 70).map(|i| (i * 37 % 251) as u8 as i8).collect();
+        let codes: Vec<i8> = (0..20 * 70).map(|i| ((i * 37 % 251) as i16 - 125) as i8).collect();
         for metric in [Metric::Cosine, Metric::L2] {
             let query = CodeQuery::new(metric, codes[3 * 70..4 * 70].to_vec());
             let rows = [7, 0, 19, 7, 3];

@@ -14,7 +14,7 @@ pub struct CodeTable<C> {
 }
 
 impl<C: AsRef<[i8]>> CodeTable<C> {
-    /// `codes`: i8, shape `[rows, stride]`.
+    /// `codes`: i8 within -127..=127, shape `[rows, stride]`.
     ///
     /// # Panics
     /// When `stride` is 0 or does not divide the codes.
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn distances_are_exact() {
         for stride in [1, 5, 64, 384, 700] {
-            let mut codes: Vec<i8> = (0..9 * stride).map(|i| (i * 41 % 255) as u8 as i8).collect();
+            let mut codes: Vec<i8> = (0..9 * stride).map(|i| ((i * 41 % 255) as i16 - 127) as i8).collect();
             codes[..stride].fill(-127);
             codes[stride..2 * stride].fill(127);
             let table = CodeTable::new(codes.clone(), stride);

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn no_vector_is_closer_than_it_can_be_at_most() {
-        for size in [1e-25, 1e-19, 1e-3, 1.0, 1e15, 3e19] {
+        for size in [1e-25, 1e-19, 1e-3, 1.0, 1e17] {
             for (metric, dim) in [Metric::Cosine, Metric::Dot, Metric::L2].into_iter().zip([384, 3, 65]) {
                 let rows = vectors(200, dim, size);
                 let coded = CodedRows::new(dim, rows.iter().map(Vec::as_slice)).unwrap();
