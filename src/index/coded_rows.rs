@@ -32,19 +32,17 @@ impl CodedRows {
             return None;
         }
         let quantizer = Quantizer::for_largest(vectors.clone().map(largest_component).fold(0.0, f32::max));
+        let rows = vectors.clone().count();
         let mut coded = Self {
-            codes: Vec::new(),
-            rows: Vec::new(),
+            codes: vec![0; rows * dim],
+            rows: (0..rows as u32).collect(),
             scale: quantizer.scale(),
-            squared_norms: Vec::new(),
+            squared_norms: Vec::with_capacity(rows),
             largest_norm: 0.0,
             largest_error: 0.0,
         };
         let mut difference = vec![0.0; dim];
-        for (row, vector) in vectors.enumerate() {
-            coded.rows.push(row as u32);
-            coded.codes.resize((row + 1) * dim, 0);
-            let codes = &mut coded.codes[row * dim..];
+        for (vector, codes) in vectors.zip(coded.codes.chunks_exact_mut(dim)) {
             quantizer.encode(vector, codes);
             let error = error_of(vector, codes, coded.scale, &mut difference);
             let squared_norm = dot_f32(vector, vector);
