@@ -51,8 +51,8 @@ pub(super) struct HttpArgs {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=128))]
     connections: u32,
     /// Core of the engine and of the server, and core of the clients, such as 0,1; pins them by `taskset`
-    #[arg(long, value_name = "N,N", value_delimiter = ',', num_args = 2)]
-    cores: Option<Vec<usize>>,
+    #[arg(long, value_name = "N,N", value_parser = two_cores)]
+    cores: Option<[usize; 2]>,
     /// Keep the database here, and use the one that an earlier run left
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -120,8 +120,13 @@ pub(super) fn run(args: &HttpArgs, places: &Places, context: &Context) -> Result
 
 impl HttpArgs {
     fn core(&self, which: usize) -> Option<usize> {
-        self.cores.as_ref().and_then(|cores| cores.get(which)).copied()
+        self.cores.map(|cores| cores[which])
     }
+}
+
+fn two_cores(text: &str) -> Result<[usize; 2], String> {
+    let cores = text.split(',').map(|core| core.trim().parse().ok()).collect::<Option<Vec<usize>>>();
+    cores.and_then(|cores| cores.try_into().ok()).ok_or_else(|| "it is not two numbers, such as 0,1".to_owned())
 }
 
 /// Fills the collection where it is not there yet, and measures the engine in this process.
@@ -295,4 +300,18 @@ fn write_tables(report: &Value) -> Result<(), CliError> {
             ("by text, HTTP p50 / the sum", "text_p50_ratio"),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_cores_are_two_numbers() {
+        assert_eq!(two_cores("0,1"), Ok([0, 1]));
+        assert_eq!(two_cores("3, 2"), Ok([3, 2]));
+        for wrong in ["", "0", "0,1,2", "a,b", "-1,0"] {
+            assert!(two_cores(wrong).is_err(), "{wrong}");
+        }
+    }
 }
