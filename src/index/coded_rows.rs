@@ -8,8 +8,8 @@ use crate::distance::{CodeQuery, VectorQuery, dot_f32};
 use crate::segment::{Quantizer, largest_component};
 use crate::types::Metric;
 
-/// What sums of f32 may err by, as a share of the lengths that are multiplied.
-const ROUNDING: f32 = 1e-5;
+/// Steps of rounding beside those of the sums: of the products by steps, of the errors and of their sum.
+const OTHER_STEPS: f32 = 8.0;
 
 /// Vectors of one dim, rounded.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl CodedRows {
         let (row_step, query_step) = (1.0 / self.scale, 1.0 / query.scale);
         let error = query.error * self.largest_norm
             + (query.norm + query.error) * self.largest_error
-            + ROUNDING * self.largest_norm * query.norm
+            + query.rounding * self.largest_norm * query.norm
             + f32::MIN_POSITIVE;
         let dot_at_most = |dot: f32| dot * row_step * query_step + error;
         match query.metric {
@@ -72,7 +72,7 @@ impl CodedRows {
                 let query_squared = query.norm * query.norm;
                 for (dot, row_squared) in closeness.iter_mut().zip(&self.squared_norms) {
                     let squares = query_squared + row_squared;
-                    *dot = 2.0 * dot_at_most(*dot) - squares + ROUNDING * squares;
+                    *dot = 2.0 * dot_at_most(*dot) - squares + query.rounding * squares;
                 }
             }
         }
@@ -90,6 +90,9 @@ pub struct CodedQuery {
     norm: f32,
     /// How far the query is from what its codes stand for.
     error: f32,
+    /// What f32 may err by in a sum of products, as a share of the lengths that are multiplied: an ulp a step (Higham 2002,
+    /// section 3.1).
+    rounding: f32,
 }
 
 impl CodedQuery {
@@ -106,6 +109,7 @@ impl CodedQuery {
             scale: quantizer.scale(),
             norm: dot_f32(vector, vector).sqrt(),
             error,
+            rounding: (vector.len() as f32 + OTHER_STEPS) * f32::EPSILON,
         }
     }
 }

@@ -223,6 +223,24 @@ mod tests {
     }
 
     #[test]
+    fn sets_of_any_density_come_back_whole() {
+        let mut state = 3u64;
+        for kept_of_64 in [0, 1, 7, 32, 60, 64] {
+            let mut is_in = |_: Ordinal| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 58) < kept_of_64
+            };
+            let rows: Vec<Ordinal> = (0..5_000).filter(|&row| is_in(row)).collect();
+            let set = set(5_000, &rows);
+            assert_eq!(set.iter().collect::<Vec<_>>(), rows);
+            for first in [1, 63, 64, 511, 512, 513, 4_999] {
+                let rest: Vec<_> = rows.iter().copied().filter(|&row| row >= first).collect();
+                assert_eq!(set.iter_from(first).collect::<Vec<_>>(), rest, "{kept_of_64} of 64 from {first}");
+            }
+        }
+    }
+
+    #[test]
     fn rows_are_taken_once() {
         let mut taken_from = set(130, &[0, 64, 129]);
         assert!(taken_from.take(64) && !taken_from.take(64) && !taken_from.take(1) && !taken_from.take(4_000));
