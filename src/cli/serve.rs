@@ -3,7 +3,9 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::process;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -19,8 +21,9 @@ use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
 use crate::snapshot::{Retention, Schedule};
 use crate::telemetry;
 
-/// Threads that move bytes; the engine's calls run on threads of their own.
-const WORKER_THREADS: usize = 2;
+/// Threads that move bytes and answer small searches, one a core within these bounds; the engine's other calls run on
+/// threads of their own.
+const WORKER_THREADS: RangeInclusive<usize> = 2..=16;
 /// Longest wait for engine calls whose client was cut off at the shutdown's deadline.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 /// 128 + SIGINT, as shells report a process that a signal ended.
@@ -93,8 +96,9 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     if let Err(reason) = state.start_replication() {
         tracing::error!(reason, "copies are not kept up to date");
     }
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
+        .worker_threads(cores.clamp(*WORKER_THREADS.start(), *WORKER_THREADS.end()))
         .thread_name("http")
         .enable_all()
         .build()

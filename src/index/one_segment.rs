@@ -156,6 +156,10 @@ fn scan(
         None if exact => segment.scan_exact(vector, query.top_k, |row| !dead.is_dead(row), out),
         None => segment.scan(vector, query.top_k, |row| !dead.is_dead(row), out),
         Some(rows) => {
+            if let Some(list) = rows.list().filter(|_| !exact) {
+                let alive = list.iter().copied().filter(|&row| !dead.is_dead(row));
+                return segment.scan_rows(vector, query.top_k, alive, |_| true, out);
+            }
             let possible = rows.possible().iter().filter(|&row| !dead.is_dead(row));
             let admit = |row| verifier.admits(row);
             match exact {

@@ -26,6 +26,8 @@ use crate::types::{Condition, FieldType, Filter, Metadata, Method, NewDocument, 
 const SEED: u64 = 1;
 /// Values of each random field; a row has each with the same chance.
 const RANDOM_FIELDS: [(&str, usize); 3] = [("tenth", 10), ("hundredth", 100), ("thousandth", 1_000)];
+/// How often every case is measured.
+const ROUNDS: usize = 7;
 /// The rank of a row by its closeness to one row, as a share of all rows.
 const NEARNESS: &str = "nearness";
 
@@ -95,13 +97,8 @@ pub(super) fn run(run: Run, mut report: Value, context: &Context) -> Result<(), 
             fill(&store.collection, vectors, n, context)?;
             optimise(&store.collection)?;
         }
-        let mut rows = measure(&store.collection, vectors, context)?;
+        let rows = measure(&store.collection, vectors, context)?;
         store.close();
-        let unfiltered = rows[0]["qps_calls"].as_f64().unwrap_or(0.0).max(1.0);
-        for row in &mut rows {
-            let qps = row["qps_calls"].as_f64().unwrap_or(0.0);
-            row["to_unfiltered"] = json!(rounded(qps / unfiltered, 2));
-        }
         measured.push(json!({ "n": n, "filters": rows }));
     }
     report["sizes"] = json!(measured);
@@ -157,26 +154,45 @@ fn nearness(vectors: &Vectors, n: usize) -> Result<Vec<f64>, CliError> {
     Ok(shares)
 }
 
+/// Measures the cases in turn, [`ROUNDS`] times, so that what else the machine does meanwhile falls on all alike: medians,
+/// and of what a case has to the unfiltered one the median of the rounds' ratios.
 fn measure(collection: &Collection, vectors: &Vectors, context: &Context) -> Result<Vec<Value>, CliError> {
     let cases = cases();
-    let progress = report::progress(context, 2 * cases.len() * vectors.queries.len(), "queries measured");
-    let mut rows = Vec::new();
+    let progress = report::progress(context, (1 + ROUNDS) * cases.len() * vectors.queries.len(), "queries measured");
+    let (mut rows, mut asked_for) = (Vec::new(), Vec::new());
     for case in &cases {
         let request =
             |(at, query): (usize, &Vec<f32>)| SearchRequest { filter: (case.filter)(at), ..bare_request(query, TOP_K) };
         let requests: Vec<_> = vectors.queries.iter().enumerate().map(request).collect();
         let asked = explain(collection, &requests)?;
         let truth = Truth::of(collection, &requests, &progress)?;
-        let mut row = sweep::measure_requests(collection, &requests, &truth, &progress)?;
-        row["filter"] = json!(case.name);
-        row["first_plan_us"] = json!(asked.first_plan_us);
-        row["matches"] = json!(asked.matches);
-        row["compared"] = json!(asked.compared);
-        row["methods"] = json!(asked.methods);
-        row["incomplete"] = json!(incomplete(collection, &requests, &truth)?);
-        rows.push(row);
+        rows.push(json!({
+            "filter": case.name,
+            "first_plan_us": asked.first_plan_us,
+            "matches": asked.matches,
+            "compared": asked.compared,
+            "methods": asked.methods,
+            "incomplete": incomplete(collection, &requests, &truth)?,
+        }));
+        asked_for.push((requests, truth));
     }
+    let round = || {
+        let measured =
+            asked_for.iter().map(|(requests, truth)| sweep::measure_requests(collection, requests, truth, &progress));
+        measured.collect::<Result<Vec<_>, _>>()
+    };
+    let rounds = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<_>, _>>()?;
     progress.finish_and_clear();
+    for (at, row) in rows.iter_mut().enumerate() {
+        let figure = |case: &Value, name: &str| case[name].as_f64().unwrap_or(0.0);
+        let median_of = |name: &str| median(&rounds.iter().map(|cases| figure(&cases[at], name)).collect::<Vec<_>>());
+        row["qps_calls"] = json!(median_of("qps_calls"));
+        row["p50_us"] = json!(median_of("p50_us"));
+        row["p99_us"] = json!(median_of("p99_us"));
+        row["recall_at_10"] = rounds[0][at]["recall_at_10"].clone();
+        let ratio = |cases: &Vec<Value>| figure(&cases[at], "qps_calls") / figure(&cases[0], "qps_calls").max(1.0);
+        row["to_unfiltered"] = json!(rounded(median(&rounds.iter().map(ratio).collect::<Vec<_>>()), 2));
+    }
     Ok(rows)
 }
 
