@@ -88,6 +88,12 @@ impl Weights {
         Ok(Cow::Owned(values.map_err(|e| EmbedError::malformed(self.path(), format!("{name}: {e}")))?))
     }
 
+    /// Takes what was read of the file out of the memory that counts as this process's, so that it does not hold all tensors
+    /// while they are packed one after the other.
+    pub(super) fn give_back(&self) {
+        self.file.release(0..self.file.bytes().len());
+    }
+
     /// The named tensor read where it lies, for one that [`Weights::tensor`] borrows. The file is mapped anew: the pages
     /// from which the other tensors were read are given back.
     ///
