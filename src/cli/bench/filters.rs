@@ -14,7 +14,7 @@ use super::random::Random;
 use super::report;
 use super::rows::RowReader;
 use super::search::Vectors;
-use super::stats::{median, rounded};
+use super::stats::{median, rounded, whole};
 use super::store::{BUILD_BATCH, Store, bare_request, id_of, upsert};
 use super::sweep::{self, TOP_K, Truth};
 use super::writes::optimise;
@@ -186,7 +186,7 @@ fn measure(collection: &Collection, vectors: &Vectors, context: &Context) -> Res
     for (at, row) in rows.iter_mut().enumerate() {
         let figure = |case: &Value, name: &str| case[name].as_f64().unwrap_or(0.0);
         let median_of = |name: &str| median(&rounds.iter().map(|cases| figure(&cases[at], name)).collect::<Vec<_>>());
-        row["qps_calls"] = json!(median_of("qps_calls"));
+        row["qps_calls"] = json!(whole(median_of("qps_calls")));
         row["p50_us"] = json!(median_of("p50_us"));
         row["p99_us"] = json!(median_of("p99_us"));
         row["recall_at_10"] = rounds[0][at]["recall_at_10"].clone();

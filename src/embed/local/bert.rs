@@ -76,12 +76,9 @@ pub(super) fn load(
     let loader = Loader { weights: &weights, kernels, precision };
     let hidden = architecture.hidden_size;
     let names = names(&architecture.family);
-    let layer = |index| {
-        let layer = Source { loader, architecture, names, index }.layer();
-        weights.give_back();
-        layer
-    };
-    let layers = (0..architecture.layers).map(layer).collect::<Result<_, _>>()?;
+    let layers = (0..architecture.layers)
+        .map(|index| weights.lend(|| Source { loader, architecture, names, index }.layer()))
+        .collect::<Result<_, _>>()?;
     let position = match architecture.family {
         Family::Mpnet { buckets } => Position::Relative(mpnet::relative_bias(&weights, architecture, buckets)?),
         _ => Position::InEmbeddings,

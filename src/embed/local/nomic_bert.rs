@@ -21,12 +21,9 @@ pub(super) fn load(
 ) -> Result<Transformer, EmbedError> {
     let loader = Loader { weights: &weights, kernels, precision };
     let hidden = architecture.hidden_size;
-    let layer = |index| {
-        let layer = layer(&loader, architecture, rotary, index);
-        weights.give_back();
-        layer
-    };
-    let layers = (0..architecture.layers).map(layer).collect::<Result<_, _>>()?;
+    let layers = (0..architecture.layers)
+        .map(|index| weights.lend(|| layer(&loader, architecture, rotary, index)))
+        .collect::<Result<_, _>>()?;
     let added = match architecture.type_vocab_size {
         0 => vec![0.0; hidden],
         types => weights.tensor("embeddings.token_type_embeddings.weight", &[types, hidden])?[..hidden].to_vec(),

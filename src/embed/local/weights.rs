@@ -88,10 +88,12 @@ impl Weights {
         Ok(Cow::Owned(values.map_err(|e| EmbedError::malformed(self.path(), format!("{name}: {e}")))?))
     }
 
-    /// Takes what was read of the file out of the memory that counts as this process's, so that it does not hold all tensors
-    /// while they are packed one after the other.
-    pub(super) fn give_back(&self) {
+    /// What `pack` makes of some tensors. Then the pages that were read of the file are given back, so that memory does not
+    /// hold all tensors while they are packed one after the other.
+    pub(super) fn lend<T>(&self, pack: impl FnOnce() -> T) -> T {
+        let packed = pack();
         self.file.release(0..self.file.bytes().len());
+        packed
     }
 
     /// The named tensor read where it lies, for one that [`Weights::tensor`] borrows. The file is mapped anew: the pages
