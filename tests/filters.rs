@@ -291,3 +291,64 @@ fn what_the_index_lacks_is_decoded_and_explained() {
     let both = explain(Filter::And(vec![long, Filter::eq("rank", Value::Int(77))]));
     assert_eq!((both.decoded, both.planned, both.estimated_matches), (1, Method::Scan, 1));
 }
+
+/// Clustered vectors of 128 numbers, as those of texts are, in segments that have no graph.
+fn unoptimised() -> (tempfile::TempDir, Database, Collection) {
+    const DIM: usize = 128;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { memtable_documents: Some(2_000), ..Options::default() };
+    let database = Database::open_with(directory.path(), options).unwrap();
+    let fields = [("kind".to_owned(), FieldType::Keyword)].into();
+    let request = DefinitionRequest { fields, ..DefinitionRequest::vectors(DIM as u32) };
+    let collection = database.create_collection(&name("fresh"), &request).unwrap().collection;
+    let mut random = Random(3);
+    let mut vector =
+        |size: f32| -> Vec<f32> { (0..DIM).map(|_| size * (random.below(2_001) as f32 / 1e3 - 1.0)).collect() };
+    let centres: Vec<Vec<f32>> = (0..20).map(|_| vector(1.0)).collect();
+    for batch in 0..6 {
+        let document = |at: usize| {
+            let own = vector(0.6).into_iter().zip(&centres[at % centres.len()]).map(|(x, centre)| x + centre).collect();
+            let kind = format!("k{}", (at * 7 + at / 9) % 10);
+            NewDocument {
+                id: id(&format!("{batch}-{at:03}")),
+                text: None,
+                metadata: [("kind".to_owned(), Value::String(kind))].into(),
+                vector: Some(own),
+                chunks: Vec::new(),
+            }
+        };
+        collection.upsert((0..700).map(document).collect()).unwrap();
+    }
+    (directory, database, collection)
+}
+
+#[test]
+fn what_has_no_graph_yet_is_found_by_its_bits() {
+    let (_directory, _database, collection) = unoptimised();
+    let doomed: Vec<_> = (0..700).step_by(3).map(|at| id(&format!("1-{at:03}"))).collect();
+    collection.delete(&doomed).unwrap();
+    let kinds = |count: usize| {
+        let kinds = (0..count).map(|kind| Value::String(format!("k{kind}"))).collect();
+        Some(Filter::Field { path: "kind".into(), condition: Condition::In(kinds) })
+    };
+    for filter in [None, kinds(7), kinds(2), kinds(1)] {
+        let (mut right, mut wanted) = (0, 0);
+        for key in ["0-005", "1-004", "2-300", "3-017", "5-699"] {
+            let query = collection.get(&id(key)).unwrap().unwrap().vector;
+            let request = SearchRequest { filter: filter.clone(), ..SearchRequest::new(Query::Vector(query)) };
+            let exact = collection.search(&SearchRequest { exact: true, ..request.clone() }).unwrap().hits;
+            let answer = collection.search(&SearchRequest { explain: true, ..request }).unwrap();
+            assert_eq!(answer.hits.len(), exact.len());
+            assert!(answer.hits.iter().all(|hit| !doomed.contains(&hit.id)), "a deleted document");
+            let floor = exact.last().map_or(0.0, |hit| hit.score - 1e-6);
+            right += answer.hits.iter().filter(|hit| hit.score >= floor).count();
+            wanted += exact.len();
+            for segment in answer.explain.unwrap().segments.into_iter().filter(|part| part.used == Method::Scan) {
+                // More than an eighth may pass: all are compared, in blocks.
+                let in_blocks = segment.rows >= 1_024 && segment.estimated_matches > segment.rows / 8 + 100;
+                assert!(!in_blocks || segment.compared == u64::from(segment.rows), "{segment:?}");
+            }
+        }
+        assert!(f64::from(right as u32) >= 0.99 * f64::from(wanted as u32), "{filter:?}: {right} of {wanted}");
+    }
+}

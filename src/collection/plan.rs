@@ -21,6 +21,8 @@ const SAMPLE: u32 = 64;
 
 /// A row compared in a scan, beside its bytes.
 const SCAN_ROW_NS: f64 = 12.0;
+/// A row compared in a scan of all rows by blocks of bits.
+const BLOCK_ROW_NS: f64 = 3.0;
 /// A byte of codes or nibbles in a scan.
 const SCAN_BYTE_NS: f64 = 0.1;
 /// A candidate compared again in f32.
@@ -70,6 +72,8 @@ pub struct SegmentPlan {
 struct Facts {
     /// Live rows.
     live: f64,
+    /// Whether a scan compares all rows by blocks of bits.
+    in_blocks: bool,
     has_graph: bool,
     /// Bytes that a scan reads of a row.
     row_bytes: f64,
@@ -140,8 +144,11 @@ impl Collection {
             let passes_none = selected.filter_use.certain + selected.filter_use.undecided == 0;
             FilterFacts { passes_none, possible: certain + undecided, undecided, matches }
         });
+        let candidates = filter.map_or(f64::from(live.live_rows()), |filter| filter.possible);
         let facts = Facts {
             live: f64::from(live.live_rows()),
+            in_blocks: filter.is_none_or(|filter| filter.undecided == 0.0)
+                && live.segment.scans_in_blocks(candidates as u32),
             has_graph: live.segment.has_graph(),
             // A scan compares every vector of a row.
             row_bytes: live.segment.scanned_bytes_a_row() as f64 * vectors
@@ -293,7 +300,10 @@ fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f
 /// A scan of so many rows; those that are near enough to count are decoded where they are undecided.
 fn scan_ns(facts: &Facts, candidates: f64) -> f64 {
     let kept = 3.0 * facts.top_k as f64 + 10.0;
-    let compared = candidates * (SCAN_ROW_NS + SCAN_BYTE_NS * facts.row_bytes);
+    let compared = match facts.in_blocks {
+        true => facts.live * BLOCK_ROW_NS,
+        false => candidates * (SCAN_ROW_NS + SCAN_BYTE_NS * facts.row_bytes),
+    };
     let decoded = facts.filter.filter(|filter| filter.undecided > 0.0).map_or(0.0, |filter| {
         let share = (filter.matches / filter.possible).clamp(1e-9, 1.0);
         // Of rows in random order, kept * (1 + ln(n / kept)) are at their turn among the best `kept`.
@@ -317,6 +327,7 @@ mod tests {
     fn facts(filter: Option<FilterFacts>) -> Facts {
         Facts {
             live: 100_000.0,
+            in_blocks: false,
             has_graph: true,
             row_bytes: 384.0,
             m: 16,
@@ -365,6 +376,8 @@ mod tests {
     fn costs_grow_with_what_is_to_be_done() {
         let scan = |matches| decide(&passing(matches)).scan_ns;
         assert!(scan(1_000.0) < scan(10_000.0));
+        let in_blocks = |matches| decide(&Facts { in_blocks: true, ..passing(matches) }).scan_ns;
+        assert!(in_blocks(50_000.0) < scan(50_000.0) / 2.0 && in_blocks(50_000.0) == in_blocks(20_000.0));
         let walk = |matches| decide(&passing(matches)).walk_ns.unwrap();
         assert!(walk(50_000.0) < walk(5_000.0));
         assert!(decide(&undecided(5_000.0)).scan_ns > decide(&undecided(50_000.0)).scan_ns);

@@ -102,6 +102,10 @@ impl Pass<'_> {
                 };
                 live.segment.search(self.vector, options, passes, found)?
             }
+            Method::Scan if verifier.rows.is_none() => {
+                let is_live = |vector: Ordinal| !live.dead.is_dead(self.owners[vector as usize]);
+                live.segment.scan(self.vector, self.wanted, is_live, found)?
+            }
             Method::Scan | Method::Exact => {
                 let rows = verifier.rows;
                 let possible = (0..).zip(self.owners).filter(|&(_, &row)| {

@@ -155,6 +155,10 @@ fn scan(
     match verifier.rows {
         None if exact => segment.scan_exact(vector, query.top_k, |row| !dead.is_dead(row), out),
         None => segment.scan(vector, query.top_k, |row| !dead.is_dead(row), out),
+        // Rows to decode keep to the other way, which asks about fewer.
+        Some(rows) if !exact && rows.is_exact() && segment.scans_in_blocks(rows.certain_count()) => {
+            segment.scan(vector, query.top_k, |row| rows.certain().contains(row) && !dead.is_dead(row), out)
+        }
         Some(rows) => {
             if let Some(list) = rows.list().filter(|_| !exact) {
                 let alive = list.iter().copied().filter(|&row| !dead.is_dead(row));

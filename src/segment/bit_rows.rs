@@ -9,15 +9,28 @@ use crate::distance::{BitQuery, VectorQuery, prefetch};
 use crate::types::{Ordinal, Quantization};
 
 impl Segment {
-    /// What made the bits; `None` where the segment has none.
-    pub(super) fn bit_quantizer(&self) -> Result<Option<BitQuantizer>, SegmentError> {
-        let spec = &self.header.spec;
-        if spec.index.quantization != Quantization::Binary {
-            return Ok(None);
+    /// What made the bits that stand in place of codes; `None` where the segment has none.
+    pub(super) fn bit_quantizer(&self) -> Result<Option<&BitQuantizer>, SegmentError> {
+        match self.header.spec.index.quantization {
+            Quantization::Binary => self.read_center(Section::Codes).map(Some),
+            Quantization::Int8 | Quantization::None => Ok(None),
         }
-        let bytes = self.bytes(Section::Codes, 0..4 * self.dim())?;
+    }
+
+    /// What made the bits that scans of all rows read; `None` where the segment has none.
+    pub(super) fn scan_bits(&self) -> Result<Option<&BitQuantizer>, SegmentError> {
+        self.header.has_bits.then(|| self.read_center(Section::Bits)).transpose()
+    }
+
+    /// No segment has bits of both kinds, so one center is kept.
+    #[inline]
+    fn read_center(&self, section: Section) -> Result<&BitQuantizer, SegmentError> {
+        if let Some(read) = self.bit_center.get() {
+            return Ok(read);
+        }
+        let bytes = self.bytes(section, 0..4 * self.dim())?;
         let center = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        Ok(Some(BitQuantizer::with_center(center, spec.metric)))
+        Ok(self.bit_center.get_or_init(|| BitQuantizer::with_center(center, self.header.spec.metric)))
     }
 
     pub(super) fn bit_rows(&self, quantizer: &BitQuantizer, query: &VectorQuery) -> BitRows<'_> {

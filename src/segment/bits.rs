@@ -6,7 +6,7 @@
 //! |o|^2 / |o|_1, which makes it exact where q - c is o. So the factor is |o|^2 / |o|_1 and the offset c.o. For distances,
 //! -|q - x|^2 / 2 is (q - c).o - |o|^2 / 2 and a part that is the same for all rows: the offset is -|o|^2 / 2.
 
-use crate::distance::{BitQuery, VectorQuery, VectorRef, set_corrections};
+use crate::distance::{BitBlockQuery, BitQuery, VectorQuery, VectorRef, set_corrections};
 use crate::types::Metric;
 
 /// Rows and the center before them begin at multiples of this: a cache line.
@@ -16,14 +16,24 @@ const CORRECTION_BYTES: usize = 8;
 /// Rows whose mean is the center, at most.
 const SAMPLE_ROWS: usize = 1 << 16;
 
+/// Bytes that the signs of one row take.
+pub(super) fn sign_bytes(dim: u32) -> usize {
+    dim.div_ceil(8) as usize
+}
+
 /// Bytes that the bits of one row take, with its two numbers.
 pub(super) fn stride(dim: u32) -> usize {
-    (dim.div_ceil(8) as usize + CORRECTION_BYTES).next_multiple_of(STRIDE)
+    (sign_bytes(dim) + CORRECTION_BYTES).next_multiple_of(STRIDE)
 }
 
 /// Bytes that the center takes, which stands before the rows.
 pub(super) fn center_bytes(dim: u32) -> usize {
     (4 * dim as usize).next_multiple_of(STRIDE)
+}
+
+/// Bytes of a whole section: the center, then the rows.
+pub(super) fn section_bytes(rows: u64, dim: u32) -> u64 {
+    center_bytes(dim) as u64 + rows * stride(dim) as u64
 }
 
 /// Turns vectors into bits.
@@ -52,9 +62,16 @@ impl BitQuantizer {
         Self { center, metric }
     }
 
-    /// f32, shape `[dim]`.
-    pub(super) fn center(&self) -> &[f32] {
-        &self.center
+    /// Bytes of a row's signs.
+    pub(super) fn sign_bytes(&self) -> usize {
+        sign_bytes(self.center.len() as u32)
+    }
+
+    /// What stands before the rows: the center, and zeros up to the next multiple of 64 bytes.
+    pub(super) fn preamble(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.center.iter().flat_map(|x| x.to_le_bytes()).collect();
+        bytes.resize(center_bytes(self.center.len() as u32), 0);
+        bytes
     }
 
     /// Bytes of a row.
@@ -88,8 +105,16 @@ impl BitQuantizer {
 
     /// Prepares `query` for rows of these bits.
     pub fn query(&self, query: &VectorQuery) -> BitQuery {
-        let centered: Vec<f32> = query.vector().iter().zip(&self.center).map(|(q, c)| q - c).collect();
-        BitQuery::new(&centered, self.stride())
+        BitQuery::new(&self.centered(query), self.stride())
+    }
+
+    /// Prepares `query` for blocks of such rows.
+    pub(super) fn block_query(&self, query: &VectorQuery) -> BitBlockQuery {
+        BitBlockQuery::new(&self.centered(query))
+    }
+
+    fn centered(&self, query: &VectorQuery) -> Vec<f32> {
+        query.vector().iter().zip(&self.center).map(|(q, c)| q - c).collect()
     }
 }
 
@@ -115,8 +140,8 @@ mod tests {
     fn the_center_is_the_mean() {
         let rows = [[1.0f32, 4.0], [3.0, -4.0]];
         let fit = BitQuantizer::fit(Metric::L2, 2, 2, |row| VectorRef::Float32(&rows[row]));
-        assert_eq!(fit.center(), [2.0, 0.0]);
-        assert_eq!(BitQuantizer::fit(Metric::L2, 0, 2, |_| VectorRef::Float32(&[])).center(), [0.0, 0.0]);
+        assert_eq!(fit.center, [2.0, 0.0]);
+        assert_eq!(BitQuantizer::fit(Metric::L2, 0, 2, |_| VectorRef::Float32(&[])).center, [0.0, 0.0]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl RowCodes {
     /// Those of a stored segment; `None` where it has none.
     pub(super) fn of(segment: &Segment) -> Result<Option<Self>, SegmentError> {
         if let Some(bits) = segment.bit_quantizer()? {
-            return Ok(Some(Self::bits(bits)));
+            return Ok(Some(Self::bits(bits.clone())));
         }
         Ok(segment.quantizer().map(|quantizer| Self::int8(quantizer, segment.header.spec.dim)))
     }
@@ -58,12 +58,7 @@ impl RowCodes {
     pub(super) fn preamble(&self) -> Vec<u8> {
         match self {
             Self::Int8 { .. } => Vec::new(),
-            Self::Bits { quantizer, .. } => {
-                let center = quantizer.center();
-                let mut bytes: Vec<u8> = center.iter().flat_map(|x| x.to_le_bytes()).collect();
-                bytes.resize(bits::center_bytes(center.len() as u32), 0);
-                bytes
-            }
+            Self::Bits { quantizer, .. } => quantizer.preamble(),
         }
     }
 

@@ -10,14 +10,17 @@ use super::error::{SegmentError, check_beginning, u32_at, u64_at};
 use super::graph::MAX_LEVEL;
 use super::nibbles;
 use super::quantize::stride;
+use super::scan_bits;
 use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::limits::MAX_DIM;
 use crate::types::{CollectionId, IndexDefinition, Metric, Quantization, SegmentId, Seq, VectorStorage};
 
 pub(super) const MAGIC: [u8; 8] = *b"PANNSEGM";
 /// The newest version.
-pub(super) const VERSION: u32 = 3;
-/// The oldest that is read, and written where it says everything: it knows no nibbles, chunks, bits and half precision.
+pub(super) const VERSION: u32 = 4;
+/// The oldest that knows nibbles, chunks, bits in place of codes, and half precision.
+const NIBBLES_VERSION: u32 = 3;
+/// The oldest that is read. What is written is of the oldest version that says everything.
 const PLAIN_VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 512;
 /// Sections begin at multiples of this: a cache line, and the alignment of every number.
@@ -29,6 +32,7 @@ const FLAG_CODES: u32 = 1;
 const FLAG_GRAPH: u32 = 2;
 const FLAG_NIBBLES: u32 = 4;
 const FLAG_CHUNKS: u32 = 8;
+const FLAG_BITS: u32 = 16;
 const NO_ENTRY: u32 = u32::MAX;
 const SECTION_TABLE: usize = 96;
 const SECTION_ENTRY_BYTES: usize = 24;
@@ -40,6 +44,8 @@ const NIBBLES_ENTRY: usize = CALIBRATION + 24;
 const CHUNKS_ENTRY: usize = NIBBLES_ENTRY + SECTION_ENTRY_BYTES;
 /// After it: the number of vectors, in files that have chunks.
 const VECTORS: usize = CHUNKS_ENTRY + SECTION_ENTRY_BYTES;
+/// After it: the entry of the bits that scans read, in files that have them.
+const BITS_ENTRY: usize = VECTORS + 4;
 /// Of a vector in the section of chunks: its row, and where its chunk begins and ends.
 const CHUNK_BYTES: u64 = 12;
 pub(super) const HEADER_CHECKSUM: usize = HEADER_BYTES - 4;
@@ -58,10 +64,11 @@ pub(super) enum Section {
     Tombstones,
     Nibbles,
     Chunks,
+    Bits,
 }
 
-const SECTIONS: usize = 11;
-/// All but the nibbles and the chunks, which came later.
+const SECTIONS: usize = 12;
+/// All but the nibbles, the chunks and the bits, which came later.
 const SECTIONS_OF_TABLE: usize = 9;
 
 impl Section {
@@ -77,6 +84,7 @@ impl Section {
         Self::Tombstones,
         Self::Nibbles,
         Self::Chunks,
+        Self::Bits,
     ];
 }
 
@@ -107,6 +115,8 @@ pub(super) struct Header {
     pub(super) graph: Option<GraphHeader>,
     /// Whether walks of the graph read nibbles.
     pub(super) has_nibbles: bool,
+    /// Whether scans of all rows read blocks of bits.
+    pub(super) has_bits: bool,
     pub(super) documents_bytes: u64,
     pub(super) tombstones_bytes: u64,
 }
@@ -155,6 +165,7 @@ impl Header {
             self.tombstones_bytes,
             if self.has_nibbles { nibbles::section_bytes(vectors, self.spec.dim) } else { 0 },
             if self.has_chunks { CHUNK_BYTES * vectors } else { 0 },
+            if self.has_bits { scan_bits::section_bytes(vectors, self.spec.dim) } else { 0 },
         ];
         let mut end = HEADER_BYTES as u64;
         let sections = lengths.map(|len| {
@@ -172,7 +183,7 @@ impl Header {
         match self.spec.index.quantization {
             Quantization::None => 0,
             Quantization::Int8 => vectors * stride(dim) as u64,
-            Quantization::Binary => bits::center_bytes(dim) as u64 + vectors * bits::stride(dim) as u64,
+            Quantization::Binary => bits::section_bytes(vectors, dim),
         }
     }
 
@@ -180,11 +191,19 @@ impl Header {
         self.graph.is_some() && nibbles::suits_nibbles(self.spec.metric, self.spec.dim, &self.spec.index)
     }
 
+    fn suits_bits(&self) -> bool {
+        self.graph.is_none() && scan_bits::suits_bits(self.spec.dim, &self.spec.index)
+    }
+
     /// The oldest version that says all of it.
     fn version(&self) -> u32 {
         let IndexDefinition { quantization, storage, .. } = self.spec.index;
         let is_plain = quantization != Quantization::Binary && storage == VectorStorage::Float32;
-        if is_plain && !self.has_nibbles && !self.has_chunks { PLAIN_VERSION } else { VERSION }
+        match is_plain && !self.has_nibbles && !self.has_chunks {
+            _ if self.has_bits => VERSION,
+            true => PLAIN_VERSION,
+            false => NIBBLES_VERSION,
+        }
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -200,7 +219,8 @@ impl Header {
         let graph_flag = if self.graph.is_some() { FLAG_GRAPH } else { 0 };
         let nibbles = if self.has_nibbles { FLAG_NIBBLES } else { 0 };
         let chunks = if self.has_chunks { FLAG_CHUNKS } else { 0 };
-        bytes.extend((codes | graph_flag | nibbles | chunks).to_le_bytes());
+        let bits = if self.has_bits { FLAG_BITS } else { 0 };
+        bytes.extend((codes | graph_flag | nibbles | chunks | bits).to_le_bytes());
         bytes.extend(layout.file_len.to_le_bytes());
         bytes.extend(self.spec.id.0.to_le_bytes());
         bytes.extend(self.spec.collection.0.to_le_bytes());
@@ -242,6 +262,10 @@ impl Header {
             entry(&mut bytes, Section::Chunks as u64 + 1, &later[1]);
             bytes.extend(self.vectors.to_le_bytes());
         }
+        if self.has_bits {
+            bytes.resize(BITS_ENTRY, 0);
+            entry(&mut bytes, Section::Bits as u64 + 1, &later[2]);
+        }
         bytes.resize(HEADER_CHECKSUM, 0);
         let checksum = crc32c(&bytes);
         bytes.extend(checksum.to_le_bytes());
@@ -263,7 +287,7 @@ impl Header {
             return Err(SegmentError::damaged(path, file_len.min(file.len() as u64), reason));
         }
         let flags = u32_at(bytes, 12);
-        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES | FLAG_CHUNKS;
+        let supported = FLAG_CODES | FLAG_GRAPH | FLAG_NIBBLES | FLAG_CHUNKS | FLAG_BITS;
         if flags & !supported != 0 {
             return Err(SegmentError::UnsupportedFlags { path: path.to_owned(), found: flags, supported });
         }
@@ -311,6 +335,7 @@ impl Header {
             tombstones: u32_at(bytes, 80),
             graph: (flags & FLAG_GRAPH != 0).then_some(graph),
             has_nibbles: flags & FLAG_NIBBLES != 0,
+            has_bits: flags & FLAG_BITS != 0,
             documents_bytes: section_len(Section::Documents),
             tombstones_bytes: section_len(Section::Tombstones),
         })
@@ -328,6 +353,7 @@ impl Header {
             (60, "scale", self.scale.is_none_or(|scale| scale.is_finite() && scale > 0.0)),
             (64, "seqs", self.min_seq <= self.max_seq),
             (12, "nibbles", !self.has_nibbles || self.suits_nibbles()),
+            (12, "bits", !self.has_bits || self.suits_bits()),
             (84, "entry point", self.graph.is_none_or(|graph| graph.entry < self.vectors)),
             (88, "max level", self.graph.is_none_or(|graph| graph.max_level <= MAX_LEVEL)),
             (CALIBRATION, "calibration", self.graph.is_none_or(|graph| graph.calibration.is_sound())),

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::SegmentSpec;
 use super::apart::MOST_MAPPED_BYTES;
-use super::bits;
+use super::bits::{self, BitQuantizer};
 use super::calibration::Calibration;
 use super::document::{FrameError, decode_document, decode_document_id, decode_metadata};
 use super::error::{SegmentError, u32_at};
@@ -28,6 +28,7 @@ pub struct Segment {
     layout: Layout,
     /// Read when they are first needed.
     nibble_ranges: OnceLock<NibbleQuantizer>,
+    pub(super) bit_center: OnceLock<BitQuantizer>,
     /// To read vectors from, where the segment is large.
     pub(super) apart: Option<ReadOnlyFile>,
 }
@@ -59,8 +60,10 @@ impl Segment {
         let file = Mapped::open(path)?;
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
-        let mut segment = Self { file, blocks, header, layout, nibble_ranges: OnceLock::new(), apart: None };
-        for section in [Section::Codes, Section::Level0, Section::UpperIndex, Section::Upper, Section::Nibbles] {
+        let (nibble_ranges, bit_center) = (OnceLock::new(), OnceLock::new());
+        let mut segment = Self { file, blocks, header, layout, nibble_ranges, bit_center, apart: None };
+        let links = [Section::Level0, Section::UpperIndex, Section::Upper];
+        for section in links.into_iter().chain([Section::Codes, Section::Nibbles, Section::Bits]) {
             segment.file.advise_large_pages(segment.section_range(section));
         }
         segment.open_apart(path, most_mapped)?;
@@ -93,7 +96,7 @@ impl Segment {
         self.header.graph.is_some()
     }
 
-    /// Bytes of a row that a scan reads of each.
+    /// Bytes of a row that a scan of some rows reads of each; see [`Segment::scans_in_blocks`].
     pub fn scanned_bytes_a_row(&self) -> usize {
         let dim = self.header.spec.dim;
         let IndexDefinition { quantization, storage, .. } = self.header.spec.index;

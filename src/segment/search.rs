@@ -12,6 +12,7 @@ use super::pool::Candidate;
 use super::quantize::Quantizer;
 use super::reader::Segment;
 use super::scan::scan;
+use super::scan_bits::bit_over_fetch;
 use super::scratch::{Scratch, with_scratch};
 use super::stored::StoredLinks;
 use super::walk::{Rows, SearchStats, WalkOptions, walk};
@@ -38,17 +39,11 @@ fn few(top_k: usize) -> usize {
     top_k + top_k.div_ceil(2) + 1
 }
 
-/// Candidates of bits that are compared again for `top_k` results where a scan chooses them from all rows. A walk keeps as
-/// many as were measured to suffice, and all are compared.
-fn bit_over_fetch(top_k: usize) -> usize {
-    10 * top_k + 100
-}
-
 /// What rows are compared by at first.
 enum By<'a> {
     Nibbles(&'a NibbleQuantizer, Quantizer),
     Codes(Quantizer),
-    Bits(BitQuantizer),
+    Bits(&'a BitQuantizer),
     Vectors,
 }
 
@@ -121,7 +116,8 @@ impl Segment {
         Ok(Some(done))
     }
 
-    /// Compares every row for which `live` holds, by codes first and the best in f32; see [`Segment::scan_rows`].
+    /// Compares every row by the shortest form that the segment has of it, and the best for which `live` holds again in f32:
+    /// where it has no graph, by bits. Otherwise as [`Segment::scan_rows`].
     ///
     /// # Errors
     /// As [`Segment::search`].
@@ -132,10 +128,22 @@ impl Segment {
         &self,
         query: &VectorQuery,
         top_k: usize,
-        mut live: impl FnMut(Ordinal) -> bool,
+        live: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_rows(query, top_k, (0..self.vector_count()).filter(|&row| live(row)), |_| true, out)
+        let keep = bit_over_fetch(top_k);
+        let Some(bits) = self.scan_bits()?.filter(|_| top_k > 0 && keep < self.vector_count() as usize) else {
+            return self.scan_rows(query, top_k, 0..self.vector_count(), live, out);
+        };
+        self.check_query(query);
+        let near = self.sift(bits, query, keep, live)?;
+        let stats = self.scan_rows(query, top_k, near, |_| true, out)?;
+        Ok(SearchStats { compared: u64::from(self.vector_count()), ..stats })
+    }
+
+    fn check_query(&self, query: &VectorQuery) {
+        let metric = self.header.spec.metric;
+        assert_eq!((query.vector().len(), query.metric()), (self.dim(), metric), "dim and metric of the query");
     }
 
     /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
@@ -245,8 +253,7 @@ impl Segment {
         pass: P,
         out: &mut Vec<Candidate>,
     ) -> Result<(P::Done, u64), SegmentError> {
-        let spec = &self.header.spec;
-        assert_eq!((query.vector().len(), query.metric()), (self.dim(), spec.metric), "dim and metric of the query");
+        self.check_query(query);
         out.clear();
         with_scratch(|scratch| match by {
             By::Nibbles(nibbles, codes) => {
@@ -264,7 +271,8 @@ impl Segment {
                 Ok((done?, self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out)?))
             }
             By::Bits(bits) => {
-                let done = pass.run(&self.bit_rows(&bits, query), bit_over_fetch(top_k), scratch)?;
+                // A walk keeps as many as were measured to suffice, and all are compared.
+                let done = pass.run(&self.bit_rows(bits, query), bit_over_fetch(top_k), scratch)?;
                 // Bits err by more than the candidates are apart: no bound on the error would spare any of them.
                 Ok((done, self.rescore(query, top_k, usize::MAX, f32::NEG_INFINITY, scratch, out)?))
             }

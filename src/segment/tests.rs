@@ -3,6 +3,7 @@
 mod apart;
 mod chunks;
 mod damage;
+mod scan_bits;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};

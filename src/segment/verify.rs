@@ -7,6 +7,8 @@ use super::format::Section;
 use super::graph::{GraphArray, GraphFault, GraphView};
 use super::nibbles;
 use super::reader::Segment;
+use super::scan_bits::BlockEncoder;
+use crate::distance::BLOCK_ROWS;
 use crate::storage::BLOCK_BYTES;
 use crate::types::Ordinal;
 
@@ -26,6 +28,7 @@ impl Segment {
         self.verify_rows()?;
         self.verify_vectors()?;
         self.verify_nibbles()?;
+        self.verify_bits()?;
         self.release();
         self.verify_seqs()?;
         self.verify_graph()
@@ -77,6 +80,26 @@ impl Segment {
                 let reason = format!("the nibbles of vector {ordinal} are not its own");
                 return Err(self.damaged(Section::Nibbles, expected.len() * ordinal as usize, reason));
             }
+        }
+        Ok(())
+    }
+
+    fn verify_bits(&self) -> Result<(), SegmentError> {
+        let Some(quantizer) = self.scan_bits()? else { return Ok(()) };
+        let preamble = quantizer.preamble();
+        if self.bytes(Section::Bits, 0..preamble.len())? != preamble {
+            return Err(self.damaged(Section::Bits, 0, "the padding after the center is not zero"));
+        }
+        let (mut start, mut encoder) = (preamble.len(), BlockEncoder::new(quantizer));
+        for first in (0..self.vector_count()).step_by(BLOCK_ROWS) {
+            let rows = first..self.vector_count().min(first + BLOCK_ROWS as Ordinal);
+            let vectors = rows.map(|ordinal| self.vector_at(ordinal)).collect::<Result<Vec<_>, _>>()?;
+            let expected = encoder.encode(&vectors);
+            if self.bytes(Section::Bits, start..start + expected.len())? != expected {
+                let reason = format!("the bits of vectors {first} and those after it are not their own");
+                return Err(self.damaged(Section::Bits, start, reason));
+            }
+            start += expected.len();
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::error::SegmentError;
 use super::format::{ALIGNMENT, GraphHeader, Header, Layout, MAX_ROWS, Section};
 use super::graph::Graph;
 use super::nibbles::{self, NibbleQuantizer, suits_nibbles};
+use super::scan_bits::ScanBits;
 use super::tombstone::{self, Tombstone};
 use super::{RowRef, SegmentSpec};
 use crate::distance::VectorRef;
@@ -74,6 +75,7 @@ pub fn write_segment(
     let codes = RowCodes::fit(spec, &vectors);
     let has_nibbles = graph.is_some_and(|graph| graph.nibbles);
     assert!(!has_nibbles || suits_nibbles(spec.metric, spec.dim, &spec.index), "nibbles of {spec:?}");
+    let bits = graph.is_none().then(|| ScanBits::worth_it(spec, &vectors)).flatten();
     let (tombstone_count, tombstone_bytes) = tombstone::encode(tombstones);
     let seqs = || rows.iter().map(|row| row.seq).chain(tombstones.iter().map(|tombstone| tombstone.seq));
     let header = Header {
@@ -87,6 +89,7 @@ pub fn write_segment(
         tombstones: tombstone_count,
         graph: graph.map(|graph| graph_header(spec, vectors.len(), graph)),
         has_nibbles,
+        has_bits: bits.is_some(),
         documents_bytes: rows.iter().map(|row| row.document.len() as u64).sum(),
         tombstones_bytes: tombstone_bytes.len() as u64,
     };
@@ -108,6 +111,11 @@ pub fn write_segment(
     }
     if header.has_chunks {
         write_chunks(&mut sections, rows)?;
+    }
+    if let Some(bits) = bits {
+        sections.begin(Section::Bits)?;
+        sections.write(&bits.preamble())?;
+        bits.blocks().try_for_each(|block| sections.write(block))?;
     }
     sections.finish()?;
     Ok(WrittenSegment {

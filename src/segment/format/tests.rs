@@ -26,6 +26,7 @@ fn header() -> Header {
             calibration: Calibration([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0x1234]),
         }),
         has_nibbles: false,
+        has_bits: false,
         documents_bytes: 100,
         tombstones_bytes: 13,
     }
@@ -86,13 +87,49 @@ fn round_trips() {
     let mut bits = Header { scale: None, ..header() };
     bits.spec.index.quantization = Quantization::Binary;
     let both = Header { vectors: 9, has_chunks: true, ..with_nibbles() };
+    let mut all_there_is = Header { vectors: 99, has_chunks: true, ..with_bits() };
+    all_there_is.spec.index.storage = VectorStorage::Float16;
     let plain = [(header(), 2), (small, 2), (plain, 2)];
     let all = [(half, 3), (bits, 3), (with_nibbles(), 3), (with_chunks(), 3), (both, 3)];
-    for (header, version) in plain.into_iter().chain(all) {
+    let newest = [(with_bits(), 4), (all_there_is, 4)];
+    for (header, version) in plain.into_iter().chain(all).chain(newest) {
         assert_eq!(u32_at(&header.encode(), 8), version);
         let (back, layout) = Header::decode(Path::new("a"), &file(&header)).unwrap();
         assert_eq!((back, layout), (header.clone(), header.layout()));
     }
+}
+
+fn with_bits() -> Header {
+    let mut header = Header { has_bits: true, graph: None, ..header() };
+    header.spec.dim = 128;
+    header
+}
+
+#[test]
+fn bits_for_scans_stand_last_and_make_version_4() {
+    let (header, bytes) = (with_bits(), with_bits().encode());
+    assert_eq!((u32_at(&bytes, 8), u32_at(&bytes, 12)), (4, 17));
+    let bits = header.layout().section(Section::Bits);
+    // The center, then one block of 32 times 16 bytes of signs and 8 of numbers.
+    assert_eq!((u64_at(&bytes, 388), u64_at(&bytes, 396), u64_at(&bytes, 404)), (12, bits.start, 4 * 128 + 32 * 24));
+    assert_eq!(header.layout().checksums, bits.end);
+    assert!(bytes[336..388].iter().chain(&bytes[412..508]).all(|&byte| byte == 0));
+}
+
+#[test]
+fn bits_stand_beside_codes_of_enough_components_and_no_graph() {
+    let refused = |change: fn(&mut Header)| {
+        let mut header = with_bits();
+        change(&mut header);
+        match Header::decode(Path::new("a"), &file(&header)) {
+            Err(SegmentError::Damaged { offset: 12, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    refused(|header| header.spec.dim = 127);
+    refused(|header| header.graph = self::header().graph);
+    refused(|header| (header.spec.index.quantization, header.scale) = (Quantization::Binary, None));
+    refused(|header| (header.spec.index.quantization, header.scale) = (Quantization::None, None));
 }
 
 fn with_chunks() -> Header {
@@ -129,6 +166,7 @@ fn every_truncation_and_bit_flip_is_an_error() {
     every_truncation_and_bit_flip_is_an_error_in(&file(&header()));
     every_truncation_and_bit_flip_is_an_error_in(&file(&with_nibbles()));
     every_truncation_and_bit_flip_is_an_error_in(&file(&with_chunks()));
+    every_truncation_and_bit_flip_is_an_error_in(&file(&with_bits()));
 }
 
 fn every_truncation_and_bit_flip_is_an_error_in(bytes: &[u8]) {
@@ -152,10 +190,12 @@ fn what_is_unknown_is_named() {
         Header::decode(Path::new("a"), &with_checksum(bytes)).unwrap_err()
     };
     assert!(matches!(change(0, b'X'), SegmentError::BadMagic { .. }));
-    assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 3, .. }));
-    assert!(matches!(change(8, 4), SegmentError::UnsupportedVersion { found: 4, supported: 3, .. }));
+    assert!(matches!(change(8, 1), SegmentError::UnsupportedVersion { found: 1, supported: 4, .. }));
+    assert!(matches!(change(8, 5), SegmentError::UnsupportedVersion { found: 5, supported: 4, .. }));
     assert!(matches!(change(8, 3), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
-    assert!(matches!(change(12, 19), SegmentError::UnsupportedFlags { found: 19, supported: 15, .. }));
+    assert!(matches!(change(8, 4), SegmentError::Damaged { offset: 8, .. }), "version 2 says all of it");
+    assert!(matches!(change(12, 35), SegmentError::UnsupportedFlags { found: 35, supported: 31, .. }));
+    assert!(matches!(change(12, 19), SegmentError::Damaged { offset: 12, .. }), "three components have no bits");
     assert!(matches!(change(12, 7), SegmentError::Damaged { offset: 12, .. }), "distances are not walked on nibbles");
     assert!(matches!(change(48, 3), SegmentError::Damaged { offset: 48, .. }));
     assert!(matches!(change(45, 0xff), SegmentError::Damaged { offset: 44, .. }));

@@ -26,7 +26,7 @@ fn answers(path: &Path, sample: &Sample) -> Vec<Result<String, SegmentError>> {
 }
 
 /// Changes one byte of a file where it is: replacing whole files is slow on some file systems.
-fn overwrite(path: &Path, at: usize, byte: u8) {
+pub(super) fn overwrite(path: &Path, at: usize, byte: u8) {
     let mut file = File::options().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start(at as u64)).unwrap();
     file.write_all(&[byte]).unwrap();
@@ -80,7 +80,7 @@ fn every_truncation_and_addition_is_found() {
 }
 
 /// Changes the file of `sample` and makes its checksums right again.
-fn change(sample: &Sample, change: impl FnOnce(&Segment, &mut [u8])) -> PathBuf {
+pub(super) fn change(sample: &Sample, change: impl FnOnce(&Segment, &mut [u8])) -> PathBuf {
     let segment = sample.open();
     let mut bytes = std::fs::read(sample.path()).unwrap();
     change(&segment, &mut bytes);
