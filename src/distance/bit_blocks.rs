@@ -23,6 +23,11 @@ pub const fn block_bytes(positions: usize) -> usize {
     BLOCK_ROWS * (positions + 2 * NUMBER_BYTES)
 }
 
+/// Whether this machine compares blocks faster than codes: where it has a kernel of its own.
+pub fn blocks_are_fast() -> bool {
+    avx2::is_available()
+}
+
 /// A query prepared for blocks of rows.
 #[derive(Clone, Debug)]
 pub struct BitBlockQuery {
@@ -31,6 +36,7 @@ pub struct BitBlockQuery {
     /// What a row's entries add up to is `slope * sum + base` as a dot product with its signs.
     slope: f32,
     base: f32,
+    #[cfg(target_arch = "x86_64")]
     has_avx2: bool,
 }
 
@@ -57,7 +63,13 @@ impl BitBlockQuery {
         let tables = sums.into_iter().map(|sum| (sum * scale + 0.5) as u8).collect();
         let slope = if scale > 0.0 { 2.0 / scale } else { 0.0 };
         let base = 2.0 * least - centered.iter().sum::<f32>();
-        Self { tables, slope, base, has_avx2: avx2::is_available() }
+        Self {
+            tables,
+            slope,
+            base,
+            #[cfg(target_arch = "x86_64")]
+            has_avx2: avx2::is_available(),
+        }
     }
 
     /// Bytes of signs of a row.
@@ -87,9 +99,9 @@ impl BitBlockQuery {
     /// What the entries of each row add up to.
     #[inline]
     fn sums(&self, signs: &[u8]) -> [u32; BLOCK_ROWS] {
+        #[cfg(target_arch = "x86_64")]
         if self.has_avx2 {
             // SAFETY: `new` saw that the machine has AVX2; there are two tables for every 32 bytes of signs.
-            #[cfg(target_arch = "x86_64")]
             return unsafe { avx2::sums(signs, &self.tables) };
         }
         scalar_sums(signs, &self.tables)

@@ -21,7 +21,7 @@ mod table;
 mod vector_ref;
 
 pub use binary::{BitQuery, set_corrections};
-pub use bit_blocks::{BLOCK_ROWS, BitBlockQuery, block_bytes, fill_block};
+pub use bit_blocks::{BLOCK_ROWS, BitBlockQuery, block_bytes, blocks_are_fast, fill_block};
 pub use kernels::{dot_f32, l2sq_f32, prefetch};
 pub use members::select_members;
 pub use nibbles::{NIBBLE_BLOCK, NibbleQuery};

@@ -15,7 +15,7 @@ use super::pool::Candidate;
 use super::reader::Segment;
 use super::sampled::SampledQueries;
 use super::sieve::Sieve;
-use crate::distance::{BLOCK_ROWS, BitBlockQuery, VectorQuery, VectorRef, block_bytes, fill_block};
+use crate::distance::{BLOCK_ROWS, BitBlockQuery, VectorQuery, VectorRef, block_bytes, blocks_are_fast, fill_block};
 use crate::types::{IndexDefinition, Ordinal, Quantization};
 
 /// Below so many components the signs say too little, and codes take few cache lines anyway.
@@ -79,9 +79,9 @@ pub(super) struct ScanBits {
 }
 
 impl ScanBits {
-    /// Those of `vectors`, where scans are the better for them.
+    /// Those of `vectors`, where scans on this machine are the better for them.
     pub(super) fn worth_it(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> Option<Self> {
-        if !suits_bits(spec.dim, &spec.index) || vectors.len() < MIN_VECTORS {
+        if !suits_bits(spec.dim, &spec.index) || vectors.len() < MIN_VECTORS || !blocks_are_fast() {
             return None;
         }
         let bits = Self::new(spec, vectors);
@@ -159,7 +159,7 @@ impl Segment {
     /// Whether a scan for the nearest of so many vectors had better be [`Segment::scan`]: where the segment has bits, of which it
     /// compares those of all vectors in blocks, in less time than codes of more than an eighth of them.
     pub fn scans_in_blocks(&self, candidates: u32) -> bool {
-        self.header.has_bits && candidates > self.vector_count() / FEW_OF_ALL
+        self.header.has_bits && blocks_are_fast() && candidates > self.vector_count() / FEW_OF_ALL
     }
 
     /// The `keep` nearest rows for which `live` holds, by bits, in no order. `live` is asked of those near enough.

@@ -16,7 +16,7 @@ use super::scan_bits::bit_over_fetch;
 use super::scratch::{Scratch, with_scratch};
 use super::stored::StoredLinks;
 use super::walk::{Rows, SearchStats, WalkOptions, walk};
-use crate::distance::VectorQuery;
+use crate::distance::{VectorQuery, blocks_are_fast};
 use crate::types::{Ordinal, RowSet};
 
 /// Rows between the one compared and the one that the memory is asked for: enough for its latency, and few enough for
@@ -132,7 +132,8 @@ impl Segment {
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         let keep = bit_over_fetch(top_k);
-        let Some(bits) = self.scan_bits()?.filter(|_| top_k > 0 && keep < self.vector_count() as usize) else {
+        let is_worth_it = top_k > 0 && keep < self.vector_count() as usize && blocks_are_fast();
+        let Some(bits) = self.scan_bits()?.filter(|_| is_worth_it) else {
             return self.scan_rows(query, top_k, 0..self.vector_count(), live, out);
         };
         self.check_query(query);

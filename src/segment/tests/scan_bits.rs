@@ -1,10 +1,18 @@
 //! Bits that scans of segments without a graph read beside the codes.
 
 use super::*;
-use crate::distance::VectorQuery;
+use crate::distance::{VectorQuery, blocks_are_fast};
 
 const ROWS: usize = 1_500;
 const DIM: usize = 128;
+
+/// Whether this machine writes bits; says so where it does not.
+fn has_bits() -> bool {
+    if !blocks_are_fast() {
+        eprintln!("no bits are written on this machine, which has no kernel for blocks of them");
+    }
+    blocks_are_fast()
+}
 
 /// Vectors around a few centres, as those of texts are.
 fn clustered(metric: Metric) -> Sample {
@@ -22,6 +30,9 @@ fn clustered(metric: Metric) -> Sample {
 
 #[test]
 fn scans_by_bits_find_what_is_nearest() {
+    if !has_bits() {
+        return;
+    }
     for metric in METRICS {
         for storage in STORAGES {
             let sample = clustered(metric).stored_as(storage);
@@ -111,6 +122,9 @@ fn bits_are_left_out_where_they_say_too_little() {
 
 #[test]
 fn equal_vectors_have_bits_and_are_all_found() {
+    if !has_bits() {
+        return;
+    }
     let mut sample = Sample::new(ROWS, DIM, Metric::Cosine, Quantization::Int8);
     let one = sample.vectors[0].clone();
     sample.vectors.fill(one);
@@ -125,6 +139,9 @@ fn equal_vectors_have_bits_and_are_all_found() {
 
 #[test]
 fn bits_have_these_bytes() {
+    if !has_bits() {
+        return;
+    }
     let sample = clustered(Metric::Dot);
     let bytes = std::fs::read(sample.open().path()).unwrap();
     let section = Segment::open(&sample.path(), &sample.spec).unwrap().section_range(Section::Bits);
@@ -154,6 +171,9 @@ fn bits_have_these_bytes() {
 
 #[test]
 fn damage_to_bits_is_found() {
+    if !has_bits() {
+        return;
+    }
     let sample = clustered(Metric::Cosine);
     let section = sample.open().section_range(Section::Bits);
     let (path, query) = (sample.path(), sample.query(2));
