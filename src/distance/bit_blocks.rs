@@ -13,8 +13,6 @@ pub const BLOCK_ROWS: usize = 32;
 const TABLE: usize = 16;
 /// Largest entry: two of them are added up in one byte.
 const LARGEST: f32 = 127.0;
-/// Positions whose sums of two entries add up in 16 bits.
-const POSITIONS: usize = 256;
 /// Bytes of the two numbers of a row, the factor and the offset.
 const NUMBER_BYTES: usize = 4;
 
@@ -154,7 +152,10 @@ mod avx2 {
 
     use std::arch::x86_64::*;
 
-    use super::{BLOCK_ROWS, POSITIONS, TABLE};
+    use super::{BLOCK_ROWS, TABLE};
+
+    /// Positions whose sums of two entries add up in 16 bits.
+    const POSITIONS: usize = 256;
 
     pub(super) fn is_available() -> bool {
         is_x86_feature_detected!("avx2")
