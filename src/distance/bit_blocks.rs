@@ -34,8 +34,6 @@ pub struct BitBlockQuery {
     /// What a row's entries add up to is `slope * sum + base` as a dot product with its signs.
     slope: f32,
     base: f32,
-    #[cfg(target_arch = "x86_64")]
-    has_avx2: bool,
 }
 
 impl BitBlockQuery {
@@ -61,13 +59,7 @@ impl BitBlockQuery {
         let tables = sums.into_iter().map(|sum| (sum * scale + 0.5) as u8).collect();
         let slope = if scale > 0.0 { 2.0 / scale } else { 0.0 };
         let base = 2.0 * least - centered.iter().sum::<f32>();
-        Self {
-            tables,
-            slope,
-            base,
-            #[cfg(target_arch = "x86_64")]
-            has_avx2: avx2::is_available(),
-        }
+        Self { tables, slope, base }
     }
 
     /// Bytes of signs of a row.
@@ -98,8 +90,8 @@ impl BitBlockQuery {
     #[inline]
     fn sums(&self, signs: &[u8]) -> [u32; BLOCK_ROWS] {
         #[cfg(target_arch = "x86_64")]
-        if self.has_avx2 {
-            // SAFETY: `new` saw that the machine has AVX2; there are two tables for every 32 bytes of signs.
+        if avx2::is_available() {
+            // SAFETY: the machine has AVX2; there are two tables for every 32 bytes of signs.
             return unsafe { avx2::sums(signs, &self.tables) };
         }
         scalar_sums(signs, &self.tables)
@@ -157,6 +149,7 @@ mod avx2 {
     /// Positions whose sums of two entries add up in 16 bits.
     const POSITIONS: usize = 256;
 
+    #[inline]
     pub(super) fn is_available() -> bool {
         is_x86_feature_detected!("avx2")
     }
