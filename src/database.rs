@@ -34,6 +34,9 @@ pub struct Options {
     /// One search in so many is answered again without the graph, in the background, to sample recall
     /// ([`crate::collection::CollectionStats::recall`]); `None` for 1,000, 0 for none.
     pub sampled_one_in: Option<u32>,
+    /// Most bytes of memory for what filters that are asked often let through, packed so that it is searched faster; `None`
+    /// for 16 MiB, 0 for none.
+    pub packed_bytes: Option<usize>,
     /// Bytes a second that merging segments writes at most; `None` for no limit.
     pub merge_bytes_per_s: Option<NonZeroU64>,
 }
@@ -147,6 +150,7 @@ impl Database {
             threads: options.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
             sampled_one_in: options.sampled_one_in.unwrap_or(collection::DEFAULT_SAMPLED_ONE_IN),
+            packed_bytes: options.packed_bytes.unwrap_or(collection::DEFAULT_PACKED_BYTES),
             merge_bytes_per_s: options.merge_bytes_per_s,
         };
         let vector_cache = paths.vector_cache();
@@ -248,6 +252,11 @@ impl Database {
     pub fn merges(&self) -> MergeFigures {
         let rate = &self.engine.shared.merge_rate;
         MergeFigures { written_bytes: rate.written_bytes(), held_back: rate.held_back() }
+    }
+
+    /// Memory that [`Options::packed_bytes`] bounds.
+    pub fn packed_bytes(&self) -> usize {
+        self.engine.shared.packing.bytes()
     }
 
     /// Creates a collection with a definition that another store had, whether or not its model is installed here.

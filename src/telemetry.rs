@@ -59,6 +59,8 @@ pub const SEARCH_RECALL: &str = "pannier_search_recall";
 pub const SEARCH_RECALL_SAMPLED_HITS_TOTAL: &str = "pannier_search_recall_sampled_hits_total";
 /// Counter: of them, those that they had, by `collection`.
 pub const SEARCH_RECALL_FOUND_HITS_TOTAL: &str = "pannier_search_recall_found_hits_total";
+/// Gauge: memory for what filters that are asked often let through.
+pub const PACKED_FILTER_BYTES: &str = "pannier_packed_filter_bytes";
 /// Gauge: bytes of the change log on disk.
 pub const LOG_BYTES: &str = "pannier_log_bytes";
 /// Gauge: seq of the last change; every acknowledged change is on disk.
@@ -142,6 +144,7 @@ fn describe() {
     describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "Bytes of all segments on disk.");
     describe_counter!(MERGE_BYTES_TOTAL, Unit::Bytes, "Bytes that merging segments wrote.");
     describe_gauge!(MERGE_HELD_BACK_SECONDS, Unit::Seconds, "Time that the merge rate held merging back.");
+    describe_gauge!(PACKED_FILTER_BYTES, Unit::Bytes, "Memory for what filters that are asked often let through.");
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");

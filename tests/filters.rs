@@ -375,3 +375,128 @@ fn what_has_no_graph_yet_is_found_by_its_bits() {
         assert!(f64::from(right as u32) >= 0.99 * f64::from(wanted as u32), "{filter:?}: {right} of {wanted}");
     }
 }
+
+/// The segments of an answer that were searched by packed rows, and whether all hits are right.
+fn ask(collection: &Collection, filter: &Filter, query: &[f32]) -> (usize, usize, usize) {
+    let request = SearchRequest {
+        filter: Some(filter.clone()),
+        explain: true,
+        ..SearchRequest::new(Query::Vector(query.to_vec()))
+    };
+    let exact = collection.search(&SearchRequest { exact: true, ..request.clone() }).unwrap().hits;
+    let answer = collection.search(&request).unwrap();
+    assert_eq!(answer.hits.len(), exact.len());
+    let floor = exact.last().map_or(0.0, |hit| hit.score - 1e-6);
+    let right = answer.hits.iter().filter(|hit| hit.score >= floor).count();
+    let segments = answer.explain.unwrap().segments;
+    (segments.iter().filter(|segment| segment.used == Method::PackedScan).count(), right, exact.len())
+}
+
+/// Asks until the rows that pass are packed, where this machine packs any.
+fn ask_until_packed(collection: &Collection, filter: &Filter) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while has_avx2() && ask(collection, filter, &[1.0; 128]).0 == 0 {
+        assert!(Instant::now() < deadline, "nothing is packed for {filter:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Opens what [`unoptimised`] left, with so much memory for packed rows, and builds its graph.
+fn optimised(directory: &tempfile::TempDir, packed_bytes: Option<usize>) -> (Database, Collection) {
+    let database = Database::open_with(directory.path(), Options { packed_bytes, ..Options::default() }).unwrap();
+    let collection = database.collection(&name("fresh")).unwrap();
+    collection.flush().unwrap();
+    collection.optimise().unwrap();
+    (database, collection)
+}
+
+fn kinds(kinds: &[&str]) -> Filter {
+    let kinds = kinds.iter().map(|kind| Value::String((*kind).to_owned())).collect();
+    Filter::Field { path: "kind".into(), condition: Condition::In(kinds) }
+}
+
+#[test]
+fn what_is_asked_often_is_packed_and_stays_right() {
+    let (directory, database, collection) = unoptimised();
+    drop((collection, database));
+    let (database, collection) = optimised(&directory, None);
+    let not = Filter::Not(Box::new(Filter::eq("kind", Value::String("k9".into()))));
+    // 1,260 rows, the same of two conditions, and 420.
+    let filters =
+        [kinds(&["k1", "k2", "k3"]), Filter::And(vec![kinds(&["k1", "k2", "k3", "k9"]), not]), kinds(&["k7"])];
+    let check = |filters: &[Filter], packed: bool, when: &str| {
+        let (mut right, mut wanted) = (0, 0);
+        for filter in filters {
+            for row in 0..30 {
+                let key = format!("{}-{:03}", row % 6, 23 * row + 1);
+                let Some(document) = collection.get(&id(&key)).unwrap() else { continue };
+                let (by_packed, found, there) = ask(&collection, filter, &document.vector);
+                assert_eq!(by_packed > 0, packed && has_avx2(), "{when}: {filter:?}");
+                (right, wanted) = (right + found, wanted + there);
+            }
+        }
+        assert!(f64::from(right as u32) >= 0.98 * f64::from(wanted as u32), "{when}: {right} of {wanted}");
+    };
+    filters[..2].iter().for_each(|filter| ask_until_packed(&collection, filter));
+    check(&filters[..2], true, "packed");
+    // 420 rows are compared by codes as fast.
+    (0..40).for_each(|_| _ = ask(&collection, &filters[2], &[1.0; 128]));
+    check(&filters[2..], false, "few");
+    assert_eq!(database.packed_bytes() > 40_000, has_avx2());
+    // What is deleted or written again since is told by the segment's dead rows and the memtable.
+    let doomed: Vec<_> = (0..700).step_by(2).map(|at| id(&format!("2-{at:03}"))).collect();
+    collection.delete(&doomed).unwrap();
+    let moved = collection.get(&id("3-004")).unwrap().unwrap();
+    let moved = NewDocument {
+        id: id("3-004"),
+        text: None,
+        metadata: [("kind".to_owned(), Value::String("k1".into()))].into(),
+        vector: Some(moved.vector),
+        chunks: Vec::new(),
+    };
+    collection.upsert(vec![moved]).unwrap();
+    check(&filters[..2], true, "after deletes");
+    // Another segment has other rows.
+    collection.flush().unwrap();
+    collection.optimise().unwrap();
+    assert_eq!(ask(&collection, &filters[0], &[1.0; 128]).0, 0, "asked once");
+    assert_eq!(database.packed_bytes(), 0, "the segment that they were packed of is gone");
+    filters[..2].iter().for_each(|filter| ask_until_packed(&collection, filter));
+    check(&filters[..2], true, "packed again");
+    // An effort that is asked for is spent on a walk or a scan.
+    let request = SearchRequest {
+        filter: Some(filters[0].clone()),
+        explain: true,
+        ef_search: Some(100),
+        ..SearchRequest::new(Query::Vector(vec![1.0; 128]))
+    };
+    let segments = collection.search(&request).unwrap().explain.unwrap().segments;
+    assert!(segments.iter().all(|segment| segment.used != Method::PackedScan));
+    drop((collection, database));
+    let (database, collection) = optimised(&directory, Some(0));
+    for _ in 0..50 {
+        assert_eq!(ask(&collection, &filters[0], &[1.0; 128]).0, 0, "none are packed where nobody wants it");
+    }
+    assert_eq!(database.packed_bytes(), 0);
+}
+
+#[test]
+fn packed_rows_keep_to_their_memory() {
+    let (directory, database, collection) = unoptimised();
+    drop((collection, database));
+    // 1,260 rows take 35 KB and more: four of them fit.
+    const BYTES: usize = 160_000;
+    let (database, collection) = optimised(&directory, Some(BYTES));
+    let filters: Vec<Filter> = (0..6).map(|at| kinds(&[&format!("k{at}"), &format!("k{}", at + 2), "k9"])).collect();
+    for filter in &filters {
+        ask_until_packed(&collection, filter);
+        assert!(database.packed_bytes() <= BYTES);
+    }
+    assert_eq!(database.packed_bytes() > BYTES / 4, has_avx2());
+    assert_eq!(ask(&collection, &filters[0], &[1.0; 128]).0, 0, "it was not asked for the longest");
+    assert_eq!(ask(&collection, &filters[5], &[1.0; 128]).0 > 0, has_avx2());
+    drop((collection, database));
+    // No filter may take more than a quarter.
+    let (_database, collection) = optimised(&directory, Some(100_000));
+    assert!((0..50).all(|_| ask(&collection, &filters[0], &[1.0; 128]).0 == 0));
+}

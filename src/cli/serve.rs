@@ -56,6 +56,9 @@ pub struct ServeArgs {
     /// Answer one search in N again without the graph, in the background, to sample recall; 0 samples none
     #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN)]
     recall_one_in: u32,
+    /// Most MiB of memory for what filters that are asked often let through, so that it is searched faster; 0 keeps none
+    #[arg(long, value_name = "N", env = "PANNIER_PACKED_FILTERS_MIB", default_value_t = 16)]
+    packed_filters_mib: u16,
     /// Most MiB a second that merging segments writes [default: no limit]
     #[arg(long, value_name = "N", env = "PANNIER_MERGE_MIB_PER_S", value_parser = clap::value_parser!(u32).range(1..))]
     merge_mib_per_s: Option<u32>,
@@ -83,6 +86,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         memtable_documents: args.memtable_documents,
         vector_cache_bytes: Some(u64::from(args.vector_cache_mib) << 20),
         sampled_one_in: Some(args.recall_one_in),
+        packed_bytes: Some(usize::from(args.packed_filters_mib) << 20),
         merge_bytes_per_s: args.merge_mib_per_s.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
         ..context.options()
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::distance::{self, VectorQuery};
 use crate::index::{self, IndexQuery, Neighbour, Place, View};
-use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Metric, Mode, Plan, SearchRequest, Seq};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Method, Metric, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
@@ -191,7 +191,8 @@ impl Collection {
         let found = index::search(view, &index_query)?;
         let answered_by = answered_by(&found.segments);
         let sampler = &self.engine.shared.sampler;
-        if answered_by == Plan::Graph && request.ef_search.is_none() && sampler.wants() {
+        let packed = || found.segments.iter().any(|segment| segment.used == Method::PackedScan);
+        if (answered_by == Plan::Graph || packed()) && request.ef_search.is_none() && sampler.wants() {
             sampler.offer(self.sample(view, &index_query, &found.neighbours, seen));
         }
         let explain = request.explain.then(|| explain(plan, &found.segments, view, answered_by));

@@ -16,6 +16,7 @@ use super::catalog::Catalog;
 use super::changes::LogHolds;
 use super::keywords::{Bell, KeywordWorker};
 use super::maintenance::{Chain, Job, Maintenance};
+use super::packing::{PackWorker, Packing};
 use super::recall::{RecallWorker, Sampler};
 use super::state::{CollectionState, Identity, SealedPart};
 
@@ -30,6 +31,8 @@ pub struct Settings {
     pub memtable_entries: u32,
     /// One search in so many is answered again to sample recall; 0 for none.
     pub sampled_one_in: u32,
+    /// Most memory for rows that are packed for filters asked often; 0 for none.
+    pub packed_bytes: usize,
     /// Bytes a second that merges write at most; `None` for no limit.
     pub merge_bytes_per_s: Option<NonZeroU64>,
 }
@@ -48,6 +51,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Decides which searches are answered again.
     pub sampler: Arc<Sampler>,
+    /// Packs what filters that are asked often let through.
+    pub packing: Arc<Packing>,
     /// Holds merges to their rate.
     pub merge_rate: RateLimit,
     /// Calls the thread of the keyword indexes.
@@ -71,6 +76,7 @@ impl Shared {
             meta,
             settings,
             sampler: Arc::new(Sampler::new(settings.sampled_one_in)),
+            packing: Arc::new(Packing::new(settings.packed_bytes)),
             merge_rate: RateLimit::new(settings.merge_bytes_per_s),
             bell: Bell::default(),
             holds: Arc::default(),
@@ -178,6 +184,7 @@ pub struct Engine {
     maintenance: Option<Maintenance>,
     keywords: Option<KeywordWorker>,
     recall: Option<RecallWorker>,
+    packer: Option<PackWorker>,
     stopped: OnceLock<String>,
     // Last, so that the directory is free only once everything is closed.
     _lock: DirectoryLock,
@@ -189,6 +196,7 @@ impl Engine {
         let maintenance = Maintenance::start(shared.clone());
         let keywords = KeywordWorker::start(shared.clone());
         let recall = RecallWorker::start(shared.sampler.clone());
+        let packer = PackWorker::start(shared.packing.clone());
         Self {
             shared,
             models,
@@ -196,6 +204,7 @@ impl Engine {
             maintenance: Some(maintenance),
             keywords: Some(keywords),
             recall: Some(recall),
+            packer: Some(packer),
             stopped: OnceLock::new(),
             _lock: lock,
         }
@@ -247,6 +256,7 @@ impl Drop for Engine {
             tracing::error!(%error, "closing the log failed");
         }
         drop(self.recall.take());
+        drop(self.packer.take());
         drop(self.keywords.take());
         drop(self.maintenance.take());
     }

@@ -21,6 +21,7 @@ mod keywords;
 #[path = "keywords_off.rs"]
 mod keywords;
 mod maintenance;
+mod packing;
 mod page;
 mod plan;
 mod prepare;
@@ -59,6 +60,7 @@ pub use error::{BackendFault, CollectionError};
 pub(crate) use frame::{Frame, Shelf};
 pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
+pub use packing::DEFAULT_PACKED_BYTES;
 #[cfg(feature = "postgres")]
 pub(crate) use prepare::Prepared;
 pub use prepare::Preview;

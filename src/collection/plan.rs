@@ -23,6 +23,10 @@ const SAMPLE: u32 = 64;
 const SCAN_ROW_NS: f64 = 12.0;
 /// A row compared in a scan of all rows by blocks of bits.
 const BLOCK_ROW_NS: f64 = 3.0;
+/// A scan of packed rows, however few: the query's tables, and the candidates compared by codes.
+const PACKED_SCAN_NS: f64 = 12_000.0;
+/// A row compared in a scan of packed rows.
+const PACKED_ROW_NS: f64 = 3.0;
 /// A byte of codes or nibbles in a scan.
 const SCAN_BYTE_NS: f64 = 0.1;
 /// A candidate compared again in f32.
@@ -107,6 +111,8 @@ struct Decision {
     ef: usize,
     scan_ns: f64,
     walk_ns: Option<f64>,
+    /// Of a scan of packed rows, where that would be the cheapest way.
+    packed_ns: Option<f64>,
 }
 
 impl Collection {
@@ -161,6 +167,13 @@ impl Collection {
             filter,
         };
         let decision = decide(&facts);
+        let rows_passing = selected.as_ref().map(|selected| &selected.rows);
+        let packing = &self.engine.shared.packing;
+        let packed = rows_passing.filter(|_| decision.packed_ns.is_some()).and_then(|rows| packing.ask(live, rows));
+        let decision = match packed {
+            Some(_) => Decision { method: Method::PackedScan, ..decision },
+            None => decision,
+        };
         let estimated_matches = filter.map_or(facts.live, |filter| filter.matches).round() as u32;
         let (rows_passing, filter_use, decoded) = match selected {
             Some(selected) => (Some(selected.rows), Some(selected.filter_use), selected.decoded),
@@ -168,7 +181,7 @@ impl Collection {
         };
         let walks = matches!(decision.method, Method::Walk | Method::FilteredWalk);
         Ok(SegmentPlan {
-            query: SegmentQuery { method: decision.method, ef: decision.ef, rows: rows_passing },
+            query: SegmentQuery { method: decision.method, ef: decision.ef, rows: rows_passing, packed },
             explain: SegmentExplain {
                 segment: live.id,
                 rows,
@@ -177,6 +190,7 @@ impl Collection {
                 estimated_matches,
                 scan_cost_us: decision.scan_ns / 1e3,
                 walk_cost_us: decision.walk_ns.map(|ns| ns / 1e3),
+                packed_cost_us: decision.packed_ns.map(|ns| ns / 1e3),
                 planned: decision.method,
                 used: decision.method,
                 ef: walks.then_some(decision.ef),
@@ -253,13 +267,30 @@ impl Selected {
     }
 }
 
-/// Chooses the cheapest way that finds enough.
+/// Chooses the cheapest way that finds enough, and says what another would cost that would be cheaper once the rows are packed.
 fn decide(facts: &Facts) -> Decision {
+    let decision = decide_unpacked(facts);
+    let chosen_ns = match decision.method {
+        Method::Scan => decision.scan_ns,
+        Method::Walk | Method::FilteredWalk => decision.walk_ns.unwrap_or(f64::INFINITY),
+        Method::Skip | Method::Exact | Method::PackedScan => return decision,
+    };
+    // An effort that is asked for is meant for a walk.
+    let decided = facts.filter.filter(|filter| facts.has_graph && !facts.ef_is_asked && filter.undecided == 0.0);
+    let packed_ns = decided.map(|filter| {
+        let kept = over_fetch(facts.top_k).min(filter.possible);
+        PACKED_SCAN_NS + filter.possible * PACKED_ROW_NS + kept * RESCORE_NS
+    });
+    Decision { packed_ns: packed_ns.filter(|&ns| ns < chosen_ns), ..decision }
+}
+
+/// Chooses among the ways that there are for any filter.
+fn decide_unpacked(facts: &Facts) -> Decision {
     let candidates = facts.filter.map_or(facts.live, |filter| filter.possible);
     let scan_ns = scan_ns(facts, candidates);
-    let scan = |walk_ns| Decision { method: Method::Scan, ef: 0, scan_ns, walk_ns };
+    let scan = |walk_ns| Decision { method: Method::Scan, ef: 0, scan_ns, walk_ns, packed_ns: None };
     if facts.filter.map_or(facts.live < 0.5, |filter| filter.passes_none) {
-        return Decision { method: Method::Skip, ef: 0, scan_ns: 0.0, walk_ns: None };
+        return Decision { method: Method::Skip, scan_ns: 0.0, ..scan(None) };
     }
     if facts.exact {
         return Decision { method: Method::Exact, ..scan(None) };
@@ -270,7 +301,7 @@ fn decide(facts: &Facts) -> Decision {
     let Some(filter) = facts.filter else {
         let ef = facts.ef;
         // Nothing but an exact search asks for a scan where there is a graph and no filter.
-        return Decision { method: Method::Walk, ef, scan_ns, walk_ns: Some(WALK_EF_NS * ef as f64) };
+        return Decision { method: Method::Walk, ef, ..scan(Some(WALK_EF_NS * ef as f64)) };
     };
     let share = (filter.matches / facts.live.max(1.0)).clamp(1e-9, 1.0);
     let (method, ef, walk_ns) = walk_for(facts, filter, share);
@@ -278,7 +309,7 @@ fn decide(facts: &Facts) -> Decision {
     if too_few || scan_ns <= walk_ns {
         return scan(Some(walk_ns));
     }
-    Decision { method, ef, scan_ns, walk_ns: Some(walk_ns) }
+    Decision { method, ef, ..scan(Some(walk_ns)) }
 }
 
 /// The better walk for a filter that `share` of the rows pass: its candidates and its cost.
@@ -299,7 +330,7 @@ fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f
 
 /// A scan of so many rows; those that are near enough to count are decoded where they are undecided.
 fn scan_ns(facts: &Facts, candidates: f64) -> f64 {
-    let kept = 3.0 * facts.top_k as f64 + 10.0;
+    let kept = over_fetch(facts.top_k);
     let compared = match facts.in_blocks {
         true => facts.live * BLOCK_ROW_NS,
         false => candidates * (SCAN_ROW_NS + SCAN_BYTE_NS * facts.row_bytes),
@@ -311,6 +342,11 @@ fn scan_ns(facts: &Facts, candidates: f64) -> f64 {
         (admitted / share).min(candidates) * filter.undecided / filter.possible
     });
     compared + decoded * DECODE_NS + kept.min(candidates) * RESCORE_NS
+}
+
+/// Candidates that a scan compares in f32.
+fn over_fetch(top_k: usize) -> f64 {
+    3.0 * top_k as f64 + 10.0
 }
 
 /// One more candidate of a walk among passing rows, of which `share` of all rows pass.
@@ -370,6 +406,28 @@ mod tests {
         assert_eq!(decide(&Facts { has_graph: false, ..passing(50_000.0) }).method, Method::Scan);
         assert_eq!(decide(&Facts { ef: 77, ef_is_asked: true, ..passing(99_000.0) }).ef, 77);
         assert_eq!(decide(&Facts { ef: 77, ..facts(None) }).ef, 77);
+    }
+
+    #[test]
+    fn packing_pays_where_neither_few_nor_most_rows_pass() {
+        let packed_ns = |facts: &Facts| decide(facts).packed_ns;
+        for matches in [1_000.0, 5_000.0, 10_000.0] {
+            let decision = decide(&passing(matches));
+            let chosen_ns = if decision.method == Method::Scan { decision.scan_ns } else { decision.walk_ns.unwrap() };
+            assert!(decision.packed_ns.is_some_and(|ns| ns < chosen_ns), "{matches}: {decision:?}");
+        }
+        for matches in [0.0, 100.0, 50_000.0, 99_000.0] {
+            assert_eq!(packed_ns(&passing(matches)), None, "{matches}");
+        }
+        let some = passing(5_000.0);
+        let asked_for = [
+            Facts { exact: true, ..some },
+            Facts { ef: 15, ef_is_asked: true, ..some },
+            Facts { has_graph: false, ..some },
+            undecided(5_000.0),
+            facts(None),
+        ];
+        assert!(asked_for.iter().all(|facts| packed_ns(facts).is_none()));
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Store {
         let look = |view: &Arc<View>| {
             // Much may change in between.
             thread::yield_now();
-            let part = SegmentQuery { method: Method::Exact, ef: 10, rows: None };
+            let part = SegmentQuery { method: Method::Exact, ef: 10, rows: None, packed: None };
             let segments = vec![part; view.segments.len()];
             let (vector, metric) = (&[1.0, 2.0], Metric::L2);
             search(view, &IndexQuery { vector, metric, top_k: 100, filter: None, segments: &segments })

@@ -48,10 +48,13 @@ impl BitBlockQuery {
                 let low: f32 = four.iter().map(|x| x.min(0.0)).sum();
                 widest = widest.max(four.iter().map(|x| x.abs()).sum());
                 least += low;
-                let under = |bits: usize| -> f32 {
-                    four.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, x)| x).sum()
-                };
-                sums.extend((0..TABLE).map(|bits| under(bits) - low));
+                // Each bit doubles what is there: without it, and with its component.
+                let mut table = [-low; TABLE];
+                for (at, x) in four.iter().enumerate() {
+                    let (without, with) = table.split_at_mut(1 << at);
+                    with.iter_mut().zip(without).for_each(|(with, without)| *with = *without + x);
+                }
+                sums.extend(table);
             }
         }
         // A query that is the center sees all rows alike.
@@ -67,38 +70,41 @@ impl BitBlockQuery {
         self.tables.len() / (2 * TABLE)
     }
 
-    /// The closeness of each row of a block, which rises as the row gets nearer.
+    /// Replaces `closeness` by that of each row of a block, which rises as the row gets nearer. Returns which rows are not
+    /// farther than `floor`: a bit each, from the lowest on.
     ///
     /// # Panics
     /// When `block` has another length than [`block_bytes`] says.
     #[inline]
-    pub fn compare(&self, block: &[u8]) -> [f32; BLOCK_ROWS] {
+    pub fn compare(&self, block: &[u8], floor: f32, closeness: &mut [f32; BLOCK_ROWS]) -> u32 {
         assert_eq!(block.len(), block_bytes(self.positions()), "bytes of a block");
-        let (signs, numbers) = block.split_at(BLOCK_ROWS * self.positions());
-        let sums = self.sums(signs);
-        let (factors, offsets) = numbers.split_at(BLOCK_ROWS * NUMBER_BYTES);
-        let (factors, offsets) = (factors.as_chunks().0, offsets.as_chunks().0);
-        let mut closeness = [0.0; BLOCK_ROWS];
-        for (((closeness, sum), factor), offset) in closeness.iter_mut().zip(sums).zip(factors).zip(offsets) {
-            let product = self.slope * sum as f32 + self.base;
-            *closeness = f32::from_le_bytes(*factor) * product + f32::from_le_bytes(*offset);
-        }
-        closeness
-    }
-
-    /// What the entries of each row add up to.
-    #[inline]
-    fn sums(&self, signs: &[u8]) -> [u32; BLOCK_ROWS] {
         #[cfg(target_arch = "x86_64")]
         if avx2::is_available() {
-            // SAFETY: the machine has AVX2; there are two tables for every 32 bytes of signs.
-            return unsafe { avx2::sums(signs, &self.tables) };
+            // SAFETY: the machine has AVX2; the block has the bytes that go with the tables.
+            return unsafe { avx2::compare(block, &self.tables, [self.slope, self.base, floor], closeness) };
         }
-        scalar_sums(signs, &self.tables)
+        self.scalar_compare(block, floor, closeness)
+    }
+
+    /// What the kernels must give.
+    fn scalar_compare(&self, block: &[u8], floor: f32, closeness: &mut [f32; BLOCK_ROWS]) -> u32 {
+        let (signs, numbers) = block.split_at(BLOCK_ROWS * self.positions());
+        let (factors, offsets) = numbers.split_at(BLOCK_ROWS * NUMBER_BYTES);
+        let (factors, offsets) = (factors.as_chunks().0, offsets.as_chunks().0);
+        let sums = scalar_sums(signs, &self.tables);
+        let mut near = 0;
+        for (row, (((closeness, sum), factor), offset)) in
+            closeness.iter_mut().zip(sums).zip(factors).zip(offsets).enumerate()
+        {
+            let product = self.slope * sum as f32 + self.base;
+            *closeness = f32::from_le_bytes(*factor) * product + f32::from_le_bytes(*offset);
+            near |= u32::from(*closeness >= floor) << row;
+        }
+        near
     }
 }
 
-/// What the kernels must give.
+/// What the entries of each row add up to.
 fn scalar_sums(signs: &[u8], tables: &[u8]) -> [u32; BLOCK_ROWS] {
     let mut sums = [0u32; BLOCK_ROWS];
     for (signs, tables) in signs.as_chunks::<BLOCK_ROWS>().0.iter().zip(tables.as_chunks::<{ 2 * TABLE }>().0) {
@@ -144,21 +150,62 @@ mod avx2 {
 
     use std::arch::x86_64::*;
 
-    use super::{BLOCK_ROWS, TABLE};
+    use super::{BLOCK_ROWS, NUMBER_BYTES, TABLE};
 
     /// Positions whose sums of two entries add up in 16 bits.
     const POSITIONS: usize = 256;
+    /// Rows whose numbers fill a register.
+    const LANES: usize = 8;
 
     #[inline]
     pub(super) fn is_available() -> bool {
         is_x86_feature_detected!("avx2")
     }
 
+    /// `line`: slope and base, and the floor.
+    ///
+    /// # Safety
+    /// The machine has AVX2; `block` is one with two tables for every 32 bytes of signs, and as many tables has `tables`.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn compare(
+        block: &[u8],
+        tables: &[u8],
+        line: [f32; 3],
+        closeness: &mut [f32; BLOCK_ROWS],
+    ) -> u32 {
+        let (signs, numbers) = block.split_at(tables.len());
+        let [slope, base, floor] = [_mm256_set1_ps(line[0]), _mm256_set1_ps(line[1]), _mm256_set1_ps(line[2])];
+        let (factors, offsets) = numbers.split_at(BLOCK_ROWS * NUMBER_BYTES);
+        let (factors, offsets) =
+            (factors.chunks_exact(NUMBER_BYTES * LANES), offsets.chunks_exact(NUMBER_BYTES * LANES));
+        // SAFETY: as the caller says.
+        let sums = unsafe { sums(signs, tables) };
+        let mut near = 0;
+        for (at, (((sums, factors), offsets), closeness)) in
+            sums.into_iter().zip(factors).zip(offsets).zip(closeness.as_chunks_mut::<LANES>().0).enumerate()
+        {
+            // SAFETY: eight numbers of 32 bits are readable, and writable in `closeness`; no alignment is needed.
+            unsafe {
+                // Every sum is far below 2^31.
+                let product = _mm256_add_ps(_mm256_mul_ps(slope, _mm256_cvtepi32_ps(sums)), base);
+                let scaled = _mm256_mul_ps(_mm256_loadu_ps(factors.as_ptr().cast()), product);
+                let eight = _mm256_add_ps(scaled, _mm256_loadu_ps(offsets.as_ptr().cast()));
+                _mm256_storeu_ps(closeness.as_mut_ptr(), eight);
+                let nearer = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(eight, floor));
+                near |= (nearer as u32) << (LANES * at);
+            }
+        }
+        near
+    }
+
+    /// What the entries of each row add up to: 32 bits each, eight rows a register, in their order.
+    ///
     /// # Safety
     /// The machine has AVX2; `tables` has two tables for every 32 bytes of `signs`.
+    #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn sums(signs: &[u8], tables: &[u8]) -> [u32; BLOCK_ROWS] {
-        let mut sums = [0u32; BLOCK_ROWS];
+    unsafe fn sums(signs: &[u8], tables: &[u8]) -> [__m256i; BLOCK_ROWS / LANES] {
+        let mut sums = [_mm256_setzero_si256(); BLOCK_ROWS / LANES];
         let low = _mm256_set1_epi8(15);
         let (signs, tables) = (signs.as_chunks::<BLOCK_ROWS>().0, tables.as_chunks::<{ 2 * TABLE }>().0);
         for (signs, tables) in signs.chunks(POSITIONS).zip(tables.chunks(POSITIONS)) {
@@ -191,13 +238,8 @@ mod avx2 {
                 _mm256_extracti128_si256::<1>(first),
                 _mm256_extracti128_si256::<1>(second),
             ];
-            for (sums, eight) in sums.as_chunks_mut::<8>().0.iter_mut().zip(eights) {
-                // SAFETY: eight numbers of 32 bits are readable and writable; no alignment is needed.
-                unsafe {
-                    let before = _mm256_loadu_si256(sums.as_ptr().cast());
-                    let after = _mm256_add_epi32(before, _mm256_cvtepu16_epi32(eight));
-                    _mm256_storeu_si256(sums.as_mut_ptr().cast(), after);
-                }
+            for (sums, eight) in sums.iter_mut().zip(eights) {
+                *sums = _mm256_add_epi32(*sums, _mm256_cvtepu16_epi32(eight));
             }
         }
         sums
@@ -226,8 +268,16 @@ mod tests {
                 let vector: Vec<f32> = (0..dim).map(|_| number(&mut state)).collect();
                 let query = BitBlockQuery::new(&vector);
                 let byte = |state: &mut u64| [0, 0xff, random(state) as u8][fill];
-                let signs: Vec<u8> = (0..BLOCK_ROWS * dim.div_ceil(8)).map(|_| byte(&mut state)).collect();
-                assert_eq!(query.sums(&signs), scalar_sums(&signs, &query.tables), "dim {dim}, fill {fill}");
+                let mut block: Vec<u8> = (0..BLOCK_ROWS * dim.div_ceil(8)).map(|_| byte(&mut state)).collect();
+                let factors = (0..2 * BLOCK_ROWS).map(|_| (random(&mut state) % 1_000) as f32 - 500.0);
+                block.extend(factors.flat_map(f32::to_le_bytes));
+                let (mut got, mut wanted) = ([0.0; BLOCK_ROWS], [0.0; BLOCK_ROWS]);
+                query.scalar_compare(&block, 0.0, &mut wanted);
+                for floor in [f32::NEG_INFINITY, wanted[3], wanted[31], f32::INFINITY] {
+                    let near = query.scalar_compare(&block, floor, &mut wanted);
+                    assert_eq!(query.compare(&block, floor, &mut got), near, "dim {dim}, fill {fill}, floor {floor}");
+                    assert_eq!(got, wanted, "dim {dim}, fill {fill}");
+                }
             }
         }
     }
@@ -246,7 +296,8 @@ mod tests {
                 }
                 let mut block = vec![1; block_bytes(dim.div_ceil(8))];
                 fill_block(&rows, stride, dim.div_ceil(8), &mut block);
-                let closeness = BitBlockQuery::new(&vector).compare(&block);
+                let mut closeness = [9.0; BLOCK_ROWS];
+                assert_eq!(BitBlockQuery::new(&vector).compare(&block, f32::NEG_INFINITY, &mut closeness), u32::MAX);
                 let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
                 for (at, row) in rows.chunks_exact(stride).enumerate() {
                     let sign = |bit: usize| if row[bit / 8] >> (bit % 8) & 1 == 1 { 1.0 } else { -1.0 };
@@ -269,12 +320,14 @@ mod tests {
         set_corrections(&mut row, 3.0, 4.0);
         let mut block = vec![0; block_bytes(1)];
         fill_block(&row, 64, 1, &mut block);
-        assert_eq!(BitBlockQuery::new(&[0.0; 5]).compare(&block)[0], 4.0);
+        let mut closeness = [0.0; BLOCK_ROWS];
+        assert_eq!(BitBlockQuery::new(&[0.0; 5]).compare(&block, 3.5, &mut closeness), 1);
+        assert_eq!(closeness[0], 4.0);
     }
 
     #[test]
     #[should_panic(expected = "bytes of a block")]
     fn blocks_of_another_length_are_refused() {
-        BitBlockQuery::new(&[1.0; 9]).compare(&[0; 31]);
+        BitBlockQuery::new(&[1.0; 9]).compare(&[0; 31], 0.0, &mut [0.0; BLOCK_ROWS]);
     }
 }

@@ -50,6 +50,7 @@ fn measure(database: &Database) {
     let merges = database.merges();
     counter!(telemetry::MERGE_BYTES_TOTAL).absolute(merges.written_bytes);
     gauge!(telemetry::MERGE_HELD_BACK_SECONDS).set(merges.held_back.as_secs_f64());
+    gauge!(telemetry::PACKED_FILTER_BYTES).set(database.packed_bytes() as f64);
     gauge!(telemetry::LOG_BYTES).set(health.log_bytes as f64);
     gauge!(telemetry::LAST_SEQ).set(health.last_seq.0 as f64);
     gauge!(telemetry::ACCEPTING_WRITES).set(f64::from(u8::from(health.accepting_writes)));

@@ -106,7 +106,7 @@ impl Pass<'_> {
                 let is_live = |vector: Ordinal| !live.dead.is_dead(self.owners[vector as usize]);
                 live.segment.scan(self.vector, self.wanted, is_live, found)?
             }
-            Method::Scan | Method::Exact => {
+            Method::Scan | Method::PackedScan | Method::Exact => {
                 let rows = verifier.rows;
                 let possible = (0..).zip(self.owners).filter(|&(_, &row)| {
                     !live.dead.is_dead(row) && rows.is_none_or(|rows| rows.possible().contains(row))

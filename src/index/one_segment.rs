@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::distance::VectorQuery;
 use crate::meta::RowBounds;
-use crate::segment::{Candidate, FilteredOptions, SearchStats, SegmentError, WalkOptions};
+use crate::segment::{Candidate, FilteredOptions, PackedRows, SearchStats, SegmentError, WalkOptions};
 use crate::types::{Filter, Method, Ordinal};
 
 use super::IndexError;
@@ -17,7 +17,7 @@ use super::view::LiveSegment;
 pub(super) const SEEDS: u32 = 32;
 
 /// How to search one segment.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SegmentQuery {
     /// The way.
     pub method: Method,
@@ -25,6 +25,8 @@ pub struct SegmentQuery {
     pub ef: usize,
     /// Which rows pass the filter, as far as is known; `None` without a filter.
     pub rows: Option<Arc<RowBounds>>,
+    /// The rows that pass, packed, where they are to be searched so.
+    pub packed: Option<Arc<PackedRows>>,
 }
 
 /// What searching one segment took.
@@ -90,7 +92,13 @@ pub fn search_segment(
             found.1
         }
         Method::Skip => SearchStats::default(),
-        Method::Exact | Method::Scan => scan(live, query, part.method, vector, &mut verifier, out)?,
+        Method::PackedScan if let Some(packed) = &part.packed => {
+            let alive = |row| !live.dead.is_dead(row);
+            live.segment.scan_packed(packed, vector, query.top_k, alive, out)?
+        }
+        Method::Exact | Method::Scan | Method::PackedScan => {
+            scan(live, query, part.method, vector, &mut verifier, out)?
+        }
         Method::Walk => {
             let options = WalkOptions { top_k: query.top_k, ef: part.ef };
             let passes = |row| !live.dead.is_dead(row) && verifier.admits(row);

@@ -62,6 +62,11 @@ impl BitQuantizer {
         Self { center, metric }
     }
 
+    /// Numbers in a vector.
+    pub(super) fn dim(&self) -> usize {
+        self.center.len()
+    }
+
     /// Bytes of a row's signs.
     pub(super) fn sign_bytes(&self) -> usize {
         sign_bytes(self.center.len() as u32)

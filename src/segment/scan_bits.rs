@@ -27,7 +27,7 @@ const FEW_OF_ALL: u32 = 8;
 /// Queries that the bits are measured with.
 const QUERIES: usize = 32;
 /// Share of the exact answers that must be among the best by bits.
-const MIN_RECALL: f64 = 0.99;
+pub(super) const MIN_RECALL: f64 = 0.99;
 
 /// Candidates of bits that are compared again for `top_k` results where a scan chooses them from all rows.
 pub(super) fn bit_over_fetch(top_k: usize) -> usize {
@@ -140,7 +140,7 @@ impl ScanBits {
 
 /// Offers the first `rows` rows of a block, the first of which is row `first`, to `sieve`.
 #[inline]
-fn offer_block(
+pub(super) fn offer_block(
     query: &BitBlockQuery,
     block: &[u8],
     first: Ordinal,
@@ -148,7 +148,15 @@ fn offer_block(
     sieve: &mut Sieve,
     live: &mut impl FnMut(Ordinal) -> bool,
 ) {
-    for (ordinal, closeness) in (first..).zip(query.compare(block)).take(rows) {
+    let mut closeness = [0.0; BLOCK_ROWS];
+    let mut near = query.compare(block, sieve.floor(), &mut closeness);
+    if rows < BLOCK_ROWS {
+        near &= (1 << rows) - 1;
+    }
+    while near != 0 {
+        let row = near.trailing_zeros();
+        near &= near - 1;
+        let (ordinal, closeness) = (first + row, closeness[row as usize]);
         if sieve.admits(closeness) && live(ordinal) {
             sieve.insert(Candidate { closeness, ordinal });
         }

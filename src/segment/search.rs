@@ -142,7 +142,7 @@ impl Segment {
         Ok(SearchStats { compared: u64::from(self.vector_count()), ..stats })
     }
 
-    fn check_query(&self, query: &VectorQuery) {
+    pub(super) fn check_query(&self, query: &VectorQuery) {
         let metric = self.header.spec.metric;
         assert_eq!((query.vector().len(), query.metric()), (self.dim(), metric), "dim and metric of the query");
     }

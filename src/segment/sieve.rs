@@ -22,6 +22,12 @@ impl Sieve {
         Self { keep, held: Vec::with_capacity(2 * keep), floor: f32::NEG_INFINITY }
     }
 
+    /// No row that is farther is [admitted](Self::admits).
+    #[inline]
+    pub(super) fn floor(&self) -> f32 {
+        self.floor
+    }
+
     /// Whether a row of this closeness may be among the nearest of all seen so far.
     #[inline]
     pub(super) fn admits(&self, closeness: f32) -> bool {

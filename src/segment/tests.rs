@@ -3,6 +3,7 @@
 mod apart;
 mod chunks;
 mod damage;
+mod packed;
 mod scan_bits;
 
 use std::fs::File;
@@ -17,6 +18,10 @@ use crate::storage::{BLOCK_BYTES, RateLimit, crc32c};
 use crate::types::{
     ChunkSpan, DocumentId, EmbeddingState, Ordinal, Quantization, StoredDocument, Value, VectorStorage, half, normalise,
 };
+
+/// Of [`Sample::clustered`].
+const CLUSTERED_ROWS: usize = 1_500;
+const CLUSTERED_DIM: usize = 128;
 
 /// Everything that one segment is written from.
 struct Sample {
@@ -55,6 +60,20 @@ impl Sample {
             tombstones: Vec::new(),
             graph: None,
         }
+    }
+
+    /// Vectors around a few centres, as those of texts are.
+    fn clustered(metric: Metric) -> Self {
+        let mut sample = Self::new(CLUSTERED_ROWS, CLUSTERED_DIM, metric, Quantization::Int8);
+        let centres = vectors(12, CLUSTERED_DIM, metric, 5);
+        for (row, vector) in sample.vectors.iter_mut().enumerate() {
+            let centre = &centres[row * 7 % centres.len()];
+            vector.iter_mut().zip(centre).for_each(|(x, centre)| *x = 0.6 * *x + centre);
+            if metric == Metric::Cosine {
+                normalise(vector, CLUSTERED_DIM).unwrap();
+            }
+        }
+        sample
     }
 
     fn stored_as(mut self, storage: VectorStorage) -> Self {

@@ -13,6 +13,9 @@ pub enum Method {
     Exact,
     /// Every row that may pass was compared by its code, the best again in f32.
     Scan,
+    /// Every row that passes was compared by bits that are packed for this filter, the best by codes, the best of these in
+    /// f32.
+    PackedScan,
     /// A walk over the graph; rows that do not pass are walked through.
     Walk,
     /// A walk from passing row to passing row, over up to two links at once.
@@ -47,6 +50,8 @@ pub struct SegmentExplain {
     pub scan_cost_us: f64,
     /// What the better walk should cost, in microseconds; `None` where the segment has no graph.
     pub walk_cost_us: Option<f64>,
+    /// What a scan of packed rows should cost, in microseconds; `None` where another way is cheaper.
+    pub packed_cost_us: Option<f64>,
     /// What was planned.
     pub planned: Method,
     /// What was done: a walk that finds too little, or looks at more than a scan would, is followed by a scan.

@@ -180,7 +180,8 @@ impl SearchRequest {
 /// How a search was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Every document that passed the filter was compared: the answer is exact.
+    /// Every document that passed the filter was compared: the answer is exact where [`SearchRequest::exact`] asked for it, and
+    /// nearly so otherwise, since codes and bits choose what is compared in f32.
     Exact,
     /// At least one segment was searched by its graph: the answer is approximate.
     Graph,

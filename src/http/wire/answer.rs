@@ -87,7 +87,8 @@ struct HitChunkView<'a> {
 pub(super) enum WirePlan {
     /// Approximate, by the graph.
     Graph,
-    /// Every document that passed the filter was compared.
+    /// Every document that passed the filter was compared: exact with `exact`, nearly so otherwise, since codes and bits choose
+    /// what is compared in f32.
     Exact,
     /// By the keyword index.
     Keyword,

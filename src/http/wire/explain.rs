@@ -73,6 +73,9 @@ struct CostsView {
     /// Null where the segment has no graph, or nothing passes.
     #[schema(required)]
     walk_us: Option<f64>,
+    /// Of a scan of packed rows; null where another way is cheaper.
+    #[schema(required)]
+    packed_us: Option<f64>,
 }
 
 /// A way to search a segment.
@@ -86,6 +89,9 @@ enum WireMethod {
     Exact,
     /// Every row that may pass was compared by its code, the best again in f32.
     Scan,
+    /// Every row that passes was compared by bits that are packed for this filter, which is asked often; the best by their
+    /// codes, the best of these in f32.
+    PackedScan,
     /// By the graph, through rows that do not pass.
     Walk,
     /// By the graph, from passing row to passing row.
@@ -98,6 +104,7 @@ impl From<Method> for WireMethod {
             Method::Skip => WireMethod::Skip,
             Method::Exact => WireMethod::Exact,
             Method::Scan => WireMethod::Scan,
+            Method::PackedScan => WireMethod::PackedScan,
             Method::Walk => WireMethod::Walk,
             Method::FilteredWalk => WireMethod::FilteredWalk,
         }
@@ -135,7 +142,11 @@ impl<'a> SegmentView<'a> {
             dead_rows: segment.dead,
             filter,
             estimated_matches: segment.estimated_matches,
-            costs: CostsView { scan_us: tenths(segment.scan_cost_us), walk_us: segment.walk_cost_us.map(tenths) },
+            costs: CostsView {
+                scan_us: tenths(segment.scan_cost_us),
+                walk_us: segment.walk_cost_us.map(tenths),
+                packed_us: segment.packed_cost_us.map(tenths),
+            },
             planned: segment.planned.into(),
             used: segment.used.into(),
             ef: segment.ef,
@@ -171,6 +182,7 @@ mod tests {
                 estimated_matches: 9,
                 scan_cost_us: 12.34,
                 walk_cost_us: None,
+                packed_cost_us: Some(2.0),
                 planned: Method::FilteredWalk,
                 used: Method::Scan,
                 ef: Some(64),
@@ -184,8 +196,8 @@ mod tests {
         let wanted = concat!(
             r#"{"plan":"graph","estimated_matches":9,"planning_us":12.3,"segments":[{"segment":3,"rows":100,"#,
             r#""dead_rows":1,"filter":{"index":"partial","certain":5,"undecided":7,"undecided_fields":["a"]},"#,
-            r#""estimated_matches":9,"costs":{"scan_us":12.3,"walk_us":null},"planned":"filtered_walk","used":"scan","#,
-            r#""ef":64,"compared":12,"rescored":4,"decoded":2}],"memtable_documents":8}"#,
+            r#""estimated_matches":9,"costs":{"scan_us":12.3,"walk_us":null,"packed_us":2.0},"planned":"filtered_walk","#,
+            r#""used":"scan","ef":64,"compared":12,"rescored":4,"decoded":2}],"memtable_documents":8}"#,
         );
         assert_eq!(serde_json::to_string(&ExplainView::of(&explain)).unwrap(), wanted);
     }

@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 16 << 20;
 pub struct Key {
     pub collection: CollectionId,
     pub segment: SegmentId,
-    /// Path and condition.
+    /// Path and condition, or a filter of several.
     pub condition: Vec<u8>,
 }
 

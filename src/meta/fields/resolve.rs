@@ -55,7 +55,7 @@ impl MetaIndex {
             return unknown(false);
         }
         let mut undecided = BTreeSet::new();
-        match (Segment { index: self, collection, segment, rows }).evaluate(filter, &mut undecided) {
+        match (Segment { index: self, collection, segment, rows }).evaluate_whole(filter, &mut undecided) {
             // Removed meanwhile: what was read may have been half of it.
             Ok(_) if !ready() => unknown(false),
             Ok(bounds) => {
@@ -127,6 +127,22 @@ fn condition_bytes(path: &str, condition: &Condition) -> Vec<u8> {
     bytes
 }
 
+/// Distinguishes filters of several conditions, from each other and from conditions; equal ones have equal bytes.
+fn filter_bytes(filter: &Filter) -> Vec<u8> {
+    let (tag, parts) = match filter {
+        Filter::Field { path, condition } => return condition_bytes(path, condition),
+        Filter::And(parts) => (253u8, parts.as_slice()),
+        Filter::Or(parts) => (254, parts.as_slice()),
+        Filter::Not(part) => (255, std::slice::from_ref(&**part)),
+    };
+    let mut bytes = vec![tag];
+    for part in parts.iter().map(filter_bytes) {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part);
+    }
+    bytes
+}
+
 /// A segment whose postings are ready.
 struct Segment<'a> {
     index: &'a MetaIndex,
@@ -147,6 +163,26 @@ struct Found {
 }
 
 impl Segment<'_> {
+    /// As [`Self::evaluate`], and remembers what several conditions together decide: asked again, a filter has the same rows.
+    fn evaluate_whole(&self, filter: &Filter, undecided: &mut BTreeSet<String>) -> Result<Arc<RowBounds>, Broken> {
+        if matches!(filter, Filter::Field { .. }) {
+            return self.evaluate(filter, undecided);
+        }
+        let key = self.key(filter_bytes(filter));
+        if let Some(known) = self.index.fields.cache.get(&key) {
+            return Ok(known);
+        }
+        let bounds = self.evaluate(filter, undecided)?;
+        if bounds.is_exact() {
+            self.index.fields.cache.put(key, bounds.clone());
+        }
+        Ok(bounds)
+    }
+
+    fn key(&self, condition: Vec<u8>) -> Key {
+        Key { collection: self.collection, segment: self.segment, condition }
+    }
+
     fn evaluate(&self, filter: &Filter, undecided: &mut BTreeSet<String>) -> Result<Arc<RowBounds>, Broken> {
         match filter {
             Filter::And(parts) => self.fold(parts, RowSet::full(self.rows), RowBounds::and, undecided),
@@ -182,8 +218,7 @@ impl Segment<'_> {
     }
 
     fn condition(&self, path: &str, condition: &Condition) -> Result<Arc<RowBounds>, Broken> {
-        let condition_bytes = condition_bytes(path, condition);
-        let key = Key { collection: self.collection, segment: self.segment, condition: condition_bytes };
+        let key = self.key(condition_bytes(path, condition));
         if let Some(known) = self.index.fields.cache.get(&key) {
             return Ok(known);
         }

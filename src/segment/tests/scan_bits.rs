@@ -1,10 +1,9 @@
 //! Bits that scans of segments without a graph read beside the codes.
 
+use super::CLUSTERED_DIM as DIM;
+use super::CLUSTERED_ROWS as ROWS;
 use super::*;
-use crate::distance::{VectorQuery, blocks_are_fast};
-
-const ROWS: usize = 1_500;
-const DIM: usize = 128;
+use crate::distance::blocks_are_fast;
 
 /// Whether this machine writes bits; says so where it does not.
 fn has_bits() -> bool {
@@ -14,20 +13,6 @@ fn has_bits() -> bool {
     blocks_are_fast()
 }
 
-/// Vectors around a few centres, as those of texts are.
-fn clustered(metric: Metric) -> Sample {
-    let mut sample = Sample::new(ROWS, DIM, metric, Quantization::Int8);
-    let centres = vectors(12, DIM, metric, 5);
-    for (row, vector) in sample.vectors.iter_mut().enumerate() {
-        let centre = &centres[row * 7 % centres.len()];
-        vector.iter_mut().zip(centre).for_each(|(x, centre)| *x = 0.6 * *x + centre);
-        if metric == Metric::Cosine {
-            normalise(vector, DIM).unwrap();
-        }
-    }
-    sample
-}
-
 #[test]
 fn scans_by_bits_find_what_is_nearest() {
     if !has_bits() {
@@ -35,7 +20,7 @@ fn scans_by_bits_find_what_is_nearest() {
     }
     for metric in METRICS {
         for storage in STORAGES {
-            let sample = clustered(metric).stored_as(storage);
+            let sample = Sample::clustered(metric).stored_as(storage);
             let segment = sample.open();
             assert!(segment.scans_in_blocks(200) && !segment.scans_in_blocks(100), "{metric:?}");
             assert_eq!(file_version(&sample.path()).unwrap(), 4);
@@ -66,7 +51,7 @@ fn scans_by_bits_find_what_is_nearest() {
 
 #[test]
 fn every_row_can_be_found_by_its_own_vector() {
-    let sample = clustered(Metric::Cosine);
+    let sample = Sample::clustered(Metric::Cosine);
     let segment = sample.open();
     let mut out = Vec::new();
     for row in 0..ROWS {
@@ -80,7 +65,7 @@ fn every_row_can_be_found_by_its_own_vector() {
 
 #[test]
 fn as_many_are_found_as_live_and_are_asked_for() {
-    let sample = clustered(Metric::Cosine);
+    let sample = Sample::clustered(Metric::Cosine);
     let segment = sample.open();
     let (query, mut out) = (sample.query(3), Vec::new());
     for live in [0..0, 3..4, 100..290, 0..ROWS as Ordinal] {
@@ -102,7 +87,7 @@ fn as_many_are_found_as_live_and_are_asked_for() {
 
 #[test]
 fn bits_are_left_out_where_they_say_too_little() {
-    let mut few = clustered(Metric::L2);
+    let mut few = Sample::clustered(Metric::L2);
     few.vectors.truncate(1_000);
     few.documents.truncate(1_000);
     let short = Sample::new(ROWS, 127, Metric::L2, Quantization::Int8);
@@ -142,7 +127,7 @@ fn bits_have_these_bytes() {
     if !has_bits() {
         return;
     }
-    let sample = clustered(Metric::Dot);
+    let sample = Sample::clustered(Metric::Dot);
     let bytes = std::fs::read(sample.open().path()).unwrap();
     let section = Segment::open(&sample.path(), &sample.spec).unwrap().section_range(Section::Bits);
     // The center, and 47 blocks of 32 times 16 bytes of signs and two numbers.
@@ -174,7 +159,7 @@ fn damage_to_bits_is_found() {
     if !has_bits() {
         return;
     }
-    let sample = clustered(Metric::Cosine);
+    let sample = Sample::clustered(Metric::Cosine);
     let section = sample.open().section_range(Section::Bits);
     let (path, query) = (sample.path(), sample.query(2));
     let bytes = std::fs::read(&path).unwrap();
