@@ -196,7 +196,7 @@ impl Segment {
         for (first, rows, block) in packed.blocks() {
             offer_block(&by_bits, block, first as Ordinal, rows, &mut sieve, &mut live);
         }
-        let near = sieve.into_nearest().into_iter().map(|near| packed.ordinals[near.ordinal as usize]);
+        let near = sieve.nearest().map(|near| packed.ordinals[near.ordinal as usize]);
         let stats = self.scan_rows(query, top_k, near, |_| true, out)?;
         Ok(SearchStats { compared: packed.ordinals.len() as u64, ..stats })
     }

@@ -34,6 +34,13 @@ impl Pool {
         self.cursor = 0;
     }
 
+    /// Empties the pool and fills it with candidates, at most `capacity` and nearest first.
+    pub(super) fn fill(&mut self, capacity: usize, nearest: impl ExactSizeIterator<Item = Candidate>) {
+        assert!(nearest.len() <= capacity, "{} candidates for {capacity} places", nearest.len());
+        self.reset(capacity);
+        self.entries.extend(nearest);
+    }
+
     /// Whether a candidate of this closeness would be taken.
     #[inline]
     pub(super) fn admits(&self, closeness: f32) -> bool {

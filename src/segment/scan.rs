@@ -22,12 +22,15 @@ pub(super) fn scan<R: Rows>(
     scratch: &mut Scratch,
 ) -> Result<SearchStats, R::Error> {
     let mut stats = SearchStats::default();
-    let Scratch { pool, batch, closeness, .. } = scratch;
+    let Scratch { pool, sieve, batch, closeness, .. } = scratch;
+    // What an earlier search left must not pass for this one's where a row cannot be read.
     pool.reset(keep);
+    sieve.reset(keep);
     loop {
         batch.clear();
         batch.extend(ordinals.by_ref().take(TAKEN));
         if batch.is_empty() {
+            pool.fill(keep, sieve.nearest_in_order());
             return Ok(stats);
         }
         batch.iter().try_for_each(|&ordinal| check(ordinal))?;
@@ -38,8 +41,8 @@ pub(super) fn scan<R: Rows>(
             ahead.by_ref().take(COMPARED).for_each(|&ordinal| rows.prefetch(ordinal));
             rows.compare(compared, closeness)?;
             for (&ordinal, &closeness) in compared.iter().zip(closeness.iter()) {
-                if pool.admits(closeness) && admit(ordinal) {
-                    pool.insert(Candidate { closeness, ordinal });
+                if sieve.admits(closeness) && admit(ordinal) {
+                    sieve.insert(Candidate { closeness, ordinal });
                 }
             }
         }

@@ -132,9 +132,9 @@ impl ScanBits {
                 nearest.insert(Candidate { closeness, ordinal });
             }
         }
-        let last = nearest.into_nearest().iter().fold(f32::INFINITY, |last, near| last.min(near.closeness));
-        let is_near = |found: &&Candidate| query.closeness_of(vectors[found.ordinal as usize]) >= last;
-        candidates.into_nearest().iter().filter(is_near).count().min(CALIBRATED_TOP_K)
+        let last = nearest.nearest().fold(f32::INFINITY, |last, near| last.min(near.closeness));
+        let is_near = |found: &Candidate| query.closeness_of(vectors[found.ordinal as usize]) >= last;
+        candidates.nearest().filter(is_near).count().min(CALIBRATED_TOP_K)
     }
 }
 
@@ -186,6 +186,6 @@ impl Segment {
             offer_block(&query, blocks.get(start..start + width)?, first, rows, &mut sieve, &mut live);
             start += width;
         }
-        Ok(sieve.into_nearest().into_iter().map(|near| near.ordinal).collect())
+        Ok(sieve.nearest().map(|near| near.ordinal).collect())
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 
 use super::apart::ReadRow;
 use super::pool::{Candidate, Pool};
+use super::sieve::Sieve;
 use crate::types::{Ordinal, RowSet};
 
 /// What one walk or scan needs; any state it is left in is fine for the next.
@@ -15,6 +16,7 @@ pub(super) struct Scratch {
     /// Rows that pass a filter and were not met yet.
     pub(super) unmet: RowSet,
     pub(super) pool: Pool,
+    pub(super) sieve: Sieve,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,
     /// Rows that do not pass a filter, to be walked through.

@@ -311,14 +311,15 @@ impl Segment {
         let rows = self.code_rows(codes, query, scratch);
         scratch.batch.iter().for_each(|&ordinal| rows.prefetch(ordinal));
         let compared = rows.compare(&scratch.batch, &mut scratch.closeness);
-        scratch.pool.reset(over_fetch(top_k));
+        scratch.sieve.reset(over_fetch(top_k));
         if compared.is_ok() {
             for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
-                if scratch.pool.admits(closeness) {
-                    scratch.pool.insert(Candidate { closeness, ordinal });
+                if scratch.sieve.admits(closeness) {
+                    scratch.sieve.insert(Candidate { closeness, ordinal });
                 }
             }
         }
+        scratch.pool.fill(over_fetch(top_k), scratch.sieve.nearest_in_order());
         let floor = rows.floor(top_k, scratch);
         scratch.codes = rows.query.into_codes();
         compared?;
