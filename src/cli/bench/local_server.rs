@@ -46,6 +46,11 @@ impl LocalServer {
         Ok(Self { address, shutdown: Some(shutdown), thread: Some(thread) })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)

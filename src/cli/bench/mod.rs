@@ -1,5 +1,6 @@
 //! `pannier bench`: measures quality and speed on this machine, and compares with peers in the same run.
 
+mod busy;
 mod clients;
 mod cranfield;
 mod embed;
@@ -74,6 +75,8 @@ enum BenchCommand {
     Plot(plot::PlotArgs),
     /// What HTTP costs beside the engine: one connection, many, and a text in, ten hits out
     Http(http::HttpArgs),
+    /// Searches while graphs are built and right after many writes, over HTTP
+    Busy(busy::BusyArgs),
     /// Write real vectors for `bench search` and its peers
     Vectors(vectors::VectorsArgs),
 }
@@ -93,6 +96,7 @@ pub fn run(args: BenchArgs, context: &Context) -> Result<(), CliError> {
         BenchCommand::Clients(args) => clients::run(&args, &places, context),
         BenchCommand::Plot(args) => plot::run(&args, context),
         BenchCommand::Http(args) => http::run(&args, &places, context),
+        BenchCommand::Busy(args) => busy::run(&args, &places, context),
         BenchCommand::Vectors(args) => vectors::run(&args, &places, context),
     }
 }

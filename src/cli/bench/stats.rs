@@ -91,6 +91,21 @@ impl Memory {
     }
 }
 
+/// Linux counts times for programs in hundredths of a second, whatever its own clock; see time(7).
+const TICKS_PER_S: f64 = 100.0;
+
+/// Time that all threads of this process have spent on processors, in seconds; `None` where the system has no `/proc`.
+pub(super) fn cpu_seconds() -> Option<f64> {
+    cpu_seconds_in(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The numbers 14 and 15 of proc_pid_stat(5); the second stands in parentheses and may hold any character.
+fn cpu_seconds_in(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some((ticks()? + ticks()?) as f64 / TICKS_PER_S)
+}
+
 /// Most memory resident at once, in MiB; `None` where the system has no `/proc`.
 pub(super) fn peak_rss_mib() -> Option<u64> {
     Memory::read().map(|memory| memory.peak_kib / 1024)
@@ -119,6 +134,15 @@ mod tests {
         let one = of_micros([7]);
         assert_eq!((one.percentile_us(0.5).round(), one.percentile_us(0.99).round()), (7.0, 7.0));
         assert_eq!(of_micros([]).percentile_us(0.5), 0.0);
+    }
+
+    #[test]
+    fn processor_time_is_that_of_user_and_system() {
+        let stat = "71 (a b) c) S 1 71 71 0 -1 4194560 9 0 0 0 1234 66 0 0 20 0 4 0 100 200 300";
+        assert_eq!(cpu_seconds_in(stat), Some(13.0));
+        assert_eq!(cpu_seconds_in("71 (a) S 1"), None);
+        let before = cpu_seconds();
+        assert!(before <= cpu_seconds() && before.is_some() == cfg!(target_os = "linux"));
     }
 
     #[test]

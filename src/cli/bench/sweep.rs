@@ -54,13 +54,14 @@ impl Truth {
     }
 
     /// Hits of one answer that belong there.
-    fn right(&self, query: usize, hits: &[Hit]) -> usize {
+    pub fn right(&self, query: usize, hits: &[Hit]) -> usize {
         let exact = &self.hits[query];
         let floor = exact.last().map_or(f32::INFINITY, |&(_, score)| score - TIE);
         hits.iter().filter(|hit| hit.score >= floor).count()
     }
 
-    fn wanted(&self) -> usize {
+    /// Hits of all queries together.
+    pub fn wanted(&self) -> usize {
         self.hits.iter().map(Vec::len).sum()
     }
 }
