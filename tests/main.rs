@@ -18,6 +18,7 @@ mod kinds;
 mod linearizable;
 mod migrations;
 mod postgres;
+mod quiet;
 mod recall;
 mod replicate;
 mod rewrites;

@@ -2,7 +2,7 @@
 //!
 //! They are two so that sealing, on which writers wait, never waits for a graph to be built.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -30,11 +30,13 @@ pub enum Job {
     Close,
 }
 
-/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long; and this often
-/// large segments give back what was mapped of them for few reads.
+/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long, or a memtable is written to
+/// no longer; and this often large segments give back what was mapped of them for few reads.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
+/// A memtable of so many rows that nobody writes to is sealed before it is full: a segment is searched in a tenth of the time.
+const QUIET_ROWS: u32 = 2_048;
 /// A memtable is sealed at the end of a log file where that has more than the segments' bytes divided by this.
 const SEGMENT_BYTES_PER_LOG_BYTE: u64 = 4;
 /// A pause is made of steps this long, so that closing is noticed.
@@ -168,7 +170,7 @@ impl Progress {
 }
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
-    let mut released = Instant::now();
+    let (mut released, mut quiet) = (Instant::now(), Quiet::default());
     while !cancel.load(Ordering::Acquire) {
         if released.elapsed() >= TICK {
             release_large_segments(shared);
@@ -176,7 +178,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
         }
         let job = match queue.recv_timeout(TICK) {
             Ok(job) => job,
-            Err(_) => match pins_the_log(shared) {
+            Err(_) => match pins_the_log(shared).or_else(|| quiet.find(shared)) {
                 Some(state) if state.freeze() => Job::Seal(state),
                 _ => continue,
             },
@@ -274,6 +276,25 @@ fn pins_the_log(shared: &Shared) -> Option<Arc<CollectionState>> {
     let first_seq = |state: &Arc<CollectionState>| state.view().active.first_seq();
     let (collections, _) = shared.catalog.all();
     collections.into_iter().filter(|state| first_seq(state) > Seq(0)).min_by_key(first_seq)
+}
+
+/// How far each collection's memtable had come at the last look.
+#[derive(Default)]
+struct Quiet(HashMap<CollectionId, Seq>);
+
+impl Quiet {
+    /// A collection whose memtable holds many rows and was not written to since the last look.
+    fn find(&mut self, shared: &Shared) -> Option<Arc<CollectionState>> {
+        let (collections, _) = shared.catalog.all();
+        let before = std::mem::take(&mut self.0);
+        let last_seq = |state: &Arc<CollectionState>| (state.identity.id, state.view().active.last_seq());
+        self.0 = collections.iter().map(last_seq).collect();
+        let is_quiet = |state: &Arc<CollectionState>| {
+            let id = state.identity.id;
+            before.get(&id) == self.0.get(&id) && state.view().active.live_rows() >= QUIET_ROWS
+        };
+        collections.into_iter().find(is_quiet)
+    }
 }
 
 fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {

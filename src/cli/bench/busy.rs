@@ -101,7 +101,7 @@ pub(super) fn run(args: &BusyArgs, places: &Places, context: &Context) -> Result
     rows.push(fresh);
     let recall = recall(&store.collection, &queries[..queries.len().min(RECALL_QUERIES)])?;
     thread::sleep(Duration::from_secs(args.later_s).saturating_sub(written.elapsed()));
-    rows.push(searches("later, while its graph is built")?);
+    rows.push(searches("later")?);
     optimise(&store.collection)?;
     rows.push(searches("idle again")?);
     progress.finish_and_clear();
