@@ -1,6 +1,7 @@
 //! Everything that is tested from outside: one binary, a module each.
 
 mod api;
+mod bits;
 mod chunks;
 mod cli;
 #[cfg(unix)]

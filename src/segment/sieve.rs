@@ -3,6 +3,9 @@
 use super::pool::Candidate;
 use crate::types::Ordinal;
 
+/// Memory for more rows is taken as they come: a search may want more than there are.
+const MOST_RESERVED: usize = 1_024;
+
 /// Keeps the nearest `keep`, and some more that have not been sifted out yet.
 ///
 /// A pool searches and moves its entries for each row that is taken, which no processor foresees. This one only adds the row
@@ -30,7 +33,7 @@ impl Sieve {
         assert!(keep > 0, "a sieve keeps at least one row");
         self.keep = keep;
         self.held.clear();
-        self.held.reserve(self.most());
+        self.held.reserve(self.most().min(MOST_RESERVED));
         self.floor = f32::NEG_INFINITY;
     }
 
