@@ -65,9 +65,14 @@ pub fn build_graph(
         .start_handler(|_| give_way())
         .build()
         .map_err(|source| IndexError::Threads { source })?;
-    let points = Points::new(rows, metric, index.quantization);
+    let points = pool.install(|| Points::new(rows, metric, index.quantization));
+    let suits_nibbles = suits_nibbles(metric, rows[0].dim() as u32, index);
+    let nibbles = suits_nibbles.then(|| pool.install(|| NibbleTable::new(&points)));
     let mut graph = match options.builder {
-        GraphBuilder::Own => pool.install(|| own::build(&points, index, start, options))?,
+        GraphBuilder::Own => pool.install(|| {
+            let finding = nibbles.as_ref().filter(|table| table.finds_neighbours(&points));
+            own::build(&points, finding, index, start, options)
+        })?,
         GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
     };
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
@@ -81,9 +86,8 @@ pub fn build_graph(
                 findable::mend(&mut graph, |row| table.searched_for(&rows[row as usize].in_full()), distance),
             );
         }
-        let table = suits_nibbles(metric, rows[0].dim() as u32, index).then(|| NibbleTable::new(&points));
-        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, table.as_ref());
-        let mended = match table.filter(|_| graph.nibbles) {
+        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles.as_ref());
+        let mended = match nibbles.as_ref().filter(|_| graph.nibbles) {
             Some(table) => {
                 findable::mend(&mut graph, |row| table.searched_for(&points.vector(row).in_full()), distance)
             }

@@ -9,11 +9,12 @@ use rayon::prelude::*;
 
 use super::BuildOptions;
 use super::growing::Growing;
+use super::nibble_rows::NibbleTable;
 use super::points::{Points, SeenFrom};
 use super::resume::resume;
-use super::select::{Near, select, select_among};
+use super::select::{Near, in_order, select, select_among};
 use crate::index::IndexError;
-use crate::segment::{Candidate, Graph, GraphView, Links, MAX_LEVEL, nearest_on_level, step_on_level};
+use crate::segment::{Candidate, Graph, GraphView, Links, MAX_LEVEL, Rows, nearest_on_level, step_on_level};
 use crate::types::{IndexDefinition, Ordinal};
 
 /// A batch has one row for so many that are inserted: rows of one batch do not see each other, and so few lose nothing.
@@ -35,14 +36,17 @@ pub struct Start<'a> {
     pub rows: Vec<Option<Ordinal>>,
 }
 
-/// Builds the graph over `points` on the threads of the current rayon pool.
+/// Builds the graph over `points` on the threads of the current rayon pool. `nibbles`: theirs, where the neighbours of a row
+/// are to be looked for by these.
 pub(super) fn build(
     points: &Points<'_>,
+    nibbles: Option<&NibbleTable>,
     index: &IndexDefinition,
     start: Option<Start<'_>>,
     options: &BuildOptions<'_>,
 ) -> Result<Graph, IndexError> {
-    let (m, ef) = (index.m as usize, index.ef_construction as usize);
+    let m = index.m as usize;
+    let search = NeighbourSearch { points, nibbles, ef: index.ef_construction as usize };
     let mut random = Random(SEED);
     let mut levels: Vec<u32> = (0..points.rows()).map(|_| random.level(m)).collect();
     let (mut growing, waiting) = match start.filter(|start| start.rows.iter().any(Option::is_some)) {
@@ -67,7 +71,7 @@ pub(super) fn build(
         (options.progress)(inserted);
         let size = (inserted / INSERTED_PER_BATCH_ROW).clamp(1, MAX_BATCH_ROWS).min(waiting.len());
         let (batch, rest) = waiting.split_at(size);
-        insert(&mut growing, points, ef, batch);
+        insert(&mut growing, &search, batch);
         inserted += size;
         waiting = rest;
     }
@@ -83,10 +87,11 @@ struct Link {
     near: Near,
 }
 
-fn insert(growing: &mut Growing, points: &Points<'_>, ef: usize, batch: &[Ordinal]) {
+fn insert(growing: &mut Growing, search: &NeighbourSearch<'_>, batch: &[Ordinal]) {
     let is_small = batch.len() < MIN_SHARED_ROWS;
+    let points = search.points;
     let arrive = |&row: &Ordinal| arrive(growing, points, row);
-    let find = |arrival: &Arrival| links_of(growing, points, ef, arrival);
+    let find = |arrival: &Arrival| search.links_of(growing, arrival);
     let links: Vec<Vec<Link>> = if is_small {
         batch.iter().map(arrive).map(|arrival| find(&arrival)).collect()
     } else {
@@ -139,21 +144,54 @@ fn arrive(growing: &Growing, points: &Points<'_>, row: Ordinal) -> Arrival {
     Arrival { row, start, region }
 }
 
-/// The links of a row that is to be inserted, from its highest level down.
-fn links_of(growing: &Growing, points: &Points<'_>, ef: usize, arrival: &Arrival) -> Vec<Link> {
-    let &Arrival { row, mut start, .. } = arrival;
-    let seen = SeenFrom { points, row };
-    let top = growing.levels(row);
-    let (mut links, mut found, mut candidates) = (Vec::new(), Vec::new(), Vec::new());
-    for level in (0..=top.min(growing.top())).rev() {
-        let Ok(()) = nearest_on_level(growing, &seen, level, start, ef, &mut found);
-        start = found[0];
-        candidates.clear();
-        candidates.extend(found.iter().map(|near| Near { distance: -near.closeness, row: near.ordinal }));
-        let chosen = select(points, &candidates, growing.new_neighbours());
-        links.extend(chosen.into_iter().map(|near| Link { row, level, near }));
+/// How the neighbours of a row that is to be inserted are found.
+struct NeighbourSearch<'a> {
+    points: &'a Points<'a>,
+    /// What walks on level 0 read, which is where nearly all comparisons are; half the memory of codes. What they find is
+    /// compared again by these.
+    nibbles: Option<&'a NibbleTable>,
+    ef: usize,
+}
+
+impl NeighbourSearch<'_> {
+    /// The links of a row that is to be inserted, from its highest level down.
+    fn links_of(&self, growing: &Growing, arrival: &Arrival) -> Vec<Link> {
+        let &Arrival { row, mut start, .. } = arrival;
+        let seen = SeenFrom { points: self.points, row };
+        let top = growing.levels(row);
+        let (mut links, mut found, mut candidates) = (Vec::new(), Vec::new(), Vec::new());
+        for level in (0..=top.min(growing.top())).rev() {
+            match self.nibbles.filter(|_| level == 0) {
+                Some(table) => self.near_by_nibbles(table, growing, row, start, &mut candidates),
+                None => {
+                    let Ok(()) = nearest_on_level(growing, &seen, level, start, self.ef, &mut found);
+                    start = found[0];
+                    candidates.clear();
+                    candidates.extend(found.iter().map(|near| Near { distance: -near.closeness, row: near.ordinal }));
+                }
+            }
+            let chosen = select(self.points, &candidates, growing.new_neighbours());
+            links.extend(chosen.into_iter().map(|near| Link { row, level, near }));
+        }
+        links
     }
-    links
+
+    /// Replaces `candidates` by the nearest on level 0, nearest first.
+    fn near_by_nibbles(
+        &self,
+        table: &NibbleTable,
+        growing: &Growing,
+        row: Ordinal,
+        start: Candidate,
+        candidates: &mut Vec<Near>,
+    ) {
+        let seen = table.searched_for(&self.points.vector(row).in_full());
+        let Ok(closeness) = seen.closeness(start.ordinal);
+        let (start, mut found) = (Candidate { closeness, ..start }, Vec::new());
+        let Ok(()) = nearest_on_level(growing, &seen, 0, start, self.ef, &mut found);
+        let rows: Vec<Ordinal> = found.iter().map(|near| near.ordinal).collect();
+        *candidates = in_order(self.points, row, &rows);
+    }
 }
 
 /// The list of a row with new neighbours, cut back to the best where it has no room for them.

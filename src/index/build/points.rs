@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
 use crate::distance::{CodeQuery, CodeTable, VectorQuery, VectorRef, dot_f32, l2sq_f32, prefetch};
 use crate::segment::{Quantizer, Rows};
 use crate::storage::{Arena, Piece};
@@ -23,7 +25,7 @@ pub(super) struct Points<'a> {
 }
 
 impl<'a> Points<'a> {
-    /// `rows`: shape `[rows, dim]`, at least one.
+    /// `rows`: shape `[rows, dim]`, at least one. On the threads of the current rayon pool.
     pub(super) fn new(rows: &'a [VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
         let numbers = match quantization {
             Quantization::None => Numbers::Vectors(rows.iter().map(|row| row.in_full()).collect()),
@@ -129,10 +131,10 @@ enum Numbers<'a> {
 fn codes_of<'a>(rows: &[VectorRef<'a>]) -> Numbers<'a> {
     let dim = rows[0].dim();
     let quantizer = Quantizer::fit(rows.len(), dim, |row| rows[row]);
-    let (mut codes, mut memory) = (Arena::default().zeroed(rows.len() * dim), Vec::new());
-    for (row, codes) in rows.iter().zip(codes.as_mut_slice().chunks_exact_mut(dim)) {
-        quantizer.encode(row.read(&mut memory), codes);
-    }
+    let mut codes = Arena::default().zeroed(rows.len() * dim);
+    rows.par_iter()
+        .zip(codes.as_mut_slice().par_chunks_exact_mut(dim))
+        .for_each_init(Vec::new, |memory, (row, codes)| quantizer.encode(row.read(memory), codes));
     Numbers::Codes(quantizer, CodeTable::new(codes, dim))
 }
 

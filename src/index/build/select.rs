@@ -39,6 +39,11 @@ pub(super) fn select(points: &Points<'_>, candidates: &[Near], count: usize) -> 
 
 /// As [`select`] of `row` among `others`, in any order and each once.
 pub(super) fn select_among(points: &Points<'_>, row: Ordinal, others: &[Ordinal], count: usize) -> Vec<Near> {
+    select(points, &in_order(points, row, others), count)
+}
+
+/// `others` with their distances to `row`, nearest first.
+pub(super) fn in_order(points: &Points<'_>, row: Ordinal, others: &[Ordinal]) -> Vec<Near> {
     others.iter().for_each(|&other| points.prefetch(other));
     let mut candidates = Vec::with_capacity(others.len());
     let mut rest = others.iter();
@@ -46,7 +51,7 @@ pub(super) fn select_among(points: &Points<'_>, row: Ordinal, others: &[Ordinal]
         candidates.extend(rest.next().map(|&row| Near { distance, row }));
     });
     candidates.sort_unstable_by(Near::order);
-    select(points, &candidates, count)
+    candidates
 }
 
 #[cfg(test)]
