@@ -22,7 +22,7 @@ use super::memtable::{MemEntry, Memtable};
 use super::view::{LiveSegment, Relocation};
 
 /// A graph is taken over where it holds at least this share of the merged rows.
-const MIN_START_SHARE: f64 = 0.5;
+const MIN_START_SHARE: f64 = 0.1;
 /// A graph is taken over where at least this share of its rows is alive.
 const MIN_LIVE_SHARE: f64 = 0.8;
 
@@ -159,7 +159,8 @@ fn start_from<'a>(
             && kept >= MIN_START_SHARE * rows.len() as f64
             && kept >= MIN_LIVE_SHARE * f64::from(live.segment.rows())
     };
-    let Some(input) = inputs.iter().position(|live| is_worth_it(live)) else { return Ok(None) };
+    let worth_it = (0..inputs.len()).filter(|&input| is_worth_it(&inputs[input]));
+    let Some(input) = worth_it.max_by_key(|&input| inputs[input].live_rows()) else { return Ok(None) };
     let Some(graph) = inputs[input].segment.sound_graph()? else { return Ok(None) };
     Ok(Some(Start { graph, rows: moved_vectors(&inputs[input].segment, &relocations[input], rows)? }))
 }

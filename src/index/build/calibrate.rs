@@ -8,38 +8,38 @@ use super::sample::{Sample, sample};
 use crate::segment::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration, Graph, Rows, walk_to_nearest};
 use crate::types::Ordinal;
 
-/// Rows whose closeness one look-up of the sample computes.
+/// Rows that some queries are compared with before the next rows: few enough for the second-level cache.
 const CHUNK: usize = 256;
+/// As the recall that is enough: more than any, so that all are measured.
+pub(super) const ALL: f64 = f64::INFINITY;
 /// Nibbles are walked on where they reach this recall with no more than so many times the effort that codes need: half
 /// of the memory is then read for each row.
 const RECALL: f64 = 0.95;
 const MOST_EFFORT: f64 = 1.7;
 
-/// Measures on the threads of the current rayon pool, which takes about 50 ns for each row and query. `nibbles`: those of
+/// Measures on the threads of the current rayon pool, which takes about 15 ns for each row and query. `nibbles`: those of
 /// the rows where walks may read them. Returns with the recalls whether they should.
 pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: Option<&NibbleTable>) -> (Calibration, bool) {
     let rows = points.rows();
     if rows <= CALIBRATED_TOP_K {
         return (Calibration::default(), false);
     }
-    let samples = sample(
-        rows,
-        |row| points.vector(row),
-        |query| closeness_of_last(rows as Ordinal, &points.searched_for(query.to_vec())),
-    );
-    let by_codes = recalls(&samples, |sample| {
+    let samples = sample(rows, |row| points.vector(row), |queries| tenths(points, queries));
+    let with_codes = |sample: &Sample, ef: usize| {
         let rows = points.searched_for(sample.query.clone());
-        CALIBRATED_EF.map(|ef| hits(graph, &rows, ef, &rows, sample.tenth))
-    });
-    let Some(table) = nibbles else { return (by_codes, false) };
-    let by_nibbles = recalls(&samples, |sample| {
-        let rows = table.searched_for(&sample.query);
-        CALIBRATED_EF.map(|ef| hits(graph, &rows, ef, &points.searched_for(sample.query.clone()), sample.tenth))
-    });
-    match is_worth_it(&by_codes, &by_nibbles) {
-        true => (by_nibbles, true),
-        false => (by_codes, false),
+        hits(graph, &rows, ef, &rows, sample.tenth)
+    };
+    if let Some(table) = nibbles {
+        let by_nibbles = recalls(&samples, ALL, |sample, ef| {
+            let rows = table.searched_for(&sample.query);
+            hits(graph, &rows, ef, &points.searched_for(sample.query.clone()), sample.tenth)
+        });
+        // What is beyond does not decide.
+        if is_worth_it(&recalls(&samples, RECALL, with_codes), &by_nibbles) {
+            return (by_nibbles, true);
+        }
     }
+    (recalls(&samples, ALL, with_codes), false)
 }
 
 /// Whether walks on nibbles need little more effort than those on codes.
@@ -48,30 +48,37 @@ fn is_worth_it(by_codes: &Calibration, by_nibbles: &Calibration) -> bool {
     by_nibbles.reaches(RECALL) && effort(by_nibbles) <= MOST_EFFORT * effort(by_codes)
 }
 
-fn recalls(samples: &[Sample], hits: impl Fn(&Sample) -> [u64; CALIBRATED_EF.len()] + Sync + Send) -> Calibration {
-    recall_of(&samples.par_iter().map(hits).collect::<Vec<_>>())
+/// By effort. Those beyond the first that reaches `enough` are not measured, and count as 1. `hits`: how many of the exact
+/// answer to a query an effort finds.
+pub(super) fn recalls(samples: &[Sample], enough: f64, hits: impl Fn(&Sample, usize) -> u64 + Sync) -> Calibration {
+    let wanted = (samples.len() * CALIBRATED_TOP_K) as f64;
+    let mut reached = 0.0;
+    Calibration::measured(CALIBRATED_EF.map(|ef| {
+        reached = match reached >= enough {
+            true => 1.0,
+            false => samples.par_iter().map(|sample| hits(sample, ef)).sum::<u64>() as f64 / wanted,
+        };
+        reached
+    }))
 }
 
-/// `hits`: by query, how many of the exact answer each of [`CALIBRATED_EF`] finds.
-pub(super) fn recall_of(hits: &[[u64; CALIBRATED_EF.len()]]) -> Calibration {
-    let wanted = (hits.len() * CALIBRATED_TOP_K) as f64;
-    let at = |effort: usize| hits.iter().map(|hits| hits[effort]).sum::<u64>() as f64 / wanted;
-    Calibration::measured(std::array::from_fn(at))
-}
-
-/// The closeness of the last of the exact answer.
-fn closeness_of_last(rows: Ordinal, seen: &SearchedFor<'_>) -> f32 {
-    let (mut nearest, mut closeness) = (Vec::with_capacity(CHUNK + CALIBRATED_TOP_K), Vec::new());
+/// How close the last of the exact answer to each query is.
+fn tenths(points: &Points<'_>, queries: &[Vec<f32>]) -> Vec<f32> {
+    let seen: Vec<SearchedFor<'_>> = queries.iter().map(|query| points.searched_for(query.clone())).collect();
+    let mut nearest = vec![Vec::with_capacity(CHUNK + CALIBRATED_TOP_K); queries.len()];
+    let (mut closeness, rows) = (Vec::new(), points.rows() as Ordinal);
     for start in (0..rows).step_by(CHUNK) {
         let chunk: Vec<Ordinal> = (start..rows.min(start + CHUNK as Ordinal)).collect();
-        let Ok(()) = seen.compare(&chunk, &mut closeness);
-        nearest.append(&mut closeness);
-        if nearest.len() > CALIBRATED_TOP_K {
-            nearest.select_nth_unstable_by(CALIBRATED_TOP_K - 1, |a, b| b.total_cmp(a));
-            nearest.truncate(CALIBRATED_TOP_K);
+        for (seen, nearest) in seen.iter().zip(&mut nearest) {
+            let Ok(()) = seen.compare(&chunk, &mut closeness);
+            nearest.append(&mut closeness);
+            if nearest.len() > CALIBRATED_TOP_K {
+                nearest.select_nth_unstable_by(CALIBRATED_TOP_K - 1, |a, b| b.total_cmp(a));
+                nearest.truncate(CALIBRATED_TOP_K);
+            }
         }
     }
-    nearest.into_iter().fold(f32::INFINITY, f32::min)
+    nearest.into_iter().map(|nearest| nearest.into_iter().fold(f32::INFINITY, f32::min)).collect()
 }
 
 /// Rows of the exact answer among those that a walk over `rows` ends up with, of which the best are compared again as they
@@ -92,6 +99,19 @@ fn hits(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_is_measured_than_is_enough() {
+        let samples: Vec<Sample> = (0..8).map(|_| Sample { query: Vec::new(), tenth: 0.0 }).collect();
+        let hits = |_: &Sample, ef: usize| match ef {
+            0..16 => 8,
+            16..32 => 9,
+            _ => panic!("16 reaches what is enough, and {ef} was measured"),
+        };
+        let calibration = recalls(&samples, 0.9, hits);
+        assert_eq!((calibration.ef_for(0.8), calibration.ef_for(0.9)), (Some(10), Some(16)));
+        assert!(recalls(&samples, ALL, |_, ef| (ef / 39) as u64).ef_for(0.9) == Some(384));
+    }
 
     #[test]
     fn nibbles_are_taken_where_they_need_little_more_effort() {

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 
 use rayon::prelude::*;
 
-use super::calibrate::recall_of;
+use super::calibrate::{ALL, recalls};
 use super::sample::sample;
 use crate::distance::{BitQuery, VectorQuery, VectorRef};
-use crate::segment::{BitQuantizer, CALIBRATED_EF, CALIBRATED_TOP_K, Calibration, Graph, Rows, walk_to_nearest};
+use crate::segment::{BitQuantizer, CALIBRATED_TOP_K, Calibration, Graph, Rows, walk_to_nearest};
 use crate::types::{Metric, Ordinal};
 
 /// Measures on the threads of the current rayon pool, which takes about 100 ns for each row and query.
@@ -20,19 +20,14 @@ pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph, t
         return Calibration::default();
     }
     let query_of = |vector: &[f32]| VectorQuery::new(metric, vector.to_vec());
-    let samples = sample(rows.len(), |row| rows[row as usize], |query| closeness_of_last(rows, &query_of(query)));
-    let hits: Vec<_> = samples
-        .par_iter()
-        .map(|sample| {
-            let (query, seen) = (query_of(&sample.query), table.searched_for(&sample.query));
-            CALIBRATED_EF.map(|ef| {
-                let Ok(found) = walk_to_nearest(&graph.view(), &seen, ef);
-                let closeness = found.iter().map(|near| query.closeness_of(rows[near.ordinal as usize]));
-                closeness.filter(|&closeness| closeness >= sample.tenth).take(CALIBRATED_TOP_K).count() as u64
-            })
-        })
-        .collect();
-    recall_of(&hits)
+    let tenths = |queries: &[Vec<f32>]| queries.iter().map(|query| closeness_of_last(rows, &query_of(query))).collect();
+    let samples = sample(rows.len(), |row| rows[row as usize], tenths);
+    recalls(&samples, ALL, |sample, ef| {
+        let (query, seen) = (query_of(&sample.query), table.searched_for(&sample.query));
+        let Ok(found) = walk_to_nearest(&graph.view(), &seen, ef);
+        let closeness = found.iter().map(|near| query.closeness_of(rows[near.ordinal as usize]));
+        closeness.filter(|&closeness| closeness >= sample.tenth).take(CALIBRATED_TOP_K).count() as u64
+    })
 }
 
 /// The closeness of the last of the exact answer.

@@ -8,6 +8,8 @@ use crate::types::Ordinal;
 
 /// How many queries there are: recall@10 over so many is known to about half a hundredth.
 const QUERIES: usize = 256;
+/// Queries that are answered exactly by one pass over the rows, so that each row is read once for all of them.
+const TOGETHER: usize = 16;
 
 /// A query, and how close the last of its exact answer is.
 pub(super) struct Sample {
@@ -16,18 +18,15 @@ pub(super) struct Sample {
     pub(super) tenth: f32,
 }
 
-/// Queries between `rows` rows, at least one, on the threads of the current rayon pool. `tenth`: how close the last of a
-/// query's exact answer is.
+/// Queries between `rows` rows, at least one, on the threads of the current rayon pool. `tenths`: how close the last of the
+/// exact answer to each of some queries is, in their order.
 pub(super) fn sample<'a>(
     rows: usize,
     vector: impl Fn(Ordinal) -> VectorRef<'a> + Sync,
-    tenth: impl Fn(&[f32]) -> f32 + Sync,
+    tenths: impl Fn(&[Vec<f32>]) -> Vec<f32> + Sync + Send,
 ) -> Vec<Sample> {
     let sampled = SampledQueries::new(rows, QUERIES);
-    let make = |at: usize| {
-        let query = sampled.query(at, &vector);
-        let tenth = tenth(&query);
-        Sample { query, tenth }
-    };
-    (0..sampled.count()).into_par_iter().map(make).collect()
+    let queries: Vec<Vec<f32>> = (0..sampled.count()).map(|at| sampled.query(at, &vector)).collect();
+    let tenths: Vec<Vec<f32>> = queries.par_chunks(TOGETHER).map(tenths).collect();
+    queries.into_iter().zip(tenths.into_iter().flatten()).map(|(query, tenth)| Sample { query, tenth }).collect()
 }
