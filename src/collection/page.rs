@@ -64,11 +64,11 @@ fn start(request: &SearchRequest) -> usize {
     }
 }
 
-/// Cuts the page out of a ranking.
+/// Cuts the page out of a ranking, which need not keep its candidates.
 ///
 /// # Errors
 /// [`CollectionError`] when a document cannot be read.
-pub fn cut(request: &SearchRequest, ranking: &Ranking, dim: usize) -> Result<Page, CollectionError> {
+pub fn cut(request: &SearchRequest, ranking: &mut Ranking, dim: usize) -> Result<Page, CollectionError> {
     let candidates = &ranking.candidates;
     if let Some(grouping) = &request.grouping {
         let groups = group(candidates, grouping, start(request) + request.top_k)?;
@@ -82,14 +82,15 @@ pub fn cut(request: &SearchRequest, ranking: &Ranking, dim: usize) -> Result<Pag
         let content = Content::Hits(hits.into_iter().skip(start(request)).collect());
         return Ok(Page { content, next: None, wants_more: false });
     }
-    let rest: Vec<&Candidate> = match &request.paging {
-        Paging::Offset(offset) => candidates.iter().skip(*offset).collect(),
-        Paging::FirstPage => candidates.iter().collect(),
+    let mut hits = std::mem::take(&mut ranking.candidates);
+    match &request.paging {
+        Paging::Offset(offset) => _ = hits.drain(..hits.len().min(*offset)),
+        Paging::FirstPage => {}
         // By score and id, not by number: what was written since the page before moves nothing to another page.
-        Paging::After(after) => candidates.iter().filter(|candidate| comes_after(candidate, after)).collect(),
-    };
-    let more = rest.len() > request.top_k || !ranking.complete;
-    let hits: Vec<Candidate> = rest.into_iter().take(request.top_k).cloned().collect();
+        Paging::After(after) => hits.retain(|candidate| comes_after(candidate, after)),
+    }
+    let more = hits.len() > request.top_k || !ranking.complete;
+    hits.truncate(request.top_k);
     let wants_more = hits.len() < request.top_k;
     let next = match (&request.paging, hits.last()) {
         (Paging::FirstPage | Paging::After(_), Some(last)) if more && !wants_more => {

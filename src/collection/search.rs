@@ -191,7 +191,7 @@ impl Frame<'_> {
         }
         let dim = self.definition().dim as usize;
         let mut depth = page::first_depth(request);
-        let (ranking, page) = loop {
+        let (ranking, facets, page) = loop {
             let mut ranking = self.rank(shelf, prepared, request, depth)?;
             self.rerank(request, prepared, &mut ranking)?;
             if let Some(least) = request.threshold {
@@ -199,16 +199,21 @@ impl Frame<'_> {
                 ranking.candidates.retain(|candidate| candidate.score >= least);
                 ranking.complete |= ranking.candidates.len() < before;
             }
-            let page = page::cut(request, &ranking, dim)?;
+            let facets = facets(request, &ranking)?;
+            let page = page::cut(request, &mut ranking, dim)?;
             if !page.wants_more || ranking.complete || depth >= MAX_SEARCH_WINDOW {
-                break (ranking, page);
+                break (ranking, facets, page);
             }
             depth = (depth * DEEPER).min(MAX_SEARCH_WINDOW);
         };
-        let facets = facets(request, &ranking)?;
         let carry = Carry::new(request, prepared, self.definition());
+        // A loop: to collect results is to guess how many there are, and hits are large to move.
         let hits = |candidates: Vec<Candidate>| {
-            candidates.into_iter().map(|candidate| carry.hit(candidate)).collect::<Result<Vec<_>, _>>()
+            let mut hits = Vec::with_capacity(candidates.len());
+            for candidate in candidates {
+                hits.push(carry.hit(candidate)?);
+            }
+            Ok::<_, CollectionError>(hits)
         };
         let (hits, groups) = match page.content {
             Content::Hits(candidates) => (hits(candidates)?, None),

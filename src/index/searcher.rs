@@ -166,10 +166,10 @@ pub struct Neighbour {
 /// [`IndexError`] when a segment is damaged.
 pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> {
     assert_eq!(view.segments.len(), query.segments.len(), "every segment of the view has its part of the plan");
-    let mut found: Vec<(f32, Place)> = Vec::new();
+    let mut found: Vec<(f32, Place)> = Vec::with_capacity(query.top_k);
     let mut outcomes = Vec::with_capacity(query.segments.len());
     let vector = VectorQuery::new(query.metric, query.vector.to_vec());
-    let (mut candidates, mut places) = (Vec::<Candidate>::new(), 0);
+    let (mut candidates, mut places) = (Vec::<Candidate>::with_capacity(4 * query.top_k), 0);
     for (live, part) in view.segments.iter().zip(query.segments) {
         candidates.clear();
         outcomes.push(search_segment(live, query, part, &vector, &mut candidates)?);
@@ -191,8 +191,11 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
 fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
     if places <= 1 {
         // One place holds one version of each document.
-        let neighbour = |(closeness, place): (f32, Place)| Ok(Neighbour { closeness, id: place.id()?, place });
-        return Ok(in_order(found.into_iter().map(neighbour).collect::<Result<_, IndexError>>()?, top_k));
+        let mut neighbours = Vec::with_capacity(found.len());
+        for (closeness, place) in found {
+            neighbours.push(Neighbour { closeness, id: place.id()?, place });
+        }
+        return Ok(in_order(neighbours, top_k));
     }
     let mut youngest: HashMap<DocumentId, (Seq, f32, Place)> = HashMap::with_capacity(found.len());
     for (closeness, place) in found {

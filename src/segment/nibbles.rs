@@ -103,13 +103,22 @@ impl NibbleQuantizer {
         let weight = |(x, step): (&f32, &f32)| x * step;
         let scale = LARGEST_QUERY_CODE / largest_product(query, &self.steps).max(MIN_STEP);
         memory.clear();
-        memory.extend(query.iter().zip(&self.steps).map(weight).map(|weight| {
-            let scaled = (weight * scale).clamp(-LARGEST_QUERY_CODE, LARGEST_QUERY_CODE);
-            (scaled + 0.5f32.copysign(scaled)) as i32 as i8
-        }));
+        memory.extend(
+            query
+                .iter()
+                .zip(&self.steps)
+                .map(weight)
+                .map(|weight| nearest_code((weight * scale).clamp(-LARGEST_QUERY_CODE, LARGEST_QUERY_CODE))),
+        );
         memory.resize(2 * stride(query.len() as u32), 0);
         NibbleQuery::new(memory)
     }
+}
+
+/// The whole number nearest to `x`, which lies within -127..=127. One and a half times 2^23 leaves f32 no bits below one, and
+/// the lowest byte is then the number's: a conversion that minds every f32 is not made for many at once.
+fn nearest_code(x: f32) -> i8 {
+    (x + 12_582_912.0).to_bits() as i8
 }
 
 /// The largest size of a product, in sixteen maxima, so that each need not wait for the one before it.
@@ -117,7 +126,8 @@ fn largest_product(a: &[f32], b: &[f32]) -> f32 {
     let mut largest = [0.0f32; 16];
     for (a, b) in a.chunks(16).zip(b.chunks(16)) {
         for (largest, (a, b)) in largest.iter_mut().zip(a.iter().zip(b)) {
-            *largest = largest.max((a * b).abs());
+            let product = (a * b).abs();
+            *largest = if product > *largest { product } else { *largest };
         }
     }
     largest.into_iter().fold(0.0, f32::max)
@@ -126,6 +136,15 @@ fn largest_product(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_of_queries_are_the_nearest_whole_numbers() {
+        for tenths in -1_270..=1_270 {
+            let x = tenths as f32 / 10.0;
+            let code = nearest_code(x);
+            assert!((f32::from(code) - x).abs() <= 0.5, "{x} is not {code}");
+        }
+    }
 
     fn rows(dim: usize) -> Vec<Vec<f32>> {
         (0..200).map(|r| (0..dim).map(|c| ((r * 31 + c * 17 + r * c) % 23) as f32 * 0.1 + c as f32).collect()).collect()

@@ -58,14 +58,15 @@ pub fn check_vector(vector: &[f32], dim: usize) -> Result<f64, VectorError> {
     if vector.len() != dim {
         return Err(VectorError::DimMismatch { expected: dim, got: vector.len() });
     }
-    if let Some((index, &value)) = vector.iter().enumerate().find(|(_, x)| !x.is_finite()) {
-        return Err(VectorError::NotFinite { index, value });
-    }
     let norm = squared_sum(vector).sqrt();
-    if !(MIN_NORM..=MAX_NORM).contains(&norm) {
-        return Err(VectorError::Norm { norm });
+    if (MIN_NORM..=MAX_NORM).contains(&norm) {
+        // The squares of f32 are finite in f64, so that no component is anything else.
+        return Ok(norm);
     }
-    Ok(norm)
+    match vector.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+        Some((index, &value)) => Err(VectorError::NotFinite { index, value }),
+        None => Err(VectorError::Norm { norm }),
+    }
 }
 
 /// Rounds each component to the nearest half-precision number.
