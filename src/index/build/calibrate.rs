@@ -17,8 +17,8 @@ pub(super) const ALL: f64 = f64::INFINITY;
 const RECALL: f64 = 0.95;
 const MOST_EFFORT: f64 = 1.7;
 
-/// Measures on the threads of the current rayon pool, which takes about 15 ns for each row and query. `nibbles`: those of
-/// the rows where walks may read them. Returns with the recalls whether they should.
+/// Measures on the threads of the current rayon pool, which compares every row with every query. `nibbles`: those of the rows
+/// where walks may read them. Returns with the recalls whether they should.
 pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: Option<&NibbleTable>) -> (Calibration, bool) {
     let rows = points.rows();
     if rows <= CALIBRATED_TOP_K {

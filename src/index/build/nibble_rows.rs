@@ -41,12 +41,12 @@ impl NibbleTable {
 
     /// Whether those that look nearest by nibbles hold those that are, among a sample of the rows.
     pub(super) fn finds_neighbours(&self, points: &Points<'_>) -> bool {
-        let step = |count: usize, most: usize| count.div_ceil(most);
-        let rows: Vec<Ordinal> = (0..points.rows() as Ordinal).step_by(step(points.rows(), SAMPLE_ROWS)).collect();
+        let step = points.rows().div_ceil(SAMPLE_ROWS);
+        let rows: Vec<Ordinal> = (0..points.rows() as Ordinal).step_by(step).collect();
         if rows.len() <= LOOKED_AT {
             return true;
         }
-        let queries: Vec<Ordinal> = rows.iter().copied().step_by(step(rows.len(), SAMPLE_QUERIES)).collect();
+        let queries: Vec<Ordinal> = rows.iter().copied().step_by(rows.len().div_ceil(SAMPLE_QUERIES)).collect();
         let found: usize = queries.par_iter().map(|&query| self.found(points, query, &rows)).sum();
         found as f64 >= SHARE * (NEAREST * queries.len()) as f64
     }
