@@ -2,7 +2,6 @@
 //! documents were written into the collection that is searched.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::{CliError, Context};
 use super::local_server::LocalServer;
-use super::rows::RowReader;
+use super::rows::VectorFiles;
 use super::scratch::Scratch;
 use super::stats::{Latencies, cpu_seconds, rounded};
 use super::store::{self, BUILD_BATCH, Store, bare_request, document, upsert};
@@ -31,15 +30,8 @@ const RECALL_QUERIES: usize = 200;
 /// What `bench busy` measures.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BusyArgs {
-    /// Base vectors, little-endian f32, row after row, of length 1
-    #[arg(long, value_name = "FILE")]
-    vectors: PathBuf,
-    /// Query vectors in the same form
-    #[arg(long, value_name = "FILE")]
-    queries: PathBuf,
-    /// Numbers in a vector
-    #[arg(long, value_name = "N", default_value_t = 384)]
-    dim: u32,
+    #[command(flatten)]
+    files: VectorFiles,
     /// Documents that the collection has a graph over: the first vectors
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     n: usize,
@@ -59,20 +51,19 @@ pub(super) struct BusyArgs {
 
 pub(super) fn run(args: &BusyArgs, places: &Places, context: &Context) -> Result<(), CliError> {
     let scratch = Scratch::create(places)?;
-    let mut reader = RowReader::open(&args.queries, args.dim as usize)?;
-    let queries = reader.read(reader.rows())?;
-    let definition = DefinitionRequest::vectors(args.dim);
+    let queries = args.files.queries()?;
+    let definition = DefinitionRequest::vectors(args.files.dim);
     let options = store::options(context, context.threads);
     let store = Store::open(&scratch.path().join("data"), &definition, options)?;
     let other = store.database.create_collection(&CollectionName::new("other")?, &definition)?.collection;
     let progress = report::progress(context, args.n + 2 * args.writes, "documents");
     let write = |collection: &Collection, first: usize, count: usize| -> Result<Duration, CliError> {
         let started = Instant::now();
-        let mut rows = RowReader::open(&args.vectors, args.dim as usize)?;
+        let mut rows = args.files.base()?;
         for start in (0..count).step_by(BUILD_BATCH) {
             let mut batch = rows.read(BUILD_BATCH.min(count - start))?;
             if batch.is_empty() {
-                let reason = format!("{} holds {start} vectors, not {count}", args.vectors.display());
+                let reason = format!("{} holds {start} vectors, not {count}", args.files.vectors.display());
                 return Err(CliError::Refused(reason));
             }
             let documents = batch.drain(..).enumerate().map(|(at, row)| document(first + start + at, row));

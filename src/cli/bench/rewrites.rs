@@ -1,13 +1,12 @@
 //! `bench rewrites`: every document written again and again; what that leaves of disk, recall and speed.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::{CliError, Context};
-use super::rows::{RowReader, Source};
+use super::rows::{Source, VectorFiles};
 use super::scratch::{Scratch, filesystem};
 use super::stats::rounded;
 use super::store::{self, BUILD_BATCH, Store, document, upsert};
@@ -24,30 +23,22 @@ pub(super) struct RewritesArgs {
     /// How often each is written again
     #[arg(long, value_name = "N", default_value_t = 10)]
     rewrites: usize,
-    /// Vectors, little-endian f32, row after row, of length 1
-    #[arg(long, value_name = "FILE")]
-    vectors: PathBuf,
-    /// Query vectors in the same form
-    #[arg(long, value_name = "FILE")]
-    queries: PathBuf,
-    /// Numbers in a vector
-    #[arg(long, value_name = "N", default_value_t = 384)]
-    dim: u32,
+    #[command(flatten)]
+    files: VectorFiles,
 }
 
 pub(super) fn run(args: &RewritesArgs, places: &Places, context: &Context) -> Result<(), CliError> {
     let scratch = Scratch::create(places)?;
     let n = args.n as usize;
-    let rows = Source::File(RowReader::open(&args.vectors, args.dim as usize)?).take(n)?;
-    let mut queries = RowReader::open(&args.queries, args.dim as usize)?;
-    let queries = queries.read(queries.rows())?;
+    let rows = Source::File(args.files.base()?).take(n)?;
+    let queries = args.files.queries()?;
     let mut report = report::head("rewrites");
     report["documents"] = json!(n);
     report["rewrites"] = json!(args.rewrites);
-    report["dim"] = json!(args.dim);
+    report["dim"] = json!(args.files.dim);
     report["queries"] = json!(queries.len());
     report["filesystem"] = json!(filesystem(scratch.path()));
-    let run = Run { rows, queries, dim: args.dim, context };
+    let run = Run { rows, queries, dim: args.files.dim, context };
 
     let fresh = run.open(&scratch, "fresh")?;
     let mut written = Written::default();

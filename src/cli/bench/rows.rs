@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::super::CliError;
 use super::random::Random;
 use crate::storage::{Publishing, StorageError};
@@ -14,6 +16,39 @@ const NORM_TOLERANCE: f64 = 1e-3;
 /// Centres of the made vectors, and how far rows lie from theirs.
 const CLUSTERS: usize = 256;
 const SPREAD: f64 = 0.6;
+
+/// Files of vectors to measure with.
+#[derive(Args, Clone, Debug)]
+pub(super) struct VectorFiles {
+    /// Base vectors, little-endian f32, row after row, of length 1
+    #[arg(long, value_name = "FILE")]
+    pub vectors: PathBuf,
+    /// Query vectors in the same form
+    #[arg(long, value_name = "FILE")]
+    queries: PathBuf,
+    /// Numbers in a vector
+    #[arg(long, value_name = "N", default_value_t = 384)]
+    pub dim: u32,
+}
+
+impl VectorFiles {
+    /// The base vectors, from the first on.
+    ///
+    /// # Errors
+    /// As [`RowReader::open`].
+    pub fn base(&self) -> Result<RowReader, CliError> {
+        RowReader::open(&self.vectors, self.dim as usize)
+    }
+
+    /// All query vectors.
+    ///
+    /// # Errors
+    /// As [`RowReader::open`] and [`RowReader::read`].
+    pub fn queries(&self) -> Result<Vec<Vec<f32>>, CliError> {
+        let mut reader = RowReader::open(&self.queries, self.dim as usize)?;
+        reader.read(reader.rows())
+    }
+}
 
 /// A file of rows: f32, shape `[rows, dim]`, L2 norm 1, nothing else.
 #[derive(Debug)]
