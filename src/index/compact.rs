@@ -19,12 +19,8 @@ use crate::types::{DocumentId, GraphBuilder, Ordinal, Seq};
 use super::IndexError;
 use super::build::{BuildOptions, Start, build_graph};
 use super::memtable::{MemEntry, Memtable};
+use super::plan_merge;
 use super::view::{LiveSegment, Relocation};
-
-/// A graph is taken over where it holds at least this share of the merged rows.
-const MIN_START_SHARE: f64 = 0.1;
-/// A graph is taken over where at least this share of its rows is alive.
-const MIN_LIVE_SHARE: f64 = 0.8;
 
 /// A memtable as a segment.
 pub struct Sealed {
@@ -146,21 +142,14 @@ pub fn merge(
     Ok(Merged { written: Some(written), relocations, tombstones })
 }
 
-/// The graph of an input that holds most of the rows, to insert the others into: that takes less time than building a
-/// new one, unless so many of its rows have died that mending it would cost links of quality.
+/// The graph of one input, to insert the rows of the others into: that takes less time than building a new one.
 fn start_from<'a>(
     inputs: &'a [Arc<LiveSegment>],
     relocations: &[Relocation],
     rows: &[RowRef<'_>],
 ) -> Result<Option<Start<'a>>, IndexError> {
-    let is_worth_it = |live: &LiveSegment| {
-        let kept = f64::from(live.live_rows());
-        live.segment.has_graph()
-            && kept >= MIN_START_SHARE * rows.len() as f64
-            && kept >= MIN_LIVE_SHARE * f64::from(live.segment.rows())
-    };
-    let worth_it = (0..inputs.len()).filter(|&input| is_worth_it(&inputs[input]));
-    let Some(input) = worth_it.max_by_key(|&input| inputs[input].live_rows()) else { return Ok(None) };
+    let candidates: Vec<_> = inputs.iter().map(|live| live.as_candidate()).collect();
+    let Some(input) = plan_merge::start(&candidates) else { return Ok(None) };
     let Some(graph) = inputs[input].segment.sound_graph()? else { return Ok(None) };
     Ok(Some(Start { graph, rows: moved_vectors(&inputs[input].segment, &relocations[input], rows)? }))
 }

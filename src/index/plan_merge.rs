@@ -1,4 +1,4 @@
-//! Which segments to merge, and when: a pure function of their sizes.
+//! Which segments to merge, when, and whose graph is taken over: pure functions of their sizes.
 //!
 //! A sealed memtable becomes a segment without a graph, which is scanned. When such segments hold
 //! [`GRAPH_ROWS`] rows together they are merged, with every graph segment that is not larger than what is being merged
@@ -17,6 +17,11 @@ const REWRITE_ROWS: u64 = 1_024;
 /// More scanned segments than this are merged even though they are small.
 const MAX_SCANNED: usize = 8;
 
+/// A graph is taken over where it holds at least this share of the merged rows.
+const MIN_START_SHARE: f64 = 0.1;
+/// A graph is taken over where at least this share of its rows is alive: mending more would cost links of quality.
+const MIN_LIVE_SHARE: f64 = 0.8;
+
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
@@ -30,6 +35,12 @@ pub struct Candidate {
     pub has_graph: bool,
 }
 
+impl Candidate {
+    fn live(&self) -> u64 {
+        self.rows - self.dead
+    }
+}
+
 /// A merge to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergePlan {
@@ -41,9 +52,8 @@ pub struct MergePlan {
 
 /// The next merge, if one is due.
 pub fn due(candidates: &[Candidate]) -> Option<MergePlan> {
-    let live = |c: &Candidate| c.rows - c.dead;
     let scanned: Vec<_> = candidates.iter().filter(|c| !c.has_graph).copied().collect();
-    let scanned_rows: u64 = scanned.iter().map(live).sum();
+    let scanned_rows: u64 = scanned.iter().map(Candidate::live).sum();
     if scanned_rows >= GRAPH_ROWS {
         return Some(plan(with_smaller_graphs(scanned, candidates), true));
     }
@@ -54,7 +64,7 @@ pub fn due(candidates: &[Candidate]) -> Option<MergePlan> {
         c.dead == c.rows && c.rows > 0 || c.rows >= REWRITE_ROWS && c.dead as f64 > DEAD_SHARE * c.rows as f64
     };
     if let Some(rewritten) = candidates.iter().find(mostly_dead) {
-        return Some(plan(vec![*rewritten], rewritten.has_graph && live(rewritten) >= GRAPH_ROWS));
+        return Some(plan(vec![*rewritten], rewritten.has_graph && rewritten.live() >= GRAPH_ROWS));
     }
     let (rows, dead) = candidates.iter().fold((0, 0), |(rows, dead), c| (rows + c.rows, dead + c.dead));
     // Each too small to be written again alone, and together what a small store is mostly made of.
@@ -71,15 +81,26 @@ pub fn full(candidates: &[Candidate]) -> Option<MergePlan> {
     }
 }
 
+/// The place of the input whose graph is taken over, for the rows of the others to be inserted into it: the largest that is
+/// worth it.
+pub fn start(inputs: &[Candidate]) -> Option<usize> {
+    let merged: u64 = inputs.iter().map(Candidate::live).sum();
+    let is_worth_it = |c: &Candidate| {
+        let live = c.live() as f64;
+        c.has_graph && live >= MIN_START_SHARE * merged as f64 && live >= MIN_LIVE_SHARE * c.rows as f64
+    };
+    (0..inputs.len()).filter(|&at| is_worth_it(&inputs[at])).max_by_key(|&at| inputs[at].live())
+}
+
 fn with_smaller_graphs(mut chosen: Vec<Candidate>, candidates: &[Candidate]) -> Vec<Candidate> {
     let mut graphs: Vec<_> = candidates.iter().filter(|c| c.has_graph).copied().collect();
-    graphs.sort_by_key(|c| c.rows - c.dead);
-    let mut rows: u64 = chosen.iter().map(|c| c.rows - c.dead).sum();
+    graphs.sort_by_key(Candidate::live);
+    let mut rows: u64 = chosen.iter().map(Candidate::live).sum();
     for graph in graphs {
-        if graph.rows - graph.dead > rows {
+        if graph.live() > rows {
             break;
         }
-        rows += graph.rows - graph.dead;
+        rows += graph.live();
         chosen.push(graph);
     }
     chosen
@@ -150,6 +171,16 @@ mod tests {
         let small = [candidate(1, 700, 600, false), candidate(2, 700, 0, false), candidate(3, 500, 100, false)];
         assert_eq!(due(&small).map(|p| ids(&p)), Some(vec![1, 3]), "more than a share of all rows is dead");
         assert_eq!(due(&[candidate(1, 700, 600, false), candidate(2, 9_000, 0, true)]), None);
+    }
+
+    #[test]
+    fn the_largest_graph_is_taken_over_unless_it_is_small_or_mostly_dead() {
+        let rest = candidate(1, 80_000, 0, false);
+        assert_eq!(start(&[rest, candidate(2, 10_000, 0, true), candidate(3, 17_000, 0, true)]), Some(2));
+        assert_eq!(start(&[candidate(3, 17_000, 0, true), rest, candidate(2, 16_000, 0, true)]), Some(0));
+        assert_eq!(start(&[rest, candidate(2, 20_000, 5_000, true), candidate(3, 14_000, 0, true)]), Some(2));
+        assert_eq!(start(&[rest, candidate(2, 8_000, 0, true)]), None);
+        assert_eq!(start(&[rest]), None);
     }
 
     #[test]
