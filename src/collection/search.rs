@@ -207,7 +207,7 @@ impl Frame<'_> {
             depth = (depth * DEEPER).min(MAX_SEARCH_WINDOW);
         };
         let carry = Carry::new(request, prepared, self.definition());
-        // A loop: to collect results is to guess how many there are, and hits are large to move.
+        // A loop, as collected results do not tell how many there are, and hits are large to move.
         let hits = |candidates: Vec<Candidate>| {
             let mut hits = Vec::with_capacity(candidates.len());
             for candidate in candidates {

@@ -190,7 +190,7 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
 /// Puts what the places found into one order; of two versions of one document, the younger stays.
 fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
     if places <= 1 {
-        // One place holds one version of each document.
+        // One place holds one version of each document. A loop, as collected results do not tell how many there are.
         let mut neighbours = Vec::with_capacity(found.len());
         for (closeness, place) in found {
             neighbours.push(Neighbour { closeness, id: place.id()?, place });

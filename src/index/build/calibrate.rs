@@ -105,7 +105,7 @@ mod tests {
         let samples: Vec<Sample> = (0..8).map(|_| Sample { query: Vec::new(), tenth: 0.0 }).collect();
         let hits = |_: &Sample, ef: usize| match ef {
             0..16 => 8,
-            16..32 => 9,
+            16..24 => 9,
             _ => panic!("16 reaches what is enough, and {ef} was measured"),
         };
         let calibration = recalls(&samples, 0.9, hits);

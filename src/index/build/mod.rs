@@ -66,8 +66,8 @@ pub fn build_graph(
         .build()
         .map_err(|source| IndexError::Threads { source })?;
     let points = pool.install(|| Points::new(rows, metric, index.quantization));
-    let suits_nibbles = suits_nibbles(metric, rows[0].dim() as u32, index);
-    let nibbles = suits_nibbles.then(|| pool.install(|| NibbleTable::new(&points)));
+    let nibbles =
+        suits_nibbles(metric, rows[0].dim() as u32, index).then(|| pool.install(|| NibbleTable::new(&points)));
     let mut graph = match options.builder {
         GraphBuilder::Own => pool.install(|| {
             let finding = nibbles.as_ref().filter(|table| table.finds_neighbours(&points));

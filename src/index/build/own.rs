@@ -162,7 +162,7 @@ impl NeighbourSearch<'_> {
         let (mut links, mut found, mut candidates) = (Vec::new(), Vec::new(), Vec::new());
         for level in (0..=top.min(growing.top())).rev() {
             match self.nibbles.filter(|_| level == 0) {
-                Some(table) => self.near_by_nibbles(table, growing, row, start, &mut candidates),
+                Some(table) => candidates = self.near_by_nibbles(table, growing, row, start),
                 None => {
                     let Ok(()) = nearest_on_level(growing, &seen, level, start, self.ef, &mut found);
                     start = found[0];
@@ -176,21 +176,14 @@ impl NeighbourSearch<'_> {
         links
     }
 
-    /// Replaces `candidates` by the nearest on level 0, nearest first.
-    fn near_by_nibbles(
-        &self,
-        table: &NibbleTable,
-        growing: &Growing,
-        row: Ordinal,
-        start: Candidate,
-        candidates: &mut Vec<Near>,
-    ) {
+    /// The nearest on level 0, nearest first.
+    fn near_by_nibbles(&self, table: &NibbleTable, growing: &Growing, row: Ordinal, start: Candidate) -> Vec<Near> {
         let seen = table.searched_for(&self.points.vector(row).in_full());
         let Ok(closeness) = seen.closeness(start.ordinal);
         let (start, mut found) = (Candidate { closeness, ..start }, Vec::new());
         let Ok(()) = nearest_on_level(growing, &seen, 0, start, self.ef, &mut found);
         let rows: Vec<Ordinal> = found.iter().map(|near| near.ordinal).collect();
-        *candidates = in_order(self.points, row, &rows);
+        in_order(self.points, row, &rows)
     }
 }
 
