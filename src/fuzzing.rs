@@ -22,7 +22,7 @@ mod tests {
     const DEFAULT_RUNS: u64 = 400;
 
     fn corpus(target: &str) -> Vec<PathBuf> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let directory = Path::new("fuzz/corpus").join(target);
         let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         assert!(!files.is_empty(), "{} is empty", directory.display());

@@ -14,7 +14,7 @@ const DELETED: [&str; 3] = ["d003", "d104", "d299"];
 
 fn fixture(format: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/store-{format}.tar.zst"));
+    let file = format!("tests/fixtures/store-{format}.tar.zst");
     let stream = zstd::decode_all(fs::File::open(file).unwrap()).unwrap();
     tar::Archive::new(&stream[..]).unpack(dir.path()).unwrap();
     dir

@@ -1,7 +1,7 @@
 //! The house rules that a compiler does not hold: the ranks of the map, and who may name which crate.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A module uses only modules of a lower rank (docs/ARCHITECTURE.md). Longest prefix first.
 const RANKS: &[(&str, u32)] = &[
@@ -68,7 +68,7 @@ const NAMES: &[(&str, &[&str])] = &[
 const MAX_LINES: usize = 500;
 
 fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    PathBuf::from("src")
 }
 
 /// Every source file, as its path below src/ and its text without unit tests.
