@@ -133,8 +133,7 @@ fn help_names_commands_variables_and_exit_codes() {
     {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
-    let documented =
-        std::fs::read_to_string("docs/operations/exit-codes.md").unwrap();
+    let documented = std::fs::read_to_string("docs/operations/exit-codes.md").unwrap();
     for line in help.split("Exit codes:").nth(1).unwrap().lines().filter(|line| line.starts_with("  ")) {
         let code = line.split_whitespace().next().unwrap();
         assert!(documented.contains(&format!("\n| {code} | ")), "{line}");
