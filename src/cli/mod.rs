@@ -35,6 +35,9 @@ use crate::embed::{Models, Precision, default_models_dir};
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
 
+/// Most compute threads: more than any machine has cores for.
+const MAX_THREADS: usize = 1_024;
+
 /// A vector database beside your application: embeds text on this machine, keeps documents, finds the nearest.
 #[derive(Debug, Parser)]
 #[command(name = "pannier", version, propagate_version = true, arg_required_else_help = true)]
@@ -64,7 +67,7 @@ pub struct Context {
     #[arg(long, global = true, value_name = "DIR", env = "PANNIER_MODELS")]
     pub models: Option<PathBuf>,
     /// Compute threads [default: all cores]
-    #[arg(long, global = true, value_name = "N", env = "PANNIER_THREADS")]
+    #[arg(long, global = true, value_name = "N", env = "PANNIER_THREADS", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
     /// How embedding models compute; vectors of two precisions differ, so a collection keeps to one
     #[arg(long, global = true, value_name = "KIND", env = "PANNIER_PRECISION", default_value = "float32",
@@ -146,6 +149,12 @@ impl Context {
     pub(crate) fn model_store_of(&self, precision: Precision) -> Models {
         Models::with_precision(self.models.clone().unwrap_or_else(default_models_dir), self.threads, precision)
     }
+}
+
+/// Reads a number of threads.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MAX_THREADS);
+    threads.ok_or_else(|| format!("write a whole number from 1 to {MAX_THREADS}"))
 }
 
 /// Reads a precision by its name.

