@@ -2,17 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use tantivy::collector::TopDocs;
-use tantivy::columnar::StrColumn;
 use tantivy::query::{BooleanQuery, Occur, Query, TermQuery};
 use tantivy::schema::IndexRecordOption;
-use tantivy::{
-    DocAddress, Index, IndexReader, IndexSettings, ReloadPolicy, Searcher, SegmentReader, TantivyError, Term,
-};
+use tantivy::{Index, IndexReader, IndexSettings, ReloadPolicy, TantivyError, Term};
 
 use super::analysis::{Words, analyzer};
 use super::directory::CheckedDirectory;
-use super::schema::{ANALYZER, Fields, ID, SEQ, schema};
+use super::schema::{ANALYZER, Fields, schema};
+use super::search::{Columns, Search};
 use super::{Origin, TextError, TextWriter};
 use crate::storage;
 use crate::types::{DocumentId, Seq, guarded};
@@ -35,17 +32,6 @@ pub struct Opened {
     pub applied: Seq,
     /// Why it was made anew; `None` where it was not, or where there was none before.
     pub reason: Option<String>,
-}
-
-/// A document that has at least one of the words.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TextHit {
-    /// The document.
-    pub id: DocumentId,
-    /// The change that wrote the version which was indexed. It may have been replaced or deleted since.
-    pub seq: Seq,
-    /// BM25 with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza 2009): above 0, rises with relevance.
-    pub score: f32,
 }
 
 impl TextIndex {
@@ -119,7 +105,7 @@ impl TextIndex {
             (Occur::Should, query)
         };
         let query = BooleanQuery::new(words.terms.iter().map(term).collect());
-        Search { searcher: self.reader.searcher(), query, index: self.clone() }
+        Search::new(self.reader.searcher(), query, self.clone())
     }
 
     /// Visits every document as of the last commit.
@@ -159,73 +145,4 @@ impl TextIndex {
     pub(super) fn failed(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TextError {
         TextError::Index { path: self.path.clone(), source: source.into() }
     }
-}
-
-/// A search of one moment of an index.
-pub struct Search {
-    searcher: Searcher,
-    query: BooleanQuery,
-    index: TextIndex,
-}
-
-impl Search {
-    /// The hits from rank `from` on, `count` of them where there are as many: the highest score first.
-    ///
-    /// # Errors
-    /// [`TextError::Index`].
-    pub fn hits(&self, from: usize, count: usize) -> Result<Vec<TextHit>, TextError> {
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        let collector = TopDocs::with_limit(count).and_offset(from).order_by_score();
-        let found = self.searcher.search(&self.query, &collector).map_err(|e| self.index.failed(e))?;
-        self.read(&found).map_err(|e| self.index.failed(e))
-    }
-
-    fn read(&self, found: &[(f32, DocAddress)]) -> tantivy::Result<Vec<TextHit>> {
-        let columns: Vec<Option<Columns>> = self
-            .searcher
-            .segment_readers()
-            .iter()
-            .enumerate()
-            .map(|(ord, segment)| {
-                let needed = found.iter().any(|(_, address)| address.segment_ord as usize == ord);
-                needed.then(|| Columns::of(segment)).transpose()
-            })
-            .collect::<tantivy::Result<_>>()?;
-        let read = |&(score, address): &(f32, DocAddress)| {
-            let columns = columns.get(address.segment_ord as usize).and_then(Option::as_ref).ok_or_else(lost)?;
-            let (id, seq) = columns.read(address.doc_id)?;
-            Ok(TextHit { id, seq, score })
-        };
-        found.iter().map(read).collect()
-    }
-}
-
-/// What a segment says of each of its documents.
-struct Columns {
-    ids: StrColumn,
-    seqs: tantivy::columnar::Column<u64>,
-}
-
-impl Columns {
-    fn of(segment: &SegmentReader) -> tantivy::Result<Self> {
-        let columns = segment.fast_fields();
-        Ok(Self { ids: columns.str(ID)?.ok_or_else(lost)?, seqs: columns.u64(SEQ)? })
-    }
-
-    fn read(&self, document: u32) -> tantivy::Result<(DocumentId, Seq)> {
-        let mut id = String::new();
-        let ord = self.ids.term_ords(document).next().ok_or_else(lost)?;
-        if !self.ids.ord_to_str(ord, &mut id)? {
-            return Err(lost());
-        }
-        let seq = self.seqs.first(document).ok_or_else(lost)?;
-        Ok((DocumentId::new(&id).map_err(|_| lost())?, Seq(seq)))
-    }
-}
-
-/// Every document is written with an id and a seq.
-fn lost() -> TantivyError {
-    TantivyError::InternalError("a document has lost its id or seq".to_owned())
 }

@@ -4,12 +4,14 @@
 //! asks the collection whether that version still lives. The format is docs/formats/text.md.
 
 mod analysis;
+mod best;
 mod directory;
 mod error;
 mod highlight;
 mod index;
 mod origin;
 mod schema;
+mod search;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -17,6 +19,7 @@ mod writer;
 pub use analysis::Words;
 pub use error::TextError;
 pub use highlight::fragments;
-pub use index::{Search, TextHit, TextIndex};
+pub use index::TextIndex;
 pub use origin::Origin;
+pub use search::{Search, TextHit};
 pub use writer::TextWriter;

@@ -37,6 +37,32 @@ fn made(path: &Path) -> TextIndex {
 }
 
 #[test]
+fn every_depth_has_the_first_of_equals_by_id() {
+    const TEXTS: [&str; 4] = ["red tent", "red red tent boat", "a kite, a tent and a boat", "blue boat"];
+    let root = tempfile::tempdir().unwrap();
+    let index = open(&root.path().join("1")).index;
+    let mut writer = index.writer().unwrap();
+    for at in 0..400_u64 {
+        writer.upsert(&id(&format!("d{:03}", at * 7 % 400)), Seq(at), TEXTS[at as usize * 13 % 4]).unwrap();
+        if at % 90 == 0 {
+            writer.commit(Seq(at)).unwrap();
+        }
+    }
+    (0..40).for_each(|at| writer.delete(&id(&format!("d{:03}", at * 10))));
+    writer.commit(Seq(400)).unwrap();
+    for query in ["tent", "red boat", "a red tent and a boat, a kite"] {
+        let search = index.search(&Words::of(Language::English, query));
+        let all = search.hits(0, 1_000).unwrap();
+        assert!(all.len() >= 180 && all.len() < 361, "{query}: {}", all.len());
+        assert!(all.is_sorted_by(|a, b| a.score > b.score || (a.score == b.score && a.id < b.id)), "{query}");
+        for depth in [1, 2, 10, 89, 100, all.len() - 1, all.len()] {
+            assert_eq!(search.hits(0, depth).unwrap(), all[..depth], "{query} {depth}");
+            assert_eq!(search.hits(depth, 50).unwrap(), all[depth..(depth + 50).min(all.len())], "{query} {depth}");
+        }
+    }
+}
+
+#[test]
 fn what_is_committed_is_found_and_what_is_replaced_is_not() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("1");

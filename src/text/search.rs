@@ -1,0 +1,146 @@
+//! Searching a keyword index by BM25: the best by score, and of equals those that come first by id.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use tantivy::columnar::{Column, StrColumn};
+use tantivy::query::{BooleanQuery, EnableScoring, Query};
+use tantivy::{DocId, Searcher, SegmentReader, TantivyError};
+
+use super::best::{Best, Found};
+use super::schema::{ID, SEQ};
+use super::{TextError, TextIndex};
+use crate::types::{DocumentId, Seq};
+
+/// A document that has at least one of the words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextHit {
+    /// The document.
+    pub id: DocumentId,
+    /// The change that wrote the version which was indexed. It may have been replaced or deleted since.
+    pub seq: Seq,
+    /// BM25 with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza 2009): above 0, rises with relevance; cut to 14 bits.
+    pub score: f32,
+}
+
+/// A search of one moment of an index.
+pub struct Search {
+    searcher: Searcher,
+    query: BooleanQuery,
+    index: TextIndex,
+}
+
+impl Search {
+    pub(super) fn new(searcher: Searcher, query: BooleanQuery, index: TextIndex) -> Self {
+        Self { searcher, query, index }
+    }
+
+    /// The hits from rank `from` on, `count` of them where there are as many: by falling score, ties by ascending id.
+    ///
+    /// # Errors
+    /// [`TextError::Index`].
+    pub fn hits(&self, from: usize, count: usize) -> Result<Vec<TextHit>, TextError> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.best(from + count)
+            .map(|mut hits| hits.split_off(from.min(hits.len())))
+            .map_err(|error| self.index.failed(error))
+    }
+
+    fn best(&self, wanted: usize) -> tantivy::Result<Vec<TextHit>> {
+        let weight = self.query.weight(EnableScoring::enabled_from_searcher(&self.searcher))?;
+        let segments = self.searcher.segment_readers();
+        let mut best = Best::new(wanted);
+        for (number, segment) in (0..).zip(segments) {
+            let alive = segment.alive_bitset();
+            weight.for_each_pruning(best.threshold(), segment, &mut |document, score| {
+                if alive.is_none_or(|alive| alive.is_alive(document)) {
+                    best.offer(number, document, score);
+                }
+                best.threshold()
+            })?;
+        }
+        let columns = segments.iter().map(Columns::of).collect::<tantivy::Result<Vec<_>>>()?;
+        let (mut found, ties) = best.into_found();
+        found.extend(first_by_id(&ties, wanted - found.len(), &columns)?);
+        let hit = |found: &Found| {
+            let (id, seq) = columns[found.segment].read(found.document)?;
+            Ok(TextHit { id, seq, score: found.score })
+        };
+        let mut hits = found.iter().map(hit).collect::<tantivy::Result<Vec<_>>>()?;
+        hits.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
+        Ok(hits)
+    }
+}
+
+/// The `count` that come first by id. Segments number their ids in ascending order, so that few have to be read.
+fn first_by_id(ties: &[Found], count: usize, columns: &[Columns]) -> tantivy::Result<Vec<Found>> {
+    if ties.len() <= count {
+        return Ok(ties.to_vec());
+    }
+    let mut by_segment: Vec<Vec<(u64, Found)>> = columns.iter().map(|_| Vec::new()).collect();
+    for found in ties {
+        by_segment[found.segment].push((columns[found.segment].ord(found.document)?, *found));
+    }
+    for of_segment in &mut by_segment {
+        if of_segment.len() > count {
+            of_segment.select_nth_unstable_by_key(count, |(ord, _)| *ord);
+            of_segment.truncate(count);
+        }
+        of_segment.sort_unstable_by_key(|(ord, _)| Reverse(*ord));
+    }
+    let next = |of_segment: &mut Vec<(u64, Found)>| -> tantivy::Result<_> {
+        let Some((ord, found)) = of_segment.pop() else { return Ok(None) };
+        Ok(Some((Reverse(columns[found.segment].id(ord)?), found.segment, found.document)))
+    };
+    let mut heads = BinaryHeap::new();
+    for of_segment in &mut by_segment {
+        heads.extend(next(of_segment)?);
+    }
+    let mut first = Vec::with_capacity(count);
+    while first.len() < count
+        && let Some((_, segment, document)) = heads.pop()
+    {
+        first.push(Found { segment, document, ..ties[0] });
+        heads.extend(next(&mut by_segment[segment])?);
+    }
+    Ok(first)
+}
+
+/// What a segment says of each of its documents.
+pub(super) struct Columns {
+    ids: StrColumn,
+    seqs: Column<u64>,
+}
+
+impl Columns {
+    pub(super) fn of(segment: &SegmentReader) -> tantivy::Result<Self> {
+        let columns = segment.fast_fields();
+        Ok(Self { ids: columns.str(ID)?.ok_or_else(lost)?, seqs: columns.u64(SEQ)? })
+    }
+
+    pub(super) fn read(&self, document: DocId) -> tantivy::Result<(DocumentId, Seq)> {
+        let id = self.id(self.ord(document)?)?;
+        let seq = self.seqs.first(document).ok_or_else(lost)?;
+        Ok((DocumentId::new(&id).map_err(|_| lost())?, Seq(seq)))
+    }
+
+    /// The place of its id among those of the segment.
+    fn ord(&self, document: DocId) -> tantivy::Result<u64> {
+        self.ids.term_ords(document).next().ok_or_else(lost)
+    }
+
+    fn id(&self, ord: u64) -> tantivy::Result<String> {
+        let mut id = String::new();
+        if !self.ids.ord_to_str(ord, &mut id)? {
+            return Err(lost());
+        }
+        Ok(id)
+    }
+}
+
+/// Every document is written with an id and a seq.
+fn lost() -> TantivyError {
+    TantivyError::InternalError("a document has lost its id or seq".to_owned())
+}
