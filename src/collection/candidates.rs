@@ -1,6 +1,6 @@
 //! The documents that may become hits, best first: by vector, by words, or by both.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::distance::{self, VectorQuery};
@@ -59,12 +59,24 @@ pub struct Candidate {
 pub struct Ranking {
     /// By falling score, ties by ascending id.
     pub candidates: Vec<Candidate>,
+    /// Others that match, for facets: no hits of this ranking.
+    pub beyond: Vec<Candidate>,
     /// How they were found.
     pub plan: Plan,
-    /// Whether there are no more.
+    /// Whether there are no more candidates.
     pub complete: bool,
     /// How vectors were searched, where that was asked for.
     pub explain: Option<Explain>,
+}
+
+impl Ranking {
+    /// Leaves out what has a lower score.
+    pub fn keep_from(&mut self, least: f32) {
+        let before = self.candidates.len();
+        self.candidates.retain(|candidate| candidate.score >= least);
+        self.beyond.retain(|candidate| candidate.score >= least);
+        self.complete |= self.candidates.len() < before;
+    }
 }
 
 /// The best by vector.
@@ -77,43 +89,80 @@ pub struct Nearest {
     pub explain: Option<Explain>,
 }
 
-/// A hybrid search ranks so many of each kind, the fewest that reach as deep as it must. Few steps, so that the pages of
-/// one search fuse the same rankings.
-const HYBRID_DEPTHS: [usize; 3] = [100, 1_000, 10_000];
+/// How deep a search ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depths {
+    /// Candidates that its page is cut from.
+    pub candidates: usize,
+    /// Candidates of each kind that a hybrid search fuses.
+    pub fused: usize,
+    /// Whether it never fuses more.
+    pub is_fixed: bool,
+    /// Documents that facets are counted over; 0 where none are asked for.
+    pub counted: usize,
+}
 
 impl Frame<'_> {
-    /// The best `depth` documents, or all where there are fewer.
+    /// The best documents as deep as asked for, or all where there are fewer.
     pub(super) fn rank(
         &self,
         shelf: &dyn Shelf,
         query: &Prepared,
         request: &SearchRequest,
-        depth: usize,
+        depths: Depths,
     ) -> Result<Ranking, CollectionError> {
-        match (request.mode, &query.vector, &query.words) {
+        let depth = depths.candidates.max(depths.counted);
+        let (mut candidates, plan, complete, explain) = match (request.mode, &query.vector, &query.words) {
             (Mode::Vector, Some(vector), _) => {
                 let Nearest { candidates, plan, explain } = shelf.nearest(vector, &query.excluded, request, depth)?;
                 let complete = candidates.len() < depth;
-                Ok(Ranking { candidates, plan, complete, explain })
+                (candidates, plan, complete, explain)
             }
             (Mode::Keyword, _, Some(words)) => {
                 let candidates = shelf.matching(words, request.filter.as_ref(), depth)?;
                 let complete = candidates.len() < depth;
-                Ok(Ranking { candidates, plan: Plan::Keyword, complete, explain: None })
+                (candidates, Plan::Keyword, complete, None)
             }
             (Mode::Hybrid(fusion), Some(vector), Some(words)) => {
-                let each = HYBRID_DEPTHS.into_iter().find(|each| *each >= depth).unwrap_or(depth);
-                let Nearest { candidates: near, explain, .. } =
-                    shelf.nearest(vector, &query.excluded, request, each)?;
-                let matching = shelf.matching(words, request.filter.as_ref(), each)?;
-                let all_ranked = near.len() < each && matching.len() < each;
-                let mut candidates = self.fuse(vector, near, matching, fusion)?;
-                let complete = all_ranked && candidates.len() <= depth;
-                candidates.truncate(depth);
-                Ok(Ranking { candidates, plan: Plan::Hybrid, complete, explain })
+                return self.rank_both(shelf, query, request, depths, (vector, words, fusion));
             }
             _ => unreachable!("a query is prepared with all that its mode needs"),
-        }
+        };
+        let beyond = candidates.split_off(depths.candidates.min(candidates.len()));
+        let complete = complete && beyond.is_empty();
+        Ok(Ranking { candidates, beyond, plan, complete, explain })
+    }
+
+    fn rank_both(
+        &self,
+        shelf: &dyn Shelf,
+        query: &Prepared,
+        request: &SearchRequest,
+        depths: Depths,
+        (vector, words, fusion): (&[f32], &QueryWords, Fusion),
+    ) -> Result<Ranking, CollectionError> {
+        let each = depths.fused.max(depths.counted);
+        let Nearest { candidates: mut near, explain, .. } = shelf.nearest(vector, &query.excluded, request, each)?;
+        let mut matching = shelf.matching(words, request.filter.as_ref(), each)?;
+        let all_ranked = near.len() < depths.fused && matching.len() < depths.fused;
+        // What facets count would move hits if it were fused with them.
+        let counted = match depths.counted {
+            0 => Vec::new(),
+            _ => self.fuse(vector, near.clone(), matching.clone(), fusion)?,
+        };
+        near.truncate(depths.fused);
+        matching.truncate(depths.fused);
+        let mut candidates = self.fuse(vector, near, matching, fusion)?;
+        let complete = (all_ranked || depths.is_fixed) && candidates.len() <= depths.candidates;
+        candidates.truncate(depths.candidates);
+        let beyond = match depths.counted.checked_sub(candidates.len()) {
+            None | Some(0) => Vec::new(),
+            Some(more) => {
+                let hits: HashSet<&DocumentId> = candidates.iter().map(|candidate| &candidate.id).collect();
+                counted.into_iter().filter(|candidate| !hits.contains(&candidate.id)).take(more).collect()
+            }
+        };
+        Ok(Ranking { candidates, beyond, plan: Plan::Hybrid, complete, explain })
     }
 
     fn fuse(

@@ -19,6 +19,9 @@ pub fn check_parts(request: &SearchRequest) -> Result<(), CollectionError> {
     if request.facets.len() > MAX_FACETS {
         return Err(out_of_range("facets", request.facets.len(), 0, MAX_FACETS));
     }
+    if request.facets.iter().any(String::is_empty) {
+        return refuse("\"facets\" names a field without a name; leave it out");
+    }
     if request.highlight && text_of(&request.query).is_none() {
         return refuse("\"highlight\" marks the words of a query text; send \"text\", or leave \"highlight\" out");
     }
@@ -83,17 +86,25 @@ fn check_paging(request: &SearchRequest) -> Result<(), CollectionError> {
     let most = MAX_SEARCH_WINDOW - request.top_k;
     match &request.paging {
         Paging::Offset(offset) if *offset > most => Err(out_of_range("offset", offset, 0, most)),
-        Paging::After(after) if after.rank > most || !after.score.is_finite() => refuse(format!(
-            "pages reach {MAX_SEARCH_WINDOW} hits deep and this one is deeper; narrow the search by a filter"
-        )),
+        Paging::After(after) if after.rank > most || !after.score.is_finite() => Err(too_deep()),
         Paging::Offset(_) | Paging::FirstPage | Paging::After(_) => Ok(()),
     }
+}
+
+/// The page after the last that can be had.
+pub fn too_deep() -> CollectionError {
+    let detail =
+        format!("pages reach {MAX_SEARCH_WINDOW} hits deep and this one is deeper; narrow the search by a filter");
+    CollectionError::Query { detail }
 }
 
 fn check_grouping(request: &SearchRequest) -> Result<(), CollectionError> {
     let Some(grouping) = &request.grouping else { return Ok(()) };
     if !(1..=MAX_GROUP_SIZE).contains(&grouping.size) {
         return Err(out_of_range("group_size", grouping.size, 1, MAX_GROUP_SIZE));
+    }
+    if grouping.field.is_empty() {
+        return refuse("\"group_by\" is empty; name a field there, or leave it out");
     }
     if request.diversity.is_some() {
         return refuse("\"group_by\" and \"diversity\" do not go together; leave one of them out");

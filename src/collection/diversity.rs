@@ -12,11 +12,15 @@ pub fn pick(scores: &[f32], vectors: &[Vec<f32>], diversity: f32, count: usize) 
     let units: Vec<Vec<f32>> = vectors.iter().map(|vector| unit(vector)).collect();
     let (greatest, least) = (scores.first().copied().unwrap_or(0.0), scores.last().copied().unwrap_or(0.0));
     let relevance = |at: usize| if greatest > least { (scores[at] - least) / (greatest - least) } else { 1.0 };
-    let mut likeness = vec![0.0_f32; scores.len()];
+    // Nothing is like what was picked before anything was.
+    let mut likeness = vec![f32::NEG_INFINITY; scores.len()];
     let mut left: Vec<usize> = (0..scores.len()).collect();
     let mut picked = Vec::with_capacity(count.min(left.len()));
     while picked.len() < count {
-        let worth = |at: usize| (1.0 - diversity) * relevance(at) - diversity * likeness[at];
+        let worth = |at: usize| match picked.is_empty() {
+            true => relevance(at),
+            false => (1.0 - diversity) * relevance(at) - diversity * likeness[at],
+        };
         // Of equals the one that ranks higher.
         let best = left.iter().enumerate().max_by(|(_, a), (_, b)| worth(**a).total_cmp(&worth(**b)).then(b.cmp(a)));
         let Some((place, &best)) = best else { break };
@@ -52,6 +56,12 @@ mod tests {
     fn what_is_like_the_first_comes_later() {
         assert_eq!(pick(&[0.9, 0.8, 0.7, 0.1], &vectors(), 0.6, 2), [0, 3]);
         assert_eq!(pick(&[0.9, 0.8, 0.7, 0.1], &vectors(), 1.0, 9), [0, 3, 2, 1]);
+    }
+
+    #[test]
+    fn what_points_elsewhere_is_less_like_than_what_is_unrelated() {
+        let vectors = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]].map(Vec::from);
+        assert_eq!(pick(&[0.9, 0.2, 0.1], &vectors, 0.9, 3), [0, 2, 1]);
     }
 
     #[test]

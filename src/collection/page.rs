@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::types::limits::MAX_SEARCH_WINDOW;
 use crate::types::{Grouping, Paging, SearchAfter, SearchRequest, Value};
 
-use super::candidates::{Candidate, Ranking};
+use super::candidates::{Candidate, Depths, Ranking};
 use super::{CollectionError, diversity, facets};
 
 /// Candidates that a diverse ranking chooses from, for each hit.
@@ -16,7 +17,14 @@ const MAX_POOL: usize = 2_000;
 /// Candidates that groups are filled from, for each hit that they may hold.
 const POOL_PER_GROUPED_HIT: usize = 4;
 /// Candidates whose values are counted, at least, where there are as many.
-const FACET_POOL: usize = 1_000;
+const COUNTED: usize = 1_000;
+/// A hybrid search fuses so many of each kind, the fewest that reach as deep as it must. Few steps, so that most pages of one
+/// search fuse the same rankings.
+const FUSED: [usize; 3] = [100, 1_000, 10_000];
+/// The same with a cursor: all pages of one search fuse the same rankings, and end with them.
+const FUSED_BY_CURSOR: usize = 1_000;
+/// A ranking that does not fill its page is made so many times deeper.
+const DEEPER: usize = 4;
 
 /// What a search returns, before its documents are read.
 pub struct Page {
@@ -28,6 +36,16 @@ pub struct Page {
     pub wants_more: bool,
 }
 
+impl Page {
+    /// Whether nothing is on it.
+    pub fn is_empty(&self) -> bool {
+        match &self.content {
+            Content::Hits(hits) => hits.is_empty(),
+            Content::Groups(groups) => groups.is_empty(),
+        }
+    }
+}
+
 /// Hits as they come, or in groups.
 pub enum Content {
     /// Best first.
@@ -36,23 +54,49 @@ pub enum Content {
     Groups(Vec<(Value, Vec<Candidate>)>),
 }
 
-/// How deep a ranking a search needs at first.
-pub fn first_depth(request: &SearchRequest) -> usize {
+/// How deep a search ranks at first.
+pub fn first_depths(request: &SearchRequest) -> Depths {
     let window = start(request) + request.top_k;
-    let mut depth = window;
+    let mut candidates = window;
     if request.diversity.is_some() {
-        depth = depth.max((POOL_PER_HIT * window).clamp(MIN_POOL, MAX_POOL));
+        candidates = diverse_pool(window);
     }
     if let Some(grouping) = &request.grouping {
-        depth = depth.max((POOL_PER_GROUPED_HIT * window * grouping.size).clamp(MIN_POOL, MAX_POOL));
+        candidates = candidates.max((POOL_PER_GROUPED_HIT * window * grouping.size).clamp(MIN_POOL, MAX_POOL));
     }
     if let Some(rerank) = &request.rerank {
-        depth = depth.max(rerank.top_n);
+        candidates = candidates.max(rerank.top_n);
     }
-    if !request.facets.is_empty() {
-        depth = depth.max(FACET_POOL);
+    if has_cursor(request) {
+        // One more tells whether there is a page after this one.
+        candidates += 1;
     }
-    depth
+    depths(request, candidates)
+}
+
+/// How deep a search ranks whose page is cut from so many candidates.
+fn depths(request: &SearchRequest, candidates: usize) -> Depths {
+    let is_fixed = has_cursor(request);
+    let fused = match is_fixed {
+        true => FUSED_BY_CURSOR,
+        false => FUSED.into_iter().find(|fused| *fused >= candidates).unwrap_or(candidates),
+    };
+    Depths { candidates, fused, is_fixed, counted: if request.facets.is_empty() { 0 } else { candidates.max(COUNTED) } }
+}
+
+/// How deep to rank next where a page was not filled; `None` where it cannot go deeper.
+pub fn deeper(request: &SearchRequest, now: Depths) -> Option<Depths> {
+    let next = (now.candidates * DEEPER).min(MAX_SEARCH_WINDOW);
+    (next > now.candidates).then(|| depths(request, next))
+}
+
+/// Candidates that a diverse ranking of so many hits chooses from.
+fn diverse_pool(window: usize) -> usize {
+    (POOL_PER_HIT * window).clamp(MIN_POOL, MAX_POOL).max(window)
+}
+
+fn has_cursor(request: &SearchRequest) -> bool {
+    matches!(request.paging, Paging::FirstPage | Paging::After(_))
 }
 
 /// Hits before the page.
@@ -77,8 +121,7 @@ pub fn cut(request: &SearchRequest, ranking: &mut Ranking, dim: usize) -> Result
         return Ok(Page { content, next: None, wants_more });
     }
     if let Some(diversity) = request.diversity {
-        let pool = &candidates[..candidates.len().min(MAX_POOL.max(start(request) + request.top_k))];
-        let hits = diverse(pool, diversity, start(request) + request.top_k, dim)?;
+        let hits = diverse(candidates, diversity, start(request) + request.top_k, dim)?;
         let content = Content::Hits(hits.into_iter().skip(start(request)).collect());
         return Ok(Page { content, next: None, wants_more: false });
     }
@@ -92,9 +135,9 @@ pub fn cut(request: &SearchRequest, ranking: &mut Ranking, dim: usize) -> Result
     let more = hits.len() > request.top_k || !ranking.complete;
     hits.truncate(request.top_k);
     let wants_more = hits.len() < request.top_k;
-    let next = match (&request.paging, hits.last()) {
-        (Paging::FirstPage | Paging::After(_), Some(last)) if more && !wants_more => {
-            Some(SearchAfter { rank: start(request) + hits.len(), score: last.score, id: last.id.clone() })
+    let next = match hits.last() {
+        Some(last) if more && has_cursor(request) => {
+            Some(SearchAfter { rank: start(request) + request.top_k, score: last.score, id: last.id.clone() })
         }
         _ => None,
     };

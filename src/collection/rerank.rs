@@ -10,7 +10,7 @@ use super::check::text_of;
 use super::{CollectionError, Frame, out_of_range};
 
 impl Frame<'_> {
-    /// Gives the best `top_n` of a ranking the scores of a cross-encoder, and leaves the others out.
+    /// Gives the candidates of a ranking, `top_n` of them, the scores of a cross-encoder.
     ///
     /// # Errors
     /// [`CollectionError::Query`] names a document without a text, or a model that cannot rerank.
@@ -22,7 +22,6 @@ impl Frame<'_> {
     ) -> Result<(), CollectionError> {
         let (Some(rerank), Some(query)) = (&request.rerank, text_of(&request.query)) else { return Ok(()) };
         let model = self.cross_encoder(rerank)?;
-        ranking.candidates.truncate(rerank.top_n);
         let texts = ranking.candidates.iter().map(|candidate| self.text_to_rerank(candidate, rerank, prepared));
         let texts = texts.collect::<Result<Vec<String>, _>>()?;
         let scores = model.score(query, &texts.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -31,6 +30,10 @@ impl Frame<'_> {
         }
         sort(&mut ranking.candidates);
         ranking.complete = true;
+        if request.threshold.is_some() {
+            // What was not read has no score to compare with it.
+            ranking.beyond.clear();
+        }
         Ok(())
     }
 

@@ -3,20 +3,17 @@
 use std::time::Instant;
 
 use crate::embed::InputKind;
-use crate::types::limits::{MAX_EF, MAX_SEARCH_WINDOW, MAX_TOP_K};
+use crate::types::limits::{MAX_EF, MAX_TOP_K};
 use crate::types::{
-    DocumentId, Facet, HitGroup, Metric, Mode, Query, SearchRequest, SearchResponse, check_vector, normalise,
+    DocumentId, Facet, HitGroup, Metric, Mode, Paging, Query, SearchRequest, SearchResponse, check_vector, normalise,
 };
 
 use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
-use super::check::{check_parts, text_of};
+use super::check::{check_parts, text_of, too_deep};
 use super::facets::Counts;
 use super::hits::Carry;
 use super::page::{self, Content};
 use super::{Collection, CollectionError, Frame, Shelf, out_of_range};
-
-/// A ranking that does not fill its page is made so many times deeper.
-const DEEPER: usize = 4;
 
 /// A query text's vector, and whether the model read less than all of the text.
 type Embedded = (Vec<f32>, bool);
@@ -90,7 +87,8 @@ impl Frame<'_> {
         let Some(&(first, _)) = wanted.first() else { return Ok(embedded) };
         let texts: Vec<&str> = wanted.iter().map(|(_, text)| text.as_str()).collect();
         let model = self.model().map_err(|error| (first, error))?;
-        let embeddings = model.embed(&texts, InputKind::Query).map_err(|error| (first, error.into()))?;
+        let dim = Some(self.definition().dim as usize);
+        let embeddings = model.embed_with(&texts, InputKind::Query, dim).map_err(|error| (first, error.into()))?;
         for ((n, _), one) in wanted.iter().zip(embeddings.vectors.into_iter().zip(embeddings.truncated)) {
             embedded[*n] = Some(one);
         }
@@ -141,7 +139,8 @@ impl Frame<'_> {
     }
 
     fn embed_query(&self, text: &str) -> Result<Embedded, CollectionError> {
-        let mut embeddings = self.model()?.embed(&[text], InputKind::Query)?;
+        let dim = Some(self.definition().dim as usize);
+        let mut embeddings = self.model()?.embed_with(&[text], InputKind::Query, dim)?;
         let truncated = embeddings.truncated.first().is_some_and(|cut| *cut);
         Ok((embeddings.vectors.pop().unwrap_or_default(), truncated))
     }
@@ -190,21 +189,23 @@ impl Frame<'_> {
             shelf.refresh()?;
         }
         let dim = self.definition().dim as usize;
-        let mut depth = page::first_depth(request);
+        let mut depths = page::first_depths(request);
         let (ranking, facets, page) = loop {
-            let mut ranking = self.rank(shelf, prepared, request, depth)?;
+            let mut ranking = self.rank(shelf, prepared, request, depths)?;
             self.rerank(request, prepared, &mut ranking)?;
             if let Some(least) = request.threshold {
-                let before = ranking.candidates.len();
-                ranking.candidates.retain(|candidate| candidate.score >= least);
-                ranking.complete |= ranking.candidates.len() < before;
+                ranking.keep_from(least);
             }
             let facets = facets(request, &ranking)?;
             let page = page::cut(request, &mut ranking, dim)?;
-            if !page.wants_more || ranking.complete || depth >= MAX_SEARCH_WINDOW {
-                break (ranking, facets, page);
+            match page::deeper(request, depths) {
+                Some(deeper) if page.wants_more && !ranking.complete => depths = deeper,
+                // Documents that were written since the page before push this one beyond the last.
+                None if page.is_empty() && !ranking.complete && matches!(request.paging, Paging::After(_)) => {
+                    return Err(too_deep());
+                }
+                _ => break (ranking, facets, page),
             }
-            depth = (depth * DEEPER).min(MAX_SEARCH_WINDOW);
         };
         let carry = Carry::new(request, prepared, self.definition());
         // A loop, as collected results do not tell how many there are, and hits are large to move.
@@ -257,7 +258,7 @@ impl Frame<'_> {
 fn facets(request: &SearchRequest, ranking: &Ranking) -> Result<Vec<Facet>, CollectionError> {
     let mut counts = Counts::new(&request.facets);
     if !request.facets.is_empty() {
-        for candidate in &ranking.candidates {
+        for candidate in ranking.candidates.iter().chain(&ranking.beyond) {
             counts.add(&candidate.place.document()?.metadata);
         }
     }

@@ -14,6 +14,8 @@ mod ollama;
 mod on_postgres;
 mod operations;
 #[cfg(feature = "text")]
+mod pages;
+#[cfg(feature = "text")]
 mod ranking;
 #[cfg(feature = "text")]
 mod rerank;

@@ -131,6 +131,7 @@ pub fn pages_follow_each_other_and_hold_every_hit_once() {
                 break;
             }
         }
+        assert!(cursor.is_null(), "{search}");
         by_cursor.retain(|id| id != "new");
         server.delete("/v1/collections/c/documents/new").ok();
         if search["mode"] == "hybrid" || search["mode"] == "keyword" {
@@ -205,6 +206,8 @@ pub fn what_does_not_go_together_is_refused_with_the_way_out() {
         (json!({"vector": v, "diversity": 1.5}), "out_of_range", "diversity"),
         (json!({"vector": v, "highlight": true}), "invalid_query", "text"),
         (json!({"vector": v, "facets": vec!["a"; 17]}), "out_of_range", "facets"),
+        (json!({"vector": v, "facets": ["kind", ""]}), "invalid_query", "facets"),
+        (json!({"vector": v, "group_by": ""}), "invalid_query", "group_by"),
         (json!({"like": {"positive": []}}), "out_of_range", "like.positive"),
         (json!({"like": {"positive": ["t1"], "negative": ["t1"]}}), "invalid_query", "both"),
         (json!({"like": {"positive": ["t1"], "neg": []}}), "unknown_field", "neg"),
