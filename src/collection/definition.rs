@@ -15,7 +15,7 @@ use super::CollectionError;
 /// What a caller asks of a new collection; what is `None` is filled in.
 ///
 /// With neither `dim` nor `model`, texts are embedded by the default model. With `dim` alone, documents bring their
-/// vectors. With both, the model's dim must be `dim`.
+/// vectors. With both, `dim` is the model's or one to which its vectors can be cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DefinitionRequest {
     /// Numbers in a vector.
@@ -83,22 +83,15 @@ impl DefinitionRequest {
                 let model = models.load(name)?;
                 let embedding =
                     EmbeddingDefinition { model: model.name().to_owned(), fingerprint: model.fingerprint().to_owned() };
+                if let Some(dim) = self.dim {
+                    model.check_dimensions(dim as usize)?;
+                }
                 let room = self.chunks.map(|_| room_for_chunks(&model)).transpose()?;
                 (Some(embedding), Some(model.dim() as u32), room)
             }
             None => (None, None, None),
         };
         let dim = self.dim.or(model_dim).expect("without a dim the default model was chosen, and it has one");
-        if let Some(expected) = model_dim.filter(|expected| *expected != dim) {
-            let bound = u64::from(expected);
-            return Err(crate::types::DefinitionError::OutOfRange {
-                name: "dim",
-                got: u64::from(dim),
-                min: bound,
-                max: bound,
-            }
-            .into());
-        }
         let definition = Definition {
             dim,
             metric: self.metric.unwrap_or_default(),

@@ -130,7 +130,7 @@ impl Frame<'_> {
         let mut embedded = Vec::with_capacity(wanted.len());
         for part in wanted.chunks(all_at_once) {
             let texts: Vec<&str> = part.iter().map(|wanted| wanted.text).collect();
-            let embeddings = model.embed(&texts, InputKind::Document)?;
+            let embeddings = model.embed_with(&texts, InputKind::Document, Some(self.definition().dim as usize))?;
             made.cached += embeddings.cached;
             made.embedded += texts.len() - embeddings.cached;
             embedded.extend(embeddings.vectors.into_iter().zip(embeddings.truncated));

@@ -182,6 +182,14 @@ impl TextModel {
         match self.0 {}
     }
 
+    /// Scales vectors to length 1.
+    ///
+    /// # Errors
+    /// Never called.
+    pub fn scale(&self, _embeddings: &mut Embeddings) -> Result<(), EmbedError> {
+        match self.0 {}
+    }
+
     /// Embeds lists of tokens.
     ///
     /// # Errors

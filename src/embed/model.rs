@@ -191,9 +191,25 @@ impl TextModel {
         if dimensions == self.dim() {
             return Ok(());
         }
+        embeddings.vectors.iter_mut().for_each(|vector| vector.truncate(dimensions));
+        self.scale_all(embeddings)
+    }
+
+    /// Scales vectors to length 1, where this model does not do so itself.
+    ///
+    /// # Errors
+    /// [`EmbedError::Vector`] where one cannot be.
+    pub fn scale(&self, embeddings: &mut Embeddings) -> Result<(), EmbedError> {
+        match self.normalises() {
+            true => Ok(()),
+            false => self.scale_all(embeddings),
+        }
+    }
+
+    fn scale_all(&self, embeddings: &mut Embeddings) -> Result<(), EmbedError> {
         for (index, vector) in embeddings.vectors.iter_mut().enumerate() {
-            vector.truncate(dimensions);
-            normalise(vector, dimensions).map_err(|e| self.unusable(index, &e))?;
+            let dim = vector.len();
+            normalise(vector, dim).map_err(|e| self.unusable(index, &e))?;
         }
         Ok(())
     }

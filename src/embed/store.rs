@@ -86,7 +86,7 @@ impl Store {
         let known = find(name);
         let name = known.map_or(name, |known| known.name);
         if !is_allowed(name) {
-            return Err(EmbedError::Name { name: name.to_owned() });
+            return Err(EmbedError::Name { name: shown(name) });
         }
         Ok(Place { name: name.to_owned(), known, dir: self.dir.join(name) })
     }
@@ -98,7 +98,7 @@ impl Store {
     pub(super) fn existing(&self, name: &str) -> Result<Place, EmbedError> {
         let place = self.place(name)?;
         if place.known.is_none() && !is_model(&place.dir) {
-            return Err(EmbedError::Unknown { name: place.name, known: known_names() });
+            return Err(EmbedError::Unknown { name: shown(&place.name), known: known_names() });
         }
         Ok(place)
     }
@@ -120,6 +120,15 @@ impl Store {
         names.sort_unstable();
         let places = names.iter().filter_map(|name| self.place(name).ok());
         Ok(places.filter(|place| is_model(&place.dir)).collect())
+    }
+}
+
+/// A name as errors show it: the beginning of one that is very long.
+fn shown(name: &str) -> String {
+    const MAX_CHARS: usize = 100;
+    match name.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
     }
 }
 

@@ -107,6 +107,7 @@ codes! {
     InvalidSink "invalid_sink" UNPROCESSABLE_ENTITY "The sink's settings are not allowed";
     NotOnBackend "not_on_backend" UNPROCESSABLE_ENTITY "The collection's backend cannot do it";
     BackendRefused "backend_refused" UNPROCESSABLE_ENTITY "The collection's database refuses what was sent";
+    ModelNotSupported "model_not_supported" UNPROCESSABLE_ENTITY "This program cannot run the model for this";
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too much work is waiting";
     Internal "internal" INTERNAL_SERVER_ERROR "Something failed on our side";
     SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
@@ -315,6 +316,8 @@ impl From<EmbedError> for ApiError {
             EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
             EmbedError::Dimensions { .. } => Code::DimensionsNotSupported,
             EmbedError::Disabled => Code::ModelNotInstalled,
+            EmbedError::Unsupported { .. } | EmbedError::Pickle { .. } => Code::ModelNotSupported,
+            EmbedError::Malformed { .. } | EmbedError::Damaged { .. } | EmbedError::Vector { .. } => Code::ModelFailed,
             EmbedError::Overloaded { retry_after, .. } => {
                 let retry_after = Some(*retry_after);
                 return Self { retry_after, ..ApiError::new(Code::Overloaded, error.to_string()) };
@@ -322,7 +325,7 @@ impl From<EmbedError> for ApiError {
             // Nobody reads it.
             EmbedError::Cancelled => Code::Timeout,
             _ => {
-                let detail = "the embedding model could not be read or run; `pannier model verify` checks its files";
+                let detail = "the embedding model could not be read or run; the server's log has the cause";
                 return ApiError::fault(Code::ModelFailed, detail, error);
             }
         };

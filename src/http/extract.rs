@@ -46,6 +46,9 @@ pub(crate) struct Params<T>(pub(crate) T);
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
+/// A JSON body, whatever its content type: what curl sends unless told otherwise.
+pub(crate) struct UntypedJsonBody<T>(pub(crate) T);
+
 /// A JSON body that may be missing altogether.
 pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 
@@ -139,6 +142,15 @@ impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Js
     }
 }
 
+impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for UntypedJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        parse(read(&parts.headers, body).await?).await.map(Self)
+    }
+}
+
 impl<S: Send + Sync, T: DeserializeOwned + Default + Send + 'static> FromRequest<S> for OptionalJsonBody<T> {
     type Rejection = ApiError;
 
@@ -162,6 +174,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 
 /// Reads a whole body within [`MAX_BODY_BYTES`] and [`BODY_READ_TIMEOUT`].
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    check_encoding(headers)?;
     let too_large = || {
         let detail =
             format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
@@ -179,6 +192,20 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
             let detail = format!("the body took longer than {} s; send it faster", BODY_READ_TIMEOUT.as_secs());
             Err(ApiError::new(Code::BodyTimeout, detail))
         }
+    }
+}
+
+/// Refuses compressed bodies, which would be read as they are.
+///
+/// # Errors
+/// [`Code::UnsupportedMediaType`].
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            let detail = "compressed bodies are not taken; send it as it is, without \"Content-Encoding\"";
+            Err(ApiError::new(Code::UnsupportedMediaType, detail))
+        }
+        _ => Ok(()),
     }
 }
 

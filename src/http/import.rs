@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
-use super::extract::{InCollection, media_type};
+use super::extract::{InCollection, check_encoding, media_type};
 use super::limits::IMPORT_IDLE_TIMEOUT;
 use super::ndjson::{Line, LineContent, LineSplitter};
 use super::problem::Problem;
@@ -96,6 +96,7 @@ pub(crate) async fn import(
     mut body: Body,
 ) -> Result<JsonText, ApiError> {
     check_media_type(&headers)?;
+    check_encoding(&headers)?;
     // An unknown collection is refused before the first byte is read.
     state.on_collection(name.clone(), |_| Ok(())).await?;
     let mut import = Import { state, name, batch: Batch::default(), report: ImportView::default() };

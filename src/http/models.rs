@@ -32,7 +32,8 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
 pub(crate) async fn read(State(state): State<AppState>, InModel(name): InModel) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| {
         let installed = embedders(database)?;
-        match installed.into_iter().find(|model| *model.name == *name) {
+        let name = crate::embed::find(&name).map_or(name.as_str(), |known| known.name);
+        match installed.into_iter().find(|model| model.name == name) {
             Some(model) => JsonText::of(&ModelView::of(model)),
             None => {
                 let detail = format!("model {name:?} is not installed here; GET /v1/models lists what is");

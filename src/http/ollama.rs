@@ -7,7 +7,7 @@ use axum::extract::State;
 
 use super::embedding;
 use super::error::{ApiError, Code};
-use super::extract::JsonBody;
+use super::extract::UntypedJsonBody;
 use super::models::embedders;
 use super::problem::OllamaError;
 use super::state::AppState;
@@ -29,14 +29,15 @@ pub(crate) const TAG: &str = "ollama";
 )]
 pub(crate) async fn embed(
     State(state): State<AppState>,
-    JsonBody(mut body): JsonBody<EmbedBody>,
+    UntypedJsonBody(mut body): UntypedJsonBody<EmbedBody>,
 ) -> Result<JsonText, ApiError> {
     let started = Instant::now();
     let texts = body.take_texts()?;
     let answer = state.engine(move |database| {
         let model = database.models().load(known_name(&body.model))?;
         let load = started.elapsed();
-        let embeddings = embedding::embed(&model, &texts, InputKind::Plain, "input", body.dimensions)?;
+        let mut embeddings = embedding::embed(&model, &texts, InputKind::Plain, "input", body.dimensions)?;
+        model.scale(&mut embeddings)?;
         if body.truncate == Some(false) && embeddings.truncated.contains(&true) {
             let detail = format!("the input has more than the {} tokens that the model reads", model.max_tokens());
             return Err(ApiError::new(Code::TooLong, detail));
@@ -57,7 +58,7 @@ pub(crate) async fn embed(
 )]
 pub(crate) async fn embed_prompt(
     State(state): State<AppState>,
-    JsonBody(mut body): JsonBody<PromptBody>,
+    UntypedJsonBody(mut body): UntypedJsonBody<PromptBody>,
 ) -> Result<JsonText, ApiError> {
     let text = body.take_text()?;
     let answer = state.engine(move |database| {

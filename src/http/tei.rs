@@ -57,9 +57,13 @@ async fn run(state: &AppState, mut body: EmbedBody) -> Result<JsonText, ApiError
     let name = state.config().default_model.clone();
     let answer = state.engine(move |database| {
         let model = load(database, &name)?;
-        check_length(&model, body.normalize)?;
-        let embeddings = embedding::embed(&model, &inputs, kind, "inputs", body.dimensions)?;
+        let scaled = body.normalize.unwrap_or(true);
+        check_length(&model, scaled)?;
+        let mut embeddings = embedding::embed(&model, &inputs, kind, "inputs", body.dimensions)?;
         check_truncation(&embeddings, &body, &model)?;
+        if scaled {
+            model.scale(&mut embeddings)?;
+        }
         JsonText::of(&embeddings.vectors)
     });
     answer.await
@@ -108,18 +112,19 @@ pub(crate) async fn info(State(state): State<AppState>) -> Result<JsonText, ApiE
 /// The default model. A name that is not known is the operator's mistake, not the client's.
 fn load(database: &Database, name: &str) -> Result<Arc<TextModel>, ApiError> {
     database.models().load(name).map_err(|error| match ApiError::from(error) {
-        error if error.code == Code::ModelNotFound => ApiError { code: Code::ModelNotInstalled, ..error },
+        error if matches!(error.code, Code::ModelNotFound | Code::ModelNotSupported) => {
+            ApiError { code: Code::ModelNotInstalled, ..error }
+        }
         error => error,
     })
 }
 
-/// A model scales its vectors or does not, as its files say.
-fn check_length(model: &TextModel, asked: Option<bool>) -> Result<(), ApiError> {
-    let asked = asked.unwrap_or(true);
-    if asked == model.normalises() {
+/// What a model scales itself is not to be had as it was.
+fn check_length(model: &TextModel, scaled: bool) -> Result<(), ApiError> {
+    if scaled || !model.normalises() {
         return Ok(());
     }
-    let detail = format!("model {} makes vectors with \"normalize\": {} only", model.name(), model.normalises());
+    let detail = format!("model {} scales its vectors itself; leave \"normalize\" out", model.name());
     Err(ApiError::new(Code::InvalidValue, detail).param("normalize"))
 }
 
@@ -127,7 +132,7 @@ fn check_truncation(embeddings: &Embeddings, body: &EmbedBody, model: &TextModel
     let Some(index) = embeddings.truncated.iter().position(|cut| *cut) else { return Ok(()) };
     let what = if body.truncate == Some(false) {
         "and \"truncate\" is false"
-    } else if body.truncation_direction == TruncationDirection::Left {
+    } else if body.truncation_direction == Some(TruncationDirection::Left) {
         "and texts are cut at their end only, not at the left"
     } else {
         return Ok(());

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::client::Request;
 use super::server::Server;
-use crate::support::model::{SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL};
+use crate::support::model::{SMALL_CROSS_ENCODER, SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL};
 
 #[test]
 fn texts_become_vectors() {
@@ -24,6 +25,20 @@ fn texts_become_vectors() {
 }
 
 #[test]
+fn requests_are_taken_as_curl_sends_them() {
+    let server = Server::with_model();
+    let body = json!({"model": format!("{SMALL_MODEL}:Latest"), "input": ["", "c d"]}).to_string();
+    let send = |request: Request| request.send(server.address).ok();
+    let form = send(Request::new("POST", "/api/embed").body("application/x-www-form-urlencoded", body));
+    let plain = server.post("/api/embed", &json!({"model": SMALL_MODEL, "input": "c d"})).ok();
+    assert_eq!(form["embeddings"][1], plain["embeddings"][0]);
+    assert_eq!(form["embeddings"][0].as_array().unwrap().len(), SMALL_DIM, "an empty text among others is a text");
+    let zipped = Request::new("POST", "/api/embed").header("content-encoding", "gzip").json(&json!({}));
+    let answer = zipped.send(server.address);
+    assert!(answer.status == 415 && answer.text().contains("Content-Encoding"), "{}", answer.text());
+}
+
+#[test]
 fn errors_are_theirs() {
     let server = Server::with_model();
     let refused = |body: Value, status: u16, word: &str| {
@@ -33,6 +48,9 @@ fn errors_are_theirs() {
         assert!(error["error"].as_str().unwrap().contains(word), "{error}");
     };
     refused(json!({"model": "no/such", "input": "a"}), 404, "no/such");
+    refused(json!({"model": "n".repeat(100_000), "input": "a"}), 404, "n…");
+    refused(json!({"model": "nomic-embed-text:v1.5", "input": "a"}), 503, "nomic-embed-text-v1.5");
+    refused(json!({"model": SMALL_CROSS_ENCODER, "input": "a"}), 400, "cross-encoder");
     refused(json!({"model": "all-minilm", "input": "a"}), 503, "all-MiniLM-L6-v2");
     refused(json!({"model": SMALL_MODEL, "input": 1}), 400, "input");
     refused(json!({"model": SMALL_MODEL}), 400, "input");

@@ -109,7 +109,7 @@ pub fn what_cannot_be_reranked_is_refused() {
     assert!(detail.contains("mute") && detail.contains("rerank.field"), "{detail}");
     // The models of the other routes are those that make vectors.
     let listed = server.get("/v1/models").ok();
-    assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
+    assert!(listed.to_string().contains(SMALL_MODEL) && !listed.to_string().contains(SMALL_CROSS_ENCODER), "{listed}");
     let create = json!({"embedding": {"model": SMALL_CROSS_ENCODER}});
     assert!(server.put("/v1/collections/d", &create).status >= 400);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::client::{Answer, Request};
-use crate::support::model::{SMALL_MODEL, install_small_cross_encoder, install_small_model};
+use crate::support::model::{SMALL_MODEL, install_small_cross_encoder, install_small_model, install_unscaled_model};
 use crate::support::postgres::{Version, server};
 
 thread_local! {
@@ -42,10 +42,16 @@ impl Server {
 
     /// A server with the small model and the small cross-encoder; the first is also the one of the routes that name none.
     pub fn with_model() -> Self {
+        Self::with_default_model(SMALL_MODEL)
+    }
+
+    pub fn with_default_model(name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        install_small_model(&directory.path().join("models"));
-        install_small_cross_encoder(&directory.path().join("models"));
-        Self::start_in(directory, HttpConfig { default_model: SMALL_MODEL.to_owned(), ..HttpConfig::default() })
+        let models = directory.path().join("models");
+        install_small_model(&models);
+        install_unscaled_model(&models);
+        install_small_cross_encoder(&models);
+        Self::start_in(directory, HttpConfig { default_model: name.to_owned(), ..HttpConfig::default() })
     }
 
     pub fn start_with(config: HttpConfig) -> Self {

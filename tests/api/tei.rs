@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::Answer;
 use super::server::Server;
-use crate::support::model::{SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL};
+use crate::support::model::{SMALL_CROSS_ENCODER, SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL, UNSCALED_MODEL};
 
 #[track_caller]
 fn refused(answer: &Answer, status: u16, error_type: &str) -> String {
@@ -32,6 +32,35 @@ fn vectors_are_a_bare_array() {
 }
 
 #[test]
+fn vectors_have_length_1_unless_they_are_wanted_as_they_are() {
+    let server = Server::with_default_model(UNSCALED_MODEL);
+    let embed = |more: Value| {
+        let mut body = json!({"inputs": "c d"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        vector(&server.post("/embed", &body).ok()[0])
+    };
+    let (scaled, raw) = (embed(json!({})), embed(json!({"normalize": false})));
+    assert!((length(&scaled) - 1.0).abs() < 1e-5 && (length(&raw) - 1.0).abs() > 0.1, "{}", length(&raw));
+    assert_eq!(scaled, vector(&Server::with_model().post("/embed", &json!({"inputs": "c d"})).ok()[0]));
+    assert_eq!(embed(json!({"normalize": true, "truncation_direction": null})), scaled);
+    let short = embed(json!({"dimensions": 8}));
+    assert!(short.len() == 8 && (length(&short) - 1.0).abs() < 1e-5);
+    let ask = |path: &str, body: Value| server.post(path, &body).ok();
+    let theirs = ask("/api/embed", json!({"model": UNSCALED_MODEL, "input": "c d"}));
+    assert_eq!(vector(&theirs["embeddings"][0]), scaled);
+    let older = ask("/api/embeddings", json!({"model": UNSCALED_MODEL, "prompt": "c d"}));
+    assert_eq!(vector(&older["embedding"]), raw);
+}
+
+fn vector(json: &Value) -> Vec<f64> {
+    json.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+fn length(vector: &[f64]) -> f64 {
+    vector.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+#[test]
 fn errors_are_theirs() {
     let server = Server::with_model();
     let embed = |body: Value| server.post("/embed", &body);
@@ -51,10 +80,13 @@ fn errors_are_theirs() {
     refused(&embed(json!({"inputs": long, "truncation_direction": "Left"})), 422, "validation");
     embed(json!({"inputs": "a", "truncation_direction": "Left"})).ok();
 
-    let without = Server::start();
-    for answer in [without.post("/embed", &json!({"inputs": "a"})), without.get("/info")] {
-        let detail = refused(&answer, 503, "unhealthy");
-        assert!(detail.contains("pannier model pull"), "{detail}");
+    for (server, word) in
+        [(Server::start(), "pannier model pull"), (Server::with_default_model(SMALL_CROSS_ENCODER), "cross-encoder")]
+    {
+        for answer in [server.post("/embed", &json!({"inputs": "a"})), server.get("/info")] {
+            let detail = refused(&answer, 503, "unhealthy");
+            assert!(detail.contains(word), "{detail}");
+        }
     }
 }
 

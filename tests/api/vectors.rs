@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::{Request, connect};
 use super::server::Server;
-use crate::support::model::{SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL};
+use crate::support::model::{SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL, UNSCALED_MODEL};
 
 fn numbers(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
@@ -119,4 +119,30 @@ fn a_client_that_goes_leaves_a_server_that_answers() {
     }
     server.post("/v1/embeddings", &json!({"model": SMALL_MODEL, "input": "a"})).ok();
     server.stop().unwrap();
+}
+
+#[test]
+fn a_collection_may_keep_shorter_vectors_than_its_model_makes() {
+    let server = Server::with_model();
+    let made = server.put("/v1/collections/short", &json!({"embedding": {"model": UNSCALED_MODEL}, "dim": 8}));
+    assert_eq!((made.status, &made.json()["dim"]), (201, &json!(8)));
+    let documents = json!({"documents": [{"id": "c", "text": "c d"}, {"id": "a", "text": "a a"}]});
+    server.post("/v1/collections/short/documents", &documents).ok();
+    let stored = server.get("/v1/collections/short/documents/c?include=vector").ok();
+    let body = json!({"model": UNSCALED_MODEL, "input": "c d", "dimensions": 8});
+    let wanted = server.post("/v1/embeddings", &body).ok();
+    let pairs = numbers(&stored["vector"]).into_iter().zip(numbers(&wanted["data"][0]["embedding"]));
+    assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-6, "{stored} {wanted}");
+    for search in [json!({"text": "c d"}), json!({"searches": [{"text": "c d"}, {"text": "a"}]})] {
+        let path = if search["text"].is_null() { "search/batch" } else { "search" };
+        let found = server.post(&format!("/v1/collections/short/{path}"), &search).ok();
+        let hits = found["results"].get(0).unwrap_or(&found);
+        assert_eq!(hits["hits"].as_array().unwrap().len(), 2, "{found}");
+    }
+    for (model, dim) in [(UNSCALED_MODEL, 65), (SMALL_MODEL, 8), (SMALL_MODEL, 65)] {
+        let detail = server
+            .put("/v1/collections/other", &json!({"embedding": {"model": model}, "dim": dim}))
+            .refused(422, "dimensions_not_supported");
+        assert!(detail.contains("64"), "{detail}");
+    }
 }

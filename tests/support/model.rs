@@ -11,6 +11,8 @@ use super::Random;
 pub const SMALL_MODEL: &str = "me/small";
 /// Numbers in its vectors.
 pub const SMALL_DIM: usize = 64;
+/// The name of the same model without scaling to length 1, whose vectors may be cut.
+pub const UNSCALED_MODEL: &str = "me/unscaled";
 /// The name that the small cross-encoder is installed under.
 pub const SMALL_CROSS_ENCODER: &str = "me/judge";
 /// Tokens that it reads of a text, the two special ones included.
@@ -23,20 +25,26 @@ const WORDS: [&str; 10] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##b", 
 
 /// Writes the model below a models directory. Its prefixes are `a ` for queries and `b ` for documents.
 pub fn install_small_model(models: &Path) {
-    let dir = models.join(SMALL_MODEL);
+    let modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")];
+    install(&models.join(SMALL_MODEL), &modules, json!({}));
+}
+
+/// Writes the same model without its last module below a models directory.
+pub fn install_unscaled_model(models: &Path) {
+    let modules = [("", "Transformer"), ("1_Pooling", "Pooling")];
+    install(&models.join(UNSCALED_MODEL), &modules, json!({"is_matryoshka": true}));
+}
+
+fn install(dir: &Path, modules: &[(&str, &str)], settings: Value) {
     fs::create_dir_all(dir.join("1_Pooling")).unwrap();
     let write = |path: &str, json: Value| fs::write(dir.join(path), json.to_string()).unwrap();
-    write(
-        "config.json",
-        json!({"model_type": "bert", "hidden_size": SMALL_DIM, "intermediate_size": WIDE, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "vocab_size": WORDS.len(), "type_vocab_size": 2, "layer_norm_eps": 1e-12,
-            "max_position_embeddings": POSITIONS, "hidden_act": "gelu", "pad_token_id": 0}),
-    );
-    let module = |index: usize, path: &str, kind: &str| json!({"idx": index, "name": index.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")});
-    write(
-        "modules.json",
-        json!([module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling"), module(2, "2_Normalize", "Normalize")]),
-    );
+    let mut config = json!({"model_type": "bert", "hidden_size": SMALL_DIM, "intermediate_size": WIDE,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": WORDS.len(), "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": POSITIONS, "hidden_act": "gelu", "pad_token_id": 0});
+    config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    write("config.json", config);
+    let module = |(index, (path, kind)): (usize, &(&str, &str))| json!({"idx": index, "name": index.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")});
+    write("modules.json", modules.iter().enumerate().map(module).collect());
     write("1_Pooling/config.json", json!({"pooling_mode_mean_tokens": true}));
     write("sentence_bert_config.json", json!({"max_seq_length": SMALL_MAX_TOKENS}));
     write("config_sentence_transformers.json", json!({"prompts": {"query": "a ", "passage": "b "}}));

@@ -3,7 +3,12 @@
 use super::{Key, Known, VectorCache};
 use crate::embed::{EmbedError, Embeddings};
 
-/// Embeds texts, of which only those that are not in `cache` reach `compute`, in their order. `dim`: numbers in a vector.
+/// Bytes of text that are computed before they are kept: some 16,000 tokens, at which a slow core works for some seconds.
+/// Who gives up waiting for many texts, and sends them again, finds most of them known.
+const KEPT_AT_ONCE: usize = 64 << 10;
+
+/// Embeds texts, of which only those that are not in `cache` reach `compute`, in their order, part by part. `dim`: numbers
+/// in a vector.
 ///
 /// # Errors
 /// What `compute` says, with positions among all of `texts`.
@@ -12,19 +17,19 @@ pub(in crate::embed) fn embed_through(
     key: impl Fn(&str) -> Key,
     dim: usize,
     texts: &[&str],
-    compute: impl FnOnce(&[&str]) -> Result<Embeddings, EmbedError>,
+    mut compute: impl FnMut(&[&str]) -> Result<Embeddings, EmbedError>,
 ) -> Result<Embeddings, EmbedError> {
     let keys: Vec<Key> = texts.iter().map(|text| key(text)).collect();
     let mut known: Vec<Option<Known>> = keys.iter().map(|key| cache.get(key, dim)).collect();
     let missing: Vec<usize> = (0..texts.len()).filter(|&index| known[index].is_none()).collect();
     let cached = texts.len() - missing.len();
     count(cached, missing.len());
-    if !missing.is_empty() {
-        let unknown: Vec<&str> = missing.iter().map(|&index| texts[index]).collect();
+    for part in parts(&missing, |index| texts[index].len()) {
+        let unknown: Vec<&str> = part.iter().map(|&index| texts[index]).collect();
         let Embeddings { vectors, token_counts, truncated, .. } =
-            compute(&unknown).map_err(|error| among_all(error, &missing))?;
-        for (index, ((vector, tokens), truncated)) in
-            missing.into_iter().zip(vectors.into_iter().zip(token_counts).zip(truncated))
+            compute(&unknown).map_err(|error| among_all(error, part))?;
+        for (&index, ((vector, tokens), truncated)) in
+            part.iter().zip(vectors.into_iter().zip(token_counts).zip(truncated))
         {
             let new = Known { vector, tokens, truncated };
             cache.put(&keys[index], &new);
@@ -38,6 +43,22 @@ pub(in crate::embed) fn embed_through(
         all.truncated.push(truncated);
     }
     Ok(all)
+}
+
+/// Cuts a list where the bytes of a part would pass [`KEPT_AT_ONCE`].
+fn parts(missing: &[usize], bytes: impl Fn(usize) -> usize) -> impl Iterator<Item = &[usize]> {
+    let mut left = missing;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |&&index: &&usize| {
+            sum += bytes(index);
+            sum <= KEPT_AT_ONCE
+        };
+        let count = left.iter().take_while(fits).count().max(1).min(left.len());
+        let (part, rest) = left.split_at(count);
+        left = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// An error about one of the missing texts, with its position among all.

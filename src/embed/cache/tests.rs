@@ -250,6 +250,21 @@ fn the_model_is_asked_for_new_texts_only() {
 }
 
 #[test]
+fn what_was_embedded_before_a_failure_is_kept() {
+    let place = Place::new();
+    let cache = place.open(MIB);
+    let asked = RefCell::new(Vec::new());
+    let long: Vec<String> = (0..5).map(|at| at.to_string().repeat(30 << 10)).collect();
+    let mut texts: Vec<&str> = long.iter().map(String::as_str).collect();
+    texts.push("bad");
+    let error = embed(&cache, &texts, &asked).unwrap_err();
+    assert!(matches!(error, EmbedError::NoTokens { index: 5 }), "{error}");
+    assert_eq!(asked.take().len(), 6);
+    let again = embed(&cache, &texts[..5], &asked).unwrap();
+    assert_eq!((again.cached, asked.take(), again.vectors.len()), (4, vec![long[4].clone()], 5), "two at a time");
+}
+
+#[test]
 fn errors_name_the_text_among_all() {
     let place = Place::new();
     let cache = place.open(MIB);

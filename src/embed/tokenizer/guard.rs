@@ -1,6 +1,7 @@
 //! Keeps what the tokenizers crate may do on hostile files here: panics, and patterns that match for ever.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -11,13 +12,13 @@ use crate::types::guarded;
 pub(super) struct Guard {
     /// How long each may take. `None` where no patterns are involved: all else takes time in proportion to the text.
     patience: Option<Duration>,
-    /// Whether one has taken longer. A thread cannot be stopped, so no other is started.
-    overrun: AtomicBool,
+    /// Threads that took longer and run on: one cannot be stopped, so no other is started beside it.
+    overrun: Arc<AtomicUsize>,
 }
 
 impl Guard {
     pub(super) fn new(patience: Option<Duration>) -> Self {
-        Self { patience, overrun: AtomicBool::new(false) }
+        Self { patience, overrun: Arc::default() }
     }
 
     /// Whether there is no limit of time, so that [`guarded`] does.
@@ -34,18 +35,29 @@ impl Guard {
         act: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let Some(patience) = self.patience else { return guarded(act) };
-        if self.overrun.load(Ordering::Relaxed) {
-            return Err("its patterns took too long on an earlier text; it is not used again".to_owned());
+        if self.overrun.load(Ordering::SeqCst) > 0 {
+            return Err("its patterns have not come to an end with an earlier text yet".to_owned());
         }
         let (sender, result) = mpsc::channel();
-        // Nobody listens any more where it took too long.
-        let run = move || drop(sender.send(guarded(act)));
+        // Whoever sets it second, the thread or who waits for it, knows that the other was there.
+        let met = Arc::new(AtomicBool::new(false));
+        let (overrun, ended) = (self.overrun.clone(), met.clone());
+        let run = move || {
+            // Nobody listens any more where it took too long.
+            drop(sender.send(guarded(act)));
+            if ended.swap(true, Ordering::SeqCst) {
+                overrun.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
         let thread = thread::Builder::new().name("tokenizer".to_owned()).spawn(run);
         thread.map_err(|e| format!("no thread could be started for it: {e}"))?;
         match result.recv_timeout(patience) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
-                self.overrun.store(true, Ordering::Relaxed);
+                self.overrun.fetch_add(1, Ordering::SeqCst);
+                if met.swap(true, Ordering::SeqCst) {
+                    self.overrun.fetch_sub(1, Ordering::SeqCst);
+                }
                 Err(format!("its patterns took longer than {} ms", patience.as_millis()))
             }
             Err(RecvTimeoutError::Disconnected) => Err("its thread ended without a result".to_owned()),

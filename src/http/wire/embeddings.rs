@@ -74,6 +74,18 @@ impl EmbeddingsBody {
 /// # Errors
 /// [`Code::InvalidInput`] when it is empty, mixed or too long, [`Code::TooManyInputs`].
 pub(crate) fn read_input(value: Value, name: &'static str) -> Result<Input, ApiError> {
+    read_input_with(value, name, checked_text)
+}
+
+/// As [`read_input`], with a check of each text of its own.
+///
+/// # Errors
+/// As there.
+pub(crate) fn read_input_with(
+    value: Value,
+    name: &'static str,
+    checked_text: fn(usize, String) -> Result<String, String>,
+) -> Result<Input, ApiError> {
     let refuse = |detail: String| ApiError::new(Code::InvalidInput, detail).param(name);
     let items = match value {
         Value::String(text) => return Ok(Input::Texts(vec![checked_text(0, text).map_err(refuse)?])),
@@ -111,6 +123,16 @@ pub(crate) fn read_input(value: Value, name: &'static str) -> Result<Input, ApiE
 fn checked_text(index: usize, text: String) -> Result<String, String> {
     match text.len() {
         0 => Err(format!("text {index} is an empty string; send at least one character")),
+        _ => checked_length(index, text),
+    }
+}
+
+/// Any text that is not too long, an empty one too.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn checked_length(index: usize, text: String) -> Result<String, String> {
+    match text.len() {
         got if got > MAX_TEXT_BYTES => {
             Err(format!("text {index} is {got} bytes long, at most {MAX_TEXT_BYTES} are allowed"))
         }

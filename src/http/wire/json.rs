@@ -29,8 +29,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             ApiError::new(Code::JsonTooDeep, detail)
         }
         ScanError::Integer { digits } => {
-            let detail =
-                format!("the integer {digits} does not fit 64 bits; send it as a string, or as a float such as 1e20");
+            let detail = format!(
+                "the integer {digits} does not fit 64 bits; send a smaller one, in metadata also a string or 1e20"
+            );
             ApiError::new(Code::IntegerOutOfRange, detail)
         }
     })?;

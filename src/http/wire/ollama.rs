@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::embeddings::{Input, read_input};
+use super::embeddings::{Input, checked_length, read_input, read_input_with};
 use super::time::rfc3339;
 use super::value::WireValue;
 use crate::embed::{Embeddings, InstalledModel};
@@ -70,7 +70,7 @@ enum TextForms {
 }
 
 impl EmbedBody {
-    /// Takes the texts out. An empty string or array is no text, and no error.
+    /// Takes the texts out. An empty string or array is no text, and no error; an empty one among others is a text.
     ///
     /// # Errors
     /// As [`read_input`].
@@ -84,7 +84,7 @@ impl EmbedBody {
         if is_empty {
             return Ok(Input::Texts(Vec::new()));
         }
-        match read_input(value, "input")? {
+        match read_input_with(value, "input", checked_length)? {
             Input::Tokens(_) => Err(ApiError::new(Code::InvalidInput, "\"input\" must be a string or strings")),
             texts => Ok(texts),
         }
@@ -92,19 +92,26 @@ impl EmbedBody {
 }
 
 /// Names under which Ollama's library has models that we know by others.
-const LIBRARY: [(&str, &str); 6] = [
+const LIBRARY: [(&str, &str); 9] = [
     ("all-minilm", "sentence-transformers/all-MiniLM-L6-v2"),
     ("all-minilm:22m", "sentence-transformers/all-MiniLM-L6-v2"),
     ("all-minilm:l6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
     ("all-minilm:33m", "sentence-transformers/all-MiniLM-L12-v2"),
     ("all-minilm:l12-v2", "sentence-transformers/all-MiniLM-L12-v2"),
     ("nomic-embed-text", "nomic-ai/nomic-embed-text-v1.5"),
+    ("nomic-embed-text:v1.5", "nomic-ai/nomic-embed-text-v1.5"),
+    ("paraphrase-multilingual", "sentence-transformers/paraphrase-multilingual-mpnet-base-v2"),
+    ("paraphrase-multilingual:278m", "sentence-transformers/paraphrase-multilingual-mpnet-base-v2"),
 ];
 
-/// The name by which we know a model.
+/// The name by which we know a model. Case does not matter, as with Ollama.
 pub(crate) fn known_name(name: &str) -> &str {
-    let name = name.strip_suffix(":latest").unwrap_or(name);
-    LIBRARY.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours)
+    let tag = ":latest";
+    let name = match name.len().checked_sub(tag.len()).and_then(|at| name.split_at_checked(at)) {
+        Some((name, end)) if end.eq_ignore_ascii_case(tag) => name,
+        _ => name,
+    };
+    LIBRARY.iter().find(|(theirs, _)| theirs.eq_ignore_ascii_case(name)).map_or(name, |(_, ours)| ours)
 }
 
 /// Vectors in the order of the input.

@@ -159,7 +159,7 @@ pub(crate) struct SearchParams {
     threshold: Option<f64>,
     /// A filter as JSON.
     filter: Option<String>,
-    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    /// `text`, `metadata`, `vector` and `chunk`, joined by commas; the first two when left out.
     include: Option<String>,
     /// Compares with every document instead of walking the graph.
     exact: Option<bool>,

@@ -20,8 +20,8 @@ pub(crate) struct EmbedBody {
     #[schema(default = true)]
     pub(crate) truncate: Option<bool>,
     /// Which end is cut off. Only `Right` is there for texts that have to be cut.
-    #[serde(default)]
-    pub(crate) truncation_direction: TruncationDirection,
+    #[schema(default = "Right")]
+    pub(crate) truncation_direction: Option<TruncationDirection>,
     /// `query` or `document`: puts the model's prefix for it before each text. Nothing is put there when left out.
     pub(crate) prompt_name: Option<String>,
     /// Whether vectors are scaled to length 1.
@@ -33,10 +33,10 @@ pub(crate) struct EmbedBody {
 }
 
 /// Which end of a long text is cut off.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
 pub(crate) enum TruncationDirection {
+    #[serde(alias = "left")]
     Left,
-    #[default]
     #[serde(alias = "right")]
     Right,
 }
@@ -216,9 +216,9 @@ mod tests {
         let mut body = read(r#"{"inputs":"a","parameters":{},"x":1}"#).unwrap();
         assert_eq!(body.take_inputs().unwrap(), Input::Texts(vec!["a".into()]));
         assert_eq!((body.truncate, body.normalize, body.dimensions), (None, None, None));
-        assert_eq!(body.truncation_direction, TruncationDirection::Right);
+        assert_eq!(body.truncation_direction, None);
         let body = read(r#"{"inputs":[[1,2]],"truncate":false,"truncation_direction":"Left"}"#).unwrap();
-        assert_eq!((body.truncate, body.truncation_direction), (Some(false), TruncationDirection::Left));
+        assert_eq!((body.truncate, body.truncation_direction), (Some(false), Some(TruncationDirection::Left)));
     }
 
     #[test]
