@@ -17,6 +17,8 @@ pub(super) struct Scratch {
     pub(super) unmet: RowSet,
     pub(super) pool: Pool,
     pub(super) sieve: Sieve,
+    /// As it was before rows that may have to be looked at again.
+    pub(super) sieve_before: Sieve,
     pub(super) frontier: BinaryHeap<Nearest>,
     pub(super) batch: Vec<Ordinal>,
     /// Rows that do not pass a filter, to be walked through.

@@ -11,7 +11,7 @@ use super::nibbles::NibbleQuantizer;
 use super::pool::Candidate;
 use super::quantize::Quantizer;
 use super::reader::Segment;
-use super::scan::scan;
+use super::scan::{Keep, scan};
 use super::scan_bits::bit_over_fetch;
 use super::scratch::{Scratch, with_scratch};
 use super::stored::StoredLinks;
@@ -52,11 +52,14 @@ trait FirstPass {
     /// What it tells of how it went.
     type Done;
 
-    /// `keep`: candidates wanted at least, where they are chosen from all.
+    /// Whether it chooses from all rows, so that it can keep as many as may count.
+    const FROM_ALL: bool = false;
+
+    /// `keep`: candidates wanted, where they are chosen from all.
     fn run<R: Rows<Error = SegmentError>>(
         self,
         rows: &R,
-        keep: usize,
+        keep: Keep,
         scratch: &mut Scratch,
     ) -> Result<Self::Done, SegmentError>;
 }
@@ -148,8 +151,8 @@ impl Segment {
     }
 
     /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
-    /// Nearly exact: a row is lost only where its code makes it look worse than three times `top_k` others. Exact in a
-    /// segment without codes.
+    /// Nearly exact: by int8 codes a row is lost only where rounding moved it by more than four standard deviations, however
+    /// near to each other the rows are. Exact in a segment without codes.
     ///
     /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
     /// few rows.
@@ -256,29 +259,31 @@ impl Segment {
     ) -> Result<(P::Done, u64), SegmentError> {
         self.check_query(query);
         out.clear();
+        let keep = |least: usize| Keep { wanted: top_k, least };
         with_scratch(|scratch| match by {
             By::Nibbles(nibbles, codes) => {
                 let rows = self.nibble_rows(nibbles, query, scratch);
-                let done = pass.run(&rows, over_fetch(top_k), scratch);
+                let done = pass.run(&rows, keep(over_fetch(top_k)), scratch);
                 let floor = rows.floor(top_k, scratch);
                 scratch.nibbles = rows.query.into_codes();
                 Ok((done?, self.refine(codes, query, top_k, floor, scratch, out)?))
             }
             By::Codes(codes) => {
                 let rows = self.code_rows(codes, query, scratch);
-                let done = pass.run(&rows, over_fetch(top_k), scratch);
+                let done = pass.run(&rows, keep(over_fetch(top_k)), scratch);
                 let floor = rows.floor(top_k, scratch);
                 scratch.codes = rows.query.into_codes();
-                Ok((done?, self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out)?))
+                let candidates = if P::FROM_ALL { usize::MAX } else { over_fetch(top_k) };
+                Ok((done?, self.rescore(query, top_k, candidates, floor, scratch, out)?))
             }
             By::Bits(bits) => {
                 // A walk keeps as many as were measured to suffice, and all are compared.
-                let done = pass.run(&self.bit_rows(bits, query), bit_over_fetch(top_k), scratch)?;
+                let done = pass.run(&self.bit_rows(bits, query), keep(bit_over_fetch(top_k)), scratch)?;
                 // Bits err by more than the candidates are apart: no bound on the error would spare any of them.
                 Ok((done, self.rescore(query, top_k, usize::MAX, f32::NEG_INFINITY, scratch, out)?))
             }
             By::Vectors => {
-                let done = pass.run(&self.full_rows(query), top_k, scratch)?;
+                let done = pass.run(&self.full_rows(query), keep(top_k), scratch)?;
                 out.extend(scratch.pool.nearest(usize::MAX));
                 finish(out, top_k);
                 Ok((done, 0))
@@ -382,7 +387,7 @@ impl<F: FnMut(Ordinal) -> bool> FirstPass for Walk<'_, F> {
     fn run<R: Rows<Error = SegmentError>>(
         self,
         rows: &R,
-        _: usize,
+        _: Keep,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
         walk(&self.links, rows, self.ef, self.live, scratch)
@@ -403,7 +408,7 @@ impl FirstPass for FilteredWalk<'_> {
     fn run<R: Rows<Error = SegmentError>>(
         self,
         rows: &R,
-        _: usize,
+        _: Keep,
         scratch: &mut Scratch,
     ) -> Result<FilteredStats, SegmentError> {
         let walked = walk_filtered(&self.links, rows, self.options, self.seeds, self.passing, scratch)?;
@@ -425,10 +430,12 @@ struct Scan<'a, I, F> {
 impl<I: Iterator<Item = Ordinal>, F: FnMut(Ordinal) -> bool> FirstPass for Scan<'_, I, F> {
     type Done = SearchStats;
 
+    const FROM_ALL: bool = true;
+
     fn run<R: Rows<Error = SegmentError>>(
         self,
         rows: &R,
-        keep: usize,
+        keep: Keep,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, SegmentError> {
         scan(rows, keep, self.ordinals, |ordinal| self.segment.check_vector(ordinal), self.admit, scratch)

@@ -11,7 +11,7 @@ const MOST_RESERVED: usize = 1_024;
 /// A pool searches and moves its entries for each row that is taken, which no processor foresees. This one only adds the row
 /// at the end, and when half as many more are held as wanted, the farthest are dropped: what that takes, spread over the rows
 /// added, is a few comparisons of whole numbers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sieve {
     keep: usize,
     /// See [`key`].
@@ -35,6 +35,23 @@ impl Sieve {
         self.held.clear();
         self.held.reserve(self.most().min(MOST_RESERVED));
         self.floor = f32::NEG_INFINITY;
+    }
+
+    /// Keeps so many from now on, which are more than before. What was dropped stays dropped.
+    pub(super) fn widen(&mut self, keep: usize) {
+        self.keep = keep;
+    }
+
+    /// The row that is the `rank`-th nearest, counted from 1, and the last of as many as it keeps; `None` where it holds fewer.
+    pub(super) fn ranked(&mut self, rank: usize) -> Option<(Candidate, Candidate)> {
+        self.sift();
+        let last = self.keep.checked_sub(1).filter(|_| self.held.len() == self.keep && rank <= self.keep)?;
+        let (nearer, last, _) = self.held.select_nth_unstable(last);
+        let last = candidate(*last);
+        match nearer.len() < rank {
+            true => Some((last, last)),
+            false => Some((candidate(*nearer.select_nth_unstable(rank - 1).1), last)),
+        }
     }
 
     /// Rows held before the farthest are dropped.

@@ -104,10 +104,13 @@ pub(super) struct CodeRows<'a> {
 impl CodeRows<'_> {
     /// The least closeness by codes that may still be among the `top_k` in f32, as far as the pool tells.
     pub(super) fn floor(&self, top_k: usize, scratch: &Scratch) -> f32 {
-        let Some(last) = last_of(top_k, scratch) else { return f32::NEG_INFINITY };
-        let row = self.codes.unchecked(row_range(last.ordinal, self.stride));
+        last_of(top_k, scratch).map_or(f32::NEG_INFINITY, |last| last.closeness - self.error(last.ordinal))
+    }
+
+    fn error(&self, ordinal: Ordinal) -> f32 {
+        let row = self.codes.unchecked(row_range(ordinal, self.stride));
         // Both of two candidates that are compared may err, in opposite directions.
-        last.closeness - ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error(row)
+        ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error(row)
     }
 }
 
@@ -133,6 +136,10 @@ impl Rows for CodeRows<'_> {
         }
         self.query.compare(self.codes.all_unchecked(), ordinals, closeness);
         Ok(())
+    }
+
+    fn margin(&self, of: Ordinal) -> Option<f32> {
+        Some(self.error(of))
     }
 }
 

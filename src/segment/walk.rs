@@ -44,6 +44,11 @@ pub(crate) trait Rows {
         }
         Ok(())
     }
+
+    /// How much farther than this row another may seem and still be nearer; `None` where nobody would look for it.
+    fn margin(&self, _of: Ordinal) -> Option<f32> {
+        None
+    }
 }
 
 /// The links of a graph that has at least one row.
