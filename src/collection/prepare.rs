@@ -1,6 +1,6 @@
 //! Documents before they are embedded: guarded, with the text that the collection's template makes.
 
-use crate::ingest::{Part, Rendered, Templater, inspect};
+use crate::ingest::{Part, Rendered, Templater, inspect, inspect_made};
 use crate::types::{DocumentId, EmbeddingState, Metadata, NewDocument, StoredDocument, TemplateDefinition, Weight};
 
 use super::{Collection, CollectionError, Frame};
@@ -82,7 +82,7 @@ impl Frame<'_> {
         }
         let mut parts = Vec::new();
         if let Some(templater) = templater {
-            let rendered = render(templater, &new.id, &new.metadata)?;
+            let rendered = self.render(templater, &new.id, &new.metadata)?;
             // A document that was read can be written back as it is.
             if new.text.as_ref().is_some_and(|text| *text != rendered.text) {
                 return Err(CollectionError::TextIsMade { id: new.id });
@@ -112,9 +112,23 @@ impl Frame<'_> {
         }
         // Where parts are weighed, the same text may be divided in another way.
         match (new.parts.is_empty(), self.templater()?) {
-            (false, Some(templater)) => Ok(render(&templater, &old.id, &old.metadata)?.parts == new.parts),
+            (false, Some(templater)) => Ok(self.render(&templater, &old.id, &old.metadata)?.parts == new.parts),
             _ => Ok(true),
         }
+    }
+
+    /// Makes a text, into which the guard looks too.
+    fn render(&self, templater: &Templater, id: &DocumentId, metadata: &Metadata) -> Result<Rendered, CollectionError> {
+        let rendered = templater.render(id, metadata);
+        let mut rendered = rendered.map_err(|source| CollectionError::Template { id: id.clone(), source })?;
+        if let Some(guard) = &self.definition().guard {
+            let parts = rendered.parts.iter_mut().map(|part| &mut part.text);
+            std::iter::once(&mut rendered.text)
+                .chain(parts)
+                .try_for_each(|text| inspect_made(guard, metadata, text))
+                .map_err(|source| CollectionError::Guard { id: id.clone(), source })?;
+        }
+        Ok(rendered)
     }
 
     fn templater(&self) -> Result<Option<Templater<'_>>, CollectionError> {
@@ -139,8 +153,4 @@ impl Collection {
 
 fn read(template: &TemplateDefinition) -> Result<Templater<'_>, CollectionError> {
     Templater::new(template).map_err(|source| CollectionError::TemplateDefinition { source })
-}
-
-fn render(templater: &Templater, id: &DocumentId, metadata: &Metadata) -> Result<Rendered, CollectionError> {
-    templater.render(id, metadata).map_err(|source| CollectionError::Template { id: id.clone(), source })
 }

@@ -6,5 +6,5 @@ mod template;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use template::fuzz;
 
-pub use guard::{GuardError, inspect};
+pub use guard::{GuardError, inspect, inspect_made};
 pub use template::{Part, Rendered, TemplateError, Templater, weighted_sum};

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::number::is_space;
+
 /// Letters and digits that such a number has, at least and at most.
 const LEN: std::ops::RangeInclusive<usize> = 15..=34;
 
@@ -27,7 +29,7 @@ fn iban_at(text: &str, at: usize) -> Option<usize> {
     let mut characters = Vec::new();
     let mut longest = None;
     let mut end = at;
-    for group in text[at..].split(' ') {
+    for group in text[at..].split_inclusive(is_space) {
         let len = group.bytes().take_while(u8::is_ascii_alphanumeric).count();
         characters.extend_from_slice(&group.as_bytes()[..len]);
         end += len;
@@ -38,11 +40,12 @@ fn iban_at(text: &str, at: usize) -> Option<usize> {
         if is_iban(&characters) {
             longest = Some(end);
         }
-        // Only a group of four is followed by another.
-        if len != group.len() || len != 4 {
+        // Only a group of four is followed by another, after one space.
+        let space = &group[len..];
+        if len != 4 || space.chars().count() != 1 || !space.chars().all(is_space) {
             break;
         }
-        end += 1;
+        end += space.len();
     }
     longest
 }
@@ -67,9 +70,13 @@ mod tests {
 
     #[test]
     fn numbers_of_accounts_have_check_digits() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 7] = [
             ("DE89370400440532013000", &["DE89370400440532013000"]),
             ("pay DE89 3704 0044 0532 0130 00 today, please", &["DE89 3704 0044 0532 0130 00"]),
+            (
+                "DE89\u{a0}3704\u{a0}0044\u{a0}0532\u{a0}0130\u{a0}00 DE88 3704",
+                &["DE89\u{a0}3704\u{a0}0044\u{a0}0532\u{a0}0130\u{a0}00"],
+            ),
             ("GB82 WEST 1234 5698 7654 32.", &["GB82 WEST 1234 5698 7654 32"]),
             ("de89370400440532013000, NO9386011117947", &["de89370400440532013000", "NO9386011117947"]),
             ("DE88370400440532013000 xDE89370400440532013000 DE89370400440532013000y", &[]),

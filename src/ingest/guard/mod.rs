@@ -8,7 +8,7 @@ mod address;
 mod number;
 mod scan;
 
-use crate::types::{GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Value};
+use crate::types::{GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Value, lookup};
 
 use scan::{Finding, find};
 
@@ -44,6 +44,27 @@ pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument) -> Result<()
     inspect_object(guard, "", &mut document.metadata)
 }
 
+/// Looks through a text that was made of a document's metadata, each field of which was looked into: together they may be
+/// what none is alone. What allowed fields hold may stand in it.
+///
+/// # Errors
+/// [`GuardError`] for the first finding that stays.
+pub fn inspect_made(guard: &GuardDefinition, metadata: &Metadata, text: &mut String) -> Result<(), GuardError> {
+    let allowed: Vec<&str> = guard.allow.iter().filter_map(|path| lookup(metadata, path)).flat_map(strings).collect();
+    let is_allowed = |found: &str| allowed.iter().any(|text| text.contains(found));
+    inspect_text_but(guard, text, || "the text that the template makes".to_owned(), is_allowed)
+}
+
+/// The strings of a value.
+fn strings(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().flat_map(strings).collect(),
+        Value::Object(inner) => inner.values().flat_map(strings).collect(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => Vec::new(),
+    }
+}
+
 fn inspect_object(guard: &GuardDefinition, path: &str, object: &mut Metadata) -> Result<(), GuardError> {
     if let Some(Finding { kind, .. }) = object.keys().find_map(|name| first(guard, name)) {
         return Err(GuardError { place: "the name of a field".to_owned(), kind, can_redact: false });
@@ -75,12 +96,31 @@ fn inspect_value(guard: &GuardDefinition, path: &str, value: &mut Value) -> Resu
                 }
             }
         }
+        // Programs that know no whole numbers write one so.
+        Value::Float(number) if number.fract() == 0.0 && number.abs() < 1e19 => {
+            let mut whole = Value::Int(*number as i64);
+            inspect_value(guard, path, &mut whole)?;
+            if whole == Value::Null {
+                *value = whole;
+            }
+            Ok(())
+        }
         Value::Null | Value::Bool(_) | Value::Float(_) => Ok(()),
     }
 }
 
 fn inspect_text(guard: &GuardDefinition, text: &mut String, place: impl Fn() -> String) -> Result<(), GuardError> {
-    let findings = find(text, &guard.kinds);
+    inspect_text_but(guard, text, place, |_| false)
+}
+
+fn inspect_text_but(
+    guard: &GuardDefinition,
+    text: &mut String,
+    place: impl Fn() -> String,
+    is_allowed: impl Fn(&str) -> bool,
+) -> Result<(), GuardError> {
+    let mut findings = find(text, &guard.kinds);
+    findings.retain(|finding| !is_allowed(&text[finding.start..finding.end]));
     match (guard.action, findings.first()) {
         (_, None) => Ok(()),
         (GuardAction::Refuse, Some(finding)) => {
@@ -157,6 +197,32 @@ mod tests {
         let again = found.clone();
         inspect(&guard(GuardAction::Redact), &mut found).unwrap();
         assert_eq!(found, again, "marks hold nothing to find");
+    }
+
+    #[test]
+    fn what_fields_hold_together_is_found_in_the_text_made_of_them() {
+        let public = Metadata::from([("public".to_owned(), string("write to info@example.com"))]);
+        let metadata = document("", &[("contact", Value::Object(public)), ("a", string("bob"))]).metadata;
+        let text = || "info@example.com bob@example.com 4111111111111111".to_owned();
+        let error = inspect_made(&guard(GuardAction::Refuse), &metadata, &mut text()).unwrap_err();
+        assert_eq!((error.place.as_str(), error.kind), ("the text that the template makes", PersonalData::Email));
+        let mut redacted = text();
+        inspect_made(&guard(GuardAction::Redact), &metadata, &mut redacted).unwrap();
+        assert_eq!(redacted, "info@example.com [email] [card]");
+    }
+
+    #[test]
+    fn whole_numbers_are_found_however_they_are_written() {
+        let float = |number: f64| document("", &[("n", Value::Float(number))]);
+        let mut card = float(4111111111111111.0);
+        assert!(inspect(&guard(GuardAction::Refuse), &mut card.clone()).is_err());
+        inspect(&guard(GuardAction::Redact), &mut card).unwrap();
+        assert_eq!(card.metadata["n"], Value::Null);
+        for number in [0.5, 4111111111111112.0, f64::MAX, -1e300] {
+            let mut other = float(number);
+            inspect(&guard(GuardAction::Refuse), &mut other).unwrap();
+            assert_eq!(other, float(number));
+        }
     }
 
     #[test]

@@ -2,19 +2,41 @@
 
 use std::ops::Range;
 
-/// A run of digits with separators between them.
-struct Run {
-    /// From its first digit, or a plus sign or bracket before that, to after its last digit.
-    range: Range<usize>,
-    digits: Vec<u8>,
+/// Digits together.
+struct Group<'a> {
+    /// From its first digit, or a plus sign or bracket before that.
+    start: usize,
+    end: usize,
+    digits: &'a str,
+    has_plus: bool,
 }
 
+/// Most digits of any number that is looked for.
+const MAX_DIGITS: usize = 19;
+
 /// Payment cards: 13 to 19 digits, alone or in groups, with a right check digit and the first digit of a card network.
+/// Among other groups, a card's are of four digits, or of four, six and the rest.
 pub(super) fn cards(text: &str) -> Vec<Range<usize>> {
-    let runs = runs(text, |c| matches!(c, ' ' | '-'));
-    let is_card =
-        |run: &Run| (13..=19).contains(&run.digits.len()) && matches!(run.digits[0], 2..=6) && luhn(&run.digits);
-    runs.into_iter().filter(is_card).map(|run| run.range).collect()
+    let is_card = |groups: &[Group], is_whole_run: bool| {
+        let digits: Vec<u8> = groups.iter().flat_map(|group| group.digits.bytes()).map(|digit| digit - b'0').collect();
+        let has_form = match groups {
+            [_] => true,
+            [first, second, _] if (first.digits.len(), second.digits.len()) == (4, 6) => true,
+            [all_but_last @ .., last] => {
+                all_but_last.iter().all(|group| group.digits.len() == 4) && last.digits.len() <= 4
+            }
+            [] => false,
+        };
+        (13..=MAX_DIGITS).contains(&digits.len())
+            && matches!(digits[0], 2..=6)
+            && luhn(&digits)
+            && (is_whole_run || has_form && !groups.iter().all(is_year))
+    };
+    find(text, |c| is_space(c) || is_dash(c), is_card)
+}
+
+fn is_year(group: &Group) -> bool {
+    group.digits.len() == 4 && matches!(group.digits.as_bytes()[..2], [b'1', b'9'] | [b'2', b'0'])
 }
 
 /// Whether the last digit is the check digit of the others (Luhn, ISO/IEC 7812-1 annex B).
@@ -29,77 +51,110 @@ fn luhn(digits: &[u8]) -> bool {
 /// Telephone numbers: a plus sign and 8 to 15 digits (E.164), three groups of North America, or eleven digits after 8 or
 /// 7 in groups, as in Russia.
 pub(super) fn phones(text: &str) -> Vec<Range<usize>> {
-    let runs = runs(text, |c| matches!(c, ' ' | '-' | '.' | '(' | ')' | '/'));
-    runs.into_iter().filter(|run| is_phone(&text[run.range.clone()], &run.digits)).map(|run| run.range).collect()
+    find(text, |c| is_space(c) || is_dash(c) || matches!(c, '.' | '(' | ')' | '/'), |groups, _| is_phone(groups))
 }
 
-fn is_phone(text: &str, digits: &[u8]) -> bool {
-    if text.starts_with('+') {
-        return (8..=15).contains(&digits.len()) && digits[0] != 0;
+fn is_phone(groups: &[Group]) -> bool {
+    let lengths: Vec<usize> = groups.iter().map(|group| group.digits.len()).collect();
+    let digit = |group: usize| groups[group].digits.as_bytes()[0];
+    if groups[0].has_plus {
+        return (8..=15).contains(&lengths.iter().sum::<usize>()) && digit(0) != b'0';
     }
-    let groups: Vec<usize> =
-        text.split(|c: char| !c.is_ascii_digit()).filter(|group| !group.is_empty()).map(str::len).collect();
-    let is_area = |at: usize| digits[at] >= 2 && digits[at + 3] >= 2;
-    match (groups.as_slice(), digits.first()) {
+    let is_area = |at: usize| digit(at) >= b'2' && digit(at + 1) >= b'2';
+    match (lengths.as_slice(), digit(0)) {
         ([3, 3, 4], _) => is_area(0),
-        ([1, 3, 3, 4], Some(1)) => is_area(1),
-        ([1, 3, 3, 4] | [1, 3, 3, 2, 2], Some(7 | 8)) => true,
+        ([1, 3, 3, 4], b'1') => is_area(1),
+        ([1, 3, 3, 4] | [1, 3, 3, 2, 2], b'7' | b'8') => true,
         _ => false,
     }
 }
 
 /// Social security numbers: `AAA-GG-SSSS`, without the parts that are never given out.
 pub(super) fn social_security(text: &str) -> Vec<Range<usize>> {
-    let is_given_out = |run: &Run| {
-        let text = &text[run.range.clone()];
-        let parts: Vec<&str> = text.split('-').collect();
-        let [area, group, serial] = parts.as_slice() else { return false };
+    find(text, is_dash, |groups, _| {
+        let [area, group, serial] = groups else { return false };
+        let (area, group, serial) = (area.digits, group.digits, serial.digits);
         (area.len(), group.len(), serial.len()) == (3, 2, 4)
-            && !matches!(*area, "000" | "666")
+            && !matches!(area, "000" | "666")
             && !area.starts_with('9')
-            && *group != "00"
-            && *serial != "0000"
-    };
-    runs(text, |c| c == '-').into_iter().filter(is_given_out).map(|run| run.range).collect()
+            && group != "00"
+            && serial != "0000"
+    })
 }
 
-/// Runs of digits, at most two separators between any two of them, that no letter, digit or point touches.
-fn runs(text: &str, is_separator: impl Fn(char) -> bool) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let mut current: Option<Run> = None;
-    let mut gap = 0;
-    for (at, c) in text.char_indices().chain([(text.len(), '\n')]) {
-        if let Some(digit) = c.to_digit(10) {
-            let run = current.get_or_insert_with(|| Run { range: opening(text, at), digits: Vec::new() });
-            run.digits.push(digit as u8);
-            run.range.end = at + c.len_utf8();
-            gap = 0;
-        } else if current.is_some() && is_separator(c) && gap < 2 {
-            gap += 1;
-        } else if let Some(run) = current.take() {
-            // A letter right after a digit makes it a code; after a separator it is the next word.
-            let touches = gap == 0 && (c.is_alphanumeric() || c == '_');
-            if !touches {
-                runs.push(run);
+/// Spaces within a line, those of fixed width and those that are not broken among them.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() && !matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+fn is_dash(c: char) -> bool {
+    matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
+}
+
+/// Groups that follow each other and are a number, from left to right, each as long as it can be. `is_number` learns whether
+/// the groups are all that stand together.
+fn find(
+    text: &str,
+    is_separator: impl Fn(char) -> bool,
+    is_number: impl Fn(&[Group], bool) -> bool,
+) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for run in runs(text, is_separator) {
+        let mut first = 0;
+        while first < run.len() {
+            let mut digits = 0;
+            let fits = |group: &&Group| {
+                digits += group.digits.len();
+                digits <= MAX_DIGITS
+            };
+            let most = first + run[first..].iter().take_while(fits).count();
+            let is_one = |end: &usize| is_number(&run[first..*end], first == 0 && *end == run.len());
+            match (first + 1..=most).rev().find(is_one) {
+                Some(end) => {
+                    found.push(run[first].start..run[end - 1].end);
+                    first = end;
+                }
+                None => first += 1,
             }
         }
     }
-    runs.retain(|run| {
-        let before = text[..run.range.start].chars().next_back();
-        !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '#'))
-    });
+    found
+}
+
+/// Groups of digits that no letter, digit or decimal point touches, those together that have one or two separators between
+/// them.
+fn runs(text: &str, is_separator: impl Fn(char) -> bool) -> Vec<Vec<Group<'_>>> {
+    let mut runs: Vec<Vec<Group>> = vec![Vec::new()];
+    let mut at = 0;
+    while let Some(next) = text[at..].find(|c: char| c.is_ascii_digit()) {
+        let first = at + next;
+        let end = text[first..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |len| first + len);
+        let start = opening(text, first);
+        let between = &text[at..first];
+        let is_next = (1..=2).contains(&between.chars().count()) && between.chars().all(&is_separator);
+        at = end;
+        let touched = |c: char| c.is_alphanumeric() || c == '_';
+        let mut before = text[..start].chars().rev();
+        let is_touched = match before.next() {
+            Some('.') if !is_separator('.') => before.next().is_some_and(|c| c.is_ascii_digit()),
+            other => other.is_some_and(touched),
+        };
+        let is_free = (is_next || !is_touched) && !text[end..].chars().next().is_some_and(touched);
+        if !(is_next && is_free) {
+            runs.push(Vec::new());
+        }
+        if is_free {
+            let has_plus = text[start..].starts_with('+');
+            runs.last_mut().expect("one was pushed").push(Group { start, end, digits: &text[first..end], has_plus });
+        }
+    }
+    runs.retain(|run| !run.is_empty());
     runs
 }
 
-/// Where a run begins whose first digit is at `at`: a plus sign or an opening bracket before it belongs to it.
-fn opening(text: &str, at: usize) -> Range<usize> {
-    let mut start = at;
-    for sign in ['(', '+'] {
-        if text[..start].ends_with(sign) {
-            start -= 1;
-        }
-    }
-    start..at
+/// Where a group begins whose first digit is at `at`: a plus sign or an opening bracket before it belongs to it.
+fn opening(text: &str, at: usize) -> usize {
+    ['(', '+'].into_iter().fold(at, |start, sign| if text[..start].ends_with(sign) { start - 1 } else { start })
 }
 
 #[cfg(test)]
@@ -112,11 +167,17 @@ mod tests {
 
     #[test]
     fn cards_have_their_check_digit() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 12] = [
             ("4111111111111111", &["4111111111111111"]),
             ("card 5500-0000-0000-0004, ok", &["5500-0000-0000-0004"]),
             ("3782 822463 10005 is amex", &["3782 822463 10005"]),
             ("4111111111111112 x4111111111111111 4111111111111111a", &[]),
+            ("4111 1111 1111 1111 12/27, order #4111111111111111", &["4111 1111 1111 1111", "4111111111111111"]),
+            ("4111111111111111 123 cvv", &["4111111111111111"]),
+            ("4111-1111-1111-1111 5500 0000 0000 0004", &["4111-1111-1111-1111", "5500 0000 0000 0004"]),
+            ("4111\u{a0}1111\u{a0}1111\u{a0}1111", &["4111\u{a0}1111\u{a0}1111\u{a0}1111"]),
+            ("0.4111111111111111 No.4111111111111111", &["4111111111111111"]),
+            ("years 2012 2013 2014 2015 2016 2017 2018 2019 2020 2021 2022 2023 2024 2025", &[]),
             ("9999999999999995", &[]),
             ("1234567890", &[]),
         ];
@@ -127,7 +188,7 @@ mod tests {
 
     #[test]
     fn telephones_have_a_form() {
-        let cases: [(&str, &[&str]); 8] = [
+        let cases: [(&str, &[&str]); 12] = [
             ("call +1 (415) 555-2671 now", &["+1 (415) 555-2671"]),
             ("(415) 555-2671, 415.555.2671", &["(415) 555-2671", "415.555.2671"]),
             ("8 (495) 123-45-67 или +74951234567", &["8 (495) 123-45-67", "+74951234567"]),
@@ -136,6 +197,13 @@ mod tests {
             ("order 4155552671, 192.168.0.1", &[]),
             ("+12", &[]),
             ("A-415-555-2671x", &[]),
+            ("415-555-2671 415-555-2672", &["415-555-2671", "415-555-2672"]),
+            ("call 415-555-2671 2 times, 2024-01-02 415-555-2671", &["415-555-2671", "415-555-2671"]),
+            ("+14155552671 2024-11-02", &["+14155552671 2024"]),
+            (
+                "#415-555-2671, +49\u{a0}30 123456, 415\t555\u{2011}2671",
+                &["415-555-2671", "+49\u{a0}30 123456", "415\t555\u{2011}2671"],
+            ),
         ];
         for (text, wanted) in cases {
             assert_eq!(texts(phones, text), wanted, "{text}");
