@@ -143,7 +143,7 @@ impl Database {
         let path = path.as_ref();
         create_dir_all(path)?;
         let paths = DataPaths::new(path);
-        let lock = DirectoryLock::acquire(paths.lock())?;
+        let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {
             builder: options.graph_builder,

@@ -92,7 +92,7 @@ impl Migrations {
         if !paths.format().exists() && !paths.restore_marker().exists() {
             return Err(ManifestError::NotInitialised { root: data.to_owned() }.into());
         }
-        let lock = DirectoryLock::acquire(paths.lock())?;
+        let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         finish_replacement(&paths)?;
         remove_temporaries(paths.root())?;
         remove_dir_all(&paths.root().join(DRY_RUN_DIR))?;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::database::Database;
 use crate::log::LoggedDocument;
 use crate::storage::{DataPaths, DirectoryLock, StorageError, remove_dir_all, rename};
-use crate::types::DocumentId;
+use crate::types::{CollectionId, CollectionName, DocumentId};
 
 pub use error::SalvageError;
 
@@ -62,10 +62,13 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     if is_inside(to, from) {
         return Err(SalvageError::Inside { path: to.to_owned() });
     }
-    if to.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+    // A relative path may have no name of its own, as "." has none.
+    let to = &std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
+    let is_empty = to.read_dir().map(|mut entries| entries.next().is_none());
+    if to.exists() && !is_empty.unwrap_or(false) {
         return Err(SalvageError::NotEmpty { path: to.to_owned() });
     }
-    let _lock = match DirectoryLock::acquire(paths.lock()) {
+    let _lock = match DirectoryLock::acquire_with_directory(paths.lock()) {
         Ok(lock) => Some(lock),
         Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
         // A disk that takes no writes any more can still be read.
@@ -80,7 +83,12 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     let total = wreck.documents();
     let mut done = 0;
     for (id, finding) in &wreck.collections {
-        let collection = database.create_as(&finding.name, finding.definition.clone(), finding.created_at_ms)?;
+        let name = free_name(&report, finding, *id);
+        if name != finding.name {
+            let (had, has) = (&finding.name, &name);
+            report.losses.push(format!("the name of a second collection {had} is taken: its documents are in {has}"));
+        }
+        let collection = database.create_as(&name, finding.definition.clone(), finding.created_at_ms)?;
         let mut batch = Vec::with_capacity(BATCH);
         let mut written = 0;
         for (document_id, version) in &finding.documents {
@@ -106,7 +114,7 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
         }
         collection.flush()?;
         tracing::debug!(collection = %id, written, "a collection was salvaged");
-        report.collections.insert(finding.name.to_string(), written);
+        report.collections.insert(name.to_string(), written);
     }
     database.close();
     if to.exists() {
@@ -114,6 +122,16 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     }
     rename(&staged, to)?;
     Ok(report)
+}
+
+/// The collection's name, or one made of its number where another has that: a drop that cannot be read leaves both.
+fn free_name(report: &Report, finding: &Finding, id: CollectionId) -> CollectionName {
+    let is_free = |name: &CollectionName| !report.collections.contains_key(name.as_str());
+    let numbered = (0..).filter_map(|more: u32| {
+        let suffix = if more == 0 { String::new() } else { format!("-{more}") };
+        CollectionName::new(&format!("salvaged-{}{suffix}", id.0)).ok()
+    });
+    std::iter::once(finding.name.clone()).chain(numbered).find(is_free).unwrap_or_else(|| finding.name.clone())
 }
 
 /// Beside `to`: where the new store stands until it is whole.

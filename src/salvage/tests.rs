@@ -113,6 +113,35 @@ fn a_lost_manifest_leaves_the_segments() {
 }
 
 #[test]
+fn collections_that_end_with_one_name_are_both_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    let database = Database::open(&data).unwrap();
+    let name = CollectionName::new("things").unwrap();
+    write(&things(&database), 0..3, "first");
+    database.drop_collection(&name).unwrap();
+    let other = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+    let document = NewDocument { vector: Some(vec![1.0, 2.0]), ..NewDocument::from_text(id(7), "second") };
+    other.upsert(vec![document]).unwrap();
+    drop((other, database));
+    fs::remove_file(data.join("MANIFEST")).unwrap();
+    let log = list_files_below(&data.join("log")).unwrap().into_iter().max_by_key(|f| f.metadata().unwrap().len());
+    let log = log.unwrap();
+    // The drop is the one record that is short.
+    let bytes = fs::read(&log).unwrap();
+    let mut reports = (64..bytes.len()).step_by(8).filter_map(|at| {
+        edit(&log, |bytes| bytes[at] ^= 1);
+        let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+        let _ = fs::remove_dir_all(&new);
+        fs::write(&log, &bytes).unwrap();
+        (report.documents() == 4).then_some(report)
+    });
+    let report = reports.next().expect("a byte of the drop was changed");
+    assert_eq!(report.collections, BTreeMap::from([("things".to_owned(), 3), ("salvaged-2".to_owned(), 1)]));
+    assert!(report.losses.iter().any(|loss| loss.contains("second collection things")), "{:?}", report.losses);
+}
+
+#[test]
 fn a_damaged_change_is_named_with_what_it_may_mean() {
     let (seen, report) = salvaged(|data| {
         let log = list_files_below(&data.join("log")).unwrap().into_iter().max_by_key(|f| f.metadata().unwrap().len());
@@ -165,6 +194,9 @@ fn what_is_in_the_way_is_refused() {
     let taken = dir.path().join("taken");
     std::fs::create_dir_all(taken.join("by")).unwrap();
     assert!(matches!(salvaged(&taken), Err(SalvageError::NotEmpty { .. })));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    assert!(matches!(salvaged(&file), Err(SalvageError::NotEmpty { .. })));
     let none = salvage(&taken, &dir.path().join("new"), &mut |_, _| {});
     assert!(matches!(none, Err(SalvageError::NotAStore { .. })));
     assert!(!dir.path().join("new").exists());

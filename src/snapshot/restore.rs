@@ -53,7 +53,7 @@ pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64))
     let paths = &DataPaths::new(data);
     let is_new = !data.exists();
     create_dir_all(data)?;
-    let lock = DirectoryLock::acquire(paths.lock())?;
+    let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
     finish_replacement(paths)?;
     check_ours(paths)?;
     let before = paths.before_restore_dir();
@@ -69,8 +69,13 @@ pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64))
         }
     }
     let (snapshot, timeline) = prepared?;
-    let replaced = paths.manifest().exists().then(|| paths.before_restore_dir());
     replace_store(paths)?;
+    // Whatever part of a store there was, sound or not.
+    let is_empty = before.read_dir().is_ok_and(|mut parts| parts.next().is_none());
+    if is_empty {
+        remove_dir_all(&before)?;
+    }
+    let replaced = (!is_empty).then_some(before);
     let (seq, bytes) = (snapshot.contents.seq, snapshot.contents.bytes());
     Ok(Restored { seq, timeline, bytes, replaced })
 }
@@ -109,7 +114,7 @@ pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 18] = [
+    const OURS: [&str; 19] = [
         "LOCK",
         "lost+found",
         "snapshots",
@@ -126,6 +131,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "quarantine",
         "replication.json",
         "backends.json",
+        "sources",
         "MIGRATIONS",
         "dry-run",
     ];

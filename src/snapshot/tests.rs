@@ -115,6 +115,23 @@ fn a_snapshot_is_the_store_at_its_moment_whatever_comes_after() {
 }
 
 #[test]
+fn whatever_part_of_a_store_there_was_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    create(&database, Some(name("first"))).unwrap();
+    drop(database);
+    fs::remove_file(data.join("MANIFEST")).unwrap();
+    fs::remove_file(data.join("FORMAT")).unwrap();
+    fs::create_dir(data.join("sources")).unwrap();
+    let restored = restore_named(data, "first").unwrap();
+    let kept = restored.replaced.expect("there was a log");
+    assert!(kept.join("log").read_dir().unwrap().next().is_some());
+    discard_replaced(data).unwrap();
+    drop(open(data));
+}
+
+#[test]
 fn the_same_state_gives_the_same_bytes_and_known_digests_are_not_taken_again() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path();

@@ -1,7 +1,7 @@
 //! The lock that keeps a second process out of a data directory.
 
-use std::fs::TryLockError;
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 
 use super::StorageError;
 use super::disk::DiskFile;
@@ -11,6 +11,8 @@ use super::disk::DiskFile;
 #[derive(Debug)]
 pub struct DirectoryLock {
     file: DiskFile,
+    /// Somebody may take the lock's file for stale and remove it; the directory stays.
+    directory: Option<File>,
 }
 
 impl DirectoryLock {
@@ -30,7 +32,26 @@ impl DirectoryLock {
             Err(TryLockError::Error(e)) => return Err(StorageError::io(&path, "lock", e)),
         }
         write_holder(&file).map_err(|e| StorageError::io(&path, "write", e))?;
-        Ok(Self { file })
+        Ok(Self { file, directory: None })
+    }
+
+    /// As [`DirectoryLock::acquire`], and takes the lock on the file's directory too, where the system has such locks.
+    ///
+    /// # Errors
+    /// As there; [`StorageError::Locked`] also where only the directory is locked.
+    pub fn acquire_with_directory(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let mut lock = Self::acquire(path)?;
+        let path = lock.file.path();
+        let Ok(directory) = File::open(path.parent().unwrap_or(Path::new("."))) else { return Ok(lock) };
+        match directory.try_lock() {
+            Ok(()) => lock.directory = Some(directory),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StorageError::Locked { path: path.to_owned(), holder: None });
+            }
+            // Not every file system can.
+            Err(TryLockError::Error(_)) => {}
+        }
+        Ok(lock)
     }
 }
 
@@ -38,7 +59,8 @@ impl Drop for DirectoryLock {
     /// Closing the file would do, but for a child process that is being started at this moment: until it runs its program
     /// it has the file open too.
     fn drop(&mut self) {
-        if let Err(error) = self.file.handle().unlock() {
+        let unlocked = self.directory.iter().try_for_each(File::unlock);
+        if let Err(error) = self.file.handle().unlock().and(unlocked) {
             tracing::warn!(%error, "the data directory's lock could not be given back");
         }
     }
@@ -71,6 +93,19 @@ mod tests {
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
         drop(first);
         DirectoryLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_lock_whose_file_was_removed_still_locks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = DirectoryLock::acquire_with_directory(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let error = DirectoryLock::acquire_with_directory(&path).unwrap_err();
+        assert!(matches!(&error, StorageError::Locked { holder: None, .. }), "{error}");
+        drop(first);
+        DirectoryLock::acquire_with_directory(&path).unwrap();
     }
 
     #[test]

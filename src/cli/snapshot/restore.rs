@@ -63,7 +63,7 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
     }
     let opened_ms = opening.elapsed().as_secs_f64() * 1e3;
     let kept = restored.replaced.as_ref().filter(|_| args.keep_replaced);
-    if kept.is_none() {
+    if !args.keep_replaced {
         snapshot::discard_replaced(&context.data)?;
     }
     if context.json {

@@ -55,7 +55,9 @@ impl Target {
         if let Some(server) = &context.server {
             return Ok(Self::Server(Remote::new(server, context)?));
         }
-        if access == Access::Existing && !DataPaths::new(&context.data).format().exists() {
+        let paths = DataPaths::new(&context.data);
+        // Opening finishes a restore that was cut short.
+        if access == Access::Existing && !paths.format().exists() && !paths.restore_marker().exists() {
             let detail = format!(
                 "there is no data directory at {}; name another with --data, or a server with --server, or make one \
                  with `pannier import` or `pannier collection create`",
