@@ -109,7 +109,7 @@ pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 18] = [
+    const OURS: [&str; 19] = [
         "LOCK",
         "lost+found",
         "snapshots",
@@ -128,6 +128,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "backends.json",
         "MIGRATIONS",
         "dry-run",
+        "sources",
     ];
     if paths.format().exists() {
         return Ok(());
