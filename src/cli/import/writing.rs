@@ -52,8 +52,8 @@ impl<'a> Writer<'a> {
         self.some_unnamed || self.refused.contains(id)
     }
 
-    /// Writes documents as the API takes them, each with where it came from; those that are refused are printed by their
-    /// ids, or by where they came from where the id may be personal data.
+    /// Writes documents as the API takes them, each with where it came from; those that are refused are printed by
+    /// their ids, or by where they came from where the id may be personal data.
     ///
     /// # Errors
     /// [`CliError`] when the stream as a whole fails.

@@ -53,8 +53,8 @@ fn check_quotes<R>(quotes: &Quotes<R>, row: &str) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::Refused(format!(
-        "a quote opens in {row} (line {} of the input) and is never closed; close it, or write a quote within a cell twice \
-         and put the cell into quotes",
+        "a quote opens in {row} (line {} of the input) and is never closed; close it, or write a quote within a cell \
+         twice and put the cell into quotes",
         quotes.opened_at
     )))
 }

@@ -24,8 +24,8 @@ pub(in crate::cli) struct Mapping {
 }
 
 impl Mapping {
-    /// The document as the API takes it: `id`, `text`, `vector`, `chunks`, `metadata`. Values are checked there. A document
-    /// that the API has returned loses what the API added to it.
+    /// The document as the API takes it: `id`, `text`, `vector`, `chunks`, `metadata`. Values are checked there. A
+    /// document that the API has returned loses what the API added to it.
     ///
     /// # Errors
     /// [`LineError`] when a field is missing, or is nothing that could be turned into what it has to be.

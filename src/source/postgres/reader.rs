@@ -61,7 +61,7 @@ impl TableReader {
         Ok(Page { rows, next })
     }
 
-    /// The rows from `begin` on that are no documents of their own. Not counted where an index says that there are none.
+    /// The rows from `begin` on that are no documents of their own. None where an index says so.
     ///
     /// # Errors
     /// [`SourceError::Postgres`].

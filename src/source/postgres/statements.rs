@@ -50,8 +50,8 @@ fn cast(kind: &str) -> String {
     format!("{base}{array}")
 }
 
-/// What is true where a cursor stands after all others for good: infinite times, and numbers that are none. `None` where
-/// the type has no such values.
+/// What is true where a cursor stands after all others for good: infinite times, and numbers that are none. `None`
+/// where the type has no such values.
 fn is_endless(source: &TableSource, shape: &Shape) -> Option<String> {
     let name = source.cursor.as_ref()?;
     let ends = match shape.kind(name)? {
