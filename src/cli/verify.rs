@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Context, output};
+use crate::http::check_sources;
 use crate::migrate::Migrations;
 use crate::snapshot;
 use crate::storage::DataPaths;
@@ -41,6 +42,7 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
     });
     let mut report = report?;
     report.problems.extend(Migrations::check_journal(&context.data).err().map(|error| error.to_string()));
+    report.problems.extend(check_sources(&context.data));
     let (mut snapshots, mut in_snapshots) = (0, Vec::new());
     if args.snapshots {
         for found in snapshot::list(&context.data)? {

@@ -53,6 +53,8 @@ pub(crate) struct VersionView {
     version: &'static str,
     /// Identifies the data directory.
     store_id: String,
+    /// Counts the histories of the store: a snapshot that is restored begins another.
+    timeline: u32,
     /// RFC 3339, UTC.
     #[schema(format = DateTime)]
     started_at: String,
@@ -168,6 +170,7 @@ pub(crate) async fn version(State(state): State<AppState>) -> Result<JsonText, A
         name: NAME,
         version: VERSION,
         store_id: state.database().health().store_id.to_string(),
+        timeline: state.database().timeline(),
         started_at: rfc3339(state.started_at().as_millisecond()),
     })
 }

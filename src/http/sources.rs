@@ -1,23 +1,17 @@
 //! How far sources were read: kept for the programs that read them, beside what they wrote.
 
-use std::path::PathBuf;
-
 use axum::extract::State;
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, Code};
 use super::extract::{InSource, JsonBody};
 use super::problem::Problem;
+use super::source_file::{DIRECTORY, damaged, decode, encode, path};
 use super::state::AppState;
 use super::wire::json::JsonText;
 use crate::collection::CollectionError;
-use crate::database::Database;
 use crate::manifest::ManifestError;
 use crate::storage::{StorageError, create_dir_all, publish, read_file, remove_file};
-use crate::types::CollectionName;
-
-/// The directory below the data directory.
-const DIRECTORY: &str = "sources";
 
 /// Reads what was kept of a source.
 #[utoipa::path(
@@ -29,14 +23,17 @@ const DIRECTORY: &str = "sources";
     )
 )]
 pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
-    let read = state.engine(move |database| match read_file(&path(database, &name)).map_err(storage)? {
-        Some(bytes) => {
-            let kept: Map<String, Value> = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
-            JsonText::of(&kept)
-        }
-        None => {
-            let detail = format!("nothing is kept of source {name}; it was never read here");
-            Err(ApiError::new(Code::SourceNotFound, detail))
+    let read = state.engine(move |database| {
+        let path = path(database.path(), &name);
+        match read_file(&path).map_err(storage)? {
+            Some(bytes) => match decode(&bytes) {
+                Ok(kept) => JsonText::of(&kept),
+                Err(reason) => Err(ApiError::new(Code::Storage, damaged(&path, &reason))),
+            },
+            None => {
+                let detail = format!("nothing is kept of source {name}; it was never read here");
+                Err(ApiError::new(Code::SourceNotFound, detail))
+            }
         }
     });
     read.await
@@ -56,8 +53,8 @@ pub(crate) async fn write(
 ) -> Result<JsonText, ApiError> {
     let write = state.engine(move |database| {
         create_dir_all(&database.path().join(DIRECTORY)).map_err(storage)?;
-        let bytes = serde_json::to_vec(&kept).map_err(ApiError::internal)?;
-        publish(&path(database, &name), &bytes).map_err(storage)?;
+        let bytes = encode(&kept).map_err(ApiError::internal)?;
+        publish(&path(database.path(), &name), &bytes).map_err(storage)?;
         JsonText::of(&kept)
     });
     write.await
@@ -71,7 +68,7 @@ pub(crate) async fn write(
 )]
 pub(crate) async fn forget(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
     let forget = state.engine(move |database| {
-        let path = path(database, &name);
+        let path = path(database.path(), &name);
         let was_there = path.exists();
         if was_there {
             remove_file(&path).map_err(storage)?;
@@ -79,11 +76,6 @@ pub(crate) async fn forget(State(state): State<AppState>, InSource(name): InSour
         JsonText::of(&serde_json::json!({ "deleted": was_there }))
     });
     forget.await
-}
-
-/// The file of a source. A source's name has the form of a collection's, so it is safe in a path.
-fn path(database: &Database, name: &CollectionName) -> PathBuf {
-    database.path().join(DIRECTORY).join(format!("{name}.json"))
 }
 
 fn storage(error: StorageError) -> ApiError {

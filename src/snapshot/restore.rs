@@ -134,6 +134,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "sources",
         "MIGRATIONS",
         "dry-run",
+        "sources",
     ];
     if paths.format().exists() {
         return Ok(());

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::{Map, Value as Json};
 
-use super::{SourceError, json};
+use super::{SourceError, json, key};
 use crate::types::Metadata;
 
 /// What an event says.
@@ -36,7 +36,7 @@ pub enum Change {
 /// Reads events.
 #[derive(Clone, Debug)]
 pub struct Events {
-    /// Columns that name a row; their values joined by colons are the document's id.
+    /// Columns that name a row; their values joined by colons are the document's id, colons within them escaped.
     pub key: Vec<String>,
     /// Columns that do not become fields.
     pub exclude: Vec<String>,
@@ -132,7 +132,7 @@ impl Events {
                 _ => Err(wrong(format!("key column {name:?} is no string and no number"))),
             }
         };
-        Ok(self.key.iter().map(part).collect::<Result<Vec<_>, _>>()?.join(":"))
+        Ok(key::id_of(&self.key.iter().map(part).collect::<Result<Vec<_>, _>>()?))
     }
 
     fn fields(&self, row: Map<String, Json>, kinds: &BTreeMap<String, Kind>) -> Metadata {
@@ -258,6 +258,18 @@ mod tests {
             field("after")
         );
         assert_eq!(before(&line), ("1970-01-02".to_owned(), Some("1970-01-01".to_owned())));
+    }
+
+    #[test]
+    fn keys_of_several_columns_are_never_the_same_id() {
+        let events = Events { key: vec!["a".into(), "b".into()], exclude: vec![] };
+        let id = |line: &str| match events.read(line).unwrap() {
+            Change::Upsert { id, .. } => id,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(id(r#"{"op":"c","after":{"a":"a:b","b":"c"}}"#), r"a\:b:c");
+        assert_eq!(id(r#"{"op":"c","after":{"a":"a","b":"b:c"}}"#), r"a:b\:c");
+        assert_eq!(id(r#"{"op":"c","after":{"a":1,"b":"x"}}"#), "1:x");
     }
 
     #[test]

@@ -53,6 +53,19 @@ pub enum SourceError {
         /// Why not.
         reason: String,
     },
+    /// A page ends where it began.
+    #[error(
+        "the pages of {place} do not go on after a row: the key {key} cannot be compared by its text ({kinds}); read it with \
+         --query and cast the key to text"
+    )]
+    Stuck {
+        /// The table or query.
+        place: String,
+        /// The columns of the key.
+        key: String,
+        /// Their types.
+        kinds: String,
+    },
     /// Deletions cannot be found in this way.
     #[error("{reason}")]
     Deletions {

@@ -15,6 +15,8 @@ const MAX_REMEMBERED: usize = 100_000;
 pub struct SourceState {
     /// Which source that is: place, table or query, columns.
     pub source: String,
+    /// Into what it was read: store, timeline, collection. `None` in a state that an earlier version kept.
+    pub history: Option<String>,
     /// The greatest value of the cursor column that was read, as the database writes it.
     pub cursor: Option<String>,
     /// The rows that the next run meets again: those at the cursor, and those within the overlap before it.
@@ -51,12 +53,23 @@ impl Boundary {
 }
 
 impl SourceState {
+    /// Nothing read yet.
+    pub fn begin(source: &str, history: &str) -> Self {
+        Self { source: source.to_owned(), history: Some(history.to_owned()), ..Self::default() }
+    }
+
+    /// Whether what was read is still there. A store that was restored and a collection that was made anew lack rows
+    /// that lie before the cursor; a state that does not say into what it was read may be older than either.
+    pub fn is_of(&self, history: &str) -> bool {
+        self.history.as_deref() == Some(history)
+    }
+
     /// As JSON.
     pub fn to_json(&self) -> Value {
         let rows: BTreeMap<&String, String> =
             self.boundary.rows.iter().map(|(key, hash)| (key, format!("{hash:016x}"))).collect();
-        json!({"version": VERSION, "source": self.source, "cursor": self.cursor, "boundary": rows, "runs": self.runs,
-            "finished_at": self.finished_at})
+        json!({"version": VERSION, "source": self.source, "history": self.history, "cursor": self.cursor,
+            "boundary": rows, "runs": self.runs, "finished_at": self.finished_at})
     }
 
     /// From JSON, for the same source.
@@ -80,6 +93,7 @@ impl SourceState {
         }
         Ok(Self {
             source: found.to_owned(),
+            history: text("history"),
             cursor: text("cursor"),
             boundary,
             runs: json["runs"].as_u64().unwrap_or(0),
@@ -94,12 +108,23 @@ mod tests {
 
     #[test]
     fn what_is_kept_comes_back() {
-        let mut state = SourceState { source: "a".into(), cursor: Some("2024".into()), runs: 3, ..Default::default() };
+        let begun = SourceState::begin("a", "store 1");
+        let mut state = SourceState { cursor: Some("2024".into()), runs: 3, ..begun };
         state.boundary.remember("k", u64::MAX);
         let json: Value = serde_json::from_str(&state.to_json().to_string()).unwrap();
         assert_eq!(SourceState::from_json(&json, "a").unwrap(), state);
         assert!(state.boundary.knows("k", u64::MAX) && !state.boundary.knows("k", 1));
         assert!(matches!(SourceState::from_json(&json, "b"), Err(SourceError::Other { .. })));
         assert!(matches!(SourceState::from_json(&json!({}), "a"), Err(SourceError::State { .. })));
+    }
+
+    #[test]
+    fn a_state_belongs_to_the_store_and_the_collection_that_it_was_read_into() {
+        let state = SourceState::begin("a", "store 1 timeline 1");
+        assert!(state.is_of("store 1 timeline 1") && !state.is_of("store 1 timeline 2"));
+        // As versions before kept it.
+        let old = json!({"version": 1, "source": "a", "cursor": "5", "boundary": {}, "runs": 1, "finished_at": null});
+        let old = SourceState::from_json(&old, "a").unwrap();
+        assert!(old.cursor.is_some() && !old.is_of("store 1 timeline 1"));
     }
 }

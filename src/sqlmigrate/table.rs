@@ -50,7 +50,7 @@ impl Table {
         if self.columns(session).await?.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = format!("select to_jsonb(t)::text from {} t", self.sql);
+        let sql = format!("select to_jsonb(t.*)::text from {} t", self.sql);
         let mut rows = Vec::new();
         for text in session.texts("read the applied migrations", &sql).await?.into_iter().flatten() {
             let row: Value = serde_json::from_str(&text).map_err(|error| self.wrong(error.to_string()))?;

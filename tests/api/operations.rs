@@ -24,6 +24,7 @@ fn the_first_page_leads_on() {
     let version = server.get("/version").ok();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert!(!version["store_id"].as_str().unwrap().is_empty());
+    assert_eq!(version["timeline"], 1);
     assert!(version["started_at"].as_str().unwrap().ends_with('Z'));
 }
 

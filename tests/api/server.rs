@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use pannier::http::{AppState, HttpConfig, ServeError, serve};
@@ -32,7 +33,7 @@ pub struct Server {
     pub address: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Server {
@@ -80,7 +81,7 @@ impl Server {
             served
         });
         let address = address_rx.recv().unwrap();
-        Self { address, shutdown: Some(shutdown), thread: Some(thread), _directory: directory }
+        Self { address, shutdown: Some(shutdown), thread: Some(thread), directory }
     }
 
     /// A server with a collection `c` of dim 3 and these documents: `{id: vector}` with metadata `{"n": position}`.
@@ -96,6 +97,11 @@ impl Server {
             server.post("/v1/collections/c/documents", &json!({"documents": documents})).ok();
         }
         server
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -54,6 +54,11 @@ fn what_is_kept_of_a_source_comes_back_until_it_is_forgotten() {
     let kept = json!({"version": 1, "cursor": "x", "boundary": {"k": "0"}});
     server.put("/admin/sources/s", &kept).ok();
     assert_eq!(server.get("/admin/sources/s").ok(), kept);
+    let file = server.data().join("sources/s.json");
+    let bytes = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, bytes.replacen("kept", "keqt", 1)).unwrap();
+    let refused = server.get("/admin/sources/s").refused(500, "storage");
+    assert!(refused.contains("s.json: nothing is kept in it; remove the file"), "{refused}");
     assert_eq!(server.delete("/admin/sources/s").ok(), json!({"deleted": true}));
     assert_eq!(server.delete("/admin/sources/s").ok(), json!({"deleted": false}));
     server.put("/admin/sources/S!", &kept).refused(422, "invalid_name");

@@ -100,12 +100,34 @@ fn what_is_no_such_file_is_refused_before_anything_changes() {
     place.run(&["import", "colours", &object]).failed_with(1, &["--format jsonl"]);
     let file = place.write("a.jsonl", THREE);
     place.run(&["import", "shapes", &file]).failed_with(1, &["there is no collection shapes", "--create"]);
+    // With --create too: what cannot be read leaves no empty collection behind.
+    let table = place.write("a.csv", "id,id\n1,2\n");
+    for (unreadable, words) in
+        [(&object, "--format jsonl"), (&table, "column 2"), (&"absent.json".to_owned(), "cannot open")]
+    {
+        place.run(&["import", "shapes", unreadable, "--create"]).failed_with(1, &[words]);
+        place.run(&["import", "shapes", &file]).failed_with(1, &["there is no collection shapes"]);
+    }
     place.run(&["import", "..", &file]).failed_with(2, &["1 to 64 of the characters"]);
+    let open =
+        place.write("open.csv", "id,vector,note\nred,\"[1,0,0]\",a\nblue,\"[0,0,1]\",\"b\ngreen,\"\"[0,1,0]\"\",c\n");
+    place.run(&["import", "colours", &open]).failed_with(1, &["1 document written", "a quote opens in row 2"]);
     let cut = place.write("cut.json", "[{\"id\":\"red\",\"vector\":[1,0,0]},{\"id\":\"blue\"");
     place.run(&["import", "colours", &cut]).failed_with(1, &["1 document written", "ends within the array"]);
     place
         .run(&["import", "colours", place.path("").to_str().unwrap(), "--format", "json"])
         .failed_with(2, &["is a directory"]);
+}
+
+#[test]
+fn what_the_api_returns_is_imported_as_it_was() {
+    let place = Place::with_colours();
+    let file = place.write("a.jsonl", "{\"id\":\"red\",\"vector\":\"AACAPwAAAAAAAAAA\",\"text\":null,\"metadata\":{\"price\":1},\"seq\":9,\
+        \"created_at\":\"2024-01-01T00:00:00.000Z\",\"updated_at\":\"2024-01-01T00:00:00.000Z\",\"embedding\":\"ready\"}\n");
+    assert!(place.succeed(&["import", "colours", &file]).stderr.contains("1 document written"));
+    let found = place.succeed(&["search", "colours", "--vector", "[1,0,0]", "--json"]).stdout;
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["hits"][0]["metadata"], serde_json::json!({"price": 1}));
 }
 
 #[test]

@@ -110,8 +110,8 @@ fn a_migration_that_fails_leaves_nothing() {
 #[test]
 fn a_table_of_another_program_is_taken_over_as_it_stands() {
     let place = Place::new(database());
-    place.database.run("create table schema_migrations (version int primary key, name varchar(100) not null)");
-    place.database.run("insert into schema_migrations values (1, 'old')");
+    place.database.run("create table schema_migrations (version int primary key, name varchar(100) not null, t int)");
+    place.database.run("insert into schema_migrations values (1, 'old', 5)");
     place.write("001_old.sql", "create table never (id int);");
     place.write("002_new.sql", "create table made (id int);");
     place.succeed(&["up"]);

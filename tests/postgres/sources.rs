@@ -107,6 +107,37 @@ fn only_what_changed_is_read_and_only_changed_texts_are_embedded() {
 }
 
 #[test]
+fn a_restored_store_and_a_collection_made_anew_get_every_row() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, at int not null)");
+    db.run("insert into rows select i, 'a', i from generate_series(1, 20) i");
+    place.create();
+    let cursor = ["--cursor", "at"];
+    assert_eq!(place.import(&cursor)[0], 20);
+    place.json(&["snapshot", "create", "s1"]);
+    db.run("insert into rows select i, 'a', i from generate_series(21, 30) i");
+    assert_eq!(place.import(&cursor)[0], 10);
+    let base = ["import", "postgres", "c", "--table", "rows", "--key", "id", "--cursor", "at"];
+    let says = |words: &str| {
+        let (code, _, stderr) = place.run(&base);
+        assert!(code == 0 && stderr.contains(words), "{stderr}");
+        assert_eq!(place.ids().len(), 30);
+    };
+
+    let restored = place.run(&["snapshot", "restore", "s1", "--yes"]);
+    assert_eq!(restored.0, 0, "{}", restored.2);
+    assert_eq!(place.ids().len(), 20);
+    says("reading all rows again");
+    assert_eq!(place.import(&cursor)[0], 0);
+
+    assert_eq!(place.run(&["collection", "delete", "c", "--yes"]).0, 0);
+    place.create();
+    says("the collection was deleted and made again");
+    assert_eq!(place.import(&cursor)[0], 0);
+}
+
+#[test]
 fn rows_that_are_gone_are_deleted() {
     let place = Place::new(database());
     let db = &place.database;
@@ -180,6 +211,92 @@ fn queries_composite_keys_and_late_transactions() {
     place.refused(&["import", "postgres", "none", "--table", "rows", "--key", "a"], "there is no collection none");
     place.refused(&["import", "postgres", "c", "--table", "nothing", "--key", "a"], "nothing");
     place.refused(&[&query[..], &["--every", "5 weeks"]].concat(), "5m");
+}
+
+#[test]
+fn a_column_may_be_named_as_anything() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, f jsonb, x int, q text, s text, d text, n text, r text)");
+    db.run("insert into rows values (1, 'a', '{\"k\": 1}', 7, 'q', 's', 'd', 'n', 'r')");
+    place.create();
+    assert_eq!(place.import(&[])[0], 1);
+    let wanted = json!({"id": 1, "name": "a", "f": {"k": 1}, "x": 7, "q": "q", "s": "s", "d": "d", "n": "n", "r": "r"});
+    assert_eq!(place.documents()[0]["metadata"], wanted);
+}
+
+#[test]
+fn keys_of_a_fixed_length_and_of_several_parts_are_told_apart() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id char(5) primary key, name text)");
+    db.run("insert into rows select 'k' || i, 'a' from generate_series(1, 9) i");
+    place.create();
+    assert_eq!(place.import(&["--batch", "2"])[0], 9);
+    db.run("create table bits (id bit(4) primary key, name text)");
+    db.run("insert into bits select i::bit(4), 'a' from generate_series(0, 15) i");
+    let import = |table: &str, key: &str, more: &[&str]| {
+        let base = ["import", "postgres", "c", "--table", table, "--key", key];
+        place.json(&[&base, more].concat())["upserted"].clone()
+    };
+    assert_eq!(import("bits", "id", &["--batch", "3"]), 16);
+    db.run("create table pairs (a text, b text, name text, primary key (a, b))");
+    db.run("insert into pairs values ('p:q', 'r', 'a'), ('p', 'q:r', 'b'), ('p', 'q', 'c')");
+    assert_eq!(import("pairs", "a,b", &[]), 3);
+    let pairs: Vec<String> = place.ids().into_iter().filter(|id| id.starts_with('p')).collect();
+    assert_eq!(pairs, ["p:q", r"p:q\:r", r"p\:q:r"]);
+}
+
+#[test]
+fn a_cursor_without_an_end_freezes_nothing() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, at timestamptz, x float8)");
+    db.run(
+        "insert into rows values (1, 'a', '2024-01-01', 1), (2, 'b', 'infinity', 'NaN'), (3, 'c', 'infinity', 'inf')",
+    );
+    place.create();
+    for cursor in ["at", "x"] {
+        let base = ["import", "postgres", "c", "--table", "rows", "--key", "id", "--cursor", cursor, "--batch", "1"];
+        let base = [&base[..], &["--source-name", cursor]].concat();
+        let (code, _, stderr) = place.run(&base);
+        assert!(code == 0 && stderr.contains("2 rows have no cursor, or one after all others"), "{stderr}");
+        assert_eq!(place.ids(), ["1", "2", "3"]);
+        db.run("update rows set name = name || 'd', at = '2024-01-02', x = 2 where id = 1");
+        assert_eq!(place.json(&base)["upserted"], 1);
+        db.run("update rows set at = '2024-01-01', x = 1 where id = 1");
+    }
+}
+
+#[test]
+fn rows_that_are_no_documents_are_counted_and_named() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int, name text, n numeric, data jsonb)");
+    db.run("insert into rows select i, 'a', 1, null from generate_series(1, 5) i");
+    db.run("insert into rows values (5, 'b', 1, null), (null, 'c', 1, null), (6, 'd', 1e400, null)");
+    db.run("insert into rows values (7, 'e', 1, (repeat('[', 200) || repeat(']', 200))::jsonb), (8, 'f', 1, null)");
+    place.create();
+    let base = ["import", "postgres", "c", "--table", "rows", "--key", "id", "--batch", "2"];
+    let (code, stdout, stderr) = place.run(&[&base[..], &["--json"]].concat());
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["failed"]), (1, &json!(4)), "{stderr}");
+    assert!(stderr.contains("1 row left out: id is null"), "{stderr}");
+    assert!(stderr.contains("1 row left out: another row has the same id"), "{stderr}");
+    assert!(stderr.contains("6: its columns cannot be read") && stderr.contains("7: its columns"), "{stderr}");
+    assert_eq!(place.ids(), ["1", "2", "3", "4", "5", "8"]);
+}
+
+#[test]
+fn a_key_that_is_personal_data_is_not_printed() {
+    let place = Place::new(database());
+    place.database.run("create table rows (id text primary key, name text)");
+    place.database.run("insert into rows values ('a', 'a'), ('bob@example.com', 'b')");
+    let create =
+        ["collection", "create", "c", "--model", SMALL_MODEL, "--template-fields", "name", "--guard", "refuse"];
+    assert_eq!(place.run(&create).0, 0);
+    let (code, _, stderr) = place.run(&["import", "postgres", "c", "--table", "rows", "--key", "id"]);
+    assert!(code == 1 && stderr.contains("row 2 of this run") && !stderr.contains("bob"), "{stderr}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
     let started = Instant::now();
     let mut writer = Writer::new(&target, &name);
     // The last word on each id of a batch; within a batch nothing else counts.
-    let mut waiting: BTreeMap<String, Option<Metadata>> = BTreeMap::new();
+    let mut waiting: BTreeMap<String, Option<(String, Metadata)>> = BTreeMap::new();
     for (index, line) in input.lines().enumerate() {
         let line = line.map_err(|e| CliError::io(format!("read {}", args.file), e))?;
         let place = || format!("{}: line {}", args.file, index + 1);
@@ -73,7 +73,7 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
                 }
                 let (text, vector) = (args.text_column.as_deref(), args.vector_column.as_deref());
                 match document(id.clone(), fields, text, vector) {
-                    Ok(document) => _ = waiting.insert(id, Some(document)),
+                    Ok(document) => _ = waiting.insert(id, Some((place(), document))),
                     Err(detail) => writer.refuse(&place(), &detail),
                 }
             }
@@ -88,9 +88,9 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
     writer.counts.report(&name, started.elapsed().as_secs_f64(), "event", context)
 }
 
-fn apply(writer: &mut Writer, waiting: BTreeMap<String, Option<Metadata>>) -> Result<(), CliError> {
+fn apply(writer: &mut Writer, waiting: BTreeMap<String, Option<(String, Metadata)>>) -> Result<(), CliError> {
     let gone: Vec<String> = waiting.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| id.clone()).collect();
-    let there: Vec<Metadata> = waiting.into_values().flatten().collect();
+    let there: Vec<(String, Metadata)> = waiting.into_values().flatten().collect();
     writer.upsert(&there)?;
     writer.delete(&gone)
 }

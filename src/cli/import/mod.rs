@@ -30,6 +30,7 @@ use report::Report;
     after_help = "\
 A document needs an id and a text or a vector. Every other field becomes metadata, and so do the fields of an object
 named `metadata`. Cells of a CSV file stay strings, unless the collection declares the field as number or boolean.
+Documents as the API returns and takes them, with `chunks` or vectors as base64, are taken as they are.
 A document whose id is there already is replaced, so running an import twice does no harm. Where the collection has a
 template, texts are made of the fields, and a field `text` is one of them.
 
@@ -62,7 +63,7 @@ pub struct ImportArgs {
     /// Field that holds the text; several are joined, each on its own line [default: text, where there is no template]
     #[arg(long = "text-field", value_name = "FIELD")]
     text_fields: Vec<String>,
-    /// Field that holds the vector, as an array of numbers
+    /// Field that holds the vector, as an array of numbers or as base64 of little-endian f32
     #[arg(long, value_name = "FIELD", default_value = "vector")]
     vector_field: String,
     /// Fields to keep as metadata, joined by commas [default: all others]
@@ -104,9 +105,16 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     args.mapping(false)?;
     let (input, len_bytes) = read::open(file)?;
     let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
-    let (types, mapping) = declared_types(&target, &name, args)?;
+    let definition = find_definition(&target, &name, args)?;
     let progress = output::byte_progress(context, len_bytes);
+    let types = declared_types(definition.as_ref(), args);
+    // An input that is of another format creates nothing either.
     let records = format.records(read::buffered(input, &progress), types)?;
+    let definition = match definition {
+        Some(definition) => definition,
+        None => create(&target, &name, args)?,
+    };
+    let mapping = args.mapping(!definition["embedding"]["template"].is_null())?;
 
     let started = Instant::now();
     let mut lines = Lines::new(records, mapping, format, file, progress.clone());
@@ -153,25 +161,17 @@ impl ImportArgs {
     }
 }
 
-/// The fields that the collection declares. Creates it where that was asked for.
-fn declared_types(
-    target: &Target,
-    name: &CollectionName,
-    args: &ImportArgs,
-) -> Result<(FieldTypes, Mapping), CliError> {
-    let definition = match target.find_collection(name)? {
-        Some(definition) => definition,
-        None if args.create => {
-            let fields: Map<_, _> = args.fields.iter().map(|(field, kind)| (field.clone(), json!(kind))).collect();
-            target.value("PUT", &collection_path(name), Some(&json!({ "fields": fields })))?
+/// The collection's definition; `None` where it is to be created.
+fn find_definition(target: &Target, name: &CollectionName, args: &ImportArgs) -> Result<Option<Value>, CliError> {
+    let Some(definition) = target.find_collection(name)? else {
+        if args.create {
+            return Ok(None);
         }
-        None => {
-            let detail = format!(
-                "there is no collection {name}; add --create for one with the default model, or make it with \
-                 `pannier collection create {name}`"
-            );
-            return Err(CliError::Refused(detail));
-        }
+        let detail = format!(
+            "there is no collection {name}; add --create for one with the default model, or make it with \
+             `pannier collection create {name}`"
+        );
+        return Err(CliError::Refused(detail));
     };
     for (field, kind) in &args.fields {
         let declared = definition["fields"].get(field).and_then(Value::as_str);
@@ -182,10 +182,22 @@ fn declared_types(
             return Err(CliError::Refused(detail));
         }
     }
+    Ok(Some(definition))
+}
+
+/// The fields that the collection declares, or will.
+fn declared_types(definition: Option<&Value>, args: &ImportArgs) -> FieldTypes {
+    let Some(definition) = definition else {
+        let declared = args.fields.iter();
+        return declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind)?))).collect();
+    };
     let declared = definition["fields"].as_object().into_iter().flatten();
-    let types = declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?)));
-    let makes_texts = !definition["embedding"]["template"].is_null();
-    Ok((types.collect(), args.mapping(makes_texts)?))
+    declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?))).collect()
+}
+
+fn create(target: &Target, name: &CollectionName, args: &ImportArgs) -> Result<Value, CliError> {
+    let fields: Map<_, _> = args.fields.iter().map(|(field, kind)| (field.clone(), json!(kind))).collect();
+    target.value("PUT", &collection_path(name), Some(&json!({ "fields": fields })))
 }
 
 /// A field and its type, as `--field` takes them.

@@ -52,16 +52,17 @@ impl<'a> Writer<'a> {
         self.some_unnamed || self.refused.contains(id)
     }
 
-    /// Writes documents as the API takes them; those that are refused are printed by their ids.
+    /// Writes documents as the API takes them, each with where it came from; those that are refused are printed by
+    /// their ids, or by where they came from where the id may be personal data.
     ///
     /// # Errors
     /// [`CliError`] when the stream as a whole fails.
-    pub(super) fn upsert(&mut self, documents: &[Metadata]) -> Result<(), CliError> {
+    pub(super) fn upsert(&mut self, documents: &[(String, Metadata)]) -> Result<(), CliError> {
         if documents.is_empty() {
             return Ok(());
         }
         let mut lines = Vec::new();
-        for document in documents {
+        for (_, document) in documents {
             write_json_line(&mut lines, document).map_err(|e| CliError::io("write a document", e))?;
         }
         let answer = self.target.stream(&format!("{}/import", collection_path(self.name)), &mut lines.as_slice())?;
@@ -73,8 +74,9 @@ impl<'a> Writer<'a> {
         self.some_unnamed |= number("failed") > errors.len() as u64;
         for error in errors {
             let line = error["line"].as_u64().unwrap_or(0) as usize;
-            let id = line.checked_sub(1).and_then(|index| documents.get(index)).map_or("?", id_of);
-            self.print(id, error);
+            let sent = line.checked_sub(1).and_then(|index| documents.get(index));
+            let (place, id) = sent.map_or(("?", "?"), |(place, document)| (place, id_of(document)));
+            self.print(named(error, place, id), error);
             self.refused.insert(id.to_owned());
         }
         self.counts.failed += number("failed");
@@ -156,6 +158,11 @@ impl Counts {
     }
 }
 
+/// How a refused document is named in messages, which may end in a log: a key may be an address that was refused.
+fn named<'a>(error: &Json, place: &'a str, id: &'a str) -> &'a str {
+    if error["code"] == "personal_data" { place } else { id }
+}
+
 fn id_of(document: &Metadata) -> &str {
     match document.get("id") {
         Some(Value::String(id)) => id,
@@ -202,6 +209,13 @@ pub(super) fn document(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_may_be_personal_data_is_not_named() {
+        let refusal = |code: &str| json!({"line": 1, "code": code, "detail": "d"});
+        assert_eq!(named(&refusal("personal_data"), "row 7", "ann@example.org"), "row 7");
+        assert_eq!(named(&refusal("nothing_to_index"), "row 7", "a"), "a");
+    }
 
     #[test]
     fn texts_and_vectors_are_taken_out_of_the_fields() {

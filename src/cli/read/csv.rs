@@ -1,7 +1,7 @@
 //! CSV with a header row: each row an object of its cells.
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use super::{LineError, Record, string};
 use crate::cli::CliError;
@@ -18,8 +18,9 @@ pub(super) fn read<R: BufRead + 'static>(
     input: R,
     types: FieldTypes,
 ) -> Result<impl Iterator<Item = Result<Record, CliError>>, CliError> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(Quotes::new(input));
     let names = reader.headers().map_err(refuse)?.clone();
+    check_quotes(reader.get_ref(), "the first row")?;
     if names.is_empty() {
         return Err(CliError::Refused(
             "the input is empty; a CSV file begins with the names of its columns".to_owned(),
@@ -32,11 +33,84 @@ pub(super) fn read<R: BufRead + 'static>(
             return Err(CliError::Refused(detail));
         }
     }
-    let rows = reader.into_byte_records().enumerate().map(move |(index, row)| {
-        let row = row.map_err(refuse)?;
-        Ok(Record { position: index as u64 + 1, content: object(&row, &names, &types) })
-    });
-    Ok(rows)
+    let mut position = 0;
+    let mut row = csv::ByteRecord::new();
+    Ok(std::iter::from_fn(move || {
+        match reader.read_byte_record(&mut row).map_err(refuse) {
+            Ok(true) => position += 1,
+            Ok(false) => return None,
+            Err(error) => return Some(Err(error)),
+        }
+        let content = || object(&row, &names, &types);
+        let checked = check_quotes(reader.get_ref(), &format!("row {position}"));
+        Some(checked.map(|()| Record { position, content: content() }))
+    }))
+}
+
+/// Refuses an input that has ended within quotes: the row that was read last holds all that came after them.
+fn check_quotes<R>(quotes: &Quotes<R>, row: &str) -> Result<(), CliError> {
+    if !quotes.is_open_at_end() {
+        return Ok(());
+    }
+    Err(CliError::Refused(format!(
+        "a quote opens in {row} (line {} of the input) and is never closed; close it, or write a quote within a cell \
+         twice and put the cell into quotes",
+        quotes.opened_at
+    )))
+}
+
+/// Passes an input on and notes whether it is within quotes, as the reader of rows understands them.
+struct Quotes<R> {
+    input: R,
+    place: Place,
+    line: u64,
+    /// The line on which the last quoted cell began.
+    opened_at: u64,
+    is_at_end: bool,
+}
+
+/// Where in a row a byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    CellStart,
+    Plain,
+    Quoted,
+    /// After a quote within quotes, which ends them unless another follows.
+    MaybeEnded,
+}
+
+impl<R> Quotes<R> {
+    fn new(input: R) -> Self {
+        Self { input, place: Place::CellStart, line: 1, opened_at: 0, is_at_end: false }
+    }
+
+    /// Whether everything was read, and quotes are still open.
+    fn is_open_at_end(&self) -> bool {
+        self.is_at_end && self.place == Place::Quoted
+    }
+
+    fn note(&mut self, byte: u8) {
+        self.place = match (self.place, byte) {
+            (Place::CellStart, b'"') => {
+                self.opened_at = self.line;
+                Place::Quoted
+            }
+            (Place::Quoted, b'"') => Place::MaybeEnded,
+            (Place::Quoted, _) | (Place::MaybeEnded, b'"') => Place::Quoted,
+            (_, b',' | b'\n' | b'\r') => Place::CellStart,
+            _ => Place::Plain,
+        };
+        self.line += u64::from(byte == b'\n');
+    }
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let len = self.input.read(out)?;
+        out[..len].iter().for_each(|&byte| self.note(byte));
+        self.is_at_end |= len == 0 && !out.is_empty();
+        Ok(len)
+    }
 }
 
 fn refuse(error: csv::Error) -> CliError {
@@ -142,6 +216,25 @@ mod tests {
             assert!(row.as_ref().unwrap_err().contains("declared as a number"), "{row:?}");
         }
         assert!(found[4].is_ok() && found[5].is_err());
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_is_named_by_its_row() {
+        let ends = |text: &'static str| {
+            let rows: Vec<_> = read(text.as_bytes(), FieldTypes::new()).unwrap().collect();
+            let last = rows.last().unwrap().as_ref().err().map(ToString::to_string);
+            (rows.iter().filter(|row| row.is_ok()).count(), last)
+        };
+        let (read, error) = ends("id,n\na,\"x\ny\"\nb,\"open\nc,2\nd,3\n");
+        let error = error.unwrap();
+        assert!(read == 1 && error.contains("row 2 (line 4 of the input)"), "{read} {error}");
+        // A quote that ends the input closes its cell, and one within a plain cell opens nothing.
+        for text in
+            ["id,n\na,\"x\"", "id,n\na,\"x\"\"\"\n", "id,n\na,5\" pipe\n", "id,n\na,\"x\"y\"\n", "id,n\r\na,\"\"\r\n"]
+        {
+            assert_eq!(ends(text), (1, None), "{text}");
+        }
+        assert!(refusal("id,\"n\na,1\n").contains("the first row (line 1"));
     }
 
     #[test]

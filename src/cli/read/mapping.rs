@@ -4,8 +4,11 @@ use super::{LineError, string};
 use crate::http::wire::value::WireValue;
 use crate::types::{Metadata, Value};
 
-/// A field of the API's document that may already be laid out so in the file.
+/// Fields of the API's document that may already be laid out so in the file.
 const METADATA: &str = "metadata";
+const CHUNKS: &str = "chunks";
+/// What the API adds to a document that it returns.
+const READ_ONLY: [&str; 4] = ["seq", "created_at", "updated_at", "embedding"];
 
 /// Which fields of a record become what.
 #[derive(Clone, Debug)]
@@ -14,14 +17,15 @@ pub(in crate::cli) struct Mapping {
     pub id_field: String,
     /// Strings; those that are there are joined by line ends.
     pub text_fields: Vec<String>,
-    /// An array of numbers, or a string that holds one.
+    /// An array of numbers, a string that holds one, or base64.
     pub vector_field: String,
     /// `None`: every other field. An object named `metadata` counts as its fields.
     pub metadata_fields: Option<Vec<String>>,
 }
 
 impl Mapping {
-    /// The document as the API takes it: `id`, `text`, `vector`, `metadata`. Values are checked there.
+    /// The document as the API takes it: `id`, `text`, `vector`, `chunks`, `metadata`. Values are checked there. A
+    /// document that the API has returned loses what the API added to it.
     ///
     /// # Errors
     /// [`LineError`] when a field is missing, or is nothing that could be turned into what it has to be.
@@ -36,6 +40,15 @@ impl Mapping {
             Some(value) => {
                 document.insert("vector".to_owned(), self.vector(value)?);
             }
+        }
+        if record.get(CHUNKS).is_some_and(|value| are_chunks(value) && hold_vectors(value)) {
+            document.extend(record.remove_entry(CHUNKS));
+        }
+        if is_returned(&record) {
+            // Chunks that were returned without their vectors say nothing: the text is split again.
+            let is_added =
+                |name: &str, value: &Value| READ_ONLY.contains(&name) || (name == CHUNKS && are_chunks(value));
+            record.retain(|name, value| !is_added(name, value));
         }
         let metadata = self.metadata(record)?;
         if !metadata.is_empty() {
@@ -80,7 +93,7 @@ impl Mapping {
     fn vector(&self, value: Value) -> Result<Value, LineError> {
         let name = &self.vector_field;
         let fail = |what: &str| {
-            let detail = format!("the vector field {name:?} is {what}; it must be an array of numbers");
+            let detail = format!("the vector field {name:?} is {what}; it must be an array of numbers, or base64");
             LineError::new("invalid_value", detail)
         };
         match value {
@@ -88,6 +101,7 @@ impl Mapping {
             // A cell of a CSV file.
             Value::String(text) => match serde_json::from_str(&text) {
                 Ok(WireValue(array @ Value::Array(_))) => Ok(array),
+                _ if is_base64(&text) => Ok(Value::String(text)),
                 _ => Err(fail("a string that holds no JSON array")),
             },
             other => Err(fail(other.kind())),
@@ -112,6 +126,36 @@ impl Mapping {
         }
         Ok(fields)
     }
+}
+
+/// Whether a field is what the API calls chunks: other programs may call something else so.
+fn are_chunks(value: &Value) -> bool {
+    const KEYS: [&str; 3] = ["vector", "start", "end"];
+    let is_chunk = |item: &Value| match item {
+        Value::Object(chunk) => !chunk.is_empty() && chunk.keys().all(|key| KEYS.contains(&key.as_str())),
+        _ => false,
+    };
+    matches!(value, Value::Array(items) if !items.is_empty() && items.iter().all(is_chunk))
+}
+
+/// Whether any chunk brings a vector.
+fn hold_vectors(chunks: &Value) -> bool {
+    let has_vector = |item: &Value| matches!(item, Value::Object(chunk) if chunk.contains_key("vector"));
+    matches!(chunks, Value::Array(items) if items.iter().any(has_vector))
+}
+
+/// Whether the API has returned this record: it then has all that the API adds. One of these names alone is a field.
+fn is_returned(record: &Metadata) -> bool {
+    let is_time = |name: &str| matches!(record.get(name), Some(Value::String(_)));
+    let is_state =
+        matches!(record.get("embedding"), Some(Value::String(state)) if state == "ready" || state == "pending");
+    is_state && matches!(record.get("seq"), Some(Value::Int(_))) && is_time("created_at") && is_time("updated_at")
+}
+
+/// Whether a text could be base64 of numbers; whether it is one is for the API to say.
+fn is_base64(text: &str) -> bool {
+    let plain = text.trim_end_matches('=');
+    !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
 #[cfg(test)]
@@ -152,6 +196,25 @@ mod tests {
     }
 
     #[test]
+    fn a_document_that_was_read_can_be_written_back() {
+        let read = r#"{"id":"a","text":"t","metadata":{"n":1},"seq":7,"created_at":"2024-01-01T00:00:00.000Z","updated_at":"2024-01-01T00:00:00.000Z","embedding":"ready"}"#;
+        assert_eq!(map(&mapping(), read).unwrap(), r#"{"id":"a","metadata":{"n":1},"text":"t"}"#);
+        let chunked = read.replace(r#""metadata""#, r#""chunks":[{"start":0,"end":1}],"metadata""#);
+        assert_eq!(map(&mapping(), &chunked).unwrap(), map(&mapping(), read).unwrap());
+        // Fields of such names that are not the API's stay.
+        let own = r#"{"id":"a","metadata":{"created_at":"2024","seq":1}}"#;
+        assert_eq!(map(&mapping(), r#"{"id":"a","created_at":"2024","seq":1}"#).unwrap(), own);
+    }
+
+    #[test]
+    fn chunks_are_a_field_of_the_document() {
+        let text = r#"{"chunks":[{"end":2,"start":0,"vector":[1]},{"vector":"AACAPw=="}],"id":"a"}"#;
+        assert_eq!(map(&mapping(), text).unwrap(), text);
+        let other = r#"{"id":"a","metadata":{"chunks":["x"]}}"#;
+        assert_eq!(map(&mapping(), r#"{"id":"a","chunks":["x"]}"#).unwrap(), other);
+    }
+
+    #[test]
     fn texts_are_joined_in_the_order_of_the_options() {
         let two = Mapping { text_fields: vec!["title".into(), "body".into()], id_field: "sku".into(), ..mapping() };
         let text = r#"{"sku":"a","body":"B","title":"T"}"#;
@@ -163,6 +226,8 @@ mod tests {
     #[test]
     fn a_vector_may_stand_in_a_cell() {
         assert_eq!(map(&mapping(), r#"{"id":"a","vector":"[1, 0.5]"}"#).unwrap(), r#"{"id":"a","vector":[1,0.5]}"#);
+        let base64 = r#"{"id":"a","vector":"AACAPwAAAAA="}"#;
+        assert_eq!(map(&mapping(), base64).unwrap(), base64);
         assert!(map(&mapping(), r#"{"id":"a","vector":"1 2"}"#).unwrap_err().contains("no JSON array"));
         assert!(map(&mapping(), r#"{"id":"a","vector":1}"#).unwrap_err().contains("is a number"));
     }

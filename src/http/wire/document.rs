@@ -1,5 +1,6 @@
 //! Documents on the wire.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -48,6 +49,21 @@ pub(crate) struct DocumentBody {
     /// Several vectors for one document, in a collection that has chunks; without them its text is split.
     #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
     chunks: Option<Vec<Object<ChunkBody>>>,
+    /// Read over, as are the three that follow: so a document that was read can be written back.
+    #[schema(value_type = Option<u64>, read_only)]
+    seq: Option<IgnoredAny>,
+    /// Read over.
+    #[serde(rename = "created_at")]
+    #[schema(value_type = Option<String>, read_only)]
+    _created_at: Option<IgnoredAny>,
+    /// Read over.
+    #[serde(rename = "updated_at")]
+    #[schema(value_type = Option<String>, read_only)]
+    _updated_at: Option<IgnoredAny>,
+    /// Read over.
+    #[serde(rename = "embedding")]
+    #[schema(value_type = Option<String>, read_only)]
+    _embedding: Option<IgnoredAny>,
 }
 
 impl UpsertBody {
@@ -77,6 +93,10 @@ impl DocumentBody {
                 let detail = "\"chunks\" is empty; leave it out to have the text split";
                 return Err(ApiError::new(Code::InvalidChunks, detail));
             }
+            // As it was returned without vectors: its text is split again.
+            Some(chunks) if self.seq.is_some() && chunks.iter().all(|Object(chunk)| chunk.vector.is_none()) => {
+                Vec::new()
+            }
             chunks => chunks.unwrap_or_default(),
         };
         Ok(NewDocument {
@@ -96,7 +116,7 @@ impl DocumentBody {
 pub(crate) struct ChunkBody {
     /// As many numbers as the collection's dim.
     #[schema(value_type = VectorSchema)]
-    vector: WireVector,
+    vector: Option<WireVector>,
     /// First character of `text` that it is of; with `end`.
     start: Option<u32>,
     /// After the last character of `text` that it is of.
@@ -105,7 +125,10 @@ pub(crate) struct ChunkBody {
 
 impl ChunkBody {
     fn into_chunk(self) -> Result<Chunk, ApiError> {
-        let WireVector(vector) = self.vector;
+        let Some(WireVector(vector)) = self.vector else {
+            let detail = "missing field `vector` of a chunk; send one, or leave \"chunks\" out to have the text split";
+            return Err(ApiError::new(Code::MissingField, detail));
+        };
         let span = match (self.start, self.end) {
             (Some(start), Some(end)) => Some(ChunkSpan { start, end }),
             (None, None) => None,
@@ -413,6 +436,21 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(read(text).unwrap_err().code, wanted, "{}", &text[..text.len().min(80)]);
         }
+    }
+
+    #[test]
+    fn what_was_read_can_be_written_back() {
+        let read = |text: &str| json::parse::<UpsertBody>(text.as_bytes()).and_then(UpsertBody::into_documents);
+        let rest = r#""seq":7,"created_at":"1970-01-01T00:00:00.000Z","updated_at":"1970-01-01T00:00:00.001Z","embedding":"ready""#;
+        let body = |document: &str| format!(r#"{{"documents":[{{"id":"a","text":"t",{document}{rest}}}]}}"#);
+        let document = read(&body(r#""metadata":{"n":1},"#)).unwrap().remove(0);
+        assert_eq!((document.text.as_deref(), document.metadata.len()), (Some("t"), 1));
+        let chunks = r#""chunks":[{"start":0,"end":1}],"#;
+        assert!(read(&body(chunks)).unwrap()[0].chunks.is_empty());
+        // Chunks of one's own need their vectors.
+        let own = body(chunks).replace(r#""seq":7,"#, "");
+        assert_eq!(read(&own).unwrap_err().code, Code::MissingField);
+        assert_eq!(read(&body(r#""score":1,"#)).unwrap_err().code, Code::UnknownField);
     }
 
     #[test]

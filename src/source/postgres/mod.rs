@@ -7,6 +7,7 @@ mod statements;
 
 use std::fmt;
 
+use super::key;
 use crate::postgres::QualifiedName;
 use crate::types::Metadata;
 
@@ -18,7 +19,7 @@ use shape::Shape;
 pub struct TableSource {
     /// The table or query.
     pub relation: Relation,
-    /// Columns that name a row; their values joined by colons are the document's id.
+    /// Columns that name a row; their values joined by colons are the document's id, colons within them escaped.
     pub key: Vec<String>,
     /// A column whose value rises with every change of a row.
     pub cursor: Option<String>,
@@ -82,10 +83,19 @@ pub struct Row {
     pub cursor: Option<String>,
     /// Whether its flag says that it is gone.
     pub is_deleted: bool,
-    /// Its columns.
-    pub fields: Metadata,
+    /// Its columns, or why they cannot be fields.
+    pub fields: Result<Metadata, String>,
     /// Of everything in it.
     pub hash: u64,
+}
+
+/// Rows that are no documents of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Rows of which a column of the key is null.
+    pub without_key: u64,
+    /// Rows beyond the first of every key.
+    pub repeated: u64,
 }
 
 /// Rows, and where the next ones begin; `None` after the last.
@@ -100,7 +110,7 @@ pub struct Page {
 impl Row {
     /// The key as a document's id.
     pub fn id(&self) -> String {
-        self.key.join(":")
+        key::id_of(&self.key)
     }
 }
 

@@ -11,7 +11,9 @@ use super::super::super::{CliError, Context, output};
 use super::super::writing::{Counts, Writer, document};
 use super::PostgresArgs;
 use crate::postgres::ConnectSettings;
-use crate::source::{Begin, Boundary, Deletions, Relation, Row, SourceError, SourceState, TableReader, TableSource};
+use crate::source::{
+    Begin, Boundary, Deletions, LeftOut, Relation, Row, SourceError, SourceState, TableReader, TableSource,
+};
 use crate::types::{CollectionName, Metadata};
 
 /// Documents of a collection that are compared with the table's keys at a time.
@@ -44,9 +46,10 @@ impl Run<'_> {
     pub(super) fn once(&self, restart: bool) -> Result<Counts, CliError> {
         let kept_under = self.kept_under()?;
         let identity = self.source.identity(&self.settings.place());
+        let history = self.history()?;
         let mut state = match restart {
-            true => SourceState { source: identity, ..SourceState::default() },
-            false => self.load(&kept_under, &identity)?,
+            true => SourceState::begin(&identity, &history),
+            false => self.load(&kept_under, &identity, &history)?,
         };
         let reader = self.wait(TableReader::connect(self.settings, self.source.clone()))?;
         let mut begin = Some(match (&self.source.cursor, &state.cursor) {
@@ -55,12 +58,19 @@ impl Run<'_> {
             (Some(_), None) => Begin::NullCursors(None),
         });
         let progress = self.progress(&reader, begin.as_ref())?;
+        let left_out = match &begin {
+            // Rows without a cursor, and then all others.
+            Some(Begin::NullCursors(_)) => self.wait(reader.left_out(&Begin::Keys(None)))?,
+            Some(begin) => self.wait(reader.left_out(begin))?,
+            None => LeftOut::default(),
+        };
         let mut writer = Writer::new(self.target, self.name);
         let mut met = Boundary::default();
-        let mut without_cursor = 0u64;
+        let (mut read, mut without_cursor) = (0usize, 0u64);
         while let Some(from) = begin {
             let page = self.wait(reader.page(&from))?;
-            progress.suspend(|| self.write(&mut writer, &page.rows, &state.boundary))?;
+            progress.suspend(|| self.write(&mut writer, &page.rows, read, &state.boundary))?;
+            read += page.rows.len();
             progress.inc(page.rows.len() as u64);
             without_cursor += page.rows.iter().filter(|row| row.cursor.is_none()).count() as u64;
             if self.source.cursor.is_some() {
@@ -75,11 +85,13 @@ impl Run<'_> {
         progress.finish_and_clear();
         if self.source.cursor.is_some() && without_cursor > 0 {
             let rows = output::counted(without_cursor, "row");
-            output::hint(self.context, format!("{rows} have no cursor; later changes of theirs will not be seen"));
+            let what = "have no cursor, or one after all others for good";
+            output::hint(self.context, format!("{rows} {what}; later changes of theirs will not be seen"));
         }
         if self.source.deletions == Deletions::Missing {
             self.delete_missing(&reader, &mut writer)?;
         }
+        self.report(left_out, &mut writer);
         state.boundary = met;
         state.runs += 1;
         state.finished_at = Some(jiff::Timestamp::now().to_string());
@@ -87,32 +99,47 @@ impl Run<'_> {
         Ok(writer.counts)
     }
 
-    /// Writes the rows of a page, but for those that were read before as they are.
-    fn write(&self, writer: &mut Writer, rows: &[Row], known: &Boundary) -> Result<(), CliError> {
+    /// Writes the rows of a page, but for those that were read before as they are. `read`: rows of this run before it.
+    fn write(&self, writer: &mut Writer, rows: &[Row], read: usize, known: &Boundary) -> Result<(), CliError> {
         writer.forget_refused();
         // A query may give a key twice; the later row counts.
-        let mut last: BTreeMap<String, &Row> = BTreeMap::new();
-        for row in rows {
+        let mut last: BTreeMap<String, (usize, &Row)> = BTreeMap::new();
+        for (index, row) in rows.iter().enumerate() {
             match known.knows(&row.id(), row.hash) {
                 true => writer.counts.unchanged += 1,
-                false => _ = last.insert(row.id(), row),
+                false => _ = last.insert(row.id(), (read + index + 1, row)),
             }
         }
-        let (mut there, mut gone): (Vec<Metadata>, Vec<String>) = (Vec::new(), Vec::new());
-        for (key, row) in last {
+        let (mut there, mut gone): (Vec<(String, Metadata)>, Vec<String>) = (Vec::new(), Vec::new());
+        for (key, (number, row)) in last {
             let id = format!("{}{key}", self.args.id_prefix);
             if row.is_deleted {
                 gone.push(id);
                 continue;
             }
             let (text, vector) = (self.args.text_column.as_deref(), self.args.vector_column.as_deref());
-            match document(id.clone(), row.fields.clone(), text, vector) {
-                Ok(document) => there.push(document),
+            let made = row.fields.clone().and_then(|fields| document(id.clone(), fields, text, vector));
+            match made {
+                Ok(document) => there.push((format!("row {number} of this run"), document)),
                 Err(detail) => writer.refuse(&id, &detail),
             }
         }
         writer.upsert(&there)?;
         writer.delete(&gone)
+    }
+
+    /// Says which rows are no documents of their own. They count as refused.
+    fn report(&self, left_out: LeftOut, writer: &mut Writer<'_>) {
+        let key = self.source.key.join(", ");
+        if left_out.without_key > 0 {
+            let rows = output::counted(left_out.without_key, "row");
+            eprintln!("{rows} left out: {key} is null there, and a document needs a key; choose another --key");
+        }
+        if left_out.repeated > 0 {
+            let rows = output::counted(left_out.repeated, "row");
+            eprintln!("{rows} left out: another row has the same {key}; choose a --key that tells all rows apart");
+        }
+        writer.counts.failed += left_out.without_key + left_out.repeated;
     }
 
     /// Moves the cursor on, and remembers the rows that the next run will meet again; not those that were refused, which
@@ -196,13 +223,38 @@ impl Run<'_> {
         Ok(CollectionName::new(&name)?)
     }
 
-    fn load(&self, kept_under: &CollectionName, identity: &str) -> Result<SourceState, CliError> {
-        let fresh = || SourceState { source: identity.to_owned(), ..SourceState::default() };
-        match self.target.value("GET", &format!("/admin/sources/{kept_under}"), None) {
-            Ok(kept) => SourceState::from_json(&kept, identity).map_err(refused),
-            Err(CliError::Api { code, .. }) if code == "source_not_found" => Ok(fresh()),
-            Err(error) => Err(error),
+    /// What rows are read into. A snapshot that is restored begins another timeline, and a collection that is deleted
+    /// and made again is created at another time.
+    fn history(&self) -> Result<String, CliError> {
+        let version = self.target.value("GET", "/version", None)?;
+        let definition = self.target.value("GET", &collection_path(self.name), None)?;
+        let (store, created) = (&version["store_id"], &definition["created_at"]);
+        let text = |value: &Json| value.as_str().unwrap_or("-").to_owned();
+        let (store, created) = (text(store), text(created));
+        Ok(format!("store {store} timeline {} collection {} of {created}", version["timeline"], self.name))
+    }
+
+    /// How far the source was read; nothing where that was read into something else.
+    fn load(&self, kept_under: &CollectionName, identity: &str, history: &str) -> Result<SourceState, CliError> {
+        let kept = match self.target.value("GET", &format!("/admin/sources/{kept_under}"), None) {
+            Ok(kept) => SourceState::from_json(&kept, identity).map_err(refused)?,
+            Err(CliError::Api { code, .. }) if code == "source_not_found" => {
+                return Ok(SourceState::begin(identity, history));
+            }
+            Err(error) => return Err(error),
+        };
+        if kept.is_of(history) {
+            return Ok(kept);
         }
+        if kept.cursor.is_some() {
+            let why = match kept.history {
+                Some(_) => "since then a snapshot was restored, or the collection was deleted and made again",
+                None => "an earlier version kept it, which did not note into which collection it was read",
+            };
+            let what = format!("how far source {kept_under} was read does not count any more: {why}");
+            output::hint(self.context, format!("{what}; reading all rows again"));
+        }
+        Ok(SourceState::begin(identity, history))
     }
 
     fn save(&self, kept_under: &CollectionName, state: &SourceState) -> Result<(), CliError> {
