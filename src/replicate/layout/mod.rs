@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use crate::postgres::{Oid, QualifiedName, Type, quote_identifier, quote_literal};
 use crate::types::Metric;
 
-use super::fence::Shape;
 use super::settings::{IndexKind, VectorType};
+use super::shape::Shape;
 
 pub(super) use build::{build, canonical_uuid, check, check_collection, shares_rows};
 
@@ -211,7 +211,7 @@ impl Layout {
 /// The first 8 bytes of the SHA-256.
 fn digest(text: &str) -> u64 {
     let hash = Sha256::digest(text.as_bytes());
-    hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    hash.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 impl Column {

@@ -1,9 +1,9 @@
 //! What other servers do to a table that this one knows, and what a way to it makes of answers.
 
-use pannier::DefinitionRequest;
 use pannier::backend::AnyCollection;
 use pannier::collection::BackendFault;
-use pannier::types::{Metric, VectorStorage};
+use pannier::types::{Filter, Metric, Value, VectorStorage};
+use pannier::{CollectionError, DefinitionRequest};
 
 use super::{Sidecar, fault, found, search};
 use crate::support::postgres::{Version, database, server};
@@ -18,38 +18,40 @@ fn a_table_made_anew_with_another_definition_is_noticed_on(version: Version) {
     let l2 = DefinitionRequest { metric: Some(Metric::L2), ..DefinitionRequest::vectors(3) };
     let half = DefinitionRequest { storage: Some(VectorStorage::Float16), ..DefinitionRequest::vectors(3) };
     let wide = DefinitionRequest::vectors(4);
+    let calls: [fn(&AnyCollection) -> Result<(), CollectionError>; 6] = [
+        |a| a.upsert(vec![document("b", &[3.0, 0.0, 0.0], 1)]).map(drop),
+        |a| a.search(&search(&[1.0, 0.0, 0.0])).map(drop),
+        |a| a.get(&id("a")).map(drop),
+        |a| a.delete(&[id("a")]).map(drop),
+        |a| a.delete_matching(&Filter::eq("group", Value::Int(1))).map(drop),
+        |a| a.stats().map(drop),
+    ];
     for (request, words, vector) in [
         (l2, "metric: L2 != Cosine", vec![3.0, 0.0, 0.0]),
         (half, "storage", vec![1.0, 0.0, 0.0]),
         (wide, "dim: 4 != 3", vec![1.0, 0.0, 0.0, 0.0]),
     ] {
-        let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
-        let (a, _) = (one.create(), two.create());
-        a.upsert(vec![document("a", &[3.0, 0.0, 0.0], 1)]).unwrap();
-        assert_eq!(found(&a, &search(&[1.0, 0.0, 0.0])), ["a"]);
-        two.collections.drop_collection(&name("c"), false).unwrap();
-        let b = two.create_with(&request, "shared").unwrap().collection;
-        b.upsert(vec![document("a", &vector, 1)]).unwrap();
-        for attempt in 0..2 {
-            for result in [
-                a.upsert(vec![document("b", &[3.0, 0.0, 0.0], 1)]).map(drop),
-                a.search(&search(&[1.0, 0.0, 0.0])).map(drop),
-                a.get(&id("a")).map(drop),
-                a.delete(&[id("a")]).map(drop),
-                a.stats().map(drop),
-            ] {
-                let (kind, detail) = fault(result);
-                assert_eq!(kind, BackendFault::Conflict, "{attempt}: {detail}");
+        let two = Sidecar::new(&postgres.url);
+        for (n, call) in calls.into_iter().enumerate() {
+            let one = Sidecar::new(&postgres.url);
+            let (a, _) = (one.create(), two.create());
+            a.upsert(vec![document("a", &[3.0, 0.0, 0.0], 1)]).unwrap();
+            assert_eq!(found(&a, &search(&[1.0, 0.0, 0.0])), ["a"]);
+            two.collections.drop_collection(&name("c"), false).unwrap();
+            let b = two.create_with(&request, "shared").unwrap().collection;
+            b.upsert(vec![document("a", &vector, 1)]).unwrap();
+            for attempt in 0..2 {
+                let (kind, detail) = fault(call(&a));
+                assert_eq!(kind, BackendFault::Conflict, "{n}, {attempt}: {detail}");
                 assert!(detail.contains(words) && detail.contains("keep_table=true"), "{detail}");
             }
+            assert_eq!((stored(&b), b.stats().unwrap().documents), (Some(vector.clone()), 1));
+            // What the message says to do helps.
+            one.collections.drop_collection(&name("c"), true).unwrap();
+            let a = one.create_with(&request, "shared").unwrap().collection;
+            assert_eq!(stored(&a), Some(vector.clone()));
+            two.collections.drop_collection(&name("c"), false).unwrap();
         }
-        assert_eq!((stored(&b), b.stats().unwrap().documents), (Some(vector.clone()), 1));
-        // What the message says to do helps.
-        one.collections.drop_collection(&name("c"), true).unwrap();
-        let a = one.create_with(&request, "shared").unwrap().collection;
-        assert_eq!(stored(&a), Some(vector));
-        a.delete(&[id("a")]).unwrap();
-        one.collections.drop_collection(&name("c"), false).unwrap();
     }
 }
 
