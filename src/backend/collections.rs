@@ -212,8 +212,8 @@ impl Collections {
     ) -> RemoteCollection {
         let Standing { created_at_ms, creation } = standing;
         let models = self.inner.database.models().clone();
-        let (name, extension, is_large) = (name.clone(), OnceLock::new(), Mutex::default());
-        let inner = Remote { name, definition, created_at_ms, creation, placement, models, pool, extension, is_large };
+        let (name, checked, is_large) = (name.clone(), Mutex::default(), Mutex::default());
+        let inner = Remote { name, definition, created_at_ms, creation, placement, models, pool, checked, is_large };
         RemoteCollection { inner: Arc::new(inner) }
     }
 
@@ -268,7 +268,7 @@ fn read(
         models: database.models().clone(),
         pool: connections.pool(&placement.url)?,
         placement,
-        extension: OnceLock::new(),
+        checked: Mutex::default(),
         is_large: Mutex::default(),
     };
     Ok((name, RemoteCollection { inner: Arc::new(inner) }))

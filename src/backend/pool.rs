@@ -158,13 +158,16 @@ impl Pool {
                         self.put_back(session);
                         return Ok(done);
                     }
+                    Err(error) if is_unanswered(&error) => {
+                        // The session is of no more use.
+                        if kind == Kind::Write {
+                            return Err(Failure::Unknown(error));
+                        }
+                        error
+                    }
                     Err(error) => {
                         if !error.ends_session() && session.batch("roll back", "rollback").await.is_ok() {
                             self.put_back(session);
-                        }
-                        // A statement that the server refused has done nothing; one without an answer may have.
-                        if kind == Kind::Write && !matches!(error, PostgresError::Statement { .. }) {
-                            return Err(Failure::Unknown(error));
                         }
                         error
                     }
@@ -197,5 +200,33 @@ impl Pool {
 
     fn put_back(&self, session: Session) {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).push((session, Instant::now()));
+    }
+}
+
+/// Whether what a call did is not known. A statement that the server refused has done nothing; one without an answer may
+/// have, and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
+fn is_unanswered(error: &PostgresError) -> bool {
+    let is_of_the_way = |code: &str| ["08", "57P0", "58"].iter().any(|class| code.starts_with(class));
+    error.code().is_none_or(is_of_the_way)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pooler_says_of_a_server_that_went_away_is_no_refusal() {
+        let refused = |code: &str| {
+            let (code, message, detail) = (code.to_owned(), "server conn crashed?".to_owned(), String::new());
+            let trouble = Trouble::Other;
+            PostgresError::Statement { doing: "write documents", code, message, detail, column: None, trouble }
+        };
+        for code in ["08P01", "08006", "57P01", "57P02", "57P03", "58000", "58030"] {
+            assert!(is_unanswered(&refused(code)), "{code}");
+        }
+        for code in ["25006", "53300", "53100", "57014", "40001", "40P01", "23505", "42P01", "22012"] {
+            assert!(!is_unanswered(&refused(code)), "{code}");
+        }
+        assert!(is_unanswered(&PostgresError::Timeout { doing: "write documents", limit: STATEMENT_LIMIT }));
     }
 }

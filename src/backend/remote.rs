@@ -1,7 +1,7 @@
 //! A collection whose documents stand in a table of Postgres: Pannier checks, embeds and plans, the database stores and
 //! searches.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::collection::{
@@ -22,12 +22,14 @@ use super::json;
 use super::pool::{Failure, Pool};
 use super::rows::{self, COLUMNS, VECTOR, vector_text};
 use super::settings::Placement;
-use super::table::{self, Extension, TableError};
+use super::table::{self, Checked, TableError};
 
 /// Documents up to which every one is compared: fewer milliseconds than what the index's plan may cost.
 pub(super) const COMPARED_UP_TO: i64 = 4_096;
 /// How long the answer whether there are more stays good.
 const SIZE_KNOWN_FOR: Duration = Duration::from_secs(5);
+/// So often a call begins again that met a table which was made anew.
+const TABLES: usize = 3;
 
 /// A collection in Postgres: cheap to clone, safe to share between threads. Its calls block.
 #[derive(Clone)]
@@ -44,8 +46,8 @@ pub(super) struct Inner {
     pub placement: Placement,
     pub models: Models,
     pub pool: Arc<Pool>,
-    /// Set once the table was looked at.
-    pub extension: OnceLock<Extension>,
+    /// Set once the table was looked at; empty again where another table has its name since.
+    pub checked: Mutex<Option<Checked>>,
     /// Whether there are more than [`COMPARED_UP_TO`] documents, and since when that is known.
     pub is_large: Mutex<Option<(bool, Instant)>>,
 }
@@ -97,14 +99,16 @@ impl RemoteCollection {
         let passes = self.condition(request.filter.as_ref(), 2)?;
         let after = request.after.as_ref().map_or("", DocumentId::as_str);
         // One more than wanted, to know whether there are more.
-        let sql = format!(
-            "select {COLUMNS}, {VECTOR} from {} where id > $1 and {} order by id limit {}",
-            self.table(),
-            passes.sql,
-            request.limit + 1
-        );
+        let sql = |guard: &str| {
+            let (table, limit) = (self.table(), request.limit + 1);
+            let passes = &passes.sql;
+            format!(
+                "select {COLUMNS}, {VECTOR} from {table} where {guard} and id > $1 and {passes} order by id limit {limit}"
+            )
+        };
         let params = texts([after].into_iter().chain(passes.params.iter().map(String::as_str)).collect());
-        let rows = self.read(async |session| session.query("list documents", &sql, &params.typed()).await)?;
+        let rows =
+            self.read(async |session, guard| session.query("list documents", &sql(guard), &params.typed()).await)?;
         let mut documents = self.documents_of(&rows)?;
         let more = documents.len() > request.limit;
         documents.truncate(request.limit);
@@ -192,10 +196,14 @@ impl RemoteCollection {
     /// [`CollectionError::Backend`].
     pub fn stats(&self) -> Result<CollectionStats, CollectionError> {
         let table = self.table();
-        let sql = format!(
-            "select count(*), coalesce(max(version), 0), pg_total_relation_size(to_regclass($1)), count(content) from {table}"
-        );
-        let rows = self.read(async |session| session.query("count documents", &sql, &[(&table, Type::TEXT)]).await)?;
+        let sql = |guard: &str| {
+            format!(
+                "select count(*), coalesce(max(version), 0), pg_total_relation_size(to_regclass($1)), count(content) \
+                 from {table} where {guard}"
+            )
+        };
+        let params: [Param<'_>; 1] = [(&table, Type::TEXT)];
+        let rows = self.read(async |session, guard| session.query("count documents", &sql(guard), &params).await)?;
         let number = |at: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0));
         Ok(CollectionStats {
             documents: number(0),
@@ -234,9 +242,10 @@ impl RemoteCollection {
 
     /// Those of some ids that are there, in no order.
     pub(super) fn documents(&self, ids: &[&str]) -> Result<Vec<Document>, CollectionError> {
-        let sql = format!("select {COLUMNS}, {VECTOR} from {} where id = any($1)", self.table());
-        let rows =
-            self.read(async |session| session.query("read documents", &sql, &[(&ids, Type::TEXT_ARRAY)]).await)?;
+        let table = self.table();
+        let sql = |guard: &str| format!("select {COLUMNS}, {VECTOR} from {table} where {guard} and id = any($1)");
+        let params: [Param<'_>; 1] = [(&ids, Type::TEXT_ARRAY)];
+        let rows = self.read(async |session, guard| session.query("read documents", &sql(guard), &params).await)?;
         self.documents_of(&rows)
     }
 
@@ -276,27 +285,26 @@ impl RemoteCollection {
 
     /// Writes rows by one statement, which is a transaction of its own.
     fn insert(&self, rows: &[NewRow]) -> Result<Seq, CollectionError> {
-        let extension = self.extension()?;
-        let sql = format!(
-            "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
-             nextval(pg_get_serial_sequence($6, 'version')) as version), \
-             written as (insert into {table} \
-             (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
-             select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
-             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \
-             with ordinality as new(id, content, metadata, embedding, embedded, n), change order by n \
-             on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
-             embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
-             version = excluded.version returning version) select max(version) from written",
-            table = self.table(),
-            vector = extension.vector(self.definition()),
-        );
+        let (vector, table) = (self.checked()?.extension.vector(self.definition()), self.table());
+        let sql = |guard: &str| {
+            format!(
+                "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
+                 nextval(pg_get_serial_sequence($6, 'version')) as version), \
+                 written as (insert into {table} \
+                 (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
+                 select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
+                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \
+                 with ordinality as new(id, content, metadata, embedding, embedded, n), change where {guard} order by n \
+                 on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
+                 embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
+                 version = excluded.version returning version) select max(version) from written"
+            )
+        };
         let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
         let contents: Vec<Option<&str>> = rows.iter().map(|row| row.content.as_deref()).collect();
         let metadata: Vec<&str> = rows.iter().map(|row| row.metadata.as_str()).collect();
         let vectors: Vec<&str> = rows.iter().map(|row| row.embedding.as_str()).collect();
         let embedded: Vec<bool> = rows.iter().map(|row| row.embedded).collect();
-        let table = self.table();
         let params: [Param<'_>; 6] = [
             (&ids, Type::TEXT_ARRAY),
             (&contents, Type::TEXT_ARRAY),
@@ -305,20 +313,22 @@ impl RemoteCollection {
             (&embedded, Type::BOOL_ARRAY),
             (&table, Type::TEXT),
         ];
-        let rows = self.write(async |session| session.query("write documents", &sql, &params).await)?;
+        let rows = self.write(async |session, guard| session.query("write documents", &sql(guard), &params).await)?;
         Ok(Seq(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))))
     }
 
     /// Deletes by one statement. `$1` is the table's name; the condition's parameters begin at `$2`.
     fn delete_where(&self, condition: &str, params: &[Param<'_>]) -> Result<Deleted, CollectionError> {
         let table = self.table();
-        let sql = format!(
-            "with gone as (delete from {table} where {condition} returning 1) \
-             select count(*), nextval(pg_get_serial_sequence($1, 'version')) from gone"
-        );
+        let sql = |guard: &str| {
+            format!(
+                "with gone as (delete from {table} where {guard} and {condition} returning 1) \
+                 select count(*), nextval(pg_get_serial_sequence($1, 'version')) from gone"
+            )
+        };
         let params: Vec<Param<'_>> =
             [(&table as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)].into_iter().chain(params.to_vec()).collect();
-        let rows = self.write(async |session| session.query("delete documents", &sql, &params).await)?;
+        let rows = self.write(async |session, guard| session.query("delete documents", &sql(guard), &params).await)?;
         let number = |at: usize| rows.first().map_or(0, |row| row.get::<_, i64>(at));
         let seq = Seq(u64::try_from(number(1)).unwrap_or(0));
         Ok(Deleted { deleted: usize::try_from(number(0)).unwrap_or(0), seq })
@@ -332,39 +342,70 @@ impl RemoteCollection {
         {
             return Ok(is_large);
         }
+        let (table, limit) = (self.table(), COMPARED_UP_TO + 1);
         let sql =
-            format!("select count(*) from (select from {} limit {}) as counted", self.table(), COMPARED_UP_TO + 1);
-        let rows = self.read(async |session| session.query("count documents", &sql, &[]).await)?;
+            |guard: &str| format!("select count(*) from (select from {table} where {guard} limit {limit}) as counted");
+        let rows = self.read(async |session, guard| session.query("count documents", &sql(guard), &[]).await)?;
         let is_large = rows.first().is_some_and(|row| row.get::<_, i64>(0) > COMPARED_UP_TO);
         *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner) = Some((is_large, Instant::now()));
         Ok(is_large)
     }
 
-    /// pgvector, once the table was found to be as it was made.
-    pub(super) fn extension(&self) -> Result<&Extension, CollectionError> {
-        if let Some(extension) = self.inner.extension.get() {
-            return Ok(extension);
+    /// The table and pgvector, once the table was found to be as it was made.
+    pub(super) fn checked(&self) -> Result<Checked, CollectionError> {
+        if let Some(checked) = &*self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(checked.clone());
         }
         let Inner { pool, placement, definition, .. } = &*self.inner;
         let checked =
             pool.read(async |session| settled(session, table::check(session, placement, definition).await).await);
-        let extension = self.settle(checked)?;
-        Ok(self.inner.extension.get_or_init(|| extension))
+        let checked = self.settle(checked)?;
+        *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
+        Ok(checked)
     }
 
-    /// Runs a call that changes nothing.
+    /// What was known of the table is looked at anew.
+    fn forget(&self) {
+        *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Runs a call that changes nothing. Its statement must have the condition that it is given, as
+    /// [`table::guard`] makes it.
     pub(super) fn read<T>(
         &self,
-        call: impl AsyncFn(&Session) -> Result<T, PostgresError>,
+        call: impl AsyncFn(&Session, &str) -> Result<T, PostgresError>,
     ) -> Result<T, CollectionError> {
-        self.extension()?;
-        self.inner.pool.read(call).map_err(|failure| self.failed(failure))
+        self.guarded(|guard| self.inner.pool.read(async |session| call(session, guard).await))
     }
 
-    /// Runs a call of one statement that changes something.
-    fn write<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, CollectionError> {
-        self.extension()?;
-        self.inner.pool.write(call).map_err(|failure| self.failed(failure))
+    /// Runs a call of one statement that changes something, with the condition that it is given.
+    fn write<T>(&self, call: impl AsyncFn(&Session, &str) -> Result<T, PostgresError>) -> Result<T, CollectionError> {
+        self.guarded(|guard| self.inner.pool.write(async |session| call(session, guard).await))
+    }
+
+    /// Runs a call on the table that was looked at. Where another has its name since, which another server may have made
+    /// with another definition, that one is looked at first.
+    fn guarded<T>(&self, run: impl Fn(&str) -> Result<T, Failure>) -> Result<T, CollectionError> {
+        let mut checked = self.checked()?;
+        for _ in 0..TABLES {
+            let failure = match run(&table::guard(&self.inner.placement, &checked)) {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            if !table::may_be_another(&failure) {
+                return Err(self.failed(failure));
+            }
+            self.forget();
+            let now = self.checked()?;
+            if now.table == checked.table {
+                return Err(self.failed(failure));
+            }
+            checked = now;
+        }
+        let detail =
+            format!("table {} is made anew again and again; try again", self.inner.placement.qualified().plain());
+        Err(self.fault(BackendFault::Conflict, detail))
     }
 
     fn failed(&self, failure: Failure) -> CollectionError {

@@ -8,9 +8,13 @@ use crate::types::{Document, DocumentId, EmbeddingState, Seq, StoredDocument};
 
 use super::json;
 
-/// What a row is read from, without its vector; the vector comes after it.
+/// What a row is read from, without its vector; the vector comes after it. Times are milliseconds since the Unix epoch;
+/// infinity, which is no number, is the last or the first time that is shown.
 pub(super) const COLUMNS: &str = "id, content, metadata::text, embedded, \
-     (extract(epoch from created_at) * 1000)::bigint, (extract(epoch from updated_at) * 1000)::bigint, version";
+     case when isfinite(created_at) then (extract(epoch from created_at) * 1000)::bigint \
+     when created_at > 'epoch' then 253402207200999 else -377705023201000 end, \
+     case when isfinite(updated_at) then (extract(epoch from updated_at) * 1000)::bigint \
+     when updated_at > 'epoch' then 253402207200999 else -377705023201000 end, version";
 /// The vector as numbers.
 pub(super) const VECTOR: &str = "embedding::real[]";
 /// In place of [`VECTOR`] where nobody looks at it.

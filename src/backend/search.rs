@@ -20,14 +20,18 @@ const COMPARE_ALL: &str = "set local enable_indexscan = off; set local enable_in
 
 /// A statement and what it is run with.
 struct Statement {
-    sql: String,
+    /// What comes before the condition that it is the table which was looked at.
+    before: String,
+    /// What comes after it.
+    after: String,
     params: Vec<String>,
 }
 
 impl Statement {
-    async fn run(&self, session: &Session, settings: &str) -> Result<Vec<Row>, PostgresError> {
+    async fn run(&self, session: &Session, guard: &str, settings: &str) -> Result<Vec<Row>, PostgresError> {
         let params = texts(self.params.iter().map(String::as_str).collect());
-        in_transaction(session, settings, &self.sql, &params.typed()).await
+        let sql = format!("{}{guard}{}", self.before, self.after);
+        in_transaction(session, settings, &sql, &params.typed()).await
     }
 }
 
@@ -81,12 +85,12 @@ impl Shelf for RemoteCollection {
         );
         let (mut rows, mut plan) = (Vec::new(), Plan::Exact);
         if by_index {
-            rows = self.read(async |session| walk.run(session, &walk_settings).await)?;
+            rows = self.read(async |session, guard| walk.run(session, guard, &walk_settings).await)?;
             plan = Plan::Graph;
         }
         // The index gives up after so many rows that do not pass: then every row that does is compared.
         if rows.len() < wanted {
-            rows = self.read(async |session| compare.run(session, COMPARE_ALL).await)?;
+            rows = self.read(async |session, guard| compare.run(session, guard, COMPARE_ALL).await)?;
             plan = Plan::Exact;
         }
         let explain = match request.explain {
@@ -117,21 +121,21 @@ impl Shelf for RemoteCollection {
         let passes = self.condition(filter, 2)?;
         let configuration = configuration(self.definition());
         // A document with one of the words is found, as by our own index; lexemes are quoted as tsquery reads them.
-        let sql = format!(
+        let before = format!(
             "select {COLUMNS}, {VECTOR}, ts_rank(words, query, 1)::float8 from {}, \
              (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
              as query from unnest(tsvector_to_array(to_tsvector('{configuration}', $1))) as word) as asked \
-             where words @@ query and {} order by 9 desc, id limit {depth}",
+             where words @@ query and ",
             self.table(),
-            passes.sql
         );
+        let after = format!(" and {} order by 9 desc, id limit {depth}", passes.sql);
         if words.text.contains('\0') {
             let cannot = "holds no text with U+0000, and the query has one; take it out".to_owned();
             return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
         }
         let params = std::iter::once(words.text.clone()).chain(passes.params).collect();
-        let statement = Statement { sql, params };
-        let rows = self.read(async |session| statement.run(session, "").await)?;
+        let statement = Statement { before, after, params };
+        let rows = self.read(async |session, guard| statement.run(session, guard, "").await)?;
         let mut candidates = self.candidates(&rows, |rank| rank as f32)?;
         sort(&mut candidates);
         Ok(candidates)
@@ -148,20 +152,16 @@ impl RemoteCollection {
         count: usize,
     ) -> Result<Statement, CollectionError> {
         let passes = self.condition(request.filter.as_ref(), 2)?;
-        let (extension, definition) = (self.extension()?, self.definition());
+        let (extension, definition) = (self.checked()?.extension, self.definition());
         let distance =
             format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition));
         let is_looked_at =
             request.include.vector || request.diversity.is_some() || matches!(request.mode, Mode::Hybrid(_));
         let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };
-        let sql = format!(
-            "select {COLUMNS}, {vector_column}, ({distance})::float8 from {} where {} \
-             order by {distance}{ties} limit {count}",
-            self.table(),
-            passes.sql
-        );
+        let before = format!("select {COLUMNS}, {vector_column}, ({distance})::float8 from {} where ", self.table());
+        let after = format!(" and {} order by {distance}{ties} limit {count}", passes.sql);
         let params = std::iter::once(vector_text(vector)).chain(passes.params).collect();
-        Ok(Statement { sql, params })
+        Ok(Statement { before, after, params })
     }
 
     /// `score`: of the number after the vector.
@@ -184,14 +184,16 @@ impl RemoteCollection {
         plan: Plan,
         planning: std::time::Duration,
     ) -> Result<Explain, CollectionError> {
-        let explained = Statement { sql: format!("explain {}", statement.sql), params: statement.params.clone() };
-        let lines = self.read(async |session| explained.run(session, settings).await)?;
+        let Statement { before, after, params } = statement;
+        let explained = Statement { before: format!("explain {before}"), after: after.clone(), params: params.clone() };
+        let lines = self.read(async |session, guard| explained.run(session, guard, settings).await)?;
         let passes = self.condition(filter, 1)?;
         let rows = Statement {
-            sql: format!("explain (format text) select from {} where {}", self.table(), passes.sql),
+            before: format!("explain (format text) select from {} where ", self.table()),
+            after: format!(" and {}", passes.sql),
             params: passes.params,
         };
-        let estimate = self.read(async |session| rows.run(session, "").await)?;
+        let estimate = self.read(async |session, guard| rows.run(session, guard, "").await)?;
         let first = estimate.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
         Ok(Explain {
             plan,

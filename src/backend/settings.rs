@@ -13,6 +13,10 @@ const FILE: &str = "backends.json";
 const FILE_VERSION: u32 = 1;
 /// Longest name of a schema or a table: NAMEDATALEN - 1 of Postgres.
 const MAX_NAME_BYTES: usize = 63;
+/// The table beside those of the collections that says what each of them is.
+pub(super) const REGISTER: &str = "pannier_collections";
+/// The tables of the state of copies, by default in the schema [`DEFAULT_SCHEMA`].
+const SINK_TABLES: [&str; 2] = ["sinks", "dead_letters"];
 /// The variable that holds the URL where nobody named another.
 pub const DEFAULT_VARIABLE: &str = "DATABASE_URL";
 /// The schema where nobody named another.
@@ -88,7 +92,13 @@ impl Placement {
                 ));
             }
         }
-        None
+        let is_state = self.schema == DEFAULT_SCHEMA && SINK_TABLES.contains(&self.table.as_str());
+        (is_state || self.table == REGISTER).then(|| {
+            format!(
+                "keeps Pannier's own state in tables of the name {:?}; name another in \"backend.table\"",
+                self.table
+            )
+        })
     }
 
     /// The table, quoted by its `Display`.
@@ -177,5 +187,19 @@ mod tests {
         let long = Some("s".repeat(64));
         assert!(Placement::new(&name, None, long, Some("t".into())).fault().unwrap().contains("backend.schema"));
         assert_eq!(Placement::new(&name, None, None, Some("a\"b".into())).fault(), None);
+    }
+
+    #[test]
+    fn tables_of_the_state_are_no_collections() {
+        let fault = |schema: &str, table: &str| {
+            let name = CollectionName::new(table).unwrap();
+            Placement::new(&name, None, Some(schema.to_owned()), None).fault()
+        };
+        for (schema, table) in
+            [("pannier", "sinks"), ("pannier", "dead_letters"), ("pannier", "pannier_collections"), ("mine", REGISTER)]
+        {
+            assert!(fault(schema, table).unwrap().contains("name another in \"backend.table\""), "{schema}.{table}");
+        }
+        assert_eq!(fault("mine", "sinks"), None);
     }
 }

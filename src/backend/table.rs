@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::collection::difference;
 use crate::log::{Change, creation_of_text, creation_to_text};
-use crate::postgres::{PostgresError, Session, Type, quote_identifier, quote_literal};
+use crate::postgres::{PostgresError, Session, Trouble, Type, quote_identifier, quote_literal};
 use crate::types::{CollectionId, CollectionName, Definition, Language, Metric, VectorStorage};
 
-use super::settings::Placement;
+use super::pool::Failure;
+use super::settings::{Placement, REGISTER};
 
-/// The table beside those of the collections that says what each of them is.
-const REGISTER: &str = "pannier_collections";
 /// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
 const OLDEST: &str = "0.8.4";
+/// What Postgres says where [`guard`] fails a statement.
+const DIVISION_BY_ZERO: &str = "22012";
 /// Largest dimension that pgvector indexes, of `vector` and of `halfvec`.
 const MAX_DIM: u32 = 2_000;
 const MAX_HALF_DIM: u32 = 4_000;
@@ -89,6 +90,29 @@ fn vector_type(definition: &Definition) -> &'static str {
         VectorStorage::Float32 => "vector",
         VectorStorage::Float16 => "halfvec",
     }
+}
+
+/// A table that was found to be as it was made.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    pub extension: Extension,
+    /// Its number in the catalogue, which one that is made in its place has not.
+    pub table: i64,
+}
+
+/// A condition without which no statement reads or writes the table: it fails the statement where another table has the
+/// name since, by division by zero.
+///
+/// It is evaluated once a statement, while the statement holds the table: so nothing comes between.
+pub(super) fn guard(placement: &Placement, checked: &Checked) -> String {
+    let table = quote_literal(&placement.qualified().to_string());
+    format!("1 / coalesce(to_regclass({table})::oid = '{}'::oid, false)::int = 1", checked.table)
+}
+
+/// Whether a call may have failed because another table has the name: by [`guard`], or since it lacks a column.
+pub(super) fn may_be_another(failure: &Failure) -> bool {
+    let is_so = |error: &PostgresError| error.code() == Some(DIVISION_BY_ZERO) || error.trouble() == Trouble::Schema;
+    matches!(failure, Failure::Clear(error @ PostgresError::Statement { .. }) if is_so(error))
 }
 
 /// Why a table is not what is needed.
@@ -312,21 +336,29 @@ pub(super) async fn check(
     session: &Session,
     placement: &Placement,
     definition: &Definition,
-) -> Result<Extension, TableError> {
-    check_columns(session, placement, definition).await?;
-    let theirs = registered(session, placement).await?.and_then(|text| creation_of_text(&text));
-    if let Some(Change::CreateCollection { definition: theirs, .. }) = theirs
-        && let Some(difference) = difference(&theirs, definition)
-    {
-        let table = placement.qualified().plain();
-        return Err(TableError::Conflict(format!(
-            "table {table} was made anew with another definition ({difference}); DELETE the collection with \
-             \"keep_table=true\" and create it again"
-        )));
+) -> Result<Checked, TableError> {
+    // First: where the table is made anew while it is looked at, this is not the number of that one.
+    let number = "select coalesce(to_regclass($1)::oid::int8, 0)";
+    let qualified = placement.qualified();
+    let rows = session.query("look for the table", number, &[(&qualified.to_string(), Type::TEXT)]).await?;
+    let table = rows.first().map_or(0, |row| row.get(0));
+    if let Some(creation) = registered(session, placement).await? {
+        let difference = match creation_of_text(&creation) {
+            Some(Change::CreateCollection { definition: theirs, .. }) => difference(&theirs, definition),
+            _ => Some("of a later version of Pannier, which this one cannot read".to_owned()),
+        };
+        if let Some(difference) = difference {
+            return Err(TableError::Conflict(format!(
+                "table {} was made anew with another definition ({difference}); DELETE the collection with \
+                 \"keep_table=true\" and create it again",
+                qualified.plain()
+            )));
+        }
     }
-    installed(session)
-        .await?
-        .ok_or_else(|| TableError::Lacking("the database has lost its extension \"vector\"; make it again".to_owned()))
+    check_columns(session, placement, definition).await?;
+    let lost = || TableError::Lacking("the database has lost its extension \"vector\"; make it again".to_owned());
+    let extension = installed(session).await?.ok_or_else(lost)?;
+    Ok(Checked { extension, table })
 }
 
 async fn make(

@@ -104,6 +104,12 @@ impl Collection {
         &self.state.identity.definition
     }
 
+    /// Its number in the store, which no later collection has, not one of the same name either.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn number(&self) -> u32 {
+        self.state.identity.id.0
+    }
+
     /// When it was created, in milliseconds since the Unix epoch.
     pub fn created_at_ms(&self) -> i64 {
         self.state.identity.created_at_ms

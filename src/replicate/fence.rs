@@ -4,11 +4,12 @@
 //! change together. The transaction fails in the database itself unless the row is as the writer left it: so neither a
 //! process whose epoch has passed nor a connection whose bytes arrive twice or late changes anything.
 
-use crate::postgres::{PostgresError, QualifiedName, Session, Trouble, Type, quote_identifier};
+use crate::postgres::{Param, PostgresError, QualifiedName, Session, Trouble, Type, quote_identifier};
 use crate::types::{DocumentId, Seq};
 
 use super::ReplicateError;
 use super::row::Poison;
+use super::shape::Shape;
 
 /// Whose changes these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(super) enum ScanReason {
     /// The log no longer has what comes after the cursor: rows may be there that should have been deleted.
     Behind,
     /// The store was restored and went on from an older state, or another history of it wrote: rows may be there from a
-    /// future that was taken back.
+    /// future that was taken back. Also where the rows are those of another collection, or of other columns.
     Fork,
     /// The table was there before the sink, with rows.
     Adopted,
@@ -77,6 +78,8 @@ pub(super) struct Claimed {
     pub(super) forked: bool,
     /// The state was that of rows elsewhere.
     pub(super) was_elsewhere: bool,
+    /// The state was that of another collection, or of other columns.
+    pub(super) was_otherwise: bool,
 }
 
 /// The rows that a sink writes, so that two do not share them.
@@ -85,6 +88,8 @@ pub(super) struct Target {
     pub(super) table: String,
     /// The condition that its rows meet; [`EVERY_ROW`] where all of the table are its own.
     pub(super) scope: String,
+    /// What is written there.
+    pub(super) shape: Shape,
 }
 
 /// The condition of a sink that shares its table with nobody.
@@ -98,16 +103,22 @@ pub(super) struct Fence {
     name: String,
     origin: Origin,
     epoch: i64,
+    /// The text of the shape; `None` where the state has no column for it.
+    shape: Option<String>,
     /// When the row was last written, in microseconds: no two states of it have the same.
     stamp: i64,
 }
 
+/// The tables of the state, in its schema.
+pub(super) const TABLES: [&str; 2] = ["sinks", "dead_letters"];
 /// When a row was written, in microseconds.
 const STAMP: &str = "(extract(epoch from updated_at) * 1000000)::int8";
 /// The moment of this write, later than that of any write before.
 const NEXT: &str = "updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')";
 /// What the database says where a row is not as its writer left it: division by zero.
 const NOT_OURS: &str = "22012";
+/// What it says where a role may not, or does not own a table.
+const NO_RIGHT: &str = "42501";
 /// So often the row may change between looking at it and taking it.
 const CLAIMS: usize = 5;
 
@@ -120,11 +131,16 @@ impl Fence {
         let (sinks, dead) = tables(schema);
         let sql = "select to_regclass($2) is not null and (select count(*) from pg_attribute \
                    where attrelid = to_regclass($1) and not attisdropped \
-                   and attname in ('cursor_digest', 'target_table', 'target_scope')) = 3";
+                   and attname in ('cursor_digest', 'target_table', 'target_scope')) = 3, \
+                   exists (select from pg_attribute where attrelid = to_regclass($1) and not attisdropped \
+                   and attname = 'target_shape')";
         let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 2] =
             [(&sinks.to_string(), Type::TEXT), (&dead.to_string(), Type::TEXT)];
         let there = session.query("look for the sink's state", sql, &params).await?;
-        if there.first().is_some_and(|row| row.get(0)) {
+        if let Some(row) = there.first().filter(|row| row.get(0)) {
+            if !row.get::<_, bool>(1) {
+                Self::add_shape(session, &sinks).await?;
+            }
             return Ok(false);
         }
         let schema_there = session
@@ -151,9 +167,11 @@ impl Fence {
                scan_after text,
                target_table text,
                target_scope text,
+               target_shape text,
                updated_at timestamptz not null default now());
              alter table {sinks} add column if not exists cursor_digest int8,
-               add column if not exists target_table text, add column if not exists target_scope text;
+               add column if not exists target_table text, add column if not exists target_scope text,
+               add column if not exists target_shape text;
              create table if not exists {dead} (
                sink text not null,
                document_id text not null,
@@ -166,6 +184,19 @@ impl Fence {
         );
         session.batch("make the tables of the sink's state", &sql).await?;
         Ok(true)
+    }
+
+    /// Adds the column of the shape to a state of an earlier version. Without it sinks work as they did there: a role that
+    /// does not own the table goes on.
+    async fn add_shape(session: &Session, sinks: &QualifiedName) -> Result<(), PostgresError> {
+        let sql = format!("alter table {sinks} add column if not exists target_shape text");
+        match session.batch("add a column to the sink's state", &sql).await {
+            Err(error) if error.code() == Some(NO_RIGHT) => {
+                tracing::debug!(%error, table = %sinks, "the sink's state stays as an earlier version made it");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// The schema of the state.
@@ -218,15 +249,21 @@ impl Fence {
             "insert into {sinks} (name, store_id, timeline, epoch, cursor_seq, scan_reason)
              values ($1, $2, $3, 0, 0, '{first}') on conflict (name) do nothing"
         );
+        // As JSON, since the state may be without the column of the shape. In lower case, since earlier versions kept a
+        // tenant's UUID as it was spelled; the shape tells other scopes apart.
         let look = format!(
-            "select store_id, epoch, coalesce((target_table, target_scope) <> ($2, $3), false) from {sinks} where name = $1"
+            "select store_id, epoch, coalesce((target_table, lower(target_scope)) <> ($2, lower($3)), false), \
+             to_jsonb(s) ? 'target_shape', to_jsonb(s) ->> 'target_shape' from {sinks} as s where name = $1"
         );
         // By the epoch that was seen, so that the same bytes once more take nothing.
-        let take = format!(
-            "update {sinks} as s set epoch = s.epoch + 1, target_table = $3, target_scope = $4, {NEXT}
-             where name = $1 and epoch = $2
-             returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after, {STAMP}, cursor_digest"
-        );
+        let take = |shape: &str| {
+            format!(
+                "update {sinks} as s set epoch = s.epoch + 1, target_table = $3, target_scope = $4, {shape}{NEXT}
+                 where name = $1 and epoch = $2
+                 returning epoch, timeline, store_id, cursor_seq, scan_reason, scan_after, {STAMP}, cursor_digest"
+            )
+        };
+        let shape = target.shape.to_text();
         let timeline = i64::from(origin.timeline);
         let mut seen = 0;
         for _ in 0..CLAIMS {
@@ -241,12 +278,24 @@ impl Fence {
             if found != origin.store_id && !take_over {
                 return Err(ReplicateError::Foreign { found, ours: origin.store_id.clone() });
             }
-            let was_elsewhere = row.get(2);
+            let (has_shape, known): (bool, Option<String>) = (row.get(3), row.get(4));
+            let before = known.as_deref().and_then(Shape::from_text);
+            let differs = |part: fn(&Shape) -> u64| before.as_ref().is_some_and(|b| part(b) != part(&target.shape));
+            let was_elsewhere = row.get(2) || differs(|shape| shape.place);
+            let was_otherwise = differs(|shape| shape.columns) || differs(|shape| shape.collection.into());
             seen = row.get(1);
             Self::free(session, &sinks, name, origin, target, take_over).await?;
-            let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 4] =
-                [(&name, Type::TEXT), (&seen, Type::INT8), (&target.table, Type::TEXT), (&target.scope, Type::TEXT)];
-            let rows = session.query("take the sink over", &take, &params).await?;
+            let params: [Param<'_>; 5] = [
+                (&name, Type::TEXT),
+                (&seen, Type::INT8),
+                (&target.table, Type::TEXT),
+                (&target.scope, Type::TEXT),
+                (&shape, Type::TEXT),
+            ];
+            // A state that is believed without a shape gets ours; any other keeps its own until a scan is written down.
+            let is_set = has_shape && before.is_none() && !was_elsewhere;
+            let (set, params) = if is_set { ("target_shape = $5, ", &params[..]) } else { ("", &params[..4]) };
+            let rows = session.query("take the sink over", &take(set), params).await?;
             let Some(row) = rows.first() else { continue };
             let forked = row.get::<_, i64>(1) != timeline || row.get::<_, String>(2) != origin.store_id;
             let scan = row.get::<_, Option<String>>(4).and_then(|reason| ScanReason::from_name(&reason)).map(|why| {
@@ -255,8 +304,9 @@ impl Fence {
             let digest = row.get::<_, Option<i64>>(7).map(|digest| digest as u32);
             let cursor = Cursor { seq: Seq(row.get::<_, i64>(3) as u64), digest, scan };
             let (epoch, stamp) = (row.get(0), row.get(6));
-            let fence = Self { sinks, dead, name: name.to_owned(), origin: origin.clone(), epoch, stamp };
-            return Ok((fence, Claimed { cursor, forked, was_elsewhere }));
+            let shape = has_shape.then_some(shape);
+            let fence = Self { sinks, dead, name: name.to_owned(), origin: origin.clone(), epoch, shape, stamp };
+            return Ok((fence, Claimed { cursor, forked, was_elsewhere, was_otherwise }));
         }
         Err(ReplicateError::Fenced { found: seen, ours: 0 })
     }
@@ -288,9 +338,9 @@ impl Fence {
         Err(ReplicateError::TableTaken { table: target.table.clone(), sink, owner })
     }
 
-    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline on. Returns
-    /// the stamp to keep once the transaction is committed. A transaction that may not write is over when this returns,
-    /// and whatever follows in it fails.
+    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline and shape on.
+    /// Returns the stamp to keep once the transaction is committed. A transaction that may not write is over when this
+    /// returns, and whatever follows in it fails.
     ///
     /// # Errors
     /// [`ReplicateError::Fenced`] where another process took the sink over, [`ReplicateError::Overtaken`] where another
@@ -298,16 +348,17 @@ impl Fence {
     pub(super) async fn advance(&self, session: &Session, cursor: &Cursor) -> Result<i64, ReplicateError> {
         let sql = format!(
             "with moved as (update {} as s set cursor_seq = $4, scan_reason = $5, scan_after = $6, store_id = $7, \
-             timeline = $8, cursor_digest = $9, {NEXT} where name = $1 and epoch = $2 and {STAMP} = $3 returning {STAMP} as stamp) \
-             select max(stamp), 1 / count(*) from moved",
-            self.sinks
+             timeline = $8, cursor_digest = $9, {shape}{NEXT} where name = $1 and epoch = $2 and {STAMP} = $3 \
+             returning {STAMP} as stamp) select max(stamp), 1 / count(*) from moved",
+            self.sinks,
+            shape = if self.shape.is_some() { "target_shape = $10, " } else { "" },
         );
         let seq = cursor.seq.0 as i64;
         let why = cursor.scan.as_ref().map(|scan| scan.why.name());
         let after = cursor.scan.as_ref().and_then(|scan| scan.after.as_ref()).map(|id| id.as_str());
         let timeline = i64::from(self.origin.timeline);
         let digest = cursor.digest.map(i64::from);
-        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 9] = [
+        let params: [Param<'_>; 10] = [
             (&self.name, Type::TEXT),
             (&self.epoch, Type::INT8),
             (&self.stamp, Type::INT8),
@@ -317,8 +368,10 @@ impl Fence {
             (&self.origin.store_id, Type::TEXT),
             (&timeline, Type::INT8),
             (&digest, Type::INT8),
+            (&self.shape, Type::TEXT),
         ];
-        match session.query("move the cursor", &sql, &params).await {
+        let params = if self.shape.is_some() { &params[..] } else { &params[..9] };
+        match session.query("move the cursor", &sql, params).await {
             Ok(rows) => Ok(rows.first().map_or(0, |row| row.get(0))),
             Err(error) if error.code() == Some(NOT_OURS) => {
                 session.batch("roll back", "rollback").await?;
@@ -422,5 +475,6 @@ impl Fence {
 }
 
 fn tables(schema: &str) -> (QualifiedName, QualifiedName) {
-    (QualifiedName::new(schema, "sinks"), QualifiedName::new(schema, "dead_letters"))
+    let [sinks, dead] = TABLES;
+    (QualifiedName::new(schema, sinks), QualifiedName::new(schema, dead))
 }

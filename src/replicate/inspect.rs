@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::postgres::{Session, Type};
 
-use super::layout::{ColumnKind, Extension, Layout, Mode, Source};
+use super::layout::{ColumnKind, Extension, Layout, Mode, Source, canonical_uuid};
 use super::row::unfit_constant;
 use super::settings::VectorType;
 use super::{ReplicateError, drift};
@@ -38,9 +38,27 @@ struct Found {
     type_name: String,
     shown: String,
     modifier: i32,
+    /// `a` for an identity that takes no value of ours, `s` or `v` for a column that is computed; else empty.
+    generated: String,
     /// Must have a value, and nothing fills it in.
     must_be_given: bool,
     nullable: bool,
+}
+
+/// Digits after the second that our times have.
+const TIME_DIGITS: i32 = 3;
+
+impl Found {
+    /// Whether every value of its kind stands there as it was written: else every comparison finds it different. A `varchar`
+    /// is not asked for its length, beyond which a row becomes a dead letter.
+    fn holds_every_value(&self) -> bool {
+        match self.type_name.as_str() {
+            "float4" | "bpchar" => false,
+            "numeric" => self.modifier < 0,
+            "timestamptz" => !(0..TIME_DIGITS).contains(&self.modifier),
+            _ => true,
+        }
+    }
 }
 
 /// Compares the table with the layout, and takes over what may differ: the types of columns.
@@ -60,8 +78,17 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
         };
         match ColumnKind::of_type(&there.type_name).filter(|kind| column.accepts.contains(kind)) {
             Some(kind) => {
+                // Where we make no rows, the key is only compared.
+                let is_written = layout.mode == Mode::Rows || !layout.key.contains(&index);
+                if is_written && !there.holds_every_value() {
+                    differences.push(drift::too_narrow(layout, column, &there.shown, kind));
+                }
+                if is_written && !there.generated.is_empty() {
+                    differences.push(drift::generated(layout, column, &there.generated));
+                }
                 layout.columns[index].kind = kind;
                 differences.extend(unfit_constant(&layout.columns[index]));
+                spell_uuid(layout, index);
             }
             None => differences.push(drift::of_type(layout, column, &there.shown)),
         }
@@ -101,17 +128,29 @@ pub(super) async fn adopt(session: &Session, layout: &mut Layout) -> Result<bool
     Ok(true)
 }
 
+/// Spells a constant UUID as the database does: by it rows are told apart, and two spellings are one tenant.
+fn spell_uuid(layout: &mut Layout, index: usize) {
+    let column = &mut layout.columns[index];
+    let (ColumnKind::Uuid, Source::Constant(Some(constant))) = (column.kind, &mut column.source) else { return };
+    let Some(canonical) = canonical_uuid(constant) else { return };
+    if layout.tenant.as_ref() == Some(constant) {
+        layout.tenant = Some(canonical.clone());
+    }
+    *constant = canonical;
+}
+
 /// The table's columns by name; `None` where there is no table.
 async fn columns(session: &Session, layout: &Layout) -> Result<Option<BTreeMap<String, Found>>, ReplicateError> {
     let sql = "select a.attname::text, t.typname::text, format_type(a.atttypid, a.atttypmod), a.atttypmod, \
-               a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '', not a.attnotnull \
+               a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = '', not a.attnotnull, \
+               case when a.attidentity = 'a' then 'a' else a.attgenerated::text end \
                from pg_attribute a join pg_type t on t.oid = a.atttypid \
                where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
     let rows = session.query("look at the table", sql, &[(&layout.table.to_string(), Type::TEXT)]).await?;
     let found = rows.iter().map(|row| {
         let (type_name, shown, modifier) = (row.get(1), row.get(2), row.get(3));
-        let (must_be_given, nullable) = (row.get(4), row.get(5));
-        (row.get(0), Found { type_name, shown, modifier, must_be_given, nullable })
+        let (must_be_given, nullable, generated) = (row.get(4), row.get(5), row.get(6));
+        (row.get(0), Found { type_name, shown, modifier, generated, must_be_given, nullable })
     });
     Ok((!rows.is_empty()).then(|| found.collect()))
 }

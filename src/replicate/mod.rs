@@ -13,6 +13,7 @@ mod layout;
 mod mend;
 mod row;
 mod settings;
+mod shape;
 mod sql;
 mod start;
 mod status;

@@ -197,7 +197,11 @@ fn hash(layout: &Layout) -> String {
             }
             ColumnKind::Integer => text(format!("{name}::int8::text")),
             ColumnKind::Double => format!("float8send({name}::float8)"),
-            ColumnKind::Timestamp => text(format!("round(extract(epoch from {name}) * 1000)::int8::text")),
+            // No number is infinity: such a row differs from every document's, and hinders no other.
+            ColumnKind::Timestamp => text(format!(
+                "case when isfinite({name}) then round(extract(epoch from {name}) * 1000)::int8::text \
+                 else {name}::text end"
+            )),
             ColumnKind::Vector => format!("{}({name})", layout.extension.name("vector_send")),
             ColumnKind::Halfvec => format!("{}({name})", layout.extension.name("halfvec_send")),
         };

@@ -35,7 +35,8 @@ impl Worker {
             function::ensure(&session, &layout).await?;
         }
         let schema = &self.settings.state_schema;
-        let target = Target { table: layout.table.plain(), scope: layout.scope_condition() };
+        let shape = layout.shape(self.collection.number());
+        let target = Target { table: layout.table.plain(), scope: layout.scope_condition(), shape };
         let (fence, claimed) =
             Fence::claim(&session, schema, &self.name, &self.origin, &target, self.take_over).await?;
         self.take_over = false;
@@ -70,6 +71,11 @@ impl Worker {
         if claimed.forked || !self.has_history(&claimed.cursor)? || (self.distrusts && !is_scanning) {
             let cursor = claimed.cursor.seq.0;
             tracing::warn!(sink = self.name, cursor, "the cursor is of another history: comparing all");
+            return Ok(Some(ScanReason::Fork));
+        }
+        if claimed.was_otherwise {
+            let cursor = claimed.cursor.seq.0;
+            tracing::warn!(sink = self.name, cursor, "the cursor is of another collection or mapping: comparing all");
             return Ok(Some(ScanReason::Fork));
         }
         Ok(None)

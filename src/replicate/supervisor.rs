@@ -146,7 +146,7 @@ impl Replicator {
         layout::check(&settings)?;
         let collections = self.inner.collections();
         for collection in collections.iter().filter(|collection| settings.copies(collection)) {
-            layout::check_definition(&settings, collection.definition())?;
+            layout::check_collection(&settings, collection.name().as_str(), collection.definition())?;
         }
         self.inner.edit(|sinks| {
             if sinks.contains_key(&settings.name) {

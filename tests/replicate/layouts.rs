@@ -231,6 +231,62 @@ fn a_table_that_does_not_fit_is_refused_with_every_difference() {
 }
 
 #[test]
+fn columns_that_change_what_is_written_are_refused_all_at_once() {
+    let (setup, mut settings) = with(LayoutKind::Custom, &["a", "b"]);
+    let map = [
+        ("key", "id"),
+        ("body", "text"),
+        ("brief", "metadata.rank"),
+        ("exact", "metadata.rank"),
+        ("rounded", "metadata.rank"),
+        ("number", "metadata.rank"),
+        ("at", "updated_at"),
+        ("millis", "created_at"),
+    ];
+    settings.columns = BTreeMap::from(map.map(|(column, field)| (column.to_owned(), field.to_owned())));
+    settings.table = Some("app.notes".to_owned());
+    setup.postgres.run(
+        "create schema app;
+         create table app.notes (key char(10) primary key, body text generated always as ('x') stored, brief real,
+                                 exact numeric, rounded numeric(10,1), number int generated always as identity,
+                                 at timestamptz(0), millis timestamptz(3))",
+    );
+    setup.store.add(settings);
+    let message = super::failure(&setup.store, "schema_drift");
+    for part in [
+        "column key is character(10), which cannot hold every text, needed is text",
+        "column body is generated always, and the sink writes to it",
+        "column brief is real, which cannot hold every double precision, needed is double precision",
+        "column rounded is numeric(10,1), which cannot hold every double precision",
+        "column number is generated always, and the sink writes to it",
+        "column at is timestamp(0) with time zone, which cannot hold every timestamptz, needed is timestamptz",
+    ] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    let mending: Vec<&str> = message.split("(to mend: ").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert_eq!(mending.len(), 6, "{message}");
+    mending.iter().for_each(|statement| setup.postgres.run(statement));
+    setup.store.replicator.set_paused("s", false).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(
+        setup.postgres.value("select concat_ws(' ', key, brief, rounded, number) from app.notes where key = 'a'"),
+        "a 7 7 7"
+    );
+    setup.store.assert_equal();
+}
+
+#[test]
+fn a_key_that_is_only_compared_may_be_generated() {
+    let (setup, settings) = with(LayoutKind::Jobs, &["1", "2"]);
+    setup.postgres.run(
+        "create table jobs (id bigint generated always as identity primary key, raw jsonb);
+         insert into jobs (raw) values ('{}'), ('{}')",
+    );
+    setup.copy(settings);
+    setup.store.assert_equal();
+}
+
+#[test]
 fn another_dimension_is_refused() {
     let (setup, settings) = with(LayoutKind::Vecs, &["a"]);
     setup.postgres.run("create schema vecs; create table vecs.c (id varchar primary key, vec vector(3) not null, metadata jsonb not null)");

@@ -8,6 +8,7 @@ mod owners;
 pub mod pooler;
 mod proxy;
 mod routes;
+mod shapes;
 mod streaming;
 mod trouble;
 

@@ -4,6 +4,7 @@ use pannier::Options;
 use pannier::replicate::{ExtraRows, LayoutKind, Phase, SinkName, SinkSettings};
 
 use super::{Setup, Store, block_on, failure, settings};
+use crate::support::name;
 
 fn named(name: &str, settings: &SinkSettings) -> SinkSettings {
     SinkSettings { name: SinkName::new(name).unwrap(), ..settings.clone() }
@@ -38,6 +39,90 @@ fn a_second_sink_of_a_store_on_the_same_table_is_refused() {
     store.add(shared("notes", "note"));
     store.add(shared("tasks", "task"));
     assert_eq!(refused(shared("again", "note")).code(), "table_taken");
+    // A tenant is the same one in any spelling of its UUID.
+    let tenant = shared("again", "note").tenant.unwrap();
+    for spelled in [tenant.to_uppercase(), format!("{{{tenant}}}"), tenant.replace('-', "")] {
+        let again = SinkSettings { tenant: Some(spelled), ..shared("again", "note") };
+        assert_eq!(refused(again).code(), "table_taken");
+    }
+}
+
+#[test]
+fn tables_that_cannot_be_a_copys_are_refused_by_name() {
+    let store = Store::new();
+    let named_table = |collection: &str, table: Option<&str>| SinkSettings {
+        collection: collection.to_owned(),
+        table: table.map(str::to_owned),
+        ..settings("postgres://me@127.0.0.1:1/x?sslmode=disable")
+    };
+    let refused = |settings: SinkSettings| {
+        let error = store.replicator.add(settings).unwrap_err();
+        assert_eq!(error.code(), "settings", "{error}");
+        error.to_string()
+    };
+    let make = |name_text: &str| {
+        _ = store.database.create_collection(&name(name_text), &pannier::DefinitionRequest::vectors(4)).unwrap();
+    };
+    // Postgres would cut both names to one.
+    for end in ["a", "b"] {
+        let long = format!("{}{end}", "x".repeat(63));
+        make(&long);
+        assert!(refused(named_table(&long, None)).contains("has 64 bytes and names in Postgres 63 at most"));
+    }
+    assert!(refused(named_table("*", None)).contains("63 at most"));
+    let long = "é".repeat(32);
+    assert!(refused(named_table("c", Some(&long))).contains("has 64 bytes"));
+    assert!(refused(named_table("c", Some(&format!("{long}.c")))).contains("has 64 bytes"));
+    let state = SinkSettings { state_schema: "s".repeat(64), ..named_table("c", None) };
+    assert!(refused(state).contains("more than 63 bytes"));
+    for own in ["sinks", "dead_letters", "pannier_collections"] {
+        make(own);
+        assert!(refused(named_table(own, None)).contains("Pannier keeps its own state"), "{own}");
+    }
+    assert!(refused(named_table("c", Some("app.pannier_collections"))).contains("its own state"));
+    let elsewhere = SinkSettings { state_schema: "app".to_owned(), ..named_table("c", Some("app.sinks")) };
+    assert!(refused(elsewhere).contains("its own state"));
+    store.add(named_table("sinks", Some("app.sinks")));
+    assert_eq!(store.replicator.list().len(), 1);
+}
+
+#[test]
+fn a_tenant_in_upper_case_is_the_one_in_lower_case() {
+    let tenant = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
+    let Setup { postgres, store } = Setup::new();
+    let shared = |sink: &str, tenant: String| SinkSettings {
+        layout: LayoutKind::Embeddings,
+        tenant: Some(tenant),
+        entity_type: Some("note".to_owned()),
+        ..named(sink, &settings(&postgres.url))
+    };
+    store.write(0..20, 1);
+    store.add(shared("s", tenant.to_uppercase()));
+    store.wait_until_copied();
+    store.assert_equal();
+    let scope = || postgres.value("select target_scope from pannier.sinks");
+    assert!(scope().contains(tenant), "{}", scope());
+    // Another store's sink on the same rows is refused by the database.
+    let other = Store::new();
+    other.add(shared("t", tenant.to_owned()));
+    let deadline = std::time::Instant::now() + super::LIMIT;
+    let status = || other.replicator.status("t").unwrap().1.into_iter().next().map(|(_, status)| status);
+    while status().is_none_or(|status| status.error.is_none()) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", status());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(status().unwrap().error.unwrap().0, "table_taken");
+    drop(other.close());
+    // What an earlier version wrote down is the same place.
+    let directory = store.close();
+    postgres.run(&format!(
+        "update pannier.sinks set target_scope = replace(target_scope, '{tenant}', upper('{tenant}')), target_shape = null"
+    ));
+    let store = Store::open(directory, Options::default());
+    store.wait_until_copied();
+    assert_eq!(store.status().scans, 0);
+    assert!(scope().contains(tenant), "{}", scope());
+    store.assert_equal();
 }
 
 #[test]

@@ -3,11 +3,15 @@
 use crate::postgres::QualifiedName;
 use crate::types::Definition;
 
-use super::super::ReplicateError;
 use super::super::settings::{ALL_COLLECTIONS, ExtraRows, LayoutKind, SinkSettings, VectorType};
+use super::super::{ReplicateError, fence};
 use super::tables;
 use super::{Column, ColumnKind, Extension, Layout, Mode, Source};
 
+/// Longest name of a schema or a table: NAMEDATALEN - 1 of Postgres.
+const MAX_NAME_BYTES: usize = 63;
+/// The table beside collections that stand in Postgres which says what each of them is.
+const COLLECTIONS_TABLE: &str = "pannier_collections";
 /// The numbers of a vector that the name of the layout promises.
 const LEARNING_DIM: u32 = 384;
 
@@ -30,7 +34,7 @@ pub(in crate::replicate) fn build(
     definition: &Definition,
     extension: &Extension,
 ) -> Result<Layout, ReplicateError> {
-    check_definition(settings, definition)?;
+    check_collection(settings, collection, definition)?;
     let table = table_of(settings, collection)?;
     let request = Request { settings, collection, definition, extension, table };
     match settings.layout {
@@ -68,17 +72,32 @@ pub(in crate::replicate) fn check(settings: &SinkSettings) -> Result<(), Replica
         _ if !settings.columns.is_empty() => wrong("columns are mapped in the layout custom only".to_owned())?,
         _ => {}
     }
+    if settings.state_schema.len() > MAX_NAME_BYTES {
+        let schema = &settings.state_schema;
+        wrong(format!("the schema of the state {schema:?} has more than {MAX_NAME_BYTES} bytes; name a shorter one"))?;
+    }
     table_of(settings, "c").map(drop)
 }
 
-/// Refuses a collection that the layout has no place for.
+/// A UUID as Postgres shows it; `None` for a text that is none.
+pub(in crate::replicate) fn canonical_uuid(text: &str) -> Option<String> {
+    uuid::Uuid::parse_str(text).ok().map(|uuid| uuid.to_string())
+}
+
+/// Refuses a collection that the layout or the database has no place for.
 ///
 /// # Errors
 /// [`ReplicateError::Settings`].
-pub(in crate::replicate) fn check_definition(
+pub(in crate::replicate) fn check_collection(
     settings: &SinkSettings,
+    collection: &str,
     definition: &Definition,
 ) -> Result<(), ReplicateError> {
+    let table = table_of(settings, collection)?;
+    if let Some(fault) = fault_of_name(settings, &table) {
+        let reason = format!("collection {collection:?} cannot have the table {}: {fault}", table.plain());
+        return Err(ReplicateError::Settings { reason });
+    }
     match settings.layout {
         LayoutKind::LearningVectors if definition.dim != LEARNING_DIM => Err(ReplicateError::Settings {
             reason: format!(
@@ -88,6 +107,24 @@ pub(in crate::replicate) fn check_definition(
         }),
         _ => Ok(()),
     }
+}
+
+/// Why no copy can have a table of this name.
+fn fault_of_name(settings: &SinkSettings, table: &QualifiedName) -> Option<String> {
+    if let Some(name) = [&table.schema, &table.name].into_iter().find(|name| name.len() > MAX_NAME_BYTES) {
+        // Postgres would cut it, and two of one beginning would be one table.
+        return Some(format!(
+            "{name:?} has {} bytes and names in Postgres {MAX_NAME_BYTES} at most; copy the collection by a sink of its own \
+             that names a shorter table",
+            name.len()
+        ));
+    }
+    let is_state = table.schema == settings.state_schema && fence::TABLES.contains(&table.name.as_str());
+    (is_state || table.name == COLLECTIONS_TABLE).then(|| {
+        "Pannier keeps its own state in a table of this name; copy the collection by a sink of its own that names another \
+         table"
+            .to_owned()
+    })
 }
 
 /// The table, where two copies of one database would write the same rows: of one table, unless tenant or entity type tell
@@ -103,7 +140,9 @@ pub(in crate::replicate) fn shares_rows(
     let scope = |(settings, collection): (&SinkSettings, &str)| match settings.layout {
         LayoutKind::Embeddings => {
             let entity_type = settings.entity_type.clone().unwrap_or_else(|| collection.to_owned());
-            Some((settings.tenant.clone(), entity_type))
+            // A UUID is one tenant in whichever spelling.
+            let tenant = |tenant: &String| canonical_uuid(tenant).unwrap_or_else(|| tenant.clone());
+            Some((settings.tenant.as_ref().map(tenant), entity_type))
         }
         _ => None,
     };

@@ -3,12 +3,15 @@
 mod build;
 mod tables;
 
+use sha2::{Digest, Sha256};
+
 use crate::postgres::{Oid, QualifiedName, Type, quote_identifier, quote_literal};
 use crate::types::Metric;
 
 use super::settings::{IndexKind, VectorType};
+use super::shape::Shape;
 
-pub(super) use build::{build, check, check_definition, shares_rows};
+pub(super) use build::{build, canonical_uuid, check, check_collection, shares_rows};
 
 /// The extension as the database has it.
 #[derive(Clone, Debug)]
@@ -182,6 +185,14 @@ impl Layout {
         if all.is_empty() { "true".to_owned() } else { all.join(" and ") }
     }
 
+    /// What stands in the rows, of a collection by its number. A change of how sources are shown costs a comparison of all
+    /// rows, no more.
+    pub(in crate::replicate) fn shape(&self, collection: u32) -> Shape {
+        let columns: Vec<String> = self.columns.iter().map(|c| format!("{:?} {:?}", c.name, c.source)).collect();
+        let place = format!("{:?} {:?}", self.table, self.scope_condition());
+        Shape { collection, columns: digest(&columns.join("\n")), place: digest(&place) }
+    }
+
     /// The operator class of the index.
     pub(super) fn operator_class(&self) -> String {
         let metric = match self.metric {
@@ -195,6 +206,12 @@ impl Layout {
         };
         format!("{kind}_{metric}_ops")
     }
+}
+
+/// The first 8 bytes of the SHA-256.
+fn digest(text: &str) -> u64 {
+    let hash = Sha256::digest(text.as_bytes());
+    hash.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 impl Column {

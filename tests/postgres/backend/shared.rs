@@ -1,0 +1,150 @@
+//! What other servers do to a table that this one knows, and what a way to it makes of answers.
+
+use pannier::backend::AnyCollection;
+use pannier::collection::BackendFault;
+use pannier::types::{Filter, Metric, Value, VectorStorage};
+use pannier::{CollectionError, DefinitionRequest};
+
+use super::{Sidecar, fault, found, search};
+use crate::support::postgres::{Version, database, server};
+use crate::support::{document, id, name};
+
+fn stored(collection: &AnyCollection) -> Option<Vec<f32>> {
+    collection.get(&id("a")).unwrap().map(|document| document.vector)
+}
+
+fn a_table_made_anew_with_another_definition_is_noticed_on(version: Version) {
+    let postgres = server(version).database();
+    let l2 = DefinitionRequest { metric: Some(Metric::L2), ..DefinitionRequest::vectors(3) };
+    let half = DefinitionRequest { storage: Some(VectorStorage::Float16), ..DefinitionRequest::vectors(3) };
+    let wide = DefinitionRequest::vectors(4);
+    let calls: [fn(&AnyCollection) -> Result<(), CollectionError>; 6] = [
+        |a| a.upsert(vec![document("b", &[3.0, 0.0, 0.0], 1)]).map(drop),
+        |a| a.search(&search(&[1.0, 0.0, 0.0])).map(drop),
+        |a| a.get(&id("a")).map(drop),
+        |a| a.delete(&[id("a")]).map(drop),
+        |a| a.delete_matching(&Filter::eq("group", Value::Int(1))).map(drop),
+        |a| a.stats().map(drop),
+    ];
+    for (request, words, vector) in [
+        (l2, "metric: L2 != Cosine", vec![3.0, 0.0, 0.0]),
+        (half, "storage", vec![1.0, 0.0, 0.0]),
+        (wide, "dim: 4 != 3", vec![1.0, 0.0, 0.0, 0.0]),
+    ] {
+        let two = Sidecar::new(&postgres.url);
+        for (n, call) in calls.into_iter().enumerate() {
+            let one = Sidecar::new(&postgres.url);
+            let (a, _) = (one.create(), two.create());
+            a.upsert(vec![document("a", &[3.0, 0.0, 0.0], 1)]).unwrap();
+            assert_eq!(found(&a, &search(&[1.0, 0.0, 0.0])), ["a"]);
+            two.collections.drop_collection(&name("c"), false).unwrap();
+            let b = two.create_with(&request, "shared").unwrap().collection;
+            b.upsert(vec![document("a", &vector, 1)]).unwrap();
+            for attempt in 0..2 {
+                let (kind, detail) = fault(call(&a));
+                assert_eq!(kind, BackendFault::Conflict, "{n}, {attempt}: {detail}");
+                assert!(detail.contains(words) && detail.contains("keep_table=true"), "{detail}");
+            }
+            assert_eq!((stored(&b), b.stats().unwrap().documents), (Some(vector.clone()), 1));
+            // What the message says to do helps.
+            one.collections.drop_collection(&name("c"), true).unwrap();
+            let a = one.create_with(&request, "shared").unwrap().collection;
+            assert_eq!(stored(&a), Some(vector.clone()));
+            two.collections.drop_collection(&name("c"), false).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_table_made_anew_with_another_definition_is_noticed_on_16() {
+    a_table_made_anew_with_another_definition_is_noticed_on(Version::V16);
+}
+
+#[test]
+fn a_table_made_anew_with_another_definition_is_noticed_on_18() {
+    a_table_made_anew_with_another_definition_is_noticed_on(Version::V18);
+}
+
+#[test]
+fn a_table_made_anew_with_the_same_definition_goes_on() {
+    let postgres = database();
+    let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+    let (a, _) = (one.create(), two.create());
+    a.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    for _ in 0..2 {
+        two.collections.drop_collection(&name("c"), false).unwrap();
+        let b = two.create();
+        assert_eq!(stored(&a), None);
+        a.upsert(vec![document("a", &[0.0, 1.0, 0.0], 1)]).unwrap();
+        assert_eq!(stored(&b), Some(vec![0.0, 1.0, 0.0]));
+        assert_eq!(found(&a, &search(&[0.0, 1.0, 0.0])), ["a"]);
+    }
+    // Nor does a copy of the table in its place stop anything.
+    postgres.run(
+        "alter table pannier.shared rename to old; \
+         create table pannier.shared (like pannier.old including all); \
+         insert into pannier.shared (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
+         select id, content, metadata, embedding, embedded, created_at, updated_at, version from pannier.old",
+    );
+    assert_eq!(stored(&a), Some(vec![0.0, 1.0, 0.0]));
+    a.upsert(vec![document("b", &[0.0, 1.0, 0.0], 1)]).unwrap();
+    assert_eq!(a.stats().unwrap().documents, 2);
+}
+
+#[test]
+fn a_write_whose_server_went_away_is_neither_refused_nor_sent_again() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    // The answers of a pooler that lost its server.
+    postgres.run(
+        "create sequence pannier.tries;
+         create function pannier.lose() returns trigger language plpgsql as $$ begin
+           perform nextval('pannier.tries');
+           raise exception 'server conn crashed?' using errcode = new.content; end $$;
+         create trigger lose before insert on pannier.shared for each row execute function pannier.lose()",
+    );
+    for (n, (code, expected)) in [
+        ("08P01", BackendFault::Unknown),
+        ("57P01", BackendFault::Unknown),
+        ("58000", BackendFault::Unknown),
+        ("23514", BackendFault::Refused),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut new = document("a", &[1.0, 0.0, 0.0], 1);
+        new.text = Some(code.to_owned());
+        let (kind, detail) = fault(collection.upsert(vec![new]));
+        assert_eq!(kind, expected, "{code}: {detail}");
+        assert!(!detail.contains("nothing was changed"), "{detail}");
+        assert_eq!(postgres.value("select last_value from pannier.tries"), (n + 1).to_string(), "{code}");
+    }
+    // A server without room has done nothing, and is asked again.
+    let mut new = document("a", &[1.0, 0.0, 0.0], 1);
+    new.text = Some("53100".to_owned());
+    let (kind, detail) = fault(collection.upsert(vec![new]));
+    assert_eq!(kind, BackendFault::Unreachable);
+    assert!(detail.contains("nothing was changed"), "{detail}");
+    postgres.run("drop trigger lose on pannier.shared");
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    assert_eq!(collection.stats().unwrap().documents, 1);
+}
+
+#[test]
+fn a_row_at_infinity_stops_no_search() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    let documents = ["a", "b"].map(|id| document(id, &[1.0, 0.0, 0.0], 1));
+    collection.upsert(documents.to_vec()).unwrap();
+    postgres.run("update pannier.shared set created_at = '-infinity', updated_at = 'infinity' where id = 'a'");
+    assert_eq!(found(&collection, &search(&[1.0, 0.0, 0.0])), ["a", "b"]);
+    let stored = collection.get(&id("a")).unwrap().unwrap().stored;
+    assert_eq!((stored.created_at_ms, stored.updated_at_ms), (-377_705_023_201_000, 253_402_207_200_999));
+    let other = collection.get(&id("b")).unwrap().unwrap().stored;
+    assert_eq!(other.created_at_ms, other.updated_at_ms);
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 2)]).unwrap();
+    let mended = collection.get(&id("a")).unwrap().unwrap().stored;
+    assert!(mended.updated_at_ms < 253_402_207_200_999);
+}
