@@ -99,6 +99,15 @@ pub enum PostgresError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// A column of an answer holds no value of the kind that was asked for.
+    #[error("Postgres answered with another value than was asked for in column {column}")]
+    Answer {
+        /// The column, from 0.
+        column: usize,
+        /// In what it is another.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// The settings of the connection are wrong.
     #[error("the settings of the Postgres connection are wrong: {reason}")]
     Settings {
@@ -114,6 +123,7 @@ impl PostgresError {
             Self::Connect { trouble, .. } | Self::Statement { trouble, .. } => *trouble,
             Self::Broken { .. } => Trouble::Unreachable,
             Self::Timeout { .. } => Trouble::Timeout,
+            Self::Answer { .. } => Trouble::Other,
             Self::Settings { .. } => Trouble::Settings,
         }
     }

@@ -148,6 +148,12 @@ pub enum ReplicateError {
         "the cursor was moved on another connection of this process, as when its bytes arrive twice; connecting again"
     )]
     Overtaken,
+    /// The sink's task broke off by a mistake of ours.
+    #[error("the sink's task broke off, which is a mistake of Pannier's and worth a report; it starts again: {reason}")]
+    Panicked {
+        /// What it said.
+        reason: String,
+    },
     /// The collection is gone.
     #[error("the collection {name} is not there")]
     NoCollection {
@@ -186,6 +192,7 @@ impl ReplicateError {
             Self::Foreign { .. } => "foreign",
             Self::CommitLost { .. } => "commit_lost",
             Self::Overtaken => "overtaken",
+            Self::Panicked { .. } => "internal",
             Self::NoCollection { .. } => "no_collection",
             Self::Postgres(error) => error.trouble().name(),
             Self::Collection(_) | Self::Storage(_) => "store",

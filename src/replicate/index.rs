@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::postgres::{Session, Trouble, Type, quote_identifier};
+use crate::postgres::{Session, Trouble, Type, quote_identifier, value};
 
 use super::ReplicateError;
 use super::layout::{Layout, Mode};
@@ -65,18 +65,23 @@ async fn try_ensure(session: &Session, layout: &Layout) -> Result<Option<String>
     let rows = session
         .query("look at the table's indexes", sql, &[(&layout.table.to_string(), Type::TEXT), (name, Type::TEXT)])
         .await?;
-    for row in rows.iter().filter(|row| !row.get::<_, bool>(1)) {
-        let leftover = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(row.get(0)));
+    let mut is_there = false;
+    for row in &rows {
+        if value(row, 1)? {
+            is_there = true;
+            continue;
+        }
+        let leftover = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(value(row, 0)?));
         session.batch("drop an index that was never finished", &format!("drop index if exists {leftover}")).await?;
     }
-    if rows.iter().any(|row| row.get(1)) {
+    if is_there {
         return Ok(None);
     }
     let lists = match layout.index {
         IndexKind::Ivfflat => {
             let sql = format!("select count(*)::int8 from {}", layout.table);
             let rows = session.query("count the rows", &sql, &[]).await?;
-            rows.first().map_or(0, |row| row.get::<_, i64>(0))
+            rows.first().map_or(Ok(0), |row| value(row, 0))?
         }
         _ => 0,
     };

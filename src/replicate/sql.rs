@@ -158,13 +158,15 @@ pub(super) fn delete(layout: &Layout, force: bool) -> String {
     }
 }
 
-/// The rows that are ours: `from .. where ..`, over the alias `t`.
+/// The rows that are ours: `from .. where ..`, over the alias `t`. A row without a key is nobody's.
 fn ours(layout: &Layout) -> String {
     let inside = match &layout.mode {
         Mode::Rows => String::new(),
         Mode::Inside { column, field } => format!(" and t.{} ? {}", quote_identifier(column), quote_literal(field)),
     };
-    format!("from {} t where {}{inside}", layout.table, layout.scope_condition())
+    let keyed: String =
+        layout.key.iter().map(|&index| format!(" and t.{} is not null", layout.quoted(index))).collect();
+    format!("from {} t where {}{keyed}{inside}", layout.table, layout.scope_condition())
 }
 
 /// Whether there is a row of ours.

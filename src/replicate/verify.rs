@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::collection::{Collection, ListRequest};
-use crate::postgres::{Session, Type};
+use crate::postgres::{Param, PostgresError, Row, Session, Type, value};
 use crate::types::limits::MAX_PAGE;
 use crate::types::{Document, DocumentId};
 
@@ -131,19 +131,37 @@ pub(super) async fn has_rows(session: &Session, layout: &Layout) -> Result<bool,
     session.batch("begin", &format!("begin read only{}", set_tenant(layout))).await?;
     let rows = session.query("look for rows", &sql::any_row(layout), &[]).await?;
     session.batch("commit", "commit").await?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
+    Ok(rows.first().map_or(Ok(false), |row| value(row, 0))?)
 }
 
 async fn remote_buckets(session: &Session, layout: &Layout) -> Result<Vec<Bucket>, ReplicateError> {
     let mut buckets = vec![Bucket::default(); BUCKETS];
-    let visit = &mut |row: &crate::postgres::Row| {
-        let bucket = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|n| buckets.get_mut(n));
-        if let Some(bucket) = bucket {
-            *bucket = Bucket { rows: row.get::<_, i64>(1) as u64, sum: row.get::<_, &str>(2).parse().unwrap_or(0) };
+    let mut read = |row: &Row| {
+        let bucket = Bucket { rows: value::<i64>(row, 1)? as u64, sum: value::<&str>(row, 2)?.parse().unwrap_or(0) };
+        let place = usize::try_from(value::<i32>(row, 0)?).ok().and_then(|n| buckets.get_mut(n));
+        place.into_iter().for_each(|place| *place = bucket);
+        Ok(())
+    };
+    read_all(session, "hash the rows", &sql::buckets(layout), &[], &mut read).await?;
+    Ok(buckets)
+}
+
+/// Gives each row to `read`, and fails with the first failure of it.
+async fn read_all(
+    session: &Session,
+    doing: &'static str,
+    sql: &str,
+    params: &[Param<'_>],
+    read: &mut (dyn FnMut(&Row) -> Result<(), PostgresError> + Send),
+) -> Result<(), PostgresError> {
+    let mut done = Ok(());
+    let visit = &mut |row: &Row| {
+        if done.is_ok() {
+            done = read(row);
         }
     };
-    session.each_row("hash the rows", &sql::buckets(layout), &[], LIMIT, visit).await?;
-    Ok(buckets)
+    session.each_row(doing, sql, params, LIMIT, visit).await?;
+    done
 }
 
 fn local_buckets(
@@ -176,12 +194,12 @@ async fn rows_that_differ(
     unlike: &[i32],
 ) -> Result<Vec<Difference>, ReplicateError> {
     let mut there: BTreeMap<String, i64> = BTreeMap::new();
-    let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 1] = [(&unlike, Type::INT4_ARRAY)];
-    session
-        .each_row("hash rows", &sql::rows_of_buckets(layout), &params, LIMIT, &mut |row| {
-            there.insert(row.get(0), row.get(1));
-        })
-        .await?;
+    let mut read = |row: &Row| {
+        there.insert(value(row, 0)?, value(row, 1)?);
+        Ok(())
+    };
+    let params: [Param<'_>; 1] = [(&unlike, Type::INT4_ARRAY)];
+    read_all(session, "hash rows", &sql::rows_of_buckets(layout), &params, &mut read).await?;
     let wanted: BTreeSet<i32> = unlike.iter().copied().collect();
     let mut differences = Vec::new();
     each_document(collection, &mut |document| {
@@ -221,7 +239,7 @@ async fn tell_rowless(
         let cells: Vec<Cell> = part.iter().flat_map(|missing| key_cells(layout, &missing.key)).collect();
         let (keys, kind) = sql::array_of(layout, column, cells.iter());
         let rows = session.query("look for rows by key", &statement, &[(keys.as_ref() as _, kind)]).await?;
-        let there: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let there: BTreeSet<&str> = rows.iter().map(|row| value(row, 0)).collect::<Result<_, _>>()?;
         for missing in part.iter_mut().filter(|missing| !there.contains(missing.key.as_str())) {
             missing.kind = Kind::NoRow;
         }

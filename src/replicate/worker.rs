@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::apply::{Batch, Link};
@@ -91,7 +92,7 @@ impl Worker {
         loop {
             let before = self.status.read().transactions;
             self.status.phase(Phase::Starting);
-            let error = match self.session().await {
+            let error = match caught(self.session()).await {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::Again) => continue,
                 Err(error) => error,
@@ -402,6 +403,16 @@ fn shared<T>(result: Result<T, ReplicateError>) -> (Result<T, ReplicateError>, R
     }
 }
 
+/// What a session came to; a panic in it is a failure like others, after which the sink tries again.
+async fn caught<T>(session: impl Future<Output = Result<T, ReplicateError>>) -> Result<T, ReplicateError> {
+    // What the session left is a connection, which is closed; and the worker, which holds nothing half done.
+    std::panic::AssertUnwindSafe(session).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let reason = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned();
+        Err(ReplicateError::Panicked { reason })
+    })
+}
+
 /// Doubles with each failure in a row up to the longest, and takes a random half off, so that many do not come at once.
 fn backoff(failures: u32, is_short: bool) -> Duration {
     let (first, longest) = if is_short { SHORT_WAIT } else { LONG_WAIT };
@@ -414,6 +425,18 @@ fn backoff(failures: u32, is_short: bool) -> Duration {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn a_panic_in_a_session_is_a_failure_like_others() {
+        let session = async {
+            let row: Vec<i32> = Vec::new();
+            Ok(row[std::hint::black_box(7)])
+        };
+        let error = caught(session).await.unwrap_err();
+        assert_eq!(error.code(), "internal");
+        assert!(error.to_string().contains("index is 7"), "{error}");
+        assert_eq!(caught(async { Ok(1) }).await.unwrap(), 1);
+    }
 
     #[test]
     fn waits_grow_to_their_bound_and_vary() {

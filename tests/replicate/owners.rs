@@ -163,6 +163,36 @@ fn a_role_that_does_not_own_the_table_goes_on_without_the_index() {
 }
 
 #[test]
+fn rows_without_a_key_are_nobodys() {
+    for keep in [ExtraRows::Keep, ExtraRows::Delete] {
+        let setup = Setup::new();
+        let (store, postgres) = (&setup.store, &setup.postgres);
+        postgres.run(
+            "create table notes (id text unique, body text, v vector(4));
+             insert into notes values (null, 'mine'), (null, 'mine too')",
+        );
+        store.write(0..5, 1);
+        let columns = [("id", "id"), ("body", "text"), ("v", "vector")];
+        setup.copy(SinkSettings {
+            layout: LayoutKind::Custom,
+            table: Some("public.notes".to_owned()),
+            columns: columns.map(|(column, field)| (column.to_owned(), field.to_owned())).into(),
+            extra_rows: keep,
+            ..setup.settings()
+        });
+        let report = store.verify();
+        assert!(report.is_equal() && (report.rows, report.kept_rows) == (5, 0), "{report:?}");
+        store.write(3..8, 2);
+        store.delete(0..1);
+        store.wait_until_copied();
+        store.assert_equal();
+        block_on(store.replicator.repair("s", false)).unwrap();
+        assert_eq!(postgres.column("select body from notes where id is null order by 1"), ["mine", "mine too"]);
+        assert_eq!(postgres.value("select count(*) from notes"), "9");
+    }
+}
+
+#[test]
 fn a_layout_for_one_dimension_takes_no_other() {
     let store = Store::new();
     let learning =
