@@ -79,7 +79,8 @@ impl Worker {
         Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
     }
 
-    /// Writes the documents again that no row could hold. Those that have a row now are dead no more.
+    /// Writes the documents again that no row could hold, and deletes the rows again that could not be deleted. Where
+    /// that is done now, they are dead no more.
     async fn try_dead_letters(&self, ready: &mut Ready) -> Result<(), ReplicateError> {
         let buried = ready.fence.buried(&ready.session).await?;
         self.status.edit(|status| status.dead_letters = buried.len() as u64);
@@ -88,7 +89,7 @@ impl Worker {
             for id in part.iter().filter_map(|id| DocumentId::new(id).ok()) {
                 match tokio::task::block_in_place(|| self.collection.get(&id))? {
                     Some(document) => batch.write(&ready.layout, &document),
-                    None => batch.forget(id),
+                    None => batch.delete(&ready.layout, id, ready.cursor.seq),
                 }
             }
             let cursor = ready.cursor.clone();
