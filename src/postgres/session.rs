@@ -45,6 +45,11 @@ impl Session {
         self.limit
     }
 
+    /// Whether the connection is known to have ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// Runs statements by the simple protocol, separated by semicolons.
     ///
     /// # Errors

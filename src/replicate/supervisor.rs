@@ -368,6 +368,7 @@ impl Sink {
             hold: self.holds.get(collection.name()).cloned().unwrap_or_else(|| Arc::new(collection.hold_log(Seq(0)))),
             take_over: false,
             distrusts: false,
+            index: super::index::Attempts::default(),
         };
         let task = runtime.spawn(worker.run());
         Running { status, commands, task, collection: collection.clone() }

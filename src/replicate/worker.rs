@@ -31,6 +31,8 @@ const IDLE: Duration = Duration::from_millis(20);
 const SHORT_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// And after those that somebody has to mend.
 const LONG_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// While nothing is written, the state in the database is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
 /// A cursor that moved over others' changes alone is written down this often.
 const KEEP_CURSOR: Duration = Duration::from_secs(5);
 
@@ -65,6 +67,7 @@ pub(super) struct Worker {
     pub(super) take_over: bool,
     /// Another process held the sink since we did: what its cursor says is not taken on trust.
     pub(super) distrusts: bool,
+    pub(super) index: index::Attempts,
 }
 
 /// A connection with what was found behind it.
@@ -162,7 +165,7 @@ impl Worker {
             }
             self.distrusts = false;
             self.status.phase(Phase::Indexing);
-            let note = index::ensure(&ready.session, &ready.layout).await?;
+            let note = index::ensure(&ready.session, &ready.layout, &mut self.index).await?;
             self.status.edit(|status| {
                 status.note = note;
                 status.error = None;
@@ -173,6 +176,7 @@ impl Worker {
                 Followed::Behind => self.begin_scan(&mut ready.cursor, ScanReason::Behind)?,
                 Followed::Dropped | Followed::Stopped => return Ok(Ended::Stopped),
                 Followed::Again => return Ok(Ended::Again),
+                Followed::Index => {}
             }
         }
     }
@@ -285,7 +289,11 @@ impl Worker {
 
     /// Follows the changes until the connection, the collection or the process ends.
     async fn follow(&mut self, ready: &mut Ready, changes: &mut Changes) -> Result<Followed, ReplicateError> {
+        let mut looked = Instant::now();
         loop {
+            if self.index.is_due() {
+                return Ok(Followed::Index);
+            }
             match self.step(ready, changes).await? {
                 Stepped::On => match self.commands.try_recv() {
                     Ok(command) => {
@@ -297,7 +305,7 @@ impl Worker {
                     Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Followed::Stopped),
                 },
                 Stepped::Idle => match tokio::time::timeout(IDLE, self.commands.recv()).await {
-                    Err(_) => {}
+                    Err(_) => Self::look(ready, &mut looked).await?,
                     Ok(None) => return Ok(Followed::Stopped),
                     Ok(Some(command)) => {
                         if let Some(ended) = self.obey(command, ready, changes).await? {
@@ -312,6 +320,18 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Looks, while nothing is written, whether the connection is there and the state behind it as it was left: a database
+    /// that went away, or that was restored from an older backup, is to be noticed before there is something to write.
+    async fn look(ready: &Ready, looked: &mut Instant) -> Result<(), ReplicateError> {
+        if looked.elapsed() < LOOK && !ready.session.is_closed() {
+            return Ok(());
+        }
+        let cursor = Cursor { seq: ready.written_down.0, ..Cursor::default() };
+        ready.fence.confirm(&ready.session, &cursor).await?;
+        *looked = Instant::now();
+        Ok(())
     }
 
     /// One look at the changes, and one transaction where there are any.
@@ -347,7 +367,7 @@ impl Worker {
         changes: &mut Changes,
     ) -> Result<Option<Followed>, ReplicateError> {
         match command {
-            Command::Wake => {}
+            Command::Wake => self.index.hurry(),
             Command::TakeOver(reply) => {
                 self.take_over = true;
                 _ = reply.send(Ok(()));
@@ -377,6 +397,8 @@ enum Followed {
     Dropped,
     Behind,
     Again,
+    /// It is time to try again to make the index.
+    Index,
 }
 
 /// What a step along the changes led to.
