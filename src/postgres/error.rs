@@ -215,8 +215,8 @@ fn is_encoding(error: &tokio_postgres::Error) -> bool {
     text.starts_with("error serializing parameter") || text.starts_with("error encoding message")
 }
 
-/// Whether a row breaks a policy of row-level security, which has the code of a missing right. The message may be in any
-/// language; the routine's name is not.
+/// Whether a row breaks a policy of row-level security, which has the code of a missing right. The message may be in
+/// any language; the routine's name is not.
 fn breaks_a_policy(code: &SqlState, routine: Option<&str>, message: &str) -> bool {
     let is_check = routine == Some("ExecWithCheckOptions") || message.contains("violates row-level security policy");
     code.code() == "42501" && is_check

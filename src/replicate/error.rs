@@ -150,8 +150,8 @@ pub enum ReplicateError {
     Overtaken,
     /// The sink's state is an older one of ours.
     #[error(
-        "the sink's state in the database is an older one (epoch {found}, ours is {ours}), as when a backup is restored \
-         there; connecting again"
+        "the sink's state in the database is an older one (epoch {found}, ours is {ours}), as when a backup is \
+         restored there; connecting again"
     )]
     WentBack {
         /// The epoch that stands in the database.

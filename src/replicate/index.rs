@@ -42,8 +42,8 @@ impl Attempts {
 
 /// Makes the index where the vector column has no valid one of the kind. What an interrupted attempt left is dropped.
 ///
-/// Returns why there is none, where there can be none or it could not be made: rows are written without it all the same,
-/// and it is tried again from time to time.
+/// Returns why there is none, where there can be none or it could not be made: rows are written without it all the
+/// same, and it is tried again from time to time.
 ///
 /// # Errors
 /// [`ReplicateError::Postgres`] where the session is of no more use.
@@ -85,8 +85,8 @@ fn note(layout: &Layout, error: &PostgresError) -> String {
             "there is no index: {why}; let the table's owner make it ({by_hand}), or add the sink with the index none"
         ),
         _ => format!(
-            "there is no index: {why}; mend that (a full disk, maintenance_work_mem) and resume the sink, or make it by \
-             hand ({by_hand}), or add the sink with the index none; it is tried again from time to time"
+            "there is no index: {why}; mend that (a full disk, maintenance_work_mem) and resume the sink, or make it \
+             by hand ({by_hand}), or add the sink with the index none; it is tried again from time to time"
         ),
     }
 }

@@ -40,7 +40,8 @@ impl Worker {
                 }
             }
             let buried: BTreeSet<String> = ready.fence.buried(&ready.session).await?.into_iter().collect();
-            let mut report = verify::compare(&ready.session, &ready.layout, &self.collection, &buried).await?;
+            let Ready { session, layout, cursor, .. } = &*ready;
+            let mut report = verify::compare(session, layout, &self.collection, &buried, cursor.seq).await?;
             let is_still = self.collection.store_seq() == until;
             if let Some(before) = &settled {
                 report.differences.retain(|difference| before.differences.contains(difference));

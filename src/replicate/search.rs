@@ -1,4 +1,4 @@
-//! The search for what Postgres refuses: a part that is refused is halved until the rows and deletes at fault stand alone.
+//! The search for what Postgres refuses: what is refused is halved until the rows and deletes at fault stand alone.
 
 use super::ReplicateError;
 use super::apply::{Batch, Delete, Link};
@@ -6,8 +6,8 @@ use super::drift;
 use super::row::{Poison, Row};
 use crate::types::DocumentId;
 
-/// What a row is refused for that another row holds, or lacks: once others are written or gone it may fit (foreign keys,
-/// unique indexes, exclusions).
+/// What a row is refused for that another row holds, or lacks: once others are written or gone it may fit (foreign
+/// keys, unique indexes, exclusions).
 const OF_OTHER_ROWS: [&str; 3] = ["23503", "23505", "23P01"];
 
 /// What a batch came to.
@@ -50,8 +50,8 @@ impl Part<'_, '_> {
 }
 
 impl Link<'_> {
-    /// Deletes and writes what Postgres lets be deleted and written, within a transaction. What is refused is found, and
-    /// the older row of a document that is refused is deleted.
+    /// Deletes and writes what Postgres lets be deleted and written, within a transaction. What is refused is found,
+    /// and the older row of a document that is refused is deleted.
     pub(super) async fn search_all(&self, batch: &Batch, older: &[&Delete]) -> Result<Searched, ReplicateError> {
         drift::hold_table(self.session, self.layout).await?;
         let deletes: Vec<&Delete> = batch.deletes.iter().collect();
@@ -126,7 +126,7 @@ impl Link<'_> {
         Ok((done, refused))
     }
 
-    /// One part. Constraints that would wait for COMMIT are looked at now, while it can still be told whose fault it is.
+    /// One part. Constraints that would wait for COMMIT are looked at now, while it can be told whose fault it is.
     async fn attempt(&self, part: Part<'_, '_>, force: bool) -> Result<u64, ReplicateError> {
         let count = match part {
             Part::Rows(rows) => self.upsert(rows, force).await?,

@@ -322,8 +322,8 @@ impl Worker {
         }
     }
 
-    /// Looks, while nothing is written, whether the connection is there and the state behind it as it was left: a database
-    /// that went away, or that was restored from an older backup, is to be noticed before there is something to write.
+    /// Looks, while nothing is written, whether the connection is there and the state behind it as it was left: a
+    /// database that went away, or that was restored from an older backup, is to be noticed before a write is.
     async fn look(ready: &Ready, looked: &mut Instant) -> Result<(), ReplicateError> {
         if looked.elapsed() < LOOK && !ready.session.is_closed() {
             return Ok(());

@@ -171,7 +171,8 @@ fn an_index_that_cannot_be_made_holds_up_no_row() {
         postgres.run(&format!(
             "create function no_index() returns event_trigger language plpgsql as $$ begin
                raise exception 'not today' using errcode = '{code}'; end $$;
-             create event trigger no_index on ddl_command_start when tag in ('CREATE INDEX') execute function no_index()"
+             create event trigger no_index on ddl_command_start when tag in ('CREATE INDEX')
+               execute function no_index()"
         ));
         store.write(0..10, 1);
         setup.copy(setup.settings());
