@@ -99,6 +99,15 @@ pub enum PostgresError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// A column of an answer holds no value of the kind that was asked for.
+    #[error("Postgres answered with another value than was asked for in column {column}")]
+    Answer {
+        /// The column, from 0.
+        column: usize,
+        /// In what it is another.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// The settings of the connection are wrong.
     #[error("the settings of the Postgres connection are wrong: {reason}")]
     Settings {
@@ -114,6 +123,7 @@ impl PostgresError {
             Self::Connect { trouble, .. } | Self::Statement { trouble, .. } => *trouble,
             Self::Broken { .. } => Trouble::Unreachable,
             Self::Timeout { .. } => Trouble::Timeout,
+            Self::Answer { .. } => Trouble::Other,
             Self::Settings { .. } => Trouble::Settings,
         }
     }
@@ -131,6 +141,10 @@ impl PostgresError {
     pub fn without_values(&self) -> String {
         match self {
             Self::Statement { code, message, .. } if code.starts_with("22") => unquoted(message),
+            // The words of somebody's trigger may hold anything.
+            Self::Statement { code, .. } if code.starts_with("P0") => {
+                "a trigger or a function of the database refused it; the log of Postgres has its words".to_owned()
+            }
             Self::Statement { message, .. } => message.clone(),
             other => other.to_string(),
         }
@@ -174,7 +188,11 @@ impl PostgresError {
         let detail = db.detail().map(|detail| format!("; {detail}")).unwrap_or_default();
         let (code, message, column) = (db.code().code().to_owned(), db.message().to_owned(), db.column());
         let column = column.map(str::to_owned);
-        Self::Statement { doing, code, message, detail, column, trouble: trouble_of(db.code()) }
+        let trouble = match breaks_a_policy(db.code(), db.routine(), &message) {
+            true => Trouble::Row,
+            false => trouble_of(db.code()),
+        };
+        Self::Statement { doing, code, message, detail, column, trouble }
     }
 }
 
@@ -197,6 +215,13 @@ fn is_encoding(error: &tokio_postgres::Error) -> bool {
     text.starts_with("error serializing parameter") || text.starts_with("error encoding message")
 }
 
+/// Whether a row breaks a policy of row-level security, which has the code of a missing right. The message may be in
+/// any language; the routine's name is not.
+fn breaks_a_policy(code: &SqlState, routine: Option<&str>, message: &str) -> bool {
+    let is_check = routine == Some("ExecWithCheckOptions") || message.contains("violates row-level security policy");
+    code.code() == "42501" && is_check
+}
+
 /// Classes and codes of the manual's appendix A.
 fn trouble_of(code: &SqlState) -> Trouble {
     let text = code.code();
@@ -211,7 +236,8 @@ fn trouble_of(code: &SqlState) -> Trouble {
             Some("28") => Trouble::Authentication,
             Some("08" | "53") => Trouble::Unreachable,
             Some("57") => Trouble::Unreachable,
-            Some("22" | "23" | "54" | "21" | "44") => Trouble::Row,
+            // P0: what a function or a trigger in PL/pgSQL raises.
+            Some("22" | "23" | "54" | "21" | "44" | "P0") => Trouble::Row,
             Some("0A") => Trouble::Schema,
             _ => Trouble::Other,
         },
@@ -242,6 +268,17 @@ mod tests {
         );
         let check = "new row for relation \"c\" violates check constraint \"c_check\"";
         assert_eq!(kept("23514", check), check);
+        assert!(!kept("P0001", "no row for Ann").contains("Ann"));
+    }
+
+    #[test]
+    fn a_row_that_breaks_a_policy_is_told_from_a_missing_right() {
+        let code = |text: &str| SqlState::from_code(text);
+        let policy = "new row violates row-level security policy for table \"c\"";
+        assert!(breaks_a_policy(&code("42501"), None, policy));
+        assert!(breaks_a_policy(&code("42501"), Some("ExecWithCheckOptions"), "in another language"));
+        assert!(!breaks_a_policy(&code("42501"), Some("aclcheck_error"), "permission denied for table c"));
+        assert!(!breaks_a_policy(&code("44000"), Some("ExecWithCheckOptions"), "new row violates check option"));
     }
 
     #[test]
@@ -257,6 +294,7 @@ mod tests {
             ("22P05", Trouble::Row),
             ("23502", Trouble::Row),
             ("54000", Trouble::Row),
+            ("P0001", Trouble::Row),
             ("40P01", Trouble::Conflict),
             ("XX000", Trouble::Other),
         ];

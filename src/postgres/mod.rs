@@ -13,7 +13,7 @@ mod tls;
 mod vectors;
 
 pub use error::{PostgresError, Trouble};
-pub use session::{Param, Session};
+pub use session::{Param, Session, value};
 pub use settings::{ConnectParts, ConnectSettings, SslMode};
 pub use sql::{QualifiedName, quote_identifier, quote_literal};
 pub use tokio_postgres::Row;

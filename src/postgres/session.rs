@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, TryStreamExt};
 use tokio::task::JoinHandle;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::{ConnectSettings, PostgresError, tls};
@@ -43,6 +43,11 @@ impl Session {
     /// How long a statement may take.
     pub fn limit(&self) -> Duration {
         self.limit
+    }
+
+    /// Whether the connection is known to have ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// Runs statements by the simple protocol, separated by semicolons.
@@ -160,6 +165,14 @@ impl Session {
             Err(_) => Err(PostgresError::Timeout { doing, limit }),
         }
     }
+}
+
+/// A value of a row; `column` counts from 0.
+///
+/// # Errors
+/// [`PostgresError::Answer`] where it is NULL, which `T` cannot hold, or of another type.
+pub fn value<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, PostgresError> {
+    row.try_get(column).map_err(|source| PostgresError::Answer { column, source })
 }
 
 impl Drop for Session {

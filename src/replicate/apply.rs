@@ -1,4 +1,4 @@
-//! One transaction: rows, deletes, dead letters and cursor, all or none; and a search for the row that is at fault.
+//! One transaction: deletes, rows, dead letters and cursor, all or none.
 
 use crate::collection::DocumentChange;
 use crate::postgres::{Param, Session, Type, quote_literal};
@@ -8,6 +8,7 @@ use super::ReplicateError;
 use super::fence::{Cursor, Fence};
 use super::layout::Layout;
 use super::row::{Cell, Poison, Row, key_of, row_of};
+use super::search::Searched;
 use super::{copy, drift, sql};
 
 /// Fewer rows are not worth the statements around a COPY.
@@ -16,22 +17,31 @@ const MIN_COPIED_ROWS: usize = 64;
 /// What a transaction is to do.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    rows: Vec<Row>,
-    deletes: Vec<Delete>,
+    pub(super) rows: Vec<Row>,
+    pub(super) deletes: Vec<Delete>,
     poisons: Vec<Poison>,
     /// Deleted documents that could have no row.
     rowless: Vec<DocumentId>,
     bytes: usize,
     /// Younger rows are overwritten, too.
-    force: bool,
+    pub(super) force: bool,
 }
 
+/// A row that is to be deleted, unless a younger change wrote it.
 #[derive(Debug)]
-struct Delete {
+pub(super) struct Delete {
     /// `None` for a row that is no document's.
-    id: Option<DocumentId>,
+    pub(super) id: Option<DocumentId>,
     key: Vec<Cell>,
-    seq: Seq,
+    pub(super) seq: Seq,
+}
+
+impl Delete {
+    /// The row that a document has from its change `seq` or an older one; `None` where it can have no row.
+    pub(super) fn of_older(layout: &Layout, id: &DocumentId, seq: Seq) -> Option<Self> {
+        let key = key_of(layout, id).ok()?;
+        Some(Self { id: Some(id.clone()), key, seq: Seq(seq.0.saturating_add(1)) })
+    }
 }
 
 /// What a transaction did.
@@ -76,7 +86,8 @@ impl Batch {
         }
     }
 
-    fn delete(&mut self, layout: &Layout, id: DocumentId, seq: Seq) {
+    /// Deletes the row of a document.
+    pub(super) fn delete(&mut self, layout: &Layout, id: DocumentId, seq: Seq) {
         match key_of(layout, &id) {
             Ok(key) => self.deletes.push(Delete { id: Some(id), key, seq }),
             Err(_) => self.rowless.push(id),
@@ -86,11 +97,6 @@ impl Batch {
     /// Deletes a row that is no document's.
     pub(super) fn delete_row(&mut self, key: Vec<Cell>) {
         self.deletes.push(Delete { id: None, key, seq: Seq(i64::MAX as u64) });
-    }
-
-    /// A dead letter of a document that is no more.
-    pub(super) fn forget(&mut self, id: DocumentId) {
-        self.rowless.push(id);
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -185,16 +191,26 @@ impl Link<'_> {
     async fn within(&self, batch: &Batch, cursor: &Cursor, how: How) -> Result<Applied, ReplicateError> {
         // First, so that of two processes one waits here, and then finds itself fenced.
         let stamp = self.fence.advance(self.session, cursor).await?;
-        let mut found = Vec::new();
-        let written = match how {
-            How::Copy => {
-                let rows = copy::encode(self.layout, &batch.rows);
-                self.session.copy_in("copy rows", &copy::statement(self.layout), vec![rows]).await?
+        // A document that cannot be stored has no row: what stands there of it lives no more.
+        let older: Vec<Delete> =
+            batch.poisons.iter().filter_map(|poison| Delete::of_older(self.layout, &poison.id, poison.seq)).collect();
+        let older: Vec<&Delete> = older.iter().collect();
+        // Deletes come first: what they give back, as a value of a unique index, rows of the same batch may take.
+        let Searched { written, deleted, found } = match how {
+            How::Search => self.search_all(batch, &older).await?,
+            How::Copy | How::Upsert => {
+                let deletes: Vec<&Delete> = batch.deletes.iter().chain(older).collect();
+                let deleted = self.delete(&deletes, batch.force).await?;
+                let written = match how {
+                    How::Copy => {
+                        let rows = copy::encode(self.layout, &batch.rows);
+                        self.session.copy_in("copy rows", &copy::statement(self.layout), vec![rows]).await?
+                    }
+                    _ => self.upsert(&batch.rows.iter().collect::<Vec<_>>(), batch.force).await?,
+                };
+                Searched { written, deleted, found: Vec::new() }
             }
-            How::Upsert => self.upsert(&batch.rows, batch.force).await?,
-            How::Search => self.upsert_searching(batch, &mut found).await?,
         };
-        let deleted = self.delete(batch).await?;
         if self.has_dead_letters {
             self.fence.exhume(self.session, &batch.ids()).await?;
         }
@@ -203,7 +219,7 @@ impl Link<'_> {
         Ok(Applied { written, deleted, poisoned: (batch.poisons.len() + found.len()) as u64, stamp })
     }
 
-    async fn upsert(&self, rows: &[Row], force: bool) -> Result<u64, ReplicateError> {
+    pub(super) async fn upsert(&self, rows: &[&Row], force: bool) -> Result<u64, ReplicateError> {
         if rows.is_empty() {
             return Ok(0);
         }
@@ -218,39 +234,8 @@ impl Link<'_> {
         Ok(self.session.execute("write rows", &sql, &params(&arrays)).await?)
     }
 
-    /// Halves the rows until those that Postgres refuses stand alone.
-    async fn upsert_searching(&self, batch: &Batch, found: &mut Vec<Poison>) -> Result<u64, ReplicateError> {
-        drift::hold_table(self.session, self.layout).await?;
-        let mut waiting: Vec<&[Row]> = vec![&batch.rows];
-        let mut written = 0;
-        while let Some(rows) = waiting.pop() {
-            self.session.batch("set a savepoint", "savepoint search").await?;
-            match self.upsert(rows, batch.force).await {
-                Ok(count) => {
-                    written += count;
-                    self.session.batch("release a savepoint", "release savepoint search").await?;
-                }
-                Err(error) if error.is_of_a_row() => {
-                    if let Some(drift) = drift::of_another_column(self.layout, &error) {
-                        return Err(drift);
-                    }
-                    self.session.batch("roll back to a savepoint", "rollback to savepoint search").await?;
-                    match rows {
-                        [row] => found.push(poison(row, &error)),
-                        rows => {
-                            let (left, right) = rows.split_at(rows.len() / 2);
-                            waiting.extend([right, left]);
-                        }
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(written)
-    }
-
-    async fn delete(&self, batch: &Batch) -> Result<u64, ReplicateError> {
-        if batch.deletes.is_empty() {
+    pub(super) async fn delete(&self, deletes: &[&Delete], force: bool) -> Result<u64, ReplicateError> {
+        if deletes.is_empty() {
             return Ok(0);
         }
         let layout = self.layout;
@@ -259,15 +244,15 @@ impl Link<'_> {
             .iter()
             .enumerate()
             .map(|(n, &index)| {
-                let cells = batch.deletes.iter().map(|delete| &delete.key[n]);
+                let cells = deletes.iter().map(|delete| &delete.key[n]);
                 sql::array_of(layout, &layout.columns[index], cells)
             })
             .collect();
-        if layout.seq.is_some() && !batch.force {
-            let seqs: Vec<i64> = batch.deletes.iter().map(|delete| delete.seq.0 as i64).collect();
+        if layout.seq.is_some() && !force {
+            let seqs: Vec<i64> = deletes.iter().map(|delete| delete.seq.0 as i64).collect();
             arrays.push((Box::new(seqs), Type::INT8_ARRAY));
         }
-        let sql = sql::delete(layout, batch.force);
+        let sql = sql::delete(layout, force);
         Ok(self.session.execute("delete rows", &sql, &params(&arrays)).await?)
     }
 }
@@ -280,12 +265,4 @@ pub(super) fn set_tenant(layout: &Layout) -> String {
 
 fn params(arrays: &[sql::Array]) -> Vec<Param<'_>> {
     arrays.iter().map(|(values, kind)| (values.as_ref() as _, kind.clone())).collect()
-}
-
-fn poison(row: &Row, error: &ReplicateError) -> Poison {
-    let (code, reason) = match error {
-        ReplicateError::Postgres(error) => (error.code().unwrap_or("XX000"), error.without_values()),
-        other => ("XX000", other.to_string()),
-    };
-    Poison { id: row.id.clone(), seq: row.seq, code: code.to_owned(), reason }
 }

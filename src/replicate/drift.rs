@@ -3,7 +3,7 @@
 //! The difference matters: a row is put aside and the others go on, but a table that refuses one for its own sake refuses
 //! all of them.
 
-use crate::postgres::{PostgresError, Session, Type, quote_identifier};
+use crate::postgres::{PostgresError, Session, Type, quote_identifier, value};
 
 use super::fence::Fence;
 use super::layout::{Column, ColumnKind, Layout, Mode};
@@ -61,11 +61,16 @@ pub(super) async fn rights(session: &Session, layout: &Layout) -> Result<(), Rep
         Mode::Rows => &[(1, "SELECT"), (2, "INSERT"), (3, "UPDATE"), (4, "DELETE")],
         Mode::Inside { .. } => &[(1, "SELECT"), (3, "UPDATE")],
     };
-    let missing: Vec<&str> = needed.iter().filter(|(at, _)| !row.get::<_, bool>(*at)).map(|(_, name)| *name).collect();
+    let mut missing = Vec::new();
+    for (at, name) in needed {
+        if !value::<bool>(row, *at)? {
+            missing.push(*name);
+        }
+    }
     if missing.is_empty() {
         return Ok(());
     }
-    let (role, missing) = (row.get::<_, String>(0), missing.join(", "));
+    let (role, missing) = (value::<String>(row, 0)?, missing.join(", "));
     let mend = format!("grant {} on {} to {}", missing.to_lowercase(), layout.table, quote_identifier(&role));
     Err(ReplicateError::Rights { table: layout.table.plain(), role, missing, mend })
 }

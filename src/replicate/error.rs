@@ -148,6 +148,23 @@ pub enum ReplicateError {
         "the cursor was moved on another connection of this process, as when its bytes arrive twice; connecting again"
     )]
     Overtaken,
+    /// The sink's state is an older one of ours.
+    #[error(
+        "the sink's state in the database is an older one (epoch {found}, ours is {ours}), as when a backup is \
+         restored there; connecting again"
+    )]
+    WentBack {
+        /// The epoch that stands in the database.
+        found: i64,
+        /// Ours.
+        ours: i64,
+    },
+    /// The sink's task broke off by a mistake of ours.
+    #[error("the sink's task broke off, which is a mistake of Pannier's and worth a report; it starts again: {reason}")]
+    Panicked {
+        /// What it said.
+        reason: String,
+    },
     /// The collection is gone.
     #[error("the collection {name} is not there")]
     NoCollection {
@@ -186,6 +203,8 @@ impl ReplicateError {
             Self::Foreign { .. } => "foreign",
             Self::CommitLost { .. } => "commit_lost",
             Self::Overtaken => "overtaken",
+            Self::WentBack { .. } => "state_restored",
+            Self::Panicked { .. } => "internal",
             Self::NoCollection { .. } => "no_collection",
             Self::Postgres(error) => error.trouble().name(),
             Self::Collection(_) | Self::Storage(_) => "store",
@@ -218,7 +237,8 @@ impl ReplicateError {
             Self::Postgres(error) => {
                 matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout)
             }
-            Self::CommitLost { .. } | Self::Overtaken | Self::Changed { .. } | Self::StateGone { .. } => true,
+            Self::CommitLost { .. } | Self::Overtaken | Self::WentBack { .. } => true,
+            Self::Changed { .. } | Self::StateGone { .. } => true,
             _ => false,
         }
     }

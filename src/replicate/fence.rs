@@ -386,34 +386,38 @@ impl Fence {
         self.stamp = stamp;
     }
 
-    /// Reads the cursor again after a COMMIT, which may have been answered with success and not have happened.
+    /// Reads the cursor again after a COMMIT, which may have been answered with success and not have happened, and from
+    /// time to time while there is nothing to write.
     ///
     /// # Errors
-    /// [`ReplicateError::Fenced`], [`ReplicateError::CommitLost`].
+    /// [`ReplicateError::Fenced`], [`ReplicateError::WentBack`], [`ReplicateError::CommitLost`].
     pub(super) async fn confirm(&self, session: &Session, cursor: &Cursor) -> Result<(), ReplicateError> {
-        let sql = format!("select epoch, cursor_seq, scan_after from {} where name = $1", self.sinks);
+        let sql = format!("select epoch, cursor_seq, scan_after, {STAMP} from {} where name = $1", self.sinks);
         let rows = session.query("read the cursor again", &sql, &[(&self.name, Type::TEXT)]).await?;
         let expected = cursor.seq.0 as i64;
         let after = cursor.scan.as_ref().and_then(|scan| scan.after.as_ref()).map(|id| id.as_str());
         match rows.first() {
-            Some(row) if row.get::<_, i64>(0) != self.epoch => {
-                Err(ReplicateError::Fenced { found: row.get(0), ours: self.epoch })
-            }
+            Some(row) if row.get::<_, i64>(0) != self.epoch => Err(self.of_another_epoch(row.get(0), row.get(3))),
             Some(row) if row.get::<_, i64>(1) == expected && row.get::<_, Option<&str>>(2) == after => Ok(()),
             Some(row) => Err(ReplicateError::CommitLost { expected, found: row.get(1) }),
-            None => Err(ReplicateError::CommitLost { expected, found: 0 }),
+            None => Err(self.of_another_epoch(0, 0)),
         }
     }
 
     async fn fenced(&self, session: &Session) -> Result<ReplicateError, ReplicateError> {
-        let sql = format!("select epoch from {} where name = $1", self.sinks);
+        let sql = format!("select epoch, {STAMP} from {} where name = $1", self.sinks);
         let rows = session.query("read the epoch", &sql, &[(&self.name, Type::TEXT)]).await?;
-        let found = rows.first().map_or(0, |row| row.get(0));
-        Ok(if found == self.epoch {
-            ReplicateError::Overtaken
-        } else {
-            ReplicateError::Fenced { found, ours: self.epoch }
-        })
+        let (found, stamp) = rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)));
+        Ok(if found == self.epoch { ReplicateError::Overtaken } else { self.of_another_epoch(found, stamp) })
+    }
+
+    /// A row of an older epoch, last written before ours was, is a restored one. Any other is another process's, and so
+    /// is none, since whoever takes the table over removes it.
+    fn of_another_epoch(&self, found: i64, stamp: i64) -> ReplicateError {
+        match found > 0 && found < self.epoch && stamp < self.stamp {
+            true => ReplicateError::WentBack { found, ours: self.epoch },
+            false => ReplicateError::Fenced { found, ours: self.epoch },
+        }
     }
 
     /// Writes down documents that no row can hold, within a transaction.

@@ -1,6 +1,6 @@
 //! The function beside a table of the layout `match_documents`: made where it is missing, made anew where it is ours.
 
-use crate::postgres::{QualifiedName, Session, Type, quote_identifier, quote_literal};
+use crate::postgres::{QualifiedName, Session, Type, quote_identifier, quote_literal, value};
 use crate::types::Metric;
 
 use super::ReplicateError;
@@ -67,10 +67,10 @@ async fn find(session: &Session, name: &QualifiedName) -> Result<Vec<Found>, Rep
     let params: [crate::postgres::Param<'_>; 2] = [(&name.schema, Type::TEXT), (&name.name, Type::TEXT)];
     let rows = session.query("look for the function", sql, &params).await?;
     let found = |row: &crate::postgres::Row| {
-        let (signature, arguments, result) = (row.get(0), row.get(1), row.get(2));
-        Found { signature, arguments, result, body: row.get(3) }
+        let (signature, arguments, result) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
+        Ok(Found { signature, arguments, result, body: value(row, 3)? })
     };
-    Ok(rows.iter().map(found).collect())
+    rows.iter().map(found).collect()
 }
 
 /// The function that a layout has.

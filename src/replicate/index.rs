@@ -1,8 +1,8 @@
 //! The index on the vector column, made once the rows are there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::postgres::{Session, Trouble, Type, quote_identifier};
+use crate::postgres::{PostgresError, Session, Trouble, Type, quote_identifier, value};
 
 use super::ReplicateError;
 use super::layout::{Layout, Mode};
@@ -13,25 +13,92 @@ const LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Most dimensions that an index takes (pgvector 0.8).
 const MAX_VECTOR_DIM: u32 = 2_000;
 const MAX_HALFVEC_DIM: u32 = 4_000;
+/// After a failure it is tried again so much later, or after as many times as long as the attempt took.
+const PAUSE: Duration = Duration::from_secs(600);
+const PAUSE_TIMES: u32 = 10;
+/// Attempts in a row that may end their session until the sink goes on without the index.
+const MAX_BROKEN: u32 = 3;
+
+/// What became of the attempts to make the index, over all sessions.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    /// Why there is none, and when to try again.
+    failed: Option<(String, Instant)>,
+    /// Sessions in a row that ended in an attempt.
+    broken: u32,
+}
+
+impl Attempts {
+    /// Whether it is time to try again.
+    pub(super) fn is_due(&self) -> bool {
+        self.failed.as_ref().is_some_and(|(_, due)| Instant::now() >= *due)
+    }
+
+    /// The next attempt comes at once.
+    pub(super) fn hurry(&mut self) {
+        self.failed.iter_mut().for_each(|(_, due)| *due = Instant::now());
+    }
+}
 
 /// Makes the index where the vector column has no valid one of the kind. What an interrupted attempt left is dropped.
 ///
-/// Returns why there is none, where there can be none or the role may make none.
+/// Returns why there is none, where there can be none or it could not be made: rows are written without it all the
+/// same, and it is tried again from time to time.
 ///
 /// # Errors
-/// [`ReplicateError::Postgres`].
-pub(super) async fn ensure(session: &Session, layout: &Layout) -> Result<Option<String>, ReplicateError> {
-    match try_ensure(session, layout).await {
-        // Rows are written without it all the same.
-        Err(ReplicateError::Postgres(error)) if error.trouble() == Trouble::Rights && !error.ends_session() => {
-            Ok(Some(format!(
-                "there is no index: {}; let the table's owner make it ({}), or add the sink with the index none",
-                error.without_values(),
-                by_hand(layout)
-            )))
-        }
-        other => other,
+/// [`ReplicateError::Postgres`] where the session is of no more use.
+pub(super) async fn ensure(
+    session: &Session,
+    layout: &Layout,
+    attempts: &mut Attempts,
+) -> Result<Option<String>, ReplicateError> {
+    if let Some((note, due)) = &attempts.failed
+        && Instant::now() < *due
+    {
+        return Ok(Some(note.clone()));
     }
+    let began = Instant::now();
+    let error = match try_ensure(session, layout).await {
+        Ok(note) => {
+            *attempts = Attempts::default();
+            return Ok(note);
+        }
+        Err(ReplicateError::Postgres(error)) => error,
+        Err(other) => return Err(other),
+    };
+    let goes_on = is_usable_after(&error);
+    attempts.broken = if goes_on { 0 } else { attempts.broken + 1 };
+    if !goes_on && attempts.broken < MAX_BROKEN {
+        return Err(error.into());
+    }
+    let note = note(layout, &error);
+    tracing::warn!(table = %layout.table, note, "the index could not be made");
+    attempts.failed = Some((note.clone(), Instant::now() + PAUSE.max(began.elapsed() * PAUSE_TIMES)));
+    if goes_on { Ok(Some(note)) } else { Err(error.into()) }
+}
+
+/// Why there is no index, and what to do.
+fn note(layout: &Layout, error: &PostgresError) -> String {
+    let (why, by_hand) = (error.without_values(), by_hand(layout));
+    match error.trouble() {
+        Trouble::Rights => format!(
+            "there is no index: {why}; let the table's owner make it ({by_hand}), or add the sink with the index none"
+        ),
+        _ => format!(
+            "there is no index: {why}; mend that (a full disk, maintenance_work_mem) and resume the sink, or make it \
+             by hand ({by_hand}), or add the sink with the index none; it is tried again from time to time"
+        ),
+    }
+}
+
+/// Whether the session can still be used: a server that lacks room or memory for a statement lives on.
+fn is_usable_after(error: &PostgresError) -> bool {
+    !error.ends_session() || lacks_room(error)
+}
+
+/// Whether the server lacks disk, memory or another resource, or the index is beyond a limit of it.
+fn lacks_room(error: &PostgresError) -> bool {
+    error.code().is_some_and(|code| code.starts_with("53") || code.starts_with("54"))
 }
 
 /// The statement that makes the index.
@@ -65,18 +132,23 @@ async fn try_ensure(session: &Session, layout: &Layout) -> Result<Option<String>
     let rows = session
         .query("look at the table's indexes", sql, &[(&layout.table.to_string(), Type::TEXT), (name, Type::TEXT)])
         .await?;
-    for row in rows.iter().filter(|row| !row.get::<_, bool>(1)) {
-        let leftover = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(row.get(0)));
+    let mut is_there = false;
+    for row in &rows {
+        if value(row, 1)? {
+            is_there = true;
+            continue;
+        }
+        let leftover = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(value(row, 0)?));
         session.batch("drop an index that was never finished", &format!("drop index if exists {leftover}")).await?;
     }
-    if rows.iter().any(|row| row.get(1)) {
+    if is_there {
         return Ok(None);
     }
     let lists = match layout.index {
         IndexKind::Ivfflat => {
             let sql = format!("select count(*)::int8 from {}", layout.table);
             let rows = session.query("count the rows", &sql, &[]).await?;
-            rows.first().map_or(0, |row| row.get::<_, i64>(0))
+            rows.first().map_or(Ok(0), |row| value(row, 0))?
         }
         _ => 0,
     };
@@ -117,8 +189,18 @@ async fn make(
         )
     };
     let doing = "make the index";
+    let dropped = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(&name));
     match session.long_batch(doing, &statement("concurrently"), LIMIT).await {
         Ok(()) => return Ok(()),
+        Err(error) if lacks_room(&error) => {
+            // What is left of it would take room, and time of every write.
+            let sql = format!("drop index if exists {dropped}");
+            let left = session.batch("drop an index that was never finished", &sql).await;
+            return match left {
+                Err(broken) if !is_usable_after(&broken) => Err(broken.into()),
+                _ => Err(error.into()),
+            };
+        }
         // In a transaction, in a pooler's or on a partitioned table it cannot be made beside writes; or the pooler's own
         // limit on statements was too short for it, which a SET LOCAL can mend.
         Err(error) if !error.ends_session() && error.trouble() != Trouble::Rights => {
@@ -126,11 +208,10 @@ async fn make(
         }
         Err(error) => return Err(error.into()),
     }
-    let dropped = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(&name));
     let sql =
         format!("begin; set local statement_timeout = 0; drop index if exists {dropped}; {}; commit", statement(""));
     if let Err(error) = session.long_batch(doing, &sql, LIMIT).await {
-        if !error.ends_session() {
+        if is_usable_after(&error) {
             session.batch("roll back", "rollback").await?;
         }
         return Err(error.into());

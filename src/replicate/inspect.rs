@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::postgres::{Session, Type};
+use crate::postgres::{Session, Type, value};
 
 use super::layout::{ColumnKind, Extension, Layout, Mode, Source, canonical_uuid};
 use super::row::unfit_constant;
@@ -22,11 +22,11 @@ pub(super) async fn extension(session: &Session) -> Result<Extension, ReplicateE
                join pg_type t on t.typnamespace = n.oid and t.typname = 'vector' where e.extname = 'vector'";
     let rows = session.query("look for pgvector", sql, &[]).await?;
     let Some(row) = rows.first() else { return Err(ReplicateError::NoExtension) };
-    let found: String = row.get(0);
+    let found: String = value(row, 0)?;
     if numbers(&found) < numbers(OLDEST) {
         return Err(ReplicateError::OldExtension { found, needed: OLDEST });
     }
-    Ok(Extension::new(row.get::<_, &str>(1).to_owned(), row.get::<_, i64>(2) as u32, row.get::<_, i64>(3) as u32))
+    Ok(Extension::new(value(row, 1)?, value::<i64>(row, 2)? as u32, value::<i64>(row, 3)? as u32))
 }
 
 fn numbers(version: &str) -> Vec<u32> {
@@ -147,12 +147,13 @@ async fn columns(session: &Session, layout: &Layout) -> Result<Option<BTreeMap<S
                from pg_attribute a join pg_type t on t.oid = a.atttypid \
                where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
     let rows = session.query("look at the table", sql, &[(&layout.table.to_string(), Type::TEXT)]).await?;
-    let found = rows.iter().map(|row| {
-        let (type_name, shown, modifier) = (row.get(1), row.get(2), row.get(3));
-        let (must_be_given, nullable, generated) = (row.get(4), row.get(5), row.get(6));
-        (row.get(0), Found { type_name, shown, modifier, generated, must_be_given, nullable })
-    });
-    Ok((!rows.is_empty()).then(|| found.collect()))
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        let (type_name, shown, modifier) = (value(row, 1)?, value(row, 2)?, value(row, 3)?);
+        let (must_be_given, nullable, generated) = (value(row, 4)?, value(row, 5)?, value(row, 6)?);
+        found.insert(value(row, 0)?, Found { type_name, shown, modifier, generated, must_be_given, nullable });
+    }
+    Ok((!found.is_empty()).then_some(found))
 }
 
 /// Whether a unique index without a condition stands on exactly the key's columns.

@@ -40,7 +40,8 @@ impl Worker {
                 }
             }
             let buried: BTreeSet<String> = ready.fence.buried(&ready.session).await?.into_iter().collect();
-            let mut report = verify::compare(&ready.session, &ready.layout, &self.collection, &buried).await?;
+            let Ready { session, layout, cursor, .. } = &*ready;
+            let mut report = verify::compare(session, layout, &self.collection, &buried, cursor.seq).await?;
             let is_still = self.collection.store_seq() == until;
             if let Some(before) = &settled {
                 report.differences.retain(|difference| before.differences.contains(difference));
@@ -79,7 +80,8 @@ impl Worker {
         Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
     }
 
-    /// Writes the documents again that no row could hold. Those that have a row now are dead no more.
+    /// Writes the documents again that no row could hold, and deletes the rows again that could not be deleted. Where
+    /// that is done now, they are dead no more.
     async fn try_dead_letters(&self, ready: &mut Ready) -> Result<(), ReplicateError> {
         let buried = ready.fence.buried(&ready.session).await?;
         self.status.edit(|status| status.dead_letters = buried.len() as u64);
@@ -88,7 +90,7 @@ impl Worker {
             for id in part.iter().filter_map(|id| DocumentId::new(id).ok()) {
                 match tokio::task::block_in_place(|| self.collection.get(&id))? {
                     Some(document) => batch.write(&ready.layout, &document),
-                    None => batch.forget(id),
+                    None => batch.delete(&ready.layout, id, ready.cursor.seq),
                 }
             }
             let cursor = ready.cursor.clone();

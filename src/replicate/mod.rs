@@ -12,6 +12,7 @@ mod inspect;
 mod layout;
 mod mend;
 mod row;
+mod search;
 mod settings;
 mod shape;
 mod sql;

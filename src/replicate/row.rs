@@ -174,12 +174,17 @@ fn vector_json(vector: &[f32]) -> String {
 
 /// The text of a row's key, as `concat_ws` makes it of the key's columns.
 pub(super) fn key_text(layout: &Layout, cells: &[Cell]) -> String {
-    let part = |&index: &usize| match &cells[index] {
+    key_text_of(layout.key.iter().map(|&index| &cells[index]))
+}
+
+/// The same of the key's cells alone.
+pub(super) fn key_text_of<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
+    let part = |cell: &Cell| match cell {
         Cell::Text(text) => text.clone(),
         Cell::Integer(number) => number.to_string(),
         Cell::Boolean(_) | Cell::Double(_) | Cell::Vector(_) | Cell::Null => String::new(),
     };
-    layout.key.iter().map(part).collect::<Vec<_>>().join(&KEY_SEPARATOR.to_string())
+    cells.map(part).collect::<Vec<_>>().join(&KEY_SEPARATOR.to_string())
 }
 
 /// The key of a document, whether or not it can have a row.

@@ -4,6 +4,7 @@ use crate::postgres::{ToSql, Type, VectorArray, quote_identifier, quote_literal}
 
 use super::layout::{Column, ColumnKind, Layout, Mode, Source};
 use super::row::{Cell, KEY_SEPARATOR};
+use crate::types::Seq;
 
 /// An array of one column's values, and its type.
 pub(super) type Array = (Box<dyn ToSql + Sync + Send>, Type);
@@ -158,13 +159,15 @@ pub(super) fn delete(layout: &Layout, force: bool) -> String {
     }
 }
 
-/// The rows that are ours: `from .. where ..`, over the alias `t`.
+/// The rows that are ours: `from .. where ..`, over the alias `t`. A row without a key is nobody's.
 fn ours(layout: &Layout) -> String {
     let inside = match &layout.mode {
         Mode::Rows => String::new(),
         Mode::Inside { column, field } => format!(" and t.{} ? {}", quote_identifier(column), quote_literal(field)),
     };
-    format!("from {} t where {}{inside}", layout.table, layout.scope_condition())
+    let keyed: String =
+        layout.key.iter().map(|&index| format!(" and t.{} is not null", layout.quoted(index))).collect();
+    format!("from {} t where {}{keyed}{inside}", layout.table, layout.scope_condition())
 }
 
 /// Whether there is a row of ours.
@@ -211,26 +214,31 @@ fn hash(layout: &Layout) -> String {
     format!("('x' || encode(substring(sha256({}) from 1 for 8), 'hex'))::bit(64)::int8", all.join(" || "))
 }
 
-/// Key, bucket and hash of our rows.
-fn hashed(layout: &Layout) -> String {
+/// Key, bucket and hash of our rows, and whether they claim a younger change than `newest`, which none can have: later
+/// changes would pass such a row over.
+fn hashed(layout: &Layout, newest: Seq) -> String {
+    let newest = i64::try_from(newest.0).unwrap_or(i64::MAX);
+    let ahead = layout.seq.map(|seq| format!("coalesce(t.{} > {newest}, false)", layout.quoted(seq)));
     format!(
         "(select {0} as k, \
          ('x' || encode(substring(sha256(convert_to({0}, 'UTF8')) from 1 for 2), 'hex'))::bit(12)::int4 as b, \
-         {1} as h {2}) y",
+         {1} as h, {2} as f {3}) y",
         key(layout),
         hash(layout),
+        ahead.as_deref().unwrap_or("false"),
         ours(layout)
     )
 }
 
-/// Of each bucket its number, its rows, and the sum of their hashes.
-pub(super) fn buckets(layout: &Layout) -> String {
-    format!("select b::int4, count(*)::int8, sum(h)::text from {} group by b", hashed(layout))
+/// Of each bucket its number, its rows, the sum of their hashes, and how many claim a younger change than `newest`.
+pub(super) fn buckets(layout: &Layout, newest: Seq) -> String {
+    let counted = "count(*)::int8, sum(h)::text, (count(*) filter (where f))::int8";
+    format!("select b::int4, {counted} from {} group by b", hashed(layout, newest))
 }
 
-/// Key and hash of every row in the buckets `$1`.
-pub(super) fn rows_of_buckets(layout: &Layout) -> String {
-    format!("select k, h from {} where b = any($1::int4[])", hashed(layout))
+/// Key and hash of every row in the buckets `$1`, and whether it claims a younger change than `newest`.
+pub(super) fn rows_of_buckets(layout: &Layout, newest: Seq) -> String {
+    format!("select k, h, f from {} where b = any($1::int4[])", hashed(layout, newest))
 }
 
 /// The keys that the table has of those in `$1`, an array of the one key column, whosever the rows are.

@@ -69,7 +69,7 @@ pub struct SinkStatus {
     pub lag_seconds: f64,
     /// Rows written since the process began: those that the database changed.
     pub rows_written: u64,
-    /// Documents deleted since the process began.
+    /// Rows deleted since the process began.
     pub rows_deleted: u64,
     /// Transactions committed since the process began.
     pub transactions: u64,

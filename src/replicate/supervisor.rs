@@ -270,14 +270,23 @@ impl Replicator {
             if sink.settings.paused {
                 return Err(ReplicateError::Busy { phase: "paused".to_owned(), reason: "resume it first" });
             }
-            sink.workers.iter().map(|(name, running)| (name.clone(), running.commands.clone())).collect()
+            let of = |(name, running): (&CollectionName, &Running)| {
+                (name.clone(), running.commands.clone(), running.collection.clone())
+            };
+            sink.workers.iter().map(of).collect()
         };
         let mut answers = Vec::new();
-        for (collection, commands) in workers {
+        for (name, commands, collection) in workers {
             let (reply, answer) = oneshot::channel();
-            let gone = || ReplicateError::Busy { phase: "stopped".to_owned(), reason: "its collection was dropped" };
+            let gone = || {
+                let reason = match collection.is_dropped() {
+                    true => "its collection was dropped",
+                    false => "it broke off or was stopped meanwhile; look at its status, then ask again",
+                };
+                ReplicateError::Busy { phase: "stopped".to_owned(), reason }
+            };
             commands.send(command(reply)).await.map_err(|_| gone())?;
-            answers.push((collection, answer.await.map_err(|_| gone())??));
+            answers.push((name, answer.await.map_err(|_| gone())??));
         }
         Ok(answers)
     }
@@ -308,7 +317,8 @@ impl Inner {
         let Some(runtime) = runtime.as_ref() else { return };
         let mut sinks = lock(&self.sinks);
         for sink in sinks.values_mut() {
-            sink.workers.retain(|_, running| !(running.task.is_finished() && running.collection.is_dropped()));
+            // One that ended although its collection is there is begun anew.
+            sink.workers.retain(|_, running| !running.task.is_finished());
             sink.hold(&collections);
             let is_new = |collection: &&Collection| {
                 sink.settings.copies(collection) && !sink.workers.contains_key(collection.name())
@@ -358,6 +368,7 @@ impl Sink {
             hold: self.holds.get(collection.name()).cloned().unwrap_or_else(|| Arc::new(collection.hold_log(Seq(0)))),
             take_over: false,
             distrusts: false,
+            index: super::index::Attempts::default(),
         };
         let task = runtime.spawn(worker.run());
         Running { status, commands, task, collection: collection.clone() }

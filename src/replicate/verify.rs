@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::collection::{Collection, ListRequest};
-use crate::postgres::{Session, Type};
+use crate::postgres::{Param, PostgresError, Row, Session, Type, value};
 use crate::types::limits::MAX_PAGE;
-use crate::types::{Document, DocumentId};
+use crate::types::{Document, DocumentId, Seq};
 
 use super::ReplicateError;
 use super::apply::set_tenant;
 use super::layout::{ColumnKind, Layout, Mode};
-use super::row::{BUCKETS, Cell, KEY_SEPARATOR, bucket_of, hash_of, key_text, row_of};
+use super::row::{BUCKETS, Cell, KEY_SEPARATOR, bucket_of, hash_of, key_of, key_text, key_text_of, row_of};
 use super::sql;
 
 /// So long all rows of a table may take to be hashed.
@@ -84,14 +84,32 @@ pub struct RepairReport {
     pub after: VerifyReport,
 }
 
-/// The rows of a bucket: how many, and the sum of their hashes.
+/// The rows of a bucket: how many, the sum of their hashes, and how many claim a change that nobody has made yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Bucket {
     rows: u64,
     sum: i128,
+    ahead: u64,
 }
 
-/// Both sides once, as they are at this moment. What changes meanwhile may look like a difference.
+/// The rows that stand under one key.
+struct Standing {
+    hash: i64,
+    rows: u64,
+    /// One is unlike another, or claims a change that nobody has made yet.
+    is_off: bool,
+}
+
+impl Standing {
+    /// Whether it is what should stand there. A key may stand there twice where rows are somebody else's to make.
+    fn is_as(&self, layout: &Layout, hash: i64) -> bool {
+        let is_once = self.rows == 1 || matches!(layout.mode, Mode::Inside { .. });
+        self.hash == hash && is_once && !self.is_off
+    }
+}
+
+/// Both sides once, as they are at this moment. What changes meanwhile may look like a difference. No row can be of a
+/// younger change than `newest`: the sink would pass over what comes next, so such a row is different.
 ///
 /// # Errors
 /// [`ReplicateError`].
@@ -100,6 +118,7 @@ pub(super) async fn compare(
     layout: &Layout,
     collection: &Collection,
     buried: &BTreeSet<String>,
+    newest: Seq,
 ) -> Result<VerifyReport, ReplicateError> {
     // One snapshot for all that is asked. Whole rows are not to be sorted by what they are grouped by.
     let begin = "begin isolation level repeatable read read only; set local statement_timeout = '30min'; \
@@ -107,12 +126,15 @@ pub(super) async fn compare(
     session.batch("begin", &format!("{begin}{}", set_tenant(layout))).await?;
     // The database hashes its side while we hash ours: it has its statement before we begin.
     let ours = async { local_buckets(layout, collection, buried) };
-    let (there, ours) = tokio::join!(remote_buckets(session, layout), ours);
+    let (there, ours) = tokio::join!(remote_buckets(session, layout, newest), ours);
     let (there, (here, mut report)) = (there?, ours?);
     report.rows = there.iter().map(|bucket| bucket.rows).sum();
     let unlike: Vec<i32> = (0..BUCKETS).filter(|&n| here[n] != there[n]).map(|n| n as i32).collect();
     if !unlike.is_empty() {
-        report.differences = rows_that_differ(session, layout, collection, buried, &unlike).await?;
+        report.differences = {
+            let there = rows_of(session, layout, &unlike, newest).await?;
+            rows_that_differ(session, layout, collection, buried, there).await?
+        };
         if layout.keeps_extra {
             let found = report.differences.len();
             report.differences.retain(|difference| difference.kind != Kind::Extra);
@@ -131,19 +153,38 @@ pub(super) async fn has_rows(session: &Session, layout: &Layout) -> Result<bool,
     session.batch("begin", &format!("begin read only{}", set_tenant(layout))).await?;
     let rows = session.query("look for rows", &sql::any_row(layout), &[]).await?;
     session.batch("commit", "commit").await?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
+    Ok(rows.first().map_or(Ok(false), |row| value(row, 0))?)
 }
 
-async fn remote_buckets(session: &Session, layout: &Layout) -> Result<Vec<Bucket>, ReplicateError> {
+async fn remote_buckets(session: &Session, layout: &Layout, newest: Seq) -> Result<Vec<Bucket>, ReplicateError> {
     let mut buckets = vec![Bucket::default(); BUCKETS];
-    let visit = &mut |row: &crate::postgres::Row| {
-        let bucket = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|n| buckets.get_mut(n));
-        if let Some(bucket) = bucket {
-            *bucket = Bucket { rows: row.get::<_, i64>(1) as u64, sum: row.get::<_, &str>(2).parse().unwrap_or(0) };
+    let mut read = |row: &Row| {
+        let (rows, ahead) = (value::<i64>(row, 1)? as u64, value::<i64>(row, 3)? as u64);
+        let bucket = Bucket { rows, sum: value::<&str>(row, 2)?.parse().unwrap_or(0), ahead };
+        let place = usize::try_from(value::<i32>(row, 0)?).ok().and_then(|n| buckets.get_mut(n));
+        place.into_iter().for_each(|place| *place = bucket);
+        Ok(())
+    };
+    read_all(session, "hash the rows", &sql::buckets(layout, newest), &[], &mut read).await?;
+    Ok(buckets)
+}
+
+/// Gives each row to `read`, and fails with the first failure of it.
+async fn read_all(
+    session: &Session,
+    doing: &'static str,
+    sql: &str,
+    params: &[Param<'_>],
+    read: &mut (dyn FnMut(&Row) -> Result<(), PostgresError> + Send),
+) -> Result<(), PostgresError> {
+    let mut done = Ok(());
+    let visit = &mut |row: &Row| {
+        if done.is_ok() {
+            done = read(row);
         }
     };
-    session.each_row("hash the rows", &sql::buckets(layout), &[], LIMIT, visit).await?;
-    Ok(buckets)
+    session.each_row(doing, sql, params, LIMIT, visit).await?;
+    done
 }
 
 fn local_buckets(
@@ -161,11 +202,31 @@ fn local_buckets(
                 bucket.rows += 1;
                 bucket.sum += i128::from(hash);
             }
-            Expected::Impossible => report.dead_letters += 1,
+            Expected::Impossible { .. } => report.dead_letters += 1,
             Expected::Nothing => {}
         }
     })?;
     Ok((buckets, report))
+}
+
+/// The rows of the buckets `unlike`, by key.
+async fn rows_of(
+    session: &Session,
+    layout: &Layout,
+    unlike: &[i32],
+    newest: Seq,
+) -> Result<(BTreeSet<i32>, BTreeMap<String, Standing>), ReplicateError> {
+    let mut there: BTreeMap<String, Standing> = BTreeMap::new();
+    let mut read = |row: &Row| {
+        let (hash, is_ahead): (i64, bool) = (value(row, 1)?, value(row, 2)?);
+        let standing = there.entry(value(row, 0)?).or_insert(Standing { hash, rows: 0, is_off: false });
+        standing.rows += 1;
+        standing.is_off |= is_ahead || standing.hash != hash;
+        Ok(())
+    };
+    let params: [Param<'_>; 1] = [(&unlike, Type::INT4_ARRAY)];
+    read_all(session, "hash rows", &sql::rows_of_buckets(layout, newest), &params, &mut read).await?;
+    Ok((unlike.iter().copied().collect(), there))
 }
 
 async fn rows_that_differ(
@@ -173,32 +234,27 @@ async fn rows_that_differ(
     layout: &Layout,
     collection: &Collection,
     buried: &BTreeSet<String>,
-    unlike: &[i32],
+    (wanted, mut there): (BTreeSet<i32>, BTreeMap<String, Standing>),
 ) -> Result<Vec<Difference>, ReplicateError> {
-    let mut there: BTreeMap<String, i64> = BTreeMap::new();
-    let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 1] = [(&unlike, Type::INT4_ARRAY)];
-    session
-        .each_row("hash rows", &sql::rows_of_buckets(layout), &params, LIMIT, &mut |row| {
-            there.insert(row.get(0), row.get(1));
-        })
-        .await?;
-    let wanted: BTreeSet<i32> = unlike.iter().copied().collect();
     let mut differences = Vec::new();
     each_document(collection, &mut |document| {
-        let Expected::Row { key, hash } = hashed(layout, document) else { return };
+        let (key, hash) = match hashed(layout, document) {
+            Expected::Row { key, .. } if buried.contains(document.stored.id.as_str()) => (key, None),
+            Expected::Row { key, hash } => (key, Some(hash)),
+            Expected::Impossible { key: Some(key) } => (key, None),
+            Expected::Impossible { key: None } | Expected::Nothing => return,
+        };
         if !wanted.contains(&(bucket_of(&key) as i32)) {
             return;
         }
-        let found = there.remove(&key);
-        if buried.contains(document.stored.id.as_str()) {
-            return;
-        }
-        let id = Some(document.stored.id.clone());
-        match found {
-            None => differences.push(Difference { kind: Kind::Missing, key, id }),
-            Some(other) if other != hash => differences.push(Difference { kind: Kind::Different, key, id }),
-            Some(_) => {}
-        }
+        let kind = match (there.remove(&key), hash) {
+            (None, Some(_)) => Kind::Missing,
+            (Some(standing), Some(hash)) if standing.is_as(layout, hash) => return,
+            // A document that is a dead letter has no row.
+            (Some(_), _) => Kind::Different,
+            (None, None) => return,
+        };
+        differences.push(Difference { kind, key, id: Some(document.stored.id.clone()) });
     })?;
     differences.extend(there.into_keys().map(|key| Difference { kind: Kind::Extra, key, id: None }));
     if matches!(layout.mode, Mode::Inside { .. }) {
@@ -221,7 +277,7 @@ async fn tell_rowless(
         let cells: Vec<Cell> = part.iter().flat_map(|missing| key_cells(layout, &missing.key)).collect();
         let (keys, kind) = sql::array_of(layout, column, cells.iter());
         let rows = session.query("look for rows by key", &statement, &[(keys.as_ref() as _, kind)]).await?;
-        let there: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let there: BTreeSet<&str> = rows.iter().map(|row| value(row, 0)).collect::<Result<_, _>>()?;
         for missing in part.iter_mut().filter(|missing| !there.contains(missing.key.as_str())) {
             missing.kind = Kind::NoRow;
         }
@@ -245,8 +301,10 @@ enum Expected {
         key: String,
         hash: i64,
     },
-    /// It should, and no row can hold it.
-    Impossible,
+    /// It should, and no row can hold it; where it has a key, none stands there.
+    Impossible {
+        key: Option<String>,
+    },
     Nothing,
 }
 
@@ -257,7 +315,10 @@ fn hashed(layout: &Layout, document: &Document) -> Expected {
     }
     match row_of(layout, document) {
         Ok(row) => Expected::Row { key: key_text(layout, &row.cells), hash: hash_of(layout, &row.cells) },
-        Err(_) => Expected::Impossible,
+        Err(_) => {
+            let key = key_of(layout, &document.stored.id).ok();
+            Expected::Impossible { key: key.map(|cells| key_text_of(cells.iter())) }
+        }
     }
 }
 

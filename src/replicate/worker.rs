@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::apply::{Batch, Link};
@@ -30,6 +31,8 @@ const IDLE: Duration = Duration::from_millis(20);
 const SHORT_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// And after those that somebody has to mend.
 const LONG_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// While nothing is written, the state in the database is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
 /// A cursor that moved over others' changes alone is written down this often.
 const KEEP_CURSOR: Duration = Duration::from_secs(5);
 
@@ -64,6 +67,7 @@ pub(super) struct Worker {
     pub(super) take_over: bool,
     /// Another process held the sink since we did: what its cursor says is not taken on trust.
     pub(super) distrusts: bool,
+    pub(super) index: index::Attempts,
 }
 
 /// A connection with what was found behind it.
@@ -91,7 +95,7 @@ impl Worker {
         loop {
             let before = self.status.read().transactions;
             self.status.phase(Phase::Starting);
-            let error = match self.session().await {
+            let error = match caught(self.session()).await {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::Again) => continue,
                 Err(error) => error,
@@ -161,7 +165,7 @@ impl Worker {
             }
             self.distrusts = false;
             self.status.phase(Phase::Indexing);
-            let note = index::ensure(&ready.session, &ready.layout).await?;
+            let note = index::ensure(&ready.session, &ready.layout, &mut self.index).await?;
             self.status.edit(|status| {
                 status.note = note;
                 status.error = None;
@@ -172,6 +176,7 @@ impl Worker {
                 Followed::Behind => self.begin_scan(&mut ready.cursor, ScanReason::Behind)?,
                 Followed::Dropped | Followed::Stopped => return Ok(Ended::Stopped),
                 Followed::Again => return Ok(Ended::Again),
+                Followed::Index => {}
             }
         }
     }
@@ -284,7 +289,11 @@ impl Worker {
 
     /// Follows the changes until the connection, the collection or the process ends.
     async fn follow(&mut self, ready: &mut Ready, changes: &mut Changes) -> Result<Followed, ReplicateError> {
+        let mut looked = Instant::now();
         loop {
+            if self.index.is_due() {
+                return Ok(Followed::Index);
+            }
             match self.step(ready, changes).await? {
                 Stepped::On => match self.commands.try_recv() {
                     Ok(command) => {
@@ -296,7 +305,7 @@ impl Worker {
                     Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Followed::Stopped),
                 },
                 Stepped::Idle => match tokio::time::timeout(IDLE, self.commands.recv()).await {
-                    Err(_) => {}
+                    Err(_) => Self::look(ready, &mut looked).await?,
                     Ok(None) => return Ok(Followed::Stopped),
                     Ok(Some(command)) => {
                         if let Some(ended) = self.obey(command, ready, changes).await? {
@@ -311,6 +320,18 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Looks, while nothing is written, whether the connection is there and the state behind it as it was left: a
+    /// database that went away, or that was restored from an older backup, is to be noticed before a write is.
+    async fn look(ready: &Ready, looked: &mut Instant) -> Result<(), ReplicateError> {
+        if looked.elapsed() < LOOK && !ready.session.is_closed() {
+            return Ok(());
+        }
+        let cursor = Cursor { seq: ready.written_down.0, ..Cursor::default() };
+        ready.fence.confirm(&ready.session, &cursor).await?;
+        *looked = Instant::now();
+        Ok(())
     }
 
     /// One look at the changes, and one transaction where there are any.
@@ -346,7 +367,7 @@ impl Worker {
         changes: &mut Changes,
     ) -> Result<Option<Followed>, ReplicateError> {
         match command {
-            Command::Wake => {}
+            Command::Wake => self.index.hurry(),
             Command::TakeOver(reply) => {
                 self.take_over = true;
                 _ = reply.send(Ok(()));
@@ -376,6 +397,8 @@ enum Followed {
     Dropped,
     Behind,
     Again,
+    /// It is time to try again to make the index.
+    Index,
 }
 
 /// What a step along the changes led to.
@@ -402,6 +425,16 @@ fn shared<T>(result: Result<T, ReplicateError>) -> (Result<T, ReplicateError>, R
     }
 }
 
+/// What a session came to; a panic in it is a failure like others, after which the sink tries again.
+async fn caught<T>(session: impl Future<Output = Result<T, ReplicateError>>) -> Result<T, ReplicateError> {
+    // What the session left is a connection, which is closed; and the worker, which holds nothing half done.
+    std::panic::AssertUnwindSafe(session).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let reason = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned();
+        Err(ReplicateError::Panicked { reason })
+    })
+}
+
 /// Doubles with each failure in a row up to the longest, and takes a random half off, so that many do not come at once.
 fn backoff(failures: u32, is_short: bool) -> Duration {
     let (first, longest) = if is_short { SHORT_WAIT } else { LONG_WAIT };
@@ -414,6 +447,18 @@ fn backoff(failures: u32, is_short: bool) -> Duration {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn a_panic_in_a_session_is_a_failure_like_others() {
+        let session = async {
+            let row: Vec<i32> = Vec::new();
+            Ok(row[std::hint::black_box(7)])
+        };
+        let error = caught(session).await.unwrap_err();
+        assert_eq!(error.code(), "internal");
+        assert!(error.to_string().contains("index is 7"), "{error}");
+        assert_eq!(caught(async { Ok(1) }).await.unwrap(), 1);
+    }
 
     #[test]
     fn waits_grow_to_their_bound_and_vary() {

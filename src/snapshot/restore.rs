@@ -131,7 +131,6 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "quarantine",
         "replication.json",
         "backends.json",
-        "sources",
         "MIGRATIONS",
         "dry-run",
         "sources",

@@ -182,6 +182,66 @@ fn a_database_that_is_killed_comes_back_to_the_same() {
 }
 
 #[test]
+fn a_database_that_goes_away_while_nothing_is_written_is_noticed() {
+    let server = Server::start(Version::V16);
+    let postgres = server.database();
+    let store = Store::new();
+    store.write(0..10, 0);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    server.kill();
+    let status = store.wait_for("the failure", |status| status.phase == Phase::Waiting);
+    assert_eq!(status.error.unwrap().0, "unreachable");
+    server.restart();
+    store.replicator.set_paused("s", false).unwrap();
+    store.wait_until_copied();
+    assert_exact(&store, &postgres);
+}
+
+#[test]
+fn a_backup_that_is_restored_under_an_idle_sink_is_noticed_and_caught_up_with() {
+    // Of the same connection, and of one before.
+    for is_of_an_older_epoch in [false, true] {
+        let Setup { postgres, store } = Setup::new();
+        store.write(0..50, 1);
+        store.add(settings(&postgres.url));
+        store.wait_until_copied();
+        postgres
+            .run("create table backup_of_c as table pannier.c; create table backup_of_sinks as table pannier.sinks");
+        if is_of_an_older_epoch {
+            store.replicator.set_paused("s", true).unwrap();
+            store.replicator.set_paused("s", false).unwrap();
+        }
+        store.write(40..80, 2);
+        store.delete(0..10);
+        store.wait_until_copied();
+        let before = store.status().connections;
+        postgres.run(
+            "begin;
+             delete from pannier.c; insert into pannier.c table backup_of_c;
+             delete from pannier.sinks; insert into pannier.sinks table backup_of_sinks;
+             commit",
+        );
+        store.wait_for("another connection", |status| {
+            status.connections > before && status.phase == Phase::Streaming && status.lag_seqs == 0
+        });
+        store.wait_until_copied();
+        assert_exact(&store, &postgres);
+        // A write that comes before anybody has looked.
+        postgres.run(
+            "begin;
+             delete from pannier.c; insert into pannier.c table backup_of_c;
+             delete from pannier.sinks; insert into pannier.sinks table backup_of_sinks;
+             commit",
+        );
+        store.write(80..90, 3);
+        store.wait_until_copied();
+        store.wait_for("the rows", |_| postgres.value("select count(*) from pannier.c") == "80");
+        assert_exact(&store, &postgres);
+    }
+}
+
+#[test]
 fn of_two_processes_the_older_is_fenced() {
     let Setup { postgres, store } = Setup::new();
     store.write(0..100, 1);

@@ -1,7 +1,7 @@
 //! A table that changes under a sink: named with what mends it, never taken for rows that cannot be stored; and the dead
 //! letters, which count as differences and are tried again.
 
-use pannier::replicate::{Phase, SinkStatus};
+use pannier::replicate::{Kind, Phase, SinkStatus};
 
 use super::{Setup, Store, block_on, settings};
 use crate::support::document;
@@ -173,6 +173,54 @@ fn dead_letters_are_a_difference_and_repair_tries_them_again() {
     assert_eq!(postgres.value("select count(*) from pannier.dead_letters"), "0");
     assert_eq!(store.status().dead_letters, 0);
     assert!(store.verify().is_equal());
+}
+
+#[test]
+fn a_seq_beyond_the_cursor_and_a_key_that_stands_twice_are_differences() {
+    let setup = Setup::new();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    store.write(0..10, 1);
+    setup.copy(setup.settings());
+    let different = || -> Vec<String> {
+        let report = store.verify();
+        assert!(!report.is_equal());
+        assert!(report.differences.iter().all(|difference| difference.kind == Kind::Different), "{report:?}");
+        report.differences.into_iter().map(|difference| difference.key).collect()
+    };
+    postgres.run("update pannier.c set seq = 1000000 where id in ('3', '5')");
+    assert_eq!(different(), ["3", "5"]);
+    store.write(3..4, 2);
+    store.wait_until_copied();
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert!(repaired.after.is_equal() && repaired.written == 2, "{repaired:?}");
+    assert_eq!(postgres.value("select metadata ->> 'group' from pannier.c where id = '3'"), "2");
+    postgres.run(
+        "alter table pannier.c drop constraint c_pkey;
+         insert into pannier.c select * from pannier.c where id = '7'",
+    );
+    assert_eq!(different(), ["7"]);
+    // Rows that are not alike.
+    postgres.run(
+        "insert into pannier.c select * from pannier.c where id = '8';
+         update pannier.c set content = 'x' where ctid = (select max(ctid) from pannier.c where id = '8')",
+    );
+    assert_eq!(different(), ["7", "8"]);
+}
+
+#[test]
+fn a_row_of_a_document_that_is_a_dead_letter_is_a_difference() {
+    let setup = poisoned();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    postgres.run(
+        "insert into pannier.c select 'poison 1', content, metadata, embedding, model, created_at, updated_at, 1
+         from pannier.c where id = '0'",
+    );
+    let report = store.verify();
+    assert_eq!((report.dead_letters, report.differences.len()), (2, 1), "{report:?}");
+    assert_eq!((report.differences[0].kind, report.differences[0].key.as_str()), (Kind::Different, "poison 1"));
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert_eq!((repaired.after.differences.len(), repaired.after.dead_letters), (0, 2));
+    assert_eq!(postgres.value("select count(*) from pannier.c where id like 'poison%'"), "0");
 }
 
 #[test]

@@ -133,8 +133,8 @@ fn product_embeddings_by_number_and_what_is_no_number() {
 fn vectors_within_jobs_that_are_there() {
     let (setup, settings) = with(LayoutKind::Jobs, &["1", "2", "3"]);
     setup.postgres.run(
-        "create table jobs (id bigint primary key, raw jsonb);
-         insert into jobs values (1, '{\"a\": 1}'), (2, null), (9, '{}')",
+        "create table jobs (id bigint unique, raw jsonb);
+         insert into jobs values (1, '{\"a\": 1}'), (2, null), (9, '{}'), (null, '{\"embedding\": [1]}')",
     );
     setup.copy(settings);
     assert_eq!(setup.postgres.value("select jsonb_array_length(raw -> 'embedding')::text from jobs where id = 1"), "4");

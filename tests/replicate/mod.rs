@@ -7,6 +7,7 @@ mod layouts;
 mod owners;
 pub mod pooler;
 mod proxy;
+mod refused;
 mod routes;
 mod shapes;
 mod streaming;

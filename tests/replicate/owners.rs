@@ -248,6 +248,68 @@ fn a_role_that_does_not_own_the_table_goes_on_without_the_index() {
 }
 
 #[test]
+fn an_index_that_cannot_be_made_holds_up_no_row() {
+    // Beyond a limit, without room, and anything else.
+    for code in ["54000", "53100", "P0001"] {
+        let setup = Setup::new();
+        let (store, postgres) = (&setup.store, &setup.postgres);
+        postgres.run(&format!(
+            "create function no_index() returns event_trigger language plpgsql as $$ begin
+               raise exception 'not today' using errcode = '{code}'; end $$;
+             create event trigger no_index on ddl_command_start when tag in ('CREATE INDEX')
+               execute function no_index()"
+        ));
+        store.write(0..10, 1);
+        setup.copy(setup.settings());
+        let note = store.status().note.unwrap();
+        assert!(note.starts_with("there is no index: "), "{note}");
+        assert!(note.contains("(create index concurrently on \"pannier\".\"c\" using hnsw"), "{note}");
+        store.write(5..15, 2);
+        store.wait_until_copied();
+        store.assert_equal();
+        let status = store.status();
+        assert_eq!((status.connections, status.error), (1, None));
+        postgres.run("drop event trigger no_index");
+        // It would come by itself, much later.
+        store.replicator.set_paused("s", false).unwrap();
+        store.wait_for("the index", |status| status.note.is_none() && status.phase == Phase::Streaming);
+        let index = "select count(*) from pg_indexes where schemaname = 'pannier' and indexdef like '%hnsw%'";
+        assert_eq!(postgres.value(index), "1");
+        assert_eq!(store.status().connections, 1);
+    }
+}
+
+#[test]
+fn rows_without_a_key_are_nobodys() {
+    for keep in [ExtraRows::Keep, ExtraRows::Delete] {
+        let setup = Setup::new();
+        let (store, postgres) = (&setup.store, &setup.postgres);
+        postgres.run(
+            "create table notes (id text unique, body text, v vector(4));
+             insert into notes values (null, 'mine'), (null, 'mine too')",
+        );
+        store.write(0..5, 1);
+        let columns = [("id", "id"), ("body", "text"), ("v", "vector")];
+        setup.copy(SinkSettings {
+            layout: LayoutKind::Custom,
+            table: Some("public.notes".to_owned()),
+            columns: columns.map(|(column, field)| (column.to_owned(), field.to_owned())).into(),
+            extra_rows: keep,
+            ..setup.settings()
+        });
+        let report = store.verify();
+        assert!(report.is_equal() && (report.rows, report.kept_rows) == (5, 0), "{report:?}");
+        store.write(3..8, 2);
+        store.delete(0..1);
+        store.wait_until_copied();
+        store.assert_equal();
+        block_on(store.replicator.repair("s", false)).unwrap();
+        assert_eq!(postgres.column("select body from notes where id is null order by 1"), ["mine", "mine too"]);
+        assert_eq!(postgres.value("select count(*) from notes"), "9");
+    }
+}
+
+#[test]
 fn a_layout_for_one_dimension_takes_no_other() {
     let store = Store::new();
     let learning =
