@@ -11,7 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::distance::VectorRef;
 use crate::segment::{
-    Pace, RowRef, Segment, SegmentError, SegmentSpec, Tombstone, WrittenSegment, encode_document, write_segment,
+    Pace, RowRef, Segment, SegmentError, SegmentSpec, Tombstone, WrittenSegment, encode_document, fitting,
+    write_segment,
 };
 use crate::storage::RateLimit;
 use crate::types::{DocumentId, GraphBuilder, Ordinal, Seq};
@@ -124,6 +125,7 @@ pub fn merge(
         })
         .collect::<Result<Vec<_>, IndexError>>()?;
     let vectors: Vec<VectorRef<'_>> = rows.iter().flat_map(|row| row.vector.each(spec.dim as usize)).collect();
+    let spec = &if options.with_graph { fitting(spec, &vectors) } else { *spec };
     let progress = |done: usize| tracing::debug!(done, vectors = vectors.len(), "building a graph");
     let graph = match options.with_graph && !rows.is_empty() {
         true => {

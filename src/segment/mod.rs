@@ -7,6 +7,7 @@ mod bit_rows;
 mod bits;
 mod calibration;
 mod chunks;
+mod coarse;
 mod codes;
 mod dead;
 mod document;
@@ -38,6 +39,7 @@ mod writer;
 
 pub use bits::BitQuantizer;
 pub use calibration::{CALIBRATED_EF, CALIBRATED_TOP_K, Calibration};
+pub use coarse::fitting;
 pub use dead::DeadRows;
 pub use document::encode_document;
 pub use error::SegmentError;
