@@ -16,7 +16,7 @@ mod mmap;
 mod pace;
 mod paths;
 mod publish;
-#[cfg(any(test, feature = "text"))]
+#[cfg(feature = "local-models")]
 mod random_access;
 mod read_only;
 mod sequential;
@@ -43,7 +43,7 @@ pub use paths::DataPaths;
 #[cfg(any(test, feature = "text", feature = "fuzzing"))]
 pub use publish::replace;
 pub use publish::{Publishing, publish, remove_temporaries};
-#[cfg(feature = "text")]
+#[cfg(feature = "local-models")]
 pub use random_access::RandomAccessFile;
 pub use read_only::ReadOnlyFile;
 #[cfg(feature = "text")]

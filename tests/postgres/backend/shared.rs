@@ -13,12 +13,15 @@ fn stored(collection: &AnyCollection) -> Option<Vec<f32>> {
     collection.get(&id("a")).unwrap().map(|document| document.vector)
 }
 
+/// One thing that is done to a collection.
+type Call = fn(&AnyCollection) -> Result<(), CollectionError>;
+
 fn a_table_made_anew_with_another_definition_is_noticed_on(version: Version) {
     let postgres = server(version).database();
     let l2 = DefinitionRequest { metric: Some(Metric::L2), ..DefinitionRequest::vectors(3) };
     let half = DefinitionRequest { storage: Some(VectorStorage::Float16), ..DefinitionRequest::vectors(3) };
     let wide = DefinitionRequest::vectors(4);
-    let calls: [fn(&AnyCollection) -> Result<(), CollectionError>; 6] = [
+    let calls: [Call; 6] = [
         |a| a.upsert(vec![document("b", &[3.0, 0.0, 0.0], 1)]).map(drop),
         |a| a.search(&search(&[1.0, 0.0, 0.0])).map(drop),
         |a| a.get(&id("a")).map(drop),
