@@ -314,7 +314,6 @@ impl Shelf for Collection {
             // The first hits were mostly passed over, so the next are too: reach deeper each time.
             (from, count) = (from + count, count * 4);
         }
-        sort(&mut candidates);
         candidates.truncate(depth);
         Ok(candidates)
     }

@@ -59,7 +59,7 @@ pub fn first_depths(request: &SearchRequest) -> Depths {
     let window = start(request) + request.top_k;
     let mut candidates = window;
     if request.diversity.is_some() {
-        candidates = diverse_pool(window);
+        candidates = (POOL_PER_HIT * window).clamp(MIN_POOL, MAX_POOL).max(window);
     }
     if let Some(grouping) = &request.grouping {
         candidates = candidates.max((POOL_PER_GROUPED_HIT * window * grouping.size).clamp(MIN_POOL, MAX_POOL));
@@ -88,11 +88,6 @@ fn depths(request: &SearchRequest, candidates: usize) -> Depths {
 pub fn deeper(request: &SearchRequest, now: Depths) -> Option<Depths> {
     let next = (now.candidates * DEEPER).min(MAX_SEARCH_WINDOW);
     (next > now.candidates).then(|| depths(request, next))
-}
-
-/// Candidates that a diverse ranking of so many hits chooses from.
-fn diverse_pool(window: usize) -> usize {
-    (POOL_PER_HIT * window).clamp(MIN_POOL, MAX_POOL).max(window)
 }
 
 fn has_cursor(request: &SearchRequest) -> bool {

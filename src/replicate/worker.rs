@@ -78,7 +78,7 @@ pub(super) struct Ready {
     pub(super) cursor: Cursor,
     /// The cursor's seq as it stands in the database, and since when. The log is kept from there.
     pub(super) written_down: (Seq, Instant),
-    /// The table was made by this session, and nothing but its first scan has written to it.
+    /// The table was made over this connection, and nothing but its first scan has written to it.
     pub(super) is_fresh: bool,
 }
 
