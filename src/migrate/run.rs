@@ -104,8 +104,19 @@ impl Migrations {
     /// # Errors
     /// [`MigrateError::Journal`], [`MigrateError::Modified`], [`MigrateError::Missing`].
     pub fn check_journal(data: &Path) -> Result<(), MigrateError> {
-        let store = Self { paths: DataPaths::new(data), steps: STEPS, _lock: None };
-        store.journal().map(drop)
+        Self::beside(data).journal().map(drop)
+    }
+
+    /// Where every step stands in a store whose lock the caller has; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Self::status`], and what reading the files' headers fails with.
+    pub fn look(data: &Path) -> Result<Vec<StepStatus>, MigrateError> {
+        Self::beside(data).status()
+    }
+
+    fn beside(data: &Path) -> Self {
+        Self { paths: DataPaths::new(data), steps: STEPS, _lock: None }
     }
 
     /// Where every step stands, in order.

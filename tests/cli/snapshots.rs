@@ -51,6 +51,10 @@ fn an_archive_is_carried_to_another_directory() {
     let archive = archive.to_str().unwrap();
     place.succeed(&["snapshot", "create", "a", "--archive", archive]);
     place.succeed(&["snapshot", "verify", "--archive", archive]);
+    let unwritable = place.path(&"n".repeat(300));
+    let unpacked = place.run(&["snapshot", "create", "kept", "--archive", unwritable.to_str().unwrap()]);
+    unpacked.failed_with(1, &["snapshot kept was taken and is kept", "pannier snapshot pack kept FILE"]);
+    place.succeed(&["snapshot", "delete", "kept", "--yes"]);
     let again = place.path("again.tar.zst");
     place.succeed(&["snapshot", "pack", "a", again.to_str().unwrap()]);
     assert_eq!(fs::read(archive).unwrap(), fs::read(&again).unwrap());

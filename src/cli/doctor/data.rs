@@ -9,6 +9,7 @@ use super::super::output;
 use super::{Finding, Status};
 use crate::log::check_newest;
 use crate::manifest::{Manifest, SegmentEntry};
+use crate::migrate::{Migrations, StepState};
 use crate::storage::{AppendFile, DataPaths, DirectoryLock, StorageError, disk_free};
 
 /// Less room than this, and the next merge may not fit.
@@ -27,6 +28,7 @@ pub(super) fn check(data: &Path) -> Vec<Finding> {
     let mut findings = vec![directory(&paths, is_store)];
     if is_store {
         findings.push(lock(&paths));
+        findings.extend(migrations(&paths));
         findings.extend(replaced(&paths));
     }
     match existing(data) {
@@ -102,6 +104,27 @@ fn lock(paths: &DataPaths) -> Finding {
         }
         Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
     }
+}
+
+/// Whether the store is of this program's formats. A process that holds it has opened it: then there is nothing to say.
+fn migrations(paths: &DataPaths) -> Option<Finding> {
+    const NAME: &str = "migrations";
+    let _lock = DirectoryLock::acquire(paths.lock()).ok()?;
+    let steps = match Migrations::look(paths.root()) {
+        Ok(steps) => steps,
+        Err(error) => return Some(Finding::new(Status::Fail, NAME, error.to_string())),
+    };
+    let count = |is: fn(&StepState) -> bool| steps.iter().filter(|step| is(&step.state)).count() as u64;
+    let half_done = count(|state| *state == StepState::HalfDone);
+    let pending = count(|state| *state == StepState::Pending);
+    Some(if half_done > 0 {
+        Finding::new(Status::Fail, NAME, "a step is half done; run `pannier migrate up`, which goes on with it")
+    } else if pending > 0 {
+        let pending = output::counted(pending, "pending step");
+        Finding::new(Status::Warn, NAME, format!("{pending}; run `pannier migrate up`, or the server may refuse to start"))
+    } else {
+        Finding::new(Status::Ok, NAME, "none is pending")
+    })
 }
 
 fn free(dir: &Path) -> Finding {
