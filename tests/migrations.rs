@@ -73,7 +73,12 @@ fn the_first_format_says_what_to_run_and_is_then_brought_over() {
     let dir = fixture(1);
     let data = dir.path();
     ran(data, &["collection", "list"], 7, &["format version 1", "pannier migrate up"]);
-    ran(data, &["doctor", "--addr", "127.0.0.1:0"], 0, &["warn  migrations", "pending steps; run `pannier migrate up`"]);
+    ran(
+        data,
+        &["doctor", "--addr", "127.0.0.1:0"],
+        0,
+        &["warn  migrations", "pending steps; run `pannier migrate up`"],
+    );
     ran(
         data,
         &["migrate", "status"],

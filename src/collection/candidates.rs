@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::distance::{self, VectorQuery};
+use crate::distance::VectorQuery;
 use crate::index::{self, IndexQuery, Neighbour, Place, View};
-use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Method, Metric, Mode, Plan, SearchRequest, Seq};
+use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Method, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
+use super::page;
 use super::recall::Sample;
 use super::{Collection, CollectionError, Frame, Shelf};
 
@@ -186,8 +187,8 @@ impl Frame<'_> {
         let fused = match fusion {
             Fusion::ReciprocalRank => fusion::reciprocal_rank(scores),
             Fusion::Weighted { alpha } => {
-                let metric = self.definition().metric;
-                fill_in_vector_scores(&mut scores, &places, &VectorQuery::new(metric, vector.to_vec()), metric)?;
+                let query = VectorQuery::new(self.definition().metric, vector.to_vec());
+                fill_in_vector_scores(&mut scores, &places, &query)?;
                 fusion::weighted(scores, alpha)
             }
         };
@@ -209,7 +210,7 @@ impl Collection {
             top_k: query.top_k,
             filter: query.filter.cloned(),
             segments: query.segments.to_vec(),
-            found: found.iter().map(|neighbour| (neighbour.id.clone(), neighbour.closeness)).collect(),
+            found: found.iter().map(|neighbour| (neighbour.id.clone(), neighbour.score)).collect(),
             seen,
             counts: self.state.recall.clone(),
         }
@@ -228,7 +229,7 @@ impl Collection {
     ) -> Result<Nearest, CollectionError> {
         let definition = self.definition();
         let wanted = depth + excluded.len();
-        let plan = self.plan(view, request, wanted)?;
+        let plan = self.plan(view, request, wanted, page::is_exact(request, depth))?;
         let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
         let index_query = IndexQuery {
             vector,
@@ -250,11 +251,7 @@ impl Collection {
             .into_iter()
             .filter(|neighbour| !excluded.contains(&neighbour.id))
             .take(depth)
-            .map(|neighbour| Candidate {
-                score: distance::score(definition.metric, neighbour.closeness),
-                id: neighbour.id,
-                place: neighbour.place,
-            })
+            .map(|Neighbour { score, id, place }| Candidate { score, id, place })
             .collect();
         Ok(Nearest { candidates, plan: answered_by, explain })
     }
@@ -324,11 +321,10 @@ fn fill_in_vector_scores(
     scores: &mut HashMap<DocumentId, Scores>,
     places: &HashMap<DocumentId, Place>,
     query: &VectorQuery,
-    metric: Metric,
 ) -> Result<(), CollectionError> {
     for (id, scores) in scores.iter_mut().filter(|(_, scores)| scores.vector.is_none()) {
         if let Some(place) = places.get(id) {
-            scores.vector = Some((usize::MAX, distance::score(metric, query.nearest(&place.vectors()?).1)));
+            scores.vector = Some((usize::MAX, query.nearest(&place.vectors()?).1));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::types::limits::MAX_SEARCH_WINDOW;
-use crate::types::{Grouping, Paging, SearchAfter, SearchRequest, Value};
+use crate::types::{Grouping, Mode, Paging, SearchAfter, SearchRequest, Value};
 
 use super::candidates::{Candidate, Depths, Ranking};
 use super::{CollectionError, diversity, facets};
@@ -23,6 +23,10 @@ const COUNTED: usize = 1_000;
 const FUSED: [usize; 3] = [100, 1_000, 10_000];
 /// The same with a cursor: all pages of one search fuse the same rankings, and end with them.
 const FUSED_BY_CURSOR: usize = 1_000;
+/// A search by vector with a cursor ranks so many at least: all pages within them are cut from one walk. Deeper ones
+/// are exact, as walks of different depths find different rows, and what a deeper one finds before the cursor would be
+/// on no page.
+const WALKED_BY_CURSOR: usize = 1_000;
 /// A ranking that does not fill its page is made so many times deeper.
 const DEEPER: usize = 4;
 
@@ -77,6 +81,10 @@ pub fn first_depths(request: &SearchRequest) -> Depths {
 /// How deep a search ranks whose page is cut from so many candidates.
 fn depths(request: &SearchRequest, candidates: usize) -> Depths {
     let is_fixed = has_cursor(request);
+    let candidates = match is_fixed && request.mode == Mode::Vector {
+        true => candidates.max(WALKED_BY_CURSOR),
+        false => candidates,
+    };
     let fused = match is_fixed {
         true => FUSED_BY_CURSOR,
         false => FUSED.into_iter().find(|fused| *fused >= candidates).unwrap_or(candidates),
@@ -88,6 +96,11 @@ fn depths(request: &SearchRequest, candidates: usize) -> Depths {
 pub fn deeper(request: &SearchRequest, now: Depths) -> Option<Depths> {
     let next = (now.candidates * DEEPER).min(MAX_SEARCH_WINDOW);
     (next > now.candidates).then(|| depths(request, next))
+}
+
+/// Whether a ranking so deep compares every document.
+pub fn is_exact(request: &SearchRequest, depth: usize) -> bool {
+    request.exact || (has_cursor(request) && request.mode == Mode::Vector && depth > WALKED_BY_CURSOR)
 }
 
 fn has_cursor(request: &SearchRequest) -> bool {

@@ -117,7 +117,7 @@ struct Decision {
 }
 
 impl Collection {
-    /// Plans a search of `top_k` results over a view.
+    /// Plans a search of `top_k` results over a view. `is_exact`: whether every document that passes is to be compared.
     ///
     /// # Errors
     /// [`CollectionError::Segment`] when a document that is decoded for an estimate is damaged.
@@ -126,9 +126,10 @@ impl Collection {
         view: &View,
         request: &SearchRequest,
         top_k: usize,
+        is_exact: bool,
     ) -> Result<SearchPlan, CollectionError> {
         let started = Instant::now();
-        let plan = |live| self.plan_segment(live, request, top_k);
+        let plan = |live| self.plan_segment(live, request, top_k, is_exact);
         let segments = view.segments.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
         Ok(SearchPlan { segments, took: started.elapsed() })
     }
@@ -138,6 +139,7 @@ impl Collection {
         live: &Arc<LiveSegment>,
         request: &SearchRequest,
         top_k: usize,
+        is_exact: bool,
     ) -> Result<SegmentPlan, CollectionError> {
         let rows = live.segment.rows();
         let selected = request.filter.as_ref().map(|filter| self.select(live, filter)).transpose()?;
@@ -162,7 +164,7 @@ impl Collection {
                 + (vectors - 1.0) * SCAN_ROW_NS / SCAN_BYTE_NS,
             m: definition.index.m,
             top_k,
-            exact: request.exact,
+            exact: is_exact,
             ef: request.ef_search.unwrap_or_else(|| ef_for(&live.segment, top_k, WANTED_RECALL)).max(top_k),
             ef_is_asked: request.ef_search.is_some(),
             filter,

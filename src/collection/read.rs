@@ -88,9 +88,11 @@ impl Collection {
         };
         let mut documents = Vec::with_capacity(ids.len());
         for id in ids {
-            // Deleted since it was listed: it is left out, as in a listing that began later.
-            if let Some(place) = self.find(&id)? {
-                documents.push(self.read(&place)?);
+            // Deleted or replaced since it was listed: it is left out, as in a listing that began later.
+            let Some(place) = self.find(&id)? else { continue };
+            let document = self.read(&place)?;
+            if request.filter.as_ref().is_none_or(|filter| filter.matches(&document.stored.metadata)) {
+                documents.push(document);
             }
         }
         Ok(Page { documents, next })

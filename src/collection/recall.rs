@@ -216,10 +216,10 @@ impl Sample {
             segments: &segments,
         };
         let mut seen = Vec::new();
-        for Neighbour { closeness, id, place } in index::search(&self.view, &query)?.neighbours {
+        for Neighbour { score, id, place } in index::search(&self.view, &query)?.neighbours {
             // Written since: the search could not find it.
             if place.seq()? <= self.seen {
-                seen.push((id, closeness));
+                seen.push((id, score));
             }
         }
         Ok(seen)

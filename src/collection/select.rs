@@ -96,9 +96,17 @@ impl Collection {
     /// Whether a document that passed where it stood does so still: it may have been replaced or deleted meanwhile.
     fn still_passes(&self, id: &DocumentId, place: &Place, filter: &Filter) -> Result<bool, CollectionError> {
         match self.find(id)? {
-            None => Ok(false),
             Some(now) if now.is(place) => Ok(true),
-            Some(now) => Ok(filter.matches(&now.document()?.metadata)),
+            Some(_) => self.passes(id, filter),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a document is there and passes.
+    pub(super) fn passes(&self, id: &DocumentId, filter: &Filter) -> Result<bool, CollectionError> {
+        match self.find(id)? {
+            None => Ok(false),
+            Some(place) => Ok(filter.matches(&place.document()?.metadata)),
         }
     }
 }

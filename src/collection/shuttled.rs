@@ -23,7 +23,7 @@ use state::{CollectionState, Identity, SealedPart};
 
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
-    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock};
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 }
 
 #[path = "state.rs"]

@@ -1,7 +1,8 @@
 //! One collection in memory: its definition, its current view, and how a change is applied to it.
 //!
-//! Locks, in this order: `applying`, then `view`. `applying` is held while a change is applied and while a segment is
-//! swapped in; readers take only `view`, to clone the `Arc` in it.
+//! Locks, in this order: `committing`, `applying`, `view`. `committing` is held by writers from before a change is handed to
+//! the log until it is applied: shared, or alone by one whose change depends on what stands there. `applying` is held while
+//! a change is applied and while a segment is swapped in; readers take only `view`, to clone the `Arc` in it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -16,7 +17,7 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal
 use super::CollectionError;
 use super::keywords::Keywords;
 use super::recall::RecallCounts;
-use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock};
+use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Writers wait while so many full memtables wait to be sealed.
 const MAX_FROZEN: usize = 4;
@@ -49,6 +50,7 @@ pub struct CollectionState {
     /// What sampled searches have found.
     pub recall: Arc<RecallCounts>,
     memtable_entries: u32,
+    committing: RwLock<()>,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
     last_seq: AtomicU64,
@@ -88,6 +90,7 @@ impl CollectionState {
             keywords,
             recall: Arc::default(),
             memtable_entries,
+            committing: RwLock::new(()),
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),
             last_seq: AtomicU64::new(last_seq.0),
@@ -118,6 +121,17 @@ impl CollectionState {
         }
         let _applying = self.hold();
         read(&self.view())
+    }
+
+    /// For as long as one writer commits beside others.
+    pub fn commit_beside_others(&self) -> RwLockReadGuard<'_, ()> {
+        self.committing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For as long as one writer commits alone: everything that others have handed to the log is applied, and nothing more
+    /// comes. Once asked for, later writers wait behind it.
+    pub fn commit_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.committing.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The youngest change applied.

@@ -30,7 +30,7 @@ pub struct Upserted {
 /// What a delete did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deleted {
-    /// Documents that were there and are no more.
+    /// Documents that were there and are no more. Of deletes by id at the same moment each counts what it found there.
     pub deleted: usize,
     /// The change that deleted them; where there were none, the youngest change.
     pub seq: Seq,
@@ -65,6 +65,7 @@ impl Collection {
             logged.push(LoggedDocument { document, vector: numbers, chunks });
         }
         let upserted = logged.len();
+        let _committing = self.state.commit_beside_others();
         let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
         Ok(Upserted { upserted, seq, embedded, cached, truncated })
     }
@@ -88,14 +89,12 @@ impl Collection {
             return Ok(Deleted { deleted: 0, seq: self.state.last_seq() });
         }
         self.state.wait_for_room()?;
-        there.sort();
-        let deleted = there.len();
-        let seq = self.engine.commit(Change::Delete { collection: self.state.identity.id, ids: there })?;
-        Ok(Deleted { deleted, seq })
+        let _committing = self.state.commit_beside_others();
+        self.commit_delete(there)
     }
 
     /// Deletes the documents that pass a filter, as they stand while it runs, in steps of
-    /// [`MAX_DOCUMENTS_PER_REQUEST`].
+    /// [`MAX_DOCUMENTS_PER_REQUEST`]. What a document was before it was replaced does not count.
     ///
     /// # Errors
     /// [`CollectionError`]; steps before a failure stay done.
@@ -106,13 +105,38 @@ impl Collection {
         let mut after = None;
         loop {
             let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, filter)?;
-            let step = self.delete(&ids)?;
-            total = Deleted { deleted: total.deleted + step.deleted, seq: step.seq };
+            if let Some(step) = self.delete_still_matching(ids, filter)? {
+                total = Deleted { deleted: total.deleted + step.deleted, seq: step.seq };
+            }
             match next {
                 Some(next) => after = Some(next),
                 None => return Ok(total),
             }
         }
+    }
+
+    /// Of documents that passed a filter, deletes those that do when no other change can come between. `None` where there
+    /// are none.
+    fn delete_still_matching(&self, ids: Vec<DocumentId>, filter: &Filter) -> Result<Option<Deleted>, CollectionError> {
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        self.state.wait_for_room()?;
+        let _committing = self.state.commit_alone();
+        let mut there = Vec::with_capacity(ids.len());
+        for id in ids {
+            if self.passes(&id, filter)? {
+                there.push(id);
+            }
+        }
+        if there.is_empty() { Ok(None) } else { self.commit_delete(there).map(Some) }
+    }
+
+    fn commit_delete(&self, mut ids: Vec<DocumentId>) -> Result<Deleted, CollectionError> {
+        ids.sort();
+        let deleted = ids.len();
+        let seq = self.engine.commit(Change::Delete { collection: self.state.identity.id, ids })?;
+        Ok(Deleted { deleted, seq })
     }
 
     /// What of the document that stands under an id goes on with the new one.
@@ -175,4 +199,69 @@ pub(super) fn check_length(what: impl Fn() -> String, got: usize) -> Result<(), 
         return Err(CollectionError::TooLong { what: what(), got, max: MAX_TEXT_BYTES });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::types::{CollectionName, Metadata, Value};
+    use crate::{Database, DefinitionRequest};
+
+    fn document(n: usize, state: &str) -> NewDocument {
+        let metadata: Metadata = [("state".to_owned(), Value::String(state.to_owned()))].into();
+        let id = DocumentId::new(&format!("d{n}")).unwrap();
+        NewDocument { metadata, vector: Some(vec![1.0, n as f32]), ..NewDocument::from_text(id, state) }
+    }
+
+    fn with_old(count: usize) -> (tempfile::TempDir, Collection) {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        collection.upsert((0..count).map(|n| document(n, "old")).collect()).unwrap();
+        (directory, collection)
+    }
+
+    fn old() -> Filter {
+        Filter::eq("state", Value::String("old".to_owned()))
+    }
+
+    #[test]
+    fn a_delete_by_filter_keeps_what_was_replaced_after_it_matched() {
+        let (_directory, collection) = with_old(3);
+        let (ids, _) = collection.matching_ids(None, 10, &old()).unwrap();
+        collection.upsert(vec![document(1, "new")]).unwrap();
+        assert_eq!(collection.delete_still_matching(ids.clone(), &old()).unwrap().unwrap().deleted, 2);
+        assert_eq!(collection.delete_still_matching(ids.clone(), &old()).unwrap(), None);
+        let there = ids.iter().filter(|id| collection.get(id).unwrap().is_some());
+        assert_eq!(there.map(DocumentId::as_str).collect::<Vec<_>>(), ["d1"]);
+    }
+
+    #[test]
+    fn deletes_by_filter_beside_upserts_lose_no_document_that_does_not_match() {
+        const DOCUMENTS: usize = 200;
+        let (_directory, collection) = with_old(DOCUMENTS);
+        let deleting = thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|writer| {
+                    let collection = &collection;
+                    scope.spawn(move || {
+                        for n in (writer..DOCUMENTS).step_by(4) {
+                            collection.upsert(vec![document(n, "new")]).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let mut deletes = 0;
+            while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+                collection.delete_matching(&old()).unwrap();
+                deletes += 1;
+            }
+            deletes
+        });
+        assert!(deleting > 0);
+        assert_eq!(collection.stats().documents as usize, DOCUMENTS);
+    }
 }

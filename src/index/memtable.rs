@@ -3,14 +3,14 @@
 //! One writer (the log's thread, or recovery) and any number of readers. Rows are published one by one and never move,
 //! so a search takes no lock; the map from id to row is behind a lock that is held for one look-up or insert.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use super::coded_rows::{CodedQuery, CodedRows};
-use super::top_k::TopK;
-use crate::distance::VectorQuery;
+use super::top_k::{Ranked, TopK};
+use crate::distance::{VectorQuery, score};
 use crate::segment::DeadRows;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{ChunkSpan, DocumentId, Filter, Ordinal, Seq, StoredDocument};
@@ -97,7 +97,9 @@ impl Memtable {
 
     /// Documents alive.
     pub fn live_rows(&self) -> u32 {
-        self.rows() - self.dead.count()
+        // In this order: no row dies before the one that replaces it is counted.
+        let dead = self.dead.count();
+        self.rows() - dead
     }
 
     /// Approximate memory, in bytes.
@@ -182,24 +184,52 @@ impl Memtable {
         }
     }
 
-    /// Offers the live rows that pass the filter and may be among the best, with the closeness of the nearest vector of
-    /// each. Exact: what codes leave out cannot be among them.
-    pub fn search(&self, query: &VectorQuery, filter: Option<&Filter>, top: &mut TopK<(DocumentId, Ordinal)>) {
-        let rows = self.rows();
+    /// The `top_k` nearest documents that pass the filter: each with its row and the score of the nearest vector of it,
+    /// nearest first, ties by ascending id. Exact, and whole also while documents are replaced: each that was there
+    /// before and after is found, in one of its versions.
+    pub fn search(&self, query: &VectorQuery, filter: Option<&Filter>, top_k: usize) -> Vec<(f32, Ordinal)> {
+        let mut spare = 0;
+        loop {
+            let mut top = TopK::new(top_k + spare);
+            let settled = self.scan(query, filter, &mut top);
+            let mut found = top.into_sorted();
+            let (kept, is_all) = (found.len(), found.len() < top_k + spare);
+            drop_replaced(&mut found, settled);
+            if is_all || found.len() >= top_k {
+                return found.into_iter().take(top_k).map(|found| (found.closeness, found.item.1)).collect();
+            }
+            // Older versions have taken the places of others.
+            spare += kept - found.len();
+        }
+    }
+
+    /// Offers the live rows that may be among the best: what codes leave out cannot be. Rows that come meanwhile are
+    /// offered too, as some that died were passed over for them. Returns before which row no two are of one document.
+    fn scan(&self, query: &VectorQuery, filter: Option<&Filter>, top: &mut TopK<(DocumentId, Ordinal)>) -> Ordinal {
+        // The last of these may not have replaced an older one yet; whoever came before it has.
+        let settled = self.rows().saturating_sub(1);
         let (mut coded_query, mut at_most) = (None, Vec::new());
-        for (index, coded) in self.coded.iter().enumerate().take((rows as usize).div_ceil(CHUNK_ROWS)) {
-            let from = (index * CHUNK_ROWS) as Ordinal;
-            let Some(coded) = coded.get() else {
-                let end = rows.min(from + CHUNK_ROWS as Ordinal);
+        let mut from = 0;
+        loop {
+            let rows = self.rows();
+            if from >= rows {
+                return settled;
+            }
+            let index = from as usize / CHUNK_ROWS;
+            let first = (index * CHUNK_ROWS) as Ordinal;
+            let Some(coded) = self.coded[index].get().filter(|_| from == first) else {
+                let end = rows.min(first + CHUNK_ROWS as Ordinal);
                 (from..end).for_each(|ordinal| self.offer(ordinal, query, filter, top));
+                from = end;
                 continue;
             };
             coded.at_most(coded_query.get_or_insert_with(|| CodedQuery::new(query)), &mut at_most);
-            for (ordinal, &closeness) in (from..).zip(&at_most) {
-                if top.admits(closeness) {
+            for (ordinal, &closeness) in (first..).zip(&at_most) {
+                if top.admits(score(query.metric(), closeness)) {
                     self.offer(ordinal, query, filter, top);
                 }
             }
+            from = first + CHUNK_ROWS as Ordinal;
         }
     }
 
@@ -215,9 +245,9 @@ impl Memtable {
         }
         let Some(row) = self.row(ordinal) else { return };
         if filter.is_none_or(|f| f.matches(&row.document.metadata)) {
-            let closeness = query.nearest(&row.vector).1;
-            if top.admits(closeness) {
-                top.push(closeness, (row.document.id.clone(), ordinal));
+            let score = query.nearest(&row.vector).1;
+            if top.admits(score) {
+                top.push(score, (row.document.id.clone(), ordinal));
             }
         }
     }
@@ -255,6 +285,17 @@ impl Memtable {
     }
 }
 
+/// Leaves the youngest row of each document. Only rows from `settled` on are of a document that stands there twice.
+fn drop_replaced(found: &mut Vec<Ranked<(DocumentId, Ordinal)>>, settled: Ordinal) {
+    let mut youngest: HashMap<DocumentId, Ordinal> = HashMap::new();
+    for Ranked { item: (id, ordinal), .. } in found.iter().filter(|found| found.item.1 >= settled) {
+        youngest.entry(id.clone()).and_modify(|known| *known = (*known).max(*ordinal)).or_insert(*ordinal);
+    }
+    if !youngest.is_empty() {
+        found.retain(|found| youngest.get(&found.item.0).is_none_or(|ordinal| *ordinal == found.item.1));
+    }
+}
+
 /// Memory that a row takes, about: metadata are counted as their entries' allocation.
 fn row_bytes(document: &StoredDocument, vector: &[f32]) -> u64 {
     let text = document.text.as_ref().map_or(0, String::len);
@@ -284,9 +325,8 @@ mod tests {
     }
 
     fn live(memtable: &Memtable) -> Vec<(Ordinal, f32)> {
-        let mut found = TopK::new(10);
-        memtable.search(&VectorQuery::new(Metric::Dot, vec![1.0]), None, &mut found);
-        let mut found: Vec<_> = found.into_sorted().into_iter().map(|found| (found.item.1, found.closeness)).collect();
+        let found = memtable.search(&VectorQuery::new(Metric::Dot, vec![1.0]), None, 10);
+        let mut found: Vec<_> = found.into_iter().map(|(score, ordinal)| (ordinal, score)).collect();
         found.sort_by_key(|&(ordinal, _)| ordinal);
         found
     }
@@ -332,12 +372,39 @@ mod tests {
             );
             for seed in 0..20 {
                 let query = VectorQuery::new(metric, numbers(77_777 + seed, DIM));
-                let (mut found, mut exact) = (TopK::new(10), TopK::new(10));
-                memtable.search(&query, None, &mut found);
+                let mut exact = TopK::new(10);
                 (0..rows as Ordinal).for_each(|row| memtable.offer(row, &query, None, &mut exact));
-                let items = |top: TopK<_>| top.into_sorted().into_iter().map(|found| found.item).collect::<Vec<_>>();
-                assert_eq!(items(found), items(exact), "{metric:?}");
+                let exact: Vec<_> = exact.into_sorted().into_iter().map(|found| found.item.1).collect();
+                let found: Vec<_> = memtable.search(&query, None, 10).into_iter().map(|found| found.1).collect();
+                assert_eq!(found, exact, "{metric:?}");
             }
+        }
+    }
+
+    #[test]
+    fn each_document_is_found_once_while_all_are_replaced() {
+        const DOCUMENTS: usize = 300;
+        let query = VectorQuery::new(Metric::Dot, numbers(1, 64));
+        for round in 0..4 {
+            let memtable = Memtable::new(MAX_ENTRIES);
+            let write = |n: usize| {
+                let name = (n % DOCUMENTS).to_string();
+                memtable.insert(Seq(n as u64 + 1), document(&name), numbers(n + round, 64), Vec::new())
+            };
+            (0..DOCUMENTS).for_each(|n| _ = write(n));
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| (DOCUMENTS..MAX_ENTRIES as usize).for_each(|n| _ = write(n)));
+                while !writer.is_finished() {
+                    // As many as there are, and fewer, where older versions would take the places of others.
+                    for top_k in [DOCUMENTS, DOCUMENTS / 2] {
+                        let found = memtable.search(&query, None, top_k);
+                        let names: std::collections::HashSet<_> =
+                            found.iter().map(|found| &memtable.row(found.1).unwrap().document.id).collect();
+                        assert_eq!((found.len(), names.len()), (top_k, top_k));
+                    }
+                    assert!(memtable.live_rows() >= DOCUMENTS as u32);
+                }
+            });
         }
     }
 

@@ -11,7 +11,6 @@ use crate::types::{ChunkSpan, DocumentId, Filter, Metric, Ordinal, Seq, StoredDo
 use super::IndexError;
 use super::memtable::{MemRow, Memtable};
 use super::one_segment::{SegmentOutcome, SegmentQuery, search_segment};
-use super::top_k::TopK;
 use super::view::{LiveSegment, View};
 
 /// What to look for in a view.
@@ -149,8 +148,8 @@ fn published(memtable: &Memtable, ordinal: Ordinal) -> &MemRow {
 
 /// One document found.
 pub struct Neighbour {
-    /// Rises with closeness; see [`crate::distance::score`].
-    pub closeness: f32,
+    /// See [`crate::distance::score`].
+    pub score: f32,
     /// The document.
     pub id: DocumentId,
     /// Where it stands.
@@ -178,11 +177,9 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
         found.extend(candidates.iter().map(|c| (c.closeness, Place::Sealed(live.clone(), c.ordinal))));
     }
     for memtable in view.frozen.iter().chain([&view.active]) {
-        let mut top = TopK::new(query.top_k);
-        memtable.search(&vector, query.filter, &mut top);
-        let before = found.len();
-        found.extend(top.into_sorted().into_iter().map(|r| (r.closeness, Place::Memory(memtable.clone(), r.item.1))));
-        places += usize::from(found.len() > before);
+        let rows = memtable.search(&vector, query.filter, query.top_k);
+        places += usize::from(!rows.is_empty());
+        found.extend(rows.into_iter().map(|(score, row)| (score, Place::Memory(memtable.clone(), row))));
     }
     Ok(Found { neighbours: merge(found, places, query.top_k)?, segments: outcomes })
 }
@@ -192,25 +189,25 @@ fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Ne
     if places <= 1 {
         // One place holds one version of each document. A loop, as collected results do not tell how many there are.
         let mut neighbours = Vec::with_capacity(found.len());
-        for (closeness, place) in found {
-            neighbours.push(Neighbour { closeness, id: place.id()?, place });
+        for (score, place) in found {
+            neighbours.push(Neighbour { score, id: place.id()?, place });
         }
         return Ok(in_order(neighbours, top_k));
     }
     let mut youngest: HashMap<DocumentId, (Seq, f32, Place)> = HashMap::with_capacity(found.len());
-    for (closeness, place) in found {
+    for (score, place) in found {
         let (id, seq) = (place.id()?, place.seq()?);
         match youngest.get(&id) {
             Some((kept, ..)) if *kept >= seq => {}
-            _ => _ = youngest.insert(id, (seq, closeness, place)),
+            _ => _ = youngest.insert(id, (seq, score, place)),
         }
     }
-    let neighbour = |(id, (_, closeness, place))| Neighbour { closeness, id, place };
+    let neighbour = |(id, (_, score, place))| Neighbour { score, id, place };
     Ok(in_order(youngest.into_iter().map(neighbour).collect(), top_k))
 }
 
 fn in_order(mut neighbours: Vec<Neighbour>, top_k: usize) -> Vec<Neighbour> {
-    neighbours.sort_by(|a, b| b.closeness.total_cmp(&a.closeness).then_with(|| a.id.cmp(&b.id)));
+    neighbours.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
     neighbours.truncate(top_k);
     neighbours
 }

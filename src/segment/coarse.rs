@@ -33,7 +33,8 @@ pub fn fitting(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> SegmentSpec {
 fn tell_apart(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> bool {
     let sample: Vec<VectorRef<'_>> = vectors.iter().step_by(vectors.len().div_ceil(ROWS)).copied().collect();
     let dim = spec.dim as usize;
-    let quantizer = Quantizer::fit(sample.len(), dim, |row| sample[row]);
+    // The codes that the segment would have, not those that would suit the sample.
+    let quantizer = Quantizer::fit(vectors.len(), dim, |row| vectors[row]);
     let (stride, mut memory) = (stride(spec.dim), Vec::new());
     let mut codes = vec![0_i8; stride * sample.len()];
     for (codes, vector) in codes.chunks_exact_mut(stride).zip(&sample) {
@@ -70,8 +71,8 @@ mod tests {
 
     const DIM: usize = 32;
 
-    /// Directions all over, moved by `shift` in every component.
-    fn kind(shift: f32, metric: Metric) -> Quantization {
+    /// Directions all over, moved by `shift` in every component; one of them, which no sample has, times `outlier`.
+    fn kind(shift: f32, outlier: f32, metric: Metric) -> Quantization {
         let mut state = 7_u64;
         let mut number = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -84,7 +85,8 @@ mod tests {
             }
             row
         };
-        let rows: Vec<Vec<f32>> = (0..10_000).map(row).collect();
+        let mut rows: Vec<Vec<f32>> = (0..10_000).map(row).collect();
+        rows[3_419].iter_mut().for_each(|x| *x *= outlier);
         let vectors: Vec<VectorRef<'_>> = rows.iter().map(|row| VectorRef::Float32(row)).collect();
         let (id, collection, index) = (SegmentId(1), CollectionId(1), IndexDefinition::default());
         let spec = SegmentSpec { id, collection, generation: 1, metric, dim: DIM as u32, index };
@@ -94,8 +96,16 @@ mod tests {
     #[test]
     fn vectors_that_point_nearly_the_same_way_have_no_codes() {
         for metric in [Metric::Cosine, Metric::L2] {
-            assert_eq!(kind(0.0, metric), Quantization::Int8, "{metric:?}");
-            assert_eq!(kind(50.0, metric), Quantization::None, "{metric:?}");
+            assert_eq!(kind(0.0, 1.0, metric), Quantization::Int8, "{metric:?}");
+            assert_eq!(kind(50.0, 1.0, metric), Quantization::None, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn one_long_vector_that_makes_codes_coarse_is_seen() {
+        for metric in [Metric::Dot, Metric::L2] {
+            assert_eq!(kind(0.0, 1.0, metric), Quantization::Int8, "{metric:?}");
+            assert_eq!(kind(0.0, 1_000.0, metric), Quantization::None, "{metric:?}");
         }
     }
 }

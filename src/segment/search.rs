@@ -69,8 +69,8 @@ impl Segment {
     /// the segment has none.
     ///
     /// `query`: of the segment's metric and dim. `out` is replaced by the candidates, nearest first, ties by ascending
-    /// ordinal, compared in f32. Rows that are not live are walked through and not returned; as long as `top_k` live
-    /// rows exist, as many are returned.
+    /// ordinal, compared in f32: their closeness is the [score](crate::distance::score). Rows that are not live are
+    /// walked through and not returned; as long as `top_k` live rows exist, as many are returned.
     ///
     /// # Errors
     /// [`SegmentError::Damaged`] when a byte that is read is not what was written.
@@ -151,8 +151,9 @@ impl Segment {
     }
 
     /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
-    /// Nearly exact: by int8 codes a row is lost only where rounding moved it by more than four standard deviations, however
-    /// near to each other the rows are. Exact in a segment without codes.
+    /// Nearly exact: a row is lost only where rounding moved it by more than four standard deviations by int8 codes,
+    /// three by nibbles, however near to each other the rows are; by binary codes more are. Exact in a segment without
+    /// codes.
     ///
     /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
     /// few rows.
@@ -263,10 +264,10 @@ impl Segment {
         with_scratch(|scratch| match by {
             By::Nibbles(nibbles, codes) => {
                 let rows = self.nibble_rows(nibbles, query, scratch);
-                let done = pass.run(&rows, keep(over_fetch(top_k)), scratch);
+                let done = pass.run(&rows, keep(nibble_over_fetch(top_k)), scratch);
                 let floor = rows.floor(top_k, scratch);
                 scratch.nibbles = rows.query.into_codes();
-                Ok((done?, self.refine(codes, query, top_k, floor, scratch, out)?))
+                Ok((done?, self.refine(codes, query, top_k, floor, P::FROM_ALL, scratch, out)?))
             }
             By::Codes(codes) => {
                 let rows = self.code_rows(codes, query, scratch);
@@ -292,7 +293,8 @@ impl Segment {
     }
 
     /// Compares the best of the scratch's pool, none below `floor`, again: by codes, where that saves reading vectors,
-    /// and the best of these in f32. Returns how many in f32.
+    /// and the best of these in f32. Returns how many in f32. `from_all`: the pool holds all that may count, and none of
+    /// it is left out but by what rounding allows.
     #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn refine(
         &self,
@@ -300,23 +302,26 @@ impl Segment {
         query: &VectorQuery,
         top_k: usize,
         floor: f32,
+        from_all: bool,
         scratch: &mut Scratch,
         out: &mut Vec<Candidate>,
     ) -> Result<u64, SegmentError> {
+        let most = |candidates: usize| if from_all { usize::MAX } else { candidates };
         if self.apart.is_some() {
             // Codes are not kept in memory for what they would spare.
-            return self.rescore(query, top_k, nibble_over_fetch(top_k), floor, scratch, out);
+            return self.rescore(query, top_k, most(nibble_over_fetch(top_k)), floor, scratch, out);
         }
-        let best = scratch.pool.nearest(nibble_over_fetch(top_k)).take_while(|candidate| candidate.closeness >= floor);
+        let best = scratch.pool.nearest(most(nibble_over_fetch(top_k)));
         scratch.batch.clear();
-        scratch.batch.extend(best.map(|candidate| candidate.ordinal));
+        scratch.batch.extend(best.take_while(|candidate| candidate.closeness >= floor).map(|near| near.ordinal));
         if scratch.batch.len() <= few(top_k) {
             return self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out);
         }
+        let kept = most(over_fetch(top_k)).min(scratch.batch.len());
         let rows = self.code_rows(codes, query, scratch);
         scratch.batch.iter().for_each(|&ordinal| rows.prefetch(ordinal));
         let compared = rows.compare(&scratch.batch, &mut scratch.closeness);
-        scratch.sieve.reset(over_fetch(top_k));
+        scratch.sieve.reset(kept);
         if compared.is_ok() {
             for (&ordinal, &closeness) in scratch.batch.iter().zip(&scratch.closeness) {
                 if scratch.sieve.admits(closeness) {
@@ -324,11 +329,11 @@ impl Segment {
                 }
             }
         }
-        scratch.pool.fill(over_fetch(top_k), scratch.sieve.nearest_in_order());
+        scratch.pool.fill(kept, scratch.sieve.nearest_in_order());
         let floor = rows.floor(top_k, scratch);
         scratch.codes = rows.query.into_codes();
         compared?;
-        self.rescore(query, top_k, over_fetch(top_k), floor, scratch, out)
+        self.rescore(query, top_k, kept, floor, scratch, out)
     }
 
     /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how many.
@@ -346,7 +351,7 @@ impl Segment {
         if let Some(file) = &self.apart {
             for candidate in best() {
                 let vector = self.read_vector(file, candidate.ordinal, &mut scratch.row)?;
-                out.push(Candidate { closeness: query.closeness_of(vector), ..candidate });
+                out.push(Candidate { closeness: query.score_of(vector), ..candidate });
             }
             let rescored = out.len() as u64;
             finish(out, top_k);

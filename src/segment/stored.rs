@@ -29,7 +29,8 @@ impl Segment {
 
     pub(super) fn code_rows(&self, quantizer: Quantizer, query: &VectorQuery, scratch: &mut Scratch) -> CodeRows<'_> {
         let query = quantizer.query(query, std::mem::take(&mut scratch.codes));
-        CodeRows { codes: self.section(Section::Codes), query, stride: stride(self.header.spec.dim) }
+        let dim = self.header.spec.dim;
+        CodeRows { codes: self.section(Section::Codes), query, dim: dim as usize, stride: stride(dim) }
     }
 
     pub(super) fn full_rows<'a>(&'a self, query: &'a VectorQuery) -> FullRows<'a> {
@@ -64,8 +65,12 @@ pub(super) struct NibbleRows<'a> {
 impl NibbleRows<'_> {
     /// The least closeness by nibbles that may still be among the `top_k` in f32, as far as the pool tells.
     pub(super) fn floor(&self, top_k: usize, scratch: &Scratch) -> f32 {
-        let error = std::f32::consts::SQRT_2 * self.query.rounding_error();
-        last_of(top_k, scratch).map_or(f32::NEG_INFINITY, |last| last.closeness - NIBBLE_ROUNDING_ERRORS * error)
+        last_of(top_k, scratch).map_or(f32::NEG_INFINITY, |last| last.closeness - self.error())
+    }
+
+    fn error(&self) -> f32 {
+        // As of codes.
+        NIBBLE_ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error()
     }
 }
 
@@ -92,12 +97,17 @@ impl Rows for NibbleRows<'_> {
         self.query.compare(self.nibbles.all_unchecked(), ordinals, closeness);
         Ok(())
     }
+
+    fn margin(&self, _: Ordinal) -> Option<f32> {
+        Some(self.error())
+    }
 }
 
 /// The rows of a segment as codes.
 pub(super) struct CodeRows<'a> {
     codes: SectionView<'a, i8>,
     pub(super) query: CodeQuery,
+    dim: usize,
     stride: usize,
 }
 
@@ -110,7 +120,7 @@ impl CodeRows<'_> {
     fn error(&self, ordinal: Ordinal) -> f32 {
         let row = self.codes.unchecked(row_range(ordinal, self.stride));
         // Both of two candidates that are compared may err, in opposite directions.
-        ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error(row)
+        ROUNDING_ERRORS * std::f32::consts::SQRT_2 * self.query.rounding_error(row, self.dim)
     }
 }
 
@@ -143,7 +153,7 @@ impl Rows for CodeRows<'_> {
     }
 }
 
-/// The rows of a segment as vectors.
+/// The rows of a segment as vectors. Their closeness is the score: rows that users see as equally near are.
 pub(super) struct FullRows<'a> {
     vectors: VectorsView<'a>,
     query: &'a VectorQuery,
@@ -160,7 +170,7 @@ impl Rows for FullRows<'_> {
 
     #[inline]
     fn closeness(&self, ordinal: Ordinal) -> Result<f32, SegmentError> {
-        Ok(self.query.closeness_of(self.vectors.get(row_range(ordinal, self.dim))?))
+        Ok(self.query.score_of(self.vectors.get(row_range(ordinal, self.dim))?))
     }
 }
 

@@ -5,6 +5,7 @@ mod chunks;
 mod damage;
 mod packed;
 mod scan_bits;
+mod scans;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -13,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::format::{HEADER_BYTES, Section};
 use super::*;
-use crate::distance::{VectorQuery, scalar};
+use crate::distance::{VectorQuery, scalar, score};
 use crate::storage::{BLOCK_BYTES, RateLimit, crc32c};
 use crate::types::{
     ChunkSpan, DocumentId, EmbeddingState, Ordinal, Quantization, StoredDocument, Value, VectorStorage, half, normalise,
@@ -179,7 +180,7 @@ fn vectors(rows: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32>> 
 }
 
 fn closeness(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
-    if metric == Metric::L2 { -scalar::l2sq_f32(a, b) } else { scalar::dot_f32(a, b) }
+    score(metric, if metric == Metric::L2 { -scalar::l2sq_f32(a, b) } else { scalar::dot_f32(a, b) })
 }
 
 /// Every row, nearest first.

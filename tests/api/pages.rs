@@ -111,3 +111,34 @@ pub fn counting_values_moves_no_hit() {
         assert_eq!(with["facets"]["kind"]["documents"], DOCUMENTS, "{search}");
     }
 }
+
+/// Points about as far from each other as from the query, many at one score whose squares differ.
+#[test]
+pub fn pages_by_distance_hold_every_document_once() {
+    const POINTS: usize = 600;
+    let server = Server::start();
+    server.put("/v1/collections/near", &json!({"dim": 2, "metric": "l2"})).ok();
+    let point = |at: usize| {
+        let angle = (at * 7_919 % POINTS) as f64 / POINTS as f64;
+        json!({"id": id(at), "vector": [1.0 + 11.8 * angle.cos(), 1.0 + 11.8 * angle.sin()]})
+    };
+    let documents: Vec<Value> = (0..POINTS).map(point).collect();
+    server.post("/v1/collections/near/documents", &json!({"documents": documents})).ok();
+    let ask = |more: Value| {
+        let mut body = json!({"vector": [1, 1]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/v1/collections/near/search", &body).ok()
+    };
+    let whole = ask(json!({"top_k": POINTS}));
+    let scores: Vec<f64> = whole["hits"].as_array().unwrap().iter().map(|hit| hit["score"].as_f64().unwrap()).collect();
+    assert!(scores.windows(2).any(|pair| pair[0] == pair[1]));
+    for top_k in [7, 100] {
+        let (mut hits, mut cursor) = (Vec::new(), json!("*"));
+        while !cursor.is_null() {
+            let answer = ask(json!({"top_k": top_k, "cursor": cursor}));
+            hits.extend(ids(&answer));
+            cursor = answer["next_cursor"].clone();
+        }
+        assert_eq!(hits, ids(&whole), "{top_k}");
+    }
+}

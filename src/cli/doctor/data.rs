@@ -121,7 +121,11 @@ fn migrations(paths: &DataPaths) -> Option<Finding> {
         Finding::new(Status::Fail, NAME, "a step is half done; run `pannier migrate up`, which goes on with it")
     } else if pending > 0 {
         let pending = output::counted(pending, "pending step");
-        Finding::new(Status::Warn, NAME, format!("{pending}; run `pannier migrate up`, or the server may refuse to start"))
+        Finding::new(
+            Status::Warn,
+            NAME,
+            format!("{pending}; run `pannier migrate up`, or the server may refuse to start"),
+        )
     } else {
         Finding::new(Status::Ok, NAME, "none is pending")
     })
