@@ -124,6 +124,26 @@ impl AppState {
         self.noticing_a_stop(self.inner.gate.run(move || call(&database)).await)
     }
 
+    /// Runs a call that does nothing but embed, behind the gate.
+    pub(crate) async fn embedding<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        self.inner.gate.run_embedding(move || call(&database)).await
+    }
+
+    /// Runs a look at the server itself, beside what the gate holds back.
+    pub(crate) async fn measuring<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        self.inner.gate.run_measuring(move || call(&database)).await
+    }
+
     /// Tells the server at once where a write was refused because the database has stopped.
     fn noticing_a_stop<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
         if matches!(&result, Err(error) if error.code == Code::Stopped) {

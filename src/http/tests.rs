@@ -175,7 +175,29 @@ async fn with_no_place_and_no_queue_the_answer_is_to_retry() {
     let answer = send(&router, empty(Method::GET, "/v1/collections")).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "overloaded"));
     assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(send(&router, empty(Method::GET, "/readyz")).await.status, 200);
+    for path in ["/readyz", "/metrics"] {
+        assert_eq!(send(&router, empty(Method::GET, path)).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn embedding_waits_in_a_place_of_its_own() {
+    let limits = Limits { embedding_calls: 0, waiting_calls: 0, ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let router = router(state);
+    for (path, body) in [
+        ("/v1/embeddings", json!({"input": "a", "model": "m"})),
+        ("/embed", json!({"inputs": "a"})),
+        ("/", json!({"inputs": "a"})),
+        ("/tokenize", json!({"inputs": "a"})),
+        ("/api/embed", json!({"input": "a", "model": "m"})),
+        ("/api/embeddings", json!({"prompt": "a", "model": "m"})),
+    ] {
+        let request = request(Method::POST, path).header("content-type", "application/json");
+        let answer = send(&router, request.body(Body::from(body.to_string())).unwrap()).await;
+        assert_eq!((answer.status.as_u16(), answer.headers.contains_key("retry-after")), (429, true), "{path}");
+    }
+    assert_eq!(send(&router, empty(Method::GET, "/v1/collections")).await.status, 200);
 }
 
 #[tokio::test]
