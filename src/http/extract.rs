@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::error::{ApiError, Code};
 use super::limits::BODY_READ_TIMEOUT;
@@ -19,6 +20,10 @@ use crate::types::{CollectionName, DocumentId};
 
 /// Bodies up to this length are parsed where they arrive; longer ones on a thread that may block.
 const INLINE_PARSE_BYTES: usize = 64 << 10;
+/// Bodies longer than this are parsed a few at a time: what is read of them may take many times their length.
+const LARGE_BODY_BYTES: usize = 1 << 20;
+/// So many.
+static LARGE_PARSES: Semaphore = Semaphore::const_new(4);
 
 /// The collection that a path names.
 pub(crate) struct InCollection(pub(crate) CollectionName);
@@ -213,7 +218,14 @@ async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<T, 
     if bytes.len() <= INLINE_PARSE_BYTES {
         return json::parse(&bytes);
     }
-    let task = tokio::task::spawn_blocking(move || json::parse(&bytes));
+    let place = match bytes.len() > LARGE_BODY_BYTES {
+        true => Some(LARGE_PARSES.acquire().await.map_err(ApiError::internal)?),
+        false => None,
+    };
+    let task = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        json::parse(&bytes)
+    });
     task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
 }
 
