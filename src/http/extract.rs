@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{ApiError, Code};
 use super::limits::BODY_READ_TIMEOUT;
+use super::trim;
 use super::wire::json;
 use crate::snapshot::SnapshotName;
 use crate::types::limits::MAX_BODY_BYTES;
@@ -190,7 +191,11 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Ok(collected)) => {
+            let bytes = collected.to_bytes();
+            trim::after(bytes.len());
+            Ok(bytes)
+        }
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
         Err(_) => {

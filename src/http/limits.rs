@@ -13,6 +13,7 @@ use tracing::Span;
 use super::error::{ApiError, Code};
 use super::state::AppState;
 use crate::embed::Cancellation;
+use crate::types::limits::MAX_ANSWER_BYTES;
 
 /// Longest time for a request's headers to arrive.
 pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ pub struct Limits {
     /// Calls that wait for one of all those to end; one more is answered 429. Fewer than there are connections beyond
     /// the calls that run, or nobody would ever be.
     pub waiting_calls: usize,
+    /// Most bytes that the documents of one answer carry: a listing's page ends before, a search is refused.
+    pub answer_bytes: usize,
     /// Longest time to answer a request that does not write. Writes are never cut off.
     pub read_timeout: Duration,
     /// Longest time to finish accepted requests at shutdown.
@@ -47,6 +50,7 @@ impl Default for Limits {
             writing_calls: 48,
             embedding_calls: 32,
             waiting_calls: 128,
+            answer_bytes: MAX_ANSWER_BYTES,
             read_timeout: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),
         }

@@ -33,6 +33,7 @@ mod tei;
 mod template;
 #[cfg(test)]
 mod tests;
+mod trim;
 pub(crate) mod wire;
 
 pub use auth::{ApiKey, AuthPolicy, InvalidApiKey};

@@ -18,6 +18,7 @@ use super::error::{ApiError, Code, Failure};
 use super::guard::{Guard, Passage};
 use super::problem;
 use super::state::AppState;
+use super::trim;
 use crate::telemetry;
 use crate::types::panic_message;
 
@@ -79,6 +80,9 @@ fn finish(mut response: Response, method: &Method, uri: &Uri, id: &str) -> Respo
             tracing::error!(code = error.code.as_str(), cause = %chain, "the request failed");
         }
         None => tracing::debug!(code = error.code.as_str(), detail = %error.detail, "the request was refused"),
+    }
+    if error.code == Code::AnswerTooLarge {
+        trim::soon();
     }
     let mut rendered = problem::render(&error, method, uri, id);
     for (name, value) in response.headers() {

@@ -332,7 +332,7 @@ pub(crate) struct PageView<'a> {
 pub(crate) struct ListParams {
     /// `next_cursor` of the page before.
     pub(crate) cursor: Option<String>,
-    /// 1 to 1,000; 100 when left out.
+    /// 1 to 1,000; 100 when left out. A page ends sooner where its documents carry 64 MiB.
     pub(crate) limit: Option<usize>,
     /// A filter as JSON.
     pub(crate) filter: Option<String>,

@@ -13,6 +13,7 @@ use serde_json::error::Category;
 use super::room;
 use super::scan::{ScanError, scan};
 use crate::http::error::{ApiError, Code};
+use crate::http::trim;
 use crate::types::limits::MAX_JSON_DEPTH;
 
 /// Bytes of memory that metadata, filters and inputs may take for each byte of their text,
@@ -117,6 +118,7 @@ impl JsonText {
 
 impl IntoResponse for JsonText {
     fn into_response(self) -> Response {
+        trim::after(self.0.len());
         (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], self.0).into_response()
     }
 }
