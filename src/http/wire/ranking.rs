@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::answer::HitView;
 use super::cursor;
 use super::list::AtMost;
-use super::value::ValueView;
+use super::value::{AnyValue, ValueView};
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_LIKE;
 use crate::types::{DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, Rerank, SearchRequest};
@@ -162,7 +162,7 @@ pub(crate) fn grouping_of(field: Option<String>, size: Option<usize>) -> Result<
 #[schema(as = HitGroup)]
 pub(crate) struct GroupView<'a> {
     /// The value of the field in `group_by`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyValue, inline)]
     value: ValueView<'a>,
     hits: Vec<HitView<'a>>,
 }
@@ -187,7 +187,7 @@ pub(crate) struct FacetView<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = FacetValue)]
 struct FacetValueView<'a> {
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyValue, inline)]
     value: ValueView<'a>,
     count: u64,
 }

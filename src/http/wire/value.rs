@@ -5,6 +5,9 @@ use std::fmt;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 
 use super::room;
 use crate::types::{Metadata, Value};
@@ -16,6 +19,18 @@ pub(crate) struct WireValue(pub(crate) Value);
 /// A metadata object as a client sent it.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct WireMetadata(pub(crate) Metadata);
+
+/// Any JSON value, for the API's description.
+pub(crate) struct AnyValue;
+
+impl utoipa::PartialSchema for AnyValue {
+    fn schema() -> RefOr<Schema> {
+        // A schema without a type takes everything.
+        ObjectBuilder::new().schema_type(SchemaType::AnyValue).into()
+    }
+}
+
+impl ToSchema for AnyValue {}
 
 /// A metadata value to write.
 pub(crate) struct ValueView<'a>(pub(crate) &'a Value);
