@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::error::{ApiError, Code};
-use super::limits::BODY_READ_TIMEOUT;
+use super::limits::{self, BODY_READ_TIMEOUT};
 use super::trim;
 use super::wire::json;
 use crate::snapshot::SnapshotName;
@@ -190,7 +190,8 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+    let read = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect());
+    match limits::reading_body(read).await {
         Ok(Ok(collected)) => {
             let bytes = collected.to_bytes();
             trim::after(bytes.len());
@@ -198,10 +199,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         }
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
-        Err(_) => {
-            let detail = format!("the body took longer than {} s; send it faster", BODY_READ_TIMEOUT.as_secs());
-            Err(ApiError::new(Code::BodyTimeout, detail))
-        }
+        Err(_) => Err(limits::slow_body(BODY_READ_TIMEOUT)),
     }
 }
 

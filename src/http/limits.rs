@@ -1,7 +1,7 @@
 //! Limits on time and on work at once, and the gate in front of the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -39,6 +39,8 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// Longest time to answer a request that does not write. Writes are never cut off.
     pub read_timeout: Duration,
+    /// Longest time in which a client takes nothing of its answer.
+    pub write_timeout: Duration,
     /// Longest time to finish accepted requests at shutdown.
     pub shutdown_deadline: Duration,
 }
@@ -52,6 +54,7 @@ impl Default for Limits {
             waiting_calls: 128,
             answer_bytes: MAX_ANSWER_BYTES,
             read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),
         }
     }
@@ -178,14 +181,33 @@ where
 tokio::task_local! {
     /// When a request that does not write is answered 504.
     static DEADLINE: Instant;
+    /// Whether its body is being read.
+    static READS_BODY: Arc<AtomicBool>;
 }
 
-/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`].
+/// Reads a request's body. Where that takes the time for the whole request, the client is told so.
+pub(crate) async fn reading_body<T>(read: impl Future<Output = T>) -> T {
+    let tell = |reads| _ = READS_BODY.try_with(|flag| flag.store(reads, Ordering::Relaxed));
+    tell(true);
+    let result = read.await;
+    tell(false);
+    result
+}
+
+/// What a body that did not come within `limit` is answered with.
+pub(crate) fn slow_body(limit: Duration) -> ApiError {
+    let detail = format!("the body took longer than {} s; send it faster, or less at once", limit.as_secs());
+    ApiError::new(Code::BodyTimeout, detail)
+}
+
+/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`], and 408 when its body does.
 pub(crate) async fn read_timeout(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let limit = state.config().limits.read_timeout;
-    let answer = DEADLINE.scope(Instant::now() + limit, next.run(request));
+    let reads_body = Arc::new(AtomicBool::new(false));
+    let answer = READS_BODY.scope(reads_body.clone(), DEADLINE.scope(Instant::now() + limit, next.run(request)));
     match tokio::time::timeout(limit, answer).await {
         Ok(response) => response,
+        Err(_) if reads_body.load(Ordering::Relaxed) => slow_body(limit).into_response(),
         Err(_) => {
             let detail = format!("the answer took longer than {} s; ask for less or try again", limit.as_secs());
             ApiError::new(Code::Timeout, detail).into_response()

@@ -11,6 +11,7 @@ mod extract;
 pub(crate) mod fuzz;
 mod guard;
 mod health;
+mod impatient;
 mod import;
 mod limits;
 mod metrics;
