@@ -32,8 +32,8 @@ const SECOND_SIGNAL: i32 = 130;
 /// Arguments of `serve`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The first SIGINT or SIGTERM finishes what was accepted and exits; a second one exits at once. Nothing that was
-answered is lost either way.")]
+The first SIGINT or SIGTERM finishes what was accepted, ends import streams with a report of how far they got, and
+exits; a second one exits at once. Nothing that was answered is lost either way.")]
 pub struct ServeArgs {
     /// Address to listen at; one beyond this machine needs --api-key-file
     #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE, default_value = DEFAULT_ADDRESS)]

@@ -214,6 +214,14 @@ pub enum CollectionError {
     /// A filter is too large or too deep.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The hits of a search, or of several in one call, carry too much.
+    #[error(
+        "the hits carry more than {max} bytes; ask for fewer, or leave the text, the metadata or the vector out with \"include\""
+    )]
+    AnswerTooLarge {
+        /// The limit in bytes.
+        max: usize,
+    },
     /// A number in a request is outside its range.
     #[error("{name} is {got}, allowed are {min} to {max}")]
     OutOfRange {

@@ -8,6 +8,24 @@ use super::CollectionError;
 use super::candidates::{Candidate, Prepared};
 use super::keywords::KeywordQuery;
 
+/// What the hits of one call carry together.
+#[derive(Debug, Default)]
+pub struct Carried {
+    bytes: usize,
+}
+
+impl Carried {
+    /// Adds a hit.
+    ///
+    /// # Errors
+    /// [`CollectionError::AnswerTooLarge`] where they carry more than `max` bytes with it.
+    pub fn add(&mut self, hit: &Hit, max: Option<usize>) -> Result<(), CollectionError> {
+        let Some(max) = max else { return Ok(()) };
+        self.bytes += hit.carried_bytes();
+        if self.bytes > max { Err(CollectionError::AnswerTooLarge { max }) } else { Ok(()) }
+    }
+}
+
 /// What hits of one search carry.
 pub struct Carry<'a> {
     include: Include,

@@ -11,7 +11,7 @@ use crate::types::{
 use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
 use super::check::{check_parts, text_of, too_deep};
 use super::facets::Counts;
-use super::hits::Carry;
+use super::hits::{Carried, Carry};
 use super::page::{self, Content};
 use super::{Collection, CollectionError, Frame, Shelf, out_of_range};
 
@@ -51,7 +51,7 @@ impl Frame<'_> {
         let started = Instant::now();
         self.check_request(request)?;
         let prepared = self.prepare(shelf, request, None)?;
-        self.answer(shelf, request, &prepared, started)
+        self.answer(shelf, request, &prepared, &mut Carried::default(), started)
     }
 
     /// As [`Collection::search_all`], over documents wherever they stand.
@@ -68,10 +68,11 @@ impl Frame<'_> {
             self.check_request(request).map_err(at(n))?;
         }
         let mut embedded = self.embed_texts_of(requests)?;
+        let mut carried = Carried::default();
         let answer = |(n, request): (usize, &SearchRequest)| {
             let started = Instant::now();
             let prepared = self.prepare(shelf, request, embedded[n].take()).map_err(at(n))?;
-            self.answer(shelf, request, &prepared, started).map_err(at(n))
+            self.answer(shelf, request, &prepared, &mut carried, started).map_err(at(n))
         };
         requests.iter().enumerate().map(answer).collect()
     }
@@ -183,6 +184,7 @@ impl Frame<'_> {
         shelf: &dyn Shelf,
         request: &SearchRequest,
         prepared: &Prepared,
+        carried: &mut Carried,
         started: Instant,
     ) -> Result<SearchResponse, CollectionError> {
         if request.refresh {
@@ -209,10 +211,12 @@ impl Frame<'_> {
         };
         let carry = Carry::new(request, prepared, self.definition());
         // A loop, as collected results do not tell how many there are, and hits are large to move.
-        let hits = |candidates: Vec<Candidate>| {
+        let mut hits = |candidates: Vec<Candidate>| {
             let mut hits = Vec::with_capacity(candidates.len());
             for candidate in candidates {
-                hits.push(carry.hit(candidate)?);
+                let hit = carry.hit(candidate)?;
+                carried.add(&hit, request.max_bytes)?;
+                hits.push(hit);
             }
             Ok::<_, CollectionError>(hits)
         };

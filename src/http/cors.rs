@@ -8,7 +8,7 @@ pub(crate) const REQUEST_METHOD: HeaderName = header::ACCESS_CONTROL_REQUEST_MET
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, PUT, POST, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, x-api-key, api-key, x-request-id");
-const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after");
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after, retry-after-ms");
 /// Seconds that a browser may remember a preflight's answer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
@@ -21,13 +21,16 @@ pub(crate) fn allow(headers: &mut HeaderMap, origin: &str) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
 }
 
-/// Answers a preflight of an allowed origin.
-pub(crate) fn preflight(origin: &str) -> Response {
+/// Answers a preflight of an allowed origin. Its pages may send whatever headers they ask for: clients add their own, and one
+/// that means nothing to us does nothing.
+pub(crate) fn preflight(origin: &str, asked: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
     allow(headers, origin);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
+    let wanted = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.unwrap_or(HEADERS));
+    headers.append(header::VARY, HeaderValue::from_static("access-control-request-headers"));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     response
 }

@@ -94,6 +94,7 @@ codes! {
     TooManyChunks "too_many_chunks" UNPROCESSABLE_ENTITY "A text has too many chunks";
     InvalidChunks "invalid_chunks" UNPROCESSABLE_ENTITY "The chunks of a document are not allowed";
     TooLong "too_long" UNPROCESSABLE_ENTITY "Something is longer than its limit";
+    AnswerTooLarge "answer_too_large" UNPROCESSABLE_ENTITY "The answer would be too large";
     OutOfRange "out_of_range" UNPROCESSABLE_ENTITY "A number is outside its range";
     ModeNotSupported "mode_not_supported" UNPROCESSABLE_ENTITY "This program has no such search mode";
     InvalidTemplate "invalid_template" UNPROCESSABLE_ENTITY "The template cannot be read";
@@ -273,6 +274,7 @@ impl From<CollectionError> for ApiError {
             E::Guard { .. } => Code::PersonalData,
             E::KeywordsOff => Code::ModeNotSupported,
             E::KeywordsNotReady { .. } => Code::KeywordsNotReady,
+            E::AnswerTooLarge { .. } => Code::AnswerTooLarge,
             E::Filter(e) => filter_code(e),
             E::OutOfRange { .. } => Code::OutOfRange,
             E::NotOnBackend { .. } => Code::NotOnBackend,

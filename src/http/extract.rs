@@ -9,9 +9,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::error::{ApiError, Code};
-use super::limits::BODY_READ_TIMEOUT;
+use super::limits::{self, BODY_READ_TIMEOUT};
+use super::trim;
 use super::wire::json;
 use crate::snapshot::SnapshotName;
 use crate::types::limits::MAX_BODY_BYTES;
@@ -19,6 +21,10 @@ use crate::types::{CollectionName, DocumentId};
 
 /// Bodies up to this length are parsed where they arrive; longer ones on a thread that may block.
 const INLINE_PARSE_BYTES: usize = 64 << 10;
+/// Bodies longer than this are parsed a few at a time: what is read of them may take many times their length.
+const LARGE_BODY_BYTES: usize = 1 << 20;
+/// So many.
+static LARGE_PARSES: Semaphore = Semaphore::const_new(4);
 
 /// The collection that a path names.
 pub(crate) struct InCollection(pub(crate) CollectionName);
@@ -184,14 +190,16 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    let read = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect());
+    match limits::reading_body(read).await {
+        Ok(Ok(collected)) => {
+            let bytes = collected.to_bytes();
+            trim::after(bytes.len());
+            Ok(bytes)
+        }
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
-        Err(_) => {
-            let detail = format!("the body took longer than {} s; send it faster", BODY_READ_TIMEOUT.as_secs());
-            Err(ApiError::new(Code::BodyTimeout, detail))
-        }
+        Err(_) => Err(limits::slow_body(BODY_READ_TIMEOUT)),
     }
 }
 
@@ -213,7 +221,14 @@ async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<T, 
     if bytes.len() <= INLINE_PARSE_BYTES {
         return json::parse(&bytes);
     }
-    let task = tokio::task::spawn_blocking(move || json::parse(&bytes));
+    let place = match bytes.len() > LARGE_BODY_BYTES {
+        true => Some(LARGE_PARSES.acquire().await.map_err(ApiError::internal)?),
+        false => None,
+    };
+    let task = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        json::parse(&bytes)
+    });
     task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
 }
 

@@ -67,12 +67,16 @@ impl Guard {
     /// `host`: lower case, with or without a port.
     fn allows_host(&self, host: &str) -> bool {
         let name = without_port(host);
+        // The root of all names may stand behind one.
+        let name = name.strip_suffix('.').unwrap_or(name);
         if name == "localhost" || self.hosts.iter().any(|allowed| allowed == host || allowed == name) {
             return true;
         }
         let Ok(address) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else { return false };
         // Rebinding needs a name. Where every address of the machine is bound, any address is one of ours.
-        address.is_loopback() || self.bound.is_some_and(|bound| bound == address || bound.is_unspecified())
+        let address = address.to_canonical();
+        address.is_loopback()
+            || self.bound.is_some_and(|bound| bound.to_canonical() == address || bound.is_unspecified())
     }
 }
 
@@ -137,18 +141,29 @@ mod tests {
         for host in [
             "localhost",
             "LOCALHOST:7117",
+            "localhost.",
+            "localhost.:7117",
             "127.0.0.1:1",
             "127.9.9.9",
             "[::1]:7117",
             "[::1]",
+            "[::ffff:127.0.0.1]:7117",
             "search.example:9",
             "proxy:8080",
         ] {
             assert_eq!(check(&guard, host, None), Ok(Passage::Plain), "{host}");
         }
-        for host in
-            ["evil.example", "localhost.evil.example", "192.168.1.5", "proxy", "proxy:81", "", "127.0.0.1.nip.io:7117"]
-        {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "192.168.1.5",
+            "[::ffff:192.168.1.5]",
+            "proxy",
+            "proxy:81",
+            "",
+            ".",
+            "127.0.0.1.nip.io:7117",
+        ] {
             assert_eq!(check(&guard, host, None), Err(Code::HostNotAllowed), "{host}");
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use http_body_util::BodyExt;
@@ -102,7 +102,7 @@ pub(crate) async fn import(
     let mut import = Import { state, name, batch: Batch::default(), report: ImportView::default() };
     let mut splitter = LineSplitter::new(MAX_LINE_BYTES);
     loop {
-        let chunk = match next_chunk(&mut body).await {
+        let chunk = match next_chunk(&mut body, &import.state).await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
             Err(error) => return Err(import.abandon(error).await),
@@ -133,9 +133,17 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, ApiError> {
     loop {
-        match tokio::time::timeout(IMPORT_IDLE_TIMEOUT, body.frame()).await {
+        let frame = tokio::select! {
+            biased;
+            () = state.shutdown_began(), if !body.is_end_stream() => {
+                let detail = "the server is stopping; \"progress\" says how far the stream was read, send the rest again";
+                return Err(ApiError::new(Code::Stopped, detail));
+            }
+            frame = tokio::time::timeout(IMPORT_IDLE_TIMEOUT, body.frame()) => frame,
+        };
+        match frame {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(frame))) => {
                 // Trailers carry no lines.

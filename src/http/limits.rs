@@ -1,8 +1,8 @@
 //! Limits on time and on work at once, and the gate in front of the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -13,6 +13,7 @@ use tracing::Span;
 use super::error::{ApiError, Code};
 use super::state::AppState;
 use crate::embed::Cancellation;
+use crate::types::limits::MAX_ANSWER_BYTES;
 
 /// Longest time for a request's headers to arrive.
 pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,10 +30,17 @@ pub struct Limits {
     /// How many of them may write documents: writes wait long for their texts to be embedded, and must not keep every
     /// place from the searches.
     pub writing_calls: usize,
-    /// Engine calls that wait for one of those to end; one more is answered 429.
+    /// Calls beside them that do nothing but embed, and so wait for the model.
+    pub embedding_calls: usize,
+    /// Calls that wait for one of all those to end; one more is answered 429. Fewer than there are connections beyond
+    /// the calls that run, or nobody would ever be.
     pub waiting_calls: usize,
+    /// Most bytes that the documents of one answer carry: a listing's page ends before, a search is refused.
+    pub answer_bytes: usize,
     /// Longest time to answer a request that does not write. Writes are never cut off.
     pub read_timeout: Duration,
+    /// Longest time in which a client takes nothing of its answer.
+    pub write_timeout: Duration,
     /// Longest time to finish accepted requests at shutdown.
     pub shutdown_deadline: Duration,
 }
@@ -42,8 +50,11 @@ impl Default for Limits {
         Self {
             engine_calls: 64,
             writing_calls: 48,
-            waiting_calls: 1_024,
+            embedding_calls: 32,
+            waiting_calls: 128,
+            answer_bytes: MAX_ANSWER_BYTES,
             read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),
         }
     }
@@ -54,6 +65,8 @@ impl Default for Limits {
 pub(crate) struct Gate {
     permits: Arc<Semaphore>,
     writing: Arc<Semaphore>,
+    embedding: Arc<Semaphore>,
+    measuring: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
@@ -72,6 +85,8 @@ impl Gate {
         Self {
             permits: Arc::new(Semaphore::new(limits.engine_calls)),
             writing: Arc::new(Semaphore::new(limits.writing_calls)),
+            embedding: Arc::new(Semaphore::new(limits.embedding_calls)),
+            measuring: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
             max_waiting: limits.waiting_calls,
         }
@@ -87,16 +102,8 @@ impl Gate {
         T: Send + 'static,
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
-        let permit = self.place(&self.permits).await?;
-        let span = Span::current();
-        let cancellation = Cancellation::new();
-        // The server drops this future when the client disconnects or its time is over.
-        let _gone = cancellation.cancel_on_drop();
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            span.in_scope(|| cancellation.scope(call))
-        });
-        task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+        let place = self.place(&self.permits).await?;
+        run_in(place, call).await
     }
 
     /// As [`Gate::run`], for a call that writes documents.
@@ -108,13 +115,36 @@ impl Gate {
         T: Send + 'static,
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
-        let writing = self.place(&self.writing).await?;
-        // The place is the call's, which goes on when this future is dropped.
-        let call = move || {
-            let _writing = writing;
-            call()
-        };
-        self.run(call).await
+        let places = (self.place(&self.writing).await?, self.place(&self.permits).await?);
+        run_in(places, call).await
+    }
+
+    /// As [`Gate::run`], for a call that does nothing but embed: beside the others, from which it takes no place while it
+    /// waits for the model.
+    ///
+    /// # Errors
+    /// As [`Gate::run`].
+    pub(crate) async fn run_embedding<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+    {
+        let place = self.place(&self.embedding).await?;
+        run_in(place, call).await
+    }
+
+    /// As [`Gate::run`], for a look at the server itself, which has to be had when all places are taken: one at a time,
+    /// beside the others.
+    ///
+    /// # Errors
+    /// What the call returns; [`Code::Internal`] when it panics.
+    pub(crate) async fn run_measuring<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+    {
+        let place = Arc::clone(&self.measuring).acquire_owned().await.map_err(ApiError::internal)?;
+        run_in(place, call).await
     }
 
     async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
@@ -130,11 +160,54 @@ impl Gate {
     }
 }
 
-/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`].
+/// Runs a call on a thread that may block. `places` are the call's, which goes on when this future is dropped.
+async fn run_in<P, T, F>(places: P, call: F) -> Result<T, ApiError>
+where
+    P: Send + 'static,
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+{
+    let span = Span::current();
+    let cancellation = DEADLINE.try_get().map_or_else(|_| Cancellation::new(), Cancellation::with_deadline);
+    // The server drops this future when the client disconnects or its time is over.
+    let _gone = cancellation.cancel_on_drop();
+    let task = tokio::task::spawn_blocking(move || {
+        let _places = places;
+        span.in_scope(|| cancellation.scope(call))
+    });
+    task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+}
+
+tokio::task_local! {
+    /// When a request that does not write is answered 504.
+    static DEADLINE: Instant;
+    /// Whether its body is being read.
+    static READS_BODY: Arc<AtomicBool>;
+}
+
+/// Reads a request's body. Where that takes the time for the whole request, the client is told so.
+pub(crate) async fn reading_body<T>(read: impl Future<Output = T>) -> T {
+    let tell = |reads| _ = READS_BODY.try_with(|flag| flag.store(reads, Ordering::Relaxed));
+    tell(true);
+    let result = read.await;
+    tell(false);
+    result
+}
+
+/// What a body that did not come within `limit` is answered with.
+pub(crate) fn slow_body(limit: Duration) -> ApiError {
+    let detail = format!("the body took longer than {} s; send it faster, or less at once", limit.as_secs());
+    ApiError::new(Code::BodyTimeout, detail)
+}
+
+/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`], and 408 when its body does.
 pub(crate) async fn read_timeout(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let limit = state.config().limits.read_timeout;
-    match tokio::time::timeout(limit, next.run(request)).await {
+    let reads_body = Arc::new(AtomicBool::new(false));
+    let answer = READS_BODY.scope(reads_body.clone(), DEADLINE.scope(Instant::now() + limit, next.run(request)));
+    match tokio::time::timeout(limit, answer).await {
         Ok(response) => response,
+        Err(_) if reads_body.load(Ordering::Relaxed) => slow_body(limit).into_response(),
         Err(_) => {
             let detail = format!("the answer took longer than {} s; ask for less or try again", limit.as_secs());
             ApiError::new(Code::Timeout, detail).into_response()
@@ -196,6 +269,40 @@ mod tests {
         assert_eq!(gate.run(|| Ok(3)).await.unwrap(), 3);
         release_tx.send(()).unwrap();
         assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn embedding_and_measuring_take_no_place_of_the_others() {
+        let gate = Gate::new(&Limits { engine_calls: 1, embedding_calls: 1, waiting_calls: 0, ..Limits::default() });
+        let (started_tx, started_rx) = tokio::sync::oneshot::channel();
+        let (release_tx, release_rx) = mpsc::channel::<()>();
+        let mut embedding = Box::pin(gate.run_embedding(move || {
+            started_tx.send(()).unwrap();
+            release_rx.recv().unwrap();
+            Ok(())
+        }));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut embedding).await.is_err());
+        started_rx.await.unwrap();
+        assert_eq!(gate.run_embedding(|| Ok(())).await.unwrap_err().code, Code::Overloaded);
+        assert_eq!(gate.run(|| Ok(1)).await.unwrap(), 1);
+        assert_eq!(gate.run_measuring(|| Ok(2)).await.unwrap(), 2);
+        release_tx.send(()).unwrap();
+        embedding.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_knows_when_its_client_gives_up() {
+        let deadline = Instant::now() + Duration::from_secs(7);
+        let call = || Ok(Cancellation::current().and_then(|current| current.deadline()));
+        let gate = gate(1, 0);
+        assert_eq!(gate.run(call).await.unwrap(), None);
+        assert_eq!(DEADLINE.scope(deadline, gate.run_embedding(call)).await.unwrap(), Some(deadline));
+    }
+
+    #[test]
+    fn connections_are_enough_for_somebody_to_be_refused() {
+        let Limits { engine_calls, embedding_calls, waiting_calls, .. } = Limits::default();
+        assert!(engine_calls + embedding_calls + waiting_calls < crate::types::limits::MAX_CONNECTIONS);
     }
 
     #[tokio::test]

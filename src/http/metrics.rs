@@ -28,7 +28,7 @@ pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoRes
         gauge!(telemetry::BACKEND_CALLS_WAITING, "url" => url).set(figures.waiting as f64);
     }
     let recall = state
-        .engine(move |database| {
+        .measuring(move |database| {
             measure(database);
             gauge!(telemetry::PROCESS_START_TIME_SECONDS).set(started_at);
             Ok(recall_lines(&sampled(database)))

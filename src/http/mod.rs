@@ -11,6 +11,7 @@ mod extract;
 pub(crate) mod fuzz;
 mod guard;
 mod health;
+mod impatient;
 mod import;
 mod limits;
 mod metrics;
@@ -33,6 +34,7 @@ mod tei;
 mod template;
 #[cfg(test)]
 mod tests;
+mod trim;
 pub(crate) mod wire;
 
 pub use auth::{ApiKey, AuthPolicy, InvalidApiKey};

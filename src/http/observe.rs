@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -18,6 +18,7 @@ use super::error::{ApiError, Code, Failure};
 use super::guard::{Guard, Passage};
 use super::problem;
 use super::state::AppState;
+use super::trim;
 use crate::telemetry;
 use crate::types::panic_message;
 
@@ -41,32 +42,41 @@ pub(crate) async fn observe(
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let id = request_id(request.headers());
     let span = tracing::info_span!("request", id = %id, method = %method, route);
-    let in_flight = InFlight::enter();
+    let mut in_flight = InFlight::enter(&method, route, started, &span);
     let response =
         AssertUnwindSafe(guarded(&guard, &state, request, next)).catch_unwind().instrument(span.clone()).await;
-    drop(in_flight);
     let response = response.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
     let mut response = span.in_scope(|| finish(response, &method, &uri, &id));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    count(&method, route, response.status(), started, &span);
+    in_flight.status = response.status().as_u16();
     response
 }
 
-/// One request in flight, also when its future is dropped.
-struct InFlight;
+/// What a request is counted as whose client went before its answer, as nginx does.
+const CLIENT_GONE: u16 = 499;
 
-impl InFlight {
-    fn enter() -> Self {
+/// One request in flight, which is counted at its end, also when its future is dropped.
+struct InFlight<'a> {
+    method: &'a Method,
+    route: &'a str,
+    status: u16,
+    started: Instant,
+    span: &'a Span,
+}
+
+impl<'a> InFlight<'a> {
+    fn enter(method: &'a Method, route: &'a str, started: Instant, span: &'a Span) -> Self {
         metrics::gauge!(telemetry::HTTP_REQUESTS_IN_FLIGHT).increment(1.0);
-        Self
+        Self { method, route, status: CLIENT_GONE, started, span }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         metrics::gauge!(telemetry::HTTP_REQUESTS_IN_FLIGHT).decrement(1.0);
+        count(self.method, self.route, self.status, self.started, self.span);
     }
 }
 
@@ -79,6 +89,9 @@ fn finish(mut response: Response, method: &Method, uri: &Uri, id: &str) -> Respo
             tracing::error!(code = error.code.as_str(), cause = %chain, "the request failed");
         }
         None => tracing::debug!(code = error.code.as_str(), detail = %error.detail, "the request was refused"),
+    }
+    if error.code == Code::AnswerTooLarge {
+        trim::soon();
     }
     let mut rendered = problem::render(&error, method, uri, id);
     for (name, value) in response.headers() {
@@ -101,13 +114,12 @@ fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn count(method: &Method, route: &str, status: StatusCode, started: Instant, span: &Span) {
+fn count(method: &Method, route: &str, status: u16, started: Instant, span: &Span) {
     let elapsed = started.elapsed();
-    let labels =
-        [("method", known(method).to_owned()), ("route", route.to_owned()), ("status", status.as_str().to_owned())];
+    let labels = [("method", known(method).to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
     metrics::counter!(telemetry::HTTP_REQUESTS_TOTAL, &labels).increment(1);
     metrics::histogram!(telemetry::HTTP_REQUEST_DURATION_SECONDS, &labels).record(elapsed.as_secs_f64());
-    span.in_scope(|| tracing::debug!(status = status.as_u16(), took_us = elapsed.as_micros() as u64, "answered"));
+    span.in_scope(|| tracing::debug!(status, took_us = elapsed.as_micros() as u64, "answered"));
 }
 
 /// The method as a label: clients can make up methods, labels have to be few.
@@ -156,19 +168,18 @@ fn random_bits() -> u128 {
 
 /// Holds host, origin and API key to the rules; the health routes are open to anybody.
 async fn guarded(guard: &Guard, state: &AppState, request: Request, next: Next) -> Response {
-    if HEALTH_ROUTES.contains(&request.uri().path()) {
-        return next.run(request).await;
-    }
+    let is_open = HEALTH_ROUTES.contains(&request.uri().path());
     let passage = match guard.check(request.method(), request.uri(), request.headers()) {
         Ok(passage) => passage,
+        Err(_) if is_open => Passage::Plain,
         Err(error) => return error.into_response(),
     };
     if let Passage::Preflight(origin) = &passage {
-        return cors::preflight(origin);
+        return cors::preflight(origin, request.headers());
     }
     let mut response = match state.config().auth.check(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) if !is_open => error.into_response(),
+        _ => next.run(request).await,
     };
     if let Passage::CrossOrigin(origin) = &passage {
         cors::allow(response.headers_mut(), origin);

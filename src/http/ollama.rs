@@ -33,7 +33,7 @@ pub(crate) async fn embed(
 ) -> Result<JsonText, ApiError> {
     let started = Instant::now();
     let texts = body.take_texts()?;
-    let answer = state.engine(move |database| {
+    let answer = state.embedding(move |database| {
         let model = database.models().load(known_name(&body.model))?;
         let load = started.elapsed();
         let mut embeddings = embedding::embed(&model, &texts, InputKind::Plain, "input", body.dimensions)?;
@@ -61,7 +61,7 @@ pub(crate) async fn embed_prompt(
     UntypedJsonBody(mut body): UntypedJsonBody<PromptBody>,
 ) -> Result<JsonText, ApiError> {
     let text = body.take_text()?;
-    let answer = state.engine(move |database| {
+    let answer = state.embedding(move |database| {
         let model = database.models().load(known_name(&body.model))?;
         let mut embeddings = embedding::embed(&model, &text, InputKind::Plain, "prompt", None)?;
         JsonText::of(&PromptView { embedding: embeddings.vectors.pop().unwrap_or_default() })

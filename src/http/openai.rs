@@ -25,7 +25,7 @@ pub(crate) async fn embeddings(
     JsonBody(mut body): JsonBody<EmbeddingsBody>,
 ) -> Result<JsonText, ApiError> {
     let input = body.take_input()?;
-    let answer = state.engine(move |database| {
+    let answer = state.embedding(move |database| {
         let model = database.models().load(&body.model).map_err(|error| ApiError::from(error).param("model"))?;
         let embeddings = embed(&model, &input, InputKind::Document, "input", body.dimensions)?;
         let format = body.encoding_format.unwrap_or_default();

@@ -173,6 +173,15 @@ mod tests {
     }
 
     #[test]
+    fn values_of_metadata_are_of_any_type() {
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        for name in ["HitGroup", "FacetValue"] {
+            let value = &document["components"]["schemas"][name]["properties"]["value"];
+            assert!(value.is_object() && value.get("type").is_none() && value.get("$ref").is_none(), "{name}: {value}");
+        }
+    }
+
+    #[test]
     fn every_reference_leads_somewhere() {
         fn references(value: &Value, found: &mut Vec<String>) {
             match value {

@@ -65,7 +65,9 @@ pub(crate) async fn search_batch(
     InCollection(name): InCollection,
     JsonBody(body): JsonBody<SearchesBody>,
 ) -> Result<JsonText, ApiError> {
-    let requests = body.into_requests()?;
+    let mut requests = body.into_requests()?;
+    let max_bytes = Some(state.config().limits.answer_bytes);
+    requests.iter_mut().for_each(|request| request.max_bytes = max_bytes);
     let search = state.on_collection(name, move |collection| {
         let started = Instant::now();
         let responses = collection.search_all(&requests).map_err(|(n, error)| placed(n, error.into()))?;
@@ -76,7 +78,8 @@ pub(crate) async fn search_batch(
     search.await
 }
 
-async fn run(state: &AppState, name: CollectionName, request: SearchRequest) -> Result<JsonText, ApiError> {
+async fn run(state: &AppState, name: CollectionName, mut request: SearchRequest) -> Result<JsonText, ApiError> {
+    request.max_bytes = Some(state.config().limits.answer_bytes);
     let collection = state.collections().get(&name)?;
     if collection.answers_at_once(&request) {
         return answer(&collection, &request);

@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::impatient::Impatient;
 use super::limits::HEADER_READ_TIMEOUT;
 use super::router::bound_router;
 use super::state::AppState;
@@ -67,13 +68,15 @@ pub async fn serve(
     let router = bound_router(state.clone(), Some(address));
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let write_timeout = state.config().limits.write_timeout;
     tracing::info!(%address, "serving");
     let stopped = tokio::select! {
-        never = accept_all(&listener, &router, &graceful, &places) => match never {},
+        never = accept_all(&listener, &router, &graceful, &places, write_timeout) => match never {},
         () = shutdown => None,
         reason = database_stopped(&state) => Some(reason),
     };
     drop(listener);
+    state.begin_shutdown();
     let drained = drain(graceful, &places, state.config().limits.shutdown_deadline).await;
     match stopped {
         Some(reason) => Err(ServeError::DatabaseStopped { reason }),
@@ -86,12 +89,17 @@ async fn accept_all(
     router: &Router,
     graceful: &GracefulShutdown,
     places: &Arc<Semaphore>,
+    write_timeout: Duration,
 ) -> std::convert::Infallible {
     loop {
         // The place is taken before the connection: those beyond the limit wait in the kernel's queue.
         let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "could not set TCP_NODELAY");
+                }
+                let stream = Impatient::new(stream, write_timeout);
                 tokio::spawn(connection(stream, router.clone(), graceful.watcher(), place));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -109,12 +117,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
-async fn connection(stream: TcpStream, router: Router, watcher: Watcher, place: OwnedSemaphorePermit) {
+async fn connection(stream: Impatient<TcpStream>, router: Router, watcher: Watcher, place: OwnedSemaphorePermit) {
     let _place = place;
     let _counted = Open::enter();
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "could not set TCP_NODELAY");
-    }
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)

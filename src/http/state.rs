@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::auth::AuthPolicy;
 use super::error::{ApiError, Code};
@@ -58,6 +58,7 @@ struct Inner {
     /// `Err` with why the sinks are not known.
     replicator: Result<Replicator, String>,
     stopped: Notify,
+    shutting_down: watch::Sender<bool>,
 }
 
 impl AppState {
@@ -67,7 +68,9 @@ impl AppState {
         let started_at = Timestamp::now();
         let replicator = Replicator::open(&database).map_err(|error| error.chain());
         let (collections, stopped) = (Collections::open(&database), Notify::new());
-        let inner = Inner { database, collections, config, gate, started_at, metrics, replicator, stopped };
+        let shutting_down = watch::Sender::new(false);
+        let inner =
+            Inner { database, collections, config, gate, started_at, metrics, replicator, stopped, shutting_down };
         Self { inner: Arc::new(inner) }
     }
 
@@ -124,6 +127,26 @@ impl AppState {
         self.noticing_a_stop(self.inner.gate.run(move || call(&database)).await)
     }
 
+    /// Runs a call that does nothing but embed, behind the gate.
+    pub(crate) async fn embedding<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        self.inner.gate.run_embedding(move || call(&database)).await
+    }
+
+    /// Runs a look at the server itself, beside what the gate holds back.
+    pub(crate) async fn measuring<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let database = self.inner.database.clone();
+        self.inner.gate.run_measuring(move || call(&database)).await
+    }
+
     /// Tells the server at once where a write was refused because the database has stopped.
     fn noticing_a_stop<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
         if matches!(&result, Err(error) if error.code == Code::Stopped) {
@@ -151,6 +174,17 @@ impl AppState {
     {
         let collections = self.inner.collections.clone();
         self.engine(move |_| call(&collections.get(&name)?)).await
+    }
+
+    /// Tells streams, which may go on for hours, that the server wants to end.
+    pub(crate) fn begin_shutdown(&self) {
+        self.inner.shutting_down.send_replace(true);
+    }
+
+    /// Waits until the server wants to end.
+    pub(crate) async fn shutdown_began(&self) {
+        // The sender is this state's own.
+        _ = self.inner.shutting_down.subscribe().wait_for(|began| *began).await;
     }
 
     /// Waits until a write was refused because the database has stopped.

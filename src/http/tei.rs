@@ -55,7 +55,7 @@ async fn run(state: &AppState, mut body: EmbedBody) -> Result<JsonText, ApiError
     let inputs = body.take_inputs()?;
     let kind = kind_of(body.prompt_name.as_deref())?;
     let name = state.config().default_model.clone();
-    let answer = state.engine(move |database| {
+    let answer = state.embedding(move |database| {
         let model = load(database, &name)?;
         let scaled = body.normalize.unwrap_or(true);
         check_length(&model, scaled)?;
@@ -86,7 +86,7 @@ pub(crate) async fn tokenize(
     let kind = kind_of(body.prompt_name.as_deref())?;
     let with_special = body.add_special_tokens.unwrap_or(true);
     let name = state.config().default_model.clone();
-    let answer = state.engine(move |database| {
+    let answer = state.embedding(move |database| {
         let model = load(database, &name)?;
         let pieces = |text: &String| -> Result<Vec<PieceView>, ApiError> {
             Ok(model.tokenize(text, kind, with_special)?.into_iter().map(PieceView::from).collect())
@@ -105,7 +105,7 @@ pub(crate) async fn tokenize(
     )
 )]
 pub(crate) async fn info(State(state): State<AppState>) -> Result<JsonText, ApiError> {
-    let (name, calls) = (state.config().default_model.clone(), state.config().limits.engine_calls);
+    let (name, calls) = (state.config().default_model.clone(), state.config().limits.embedding_calls);
     state.engine(move |database| JsonText::of(&InfoView::of(&*load(database, &name)?, calls))).await
 }
 

@@ -126,6 +126,31 @@ async fn a_read_that_takes_too_long_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_search_whose_body_comes_too_slowly_is_told_so() {
+    let limits = Limits { read_timeout: Duration::from_millis(1), ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let never = futures_util::stream::pending::<Result<axum::body::Bytes, std::io::Error>>();
+    let slow = request(Method::POST, "/v1/collections/c/search").header("content-type", "application/json");
+    let answer = send(&router(state), slow.body(Body::from_stream(never)).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (408, "body_timeout"));
+}
+
+#[tokio::test]
+async fn a_request_whose_client_goes_is_counted() {
+    let recorder = crate::telemetry::install_recorder().unwrap();
+    let (_directory, state) = state(HttpConfig::default());
+    let never = Router::new().route("/never", get(std::future::pending::<&'static str>));
+    let router = layered(never, state, None);
+    let mut gone = Box::pin(send(&router, empty(Method::GET, "/never")));
+    assert!(tokio::time::timeout(Duration::ZERO, &mut gone).await.is_err());
+    drop(gone);
+    let text = recorder.render();
+    let line =
+        text.lines().find(|line| line.starts_with("pannier_http_requests_total{") && line.contains("\"/never\""));
+    assert!(line.is_some_and(|line| line.contains("status=\"499\"") && line.ends_with(" 1")), "{line:?}");
+}
+
+#[tokio::test]
 async fn the_key_is_asked_for_everywhere_but_on_the_health_routes() {
     let auth = AuthPolicy::Key(ApiKey::new(KEY).unwrap());
     let (_directory, state) = state(HttpConfig { auth, ..HttpConfig::default() });
@@ -165,6 +190,17 @@ async fn foreign_hosts_and_origins_are_refused_and_configured_ones_get_cors() {
     let answer = send(&router, preflight.body(Body::empty()).unwrap()).await;
     assert_eq!(answer.status, 204);
     assert!(answer.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
+    assert!(answer.headers["access-control-allow-headers"].to_str().unwrap().contains("x-api-key"));
+    let preflight = request(Method::OPTIONS, "/livez").header("origin", "https://app.example");
+    let preflight = preflight.header("access-control-request-method", "GET");
+    let preflight = preflight.header("access-control-request-headers", "x-stainless-os");
+    let answer = send(&router, preflight.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.headers["access-control-allow-headers"], "x-stainless-os");
+    let health = |origin| request(Method::GET, "/livez").header("origin", origin).body(Body::empty()).unwrap();
+    let answer = send(&router, health("https://app.example")).await;
+    assert_eq!(answer.headers["access-control-allow-origin"], "https://app.example");
+    let answer = send(&router, health("http://evil.example")).await;
+    assert_eq!((answer.status.as_u16(), answer.headers.get("access-control-allow-origin")), (200, None));
 }
 
 #[tokio::test]
@@ -175,7 +211,29 @@ async fn with_no_place_and_no_queue_the_answer_is_to_retry() {
     let answer = send(&router, empty(Method::GET, "/v1/collections")).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "overloaded"));
     assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(send(&router, empty(Method::GET, "/readyz")).await.status, 200);
+    for path in ["/readyz", "/metrics"] {
+        assert_eq!(send(&router, empty(Method::GET, path)).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn embedding_waits_in_a_place_of_its_own() {
+    let limits = Limits { embedding_calls: 0, waiting_calls: 0, ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let router = router(state);
+    for (path, body) in [
+        ("/v1/embeddings", json!({"input": "a", "model": "m"})),
+        ("/embed", json!({"inputs": "a"})),
+        ("/", json!({"inputs": "a"})),
+        ("/tokenize", json!({"inputs": "a"})),
+        ("/api/embed", json!({"input": "a", "model": "m"})),
+        ("/api/embeddings", json!({"prompt": "a", "model": "m"})),
+    ] {
+        let request = request(Method::POST, path).header("content-type", "application/json");
+        let answer = send(&router, request.body(Body::from(body.to_string())).unwrap()).await;
+        assert_eq!((answer.status.as_u16(), answer.headers.contains_key("retry-after")), (429, true), "{path}");
+    }
+    assert_eq!(send(&router, empty(Method::GET, "/v1/collections")).await.status, 200);
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ use crate::types::{CollectionName, Seq};
 const THREADS: usize = 2;
 /// New collections are looked for, and lags measured, this often.
 const TICK: Duration = Duration::from_millis(100);
+/// The same where there are no sinks; one that is added is seen to at once.
+const IDLE_TICK: Duration = Duration::from_secs(5);
 /// Commands that may wait for a worker.
 const QUEUE: usize = 16;
 /// So long the end of a worker is waited for.
@@ -105,8 +107,9 @@ impl Replicator {
         started.spawn(async move {
             while let Some(inner) = weak.upgrade() {
                 inner.tick();
+                let pause = if lock(&inner.sinks).is_empty() { IDLE_TICK } else { TICK };
                 drop(inner);
-                tokio::time::sleep(TICK).await;
+                tokio::time::sleep(pause).await;
             }
         });
         *runtime = Some(started);

@@ -1,5 +1,5 @@
-//! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending; threads in the background. Nothing
-//! about vectors.
+//! Bytes and files: paths, atomic publishing, mapping, checksums, the lock, appending; threads in the background, free
+//! memory. Nothing about vectors.
 
 mod append;
 mod arena;
@@ -11,6 +11,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fault;
 mod fields;
+mod heap;
 mod lock;
 mod mmap;
 mod pace;
@@ -36,6 +37,7 @@ pub use directory::{
 };
 pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
+pub use heap::give_back_free_memory;
 pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
 pub use pace::RateLimit;

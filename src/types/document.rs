@@ -1,5 +1,7 @@
 //! Documents: as they arrive, as they are stored, as they are returned.
 
+use super::metadata::metadata_bytes;
+use super::vector::NUMBER_BYTES;
 use super::{Chunk, DocumentId, Metadata, Seq};
 
 /// A document to upsert. It needs a text (embedded by the collection's model) or a vector, or both.
@@ -64,4 +66,13 @@ pub struct Document {
     pub vector: Vec<f32>,
     /// In a collection that has chunks: each with its vector, as compared.
     pub chunks: Vec<Chunk>,
+}
+
+impl Document {
+    /// About how many bytes it carries, as JSON.
+    pub fn carried_bytes(&self) -> usize {
+        let StoredDocument { id, text, metadata, .. } = &self.stored;
+        let numbers = self.vector.len() + self.chunks.iter().map(|chunk| chunk.vector.len()).sum::<usize>();
+        id.as_str().len() + text.as_ref().map_or(0, String::len) + metadata_bytes(metadata) + numbers * NUMBER_BYTES
+    }
 }

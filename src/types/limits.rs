@@ -50,6 +50,8 @@ pub const MAX_TEMPLATE_BYTES: usize = 16 << 10;
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most documents on one page of a listing.
 pub const MAX_PAGE: usize = 1_000;
+/// Most bytes that the documents of one HTTP answer carry.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Most texts in one embedding request (OpenAI's own limit).
 pub const MAX_EMBEDDING_INPUTS: usize = 2_048;
 /// Most connections served at once.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::metadata::metadata_bytes;
+use super::vector::NUMBER_BYTES;
 use super::{ChunkSpan, DocumentId, Explain, Filter, Metadata, Value};
 
 /// What to search near.
@@ -129,6 +131,8 @@ pub struct SearchRequest {
     pub filter: Option<Filter>,
     /// What hits carry.
     pub include: Include,
+    /// Refuses an answer whose hits carry more bytes, those of the searches before it in one call included.
+    pub max_bytes: Option<usize>,
     /// Compares with every document instead of walking the graph.
     pub exact: bool,
     /// Candidates kept while walking the graph; `None` lets the planner choose for recall@10 >= 0.95.
@@ -162,6 +166,7 @@ impl SearchRequest {
             threshold: None,
             filter: None,
             include: Include::default(),
+            max_bytes: None,
             exact: false,
             ef_search: None,
             mode: Mode::default(),
@@ -221,6 +226,19 @@ pub struct Hit {
     pub chunk: Option<HitChunk>,
     /// Where [`SearchRequest::highlight`] asked for it: parts of the text as HTML, the query's words in `<mark>`.
     pub highlights: Option<Vec<String>>,
+}
+
+impl Hit {
+    /// About how many bytes it carries, as JSON.
+    pub fn carried_bytes(&self) -> usize {
+        let chunk = self.chunk.as_ref().and_then(|chunk| chunk.text.as_ref());
+        let texts = self.text.iter().chain(chunk).chain(self.highlights.iter().flatten());
+        let numbers = self.vector.as_ref().map_or(0, Vec::len);
+        texts.map(String::len).sum::<usize>()
+            + self.metadata.as_ref().map_or(0, metadata_bytes)
+            + numbers * NUMBER_BYTES
+            + self.id.as_str().len()
+    }
 }
 
 /// The part of a document that a search found.

@@ -7,6 +7,9 @@ use super::half;
 const MIN_NORM: f64 = 1e-12;
 const MAX_NORM: f64 = 1e12;
 
+/// About how many bytes a number of a vector has as JSON.
+pub const NUMBER_BYTES: usize = 12;
+
 /// Why a vector was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use pannier::http::{ApiKey, AuthPolicy, HttpConfig};
+use pannier::http::{ApiKey, AuthPolicy, HttpConfig, Limits};
 use serde_json::{Value, json};
 
 use super::client::{Request, connect, read_answer};
@@ -47,6 +47,37 @@ fn so_many_documents_and_no_more() {
     assert_eq!(server.post(DOCUMENTS, &json!({"documents": documents(1_000)})).ok()["upserted"], 1_000);
     let ids: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
     server.post(&format!("{DOCUMENTS}/delete"), &json!({"ids": ids})).refused(422, "too_many_documents");
+}
+
+#[test]
+fn answers_carry_so_much_and_no_more() {
+    let limits = Limits { answer_bytes: 10_000, ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 2})).ok();
+    let document = |n: usize| json!({"id": format!("{n:03}"), "text": "x".repeat(if n < 150 { 10 } else { 1_000 }), "vector": [1, n]});
+    server.post(DOCUMENTS, &json!({"documents": (0..200).map(document).collect::<Vec<_>>()})).ok();
+    let page = |after: &str| server.get(&format!("{DOCUMENTS}?limit=1000{after}")).ok();
+    let (mut seen, mut lengths, mut answer) = (Vec::new(), Vec::new(), page(""));
+    loop {
+        let documents = answer["documents"].as_array().unwrap();
+        lengths.push(documents.len());
+        seen.extend(documents.iter().map(|document| document["id"].as_str().unwrap().to_owned()));
+        let Some(cursor) = answer["next_cursor"].as_str() else { break };
+        answer = page(&format!("&cursor={cursor}"));
+    }
+    assert_eq!(seen, (0..200).map(|n| format!("{n:03}")).collect::<Vec<_>>());
+    assert!(lengths.len() > 5 && lengths[0] > 150 && lengths[1] <= 10, "{lengths:?}");
+    // The nearest are long, the others short.
+    let search = |top_k: usize| json!({"vector": [0, 1], "top_k": top_k});
+    let path = "/v1/collections/c/search";
+    assert_eq!(server.post(path, &search(9)).ok()["hits"].as_array().unwrap().len(), 9);
+    let detail = server.post(path, &search(10)).refused(422, "answer_too_large");
+    assert!(detail.contains("include"), "{detail}");
+    let mut without = search(200);
+    without["include"] = json!(["metadata"]);
+    assert_eq!(server.post(path, &without).ok()["hits"].as_array().unwrap().len(), 200);
+    let several = server.post(&format!("{path}/batch"), &json!({"searches": [search(5), search(5)]}));
+    assert!(several.refused(422, "answer_too_large").starts_with("searches[1]: "));
 }
 
 #[test]

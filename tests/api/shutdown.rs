@@ -11,28 +11,50 @@ use super::client::{Request, connect, read_answer};
 use super::server::Server;
 
 #[test]
-fn an_import_under_way_is_finished_and_new_connections_are_refused() {
+fn an_import_under_way_is_ended_with_its_report_and_new_connections_are_refused() {
     let mut server = Server::with_documents(&[]);
     let mut stream = connect(server.address);
-    let request = Request::new("POST", "/v1/collections/c/import").header("expect", "100-continue");
+    let request = Request::new("POST", "/v1/collections/c/import");
     stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
-    // The server asks for the body: the request is accepted.
-    let mut go_on = [0; 25];
-    stream.read_exact(&mut go_on).unwrap();
-    assert!(go_on.starts_with(b"HTTP/1.1 100 Continue"), "{go_on:?}");
+    // A whole batch is written at once; the last line waits for its end.
+    for n in 0..256 {
+        let line = format!("{{\"id\":\"{n}\",\"vector\":[1,0,0]}}\n");
+        stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
+    }
+    stream.write_all(b"5\r\n{\"id\"\r\n").unwrap();
+    while server.ids().len() < 256 {
+        std::thread::yield_now();
+    }
+    let started = Instant::now();
     server.begin_shutdown();
+    let answer = read_answer(&mut stream);
+    answer.refused(503, "stopped");
+    let progress = &answer.json()["progress"];
+    assert_eq!((&progress["lines"], &progress["upserted"]), (&json!(256), &json!(256)));
     let deadline = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(server.address).is_ok() {
         assert!(Instant::now() < deadline, "the server still takes connections");
         std::thread::yield_now();
     }
-    for n in 0..3 {
-        let line = format!("{{\"id\":\"{n}\",\"vector\":[1,0,0]}}\n");
-        stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
-    }
-    stream.write_all(b"0\r\n\r\n").unwrap();
-    let report = read_answer(&mut stream).ok();
-    assert_eq!(report["upserted"], json!(3));
+    server.stop().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_its_connection() {
+    let limits = Limits { write_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 2})).ok();
+    let document = json!({"id": "a", "text": "x".repeat(1 << 20), "vector": [1, 0]});
+    server.post("/v1/collections/c/documents", &json!({"documents": [document]})).ok();
+    // More than the system's buffers hold.
+    let searches = json!({"searches": vec![json!({"vector": [1, 0]}); 40]}).to_string();
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", "/v1/collections/c/search/batch").header("content-type", "application/json");
+    stream.write_all(&request.head(&format!("content-length: {}", searches.len()))).unwrap();
+    stream.write_all(searches.as_bytes()).unwrap();
+    // The answer has begun.
+    stream.read_exact(&mut [0; 12]).unwrap();
     server.stop().unwrap();
 }
 
@@ -50,10 +72,10 @@ fn idle_connections_do_not_hold_the_shutdown_up() {
 fn what_does_not_end_is_cut_off_at_the_deadline() {
     let limits = Limits { shutdown_deadline: Duration::from_millis(50), ..Limits::default() };
     let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
-    server.put("/v1/collections/c", &json!({"dim": 3})).ok();
     let mut stream = connect(server.address);
-    let request = Request::new("POST", "/v1/collections/c/import").header("expect", "100-continue");
-    stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
+    let request = Request::new("PUT", "/v1/collections/c").header("content-type", "application/json");
+    let request = request.header("expect", "100-continue");
+    stream.write_all(&request.head("content-length: 11")).unwrap();
     stream.read_exact(&mut [0; 25]).unwrap();
     assert!(matches!(server.stop(), Err(ServeError::Unfinished { unfinished: 1, .. })));
 }

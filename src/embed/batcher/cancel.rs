@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use super::super::EmbedError;
 use super::request::Request;
@@ -17,6 +18,7 @@ thread_local! {
 /// nothing but waiting for vectors is interrupted.
 #[derive(Clone, Default)]
 pub struct Cancellation {
+    deadline: Option<Instant>,
     shared: Arc<Mutex<State>>,
 }
 
@@ -35,6 +37,17 @@ impl Cancellation {
     /// One that nobody has cancelled.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that nobody has cancelled, of a caller that will have gone at `deadline`: texts that would not be embedded by then
+    /// are refused at once, with [`EmbedError::Overloaded`]. It does not cancel by itself.
+    pub fn with_deadline(deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..Self::default() }
+    }
+
+    /// When the caller will have gone.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Ends the waiting of every call in its scope, now and later.

@@ -91,8 +91,8 @@ impl Batcher {
     /// Encodes sequences by `encoder` and waits for them. Returns one pooled vector a sequence, in order.
     ///
     /// # Errors
-    /// [`EmbedError::Overloaded`] when too much waits already, [`EmbedError::Cancelled`] when the caller's
-    /// [`Cancellation`] says so first, and what the encoder says.
+    /// [`EmbedError::Overloaded`] when too much waits already, or more than is embedded before the deadline of the caller's
+    /// [`Cancellation`]; [`EmbedError::Cancelled`] when that says so first; and what the encoder says.
     pub(super) fn encode(
         &self,
         encoder: &Arc<dyn Encode>,
@@ -108,7 +108,8 @@ impl Batcher {
         let queued_at = Instant::now();
         let entry = |(index, ids)| Entry { request: request.clone(), ids, index, queued_at };
         let entries: Vec<Entry> = sequences.into_iter().enumerate().map(entry).collect();
-        if let Some(pass) = self.shared.submit(entries, lane)? {
+        let patience = cancellation.as_ref().and_then(Cancellation::deadline).map(|at| at.duration_since(queued_at));
+        if let Some(pass) = self.shared.submit(entries, lane, patience)? {
             self.shared.run(pass);
         }
         let result = request.wait();
@@ -141,10 +142,10 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues entries. Returns a pass for the caller to run where it may run one at once.
-    fn submit(&self, entries: Vec<Entry>, lane: Lane) -> Result<Option<Pass>, EmbedError> {
+    /// Queues entries, for as long as `patience`. Returns a pass for the caller to run where it may run one at once.
+    fn submit(&self, entries: Vec<Entry>, lane: Lane, patience: Option<Duration>) -> Result<Option<Pass>, EmbedError> {
         let mut queue = self.queue();
-        let pass = queue.submit(entries, lane)?;
+        let pass = queue.submit(entries, lane, patience)?;
         let more = queue.may_start();
         drop(queue);
         if more {

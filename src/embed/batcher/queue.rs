@@ -30,6 +30,8 @@ const MAX_PASSED_OVER: usize = 256;
 const FIRST_SPEED: f64 = 2_000.0;
 /// Weight of the newest pass in the measured speed.
 const SPEED_WEIGHT: f64 = 0.2;
+/// Passes before the measured speed says how long others will take.
+const PASSES_TO_MEASURE: usize = 8;
 /// Bounds of what a refused caller is told to wait.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(120)];
 
@@ -62,6 +64,8 @@ pub(super) struct Queue {
     overtaking_tokens: usize,
     /// Tokens a second of one place, a moving average.
     speed: f64,
+    /// Passes that it is of.
+    measured_passes: usize,
     closed: bool,
 }
 
@@ -80,21 +84,29 @@ impl Queue {
             running: [0; 2],
             overtaking_tokens: 0,
             speed: FIRST_SPEED,
+            measured_passes: 0,
             closed: false,
         }
     }
 
-    /// Queues the entries of one request. Where nobody waits before them and a place is free, returns their first pass,
-    /// for the caller to run.
+    /// Queues the entries of one request, which is given up after `patience`. Where nobody waits before them and a place is
+    /// free, returns their first pass, for the caller to run.
     ///
     /// # Errors
-    /// [`EmbedError::Overloaded`]. Where the lane is empty a request of any size is taken.
-    pub(super) fn submit(&mut self, entries: Vec<Entry>, lane: Lane) -> Result<Option<Pass>, EmbedError> {
+    /// [`EmbedError::Overloaded`], also where they would not be embedded within `patience`. Where the lane is empty a request
+    /// of any size is taken.
+    pub(super) fn submit(
+        &mut self,
+        entries: Vec<Entry>,
+        lane: Lane,
+        patience: Option<Duration>,
+    ) -> Result<Option<Pass>, EmbedError> {
         let tokens: usize = entries.iter().map(|entry| entry.ids.len()).sum();
         let waiting = &self.lanes[lane as usize];
         let is_first = waiting.entries.is_empty();
         let too_long = waiting.tokens + tokens > MAX_WAITING_TOKENS[lane as usize]
-            || waiting.entries.len() + entries.len() > MAX_WAITING_ENTRIES;
+            || waiting.entries.len() + entries.len() > MAX_WAITING_ENTRIES
+            || patience.is_some_and(|patience| self.takes_longer(waiting.tokens + tokens, patience));
         if too_long && !is_first {
             metrics::refused(lane, entries.len());
             return Err(EmbedError::Overloaded { waiting_tokens: waiting.tokens, retry_after: self.retry_after(lane) });
@@ -142,6 +154,7 @@ impl Queue {
         self.running[pass.lane as usize] -= 1;
         let speed = pass.tokens as f64 / took.as_secs_f64().max(1e-6);
         self.speed += SPEED_WEIGHT * (speed - self.speed);
+        self.measured_passes += 1;
     }
 
     /// Drops what a request still has waiting.
@@ -234,10 +247,19 @@ impl Queue {
         pass
     }
 
+    /// Whether that many tokens are known to take longer; no other lane's work is counted.
+    fn takes_longer(&self, tokens: usize, patience: Duration) -> bool {
+        self.measured_passes >= PASSES_TO_MEASURE && self.seconds_of(tokens) > patience.as_secs_f64()
+    }
+
+    /// Seconds that all places together take.
+    fn seconds_of(&self, tokens: usize) -> f64 {
+        tokens as f64 / (self.speed * self.places as f64)
+    }
+
     /// How long it takes to work off what waits in a lane.
     fn retry_after(&self, lane: Lane) -> Duration {
-        let tokens = self.lanes[lane as usize].tokens as f64;
-        let seconds = tokens / (self.speed * self.places as f64);
+        let seconds = self.seconds_of(self.lanes[lane as usize].tokens);
         Duration::from_secs_f64(seconds.clamp(RETRY_AFTER[0].as_secs_f64(), RETRY_AFTER[1].as_secs_f64()))
     }
 }

@@ -239,10 +239,10 @@ fn small_requests_and_single_queries_are_interactive() {
 fn bulk_work_keeps_its_share() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(1);
-    let first = queue.submit(entries(&encoder, vec![vec![9]]), Lane::Bulk).unwrap().unwrap();
-    queue.submit(entries(&encoder, sequences(5, 512, 0)), Lane::Bulk).unwrap();
+    let first = queue.submit(entries(&encoder, vec![vec![9]]), Lane::Bulk, None).unwrap().unwrap();
+    queue.submit(entries(&encoder, sequences(5, 512, 0)), Lane::Bulk, None).unwrap();
     // The extra place takes one at once.
-    let extra = queue.submit(entries(&encoder, sequences(100, 256, 1)), Lane::Interactive).unwrap().unwrap();
+    let extra = queue.submit(entries(&encoder, sequences(100, 256, 1)), Lane::Interactive, None).unwrap().unwrap();
     queue.finish(&first, Duration::from_millis(1));
     queue.finish(&extra, Duration::from_millis(1));
     let mut order = Vec::new();
@@ -259,7 +259,7 @@ fn bulk_work_keeps_its_share() {
 fn interactive_work_has_one_place_more() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(1);
-    let submit = |queue: &mut Queue, lane| queue.submit(entries(&encoder, sequences(1, 512, 1)), lane).unwrap();
+    let submit = |queue: &mut Queue, lane| queue.submit(entries(&encoder, sequences(1, 512, 1)), lane, None).unwrap();
     let bulk = submit(&mut queue, Lane::Bulk).expect("a place is free");
     let extra = submit(&mut queue, Lane::Interactive).expect("the place beside it is free");
     assert!(submit(&mut queue, Lane::Interactive).is_none());
@@ -274,9 +274,14 @@ fn interactive_work_has_one_place_more() {
 fn threads_without_work_help_the_last_pass() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(4);
-    let alone = queue.submit(entries(&encoder, sequences(1, 12, 1)), Lane::Interactive).unwrap().unwrap();
+    let alone = queue.submit(entries(&encoder, sequences(1, 12, 1)), Lane::Interactive, None).unwrap().unwrap();
     assert_eq!(alone.helpers, 3);
-    assert!(queue.submit(entries(&encoder, sequences(2, 500, 2)), Lane::Bulk).unwrap().is_some_and(|p| p.helpers == 0));
+    assert!(
+        queue
+            .submit(entries(&encoder, sequences(2, 500, 2)), Lane::Bulk, None)
+            .unwrap()
+            .is_some_and(|p| p.helpers == 0)
+    );
     assert_eq!(queue.next().unwrap().helpers, 1, "nothing waits, and one place is free");
 }
 
@@ -284,11 +289,11 @@ fn threads_without_work_help_the_last_pass() {
 fn few_tokens_are_shared_among_free_places() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(4);
-    let first = queue.submit(entries(&encoder, sequences(16, 16, 1)), Lane::Bulk).unwrap().unwrap();
+    let first = queue.submit(entries(&encoder, sequences(16, 16, 1)), Lane::Bulk, None).unwrap().unwrap();
     let sizes: Vec<usize> = std::iter::from_fn(|| queue.next()).map(|pass| pass.entries.len()).collect();
     assert_eq!((first.entries.len(), sizes), (4, vec![4, 4, 4]));
     let mut queue = Queue::new(4);
-    let first = queue.submit(entries(&encoder, sequences(3, 10, 1)), Lane::Interactive).unwrap().unwrap();
+    let first = queue.submit(entries(&encoder, sequences(3, 10, 1)), Lane::Interactive, None).unwrap().unwrap();
     assert_eq!(first.entries.len(), 3, "too few tokens to be shared");
 }
 
@@ -298,23 +303,50 @@ fn a_full_lane_says_when_to_come_again_and_leaves_the_other_open() {
     let mut queue = Queue::new(2);
     // A measured speed: many passes of 1,000 tokens a second.
     for _ in 0..100 {
-        let pass = queue.submit(entries(&encoder, vec![vec![0; 500]]), Lane::Bulk).unwrap().unwrap();
+        let pass = queue.submit(entries(&encoder, vec![vec![0; 500]]), Lane::Bulk, None).unwrap().unwrap();
         queue.finish(&pass, Duration::from_millis(500));
     }
     // A request of any size is taken where nobody waits; two of its passes begin at once.
-    let taken = queue.submit(entries(&encoder, sequences(2_200, 500, 1)), Lane::Bulk).unwrap();
+    let taken = queue.submit(entries(&encoder, sequences(2_200, 500, 1)), Lane::Bulk, None).unwrap();
     assert!(taken.is_some() && queue.next().is_some());
-    let error = queue.submit(entries(&encoder, sequences(1, 500, 1)), Lane::Bulk).err().expect("the lane is full");
+    let error =
+        queue.submit(entries(&encoder, sequences(1, 500, 1)), Lane::Bulk, None).err().expect("the lane is full");
     let EmbedError::Overloaded { waiting_tokens, retry_after } = error else { panic!("{error}") };
     assert_eq!(waiting_tokens, 1_099_000);
     // 1,099,000 tokens at 2 x 1,000 a second would take nine minutes; nobody is sent away for that long.
     assert_eq!(retry_after, Duration::from_secs(120));
-    assert!(queue.submit(entries(&encoder, sequences(1, 10, 2)), Lane::Interactive).is_ok());
-    let error = queue.submit(entries(&encoder, sequences(3_300, 10, 2)), Lane::Interactive);
+    assert!(queue.submit(entries(&encoder, sequences(1, 10, 2)), Lane::Interactive, None).is_ok());
+    let error = queue.submit(entries(&encoder, sequences(3_300, 10, 2)), Lane::Interactive, None);
     assert!(error.is_ok(), "the lane was empty");
-    let error = queue.submit(entries(&encoder, sequences(1, 10, 2)), Lane::Interactive).err().unwrap();
+    let error = queue.submit(entries(&encoder, sequences(1, 10, 2)), Lane::Interactive, None).err().unwrap();
     let EmbedError::Overloaded { retry_after, .. } = error else { panic!("{error}") };
     assert!((retry_after.as_secs_f64() - 33_000.0 / 2_000.0).abs() < 0.5, "{retry_after:?}");
+}
+
+#[test]
+fn who_cannot_wait_so_long_is_refused_once_the_speed_is_known() {
+    let (_, encoder) = fake();
+    let mut queue = Queue::new(1);
+    let submit =
+        |queue: &mut Queue, patience| queue.submit(entries(&encoder, sequences(1, 500, 1)), Lane::Bulk, patience);
+    let short = Some(Duration::from_millis(900));
+    let running = submit(&mut queue, None).unwrap().unwrap();
+    assert!(submit(&mut queue, None).is_ok() && submit(&mut queue, short).is_ok(), "nothing is known yet");
+    queue.finish(&running, Duration::from_millis(500));
+    while let Some(pass) = queue.next() {
+        queue.finish(&pass, Duration::from_millis(500));
+    }
+    // A measured speed: passes of 1,000 tokens a second.
+    for _ in 0..50 {
+        let pass = submit(&mut queue, short).unwrap().unwrap();
+        queue.finish(&pass, Duration::from_millis(500));
+    }
+    let _running = submit(&mut queue, Some(Duration::ZERO)).unwrap().expect("where nobody waits, everybody may try");
+    assert!(submit(&mut queue, short).is_ok());
+    let error = submit(&mut queue, short).err().expect("a second is longer");
+    assert!(matches!(error, EmbedError::Overloaded { waiting_tokens: 500, .. }), "{error}");
+    assert!(submit(&mut queue, Some(Duration::from_millis(1_100))).is_ok());
+    assert!(submit(&mut queue, None).is_ok(), "writes wait");
 }
 
 #[test]
@@ -322,9 +354,9 @@ fn a_pass_is_of_one_model_and_keeps_the_order() {
     let (_, one) = fake();
     let (_, other) = fake();
     let mut queue = Queue::new(1);
-    let running = queue.submit(entries(&one, vec![vec![0]]), Lane::Bulk).unwrap().unwrap();
+    let running = queue.submit(entries(&one, vec![vec![0]]), Lane::Bulk, None).unwrap().unwrap();
     for n in 1..=6 {
-        queue.submit(entries(if n % 2 == 1 { &one } else { &other }, vec![vec![n]]), Lane::Bulk).unwrap();
+        queue.submit(entries(if n % 2 == 1 { &one } else { &other }, vec![vec![n]]), Lane::Bulk, None).unwrap();
     }
     queue.finish(&running, Duration::from_millis(1));
     let pass = queue.next().unwrap();

@@ -6,12 +6,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::filter::WireFilter;
 use super::json::Object;
+use super::list::AtMost;
 use super::time::rfc3339;
 use super::value::{MetadataView, WireMetadata};
 use super::vector::{VectorSchema, WireVector};
 use crate::collection::Upserted;
 use crate::http::error::{ApiError, Code};
-use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
+use crate::types::limits::{MAX_CHUNKS, MAX_DOCUMENTS_PER_REQUEST};
 use crate::types::{Chunk, ChunkSpan, Document, DocumentId, EmbeddingState, Filter, Include, NewDocument};
 
 /// Documents to write; all of them or none.
@@ -20,7 +21,7 @@ use crate::types::{Chunk, ChunkSpan, Document, DocumentId, EmbeddingState, Filte
 pub(crate) struct UpsertBody {
     /// 1 to 1,000, each id once.
     #[schema(value_type = Vec<DocumentBody>, min_items = 1, max_items = 1000)]
-    documents: Vec<Object<DocumentBody>>,
+    documents: AtMost<Object<DocumentBody>, MAX_DOCUMENTS_PER_REQUEST>,
     /// Whether the answer waits until the write is safe and visible. Only true for now.
     #[schema(default = true)]
     wait: Option<bool>,
@@ -48,7 +49,7 @@ pub(crate) struct DocumentBody {
     vector: Option<WireVector>,
     /// Several vectors for one document, in a collection that has chunks; without them its text is split.
     #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
-    chunks: Option<Vec<Object<ChunkBody>>>,
+    chunks: Option<AtMost<Object<ChunkBody>, MAX_CHUNKS>>,
     /// Read over, as are the three that follow: so a document that was read can be written back.
     #[schema(value_type = Option<u64>, read_only)]
     seq: Option<IgnoredAny>,
@@ -79,8 +80,8 @@ impl UpsertBody {
             let detail = "\"wait\": false is not supported yet: every write is on disk before its answer; leave it out";
             return Err(ApiError::new(Code::WaitNotSupported, detail));
         }
-        check_count("documents", self.documents.len())?;
-        self.documents.into_iter().map(|Object(document)| document.into_document()).collect()
+        check_count("documents", self.documents.count())?;
+        self.documents.into_items().into_iter().map(|Object(document)| document.into_document()).collect()
     }
 }
 
@@ -88,7 +89,7 @@ impl DocumentBody {
     /// # Errors
     /// [`Code::InvalidName`] when the id is not allowed.
     pub(crate) fn into_document(self) -> Result<NewDocument, ApiError> {
-        let chunks = match self.chunks {
+        let chunks = match self.chunks.map(AtMost::into_items) {
             Some(chunks) if chunks.is_empty() => {
                 let detail = "\"chunks\" is empty; leave it out to have the text split";
                 return Err(ApiError::new(Code::InvalidChunks, detail));
@@ -191,7 +192,8 @@ impl From<Upserted> for UpsertedView {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeleteBody {
     /// 1 to 1,000 ids; unknown ones are no error.
-    ids: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 1000)]
+    ids: Option<AtMost<String, MAX_DOCUMENTS_PER_REQUEST>>,
     /// Deletes every document that passes; not empty.
     #[schema(value_type = Option<Object>)]
     filter: Option<WireFilter>,
@@ -210,8 +212,8 @@ impl DeleteBody {
     pub(crate) fn into_deletion(self) -> Result<Deletion, ApiError> {
         match (self.ids, self.filter) {
             (Some(ids), None) => {
-                check_count("ids", ids.len())?;
-                let ids = ids.iter().map(|id| DocumentId::new(id)).collect::<Result<_, _>>()?;
+                check_count("ids", ids.count())?;
+                let ids = ids.into_items().iter().map(|id| DocumentId::new(id)).collect::<Result<_, _>>()?;
                 Ok(Deletion::Ids(ids))
             }
             (None, Some(filter)) => match filter.into_filter()? {
@@ -330,7 +332,7 @@ pub(crate) struct PageView<'a> {
 pub(crate) struct ListParams {
     /// `next_cursor` of the page before.
     pub(crate) cursor: Option<String>,
-    /// 1 to 1,000; 100 when left out.
+    /// 1 to 1,000; 100 when left out. A page ends sooner where its documents carry 64 MiB.
     pub(crate) limit: Option<usize>,
     /// A filter as JSON.
     pub(crate) filter: Option<String>,

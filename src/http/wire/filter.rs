@@ -1,19 +1,38 @@
 //! Filters as clients write them: `{"field": value}`, `{"field": {"$op": value}}`, `{"$and": [..]}`.
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
+use super::room;
 use super::value::WireValue;
 use crate::http::error::{ApiError, Code};
+use crate::types::limits::MAX_FILTER_NODES;
 use crate::types::{Condition, Filter, FilterError, GeoPoint, Metadata, Value, contradiction};
 
+/// How the message of a filter that is refused before it is understood starts.
+pub(super) const REFUSED: &str = "filter ";
+/// Bytes of memory that a filter may take, several times what its nodes do.
+const MAX_BYTES: usize = 2 << 20;
 const CONNECTIVES: &str = "$and, $or, $not";
 const OPERATORS: &str = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $prefix, $contains, $geo_radius";
 const RADIUS: &str = "{\"lat\": -90 to 90, \"lon\": -180 to 180, \"meters\": 0 or more}";
 
 /// A filter as a client sent it, not yet understood.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug)]
 pub(crate) struct WireFilter(WireValue);
+
+impl<'de> Deserialize<'de> for WireFilter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        room::within(MAX_BYTES, || WireValue::deserialize(deserializer)).map(Self).map_err(|error| {
+            match error.to_string().starts_with(room::REFUSED) {
+                true => {
+                    D::Error::custom(format_args!("{REFUSED}too large; at most {MAX_FILTER_NODES} nodes are allowed"))
+                }
+                false => error,
+            }
+        })
+    }
+}
 
 impl WireFilter {
     /// # Errors

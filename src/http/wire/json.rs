@@ -10,14 +10,22 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 
+use super::room;
 use super::scan::{ScanError, scan};
 use crate::http::error::{ApiError, Code};
+use crate::http::trim;
 use crate::types::limits::MAX_JSON_DEPTH;
+
+/// Bytes of memory that metadata, filters and inputs may take for each byte of their text,
+const VALUE_BYTES_A_BYTE: usize = 8;
+/// and at least.
+const MIN_VALUE_BYTES: usize = 16 << 20;
 
 /// Parses a JSON object.
 ///
 /// # Errors
-/// 400 where the text is not JSON or too deep, 422 where it is JSON of another shape.
+/// 400 where the text is not JSON or too deep, 422 where it is JSON of another shape, 413 where its values would take many
+/// times the memory of the text.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if let Err(error) = std::str::from_utf8(bytes) {
         let detail = format!("the body is not UTF-8 (byte {}); send JSON encoded as UTF-8", error.valid_up_to());
@@ -35,7 +43,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             ApiError::new(Code::IntegerOutOfRange, detail)
         }
     })?;
-    let Object(value) = serde_json::from_slice(bytes).map_err(|error| refuse(&error))?;
+    let value_bytes = (VALUE_BYTES_A_BYTE * bytes.len()).max(MIN_VALUE_BYTES);
+    let read = room::within(value_bytes, || serde_json::from_slice(bytes));
+    let Object(value) = read.map_err(|error| refuse(&error))?;
     Ok(value)
 }
 
@@ -62,6 +72,10 @@ fn refuse(error: &serde_json::Error) -> ApiError {
         Code::MissingField
     } else if text.starts_with(super::vector::REFUSED) {
         Code::InvalidVector
+    } else if text.starts_with(super::filter::REFUSED) {
+        Code::InvalidFilter
+    } else if text.starts_with(room::REFUSED) {
+        Code::BodyTooLarge
     } else {
         Code::InvalidValue
     };
@@ -104,6 +118,7 @@ impl JsonText {
 
 impl IntoResponse for JsonText {
     fn into_response(self) -> Response {
+        trim::after(self.0.len());
         (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], self.0).into_response()
     }
 }
@@ -155,6 +170,32 @@ mod tests {
             assert_eq!(code(text), wanted, "{}", String::from_utf8_lossy(text));
         }
         assert_eq!(code("{\"a\":".repeat(1_000_000).as_bytes()), Code::JsonTooDeep);
+    }
+
+    #[test]
+    fn values_that_take_much_more_than_their_text_are_refused() {
+        use crate::http::wire::document::DocumentBody;
+        use crate::http::wire::embeddings::EmbeddingsBody;
+        use crate::http::wire::search::SearchBody;
+
+        fn code_of<T: DeserializeOwned>(before: &str, item: &str, count: usize, after: &str) -> Option<Code> {
+            let text = format!("{before}{}{after}", vec![item; count].join(","));
+            parse::<T>(text.as_bytes()).err().map(|error| error.code)
+        }
+        let metadata = |item: &str, count: usize| {
+            code_of::<DocumentBody>("{\"id\":\"a\",\"metadata\":{\"a\":[", item, count, "]}}")
+        };
+        for item in ["{\"\":1}", "[1]"] {
+            assert_eq!(metadata(item, 20_000), None, "{item}");
+            assert_eq!(metadata(item, 200_000), Some(Code::BodyTooLarge), "{item}");
+        }
+        assert_eq!(metadata("0.123456789", 100_000), None);
+        let input = |count: usize| code_of::<EmbeddingsBody>("{\"model\":\"m\",\"input\":[", "[1]", count, "]}");
+        assert_eq!((input(2_048), input(200_000)), (None, Some(Code::BodyTooLarge)));
+        let filter = |count: usize| code_of::<SearchBody>("{\"id\":\"a\",\"filter\":{\"$and\":[", "{}", count, "]}}");
+        assert_eq!((filter(300), filter(100_000)), (None, Some(Code::InvalidFilter)));
+        // What one body took is there for the next.
+        assert_eq!((metadata("[1]", 20_000), input(2_048)), (None, None));
     }
 
     #[test]

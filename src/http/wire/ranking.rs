@@ -7,8 +7,10 @@ use utoipa::ToSchema;
 
 use super::answer::HitView;
 use super::cursor;
-use super::value::ValueView;
+use super::list::AtMost;
+use super::value::{AnyValue, ValueView};
 use crate::http::error::{ApiError, Code};
+use crate::types::limits::MAX_LIKE;
 use crate::types::{DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, Rerank, SearchRequest};
 
 /// What a search looks at.
@@ -40,19 +42,21 @@ pub(crate) enum WireFusion {
 #[serde(deny_unknown_fields)]
 pub(crate) struct LikeBody {
     /// Ids of 1 to 100 documents.
-    #[schema(min_items = 1, max_items = 100)]
-    positive: Vec<String>,
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 100)]
+    positive: AtMost<String, MAX_LIKE>,
     /// Ids of up to 100 documents.
     #[serde(default)]
-    #[schema(max_items = 100)]
-    negative: Vec<String>,
+    #[schema(value_type = Vec<String>, max_items = 100)]
+    negative: AtMost<String, MAX_LIKE>,
 }
 
 impl LikeBody {
     /// # Errors
     /// [`Code::InvalidName`] for what is no id.
     pub(crate) fn into_query(self) -> Result<Query, ApiError> {
-        let ids = |names: Vec<String>| names.iter().map(|name| DocumentId::new(name)).collect::<Result<Vec<_>, _>>();
+        let ids = |names: AtMost<String, MAX_LIKE>| {
+            names.into_items().iter().map(|name| DocumentId::new(name)).collect::<Result<Vec<_>, _>>()
+        };
         Ok(Query::Like { positive: ids(self.positive)?, negative: ids(self.negative)? })
     }
 }
@@ -158,7 +162,7 @@ pub(crate) fn grouping_of(field: Option<String>, size: Option<usize>) -> Result<
 #[schema(as = HitGroup)]
 pub(crate) struct GroupView<'a> {
     /// The value of the field in `group_by`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyValue, inline)]
     value: ValueView<'a>,
     hits: Vec<HitView<'a>>,
 }
@@ -183,7 +187,7 @@ pub(crate) struct FacetView<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = FacetValue)]
 struct FacetValueView<'a> {
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyValue, inline)]
     value: ValueView<'a>,
     count: u64,
 }

@@ -6,10 +6,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::document::{IncludeName, include_of, include_of_parameter};
 use super::filter::WireFilter;
 use super::json::Object;
+use super::list::AtMost;
 use super::ranking::{LikeBody, RerankBody, WireFusion, WireMode, grouping_of, mode_of, paging_of, turn_page};
 use super::vector::{VectorSchema, WireVector};
 use crate::http::error::{ApiError, Code};
-use crate::types::limits::MAX_SEARCHES_PER_REQUEST;
+use crate::types::limits::{MAX_FACETS, MAX_SEARCHES_PER_REQUEST};
 use crate::types::{DocumentId, Query, SearchRequest};
 
 /// A search; give one of `text`, `vector`, `id` and `like`, or `text` and `vector` for a hybrid one.
@@ -60,8 +61,8 @@ pub(crate) struct SearchBody {
     #[schema(value_type = Option<RerankBody>)]
     rerank: Option<Object<RerankBody>>,
     /// Metadata fields whose values are counted over the best 1,000 documents that match.
-    #[schema(max_items = 16)]
-    facets: Option<Vec<String>>,
+    #[schema(value_type = Option<Vec<String>>, max_items = 16)]
+    facets: Option<AtMost<String, MAX_FACETS>>,
     /// Adds the parts of each hit's text that hold the query's words.
     highlight: Option<bool>,
     /// Waits until keyword search sees every write that was answered before.
@@ -99,7 +100,7 @@ impl SearchBody {
             grouping: grouping_of(self.group_by, self.group_size)?,
             diversity: self.diversity.map(|diversity| diversity as f32),
             rerank: self.rerank.map(|Object(rerank)| rerank.into_rerank()),
-            facets: self.facets.unwrap_or_default(),
+            facets: self.facets.map(AtMost::into_items).unwrap_or_default(),
             highlight: self.highlight.unwrap_or(false),
             refresh: self.refresh.unwrap_or(false),
             top_k: self.top_k.unwrap_or(defaults.top_k),
@@ -122,20 +123,20 @@ impl SearchBody {
 pub(crate) struct SearchesBody {
     /// 1 to 100.
     #[schema(value_type = Vec<SearchBody>, min_items = 1, max_items = 100)]
-    searches: Vec<Object<SearchBody>>,
+    searches: AtMost<Object<SearchBody>, MAX_SEARCHES_PER_REQUEST>,
 }
 
 impl SearchesBody {
     /// # Errors
     /// None or too many, and those of the first search that is not valid, with its place.
     pub(crate) fn into_requests(self) -> Result<Vec<SearchRequest>, ApiError> {
-        let got = self.searches.len();
+        let got = self.searches.count();
         if !(1..=MAX_SEARCHES_PER_REQUEST).contains(&got) {
             let detail = format!("\"searches\" holds {got}, allowed are 1 to {MAX_SEARCHES_PER_REQUEST}");
             return Err(ApiError::new(Code::OutOfRange, detail));
         }
         let request = |(n, Object(body)): (usize, Object<SearchBody>)| body.into_request().map_err(|e| placed(n, e));
-        self.searches.into_iter().enumerate().map(request).collect()
+        self.searches.into_items().into_iter().enumerate().map(request).collect()
     }
 }
 

@@ -10,8 +10,10 @@ use utoipa::ToSchema;
 
 use super::document::DocumentBody;
 use super::json::Object;
+use super::list::AtMost;
 use crate::collection::Preview;
 use crate::http::error::{ApiError, Code};
+use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{
     DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, GuardAction, GuardDefinition, NewDocument, PersonalData,
     TemplateDefinition, Weight,
@@ -187,7 +189,7 @@ impl WireGuard {
 pub(crate) struct PreviewBody {
     /// 1 to 1,000 documents.
     #[schema(value_type = Vec<DocumentBody>, min_items = 1, max_items = 1000)]
-    documents: Vec<Object<DocumentBody>>,
+    documents: AtMost<Object<DocumentBody>, MAX_DOCUMENTS_PER_REQUEST>,
     /// Another template than the collection's.
     template: Option<WireTemplate>,
 }
@@ -196,8 +198,8 @@ impl PreviewBody {
     /// # Errors
     /// An empty or overlong list, an id that is not allowed, a weight outside its range.
     pub(crate) fn into_parts(self) -> Result<(Vec<NewDocument>, Option<TemplateDefinition>), ApiError> {
-        super::document::check_count("documents", self.documents.len())?;
-        let documents = self.documents.into_iter().map(|Object(document)| document.into_document());
+        super::document::check_count("documents", self.documents.count())?;
+        let documents = self.documents.into_items().into_iter().map(|Object(document)| document.into_document());
         let template = self.template.map(WireTemplate::into_definition).transpose()?;
         Ok((documents.collect::<Result<_, _>>()?, template))
     }

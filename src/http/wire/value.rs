@@ -5,16 +5,32 @@ use std::fmt;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 
+use super::room;
 use crate::types::{Metadata, Value};
 
-/// A metadata value as a client sent it. Its depth is bounded by the scan before parsing.
+/// A metadata value as a client sent it. Its depth is bounded by the scan before parsing, its memory by [`room::within`].
 #[derive(Debug, PartialEq)]
 pub(crate) struct WireValue(pub(crate) Value);
 
 /// A metadata object as a client sent it.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct WireMetadata(pub(crate) Metadata);
+
+/// Any JSON value, for the API's description.
+pub(crate) struct AnyValue;
+
+impl utoipa::PartialSchema for AnyValue {
+    fn schema() -> RefOr<Schema> {
+        // A schema without a type takes everything.
+        ObjectBuilder::new().schema_type(SchemaType::AnyValue).into()
+    }
+}
+
+impl ToSchema for AnyValue {}
 
 /// A metadata value to write.
 pub(crate) struct ValueView<'a>(pub(crate) &'a Value);
@@ -66,16 +82,19 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<WireValue, E> {
+        room::take(room::STRING_BYTES)?;
         Ok(WireValue(Value::String(value.to_owned())))
     }
 
     fn visit_string<E: Error>(self, value: String) -> Result<WireValue, E> {
+        room::take(room::STRING_BYTES)?;
         Ok(WireValue(Value::String(value)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<WireValue, A::Error> {
         let mut items = Vec::new();
         while let Some(WireValue(item)) = seq.next_element()? {
+            room::take(if items.is_empty() { room::ARRAY_BYTES } else { room::ITEM_BYTES })?;
             items.push(item);
         }
         Ok(WireValue(Value::Array(items)))
@@ -101,6 +120,7 @@ impl<'de> Visitor<'de> for MetadataVisitor {
             if metadata.contains_key(&key) {
                 return Err(A::Error::custom(format_args!("the key {key:?} stands twice in one object")));
             }
+            room::take(if metadata.is_empty() { room::OBJECT_BYTES } else { room::ENTRY_BYTES })?;
             metadata.insert(key, value);
         }
         Ok(WireMetadata(metadata))
