@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use pannier::cli::{self, Cli, CliError, Failure};
 
 const FAILED: u8 = 1;
@@ -28,10 +28,11 @@ Exit codes:
   6  a snapshot or an archive is damaged, or is none
   7  the store is of an older format: run `pannier migrate up`
   8  the migrations that were applied are not this program's
-  9  a migration was begun and not finished: run `pannier migrate up`";
+  9  a migration was begun and not finished: run `pannier migrate up`
+  130  a second SIGINT or SIGTERM ended the server at once";
 
 fn main() -> ExitCode {
-    let matches = Cli::command().after_help(EXIT_CODES).get_matches();
+    let matches = cli::command().after_help(EXIT_CODES).get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -62,6 +63,11 @@ fn exit_code(failure: Failure) -> u8 {
 
 fn print_error(error: &CliError) {
     eprintln!("error: {error}");
+    if error.failure() == Failure::Locked {
+        eprintln!(
+            "  where a server holds it, --server URL sends the command there, such as --server http://127.0.0.1:7117"
+        );
+    }
     let mut printed = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

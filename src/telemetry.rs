@@ -148,8 +148,12 @@ fn describe() {
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");
-    describe_gauge!(REPLICATION_LAG_SEQS, "Changes that the copy lacks.");
-    describe_gauge!(REPLICATION_LAG_SECONDS, Unit::Seconds, "Age of the oldest change that the copy lacks.");
+    describe_gauge!(REPLICATION_LAG_SEQS, "Changes that the copy lacks, also while it is paused.");
+    describe_gauge!(
+        REPLICATION_LAG_SECONDS,
+        Unit::Seconds,
+        "So long the copy has lacked a change, as this process saw."
+    );
     describe_gauge!(REPLICATION_ROWS_WRITTEN, "Rows written to the copy since the process began.");
     describe_gauge!(REPLICATION_DEAD_LETTERS, "Documents that no row of the copy could hold.");
     describe_gauge!(REPLICATION_STREAMING, "1 while the copy follows the changes, else 0.");

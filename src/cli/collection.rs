@@ -46,7 +46,7 @@ pub struct CreateArgs {
     /// How closeness is measured [default: cosine]
     #[arg(long)]
     metric: Option<MetricName>,
-    /// Declared metadata field, with its type: keyword, number or boolean; may be repeated
+    /// Declared metadata field, with its type: keyword, number, boolean or geo; may be repeated
     #[arg(long = "field", value_name = "NAME:TYPE", value_parser = parse_field)]
     fields: Vec<(String, String)>,
     /// Neighbours of a graph node [default: 16]

@@ -24,6 +24,13 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// The first of these options that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let given = [("--url", self.url.is_some()), ("--url-file", self.url_file.is_some())];
+        let given = given.into_iter().chain([("--env-prefix", self.env_prefix.is_some())]);
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(name, _)| name)
+    }
+
     /// The connection that was asked for, or that variables describe.
     ///
     /// # Errors

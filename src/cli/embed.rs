@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::read::{self, FieldTypes, Format, LineError, Record, Records, STDIN};
+use super::read::{self, FieldTypes, Format, LineError, MAX_PRINTED, Record, Records, STDIN};
 use super::{CliError, Context, output};
 use crate::embed::{DEFAULT_MODEL, Embeddings, InputKind, TextModel};
 use crate::http::wire::value::ValueView;
@@ -106,7 +106,10 @@ impl<W: Write> Stream<'_, W> {
                 }
                 Err(error) => {
                     failed += 1;
-                    self.progress.suspend(|| eprintln!("stdin: line {position}: {} ({})", error.detail, error.code));
+                    if failed <= MAX_PRINTED {
+                        self.progress
+                            .suspend(|| eprintln!("stdin: line {position}: {} ({})", error.detail, error.code));
+                    }
                 }
             }
             if batch.len() >= BATCH_TEXTS || bytes >= BATCH_BYTES {
@@ -120,6 +123,9 @@ impl<W: Write> Stream<'_, W> {
         truncated += self.write(&batch)?;
         embedded += batch.len() as u64;
         self.progress.finish_and_clear();
+        if failed > MAX_PRINTED {
+            eprintln!("stdin: {} more were refused", output::counted(failed - MAX_PRINTED, "line"));
+        }
         let seconds = self.started.elapsed().as_secs_f64();
         let texts = output::counted(embedded, "text");
         let cut = if truncated == 0 { String::new() } else { format!(", {truncated} cut") };

@@ -26,8 +26,8 @@ mod verify;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
 use crate::database::{Database, Options};
 use crate::embed::{Models, Precision, default_models_dir};
@@ -48,6 +48,18 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The command line. Variables that are set and empty count as unset.
+pub fn command() -> clap::Command {
+    without_empty_variables(Cli::command())
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &Arg| argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command =
+        command.mut_args(|argument| if is_empty(&argument) { argument.env(Resettable::Reset) } else { argument });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// What every command shares.

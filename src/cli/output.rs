@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{CliError, Context};
+use super::{CliError, Context, LogFormat};
 
 /// Writes one line of a result.
 ///
@@ -15,10 +15,12 @@ pub(super) fn line(text: impl Display) -> Result<(), CliError> {
     writeln!(io::stdout(), "{text}").map_err(|e| CliError::io("write to stdout", e))
 }
 
-/// Writes a hint for a person.
+/// Writes a hint for a person; among log lines for programs, as one of them.
 pub(super) fn hint(context: &Context, text: impl Display) {
-    if !context.quiet {
-        eprintln!("{text}");
+    match context.log_format {
+        _ if context.quiet => {}
+        LogFormat::Json => tracing::info!("{text}"),
+        LogFormat::Text => eprintln!("{text}"),
     }
 }
 

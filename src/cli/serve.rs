@@ -39,10 +39,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE, default_value = DEFAULT_ADDRESS)]
     addr: String,
     /// Name that clients may put into the Host header beside localhost and the address; may be repeated
-    #[arg(long = "allow-host", value_name = "HOST")]
+    #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
     allow_hosts: Vec<String>,
     /// Origin whose web pages may call, such as https://app.example; may be repeated
-    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    #[arg(long = "allow-origin", value_name = "ORIGIN", value_parser = parse_origin)]
     allow_origins: Vec<String>,
     /// Most documents of a collection in memory before they are written to a segment [default and most: 16384]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
@@ -91,6 +91,8 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         ..context.options()
     };
     let database = Database::open_with(&context.data, options)?;
+    let checked = database.models().check_name(&args.default_model);
+    checked.map_err(|error| CliError::Usage(format!("--default-model: {error}")))?;
     database.keep_log_for_copies(u64::from(args.copies_log_mib) << 20);
     log_recovery(&database);
     warm_up(&database);
@@ -109,7 +111,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         .map_err(|e| CliError::io("start the server's threads", e))?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
-        let signal = shutdown_signal()?;
+        let signal = shutdown_signal(context)?;
         announce(context, address, &database)?;
         Ok::<_, CliError>(http::serve(listener, state.clone(), signal).await)
     });
@@ -123,6 +125,24 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         Ok(()) => Ok(()),
         Err(ServeError::DatabaseStopped { reason }) => Err(CliError::DiskFailed { reason }),
         Err(error) => Err(CliError::Other(Box::new(error))),
+    }
+}
+
+/// Reads a name as a Host header has it.
+fn parse_host(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(|c: char| c == '/' || c == '*' || c.is_whitespace()) {
+        true => Err("write the name alone, such as search.example or search.example:8080".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Reads an origin as browsers send it.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let host =
+        text.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, host)| host.trim_end_matches('/'));
+    match host.map(parse_host) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err("write its scheme and its name, such as https://app.example or http://localhost:3000".to_owned()),
     }
 }
 
@@ -244,12 +264,13 @@ fn announce(context: &Context, address: SocketAddr, database: &Database) -> Resu
 }
 
 /// Completes at the first signal; the second ends the process.
-fn shutdown_signal() -> Result<impl Future<Output = ()>, CliError> {
+fn shutdown_signal(context: &Context) -> Result<impl Future<Output = ()>, CliError> {
     let mut signals = Signals::listen().map_err(|e| CliError::io("listen for signals", e))?;
     let (sender, receiver) = oneshot::channel();
+    let context = context.clone();
     tokio::spawn(async move {
         signals.next().await;
-        eprintln!("finishing what was accepted; once more to stop at once");
+        output::hint(&context, "finishing what was accepted; once more to stop at once");
         // The server may have stopped by itself meanwhile.
         let _ = sender.send(());
         signals.next().await;
@@ -329,6 +350,18 @@ mod tests {
         for wrong in ["", "6", "h", "0s", "-1h", "1.5h", "367d", "99999999999999999999s", "6 h", "6é"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn hosts_and_origins_that_no_header_can_be_are_refused() {
+        assert!(["a.example", "a.example:80", "[::1]:80", "localhost"].iter().all(|host| parse_host(host).is_ok()));
+        assert!(
+            ["http://a.example", "a.example/", "", "*.example", "a b"].iter().all(|host| parse_host(host).is_err())
+        );
+        let good = ["https://app.example", "http://localhost:3000", "https://app.example/", "chrome-extension://abc"];
+        assert!(good.iter().all(|origin| parse_origin(origin).is_ok()));
+        let bad = ["app.example", "https://app.example/page", "https://", "*", "://a", "localhost:3000"];
+        assert!(bad.iter().all(|origin| parse_origin(origin).is_err()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::import::fields_of;
 use super::read::{self, FieldTypes, Format, Mapping, STDIN, write_json_line};
 use super::target::{Access, Target, collection_path};
 use super::{CliError, Context, output};
@@ -55,7 +56,8 @@ pub struct TemplateArgs {
     /// Fields that become `name: value. `, in this order; `all` for every field
     #[arg(long, value_name = "FIELDS", value_delimiter = ',', conflicts_with_all = ["template", "template_file"])]
     template_fields: Option<Vec<String>>,
-    /// With --template-fields: fields to leave out [default: product_id,updated_at,created_at,deleted]
+    /// With --template-fields: fields to leave out [default: product_id,updated_at,created_at,deleted, unless
+    /// they are named]
     #[arg(long, value_name = "FIELDS", value_delimiter = ',', requires = "template_fields")]
     template_exclude: Option<Vec<String>>,
     /// With --template-fields: a field that is embedded apart, and how much it counts, such as name:3; may be repeated
@@ -71,7 +73,8 @@ pub struct GuardArgs {
     #[arg(long, value_name = "ACTION")]
     guard: Option<GuardName>,
     /// With --guard: what to look for, joined by commas: email, phone, card, iban, ssn, ip [default: all]
-    #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "guard")]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "guard",
+          value_parser = ["email", "phone", "card", "iban", "ssn", "ip"])]
     guard_kinds: Option<Vec<String>>,
     /// With --guard: fields that are not looked into, joined by commas
     #[arg(long, value_name = "FIELDS", value_delimiter = ',', requires = "guard")]
@@ -151,12 +154,14 @@ pub(super) fn run(command: &TemplateCommand, context: &Context) -> Result<(), Cl
         (None, STDIN) => Format::Jsonl,
         (None, file) => Format::of_name(file)?,
     };
-    let documents = documents(args, format)?;
+    let target = Target::of(context, Access::Existing)?;
+    // Cells are read as an import reads them.
+    let types = target.find_collection(&name)?.map(|definition| fields_of(&definition)).unwrap_or_default();
+    let documents = documents(args, format, types)?;
     let mut body = json!({ "documents": documents });
     if let Some(template) = args.template.body()? {
         body["template"] = template;
     }
-    let target = Target::of(context, Access::Existing)?;
     let answer = target.value("POST", &format!("{}/template/preview", collection_path(&name)), Some(&body))?;
     if context.json {
         return output::line(answer);
@@ -172,7 +177,7 @@ pub(super) fn run(command: &TemplateCommand, context: &Context) -> Result<(), Cl
 }
 
 /// The first documents of the file, all of their fields as metadata.
-fn documents(args: &PreviewArgs, format: Format) -> Result<Vec<Value>, CliError> {
+fn documents(args: &PreviewArgs, format: Format, types: FieldTypes) -> Result<Vec<Value>, CliError> {
     let (input, _) = read::open(&args.file)?;
     let buffered = Box::new(std::io::BufReader::new(input));
     let mapping = Mapping {
@@ -183,7 +188,7 @@ fn documents(args: &PreviewArgs, format: Format) -> Result<Vec<Value>, CliError>
     };
     let limit = usize::from(args.limit).min(MAX_DOCUMENTS_PER_REQUEST);
     let mut documents = Vec::new();
-    for record in format.records(buffered, FieldTypes::new())?.take(limit) {
+    for record in format.records(buffered, types)?.take(limit) {
         let record = record?;
         let document = record.content.and_then(|object| mapping.document(object));
         let document = document.map_err(|error| {
@@ -231,5 +236,8 @@ mod tests {
         let guard = ["--guard", "redact", "--guard-kinds", "email,ip", "--guard-allow", "x"];
         assert_eq!(bodies(&guard).1, Some(json!({"action": "redact", "kinds": ["email", "ip"], "allow": ["x"]})));
         assert!(Line::try_parse_from(["x", "--template-weight", "a"]).is_err());
+        let unknown =
+            Line::try_parse_from(["x", "--guard", "redact", "--guard-kinds", "emal"]).err().unwrap().to_string();
+        assert!(unknown.contains("email, phone, card"), "{unknown}");
     }
 }

@@ -52,6 +52,14 @@ impl Models {
         &self.dir
     }
 
+    /// Nothing tells: there are no models.
+    ///
+    /// # Errors
+    /// None.
+    pub fn check_name(&self, _name: &str) -> Result<(), EmbedError> {
+        Ok(())
+    }
+
     /// No model can be loaded.
     ///
     /// # Errors

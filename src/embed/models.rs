@@ -10,6 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::batcher::Batcher;
 use super::cache::VectorCache;
 use super::model::Services;
+use super::registry::known_names;
 use super::settings::{CrossEncoderSettings, Settings};
 use super::store::{Check, Place, Store, check_files, missing};
 use super::{
@@ -67,13 +68,21 @@ impl Models {
         self.shared.store.dir()
     }
 
+    /// Whether there can be a model of this name or alias: whether it is known, or installed.
+    ///
+    /// # Errors
+    /// [`EmbedError::Unknown`], [`EmbedError::Name`].
+    pub fn check_name(&self, name: &str) -> Result<(), EmbedError> {
+        self.existing(name, ModelKind::Embedding).map(drop)
+    }
+
     /// The model of this name or alias, loaded at the first call and kept.
     ///
     /// # Errors
     /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
     /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
-        let place = self.shared.store.existing(name)?;
+        let place = self.existing(name, ModelKind::Embedding)?;
         if place.is_cross_encoder() {
             return Err(EmbedError::Unsupported {
                 path: place.dir.join("config.json"),
@@ -103,7 +112,7 @@ impl Models {
     /// # Errors
     /// [`EmbedError::Unsupported`] where the model is no cross-encoder, and as [`Models::load`].
     pub fn load_cross_encoder(&self, name: &str) -> Result<Arc<CrossEncoder>, EmbedError> {
-        let place = self.shared.store.existing(name)?;
+        let place = self.existing(name, ModelKind::CrossEncoder)?;
         let mut loaded = self.shared.cross_encoders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = loaded.get(&place.name) {
             return Ok(Arc::clone(model));
@@ -184,6 +193,14 @@ impl Models {
             return CrossEncoder::load(place, Precision::Float32, services)?.score("a", &["b"]).map(drop);
         }
         TextModel::load(place, &files, Precision::Float32, services)?.embed(&["a"], InputKind::Plain).map(drop)
+    }
+
+    /// Where a model belongs that must be known or there. Of an unknown one the error names those of its kind.
+    fn existing(&self, name: &str, kind: ModelKind) -> Result<Place, EmbedError> {
+        self.shared.store.existing(name).map_err(|error| match error {
+            EmbedError::Unknown { name, .. } => EmbedError::Unknown { name, known: known_names(Some(kind)) },
+            other => other,
+        })
     }
 
     /// The one queue of all models of this directory.

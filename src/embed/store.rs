@@ -98,7 +98,7 @@ impl Store {
     pub(super) fn existing(&self, name: &str) -> Result<Place, EmbedError> {
         let place = self.place(name)?;
         if place.known.is_none() && !is_model(&place.dir) {
-            return Err(EmbedError::Unknown { name: shown(&place.name), known: known_names() });
+            return Err(EmbedError::Unknown { name: shown(&place.name), known: known_names(None) });
         }
         Ok(place)
     }

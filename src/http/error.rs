@@ -77,7 +77,7 @@ codes! {
     InvalidValue "invalid_value" UNPROCESSABLE_ENTITY "A value has the wrong type or form";
     IntegerOutOfRange "integer_out_of_range" UNPROCESSABLE_ENTITY "An integer does not fit 64 bits";
     InvalidName "invalid_name" UNPROCESSABLE_ENTITY "A name or id is not allowed";
-    UnknownModel "unknown_model" UNPROCESSABLE_ENTITY "The definition names an unknown model";
+    UnknownModel "unknown_model" UNPROCESSABLE_ENTITY "The request names an unknown model";
     InvalidDefinition "invalid_definition" UNPROCESSABLE_ENTITY "The definition is not allowed";
     FieldTypeMismatch "field_type_mismatch" UNPROCESSABLE_ENTITY "A metadata field has another type than declared";
     InvalidMetadata "invalid_metadata" UNPROCESSABLE_ENTITY "The metadata are not allowed";

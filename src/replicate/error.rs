@@ -31,8 +31,8 @@ pub enum ReplicateError {
     Busy {
         /// What it is doing.
         phase: String,
-        /// What would have to happen before.
-        reason: &'static str,
+        /// What would have to happen before, and why it has not.
+        reason: String,
     },
     /// The database lacks pgvector.
     #[error("the database has no extension \"vector\"; run: CREATE EXTENSION vector")]

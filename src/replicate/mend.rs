@@ -20,7 +20,8 @@ impl Worker {
         changes: &mut Changes,
     ) -> Result<VerifyReport, ReplicateError> {
         let settled = self.settled(ready, changes).await?;
-        settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason: "it has to write everything again" })
+        let reason = "it has to write everything again".to_owned();
+        settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason })
     }
 
     /// Compares until what differs differs for good: a difference counts that every comparison has seen, each after the

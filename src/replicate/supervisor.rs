@@ -47,6 +47,8 @@ struct Inner {
 struct Sink {
     settings: SinkSettings,
     workers: BTreeMap<CollectionName, Running>,
+    /// Copies that nobody works at while the sink is paused: how far each came, which is measured on.
+    resting: BTreeMap<CollectionName, Resting>,
     /// Keep the log for each copy, also while nobody works at it.
     holds: BTreeMap<CollectionName, Arc<LogHold>>,
 }
@@ -58,10 +60,15 @@ struct Running {
     collection: Collection,
 }
 
+struct Resting {
+    status: Arc<SharedStatus>,
+    collection: Collection,
+}
+
 /// How the copies of a store are doing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// Copies that are kept.
+    /// Copies that are kept, also those that rest.
     pub copies: usize,
     /// Of them those that follow the changes now.
     pub streaming: usize,
@@ -123,6 +130,7 @@ impl Replicator {
         let runtime = lock(&self.inner.runtime).take();
         for sink in lock(&self.inner.sinks).values_mut() {
             sink.stop();
+            sink.resting.clear();
             sink.holds.clear();
         }
         drop(lock(&self.inner.database).take());
@@ -177,8 +185,7 @@ impl Replicator {
     /// How all copies are doing together; `None` without any.
     pub fn summary(&self) -> Option<Summary> {
         let sinks = lock(&self.inner.sinks);
-        let copies: Vec<SinkStatus> =
-            sinks.values().flat_map(|sink| sink.workers.values()).map(|running| running.status.read()).collect();
+        let copies: Vec<SinkStatus> = sinks.values().flat_map(Sink::statuses).map(|(_, status)| status).collect();
         let streaming = copies.iter().filter(|status| status.phase == Phase::Streaming).count();
         let lag_seqs = copies.iter().map(|status| status.lag_seqs).max()?;
         let lag_seconds = copies.iter().map(|status| status.lag_seconds).fold(0.0, f64::max);
@@ -271,7 +278,7 @@ impl Replicator {
             let sink =
                 sinks.values().find(|sink| sink.settings.name.as_str() == name).ok_or_else(|| not_found(name))?;
             if sink.settings.paused {
-                return Err(ReplicateError::Busy { phase: "paused".to_owned(), reason: "resume it first" });
+                return Err(ReplicateError::Busy { phase: "paused".to_owned(), reason: "resume it first".to_owned() });
             }
             let of = |(name, running): (&CollectionName, &Running)| {
                 (name.clone(), running.commands.clone(), running.collection.clone())
@@ -286,7 +293,7 @@ impl Replicator {
                     true => "its collection was dropped",
                     false => "it broke off or was stopped meanwhile; look at its status, then ask again",
                 };
-                ReplicateError::Busy { phase: "stopped".to_owned(), reason }
+                ReplicateError::Busy { phase: "stopped".to_owned(), reason: reason.to_owned() }
             };
             commands.send(command(reply)).await.map_err(|_| gone())?;
             answers.push((name, answer.await.map_err(|_| gone())??));
@@ -332,8 +339,10 @@ impl Inner {
             };
             for collection in new {
                 let running = sink.spawn(collection, &self.origin, runtime);
+                sink.resting.remove(collection.name());
                 sink.workers.insert(collection.name().clone(), running);
             }
+            sink.rest(&collections);
             sink.measure();
         }
     }
@@ -341,7 +350,7 @@ impl Inner {
 
 impl Sink {
     fn new(settings: SinkSettings) -> Self {
-        Self { settings, workers: BTreeMap::new(), holds: BTreeMap::new() }
+        Self { settings, workers: BTreeMap::new(), resting: BTreeMap::new(), holds: BTreeMap::new() }
     }
 
     /// Keeps the log for its collections; until a cursor is known, all of it.
@@ -379,7 +388,24 @@ impl Sink {
 
     /// Ends the workers wherever they are: what a transaction has begun is rolled back by the database.
     fn stop(&mut self) {
-        std::mem::take(&mut self.workers).into_values().for_each(|running| running.task.abort());
+        for (name, Running { status, task, collection, .. }) in std::mem::take(&mut self.workers) {
+            task.abort();
+            self.resting.insert(name, Resting { status, collection });
+        }
+    }
+
+    /// Counts the copies of a sink that was paused when the process began as lacking everything: nothing tells how far
+    /// they came.
+    fn rest(&mut self, collections: &[Collection]) {
+        self.resting.retain(|_, resting| !resting.collection.is_dropped());
+        let is_missing = |collection: &&Collection| {
+            self.settings.paused && self.settings.copies(collection) && !self.resting.contains_key(collection.name())
+        };
+        let missing: Vec<&Collection> = collections.iter().filter(is_missing).collect();
+        for collection in missing {
+            let resting = Resting { status: Arc::default(), collection: collection.clone() };
+            self.resting.insert(collection.name().clone(), resting);
+        }
     }
 
     fn wake(&self) {
@@ -388,14 +414,24 @@ impl Sink {
     }
 
     fn shown(&self) -> Shown {
-        let statuses: Vec<_> =
-            self.workers.iter().map(|(name, running)| (name.clone(), running.status.read())).collect();
-        (self.settings.clone(), statuses)
+        (self.settings.clone(), self.statuses().collect())
+    }
+
+    /// How each copy is doing, of those that rest what was last known.
+    fn statuses(&self) -> impl Iterator<Item = (CollectionName, SinkStatus)> {
+        let working = self.workers.iter().map(|(name, running)| (name.clone(), running.status.read()));
+        let resting = self
+            .resting
+            .iter()
+            .map(|(name, resting)| (name.clone(), SinkStatus { phase: Phase::Paused, ..resting.status.read() }));
+        working.chain(resting)
     }
 
     fn measure(&self) {
-        for running in self.workers.values() {
-            running.status.observe(running.collection.store_seq());
+        let working = self.workers.values().map(|running| (&running.status, &running.collection));
+        let resting = self.resting.values().map(|resting| (&resting.status, &resting.collection));
+        for (status, collection) in working.chain(resting) {
+            status.observe(collection.store_seq());
         }
         #[cfg(feature = "server")]
         self.publish();
@@ -407,7 +443,7 @@ impl Sink {
         use crate::telemetry as names;
         use metrics::gauge;
         let name = self.settings.name.as_str().to_owned();
-        let all: Vec<SinkStatus> = self.workers.values().map(|running| running.status.read()).collect();
+        let all: Vec<SinkStatus> = self.statuses().map(|(_, status)| status).collect();
         let sum = |figure: fn(&SinkStatus) -> u64| all.iter().map(figure).sum::<u64>() as f64;
         let worst = |figure: fn(&SinkStatus) -> f64| all.iter().map(figure).fold(0.0, f64::max);
         gauge!(names::REPLICATION_LAG_SEQS, "sink" => name.clone()).set(worst(|status| status.lag_seqs as f64));

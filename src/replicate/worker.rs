@@ -10,7 +10,7 @@ use super::apply::{Batch, Link};
 use super::fence::{Cursor, Fence, Origin, Scan, ScanReason};
 use super::layout::Layout;
 use super::settings::SinkSettings;
-use super::status::{Phase, SharedStatus};
+use super::status::{Phase, SharedStatus, SinkStatus};
 use super::verify::{Kind, RepairReport, VerifyReport};
 use super::{ReplicateError, index};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
@@ -133,11 +133,12 @@ impl Worker {
                 None => self.commands.recv().await,
             };
             let busy = || {
-                let phase = self.status.read().phase;
-                let reason = match phase {
-                    Phase::Drifted => "its table has to be mended before, as its status says",
+                let SinkStatus { phase, error, .. } = self.status.read();
+                let first = match phase {
+                    Phase::Drifted => "its table has to be mended before",
                     _ => "it has to reach the database before",
                 };
+                let reason = error.map_or(first.to_owned(), |(_, error)| format!("{first}; {error}"));
                 ReplicateError::Busy { phase: phase.name().to_owned(), reason }
             };
             match command {

@@ -23,7 +23,9 @@ pub enum SnapshotError {
         got: String,
     },
     /// A snapshot of this name stands already.
-    #[error("snapshot {name} exists; delete it first or use another name")]
+    #[error(
+        "snapshot {name} exists; delete it first or use another name; `pannier snapshot pack {name} FILE` writes it into a file"
+    )]
     Exists {
         /// The name.
         name: SnapshotName,

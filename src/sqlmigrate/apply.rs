@@ -102,7 +102,8 @@ impl Migrator {
         Ok(Status::of(&track.steps, &track.table.rows(&self.session).await?))
     }
 
-    /// Applies what waits, up to a version. `done` hears of each.
+    /// Applies what waits, up to a version. `done` hears of each. Files without a statement are refused before anything is
+    /// done.
     ///
     /// # Errors
     /// [`MigrateError`]; migrations before the one that failed stay applied.
@@ -119,6 +120,10 @@ impl Migrator {
         let pending: Vec<(&Track, &Step)> = (own.pending.iter().map(|step| (&self.own, step)))
             .chain(files.pending.iter().filter(wanted).map(|step| (&self.files, step)))
             .collect();
+        if let Some((_, step)) = pending.iter().find(|(_, step)| step.up.is_empty()) {
+            let reason = "it holds no statement; write what it does, or remove the file".to_owned();
+            return Err(MigrateError::File { path: step.path.clone(), reason });
+        }
         if self.options.dry_run {
             return self.try_all(&pending, done).await;
         }
@@ -223,7 +228,8 @@ impl Migrator {
         for &version in chosen {
             let step = self.files.steps.iter().find(|step| step.version == version);
             let step = step.ok_or(MigrateError::Missing { version })?;
-            let script = step.down.as_ref().ok_or_else(|| MigrateError::NoWayBack { path: step.path.clone() })?;
+            let script = step.down.as_ref().filter(|script| !script.statements.is_empty());
+            let script = script.ok_or_else(|| MigrateError::NoWayBack { path: step.path.clone() })?;
             let needs = |other: &&Step| other.depends.contains(&version) && applied.contains(&other.version);
             let stays = |other: &&Step| !chosen.contains(&other.version);
             if let Some(other) = self.files.steps.iter().filter(stays).find(needs) {
@@ -289,9 +295,13 @@ impl Migrator {
     /// Begins a transaction under the lock.
     async fn begin(&self, session: &Session) -> Result<(), MigrateError> {
         let timeout_ms = self.options.lock_timeout.as_millis();
+        let free = format!("begin; select pg_try_advisory_xact_lock({LOCK_KEY})");
+        if session.texts("begin a migration", &free).await?.first() == Some(&Some("f".to_owned())) {
+            tracing::warn!("another process migrates this database; waiting until it is done");
+        }
         // The wait for another process's migrations has no limit; waits for tables do.
         let sql = format!(
-            "begin; set local statement_timeout = 0; set local lock_timeout = 0; \
+            "set local statement_timeout = 0; set local lock_timeout = 0; \
              select pg_advisory_xact_lock({LOCK_KEY}); \
              set local lock_timeout = {timeout_ms}"
         );

@@ -20,3 +20,4 @@ pub use files::{Step, Version, read_directory};
 pub use restore::restore;
 pub use scaffold::scaffold;
 pub use status::Status;
+pub use table::DEFAULT_TABLE;

@@ -7,7 +7,7 @@ use super::{MigrateError, Step, Version};
 use crate::postgres::{Session, quote_identifier, quote_literal};
 
 /// The table's name unless another is asked for.
-pub(super) const DEFAULT_TABLE: &str = "schema_migrations";
+pub const DEFAULT_TABLE: &str = "schema_migrations";
 /// Where our own steps are noted.
 pub(super) const OWN_TABLE: &str = "pannier_migrations";
 

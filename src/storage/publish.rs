@@ -1,6 +1,7 @@
 //! Atomic publishing: a file appears under its name whole and durable, or not at all.
 
 use std::ffi::OsStr;
+use std::fs::TryLockError;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +68,18 @@ pub fn remove_temporaries(dir: &Path) -> Result<usize, StorageError> {
     Ok(removed)
 }
 
+/// The temporaries of one path.
+fn temporaries_of(path: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let mut start = path.file_name().unwrap_or_default().to_owned();
+    start.push(".");
+    let is_one = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+        let number = name.strip_prefix(start.as_encoded_bytes()).and_then(|rest| rest.strip_suffix(b".tmp"));
+        number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+    };
+    Ok(list_files(parent_of(path))?.into_iter().filter(is_one).collect())
+}
+
 /// A file being written under a temporary name. Dropped without [`Publishing::commit`], it leaves nothing.
 #[derive(Debug)]
 pub struct Publishing {
@@ -87,6 +100,31 @@ impl Publishing {
         let file = DiskFile::create(temporary.clone()).map_err(|e| StorageError::io(&temporary, "create", e))?;
         let writer = Some(BufWriter::with_capacity(BUFFER_BYTES, SequentialFile::new(file)));
         Ok(Self { path: path.to_owned(), temporary, position: 0, writer })
+    }
+
+    /// Begins a file outside the data directory, where no start cleans up: removes what processes that died while they wrote
+    /// the same file left. The temporary is locked as long as it is written.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], also while another process writes the same file.
+    pub fn create_outside(path: &Path) -> Result<Self, StorageError> {
+        for left in temporaries_of(path)? {
+            let file = DiskFile::open_to_read(left.clone()).map_err(|e| StorageError::io(&left, "open", e))?;
+            match file.handle().try_lock() {
+                Ok(()) => remove_file(&left)?,
+                Err(TryLockError::WouldBlock) => {
+                    let reason = io::Error::other("another process is writing it");
+                    return Err(StorageError::io(path, "write", reason));
+                }
+                // Not every file system has locks; then nothing tells whether it is still written.
+                Err(TryLockError::Error(_)) => {}
+            }
+        }
+        let mut publishing = Self::create(path)?;
+        if let Err(error) = publishing.writer().get_ref().try_lock() {
+            tracing::debug!(%error, "a temporary file cannot be locked");
+        }
+        Ok(publishing)
     }
 
     /// Where the next byte goes, counted from the file's start.
@@ -185,6 +223,19 @@ mod tests {
             }
             assert_eq!(outcomes, [true, true, true, true, false, false], "{then:?}");
         }
+    }
+
+    #[test]
+    fn what_the_dead_left_of_a_file_is_removed_and_what_is_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for name in ["a.7.tmp", "a.x.tmp", "ab.7.tmp"] {
+            fs::write(dir.path().join(name), b"half").unwrap();
+        }
+        let publishing = Publishing::create_outside(&path).unwrap();
+        assert!(Publishing::create_outside(&path).is_err(), "it is being written");
+        publishing.commit().unwrap();
+        assert_eq!(list_files(dir.path()).unwrap(), ["a", "a.x.tmp", "ab.7.tmp"].map(|name| dir.path().join(name)));
     }
 
     #[test]

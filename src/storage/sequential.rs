@@ -30,6 +30,11 @@ impl SequentialFile {
         DiskFile::create_new(path.clone()).map(Self::new).map_err(|e| StorageError::io(&path, "create", e))
     }
 
+    /// Locks the file until it is closed.
+    pub(super) fn try_lock(&self) -> Result<(), std::fs::TryLockError> {
+        self.file.handle().try_lock()
+    }
+
     /// Makes everything written durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()

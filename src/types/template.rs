@@ -50,6 +50,27 @@ impl Weight {
     }
 }
 
+impl FieldsTemplate {
+    /// The fields that are left out where nothing says which: of [`DEFAULT_EXCLUDED_FIELDS`] those that are not asked for.
+    pub fn default_exclude(only: &[String]) -> Vec<String> {
+        let is_asked = |field: &&str| only.iter().any(|name| name == field);
+        DEFAULT_EXCLUDED_FIELDS.iter().filter(|field| !is_asked(field)).map(|field| (*field).to_owned()).collect()
+    }
+
+    /// What cannot all be meant, as a sentence. Not part of [`TemplateDefinition::check`]: stored definitions may have it.
+    pub fn contradiction(&self) -> Option<String> {
+        let Self { only, exclude, weights } = self;
+        if let Some(field) = only.iter().find(|field| exclude.contains(field)) {
+            return Some(format!("field {field:?} is in fields and in exclude"));
+        }
+        if let Some(field) = weights.keys().find(|field| exclude.contains(field)) {
+            return Some(format!("field {field:?} has a weight and is excluded"));
+        }
+        let unnamed = weights.keys().find(|field| !only.is_empty() && !only.contains(field))?;
+        Some(format!("field {unnamed:?} has a weight and is not among the fields"))
+    }
+}
+
 impl TemplateDefinition {
     /// Checks lengths and counts; whether a Jinja template can be parsed is for whoever renders it.
     ///

@@ -138,9 +138,16 @@ fn help_names_commands_variables_and_exit_codes() {
         let code = line.split_whitespace().next().unwrap();
         assert!(documented.contains(&format!("\n| {code} | ")), "{line}");
     }
+    for row in documented.lines().filter(|row| row.starts_with("| ") && !row.starts_with("| code")) {
+        let code = row.split('|').nth(1).unwrap().trim();
+        assert!(help.contains(&format!("\n  {code}  ")), "{code} is not in the help");
+    }
     assert!(place.succeed(&["--version"]).stdout.starts_with("pannier "));
     place.run(&["import"]).failed_with(2, &["COLLECTION"]);
     place.run(&["serch"]).failed_with(2, &["search"]);
+    place.run(&["migrate", "up", "--url", "postgres://u@h/d"]).failed_with(2, &["--url needs --target postgres"]);
+    let mut unset = place.command(&["doctor", "--help"]);
+    assert!(unset.env("PANNIER_THREADS", "").env("PANNIER_PRECISION", "").output().unwrap().status.success());
     assert!(!place.data().exists());
 }
 

@@ -67,6 +67,7 @@ fn forth_and_back_with_a_dry_run_before() {
     for version in [Version::V16, Version::V18] {
         let place = Place::new(server(version).bare_database());
         place.succeed(&["new", "create products"]);
+        place.refused(&["up"], &["001_create_products.sql", "holds no statement"]);
         place.write("001_create_products.sql", "create table products (id bigint primary key, name text);\n");
         place.write("001_create_products.down.sql", "drop table products;");
         place.write("002_fill.sql", "-- depends: 001\ninsert into products values (1, 'it''s; fine'), (2, $$b;$$);");
@@ -79,6 +80,8 @@ fn forth_and_back_with_a_dry_run_before() {
         assert!(place.succeed(&["up"]).contains("nothing to do"));
         let status = place.succeed(&["status"]);
         assert!(status.contains("pending 0") && status.contains("001 create_products"), "{status}");
+        place.refused(&["down"], &["002_fill.sql has no way back"]);
+        place.write("002_fill.down.sql", "-- Takes it back.\n");
         place.refused(&["down"], &["002_fill.sql has no way back"]);
         place.write("002_fill.down.sql", "delete from products;");
         place.succeed(&["down", "--dry-run"]);

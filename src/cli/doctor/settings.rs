@@ -3,8 +3,11 @@
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 
-use super::super::Cli;
+use super::super::{Cli, command};
 use super::{Finding, Status};
+
+/// Variables that are settings of no command's own.
+const OTHER_VARIABLES: [&str; 3] = ["PANNIER_LOG", "PANNIER_SHARED", "PANNIER_CPU_LEVEL"];
 
 /// Lists the settings that this command and `serve` take, with their sources. A value that is a secret is none of them:
 /// keys are read from files.
@@ -16,19 +19,30 @@ pub(super) fn check() -> Vec<Finding> {
 
 fn of_arguments(arguments: Vec<std::ffi::OsString>) -> Vec<Finding> {
     // The line was parsed before; what the server would take from the environment is seen by parsing its own command.
-    let everywhere = Cli::command().try_get_matches_from(arguments).ok();
-    let serve = Cli::command().try_get_matches_from(["pannier", "serve"]).ok();
+    let everywhere = command().try_get_matches_from(arguments).ok();
+    let serve = command().try_get_matches_from(["pannier", "serve"]).ok();
     let mut findings = Vec::new();
+    let shared = ["data", "server", "api_key_file", "addr", "models", "threads", "precision"];
     if let Some(matches) = &everywhere {
         let own = matches.subcommand().map_or(matches, |(_, own)| own);
-        let ids = ["data", "server", "addr", "models", "threads", "precision"];
-        findings.extend(ids.iter().filter_map(|id| setting(own, id)));
+        findings.extend(shared.iter().filter_map(|id| setting(own, id)));
     }
     if let Some((_, matches)) = serve.as_ref().and_then(|matches| matches.subcommand()) {
-        let ids = ["default_model", "vector_cache_mib", "snapshot_every", "snapshot_keep"];
-        findings.extend(ids.iter().filter_map(|id| setting(matches, id)));
+        let ids = of_serve().into_iter().filter(|id| !shared.contains(&id.as_str()));
+        findings.extend(ids.filter_map(|id| setting(matches, &id)));
     }
     findings
+}
+
+/// The settings of `serve` that have a variable.
+fn of_serve() -> Vec<String> {
+    let all = command();
+    let serve = all.find_subcommand("serve").expect("there is such a command");
+    serve
+        .get_arguments()
+        .filter(|argument| argument.get_env().is_some())
+        .map(|argument| argument.get_id().to_string())
+        .collect()
 }
 
 fn setting(matches: &ArgMatches, id: &str) -> Option<Finding> {
@@ -44,7 +58,7 @@ fn setting(matches: &ArgMatches, id: &str) -> Option<Finding> {
 
 /// Variables that look like settings and are none: most likely misspelt.
 fn unknown(names: impl Iterator<Item = String>) -> Vec<Finding> {
-    let mut known = vec!["PANNIER_LOG".to_owned(), "PANNIER_SHARED".to_owned()];
+    let mut known = OTHER_VARIABLES.map(str::to_owned).to_vec();
     collect_variables(&Cli::command(), &mut known);
     let is_ours = |name: &String| name.starts_with("PANNIER_") && !name.starts_with("PANNIER_TEST_");
     let strange = names.filter(|name| is_ours(name) && !known.contains(name));
@@ -71,11 +85,23 @@ mod tests {
         assert!(details.contains(&"--data = /d, from the command line".to_owned()), "{details:?}");
         assert!(details.contains(&"--addr = 127.0.0.1:7200, from the command line".to_owned()), "{details:?}");
         assert!(details.iter().any(|detail| detail.starts_with("--snapshot-keep = 7")), "{details:?}");
+        // Those without a value are not listed.
+        for id in of_serve().iter().filter(|id| !["snapshot_every", "merge_mib_per_s"].contains(&id.as_str())) {
+            let start = format!("--{} = ", id.replace('_', "-"));
+            assert!(details.iter().any(|detail| detail.starts_with(&start)), "{start} {details:?}");
+        }
     }
 
     #[test]
     fn misspelt_variables_are_named() {
-        let names = ["PANNIER_DATA", "PANNIER_ADDRESS", "PANNIER_TEST_CYCLES", "HOME", "PANNIER_SNAPSHOT_EVERY"];
+        let names = [
+            "PANNIER_DATA",
+            "PANNIER_ADDRESS",
+            "PANNIER_TEST_CYCLES",
+            "HOME",
+            "PANNIER_SNAPSHOT_EVERY",
+            "PANNIER_CPU_LEVEL",
+        ];
         let found = unknown(names.map(str::to_owned).into_iter());
         assert_eq!(found.len(), 1);
         assert!(found[0].detail.contains("PANNIER_ADDRESS") && found[0].status == Status::Warn);

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 
-use super::super::read::{Format, LineError, Mapping, Records, write_json_line};
+use super::super::read::{Format, LineError, MAX_PRINTED, Mapping, Records, write_json_line};
 use super::super::{CliError, output};
+use crate::types::{Metadata, Value};
 
 /// Lines are handed over in pieces of about so many bytes.
 const PIECE_BYTES: usize = 32 << 10;
-/// Most refused records that are printed; all are counted.
-const MAX_PRINTED: u64 = 50;
 
 /// Reads as JSON lines. What cannot be sent is printed, counted and left out.
 pub(super) struct Lines<'a> {
@@ -36,6 +35,8 @@ pub(super) struct InputRead<'a> {
     pub positions: Vec<u64>,
     /// Records that were not sent, and why.
     pub refused: Vec<(u64, LineError)>,
+    /// Fields that options named and that no record has had.
+    pub unseen: Vec<String>,
     /// Why reading ended before the input did.
     pub broken: Option<CliError>,
     printed: std::cell::Cell<u64>,
@@ -50,8 +51,15 @@ impl<'a> Lines<'a> {
         progress: ProgressBar,
     ) -> Self {
         let (count, printed) = (0, std::cell::Cell::new(0));
-        let read = InputRead { file, format, count, positions: Vec::new(), refused: Vec::new(), broken: None, printed };
+        let (positions, refused, unseen) = (Vec::new(), Vec::new(), Vec::new());
+        let read = InputRead { file, format, count, positions, refused, unseen, broken: None, printed };
         Self { records, mapping, progress, started: Instant::now(), piece: Vec::new(), used: 0, read }
+    }
+
+    /// Notes which of these fields no record has.
+    pub(super) fn expecting(mut self, fields: impl Iterator<Item = String>) -> Self {
+        self.read.unseen = fields.collect();
+        self
     }
 
     pub(super) fn finish(self) -> InputRead<'a> {
@@ -72,6 +80,9 @@ impl<'a> Lines<'a> {
                 None => break,
             };
             self.read.count += 1;
+            if let Ok(object) = &record.content {
+                self.read.unseen.retain(|field| !has_field(object, field));
+            }
             match record.content.and_then(|object| self.mapping.document(object)) {
                 Ok(document) => {
                     write_json_line(&mut self.piece, &document)?;
@@ -91,6 +102,12 @@ impl<'a> Lines<'a> {
         let speed = self.read.count as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
         self.progress.set_message(format!("{} documents, {speed:.0}/s", output::count(self.read.count)));
     }
+}
+
+/// Whether a record has a field, also as one of its `metadata`.
+fn has_field(object: &Metadata, field: &str) -> bool {
+    let within = |metadata: &Value| matches!(metadata, Value::Object(metadata) if metadata.contains_key(field));
+    object.contains_key(field) || object.get("metadata").is_some_and(within)
 }
 
 impl Read for Lines<'_> {
@@ -144,13 +161,15 @@ mod tests {
 
     #[test]
     fn bad_lines_are_left_out_and_positions_kept() {
-        let mut lines = lines(jsonl("\u{feff}{\"id\":\"a\"}\n\nnonsense\n{\"id\":1,\"x\":2}\n"));
+        let lines = lines(jsonl("\u{feff}{\"id\":\"a\"}\n\nnonsense\n{\"id\":1,\"x\":2}\n"));
+        let mut lines = lines.expecting(["x", "y"].map(str::to_owned).into_iter());
         let mut sent = String::new();
         lines.read_to_string(&mut sent).unwrap();
         assert_eq!(sent, "{\"id\":\"a\"}\n{\"id\":\"1\",\"metadata\":{\"x\":2}}\n");
         let read = lines.finish();
         assert_eq!((read.count, read.positions, read.refused[0].0), (3, vec![1, 4], 3));
         assert!(read.broken.is_none());
+        assert_eq!(read.unseen, ["y"]);
     }
 
     #[test]

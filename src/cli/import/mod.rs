@@ -54,7 +54,7 @@ pub struct ImportArgs {
     /// Create the collection with the default model where it is missing
     #[arg(long)]
     create: bool,
-    /// With --create: a metadata field of a type, keyword, number or boolean; may be repeated
+    /// With --create: a metadata field of a type, keyword, number, boolean or geo; may be repeated
     #[arg(long = "field", value_name = "NAME:TYPE", value_parser = parse_field, requires = "create")]
     fields: Vec<(String, String)>,
     /// Field that holds the id
@@ -108,8 +108,11 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     let definition = find_definition(&target, &name, args)?;
     let progress = output::byte_progress(context, len_bytes);
     let types = declared_types(definition.as_ref(), args);
-    // An input that is of another format creates nothing either.
-    let records = format.records(read::buffered(input, &progress), types)?;
+    // An input that is of another format, or ends within its first record, creates nothing either.
+    let mut records = format.records(read::buffered(input, &progress), types)?.peekable();
+    if let Some(Err(error)) = records.next_if(Result::is_err) {
+        return Err(error);
+    }
     let definition = match definition {
         Some(definition) => definition,
         None => create(&target, &name, args)?,
@@ -117,7 +120,8 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     let mapping = args.mapping(!definition["embedding"]["template"].is_null())?;
 
     let started = Instant::now();
-    let mut lines = Lines::new(records, mapping, format, file, progress.clone());
+    let named = args.text_fields.iter().chain(args.metadata_fields.iter().flatten()).cloned();
+    let mut lines = Lines::new(Box::new(records), mapping, format, file, progress.clone()).expecting(named);
     let answer = target.stream(&format!("{}/import", collection_path(&name)), &mut lines);
     progress.finish_and_clear();
     let read = lines.finish();
@@ -127,6 +131,9 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
         output::line(report.to_json())?;
     }
     output::hint(context, report.summary(&name, &read));
+    for field in read.unseen.iter().filter(|_| read.count > 0) {
+        output::hint(context, format!("No {} of {file} has the field {field:?}; is it misspelt?", format.unit()));
+    }
     match read.broken {
         Some(error) => Err(error),
         None if report.failed > 0 => {
@@ -191,6 +198,11 @@ fn declared_types(definition: Option<&Value>, args: &ImportArgs) -> FieldTypes {
         let declared = args.fields.iter();
         return declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind)?))).collect();
     };
+    fields_of(definition)
+}
+
+/// The fields that a definition declares.
+pub(super) fn fields_of(definition: &Value) -> FieldTypes {
     let declared = definition["fields"].as_object().into_iter().flatten();
     declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?))).collect()
 }
@@ -208,7 +220,7 @@ pub(super) fn parse_field(text: &str) -> Result<(String, String), String> {
     let (name, kind) = text.rsplit_once(':').ok_or("write it as NAME:TYPE, such as price:number")?;
     match field_type(kind) {
         Some(_) if !name.is_empty() => Ok((name.to_owned(), kind.to_owned())),
-        _ => Err("the type is keyword, number or boolean, such as price:number".to_owned()),
+        _ => Err("the type is keyword, number, boolean or geo, such as price:number".to_owned()),
     }
 }
 

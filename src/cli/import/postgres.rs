@@ -84,6 +84,12 @@ fn create(
     args: &PostgresArgs,
     variables: &EmbeddingVariables,
 ) -> Result<(), CliError> {
+    target.call("PUT", &collection_path(name), Some(&definition(args, variables)?))?;
+    Ok(())
+}
+
+/// The definition of a new collection.
+fn definition(args: &PostgresArgs, variables: &EmbeddingVariables) -> Result<Value, CliError> {
     let mut body = Map::new();
     let mut embedding = Map::new();
     if let Some(model) = args.model.as_ref().or(variables.model.as_ref()) {
@@ -92,7 +98,8 @@ fn create(
     if let Some(template) = args.template.body()? {
         embedding.insert("template".to_owned(), template);
     }
-    if !embedding.is_empty() {
+    // With a `dim` alone a collection has no model. Rows that bring no vectors need one, if only the default.
+    if !embedding.is_empty() || args.vector_column.is_none() {
         body.insert("embedding".to_owned(), Value::Object(embedding));
     }
     if let Some(dim) = variables.dim {
@@ -103,8 +110,7 @@ fn create(
     if let Some(guard) = args.guard.body() {
         body.insert("guard".to_owned(), guard);
     }
-    target.call("PUT", &collection_path(name), Some(&Value::Object(body)))?;
-    Ok(())
+    Ok(Value::Object(body))
 }
 
 /// Refuses a collection that is not there, or in which rows would have neither text nor vector.
@@ -124,5 +130,29 @@ fn require_text(name: &CollectionName, has_text: bool) -> Result<(), CliError> {
             "nothing says what the text of a row is: collection {name} has no template; name a column with --text-column \
              or --vector-column, or create a collection with --template or --template-fields"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        postgres: PostgresArgs,
+    }
+
+    #[test]
+    fn rows_without_vectors_get_a_model() {
+        let variables = EmbeddingVariables { model: None, dim: Some(384), batch: None };
+        let of = |more: &str| {
+            let line = format!("x c --table t --key id --create {more}");
+            definition(&Line::parse_from(line.split_whitespace()).postgres, &variables).unwrap()
+        };
+        assert_eq!(of("--text-column a"), json!({"embedding": {}, "dim": 384, "fields": {}}));
+        assert_eq!(of("--vector-column a"), json!({"dim": 384, "fields": {}}));
     }
 }

@@ -106,12 +106,28 @@ pub enum MigrateCommand {
 /// [`CliError::Migrate`] and [`CliError::HalfDone`], whose kinds have exit codes of their own; [`CliError`].
 pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> {
     match args.target {
-        MigrateTarget::Store => store::run(&args, context),
+        MigrateTarget::Store => {
+            refuse_postgres_options(&args)?;
+            store::run(&args, context)
+        }
         #[cfg(feature = "postgres")]
         MigrateTarget::Postgres => {
             let dir = args.dir.unwrap_or_else(|| PathBuf::from("schema/migrations"));
             let postgres = args.postgres.completed(dir, args.no_snapshot);
             postgres::run(&args.command, &postgres, context)
         }
+    }
+}
+
+/// Options that would do nothing: most likely the target was forgotten.
+fn refuse_postgres_options(args: &MigrateArgs) -> Result<(), CliError> {
+    let dir = (args.dir.is_some() && !matches!(args.command, MigrateCommand::New { .. })).then_some("--dir");
+    #[cfg(feature = "postgres")]
+    let given = dir.or_else(|| args.postgres.given());
+    #[cfg(not(feature = "postgres"))]
+    let given = dir;
+    match given {
+        Some(option) => Err(CliError::Usage(format!("{option} needs --target postgres"))),
+        None => Ok(()),
     }
 }

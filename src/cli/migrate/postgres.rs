@@ -1,6 +1,6 @@
 //! `migrate --target postgres`: a directory of SQL files against a database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,11 +11,15 @@ use super::super::{CliError, Context, output};
 use super::MigrateCommand;
 use crate::postgres::Session;
 use crate::sqlmigrate::{
-    Applied, MigrateError, Migrator, Options, Status, Step, Version, read_directory, restore, scaffold,
+    Applied, DEFAULT_TABLE, MigrateError, Migrator, Options, Status, Step, Version, read_directory, restore, scaffold,
 };
 
 /// Longest that a step of a restore may take.
 const RESTORE_LIMIT: Duration = Duration::from_secs(6 * 3_600);
+/// Where tables are copied to.
+const DEFAULT_SNAPSHOTS: &str = "schema/snapshots";
+/// Seconds that a statement may wait for a lock.
+const DEFAULT_LOCK_TIMEOUT: u64 = 30;
 
 /// Options of migrations of a Postgres.
 #[derive(Args, Debug)]
@@ -25,13 +29,13 @@ pub struct PostgresMigrateArgs {
     #[arg(skip)]
     dir: PathBuf,
     /// Table that says what was applied
-    #[arg(long, value_name = "TABLE", default_value = "schema_migrations", global = true)]
+    #[arg(long, value_name = "TABLE", default_value = DEFAULT_TABLE, global = true)]
     table: String,
     /// Leave out our own steps: the schema `pannier` and the extension `vector`
     #[arg(long, global = true)]
     skip_own: bool,
     /// Where tables are copied before they are changed
-    #[arg(long, value_name = "DIR", default_value = "schema/snapshots", global = true)]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_SNAPSHOTS, global = true)]
     snapshots: PathBuf,
     /// Whether tables are not copied before they are changed.
     #[arg(skip)]
@@ -40,7 +44,7 @@ pub struct PostgresMigrateArgs {
     #[arg(long, global = true)]
     allow_missing: bool,
     /// Seconds that a statement may wait for a lock on a table
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, global = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_LOCK_TIMEOUT, global = true)]
     lock_timeout: u64,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -77,6 +81,19 @@ fn new(args: &PostgresMigrateArgs, name: &str, dry_run: bool, context: &Context)
 }
 
 impl PostgresMigrateArgs {
+    /// The first of these options that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--table", self.table != DEFAULT_TABLE),
+            ("--skip-own", self.skip_own),
+            ("--snapshots", self.snapshots != Path::new(DEFAULT_SNAPSHOTS)),
+            ("--allow-missing", self.allow_missing),
+            ("--lock-timeout", self.lock_timeout != DEFAULT_LOCK_TIMEOUT),
+        ];
+        let given = given.into_iter().find(|(_, is_given)| *is_given).map(|(name, _)| name);
+        given.or_else(|| self.connect.given())
+    }
+
     /// With what every target takes.
     pub(super) fn completed(self, dir: PathBuf, no_snapshot: bool) -> Self {
         Self { dir, no_snapshot, ..self }

@@ -26,6 +26,13 @@ pub(super) fn read<R: BufRead + 'static>(
             "the input is empty; a CSV file begins with the names of its columns".to_owned(),
         ));
     }
+    if let (1, Some(separator)) = (names.len(), names.get(0).and_then(|name| name.find([';', '\t', '|']))) {
+        let separator = &names[0][separator..=separator];
+        return Err(CliError::Refused(format!(
+            "the first row is one column with {separator:?} in its name; columns are separated by commas: write the file anew \
+             with commas"
+        )));
+    }
     for (index, name) in names.iter().enumerate() {
         if name.is_empty() || names.iter().take(index).any(|earlier| earlier == name) {
             let detail =

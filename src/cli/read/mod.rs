@@ -21,10 +21,26 @@ use crate::types::{Metadata, Value};
 pub(super) use csv::FieldTypes;
 pub(super) use mapping::Mapping;
 
+/// Most refused records that a command prints; all are counted.
+pub(super) const MAX_PRINTED: u64 = 50;
 /// Longest record: the longest text with every character escaped, and the longest metadata.
 const MAX_RECORD_BYTES: usize = 6 * MAX_TEXT_BYTES + 2 * MAX_METADATA_BYTES;
 /// What a file of UTF-8 may start with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How inputs begin that are read as nothing useful, and what to do about each.
+const NO_TEXT: [(&[u8], &str); 5] = [
+    (
+        b"\x1f\x8b",
+        "compressed (gzip); unpack it first, as in `zcat FILE | pannier import COLLECTION - --format FORMAT`",
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "compressed (zstd); unpack it first, as in `zstdcat FILE | pannier import COLLECTION - --format FORMAT`",
+    ),
+    (b"PK\x03\x04", "a zip archive or a workbook; unpack it, or save its sheet as CSV"),
+    (b"\xff\xfe", "UTF-16; write it as UTF-8, as `iconv -f UTF-16 -t UTF-8 FILE` does"),
+    (b"\xfe\xff", "UTF-16; write it as UTF-8, as `iconv -f UTF-16 -t UTF-8 FILE` does"),
+];
 /// Stands for stdin where a file is named.
 pub(super) const STDIN: &str = "-";
 
@@ -96,6 +112,9 @@ impl Format {
     /// [`CliError::Io`] when the input cannot be read, [`CliError::Refused`] when it is of another format as a whole.
     pub(super) fn records(self, mut input: Box<dyn BufRead>, types: FieldTypes) -> Result<Records, CliError> {
         let start = input.fill_buf().map_err(|e| CliError::io("read the input", e))?;
+        if let Some((_, what)) = NO_TEXT.iter().find(|(magic, _)| start.starts_with(magic)) {
+            return Err(CliError::Refused(format!("the input is {what}")));
+        }
         if start.starts_with(BYTE_ORDER_MARK) {
             input.consume(BYTE_ORDER_MARK.len());
         }

@@ -158,7 +158,8 @@ pub(super) fn collection_path(name: &CollectionName) -> String {
 /// must not get what was meant for this one.
 fn server_of_store(context: &Context) -> Option<Remote> {
     let store_id = store_id(context)?;
-    let address = std::env::var(ADDRESS_VARIABLE).unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
+    let named = std::env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
+    let address = named.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
     let remote = Remote::new(&format!("http://{address}"), context).ok()?;
     (remote.version()?["store_id"].as_str() == Some(&store_id)).then_some(remote)
 }

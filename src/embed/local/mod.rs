@@ -53,7 +53,8 @@ impl Encoder {
     /// # Errors
     /// [`EmbedError::CpuLevel`], [`EmbedError::Malformed`], [`EmbedError::Compute`], [`EmbedError::Storage`].
     pub(super) fn load(path: &Path, settings: &Settings, precision: Precision) -> Result<Self, EmbedError> {
-        let setting = std::env::var_os(LEVEL_VARIABLE).map(|setting| setting.to_string_lossy().into_owned());
+        let setting = std::env::var_os(LEVEL_VARIABLE).filter(|setting| !setting.is_empty());
+        let setting = setting.map(|setting| setting.to_string_lossy().into_owned());
         let kernels = kernels_for(setting)?;
         let weights = Weights::open(path, settings.architecture.word_table())?;
         let architecture = &settings.architecture;

@@ -89,10 +89,11 @@ pub fn find(name: &str) -> Option<&'static KnownModel> {
     })
 }
 
-/// Names of the known models, separated by commas.
+/// Names of the known models, of one kind or all, separated by commas.
 #[cfg(feature = "local-models")]
-pub(super) fn known_names() -> String {
-    KNOWN_MODELS.iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
+pub(super) fn known_names(kind: Option<ModelKind>) -> String {
+    let wanted = KNOWN_MODELS.iter().filter(|model| kind.is_none_or(|kind| model.kind == kind));
+    wanted.map(|model| model.name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -15,8 +15,7 @@ use crate::collection::Preview;
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{
-    DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, GuardAction, GuardDefinition, NewDocument, PersonalData,
-    TemplateDefinition, Weight,
+    FieldsTemplate, GuardAction, GuardDefinition, NewDocument, PersonalData, TemplateDefinition, Weight,
 };
 
 /// How a document's fields become the text that is embedded and searched for words: a Jinja template over the metadata
@@ -40,7 +39,8 @@ pub(crate) struct WireFields {
     /// These fields, in this order; every field, by name, when left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fields: Vec<String>,
-    /// Fields that are left out: product_id, updated_at, created_at and deleted when this is left out.
+    /// Fields that are left out. When this is left out: product_id, updated_at, created_at and deleted, unless `fields` names
+    /// them.
     exclude: Option<Vec<String>>,
     /// Fields that are embedded apart, and how much each counts in the sum: 0.001 to 1000. All others together count 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -73,7 +73,7 @@ impl<'de> Deserialize<'de> for WireTemplate {
 
 impl WireTemplate {
     /// # Errors
-    /// A weight outside its range.
+    /// A weight outside its range; fields that contradict one another.
     pub(crate) fn into_definition(self) -> Result<TemplateDefinition, ApiError> {
         let WireFields { fields, exclude, weights } = match self {
             Self::Jinja(source) => return Ok(TemplateDefinition::Jinja(source)),
@@ -86,11 +86,15 @@ impl WireTemplate {
                 Err(ApiError::new(Code::InvalidDefinition, detail))
             }
         };
-        Ok(TemplateDefinition::Fields(FieldsTemplate {
+        let template = FieldsTemplate {
+            exclude: exclude.unwrap_or_else(|| FieldsTemplate::default_exclude(&fields)),
             only: fields,
-            exclude: exclude.unwrap_or_else(|| DEFAULT_EXCLUDED_FIELDS.map(str::to_owned).to_vec()),
             weights: weights.into_iter().map(weight).collect::<Result<_, _>>()?,
-        }))
+        };
+        match template.contradiction() {
+            Some(detail) => Err(ApiError::new(Code::InvalidTemplate, detail)),
+            None => Ok(TemplateDefinition::Fields(template)),
+        }
     }
 
     pub(crate) fn of(definition: &TemplateDefinition) -> Self {
@@ -249,13 +253,23 @@ mod tests {
     fn a_template_is_a_string_or_an_object() {
         assert_eq!(template("\"{{a}}\""), Ok(TemplateDefinition::Jinja("{{a}}".into())));
         let Ok(TemplateDefinition::Fields(fields)) = template("{}") else { panic!() };
-        assert_eq!(fields.exclude, DEFAULT_EXCLUDED_FIELDS);
+        assert_eq!(fields.exclude, crate::types::DEFAULT_EXCLUDED_FIELDS);
+        let Ok(TemplateDefinition::Fields(fields)) = template(r#"{"fields":["deleted","a"]}"#) else { panic!() };
+        assert_eq!(fields.exclude, ["product_id", "updated_at", "created_at"], "what is asked for is not left out");
         let full = r#"{"fields":["b","a"],"exclude":[],"weights":{"a":2.5}}"#;
         let definition = template(full).unwrap();
         assert_eq!(serde_json::to_string(&WireTemplate::of(&definition)).unwrap(), full);
         assert!(template("5").unwrap_err().contains("a Jinja template as a string"));
         assert!(template(r#"{"field":[]}"#).unwrap_err().contains("unknown field"));
         assert!(template(r#"{"weights":{"a":0}}"#).unwrap_err().contains("0.001"));
+        for (contradicting, said) in [
+            (r#"{"fields":["a"],"exclude":["a"]}"#, "in fields and in exclude"),
+            (r#"{"exclude":["a"],"weights":{"a":2}}"#, "is excluded"),
+            (r#"{"weights":{"deleted":2}}"#, "is excluded"),
+            (r#"{"fields":["a"],"weights":{"b":2}}"#, "not among the fields"),
+        ] {
+            assert!(template(contradicting).unwrap_err().contains(said), "{contradicting}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ macro_rules! named {
 
 named! { FILTERS add_filters add_filter:
     "abs" => builtin::abs,
-    "capitalize" => builtin::capitalize,
+    "capitalize" => capitalize,
     "count" => builtin::length,
     "d" => builtin::default,
     "default" => builtin::default,
@@ -32,7 +32,7 @@ named! { FILTERS add_filters add_filter:
     "join" => join,
     "last" => builtin::last,
     "length" => builtin::length,
-    "lower" => builtin::lower,
+    "lower" => lower,
     "max" => builtin::max,
     "min" => builtin::min,
     "replace" => replace,
@@ -40,11 +40,11 @@ named! { FILTERS add_filters add_filter:
     "round" => builtin::round,
     "sort" => builtin::sort,
     "sum" => sum,
-    "title" => builtin::title,
-    "trim" => builtin::trim,
+    "title" => title,
+    "trim" => trim,
     "truncate" => truncate,
     "unique" => builtin::unique,
-    "upper" => builtin::upper,
+    "upper" => upper,
     "yes_no" => yes_no,
 }
 
@@ -58,9 +58,13 @@ named! { TESTS add_tests add_test:
     "mapping" => tests::is_mapping,
 }
 
+/// The filter of the operands of `~`, which no template names.
+pub(super) const TEXT: &str = "text";
+
 /// Adds every filter and test that there is.
 pub(super) fn add(environment: &mut Environment<'_>) {
     add_filters(environment);
+    environment.add_filter(TEXT, text);
     add_tests(environment);
 }
 
@@ -87,14 +91,53 @@ fn join(value: &Value, between: Option<Cow<'_, str>>) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Another text in every place of one.
-fn replace(value: Cow<'_, str>, from: Cow<'_, str>, to: Cow<'_, str>) -> Result<String, Error> {
-    let places = value.matches(&*from).count();
+/// What plain `{{ }}` writes of a value: the text that filters of texts work on.
+fn text(value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    words(value, &mut text)?;
+    Ok(text)
+}
+
+fn capitalize(value: &Value) -> Result<String, Error> {
+    let text = text(value)?;
+    let mut characters = text.chars();
+    let first = characters.next().map(char::to_uppercase).into_iter().flatten();
+    Ok(first.chain(characters.flat_map(char::to_lowercase)).collect())
+}
+
+fn lower(value: &Value) -> Result<String, Error> {
+    Ok(text(value)?.to_lowercase())
+}
+
+fn title(value: &Value) -> Result<String, Error> {
+    Ok(builtin::title(Cow::Owned(text(value)?)))
+}
+
+/// Without white space at both ends, or without these characters.
+fn trim(value: &Value, characters: Option<Cow<'_, str>>) -> Result<String, Error> {
+    let text = text(value)?;
+    Ok(match characters {
+        Some(characters) => text.trim_matches(|c| characters.contains(c)).to_owned(),
+        None => text.trim().to_owned(),
+    })
+}
+
+fn upper(value: &Value) -> Result<String, Error> {
+    Ok(text(value)?.to_uppercase())
+}
+
+/// Another text in every place of one, which is nowhere where it is empty.
+fn replace(value: &Value, from: &Value, to: &Value) -> Result<String, Error> {
+    let (value, from, to) = (text(value)?, text(from)?, text(to)?);
+    if from.is_empty() {
+        return Ok(value);
+    }
+    let places = value.matches(&from).count();
     let len = value.len().saturating_add(places.saturating_mul(to.len()));
     if len > MAX_TEXT_BYTES {
         return Err(too_long());
     }
-    Ok(value.replace(&*from, &to))
+    Ok(value.replace(&from, &to))
 }
 
 /// The sum of the numbers of an array. Only of numbers: texts added one by one are copied again and again.
@@ -111,8 +154,8 @@ fn sum(values: &Value) -> Result<Value, Error> {
 }
 
 /// The first characters of a text.
-fn truncate(value: Cow<'_, str>, characters: usize) -> String {
-    value.chars().take(characters).collect()
+fn truncate(value: &Value, characters: usize) -> Result<String, Error> {
+    Ok(text(value)?.chars().take(characters).collect())
 }
 
 /// `yes` for what is true, else `no`; nothing where there is no value.

@@ -7,7 +7,7 @@ use std::io;
 use minijinja::value::{Value as Jinjaed, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::{TemplateError, fields, filters, names, syntax};
+use super::{TemplateError, fields, filters, joins, names, syntax};
 use crate::types::limits::MAX_TEXT_BYTES;
 use crate::types::{DocumentId, Metadata, Value};
 
@@ -18,13 +18,13 @@ const ID: &str = "id";
 const METADATA: &str = "metadata";
 
 /// A template that was checked and can be parsed.
-pub(super) struct Jinja<'a> {
-    environment: Environment<'a>,
-    source: &'a str,
+pub(super) struct Jinja {
+    environment: Environment<'static>,
+    source: String,
 }
 
-impl<'a> Jinja<'a> {
-    pub(super) fn new(source: &'a str) -> Result<Self, TemplateError> {
+impl Jinja {
+    pub(super) fn new(source: &str) -> Result<Self, TemplateError> {
         syntax::check(source)?;
         let mut environment = Environment::empty();
         environment.set_fuel(Some(MAX_STEPS));
@@ -38,11 +38,13 @@ impl<'a> Jinja<'a> {
         filters::add(&mut environment);
         environment.template_from_str(source).map_err(|error| of_parsing(&error))?;
         names::check(source)?;
+        let source = joins::as_texts(source);
+        environment.template_from_str(&source).map_err(|error| of_parsing(&error))?;
         Ok(Self { environment, source })
     }
 
     pub(super) fn render(&self, id: &DocumentId, metadata: &Metadata) -> Result<String, TemplateError> {
-        let template = self.environment.template_from_str(self.source).map_err(|error| of_parsing(&error))?;
+        let template = self.environment.template_from_str(&self.source).map_err(|error| of_parsing(&error))?;
         let mut fields: BTreeMap<String, Jinjaed> =
             metadata.iter().map(|(name, value)| (name.clone(), jinjaed(value))).collect();
         fields.insert(METADATA.to_owned(), object(metadata));

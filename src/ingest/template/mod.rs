@@ -5,6 +5,7 @@ mod filters;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod jinja;
+mod joins;
 mod names;
 mod syntax;
 #[cfg(test)]
@@ -100,7 +101,7 @@ pub struct Templater<'a> {
 }
 
 enum Kind<'a> {
-    Jinja(Box<Jinja<'a>>),
+    Jinja(Box<Jinja>),
     Fields(&'a crate::types::FieldsTemplate),
 }
 

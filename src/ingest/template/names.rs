@@ -3,20 +3,22 @@
 
 use super::TemplateError;
 use super::filters::{FILTERS, TESTS};
-use super::syntax::{each_sign, line_of};
+use super::syntax::{Seen, each_sign, line_of};
 
 /// Words that a parenthesis may follow without a call, and the one variable that can be called.
 const NO_CALLS: [&str; 11] = ["if", "elif", "else", "for", "in", "not", "and", "or", "is", "recursive", "loop"];
 
 /// A piece of an expression or a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     /// A name, a keyword or a number.
     Word(String),
     /// Any other sign.
     Sign(char),
-    /// A string, or the end of an expression.
-    Other,
+    /// A character of a string.
+    Quoted,
+    /// The end of an expression or a tag.
+    End,
 }
 
 /// Checks the names in a template that can be parsed.
@@ -64,20 +66,22 @@ fn is_test(
     is_keyword(before) || is_word(before, "not") && is_keyword(earlier)
 }
 
-fn tokens(source: &str) -> Vec<(usize, Token)> {
+/// The pieces of all expressions and tags, and where each begins.
+pub(super) fn tokens(source: &str) -> Vec<(usize, Token)> {
     let mut tokens: Vec<(usize, Token)> = Vec::new();
     let mut end = 0;
-    each_sign(source, &mut |at, sign| match sign {
-        Some(c) if c.is_alphanumeric() || c == '_' => {
+    each_sign(source, &mut |at, seen| match seen {
+        Seen::Sign(c) if c.is_alphanumeric() || c == '_' => {
             match tokens.last_mut() {
                 Some((_, Token::Word(word))) if end == at => word.push(c),
                 _ => tokens.push((at, Token::Word(c.to_string()))),
             }
             end = at + c.len_utf8();
         }
-        Some(c) if c.is_whitespace() => {}
-        Some(c) => tokens.push((at, Token::Sign(c))),
-        None => tokens.push((at, Token::Other)),
+        Seen::Sign(c) if c.is_whitespace() => {}
+        Seen::Sign(c) => tokens.push((at, Token::Sign(c))),
+        Seen::Quoted => tokens.push((at, Token::Quoted)),
+        Seen::End => tokens.push((at, Token::End)),
     });
     tokens
 }

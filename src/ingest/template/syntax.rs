@@ -38,13 +38,23 @@ pub(super) fn check(source: &str) -> Result<(), TemplateError> {
 /// Signs that join or repeat.
 fn operators(source: &str) -> usize {
     let mut count = 0;
-    each_sign(source, &mut |_, sign| count += usize::from(matches!(sign, Some('+' | '*' | '~'))));
+    each_sign(source, &mut |_, seen| count += usize::from(matches!(seen, Seen::Sign('+' | '*' | '~'))));
     count
 }
 
-/// Gives every character of expressions and tags to `visit`, with its place: `None` for those of strings there, and at
-/// the end of each expression and tag.
-pub(super) fn each_sign(source: &str, visit: &mut dyn FnMut(usize, Option<char>)) {
+/// What stands at a place of an expression or a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// A character outside strings.
+    Sign(char),
+    /// A character of a string, or its quote.
+    Quoted,
+    /// The end of the expression or the tag.
+    End,
+}
+
+/// Gives every character of expressions and tags to `visit`, with its place, and their ends.
+pub(super) fn each_sign(source: &str, visit: &mut dyn FnMut(usize, Seen)) {
     let mut at = 0;
     while let Some(open) = source[at..].find('{') {
         at += open + 1;
@@ -58,24 +68,27 @@ pub(super) fn each_sign(source: &str, visit: &mut dyn FnMut(usize, Option<char>)
     }
 }
 
-/// From `start` up to `close`, after which it ends.
-fn each_sign_until(source: &str, start: usize, close: &str, visit: &mut dyn FnMut(usize, Option<char>)) -> usize {
-    let (mut quote, mut escaped) = (None, false);
+/// From `start` up to the `close` that stands in no brackets, after which it ends.
+fn each_sign_until(source: &str, start: usize, close: &str, visit: &mut dyn FnMut(usize, Seen)) -> usize {
+    let (mut quote, mut escaped, mut depth) = (None, false, 0i64);
     for (at, c) in source[start..].char_indices().map(|(at, c)| (start + at, c)) {
-        let mut sign = None;
+        let mut seen = Seen::Quoted;
         match quote {
             Some(_) if escaped => escaped = false,
             Some(_) if c == '\\' => escaped = true,
             Some(open) if c == open => quote = None,
             Some(_) => {}
-            None if source[at..].starts_with(close) => {
-                visit(at, None);
+            None if depth == 0 && source[at..].starts_with(close) => {
+                visit(at, Seen::End);
                 return at + close.len();
             }
             None if matches!(c, '"' | '\'') => quote = Some(c),
-            None => sign = Some(c),
+            None => {
+                depth += i64::from(matches!(c, '(' | '[' | '{')) - i64::from(matches!(c, ')' | ']' | '}'));
+                seen = Seen::Sign(c);
+            }
         }
-        visit(at, sign);
+        visit(at, seen);
     }
     source.len()
 }

@@ -63,6 +63,36 @@ fn jinja_writes_what_the_fields_hold() {
 }
 
 #[test]
+fn filters_of_texts_and_joins_work_on_what_plain_expressions_write() {
+    let fields = object(&[
+        ("null", Value::Null),
+        ("whole", Value::Float(2.0)),
+        ("large", Value::Float(1e21)),
+        ("numbers", Value::Array(vec![Value::Float(1.0)])),
+        ("words", Value::Array(vec![string("a"), string("b")])),
+    ]);
+    for name in fields.keys().map(String::as_str).chain(["gone", "(whole / 1)", "{'a': {'b': whole}}"]) {
+        let plain = jinja(&format!("{{{{ {name} }}}}"), &fields).unwrap();
+        let rendered = |expression: String| jinja(&format!("{{{{ {expression} }}}}"), &fields).unwrap();
+        for filter in ["lower", "trim", "trim('-')", "replace('-', null)", "replace(null, '-')", "truncate(99)", "join"]
+        {
+            let wanted = if filter == "join" { plain.replace(", ", "") } else { plain.clone() };
+            if filter != "join" || ["null", "gone", "words"].contains(&name) {
+                assert_eq!(rendered(format!("{name} | {filter}")), wanted, "{name} | {filter}");
+            }
+        }
+        for filter in ["upper", "title", "capitalize"] {
+            assert_eq!(rendered(format!("{name} | {filter} | lower")), plain, "{name} | {filter}");
+        }
+        assert_eq!(rendered(format!("'<' ~ {name} ~ '>'")), format!("<{plain}>"), "{name}");
+    }
+    assert_eq!(
+        jinja("{{ null is none }} {{ null is defined }} {{ null == none }}", &fields).unwrap(),
+        "True True True"
+    );
+}
+
+#[test]
 fn what_cannot_be_read_is_named_by_line() {
     for source in ["a\n{{ a", "a\n{% if a %}", "a\n{{ 1 + }}", "a\n{{ a | }}", "a\n{% for a %}{% endfor %}"] {
         assert!(matches!(jinja(source, &example()), Err(TemplateError::Syntax { line: 2, .. })), "{source}");
@@ -109,6 +139,8 @@ fn no_template_takes_all_time_or_memory() {
         Err(TemplateError::Failed { .. } | TemplateError::TooLong { .. })
     ));
     assert!(matches!(jinja("{{ a ~ a }}", &long), Err(TemplateError::TooLong { .. })));
+    let within = format!("{{{{ {{'b': {{'c': 1}}}} {} }}}}", "~ a".repeat(17));
+    assert!(matches!(jinja(&within, &long), Err(TemplateError::TooManyOperators { .. })));
     let deep = format!("{}1{}", "(".repeat(5_000), ")".repeat(5_000));
     assert!(jinja(&format!("{{{{ {deep} }}}}"), &long).is_err());
 }

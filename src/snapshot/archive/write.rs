@@ -37,7 +37,7 @@ pub fn pack(snapshot: &Snapshot, file: &Path, progress: &mut dyn FnMut(u64, u64)
     if file.symlink_metadata().is_ok() {
         return Err(SnapshotError::FileExists { path: file.to_owned() });
     }
-    let mut out = Encoder::new(Publishing::create(file)?, LEVEL).map_err(fail)?;
+    let mut out = Encoder::new(Publishing::create_outside(file)?, LEVEL).map_err(fail)?;
     out.include_checksum(true).map_err(fail)?;
     let contents = in_full(snapshot)?;
     let listing = contents.encode();

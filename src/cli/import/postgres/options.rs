@@ -74,7 +74,8 @@ pub struct PostgresArgs {
     /// Read again at the times of a pattern, in UTC, such as '*/15 * * * *'
     #[arg(long, value_name = "PATTERN")]
     cron: Option<String>,
-    /// Name under which it is kept how far the source was read [default: made of collection and table]
+    /// Name under which it is kept how far the source was read [default: made of collection and
+    /// table, or for a query of collection and `query`]
     #[arg(long, value_name = "NAME")]
     pub source_name: Option<String>,
     /// Forget how far it was read, and read everything
@@ -86,7 +87,7 @@ pub struct PostgresArgs {
     /// With --create: model that embeds the texts [default: EMBEDDING_MODEL, else the default model]
     #[arg(long, requires = "create")]
     pub model: Option<String>,
-    /// With --create: a metadata field of a type; may be repeated
+    /// With --create: a metadata field of a type, keyword, number, boolean or geo; may be repeated
     #[arg(long = "field", value_name = "NAME:TYPE", value_parser = parse_field, requires = "create")]
     pub fields: Vec<(String, String)>,
     #[command(flatten)]

@@ -212,7 +212,9 @@ impl Run<'_> {
     /// The name under which the state is kept.
     fn kept_under(&self) -> Result<CollectionName, CliError> {
         if let Some(name) = &self.args.source_name {
-            return Ok(CollectionName::new(name)?);
+            let wrong =
+                format!("source name {name:?} is not allowed: use 1 to 64 of the characters a-z, 0-9, '_' and '-'");
+            return CollectionName::new(name).map_err(|_| CliError::Usage(wrong));
         }
         let relation = match &self.source.relation {
             Relation::Table(name) => name.plain(),
