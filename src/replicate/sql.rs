@@ -150,20 +150,27 @@ pub(super) fn delete(layout: &Layout, force: bool) -> String {
     match &layout.mode {
         Mode::Rows => format!("delete from {table} t using unnest({arrays}) as d({names}) where {condition}{guard}"),
         Mode::Inside { column, field } => {
-            let (column, field) = (quote_identifier(column), quote_literal(field));
+            let (holds, column, field) = (has_field(column, field), quote_identifier(column), quote_literal(field));
             format!(
                 "update {table} t set {column} = t.{column} - {field} from unnest({arrays}) as d({names}) \
-                 where {condition} and t.{column} ? {field}"
+                 where {condition} and {holds}"
             )
         }
     }
+}
+
+/// That a JSON column has the field. Arrays and strings have it too for `?`, where an element or the whole is its name: those
+/// are somebody else's.
+fn has_field(column: &str, field: &str) -> String {
+    let (column, field) = (quote_identifier(column), quote_literal(field));
+    format!("jsonb_typeof(t.{column}) = 'object' and t.{column} ? {field}")
 }
 
 /// The rows that are ours: `from .. where ..`, over the alias `t`. A row without a key is nobody's.
 fn ours(layout: &Layout) -> String {
     let inside = match &layout.mode {
         Mode::Rows => String::new(),
-        Mode::Inside { column, field } => format!(" and t.{} ? {}", quote_identifier(column), quote_literal(field)),
+        Mode::Inside { column, field } => format!(" and {}", has_field(column, field)),
     };
     let keyed: String =
         layout.key.iter().map(|&index| format!(" and t.{} is not null", layout.quoted(index))).collect();

@@ -162,6 +162,31 @@ fn vectors_within_jobs_that_are_there() {
 }
 
 #[test]
+fn jobs_that_hold_no_object_stay_as_they_are() {
+    let (setup, settings) = with(LayoutKind::Jobs, &["1", "2", "3", "4", "5", "6", "7"]);
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    postgres.run(
+        "create table jobs (id bigint primary key, raw jsonb);
+         insert into jobs values (1, '[\"embedding\", 1]'), (2, '\"embedding\"'), (3, '7'), (4, 'null'), (5, '{}'),
+           (6, '[]'), (8, '[\"embedding\"]'), (9, '\"embedding\"')",
+    );
+    let others = || postgres.column("select id || ' ' || raw::text from jobs where id <> 5 order by id");
+    let before = others();
+    setup.copy(settings);
+    assert_eq!(postgres.value("select jsonb_array_length(raw -> 'embedding') from jobs where id = 5"), "4");
+    assert_eq!(store.status().dead_letters, 5);
+    assert_eq!(others(), before);
+    store.collection.delete(&[id("1"), id("2"), id("3")]).unwrap();
+    store.wait_until_copied();
+    super::block_on(store.replicator.repair("s", false)).unwrap();
+    assert_eq!(others(), before);
+    store.collection.delete(&[id("4"), id("5"), id("6")]).unwrap();
+    store.wait_until_copied();
+    assert_eq!((others(), postgres.value("select raw from jobs where id = 5")), (before, "{}".to_owned()));
+    assert!(store.verify().is_equal());
+}
+
+#[test]
 fn vecs_as_its_client_finds_it() {
     let (setup, settings) = with(LayoutKind::Vecs, &["a", "b"]);
     setup.copy(settings);
