@@ -18,7 +18,7 @@ use crate::postgres::Session;
 use crate::types::{DocumentId, Seq};
 
 /// Bytes of documents in one transaction, about.
-const BATCH_BYTES: usize = 4 << 20;
+pub(super) const BATCH_BYTES: usize = 4 << 20;
 /// Documents in one transaction of a scan.
 const BATCH_ROWS: usize = 10_000;
 /// Documents in one page of a scan.
