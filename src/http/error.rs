@@ -132,8 +132,8 @@ codes! {
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The disk is full";
 }
 
-/// What a client should wait after an answer of 429 where nothing is known of the queue.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What a client should wait where nothing is known of what stands in the way.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A failed request. It becomes a response only through [`super::observe`], which knows the path, the request's id and
 /// the dialect to answer in.
@@ -176,7 +176,7 @@ impl ApiError {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         use Code::{BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown};
         let later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull, BackendUnreachable, WriteUnknown];
-        later.contains(&self.code).then_some(self.retry_after.unwrap_or(RETRY_AFTER))
+        self.retry_after.or(later.contains(&self.code).then_some(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
