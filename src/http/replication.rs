@@ -23,7 +23,9 @@ impl From<ReplicateError> for ApiError {
             ReplicateError::Settings { .. } => Code::InvalidSink,
             ReplicateError::Postgres(error) if error.trouble() == Trouble::Settings => Code::InvalidSink,
             ReplicateError::Busy { .. } => Code::SinkBusy,
-            ReplicateError::Collection(_) | ReplicateError::Storage(_) => return Self::internal(error),
+            ReplicateError::Collection(_)
+            | ReplicateError::Storage(_)
+            | ReplicateError::Failed { code: "store", .. } => return Self::internal(error),
             error if error.is_of_the_table() => Code::SinkBusy,
             _ => Code::SinkFailed,
         };

@@ -5,7 +5,6 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::LIMIT;
-
 use crate::api::server::Server;
 use crate::support::postgres::database;
 
