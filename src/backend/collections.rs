@@ -154,7 +154,7 @@ impl Collections {
         let now = jiff::Timestamp::now().as_millisecond();
         // Sent again, it finds what it made: so it may be tried again.
         let made = pool.read(async |session| {
-            fault::settled(session, table::create(session, &placement, name, &definition, now).await).await
+            fault::settled(table::create(session, &placement, name, &definition, now).await)
         });
         let standing = fault::settle(name, made)?;
         let collection = self.collection(name, definition, placement, standing, pool);

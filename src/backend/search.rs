@@ -51,10 +51,17 @@ async fn in_transaction(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, PostgresError> {
-    session.batch("begin", &format!("begin read only; {settings}")).await?;
-    let rows = session.query("search", sql, params).await?;
-    session.batch("commit", "commit").await?;
-    Ok(rows)
+    let run = async {
+        session.batch("begin", &format!("begin read only; {settings}")).await?;
+        let rows = session.query("search", sql, params).await?;
+        session.batch("commit", "commit").await?;
+        Ok(rows)
+    };
+    let done = run.await;
+    if done.as_ref().is_err_and(|error: &PostgresError| !error.ends_session()) {
+        session.batch("roll back", "rollback").await?;
+    }
+    done
 }
 
 impl Shelf for RemoteCollection {

@@ -121,6 +121,7 @@ codes! {
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     BackendUnreachable "backend_unreachable" SERVICE_UNAVAILABLE "The collection's database cannot be reached";
+    BackendBusy "backend_busy" SERVICE_UNAVAILABLE "Other transactions of the collection's database were in the way";
     WriteUnknown "write_unknown" SERVICE_UNAVAILABLE "Whether the write was done is not known";
     BackendFailed "backend_failed" SERVICE_UNAVAILABLE "The collection's database failed";
     NotWritten "not_written" SERVICE_UNAVAILABLE "The disk refused the write";
@@ -174,9 +175,10 @@ impl ApiError {
 
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        use Code::{BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown};
-        let later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull, BackendUnreachable, WriteUnknown];
-        self.retry_after.or(later.contains(&self.code).then_some(RETRY_AFTER))
+        use Code::{BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown};
+        let of_backends = [BackendUnreachable, BackendBusy, WriteUnknown];
+        let mut later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull].into_iter().chain(of_backends);
+        self.retry_after.or(later.any(|code| code == self.code).then_some(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -278,6 +280,7 @@ impl From<CollectionError> for ApiError {
             E::NotOnBackend { .. } => Code::NotOnBackend,
             E::Backend { fault, .. } => match fault {
                 BackendFault::Unreachable => Code::BackendUnreachable,
+                BackendFault::Busy => Code::BackendBusy,
                 BackendFault::Unknown => Code::WriteUnknown,
                 BackendFault::Refused => Code::BackendRefused,
                 BackendFault::Conflict => Code::BackendConflict,
