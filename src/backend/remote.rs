@@ -359,8 +359,7 @@ impl RemoteCollection {
             return Ok(checked.clone());
         }
         let Inner { pool, placement, definition, .. } = &*self.inner;
-        let checked =
-            pool.read(async |session| settled(table::check(session, placement, definition).await));
+        let checked = pool.read(async |session| settled(table::check(session, placement, definition).await));
         let checked = self.settle(checked)?;
         *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
         Ok(checked)

@@ -175,7 +175,9 @@ impl ApiError {
 
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        use Code::{BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown};
+        use Code::{
+            BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown,
+        };
         let of_backends = [BackendUnreachable, BackendBusy, WriteUnknown];
         let mut later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull].into_iter().chain(of_backends);
         self.retry_after.or(later.any(|code| code == self.code).then_some(RETRY_AFTER))

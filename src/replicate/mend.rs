@@ -64,7 +64,8 @@ impl Worker {
         let (mut keys, mut seen, until) = (BTreeSet::new(), seq, self.collection.store_seq());
         let mut changes = self.collection.changes_after(seq);
         while seen < until {
-            let ChangeStep::Changes { changes, up_to } = tokio::task::block_in_place(|| changes.next(BATCH_BYTES))? else {
+            let ChangeStep::Changes { changes, up_to } = tokio::task::block_in_place(|| changes.next(BATCH_BYTES))?
+            else {
                 return Ok(None);
             };
             let key = |change: &DocumentChange| key_of(layout, &change.id).ok().map(|cells| key_text_of(cells.iter()));
