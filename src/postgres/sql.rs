@@ -37,10 +37,14 @@ impl QualifiedName {
     pub fn parse(text: &str) -> Self {
         let (first, rest) = match quoted(text) {
             Some((first, rest)) => (first, rest.strip_prefix('.')),
-            None => text.split_once('.').map_or((text.to_owned(), None), |(first, rest)| (first.to_owned(), Some(rest))),
+            None => {
+                text.split_once('.').map_or((text.to_owned(), None), |(first, rest)| (first.to_owned(), Some(rest)))
+            }
         };
         match rest {
-            Some(rest) => Self::new(first, quoted(rest).filter(|(_, rest)| rest.is_empty()).map_or(rest.to_owned(), |it| it.0)),
+            Some(rest) => {
+                Self::new(first, quoted(rest).filter(|(_, rest)| rest.is_empty()).map_or(rest.to_owned(), |it| it.0))
+            }
             None => Self::new("public", first),
         }
     }

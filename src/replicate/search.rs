@@ -97,7 +97,8 @@ impl Link<'_> {
         if refused.len() < MANY || !refused.iter().all(|(_, error)| is_same(error)) {
             return Ok(());
         }
-        let difference = format!("it refuses each of {} rows: {} (SQLSTATE {code})", refused.len(), first.without_values());
+        let difference =
+            format!("it refuses each of {} rows: {} (SQLSTATE {code})", refused.len(), first.without_values());
         Err(ReplicateError::Drift { table: self.layout.table.plain(), differences: vec![difference] })
     }
 
