@@ -105,7 +105,8 @@ impl Worker {
         let buried = ready.fence.buried(&ready.session).await?;
         self.status.edit(|status| status.dead_letters = buried.len() as u64);
         for part in buried.chunks(PAGE) {
-            let mut batch = Batch { tries_again: true, ..Batch::new(true) };
+            let mut batch = Batch::new(true);
+            batch.tries_again = true;
             for id in part.iter().filter_map(|id| DocumentId::new(id).ok()) {
                 match tokio::task::block_in_place(|| self.collection.get(&id))? {
                     Some(document) => batch.write(&ready.layout, &document),
