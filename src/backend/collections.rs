@@ -153,9 +153,8 @@ impl Collections {
         let pool = self.inner.connections.pool(&placement.url).map_err(|reason| failed(name, reason))?;
         let now = jiff::Timestamp::now().as_millisecond();
         // Sent again, it finds what it made: so it may be tried again.
-        let made = pool.read(async |session| {
-            fault::settled(session, table::create(session, &placement, name, &definition, now).await).await
-        });
+        let made =
+            pool.read(async |session| fault::settled(table::create(session, &placement, name, &definition, now).await));
         let standing = fault::settle(name, made)?;
         let collection = self.collection(name, definition, placement, standing, pool);
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,24 +1,17 @@
 //! What went wrong with the database of a collection, told apart by what is to be done about it.
 
 use crate::collection::{BackendFault, CollectionError};
-use crate::postgres::{PostgresError, Session, Trouble};
+use crate::postgres::{PostgresError, Trouble};
 use crate::types::CollectionName;
 
 use super::pool::Failure;
 use super::table::TableError;
 
 /// Brings what is wrong with a table past the pool, which tries failures of the database again.
-pub(super) async fn settled<T>(
-    session: &Session,
-    result: Result<T, TableError>,
-) -> Result<Result<T, TableError>, PostgresError> {
+pub(super) fn settled<T>(result: Result<T, TableError>) -> Result<Result<T, TableError>, PostgresError> {
     match result {
-        Ok(done) => Ok(Ok(done)),
         Err(TableError::Postgres(error)) => Err(error),
-        Err(other) => {
-            session.batch("roll back", "rollback").await?;
-            Ok(Err(other))
-        }
+        settled => Ok(settled),
     }
 }
 
@@ -49,7 +42,7 @@ pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError
     };
     let (fault, why) = (fault_of(&error), chain(&error));
     let advice = match fault {
-        BackendFault::Unreachable => "; nothing was changed. Try again shortly",
+        BackendFault::Unreachable | BackendFault::Busy => "; nothing was changed. Try again shortly",
         BackendFault::Timeout => "; nothing was changed. Ask for less, or give the role a longer statement_timeout",
         BackendFault::Drift => "; the table is not as it was made",
         _ => "",
@@ -59,7 +52,8 @@ pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError
 
 fn fault_of(error: &PostgresError) -> BackendFault {
     match error.trouble() {
-        Trouble::Unreachable | Trouble::Conflict => BackendFault::Unreachable,
+        Trouble::Unreachable => BackendFault::Unreachable,
+        Trouble::Conflict => BackendFault::Busy,
         Trouble::Timeout => BackendFault::Timeout,
         Trouble::Authentication => BackendFault::Authentication,
         Trouble::Tls => BackendFault::Tls,

@@ -123,7 +123,8 @@ impl Pool {
         }
     }
 
-    /// Runs a call that changes nothing. Blocks; not for threads that drive tasks.
+    /// Runs a call that changes nothing, and leaves no transaction open where the session goes on. Blocks; not for threads that
+    /// drive tasks.
     ///
     /// # Errors
     /// [`Failure::Clear`], [`Failure::Busy`].
@@ -166,7 +167,7 @@ impl Pool {
                         error
                     }
                     Err(error) => {
-                        if !error.ends_session() && session.batch("roll back", "rollback").await.is_ok() {
+                        if !error.ends_session() {
                             self.put_back(session);
                         }
                         error

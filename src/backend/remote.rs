@@ -317,12 +317,14 @@ impl RemoteCollection {
         Ok(Seq(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))))
     }
 
-    /// Deletes by one statement. `$1` is the table's name; the condition's parameters begin at `$2`.
+    /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the condition's
+    /// parameters begin at `$2`.
     fn delete_where(&self, condition: &str, params: &[Param<'_>]) -> Result<Deleted, CollectionError> {
         let table = self.table();
         let sql = |guard: &str| {
             format!(
-                "with gone as (delete from {table} where {guard} and {condition} returning 1) \
+                "with gone as (delete from {table} where {guard} and id in \
+                 (select id from {table} where {condition} order by id for update) returning 1) \
                  select count(*), nextval(pg_get_serial_sequence($1, 'version')) from gone"
             )
         };
@@ -357,8 +359,7 @@ impl RemoteCollection {
             return Ok(checked.clone());
         }
         let Inner { pool, placement, definition, .. } = &*self.inner;
-        let checked =
-            pool.read(async |session| settled(session, table::check(session, placement, definition).await).await);
+        let checked = pool.read(async |session| settled(table::check(session, placement, definition).await));
         let checked = self.settle(checked)?;
         *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
         Ok(checked)

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, sort};
 use crate::index::Place;
 use crate::postgres::{Param, PostgresError, Row, Session};
-use crate::types::{DocumentId, Explain, Filter, Metric, Mode, Plan, SearchRequest};
+use crate::types::{DocumentId, Explain, Filter, Metric, Mode, Paging, Plan, SearchRequest};
 
 use super::remote::{RemoteCollection, texts};
 use super::rows::{self, COLUMNS, NO_VECTOR, VECTOR, vector_text};
@@ -17,6 +17,15 @@ const MAX_EF_SEARCH: usize = 1_000;
 const DEFAULT_EF_SEARCH: usize = 100;
 /// The settings of a transaction that compares every row that passes.
 const COMPARE_ALL: &str = "set local enable_indexscan = off; set local enable_indexonlyscan = off";
+
+/// In which order rows are asked for.
+enum Order {
+    /// Before version 17 Postgres reads an index in the order of distances only where nothing else is asked for. Which of
+    /// equals come is left to the index.
+    ByDistance,
+    /// Of equal scores the lower id comes first.
+    ByScore,
+}
 
 /// A statement and what it is run with.
 struct Statement {
@@ -42,10 +51,17 @@ async fn in_transaction(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, PostgresError> {
-    session.batch("begin", &format!("begin read only; {settings}")).await?;
-    let rows = session.query("search", sql, params).await?;
-    session.batch("commit", "commit").await?;
-    Ok(rows)
+    let run = async {
+        session.batch("begin", &format!("begin read only; {settings}")).await?;
+        let rows = session.query("search", sql, params).await?;
+        session.batch("commit", "commit").await?;
+        Ok(rows)
+    };
+    let done = run.await;
+    if done.as_ref().is_err_and(|error: &PostgresError| !error.ends_session()) {
+        session.batch("roll back", "rollback").await?;
+    }
+    done
 }
 
 impl Shelf for RemoteCollection {
@@ -73,26 +89,34 @@ impl Shelf for RemoteCollection {
             let cannot = format!("takes an \"ef_search\" of at most {MAX_EF_SEARCH}, and it is {ef}");
             return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
         }
-        let wanted = depth + excluded.len();
-        let compare = self.nearest_statement(vector, request, ", id", wanted)?;
-        // Before version 17 Postgres reads an index in the order of distances only where nothing else is asked for.
-        let walk = self.nearest_statement(vector, request, "", wanted)?;
+        // One more tells whether there are equals on both sides of the cut.
+        let wanted = depth + excluded.len() + 1;
+        let compare = self.nearest_statement(vector, request, Order::ByScore, wanted)?;
+        let walk = self.nearest_statement(vector, request, Order::ByDistance, wanted)?;
         let by_index = !request.exact && self.is_large()?;
         let planning = started.elapsed();
         let ef = request.ef_search.unwrap_or_else(|| DEFAULT_EF_SEARCH.max(wanted)).min(MAX_EF_SEARCH);
         let walk_settings = format!(
             "set local hnsw.ef_search = {ef}; set local hnsw.iterative_scan = strict_order; set local enable_seqscan = off"
         );
-        let (mut rows, mut plan) = (Vec::new(), Plan::Exact);
+        let found = |rows: Vec<Row>| {
+            let mut candidates = self.candidates(&rows, |row| 0.0 - row.get::<_, f32>(8))?;
+            candidates.retain(|candidate| !excluded.contains(&candidate.id));
+            sort(&mut candidates);
+            Ok::<_, CollectionError>(candidates)
+        };
+        let mut by_walk = None;
         if by_index {
-            rows = self.read(async |session, guard| walk.run(session, guard, &walk_settings).await)?;
-            plan = Plan::Graph;
+            let rows = self.read(async |session, guard| walk.run(session, guard, &walk_settings).await)?;
+            // The index gives up after so many rows that do not pass: then every row that does is compared.
+            let is_filled = rows.len() >= wanted;
+            by_walk = Some(found(rows)?).filter(|found| is_filled && !is_cut_within_equals(found, depth, request));
         }
-        // The index gives up after so many rows that do not pass: then every row that does is compared.
-        if rows.len() < wanted {
-            rows = self.read(async |session, guard| compare.run(session, guard, COMPARE_ALL).await)?;
-            plan = Plan::Exact;
-        }
+        let plan = if by_walk.is_some() { Plan::Graph } else { Plan::Exact };
+        let mut candidates = match by_walk {
+            Some(candidates) => candidates,
+            None => found(self.read(async |session, guard| compare.run(session, guard, COMPARE_ALL).await)?)?,
+        };
         let explain = match request.explain {
             true => {
                 let (statement, settings) =
@@ -101,13 +125,6 @@ impl Shelf for RemoteCollection {
             }
             false => None,
         };
-        let score = |distance: f64| match self.definition().metric {
-            Metric::Cosine => (1.0 - distance) as f32,
-            Metric::Dot | Metric::L2 => (-distance) as f32,
-        };
-        let mut candidates = self.candidates(&rows, score)?;
-        candidates.retain(|candidate| !excluded.contains(&candidate.id));
-        sort(&mut candidates);
         candidates.truncate(depth);
         Ok(Nearest { candidates, plan, explain })
     }
@@ -136,19 +153,19 @@ impl Shelf for RemoteCollection {
         let params = std::iter::once(words.text.clone()).chain(passes.params).collect();
         let statement = Statement { before, after, params };
         let rows = self.read(async |session, guard| statement.run(session, guard, "").await)?;
-        let mut candidates = self.candidates(&rows, |rank| rank as f32)?;
+        let mut candidates = self.candidates(&rows, |row| row.get::<_, f64>(8) as f32)?;
         sort(&mut candidates);
         Ok(candidates)
     }
 }
 
 impl RemoteCollection {
-    /// `ties`: what follows the distance in the order.
+    /// The number after the vector is the score with the other sign, in the precision in which scores are shown.
     fn nearest_statement(
         &self,
         vector: &[f32],
         request: &SearchRequest,
-        ties: &str,
+        order: Order,
         count: usize,
     ) -> Result<Statement, CollectionError> {
         let passes = self.condition(request.filter.as_ref(), 2)?;
@@ -158,18 +175,26 @@ impl RemoteCollection {
         let is_looked_at =
             request.include.vector || request.diversity.is_some() || matches!(request.mode, Mode::Hybrid(_));
         let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };
-        let before = format!("select {COLUMNS}, {vector_column}, ({distance})::float8 from {} where ", self.table());
-        let after = format!(" and {} order by {distance}{ties} limit {count}", passes.sql);
+        let shown = match definition.metric {
+            Metric::Cosine => format!("(({distance}) - 1)::real"),
+            Metric::Dot | Metric::L2 => format!("({distance})::real"),
+        };
+        let order = match order {
+            Order::ByDistance => distance,
+            Order::ByScore => "9, id".to_owned(),
+        };
+        let before = format!("select {COLUMNS}, {vector_column}, {shown} from {} where ", self.table());
+        let after = format!(" and {} order by {order} limit {count}", passes.sql);
         let params = std::iter::once(vector_text(vector)).chain(passes.params).collect();
         Ok(Statement { before, after, params })
     }
 
-    /// `score`: of the number after the vector.
-    fn candidates(&self, rows: &[Row], score: impl Fn(f64) -> f32) -> Result<Vec<Candidate>, CollectionError> {
+    /// `score`: of a row, by the number after the vector.
+    fn candidates(&self, rows: &[Row], score: impl Fn(&Row) -> f32) -> Result<Vec<Candidate>, CollectionError> {
         let documents = self.documents_of(rows)?;
         let candidate = |(document, row): (crate::types::Document, &Row)| Candidate {
             id: document.stored.id.clone(),
-            score: score(row.get(8)),
+            score: score(row),
             place: Place::Elsewhere(rows::in_memory(document)),
         };
         Ok(documents.into_iter().zip(rows).map(candidate).collect())
@@ -204,6 +229,21 @@ impl RemoteCollection {
             database: lines.iter().map(|row| row.get(0)).collect(),
         })
     }
+}
+
+/// Whether a page of these candidates, best first and cut at `depth`, begins or ends between equal scores: which of them
+/// an index hands out is another set for each depth, so pages would not fit together.
+fn is_cut_within_equals(candidates: &[Candidate], depth: usize, request: &SearchRequest) -> bool {
+    let is_between = |at: usize| match (candidates.get(at.wrapping_sub(1)), candidates.get(at)) {
+        (Some(before), Some(after)) => before.score == after.score,
+        _ => false,
+    };
+    let begins_within = match &request.paging {
+        Paging::FirstPage => false,
+        Paging::Offset(offset) => is_between(*offset),
+        Paging::After(after) => candidates.iter().filter(|candidate| candidate.score == after.score).count() > 1,
+    };
+    begins_within || is_between(depth)
 }
 
 /// The number after `rows=` in a line of a plan.

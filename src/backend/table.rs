@@ -162,6 +162,22 @@ pub(super) async fn create(
     definition: &Definition,
     created_at_ms: i64,
 ) -> Result<Standing, TableError> {
+    let done = create_within(session, placement, name, definition, created_at_ms).await;
+    let ends_session = |error: &TableError| matches!(error, TableError::Postgres(error) if error.ends_session());
+    if done.as_ref().is_err_and(|error| !ends_session(error)) {
+        session.batch("roll back", "rollback").await?;
+    }
+    done
+}
+
+/// Does it in a transaction that a failure leaves open.
+async fn create_within(
+    session: &Session,
+    placement: &Placement,
+    name: &CollectionName,
+    definition: &Definition,
+    created_at_ms: i64,
+) -> Result<Standing, TableError> {
     let schema = quote_identifier(&placement.schema);
     // Two processes that begin at once come one after the other.
     session.batch("begin", "begin; select pg_advisory_xact_lock(7117, 3)").await?;
@@ -433,7 +449,8 @@ pub(super) async fn drop_table(session: &Session, placement: &Placement) -> Resu
         true => format!("delete from {register} where table_name = {};", quote_literal(&placement.table)),
         false => String::new(),
     };
-    session.batch("drop the table", &format!("begin; drop table if exists {table}; {forget} commit")).await?;
+    // Statements that are sent at once are one transaction.
+    session.batch("drop the table", &format!("drop table if exists {table}; {forget}")).await?;
     Ok(version)
 }
 

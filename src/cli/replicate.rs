@@ -79,7 +79,7 @@ pub struct AddArgs {
     /// or custom
     #[arg(long, value_name = "NAME")]
     layout: Option<String>,
-    /// Table, with its schema [default: the layout's]
+    /// Table, with its schema; parts may stand in double quotes [default: the layout's]
     #[arg(long, value_name = "SCHEMA.TABLE")]
     table: Option<String>,
     /// Fail where the table is not there, instead of making it

@@ -15,8 +15,10 @@ use crate::types::{CollectionName, DefinitionError, DocumentId, FilterError, Met
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackendFault {
-    /// It could not be reached, or another transaction stood in the way, and nothing was changed: try again.
+    /// It could not be reached, and nothing was changed: try again.
     Unreachable,
+    /// Other transactions stood in the way, and nothing was changed: try again.
+    Busy,
     /// A statement took longer than it may, and nothing was changed: ask for less.
     Timeout,
     /// The connection broke during a write: whether it was done is not known. Sending it again does no harm.

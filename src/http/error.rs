@@ -122,6 +122,7 @@ codes! {
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     BackendUnreachable "backend_unreachable" SERVICE_UNAVAILABLE "The collection's database cannot be reached";
+    BackendBusy "backend_busy" SERVICE_UNAVAILABLE "Other transactions of the collection's database were in the way";
     WriteUnknown "write_unknown" SERVICE_UNAVAILABLE "Whether the write was done is not known";
     BackendFailed "backend_failed" SERVICE_UNAVAILABLE "The collection's database failed";
     NotWritten "not_written" SERVICE_UNAVAILABLE "The disk refused the write";
@@ -133,8 +134,8 @@ codes! {
     StorageFull "storage_full" INSUFFICIENT_STORAGE "The disk is full";
 }
 
-/// What a client should wait after an answer of 429 where nothing is known of the queue.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What a client should wait where nothing is known of what stands in the way.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A failed request. It becomes a response only through [`super::observe`], which knows the path, the request's id and
 /// the dialect to answer in.
@@ -175,9 +176,12 @@ impl ApiError {
 
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        use Code::{BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown};
-        let later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull, BackendUnreachable, WriteUnknown];
-        later.contains(&self.code).then_some(self.retry_after.unwrap_or(RETRY_AFTER))
+        use Code::{
+            BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown,
+        };
+        let of_backends = [BackendUnreachable, BackendBusy, WriteUnknown];
+        let mut later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull].into_iter().chain(of_backends);
+        self.retry_after.or(later.any(|code| code == self.code).then_some(RETRY_AFTER))
     }
 
     fn fault(code: Code, detail: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -280,6 +284,7 @@ impl From<CollectionError> for ApiError {
             E::NotOnBackend { .. } => Code::NotOnBackend,
             E::Backend { fault, .. } => match fault {
                 BackendFault::Unreachable => Code::BackendUnreachable,
+                BackendFault::Busy => Code::BackendBusy,
                 BackendFault::Unknown => Code::WriteUnknown,
                 BackendFault::Refused => Code::BackendRefused,
                 BackendFault::Conflict => Code::BackendConflict,

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::error::{ApiError, Code};
+use super::error::{ApiError, Code, RETRY_AFTER};
 use super::extract::{InSink, JsonBody, OptionalJsonBody};
 use super::problem::Problem;
 use super::state::AppState;
@@ -23,10 +23,14 @@ impl From<ReplicateError> for ApiError {
             ReplicateError::Settings { .. } => Code::InvalidSink,
             ReplicateError::Postgres(error) if error.trouble() == Trouble::Settings => Code::InvalidSink,
             ReplicateError::Busy { .. } => Code::SinkBusy,
-            ReplicateError::Collection(_) | ReplicateError::Storage(_) => return Self::internal(error),
+            ReplicateError::Collection(_)
+            | ReplicateError::Storage(_)
+            | ReplicateError::Failed { code: "store", .. } => return Self::internal(error),
+            error if error.is_of_the_table() => Code::SinkBusy,
             _ => Code::SinkFailed,
         };
-        Self::new(code, error.chain())
+        let retry_after = error.passes_by_itself().then_some(RETRY_AFTER);
+        Self { retry_after, ..Self::new(code, error.chain()) }
     }
 }
 

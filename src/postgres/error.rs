@@ -188,9 +188,10 @@ impl PostgresError {
         let detail = db.detail().map(|detail| format!("; {detail}")).unwrap_or_default();
         let (code, message, column) = (db.code().code().to_owned(), db.message().to_owned(), db.column());
         let column = column.map(str::to_owned);
-        let trouble = match breaks_a_policy(db.code(), db.routine(), &message) {
-            true => Trouble::Row,
-            false => trouble_of(db.code()),
+        let trouble = match db.code() {
+            code if breaks_a_policy(code, db.routine(), &message) => Trouble::Row,
+            code if lost_a_worker(code, db.routine(), &message) => Trouble::Unreachable,
+            code => trouble_of(code),
         };
         Self::Statement { doing, code, message, detail, column, trouble }
     }
@@ -220,6 +221,13 @@ fn is_encoding(error: &tokio_postgres::Error) -> bool {
 fn breaks_a_policy(code: &SqlState, routine: Option<&str>, message: &str) -> bool {
     let is_check = routine == Some("ExecWithCheckOptions") || message.contains("violates row-level security policy");
     code.code() == "42501" && is_check
+}
+
+/// Whether the server lost a process that worked on a part of the statement, which has the code of a wrong state of an
+/// object.
+fn lost_a_worker(code: &SqlState, routine: Option<&str>, message: &str) -> bool {
+    let is_of_workers = routine.is_some_and(|routine| routine.contains("Parallel"));
+    code.code() == "55000" && (is_of_workers || message.contains("parallel worker"))
 }
 
 /// Classes and codes of the manual's appendix A.

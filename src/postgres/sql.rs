@@ -32,17 +32,42 @@ impl QualifiedName {
         Self { schema: schema.into(), name: name.into() }
     }
 
-    /// Reads `name` or `schema.name`; a name without a schema is in `public`.
+    /// Reads `name` or `schema.name`; a name without a schema is in `public`. A part may stand in double quotes, as in SQL; one
+    /// without is taken as it is, in whichever case.
     pub fn parse(text: &str) -> Self {
-        match text.split_once('.') {
-            Some((schema, name)) => Self::new(schema, name),
-            None => Self::new("public", text),
+        let (first, rest) = match quoted(text) {
+            Some((first, rest)) => (first, rest.strip_prefix('.')),
+            None => {
+                text.split_once('.').map_or((text.to_owned(), None), |(first, rest)| (first.to_owned(), Some(rest)))
+            }
+        };
+        match rest {
+            Some(rest) => {
+                Self::new(first, quoted(rest).filter(|(_, rest)| rest.is_empty()).map_or(rest.to_owned(), |it| it.0))
+            }
+            None => Self::new("public", first),
         }
     }
 
     /// `schema.name` without quotes, for messages.
     pub fn plain(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// A name in double quotes at the start of a text, and what follows it: nothing, or a point and more.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let (mut rest, mut name) = (text.strip_prefix('"')?, String::new());
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        name.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                name.push('"');
+                rest = more;
+            }
+            None => return (!name.is_empty() && (after.is_empty() || after.starts_with('.'))).then_some((name, after)),
+        }
     }
 }
 
@@ -64,5 +89,16 @@ mod tests {
         assert_eq!(quote_literal(r"\' or 1=1"), r"E'\\'' or 1=1'");
         assert_eq!(QualifiedName::parse("a.b\"c").to_string(), r#""a"."b""c""#);
         assert_eq!(QualifiedName::parse("b"), QualifiedName::new("public", "b"));
+        for (text, schema, name) in [
+            (r#""My schema"."T.able""#, "My schema", "T.able"),
+            (r#"app."T able""#, "app", "T able"),
+            (r#""a""b"."""#, "a\"b", "\"\""),
+            (r#""Rows""#, "public", "Rows"),
+            (r#""open"#, "public", "\"open"),
+            (r#""a"b.c"#, "\"a\"b", "c"),
+            ("Rows.b.c", "Rows", "b.c"),
+        ] {
+            assert_eq!(QualifiedName::parse(text), QualifiedName::new(schema, name), "{text}");
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Batch {
     bytes: usize,
     /// Younger rows are overwritten, too.
     pub(super) force: bool,
+    /// All of it was refused before.
+    pub(super) tries_again: bool,
 }
 
 /// A row that is to be deleted, unless a younger change wrote it.

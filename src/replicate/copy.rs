@@ -7,7 +7,7 @@ use super::layout::{Column, ColumnKind, Layout};
 use super::row::{Cell, Row};
 
 /// From the Unix epoch to 2000-01-01, where Postgres begins to count.
-const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 /// The statement.
@@ -45,7 +45,7 @@ fn field(column: &Column, cell: &Cell, out: &mut Vec<u8>) {
             out.extend(text.as_bytes());
         }
         (_, Cell::Text(text)) => out.extend(text.as_bytes()),
-        (ColumnKind::Timestamp, Cell::Integer(ms)) => out.extend(((ms - POSTGRES_EPOCH_MS) * 1_000).to_be_bytes()),
+        (ColumnKind::Timestamp, Cell::Integer(us)) => out.extend((us - POSTGRES_EPOCH_US).to_be_bytes()),
         (_, Cell::Integer(number)) => out.extend(number.to_be_bytes()),
         (_, Cell::Boolean(x)) => out.push(u8::from(*x)),
         (_, Cell::Double(x)) => out.extend(x.to_be_bytes()),
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(bytes(ColumnKind::Text, Cell::Text("é".into())), [0, 0, 0, 2, 0xc3, 0xa9]);
         assert_eq!(bytes(ColumnKind::Jsonb, Cell::Text("{}".into())), [0, 0, 0, 3, 1, b'{', b'}']);
         assert_eq!(bytes(ColumnKind::Boolean, Cell::Boolean(true)), [0, 0, 0, 1, 1]);
-        let time = bytes(ColumnKind::Timestamp, Cell::Integer(POSTGRES_EPOCH_MS + 1));
+        let time = bytes(ColumnKind::Timestamp, Cell::Integer(POSTGRES_EPOCH_US + 1_000));
         assert_eq!(time, [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0x03, 0xe8]);
         let vector = bytes(ColumnKind::Vector, Cell::Vector(vec![1.0]));
         assert_eq!(vector, [0, 0, 0, 8, 0, 1, 0, 0, 0x3f, 0x80, 0, 0]);

@@ -165,6 +165,18 @@ pub enum ReplicateError {
         /// What it said.
         reason: String,
     },
+    /// A command failed with an error that also ended the sink's session, which begins again by itself.
+    #[error("{reason}")]
+    Failed {
+        /// The error's code.
+        code: &'static str,
+        /// The error and its causes.
+        reason: String,
+        /// Whether somebody has to mend the table.
+        is_of_the_table: bool,
+        /// Whether the next attempt may well succeed.
+        passes_by_itself: bool,
+    },
     /// The collection is gone.
     #[error("the collection {name} is not there")]
     NoCollection {
@@ -205,6 +217,7 @@ impl ReplicateError {
             Self::Overtaken => "overtaken",
             Self::WentBack { .. } => "state_restored",
             Self::Panicked { .. } => "internal",
+            Self::Failed { code, .. } => code,
             Self::NoCollection { .. } => "no_collection",
             Self::Postgres(error) => error.trouble().name(),
             Self::Collection(_) | Self::Storage(_) => "store",
@@ -217,8 +230,12 @@ impl ReplicateError {
     }
 
     /// Whether the table is not as the sink needs it, which somebody has to mend there.
-    pub(super) fn is_of_the_table(&self) -> bool {
-        matches!(self, Self::Drift { .. } | Self::Dim { .. } | Self::Rights { .. } | Self::ExtraRows { .. })
+    pub(crate) fn is_of_the_table(&self) -> bool {
+        match self {
+            Self::Drift { .. } | Self::Dim { .. } | Self::Rights { .. } | Self::ExtraRows { .. } => true,
+            Self::Failed { is_of_the_table, .. } => *is_of_the_table,
+            _ => false,
+        }
     }
 
     /// Whether a table, a column or a right may be at fault.
@@ -232,14 +249,28 @@ impl ReplicateError {
     }
 
     /// Whether the next attempt may well succeed, so that it comes soon.
-    pub(super) fn passes_by_itself(&self) -> bool {
+    pub(crate) fn passes_by_itself(&self) -> bool {
         match self {
             Self::Postgres(error) => {
                 matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict | Trouble::Timeout)
             }
             Self::CommitLost { .. } | Self::Overtaken | Self::WentBack { .. } => true,
             Self::Changed { .. } | Self::StateGone { .. } => true,
+            Self::Failed { passes_by_itself, .. } => *passes_by_itself,
             _ => false,
+        }
+    }
+
+    /// What to tell whoever gave the command that failed; the error itself ends the session.
+    pub(super) fn told(&self) -> Self {
+        match self {
+            Self::Busy { phase, reason } => Self::Busy { phase: phase.clone(), reason },
+            error => Self::Failed {
+                code: error.code(),
+                reason: error.chain(),
+                is_of_the_table: error.is_of_the_table(),
+                passes_by_itself: error.passes_by_itself(),
+            },
         }
     }
 

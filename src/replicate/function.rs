@@ -50,7 +50,9 @@ pub(super) async fn ensure(session: &Session, layout: &Layout) -> Result<(), Rep
     // Types of arguments and results cannot be replaced, and two of one name are ambiguous to PostgREST.
     let old = found.iter().filter(|found| !wanted.has_types_of(found));
     let drops: String = old.map(|found| format!("drop function {};\n", found.signature)).collect();
-    let sql = format!("begin;\nselect pg_advisory_xact_lock(7117, 2);\n{drops}{};\ncommit", wanted.statement);
+    // Until a session uses pgvector, its settings are unknown there, and no plain role may name an unknown one.
+    let uses = format!("select '[0]'::{}", layout.extension.name("vector"));
+    let sql = format!("begin;\nselect pg_advisory_xact_lock(7117, 2);\n{uses};\n{drops}{};\ncommit", wanted.statement);
     if let Err(error) = session.batch("make the function", &sql).await {
         if !error.ends_session() {
             session.batch("roll back", "rollback").await?;

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use super::ReplicateError;
 use super::apply::Batch;
+use super::layout::Layout;
+use super::row::{key_of, key_text_of};
 use super::verify::{self, Kind, RepairReport, VerifyReport, key_cells};
-use super::worker::{PAGE, Ready, Stepped, Worker};
-use crate::collection::{Changes, Collection};
-use crate::types::DocumentId;
+use super::worker::{BATCH_BYTES, PAGE, Ready, Stepped, Worker};
+use crate::collection::{ChangeStep, Changes, Collection, DocumentChange};
+use crate::types::{DocumentId, Seq};
 
-/// Comparisons until what still differs is taken for a difference.
+/// Comparisons at most, where what differs changes all the while.
 const COMPARISONS: usize = 5;
 
 impl Worker {
@@ -24,16 +26,18 @@ impl Worker {
         settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason })
     }
 
-    /// Compares until what differs differs for good: a difference counts that every comparison has seen, each after the
-    /// changes up to then were written. `None` where the log no longer has the changes.
+    /// Compares, after the changes up to now were written, until nothing differs that changed meanwhile. Of what changes all
+    /// the while nothing is known in the end, so it is no difference; its next change writes it again. `None` where the log
+    /// no longer has the changes.
     pub(super) async fn settled(
         &self,
         ready: &mut Ready,
         changes: &mut Changes,
     ) -> Result<Option<VerifyReport>, ReplicateError> {
         let began = Instant::now();
-        let mut settled: Option<VerifyReport> = None;
-        for _ in 0..COMPARISONS {
+        let mut comparison = 0;
+        loop {
+            comparison += 1;
             let until = self.collection.store_seq();
             while ready.cursor.seq < until {
                 if matches!(self.step(ready, changes).await?, Stepped::Gone | Stepped::Dropped) {
@@ -43,18 +47,33 @@ impl Worker {
             let buried: BTreeSet<String> = ready.fence.buried(&ready.session).await?.into_iter().collect();
             let Ready { session, layout, cursor, .. } = &*ready;
             let mut report = verify::compare(session, layout, &self.collection, &buried, cursor.seq).await?;
-            let is_still = self.collection.store_seq() == until;
-            if let Some(before) = &settled {
-                report.differences.retain(|difference| before.differences.contains(difference));
-            }
             report.took_ms = began.elapsed().as_millis() as u64;
-            let is_done = is_still || report.has_equal_rows();
-            settled = Some(report);
-            if is_done {
-                break;
+            if report.has_equal_rows() {
+                return Ok(Some(report));
+            }
+            let Some(changed) = self.keys_changed_after(layout, cursor.seq)? else { return Ok(None) };
+            let found = report.differences.len();
+            report.differences.retain(|it| it.kind == Kind::NoRow || !changed.contains(&it.key));
+            if report.differences.len() == found || comparison == COMPARISONS {
+                return Ok(Some(report));
             }
         }
-        Ok(settled)
+    }
+
+    /// The keys of rows whose documents changed after `seq`. `None` where the log no longer has the changes.
+    fn keys_changed_after(&self, layout: &Layout, seq: Seq) -> Result<Option<BTreeSet<String>>, ReplicateError> {
+        let (mut keys, mut seen, until) = (BTreeSet::new(), seq, self.collection.store_seq());
+        let mut changes = self.collection.changes_after(seq);
+        while seen < until {
+            let ChangeStep::Changes { changes, up_to } = tokio::task::block_in_place(|| changes.next(BATCH_BYTES))?
+            else {
+                return Ok(None);
+            };
+            let key = |change: &DocumentChange| key_of(layout, &change.id).ok().map(|cells| key_text_of(cells.iter()));
+            keys.extend(changes.iter().filter_map(key));
+            seen = up_to;
+        }
+        Ok(Some(keys))
     }
 
     pub(super) async fn repair(
@@ -88,6 +107,7 @@ impl Worker {
         self.status.edit(|status| status.dead_letters = buried.len() as u64);
         for part in buried.chunks(PAGE) {
             let mut batch = Batch::new(true);
+            batch.tries_again = true;
             for id in part.iter().filter_map(|id| DocumentId::new(id).ok()) {
                 match tokio::task::block_in_place(|| self.collection.get(&id))? {
                     Some(document) => batch.write(&ready.layout, &document),

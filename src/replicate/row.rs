@@ -17,9 +17,9 @@ pub(super) const BUCKETS: usize = 4_096;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Cell {
     Null,
-    /// Texts, UUIDs, JSON.
+    /// Texts, UUIDs, JSON, and numbers with all their digits.
     Text(String),
-    /// Integers, and times in milliseconds since the Unix epoch.
+    /// Integers, and times in microseconds since the Unix epoch.
     Integer(i64),
     Boolean(bool),
     Double(f64),
@@ -95,8 +95,8 @@ fn cell_of(layout: &Layout, column: &Column, document: &Document) -> Result<Cell
         },
         Source::Constant(None) => Ok(Cell::Null),
         Source::Constant(Some(constant)) => parse(column, constant),
-        Source::CreatedAt => Ok(Cell::Integer(stored.created_at_ms)),
-        Source::UpdatedAt => Ok(Cell::Integer(stored.updated_at_ms)),
+        Source::CreatedAt => Ok(Cell::Integer(stored.created_at_ms.saturating_mul(1_000))),
+        Source::UpdatedAt => Ok(Cell::Integer(stored.updated_at_ms.saturating_mul(1_000))),
         Source::Seq => Ok(Cell::Integer(document.seq.0 as i64)),
     }
 }
@@ -133,8 +133,13 @@ fn field_cell(column: &Column, value: &Value) -> Result<Cell, String> {
         (ColumnKind::Jsonb, value) => Ok(Cell::Text(jsonb::value(value, plain_number))),
         (ColumnKind::Boolean, Value::Bool(x)) => Ok(Cell::Boolean(*x)),
         (ColumnKind::Integer, Value::Int(x)) => Ok(Cell::Integer(*x)),
+        (ColumnKind::Double, Value::Int(x)) if *x as f64 as i128 != i128::from(*x) => {
+            Err(format!("column {} is double precision, which has no {x}; bigint and numeric have", column.name))
+        }
         (ColumnKind::Double, Value::Int(x)) => Ok(Cell::Double(*x as f64)),
         (ColumnKind::Double, Value::Float(x)) => Ok(Cell::Double(*x)),
+        (ColumnKind::Numeric, Value::Int(x)) => Ok(Cell::Text(x.to_string())),
+        (ColumnKind::Numeric, Value::Float(x)) => Ok(Cell::Text(plain_number(*x))),
         (_, Value::String(text)) => parse(column, text),
         (ColumnKind::Text, other) => Ok(Cell::Text(jsonb::value(other, plain_number))),
         (kind, other) => Err(format!("column {} is {}, and the field is {}", column.name, kind.name(), other.kind())),
@@ -159,11 +164,33 @@ fn parse(column: &Column, text: &str) -> Result<Cell, String> {
         ColumnKind::Integer => text.parse().ok().map(Cell::Integer),
         ColumnKind::Boolean => text.parse().ok().map(Cell::Boolean),
         ColumnKind::Double => text.parse().ok().filter(|x: &f64| x.is_finite()).map(Cell::Double),
-        ColumnKind::Timestamp => text.parse().ok().map(|at: jiff::Timestamp| Cell::Integer(at.as_millisecond())),
+        ColumnKind::Numeric => decimal(text).map(Cell::Text),
+        ColumnKind::Timestamp => text.parse().ok().map(|at: jiff::Timestamp| Cell::Integer(at.as_microsecond())),
         ColumnKind::Jsonb => Some(Cell::Text(jsonb::value(&Value::String(text.to_owned()), plain_number))),
         ColumnKind::Vector | ColumnKind::Halfvec => None,
     };
     cell.ok_or_else(|| format!("column {} is {}, and the text cannot be read as one", column.name, column.kind.name()))
+}
+
+/// A number with all digits that a text gives it, as `trim_scale` leaves them; one with an exponent as a double.
+fn decimal(text: &str) -> Option<String> {
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_plain = [whole, fraction].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    if !is_plain || whole.len() + fraction.len() == 0 {
+        return text.parse().ok().filter(|x: &f64| x.is_finite()).map(plain_number);
+    }
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    let number = match (whole, fraction) {
+        ("", "") => return Some("0".to_owned()),
+        (whole, "") => whole.to_owned(),
+        ("", fraction) => format!("0.{fraction}"),
+        (whole, fraction) => format!("{whole}.{fraction}"),
+    };
+    Some(if is_negative { format!("-{number}") } else { number })
 }
 
 /// The numbers of a vector as `jsonb` prints them.
@@ -241,6 +268,33 @@ fn update(hash: &mut Sha256, kind: ColumnKind, cell: &Cell) {
                 ColumnKind::Halfvec => vector.iter().for_each(|x| hash.update(half_bits(*x).to_be_bytes())),
                 _ => vector.iter().for_each(|x| hash.update(x.to_be_bytes())),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_keep_their_digits_and_lose_zeros() {
+        for (text, wanted) in [
+            ("0012.3400", Some("12.34")),
+            ("+.50", Some("0.5")),
+            ("-0.0", Some("0")),
+            ("-7.", Some("-7")),
+            ("9007199254740993", Some("9007199254740993")),
+            ("0.30000000000000000004", Some("0.30000000000000000004")),
+            ("1e3", Some("1000")),
+            ("-2.5E-3", Some("-0.0025")),
+            ("1e400", None),
+            ("", None),
+            ("-", None),
+            (".", None),
+            ("NaN", None),
+            ("--1", None),
+        ] {
+            assert_eq!(decimal(text).as_deref(), wanted, "{text}");
         }
     }
 }

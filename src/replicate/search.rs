@@ -10,6 +10,9 @@ use crate::types::DocumentId;
 /// keys, unique indexes, exclusions).
 const OF_OTHER_ROWS: [&str; 3] = ["23503", "23505", "23P01"];
 
+/// So many rows at least that are refused, all of them and for one reason, are not at fault for it.
+const MANY: usize = 16;
+
 /// What a batch came to.
 #[derive(Debug, Default)]
 pub(super) struct Searched {
@@ -68,6 +71,9 @@ impl Link<'_> {
                 _ => None,
             };
             let alone: Vec<(&Row, ReplicateError)> = refused.into_iter().filter_map(row_of).collect();
+            if !batch.tries_again && written == 0 && alone.len() == batch.rows.len() {
+                self.look_for_a_closed_table(&alone)?;
+            }
             let gone: Vec<Delete> =
                 alone.iter().filter_map(|(row, _)| Delete::of_older(self.layout, &row.id, row.seq)).collect();
             let freed = self.delete_older(&gone.iter().collect::<Vec<_>>(), batch.force).await?;
@@ -81,6 +87,19 @@ impl Link<'_> {
             }
             rows = alone.iter().map(|(row, _)| *row).collect();
         }
+    }
+
+    /// Of rows that are all that were to be written, and all refused: whether a policy or a trigger refuses whatever comes.
+    fn look_for_a_closed_table(&self, refused: &[(&Row, ReplicateError)]) -> Result<(), ReplicateError> {
+        let [(_, ReplicateError::Postgres(first)), ..] = refused else { return Ok(()) };
+        let code = first.code().filter(|code| *code == "42501" || code.starts_with("P0")).unwrap_or_default();
+        let is_same = |error: &ReplicateError| matches!(error, ReplicateError::Postgres(it) if it.code() == Some(code));
+        if refused.len() < MANY || !refused.iter().all(|(_, error)| is_same(error)) {
+            return Ok(());
+        }
+        let difference =
+            format!("it refuses each of {} rows: {} (SQLSTATE {code})", refused.len(), first.without_values());
+        Err(ReplicateError::Drift { table: self.layout.table.plain(), differences: vec![difference] })
     }
 
     /// Deletes rows of documents that have none any more. Where Postgres refuses one it stays, and comparing names it.

@@ -48,7 +48,7 @@ pub(super) fn array_of<'a>(layout: &Layout, column: &Column, cells: impl Iterato
                 .collect();
             (Box::new(VectorArray(values)), layout.extension.array.clone())
         }
-        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb => {
+        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb | ColumnKind::Numeric => {
             let values: Vec<Option<String>> = cells
                 .map(|cell| match cell {
                     Cell::Text(x) => Some(x.clone()),
@@ -67,7 +67,7 @@ fn array_type(layout: &Layout, kind: ColumnKind) -> String {
         ColumnKind::Boolean => "bool[]".to_owned(),
         ColumnKind::Double => "float8[]".to_owned(),
         ColumnKind::Vector | ColumnKind::Halfvec => format!("{}[]", layout.extension.name("vector")),
-        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb => "text[]".to_owned(),
+        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Jsonb | ColumnKind::Numeric => "text[]".to_owned(),
     }
 }
 
@@ -76,7 +76,11 @@ fn cast(layout: &Layout, kind: ColumnKind, value: &str) -> String {
     match kind {
         ColumnKind::Uuid => format!("{value}::uuid"),
         ColumnKind::Jsonb => format!("{value}::jsonb"),
-        ColumnKind::Timestamp => format!("timestamptz 'epoch' + {value} * interval '1 millisecond'"),
+        // Seconds apart, since intervals are multiplied by doubles, which do not tell microseconds of every year apart.
+        ColumnKind::Timestamp => format!(
+            "timestamptz 'epoch' + {value} / 1000000 * interval '1 second' + {value} % 1000000 * interval '1 microsecond'"
+        ),
+        ColumnKind::Numeric => format!("{value}::numeric"),
         ColumnKind::Halfvec => format!("{value}::{}", layout.extension.name("halfvec")),
         _ => value.to_owned(),
     }
@@ -150,20 +154,27 @@ pub(super) fn delete(layout: &Layout, force: bool) -> String {
     match &layout.mode {
         Mode::Rows => format!("delete from {table} t using unnest({arrays}) as d({names}) where {condition}{guard}"),
         Mode::Inside { column, field } => {
-            let (column, field) = (quote_identifier(column), quote_literal(field));
+            let (holds, column, field) = (has_field(column, field), quote_identifier(column), quote_literal(field));
             format!(
                 "update {table} t set {column} = t.{column} - {field} from unnest({arrays}) as d({names}) \
-                 where {condition} and t.{column} ? {field}"
+                 where {condition} and {holds}"
             )
         }
     }
+}
+
+/// That a JSON column has the field. Arrays and strings have it too for `?`, where an element or the whole is its name: those
+/// are somebody else's.
+fn has_field(column: &str, field: &str) -> String {
+    let (column, field) = (quote_identifier(column), quote_literal(field));
+    format!("jsonb_typeof(t.{column}) = 'object' and t.{column} ? {field}")
 }
 
 /// The rows that are ours: `from .. where ..`, over the alias `t`. A row without a key is nobody's.
 fn ours(layout: &Layout) -> String {
     let inside = match &layout.mode {
         Mode::Rows => String::new(),
-        Mode::Inside { column, field } => format!(" and t.{} ? {}", quote_identifier(column), quote_literal(field)),
+        Mode::Inside { column, field } => format!(" and {}", has_field(column, field)),
     };
     let keyed: String =
         layout.key.iter().map(|&index| format!(" and t.{} is not null", layout.quoted(index))).collect();
@@ -200,9 +211,10 @@ fn hash(layout: &Layout) -> String {
             }
             ColumnKind::Integer => text(format!("{name}::int8::text")),
             ColumnKind::Double => format!("float8send({name}::float8)"),
+            ColumnKind::Numeric => text(format!("trim_scale({name})::text")),
             // No number is infinity: such a row differs from every document's, and hinders no other.
             ColumnKind::Timestamp => text(format!(
-                "case when isfinite({name}) then round(extract(epoch from {name}) * 1000)::int8::text \
+                "case when isfinite({name}) then round(extract(epoch from {name}) * 1000000)::text \
                  else {name}::text end"
             )),
             ColumnKind::Vector => format!("{}({name})", layout.extension.name("vector_send")),

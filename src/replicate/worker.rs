@@ -12,13 +12,13 @@ use super::layout::Layout;
 use super::settings::SinkSettings;
 use super::status::{Phase, SharedStatus, SinkStatus};
 use super::verify::{Kind, RepairReport, VerifyReport};
-use super::{ReplicateError, index};
+use super::{ReplicateError, drift, index};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
 use crate::types::{DocumentId, Seq};
 
 /// Bytes of documents in one transaction, about.
-const BATCH_BYTES: usize = 4 << 20;
+pub(super) const BATCH_BYTES: usize = 4 << 20;
 /// Documents in one transaction of a scan.
 const BATCH_ROWS: usize = 10_000;
 /// Documents in one page of a scan.
@@ -80,6 +80,14 @@ pub(super) struct Ready {
     pub(super) written_down: (Seq, Instant),
     /// The table was made over this connection, and nothing but its first scan has written to it.
     pub(super) is_fresh: bool,
+}
+
+impl Ready {
+    /// Looks, after a statement was refused, at the table and the state.
+    async fn drift(&self) -> Result<(), ReplicateError> {
+        self.session.batch("roll back", "rollback").await?;
+        drift::look(&self.session, &self.layout, &self.fence).await
+    }
 }
 
 /// Why a session ended without a failure.
@@ -376,15 +384,13 @@ impl Worker {
             }
             Command::Verify(reply) => {
                 self.status.phase(Phase::Verifying);
-                let (report, broken) = shared(self.verify(ready, changes).await);
-                _ = reply.send(report);
-                broken?;
+                let done = self.verify(ready, changes).await;
+                answer(ready, reply, done).await?;
             }
             Command::Repair { dry_run, reply } => {
                 self.status.phase(Phase::Verifying);
-                let (report, broken) = shared(self.repair(ready, changes, dry_run).await);
-                _ = reply.send(report);
-                broken?;
+                let done = self.repair(ready, changes, dry_run).await;
+                answer(ready, reply, done).await?;
             }
         }
         self.status.phase(Phase::Streaming);
@@ -415,15 +421,19 @@ fn cursor_scans(cursor: &Cursor) -> bool {
     cursor.scan.as_ref().is_some_and(|scan| scan.why == ScanReason::First)
 }
 
-/// A result for whoever asked, and the failure that also ends the session, since it may have broken it.
-fn shared<T>(result: Result<T, ReplicateError>) -> (Result<T, ReplicateError>, Result<(), ReplicateError>) {
-    match result {
-        Ok(report) => (Ok(report), Ok(())),
-        Err(error) => {
-            let told = ReplicateError::Settings { reason: error.chain() };
-            (Err(told), Err(error))
+/// Answers whoever asked. A failure also ends the session, since it may have broken it; where the table may be at fault, it is
+/// looked at first.
+async fn answer<T>(ready: &Ready, reply: Reply<T>, done: Result<T, ReplicateError>) -> Result<(), ReplicateError> {
+    let error = match done {
+        Ok(report) => {
+            _ = reply.send(Ok(report));
+            return Ok(());
         }
-    }
+        Err(error) if error.may_be_of_a_table() => ready.drift().await.err().unwrap_or(error),
+        Err(error) => error,
+    };
+    _ = reply.send(Err(error.told()));
+    Err(error)
 }
 
 /// What a session came to; a panic in it is a failure like others, after which the sink tries again.

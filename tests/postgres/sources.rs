@@ -288,6 +288,28 @@ fn rows_that_are_no_documents_are_counted_and_named() {
 }
 
 #[test]
+fn json_that_jsonb_cannot_hold_stops_no_other_row() {
+    let place = Place::new(database());
+    place.database.run(
+        "create table rows (id int primary key, name text, data json);
+         insert into rows values (1, 'a', '{\"b\": 1, \"a\": 2, \"a\": 3}'), (2, 'b', '{\"k\": \"x\\u0000y\"}'),
+           (3, 'c', '{\"k\": \"\\ud800\"}')",
+    );
+    place.create();
+    let (code, stdout, stderr) = place.run(&["import", "postgres", "c", "--table", "rows", "--key", "id", "--json"]);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["upserted"], &answer["failed"]), (1, &json!(2), &json!(1)), "{stderr}");
+    assert!(stderr.contains("3: its columns cannot be read"), "{stderr}");
+    assert_eq!(place.ids(), ["1", "2"]);
+    let documents = place.documents();
+    let data = |wanted: i64| {
+        let hit = documents.as_array().unwrap().iter().find(|hit| hit["metadata"]["id"] == wanted);
+        hit.unwrap()["metadata"]["data"].clone()
+    };
+    assert_eq!((data(1), data(2)), (json!({"a": 3, "b": 1}), json!({"k": "x\0y"})));
+}
+
+#[test]
 fn a_key_that_is_personal_data_is_not_printed() {
     let place = Place::new(database());
     place.database.run("create table rows (id text primary key, name text)");

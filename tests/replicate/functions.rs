@@ -156,6 +156,24 @@ fn an_older_function_of_ours_is_replaced_and_anothers_is_refused() {
 }
 
 #[test]
+fn a_plain_role_adopts_an_empty_table() {
+    let (setup, _) = with(0);
+    let postgres = &setup.postgres;
+    let (role, port, name) = (format!("plain_{}", postgres.name), postgres.port, &postgres.name);
+    postgres.run(&format!(
+        "create role {role} login; grant create on database {name} to {role}; grant all on schema public to {role};
+         {TABLE}; alter table documents owner to {role}"
+    ));
+    let url = format!("postgres://{role}@127.0.0.1:{port}/{name}?sslmode=disable");
+    setup.copy(SinkSettings { layout: LayoutKind::MatchDocuments, ..super::settings(&url) });
+    setup.store.write(0..3, 1);
+    setup.store.wait_until_copied();
+    assert_eq!(postgres.value("select count(*) from match_documents('[1,2,3,4]')"), "3");
+    setup.store.replicator.set_paused("s", true).unwrap();
+    postgres.run(&format!("drop owned by {role} cascade; drop role {role}"));
+}
+
+#[test]
 fn nothing_is_made_where_nothing_may_be() {
     let (setup, settings) = with(3);
     setup.postgres.run(TABLE);

@@ -162,6 +162,31 @@ fn vectors_within_jobs_that_are_there() {
 }
 
 #[test]
+fn jobs_that_hold_no_object_stay_as_they_are() {
+    let (setup, settings) = with(LayoutKind::Jobs, &["1", "2", "3", "4", "5", "6", "7"]);
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    postgres.run(
+        "create table jobs (id bigint primary key, raw jsonb);
+         insert into jobs values (1, '[\"embedding\", 1]'), (2, '\"embedding\"'), (3, '7'), (4, 'null'), (5, '{}'),
+           (6, '[]'), (8, '[\"embedding\"]'), (9, '\"embedding\"')",
+    );
+    let others = || postgres.column("select id || ' ' || raw::text from jobs where id <> 5 order by id");
+    let before = others();
+    setup.copy(settings);
+    assert_eq!(postgres.value("select jsonb_array_length(raw -> 'embedding') from jobs where id = 5"), "4");
+    assert_eq!(store.status().dead_letters, 5);
+    assert_eq!(others(), before);
+    store.collection.delete(&[id("1"), id("2"), id("3")]).unwrap();
+    store.wait_until_copied();
+    super::block_on(store.replicator.repair("s", false)).unwrap();
+    assert_eq!(others(), before);
+    store.collection.delete(&[id("4"), id("5"), id("6")]).unwrap();
+    store.wait_until_copied();
+    assert_eq!((others(), postgres.value("select raw from jobs where id = 5")), (before, "{}".to_owned()));
+    assert!(store.verify().is_equal());
+}
+
+#[test]
 fn vecs_as_its_client_finds_it() {
     let (setup, settings) = with(LayoutKind::Vecs, &["a", "b"]);
     setup.copy(settings);
@@ -257,7 +282,7 @@ fn columns_that_change_what_is_written_are_refused_all_at_once() {
         "column key is character(10), which cannot hold every text, needed is text",
         "column body is generated always, and the sink writes to it",
         "column brief is real, which cannot hold every double precision, needed is double precision",
-        "column rounded is numeric(10,1), which cannot hold every double precision",
+        "column rounded is numeric(10,1), which cannot hold every numeric, needed is numeric",
         "column number is generated always, and the sink writes to it",
         "column at is timestamp(0) with time zone, which cannot hold every timestamptz, needed is timestamptz",
     ] {
@@ -273,6 +298,50 @@ fn columns_that_change_what_is_written_are_refused_all_at_once() {
         "a 7 7 7"
     );
     setup.store.assert_equal();
+}
+
+#[test]
+fn numbers_and_times_keep_every_digit_or_are_named() {
+    let (setup, mut settings) = with(LayoutKind::Custom, &[]);
+    let map = [("key", "id"), ("exact", "metadata.n"), ("at", "metadata.at"), ("near", "metadata.near")];
+    settings.columns = BTreeMap::from(map.map(|(column, field)| (column.to_owned(), field.to_owned())));
+    settings.table = Some("public.numbers".to_owned());
+    let postgres = &setup.postgres;
+    postgres.run(
+        "create table numbers (key text primary key, exact numeric, at timestamptz, near double precision);
+         insert into numbers values ('kept', 1e400, '294276-12-31 23:59:59.999999', null)",
+    );
+    settings.extra_rows = pannier::replicate::ExtraRows::Keep;
+    let large = 9_007_199_254_740_993;
+    let text = |text: &str| Value::String(text.to_owned());
+    let values = [
+        ("a", "n", Value::Float(0.300_000_000_000_000_04)),
+        ("b", "n", Value::Int(large)),
+        ("c", "n", Value::Float(f64::MAX)),
+        ("d", "n", Value::Float(5e-324)),
+        ("e", "n", text("-012.345678901234567890")),
+        ("f", "at", text("2024-01-01T00:00:00.123456Z")),
+        ("g", "at", text("9998-12-31T23:59:59.999999Z")),
+        ("h", "at", text("-000044-03-15T12:00:00.000001Z")),
+        ("i", "near", Value::Int(1 << 60)),
+        ("j", "near", Value::Int(large)),
+    ];
+    let document = |(name, field, value): &(&str, &str, Value)| {
+        let metadata = Metadata::from([((*field).to_owned(), value.clone())]);
+        NewDocument { metadata, ..example(name, [1.0; 4], super::DIM) }
+    };
+    setup.store.collection.upsert(values.iter().map(document).collect()).unwrap();
+    setup.copy(settings);
+    let report = setup.store.verify();
+    assert_eq!((report.differences.len(), report.kept_rows, report.dead_letters), (0, 1, 1), "{report:?}");
+    assert_eq!(
+        postgres.column("select exact::text from numbers where key in ('a', 'b', 'e') order by key"),
+        ["0.30000000000000004", "9007199254740993", "-12.34567890123456789"]
+    );
+    assert_eq!(postgres.value("select exact = '1.7976931348623157e308' from numbers where key = 'c'"), "t");
+    assert_eq!(postgres.value("select at = '2024-01-01 00:00:00.123456Z' from numbers where key = 'f'"), "t");
+    let reason = postgres.value("select reason from pannier.dead_letters");
+    assert!(reason.contains("near is double precision, which has no 9007199254740993"), "{reason}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Rows and deletes that Postgres refuses: the one at fault is put aside, and everything else goes on.
 
-use pannier::replicate::{Difference, Kind};
+use pannier::replicate::{Difference, Kind, Phase, SinkStatus};
 
 use super::{Setup, block_on, numbered, settings};
 use crate::support::{document, id};
@@ -108,6 +108,47 @@ fn a_row_that_breaks_a_policy_is_no_missing_right() {
     store.assert_equal();
     store.replicator.set_paused("s", true).unwrap();
     postgres.run(&format!("drop policy rule on pannier.c; drop owned by {role}; drop role {role}"));
+}
+
+#[test]
+fn a_table_that_refuses_whatever_comes_buries_nothing() {
+    let setup = copied();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    let closed = |close: &str, open: &str, group: i64, code: &str| {
+        postgres.run(close);
+        store.write(0..20, group);
+        let drifted = |status: &SinkStatus| status.phase == Phase::Drifted && status.error.is_some();
+        let (error, message) = store.wait_for("the end", drifted).error.unwrap();
+        assert_eq!(error, "schema_drift");
+        assert!(message.contains("it refuses each of 20 rows") && message.contains(code), "{message}");
+        assert_eq!((dead(&setup), rows(&setup).len() >= 10), (Vec::new(), true));
+        postgres.run(open);
+        store.replicator.set_paused("s", false).unwrap();
+        store.wait_until_copied();
+        store.assert_equal();
+    };
+    closed(
+        "create function no() returns trigger language plpgsql as $$ begin raise exception 'no % today', new.id; end $$;
+         create trigger no before insert on pannier.c for each row execute function no()",
+        "drop trigger no on pannier.c",
+        2,
+        "P0001",
+    );
+    block_on(store.replicator.remove("s")).unwrap();
+    let (role, port, name) = (format!("closed_{}", postgres.name), postgres.port, &postgres.name);
+    postgres.run(&format!(
+        "create role {role} login; grant usage on schema pannier to {role};
+         grant select, insert, update, delete on all tables in schema pannier to {role}"
+    ));
+    setup.copy(settings(&format!("postgres://{role}@127.0.0.1:{port}/{name}?sslmode=disable")));
+    closed(
+        "alter table pannier.c enable row level security",
+        "alter table pannier.c disable row level security",
+        3,
+        "violates row-level security policy",
+    );
+    store.replicator.set_paused("s", true).unwrap();
+    postgres.run(&format!("drop owned by {role}; drop role {role}"));
 }
 
 #[test]

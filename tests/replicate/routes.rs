@@ -1,7 +1,10 @@
 //! The routes and the command: add, show, compare, mend, rest, remove.
 
+use std::time::Instant;
+
 use serde_json::json;
 
+use super::LIMIT;
 use crate::api::server::Server;
 use crate::support::postgres::database;
 
@@ -40,6 +43,39 @@ fn a_sink_through_the_api() {
     server.get("/admin/replication/main").refused(404, "sink_not_found");
     assert_eq!(postgres.value("select count(*) from pannier.sinks"), "0");
     assert_eq!(postgres.value("select count(*) from vecs.c"), "2", "the table stays");
+}
+
+#[test]
+fn failures_of_the_database_are_not_the_callers() {
+    let postgres = database();
+    let server = Server::with_documents(&[("a", [1.0, 0.0, 0.0])]);
+    let body = json!({"name": "main", "collection": "c", "url": postgres.url, "layout": "vecs"});
+    server.post("/admin/replication", &body).ok();
+    let post = |what: &str| server.post(&format!("/admin/replication/main/{what}"), &json!({}));
+    let works_again = || {
+        post("resume").ok();
+        let deadline = Instant::now() + LIMIT;
+        while post("verify").status != 200 {
+            assert!(Instant::now() < deadline, "{}", server.get("/admin/replication/main").text());
+            post("resume").ok();
+        }
+    };
+    for (message, code) in [("no room", "53200"), ("lost connection to parallel worker", "55000")] {
+        works_again();
+        postgres.run(&format!(
+            "create or replace function fails() returns boolean language plpgsql as
+               $$ begin raise exception '{message}' using errcode = '{code}'; end $$;
+             alter table vecs.c rename to d; create view vecs.c as select * from vecs.d where fails()"
+        ));
+        let answer = post("verify");
+        assert!(answer.header("retry-after").is_some(), "{}", answer.text());
+        assert!(answer.refused(503, "sink_failed").contains(message));
+        postgres.run("drop view vecs.c; alter table vecs.d rename to c");
+    }
+    works_again();
+    postgres.run("alter table vecs.c drop column metadata");
+    let detail = post("repair").refused(409, "sink_busy");
+    assert!(detail.contains("column metadata is missing"), "{detail}");
 }
 
 #[test]

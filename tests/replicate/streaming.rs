@@ -1,7 +1,9 @@
 //! Backfill, following, resuming, catching up by comparing, comparing and mending.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pannier::Options;
-use pannier::replicate::{Kind, VectorType};
+use pannier::replicate::{Difference, Kind, VectorType};
 
 use super::{Setup, Store, block_on};
 use crate::support::id;
@@ -177,4 +179,33 @@ fn a_sink_of_all_collections_follows_new_ones() {
     }
     assert_eq!(setup.postgres.value("select count(*) from pannier.other"), "1");
     assert_eq!(setup.postgres.value("select count(*) from pannier.c"), "20");
+}
+
+#[test]
+fn what_is_written_all_the_time_is_no_difference_and_what_was_falsified_is() {
+    let setup = Setup::new();
+    let (store, is_done) = (&setup.store, AtomicBool::new(false));
+    store.write(0..200, 1);
+    setup.copy(setup.settings());
+    let verify = || store.verify().differences;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for group in 2.. {
+                if is_done.load(Ordering::Relaxed) {
+                    return;
+                }
+                store.write(0..5, group);
+                store.delete(5..8);
+                store.write(5..8, group);
+            }
+        });
+        let calm: Vec<_> = (0..4).map(|_| verify()).collect();
+        setup.postgres.run("update pannier.c set content = 'x' where id = '100'");
+        let falsified: Vec<_> = (0..2).map(|_| verify()).collect();
+        // Before anything can fail: the writer ends.
+        is_done.store(true, Ordering::Relaxed);
+        assert_eq!(calm, vec![Vec::<Difference>::new(); 4]);
+        let wanted = Difference { kind: Kind::Different, key: "100".to_owned(), id: Some(id("100")) };
+        assert_eq!(falsified, vec![vec![wanted]; 2]);
+    });
 }

@@ -286,8 +286,8 @@ fn source_of(name: &str, field: &str) -> Result<Source, ReplicateError> {
 }
 
 fn custom_column(request: &Request<'_>, name: &str, source: Source) -> Column {
-    use ColumnKind::{Boolean, Double, Integer, Jsonb, Text, Timestamp, Uuid};
-    let scalar = [Text, Uuid, Integer, Boolean, Double, Jsonb, Timestamp];
+    use ColumnKind::{Boolean, Double, Integer, Jsonb, Numeric, Text, Timestamp, Uuid};
+    let scalar = [Text, Uuid, Integer, Boolean, Double, Numeric, Jsonb, Timestamp];
     let (kind, others): (ColumnKind, &[ColumnKind]) = match &source {
         Source::Vector => return request.vector_column(name),
         Source::Id => (Text, &[Uuid, Integer]),

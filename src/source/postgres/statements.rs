@@ -62,7 +62,8 @@ fn is_endless(source: &TableSource, shape: &Shape) -> Option<String> {
     Some(format!("q.{}::text in ({ends})", quote_identifier(name)))
 }
 
-/// Rows: their keys as a JSON array, their cursor, their flag, their columns as JSON.
+/// Rows: their keys as a JSON array, their cursor, their flag, their columns as JSON. Not as `jsonb`, which fails the statement
+/// for one `json` value that it cannot hold.
 pub(super) fn page(source: &TableSource, shape: &Shape, begin: &Begin) -> Statement {
     let column = |name: &String| format!("q.{}", quote_identifier(name));
     let keys: Vec<String> = source.key.iter().map(column).collect();
@@ -86,7 +87,7 @@ pub(super) fn page(source: &TableSource, shape: &Shape, begin: &Begin) -> Statem
     let (condition, params) = condition(source, shape, begin);
     let sql = format!(
         "select json_build_array({})::text, {cursor_text}, {flag}, \
-         (select to_jsonb(f.*) from (select {}) f)::text \
+         (select row_to_json(f.*) from (select {}) f)::text \
          from {} q where {condition} order by {} limit {}",
         key_texts.join(", "),
         fields.join(", "),
@@ -251,7 +252,7 @@ mod tests {
     fn a_column_named_as_an_alias_is_no_row() {
         let (source, shape) = source();
         let sql = page(&source, &shape, &Begin::From(None)).sql;
-        assert!(sql.contains("to_jsonb(f.*)") && columns(&source.relation).contains("to_jsonb(x.*)"), "{sql}");
+        assert!(sql.contains("row_to_json(f.*)") && columns(&source.relation).contains("to_jsonb(x.*)"), "{sql}");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::path::Path;
 use pannier::backend::{AnyCollection, Collections, CreatedAnywhere, Placement, UrlFrom};
 use pannier::collection::{BackendFault, ChunkRequest};
 use pannier::types::{
-    Condition, Filter, Metric, Mode, NewDocument, Plan, Quantization, Query, SearchRequest, Value, VectorStorage,
+    Condition, Filter, Metric, Mode, NewDocument, Paging, Plan, Quantization, Query, SearchRequest, SearchResponse,
+    Value, VectorStorage,
 };
 use pannier::{CollectionError, Database, DefinitionRequest};
 use serde_json::json;
@@ -265,7 +266,8 @@ fn large(
     let request = DefinitionRequest { metric: Some(metric), storage, ..DefinitionRequest::vectors(8) };
     let collection = one.create_with(&request, "large").unwrap().collection;
     let mut random = Random(5);
-    let vectors: Vec<Vec<f32>> = (0..6_000).map(|_| random.whole_vector(8)).collect();
+    let mut number = || random.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0;
+    let vectors: Vec<Vec<f32>> = (0..6_000).map(|_| (0..8).map(|_| number()).collect()).collect();
     for (n, part) in vectors.chunks(1_000).enumerate() {
         let new = |(m, vector): (usize, &Vec<f32>)| document(&format!("d{}", n * 1_000 + m), vector, (m % 500) as i64);
         collection.upsert(part.iter().enumerate().map(new).collect()).unwrap();
@@ -285,7 +287,7 @@ fn many_documents_are_searched_by_the_index_on(version: Version) {
             let (exact, near) = (collection.search(&exact).unwrap(), collection.search(&search(vector)).unwrap());
             assert_eq!((exact.plan, near.plan), (Plan::Exact, Plan::Graph));
             assert!(near.hits.is_sorted_by(|a, b| (b.score, a.id.as_str()) <= (a.score, b.id.as_str())));
-            // Whole numbers have many equals; a hit as near as the last wanted is as good.
+            // A hit as near as the last wanted is as good.
             let least = exact.hits.last().unwrap().score;
             hits += near.hits.iter().filter(|hit| hit.score >= least - 1e-5).count();
         }
@@ -308,6 +310,49 @@ fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page_on_1
 #[test]
 fn many_documents_are_searched_by_the_index_and_filters_still_fill_the_page_on_18() {
     many_documents_are_searched_by_the_index_on(Version::V18);
+}
+
+/// The ids of so many pages, cursor by cursor.
+fn paged(search: impl Fn(&SearchRequest) -> SearchResponse, request: &SearchRequest, pages: usize) -> Vec<String> {
+    let (mut ids, mut paging) = (Vec::new(), Paging::FirstPage);
+    for _ in 0..pages {
+        let answer = search(&SearchRequest { paging: paging.clone(), ..request.clone() });
+        ids.extend(answer.hits.iter().map(|hit| hit.id.to_string()));
+        paging = Paging::After(answer.next.unwrap());
+    }
+    ids
+}
+
+#[test]
+fn pages_fit_together_where_many_scores_are_equal() {
+    const TOP_K: usize = 40;
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let request = DefinitionRequest { metric: Some(Metric::L2), ..DefinitionRequest::vectors(3) };
+    let remote = one.create_with(&request, "equals").unwrap().collection;
+    let local = one.collections.create_local(&name("l"), &request).unwrap().collection;
+    // Whole distances are the same numbers on both sides: 300 documents are 20 away, the others further each.
+    let far = |n: usize| if n < 300 { 20.0 } else { n as f32 };
+    let documents: Vec<_> =
+        (0..5_000).map(|n| document(&format!("{:04}", n * 7_919 % 5_000), &[far(n), 0.0, 0.0], 1)).collect();
+    for part in documents.chunks(1_000) {
+        remote.upsert(part.to_vec()).unwrap();
+        local.upsert(part.to_vec()).unwrap();
+    }
+    postgres.run("analyze pannier.equals");
+    let request = SearchRequest { top_k: TOP_K, ..search(&[0.0, 0.0, 0.0]) };
+    let wanted = paged(|request| local.search(request).unwrap(), &request, 10);
+    assert_eq!(paged(|request| remote.search(request).unwrap(), &request, 10), wanted);
+    let page = |n: usize| SearchRequest { paging: Paging::Offset(n * TOP_K), ..request.clone() };
+    let by_offset: Vec<String> = (0..10).flat_map(|n| found(&remote, &page(n))).collect();
+    assert_eq!(by_offset, wanted);
+    assert_eq!(found(&remote, &SearchRequest { top_k: 5, ..request.clone() }), wanted[..5]);
+    // Where nothing is equal, the index answers.
+    let apart = search(&[4_000.0, 0.0, 0.25]);
+    let answer = remote.search(&SearchRequest { top_k: 4, ..apart }).unwrap();
+    assert_eq!(answer.plan, Plan::Exact, "n and n + 1 are as far on both sides");
+    let answer = remote.search(&search(&[4_000.25, 0.0, 0.0])).unwrap();
+    assert_eq!(answer.plan, Plan::Graph);
 }
 
 #[test]

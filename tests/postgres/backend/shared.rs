@@ -1,5 +1,7 @@
 //! What other servers do to a table that this one knows, and what a way to it makes of answers.
 
+use std::time::{Duration, Instant};
+
 use pannier::backend::AnyCollection;
 use pannier::collection::BackendFault;
 use pannier::types::{Filter, Metric, Value, VectorStorage};
@@ -132,6 +134,60 @@ fn a_write_whose_server_went_away_is_neither_refused_nor_sent_again() {
     postgres.run("drop trigger lose on pannier.shared");
     collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
     assert_eq!(collection.stats().unwrap().documents, 1);
+}
+
+#[test]
+fn writes_and_deletes_of_the_same_documents_meet_without_a_deadlock() {
+    const DOCUMENTS: usize = 60;
+    let postgres = database();
+    postgres.run(&format!("alter database {} set deadlock_timeout = '10ms'", postgres.name));
+    let sidecars = [Sidecar::new(&postgres.url), Sidecar::new(&postgres.url)];
+    let collections = sidecars.each_ref().map(Sidecar::create);
+    let ids: Vec<String> = (0..DOCUMENTS).map(|n| n.to_string()).collect();
+    std::thread::scope(|scope| {
+        for n in 0..8_usize {
+            let (collection, ids) = (&collections[n % 2], &ids);
+            scope.spawn(move || {
+                for round in 0..15 {
+                    let mine = ids.iter().cycle().skip(n * 7 + round).step_by(7).take(DOCUMENTS);
+                    let new: Vec<_> = mine.map(|id| document(id, &[1.0, n as f32, 0.0], 1)).collect();
+                    match n % 4 {
+                        0 => collection.delete_matching(&Filter::eq("group", Value::Int(1))).map(drop),
+                        1 => collection.delete(&new.iter().map(|new| new.id.clone()).collect::<Vec<_>>()).map(drop),
+                        _ => collection.upsert(new).map(drop),
+                    }
+                    .unwrap();
+                }
+            });
+        }
+    });
+    drop((collections, sidecars));
+    // Sessions that end leave their figures.
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while postgres.value(others) != "0" {
+        assert!(Instant::now() < deadline, "sessions outlive their store");
+    }
+    assert_eq!(postgres.value("select deadlocks from pg_stat_database where datname = current_database()"), "0");
+}
+
+#[test]
+fn a_statement_that_fails_leaves_no_transaction() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    // In a search, a read and a write.
+    postgres.run("alter table pannier.shared rename to away");
+    for _ in 0..2 {
+        assert_eq!(fault(collection.search(&search(&[1.0, 0.0, 0.0]))).0, BackendFault::Drift);
+        assert_eq!(fault(collection.get(&id("a"))).0, BackendFault::Drift);
+        assert_eq!(fault(collection.upsert(vec![document("b", &[1.0, 0.0, 0.0], 1)])).0, BackendFault::Drift);
+    }
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'";
+    assert_eq!(postgres.value(open), "0");
+    postgres.run("alter table pannier.away rename to shared");
+    assert_eq!(found(&collection, &search(&[1.0, 0.0, 0.0])), ["a"]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ Examples:
 pub struct PostgresArgs {
     /// Collection to write into
     pub collection: String,
-    /// Table or view to read, with its schema where that is not public
+    /// Table or view to read, with its schema where that is not public; parts may stand in double quotes
     #[arg(long, value_name = "TABLE", required_unless_present = "query", conflicts_with = "query")]
     table: Option<String>,
     /// SELECT to read instead of a table
