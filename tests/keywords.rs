@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use pannier::types::{Filter, Fusion, Language, Mode, NewDocument, Query, SearchRequest, Value};
 use pannier::{Collection, Database, DefinitionRequest, Options};
@@ -149,11 +151,63 @@ fn words_are_found_without_asking_for_a_refresh() {
     let directory = tempfile::tempdir().unwrap();
     let (_database, things) = Words.open(directory.path());
     things.upsert(vec![with_text("a", "a lighthouse")]).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while ids(&things, &keyword("lighthouses")).is_empty() {
-        assert!(std::time::Instant::now() < deadline, "the index never followed");
+    assert!(comes_true(|| !ids(&things, &keyword("lighthouses")).is_empty()), "the index never followed");
+}
+
+/// Waits until `look` says so, at most half a minute.
+fn comes_true(mut look: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !look() {
+        if Instant::now() > deadline {
+            return false;
+        }
         std::thread::yield_now();
     }
+    true
+}
+
+#[test]
+fn a_collection_that_is_written_to_without_a_pause_holds_up_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    let create =
+        |text| database.create_collection(&name(text), &DefinitionRequest::vectors(DIM as u32)).unwrap().collection;
+    let (busy, open, dropped, unopened) = (create("busy"), create("open"), create("dropped"), create("unopened"));
+    for collection in [&busy, &open, &dropped] {
+        collection.upsert(vec![with_text("first", "lighthouse")]).unwrap();
+        collection.refresh().unwrap();
+    }
+    // Of the numbers that collections have had, the third.
+    let directory_of_dropped = directory.path().join("text/3");
+    assert!(directory_of_dropped.exists());
+    let stop = AtomicBool::new(false);
+    let write = |writer: usize| {
+        let mut batch = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let documents = (0..20).map(|n| with_text(&format!("{writer}-{}", (batch * 20 + n) % 3_000), "stone"));
+            busy.upsert(documents.collect()).unwrap();
+            batch += 1;
+        }
+    };
+    let found = std::thread::scope(|scope| {
+        (0..3).for_each(|writer| {
+            _ = scope.spawn({
+                let write = &write;
+                move || write(writer)
+            })
+        });
+        let busy_with_it = comes_true(|| busy.stats().documents > 500);
+        let write_late = |collection: &Collection| collection.upsert(vec![with_text("late", "harbour")]).is_ok();
+        let written = write_late(&open) && write_late(&unopened) && database.drop_collection(&name("dropped")).is_ok();
+        let hit = |collection: &Collection| {
+            comes_true(|| collection.search(&keyword("harbour")).is_ok_and(|found| found.hits.len() == 1))
+        };
+        let found = [busy_with_it, written, hit(&open), hit(&unopened), comes_true(|| !directory_of_dropped.exists())];
+        // First of all: a panic would wait for the writers.
+        stop.store(true, Ordering::Relaxed);
+        found
+    });
+    assert_eq!(found, [true; 5], "busy, written, found where it was open and where not, and removed");
 }
 
 #[test]

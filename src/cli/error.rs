@@ -232,7 +232,7 @@ fn of_snapshot(error: &SnapshotError) -> Failure {
 fn of_storage(error: &StorageError) -> Failure {
     match error {
         StorageError::Locked { .. } => Failure::Locked,
-        StorageError::Io { .. } => Failure::General,
+        StorageError::Io { .. } | StorageError::ReadOnly { .. } => Failure::General,
     }
 }
 

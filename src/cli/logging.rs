@@ -7,6 +7,9 @@ use super::CliError;
 
 /// The variable that says which log lines are written.
 const FILTER_VARIABLE: &str = "PANNIER_LOG";
+/// A keyword index drops files of which every document was replaced, also while it merges them with others. tantivy then leaves
+/// the merge out, which costs nothing, and warns of it in two lines that nobody can do anything about.
+const QUIETED: &str = "tantivy::indexer::segment_manager=error";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,7 +27,7 @@ pub enum LogFormat {
 pub(super) fn start(format: LogFormat, is_server: bool) -> Result<(), CliError> {
     let default = if is_server { "warn,pannier=info" } else { "warn" };
     let directives = std::env::var(FILTER_VARIABLE).ok().filter(|value| !value.is_empty());
-    let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(default)).map_err(|error| {
+    let filter = EnvFilter::try_new(directives.unwrap_or_else(|| format!("{default},{QUIETED}"))).map_err(|error| {
         CliError::Usage(format!("{FILTER_VARIABLE} is not valid: {error}; use for example `debug`"))
     })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

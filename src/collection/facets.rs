@@ -6,6 +6,8 @@ use crate::types::{Facet, Metadata, Value, lookup};
 
 /// Most values of a facet.
 const MAX_VALUES: usize = 100;
+/// The first f64 above every i64.
+const TOP: f64 = 9_223_372_036_854_775_808.0;
 
 /// The values that a document has in a field: the field's own, or each element of its array once. Null, objects and
 /// nested arrays are none.
@@ -23,7 +25,9 @@ pub fn values<'a>(metadata: &'a Metadata, field: &str) -> Vec<&'a Value> {
 /// Tells values apart as filters do: 1 equals 1.0.
 pub fn key(value: &Value) -> String {
     match value {
-        Value::Float(float) if float.fract() == 0.0 && float.abs() < 9e15 => format!("Int({})", *float as i64),
+        Value::Float(float) if float.fract() == 0.0 && (-TOP..TOP).contains(float) => {
+            format!("{:?}", Value::Int(*float as i64))
+        }
         other => format!("{other:?}"),
     }
 }
@@ -85,5 +89,19 @@ mod tests {
         assert_eq!(facets[0].values, wanted);
         assert_eq!((facets[1].values.as_slice(), facets[1].documents), ([(Value::Int(2), 3)].as_slice(), 3));
         assert_eq!(facets[2].values, []);
+    }
+
+    #[test]
+    fn numbers_that_filters_take_for_equal_are_one_value() {
+        for (int, float, is_one) in [
+            (0, -0.0, true),
+            (1 << 53, 9_007_199_254_740_992.0, true),
+            ((1 << 53) + 1, 9_007_199_254_740_992.0, false),
+            (i64::MIN, -TOP, true),
+            (i64::MAX, TOP, false),
+            (i64::MIN, -2.0 * TOP, false),
+        ] {
+            assert_eq!(key(&Value::Int(int)) == key(&Value::Float(float)), is_one, "{int} and {float}");
+        }
     }
 }

@@ -2,21 +2,22 @@
 //!
 //! They are two so that sealing, on which writers wait, never waits for a graph to be built.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::index::{IndexError, MergePlan, plan_merge};
+use crate::index::{IndexError, plan_merge};
 use crate::log::{self, LogError};
-use crate::storage::is_disk_full;
+use crate::storage::{is_disk_full, is_failed_sync};
 use crate::types::{CollectionId, Seq};
 
 use super::CollectionError;
 use super::engine::Shared;
 use super::install;
 use super::state::{CollectionState, SealRefusal};
+use super::turns::{Ended, Scope, Turns};
 
 /// Work for the sealing thread.
 pub enum Job {
@@ -41,7 +42,9 @@ const QUIET_ROWS: u32 = 2_048;
 const SEGMENT_BYTES_PER_LOG_BYTE: u64 = 4;
 /// A pause is made of steps this long, so that closing is noticed.
 const STEP: Duration = Duration::from_millis(50);
-/// After a failed attempt, the next one waits this long.
+/// The merging thread, with nothing to merge, looks this seldom: whoever asks wakes it.
+const NAP: Duration = Duration::from_secs(3_600);
+/// After a failed attempt at sealing, the next one waits this long.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What the threads tell those who wait for them.
@@ -53,15 +56,8 @@ struct Progress {
 
 #[derive(Default)]
 struct Status {
-    /// Collections whose merges are to be planned.
-    to_merge: BTreeSet<CollectionId>,
-    /// Collections to be merged into one segment.
-    to_optimise: BTreeSet<CollectionId>,
-    /// The collection being merged.
-    merging: Option<CollectionId>,
-    /// Merges that failed, by count, so that a waiter sees a failure that came after it began to wait.
-    failures: u64,
-    last_failure: Option<String>,
+    /// Whose segments are to be merged.
+    turns: Turns,
     stopping: bool,
 }
 
@@ -82,7 +78,7 @@ impl Maintenance {
         let cancel = Arc::new(AtomicBool::new(false));
         let (collections, _) = shared.catalog.all();
         for state in collections {
-            progress.edit(|status| _ = status.to_merge.insert(state.identity.id));
+            progress.ask_to_merge(&state);
             _ = jobs.send(Job::Seal(state));
         }
         shared.connect(jobs.clone());
@@ -106,7 +102,7 @@ impl Maintenance {
     /// # Errors
     /// [`CollectionError::Stopped`] with the reason when the merge failed or the store closes.
     pub fn optimise(&self, state: &CollectionState) -> Result<(), CollectionError> {
-        self.merge_and_wait(state.identity.id, |status| &mut status.to_optimise)
+        self.merge_and_wait(state.identity.id, Scope::Whole)
     }
 
     /// Does the merges of a collection that are due, and waits for it.
@@ -118,28 +114,23 @@ impl Maintenance {
         let (reached, wait) = mpsc::channel();
         _ = self.jobs.send(Job::Reach(reached));
         _ = wait.recv();
-        self.merge_and_wait(state.identity.id, |status| &mut status.to_merge)
+        self.merge_and_wait(state.identity.id, Scope::Due)
     }
 
-    fn merge_and_wait(
-        &self,
-        id: CollectionId,
-        queue: impl Fn(&mut Status) -> &mut BTreeSet<CollectionId>,
-    ) -> Result<(), CollectionError> {
+    fn merge_and_wait(&self, id: CollectionId, scope: Scope) -> Result<(), CollectionError> {
         let failures = self.progress.edit(|status| {
-            queue(status).insert(id);
-            status.failures
+            status.turns.ask(id, scope);
+            status.turns.failures()
         });
-        let mut status = self.progress.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue(&mut status).contains(&id) || status.merging == Some(id) {
-            if status.stopping || status.failures > failures {
-                queue(&mut status).remove(&id);
-                let reason = status.last_failure.clone().unwrap_or_else(|| "it is closing".to_owned());
-                return Err(CollectionError::Stopped { reason });
-            }
+        let mut status = self.progress.lock();
+        while status.turns.has(id, scope) && !status.stopping {
             status = self.progress.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(())
+        match status.turns.failure_after(id, scope, failures) {
+            Some(reason) => Err(CollectionError::Stopped { reason: reason.to_owned() }),
+            None if status.turns.has(id, scope) => Err(CollectionError::Stopped { reason: "it is closing".to_owned() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -159,13 +150,17 @@ impl Drop for Maintenance {
 
 impl Progress {
     fn edit<T>(&self, edit: impl FnOnce(&mut Status) -> T) -> T {
-        let done = edit(&mut self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        let done = edit(&mut self.lock());
         self.changed.notify_all();
         done
     }
 
     fn ask_to_merge(&self, state: &CollectionState) {
-        self.edit(|status| _ = status.to_merge.insert(state.identity.id));
+        self.edit(|status| status.turns.ask(state.identity.id, Scope::Due));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -298,59 +293,44 @@ impl Quiet {
 }
 
 fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
-    while let Some((id, optimise)) = next_merge(progress) {
-        let outcome = merge_collection(shared, id, optimise, cancel);
-        progress.edit(|status| {
-            status.merging = None;
-            if let Err(error) = &outcome {
-                status.failures += 1;
-                status.last_failure = Some(Chain(error).to_string());
-            }
-        });
-        match outcome {
-            Ok(()) | Err(CollectionError::Index(IndexError::Cancelled)) => {}
+    while let Some((id, scope)) = next_merge(progress) {
+        let ended = match merge_once(shared, id, scope, cancel) {
+            Ok(ended) => ended,
             Err(error) => {
-                shared.stop_on_failed_sync(&error);
-                tracing::error!(collection = %id, error = %Chain(&error), "merging segments failed");
+                if !matches!(error, CollectionError::Index(IndexError::Cancelled)) {
+                    shared.stop_on_failed_sync(&error);
+                    tracing::error!(collection = %id, error = %Chain(&error), "merging segments failed; trying again later");
+                }
+                Ended::Failed { reason: Chain(&error).to_string(), again: !is_failed_sync(&error) }
             }
-        }
+        };
+        progress.edit(|status| status.turns.end(Instant::now(), ended));
     }
 }
 
-fn next_merge(progress: &Progress) -> Option<(CollectionId, bool)> {
-    let mut status = progress.lock.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        if status.stopping {
-            return None;
+fn next_merge(progress: &Progress) -> Option<(CollectionId, Scope)> {
+    let mut status = progress.lock();
+    while !status.stopping {
+        let now = Instant::now();
+        if let Some(turn) = status.turns.begin(now) {
+            return Some(turn);
         }
-        if let Some(id) = status.to_optimise.pop_first() {
-            status.merging = Some(id);
-            return Some((id, true));
-        }
-        if let Some(id) = status.to_merge.pop_first() {
-            status.merging = Some(id);
-            return Some((id, false));
-        }
-        status = progress.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
+        let patience = status.turns.next_retry().map_or(NAP, |at| at.saturating_duration_since(now));
+        status = progress.changed.wait_timeout(status, patience).unwrap_or_else(PoisonError::into_inner).0;
     }
+    None
 }
 
-fn merge_collection(
-    shared: &Shared,
-    id: CollectionId,
-    optimise: bool,
-    cancel: &AtomicBool,
-) -> Result<(), CollectionError> {
-    loop {
-        let Some(state) = shared.catalog.by_id(id) else { return Ok(()) };
-        let candidates: Vec<_> = state.view().segments.iter().map(|s| s.as_candidate()).collect();
-        let plan: Option<MergePlan> =
-            if optimise { plan_merge::full(&candidates) } else { plan_merge::due(&candidates) };
-        match plan {
-            Some(plan) => install::merge(shared, &state, &plan, cancel)?,
-            None => return Ok(()),
-        }
-    }
+fn merge_once(shared: &Shared, id: CollectionId, scope: Scope, cancel: &AtomicBool) -> Result<Ended, CollectionError> {
+    let Some(state) = shared.catalog.by_id(id) else { return Ok(Ended::Nothing) };
+    let candidates: Vec<_> = state.view().segments.iter().map(|s| s.as_candidate()).collect();
+    let plan = match scope {
+        Scope::Due => plan_merge::due(&candidates),
+        Scope::Whole => plan_merge::full(&candidates),
+    };
+    let Some(plan) = plan else { return Ok(Ended::Nothing) };
+    install::merge(shared, &state, &plan, cancel)?;
+    Ok(Ended::Merged)
 }
 
 /// An error with its causes, on one line.
@@ -365,5 +345,42 @@ impl std::fmt::Display for Chain<'_> {
             source = cause.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
+    use crate::types::{CollectionName, DocumentId, NewDocument};
+    use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn a_merge_that_the_disk_refused_is_made_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let name = CollectionName::new("things").unwrap();
+        let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let id = |n: u32| DocumentId::new(&n.to_string()).unwrap();
+        let document = |n: u32| NewDocument {
+            id: id(n),
+            text: None,
+            metadata: Default::default(),
+            vector: Some(vec![1.0, n as f32]),
+            chunks: Vec::new(),
+        };
+        things.upsert((0..20).map(document).collect()).unwrap();
+        things.settle().unwrap();
+        things.delete(&(0..12).map(id).collect::<Vec<_>>()).unwrap();
+        let full = Plan { only: &[Operation::Write], fail_at: 0, then: Then::Recover, errno: ENOSPC };
+        let faults = Faults::with(&dir.path().join("segments"), full);
+        let refused = things.engine.maintenance().settle(&things.state).unwrap_err();
+        assert!(faults.fired() && matches!(refused, CollectionError::Stopped { .. }), "{refused}");
+        // Nothing more is written, and nobody asks.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while things.stats().deleted_rows > 0 {
+            assert!(Instant::now() < deadline, "{:?}", things.stats());
+            things.state.wait_for_change();
+        }
     }
 }

@@ -38,6 +38,7 @@ mod shuttled;
 mod split;
 mod state;
 mod sync;
+mod turns;
 mod vectors;
 mod verify;
 mod write;

@@ -36,6 +36,8 @@ const MEMTABLE_ENTRIES: u32 = 3;
 const WRITES: u64 = 6;
 /// The write that deletes.
 const DELETING: u64 = 3;
+/// The write that replaces what is else left alone.
+const REPLACING: u64 = 4;
 const LOOKS: usize = 4;
 const INSTALLATIONS: usize = 5;
 const STACK_BYTES: usize = 1 << 20;
@@ -96,7 +98,7 @@ impl Store {
         let identity = Identity { id: COLLECTION, name, definition, created_at_ms: 0, created_seq: Seq(0) };
         let sealed = SealedPart { segments: Vec::new(), sealed_seq: Seq(0) };
         let state = CollectionState::new(identity, sealed, MEMTABLE_ENTRIES);
-        state.apply_upsert(&meta, Seq(1), vec![logged("gone"), logged("moving"), logged("still")]);
+        state.apply_upsert(&meta, Seq(1), ["gone", "moving", "still", "seldom"].map(logged).into());
         Arc::new(Self {
             state,
             meta,
@@ -130,10 +132,11 @@ impl Store {
         self.meta.index_segment(change).unwrap();
     }
 
-    /// Overwrites one document again and again, deletes another, and fills memtables.
+    /// Overwrites one document again and again and another once, deletes a third, and fills memtables.
     fn write(&self) {
         for seq in 2..2 + WRITES {
-            self.state.apply_upsert(&self.meta, Seq(seq), vec![logged("moving"), logged(&format!("filler-{seq}"))]);
+            let other = if seq == REPLACING { "seldom".to_owned() } else { format!("filler-{seq}") };
+            self.state.apply_upsert(&self.meta, Seq(seq), vec![logged("moving"), logged(&other)]);
             if seq == DELETING {
                 self.state.apply_delete(&self.meta, Seq(seq), vec![id("gone")]);
                 self.deleted.store(true, Ordering::SeqCst);
@@ -199,6 +202,7 @@ impl Store {
                 _ => self.search(),
             };
             assert_eq!(still, Some(Seq(1)), "what nobody touches is found");
+            assert!(self.find("seldom").is_some(), "what is replaced is found");
             assert!(moving >= Some(seen), "{moving:?} after {seen}");
             seen = moving.unwrap_or(seen);
             assert!(!(was_deleted && gone.is_some()), "deleted, and found in {gone:?}");

@@ -23,8 +23,7 @@ use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock, RwL
 const MAX_FROZEN: usize = 4;
 /// So long a writer waits for a memtable to be sealed before it is turned away.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
-/// A read that meets the document index ahead of or behind its view looks again this often before it gives up on the
-/// index and looks into the segments.
+/// A read that meets another moment than its view's looks again this often before it keeps changes waiting.
 const STALE_RETRIES: usize = 3;
 
 /// What never changes about a collection.
@@ -217,47 +216,54 @@ impl CollectionState {
     pub fn find(&self, meta: &MetaIndex, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
         for _ in 0..STALE_RETRIES {
             let view = self.view();
-            for memtable in view.memtables() {
-                match memtable.entry(id) {
-                    Some(MemEntry::Row(ordinal)) => return Ok(Some(Place::Memory(memtable.clone(), ordinal))),
-                    Some(MemEntry::Tombstone(_)) => return Ok(None),
-                    None => {}
-                }
-            }
-            let location = match meta.locate(self.identity.id, id) {
-                Ok(Some(location)) => location,
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    tracing::error!(%error, "the document index failed; looking into the segments");
-                    break;
-                }
-            };
-            match view.resolve(location.segment, location.ordinal) {
-                Resolved::Row(live, ordinal) if !live.dead.is_dead(ordinal) => {
-                    return Ok(Some(Place::Sealed(live.clone(), ordinal)));
-                }
-                // Dead in this view: it was deleted, or a younger version came after the memtables were asked.
-                Resolved::Row(..) | Resolved::LeftOut
+            match self.look(&view, meta, id)? {
+                Look::Found(place) => return Ok(Some(place)),
+                Look::Deleted => return Ok(None),
+                // Otherwise a younger version may have come after the memtables were asked, and a merge may have taken the
+                // older one out of the document index.
+                Look::Nowhere
                     if Arc::ptr_eq(&view, &self.view())
                         && view.memtables().all(|memtable| memtable.entry(id).is_none()) =>
                 {
                     return Ok(None);
                 }
-                _ => {}
+                Look::Nowhere | Look::Stale => {}
             }
         }
-        self.find_in_segments(id)
+        let _applying = self.hold();
+        let view = self.view();
+        match self.look(&view, meta, id)? {
+            Look::Found(place) => Ok(Some(place)),
+            Look::Deleted | Look::Nowhere => Ok(None),
+            // Left behind by a crash between a merge and the index's following it.
+            Look::Stale => find_in_segments(&view, id),
+        }
     }
 
-    fn find_in_segments(&self, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
-        for live in &self.view().segments {
-            if let Some(ordinal) = live.find(id)?
-                && !live.dead.is_dead(ordinal)
-            {
-                return Ok(Some(Place::Sealed(live.clone(), ordinal)));
+    /// Looks for a document in one view and in the document index, which may be ahead of the view or behind it.
+    fn look(&self, view: &View, meta: &MetaIndex, id: &DocumentId) -> Result<Look, CollectionError> {
+        match view.memtables().find_map(|memtable| Some((memtable, memtable.entry(id)?))) {
+            Some((memtable, MemEntry::Row(ordinal))) => {
+                return Ok(Look::Found(Place::Memory(memtable.clone(), ordinal)));
             }
+            Some((_, MemEntry::Tombstone(_))) => return Ok(Look::Deleted),
+            None => {}
         }
-        Ok(None)
+        let location = match meta.locate(self.identity.id, id) {
+            Ok(Some(location)) => location,
+            Ok(None) => return Ok(Look::Nowhere),
+            Err(error) => {
+                tracing::error!(%error, "the document index failed; looking into the segments");
+                return Ok(find_in_segments(view, id)?.map_or(Look::Nowhere, Look::Found));
+            }
+        };
+        Ok(match view.resolve(location.segment, location.ordinal) {
+            Resolved::Row(live, ordinal) if !live.dead.is_dead(ordinal) => {
+                Look::Found(Place::Sealed(live.clone(), ordinal))
+            }
+            Resolved::Row(..) | Resolved::LeftOut => Look::Nowhere,
+            Resolved::Stale => Look::Stale,
+        })
     }
 
     /// Freezes what the active memtable holds, if anything.
@@ -375,6 +381,29 @@ impl CollectionState {
     fn refusal(&self) -> MutexGuard<'_, Option<SealRefusal>> {
         self.seal_refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a view and the document index say of an id.
+enum Look {
+    Found(Place),
+    /// A memtable says so.
+    Deleted,
+    /// No memtable has it, and no row of it is alive: true where the view is still the present one, and the memtables
+    /// still have none.
+    Nowhere,
+    /// The index is of another moment than the view.
+    Stale,
+}
+
+fn find_in_segments(view: &View, id: &DocumentId) -> Result<Option<Place>, CollectionError> {
+    for live in &view.segments {
+        if let Some(ordinal) = live.find(id)?
+            && !live.dead.is_dead(ordinal)
+        {
+            return Ok(Some(Place::Sealed(live.clone(), ordinal)));
+        }
+    }
+    Ok(None)
 }
 
 /// The `applying` lock, held.

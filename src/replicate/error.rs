@@ -264,7 +264,7 @@ impl ReplicateError {
     /// What to tell whoever gave the command that failed; the error itself ends the session.
     pub(super) fn told(&self) -> Self {
         match self {
-            Self::Busy { phase, reason } => Self::Busy { phase: phase.clone(), reason },
+            Self::Busy { phase, reason } => Self::Busy { phase: phase.clone(), reason: reason.clone() },
             error => Self::Failed {
                 code: error.code(),
                 reason: error.chain(),

@@ -19,6 +19,16 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
+    /// The file system takes no writes at all.
+    #[error(
+        "{path} is on a read-only file system; copy the data directory to where it can be written, or mount it so; \
+         `pannier salvage` reads it where it is",
+        path = path.display()
+    )]
+    ReadOnly {
+        /// What was to be written.
+        path: PathBuf,
+    },
     /// Another process, or another handle in this one, has the directory open.
     #[error(
         "{path} is held by {holder}; stop it, or use another data directory",

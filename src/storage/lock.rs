@@ -1,6 +1,7 @@
 //! The lock that keeps a second process out of a data directory.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
@@ -19,10 +20,14 @@ impl DirectoryLock {
     /// Takes the lock on the file `path`, which is made where it is missing; its directory must exist.
     ///
     /// # Errors
-    /// [`StorageError::Locked`] when another handle has it, [`StorageError::Io`] when the file cannot be used.
+    /// [`StorageError::Locked`] when another handle has it, [`StorageError::ReadOnly`] where nothing can be written,
+    /// [`StorageError::Io`] when the file cannot be used.
     pub fn acquire(path: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let path = path.into();
-        let file = DiskFile::open_or_create(path.clone()).map_err(|e| StorageError::io(&path, "open", e))?;
+        let file = DiskFile::open_or_create(path.clone()).map_err(|error| match error.kind() {
+            ErrorKind::ReadOnlyFilesystem => StorageError::ReadOnly { path: path.clone() },
+            _ => StorageError::io(&path, "open", error),
+        })?;
         match file.handle().try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -81,6 +86,7 @@ fn write_holder(file: &DiskFile) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::fault::{Faults, Plan, Then};
 
     #[test]
     fn a_second_holder_learns_who_is_the_first() {
@@ -93,6 +99,17 @@ mod tests {
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
         drop(first);
         DirectoryLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_system_that_takes_no_writes_is_named_with_what_reads_it() {
+        const EROFS: i32 = 30;
+        let dir = tempfile::tempdir().unwrap();
+        let refused = Plan { only: &[], fail_at: 0, then: Then::Crash, errno: EROFS };
+        let _faults = Faults::with(dir.path(), refused);
+        let error = DirectoryLock::acquire(dir.path().join("LOCK")).unwrap_err();
+        assert!(matches!(error, StorageError::ReadOnly { .. }) && error.to_string().contains("salvage"), "{error}");
     }
 
     #[test]

@@ -94,14 +94,15 @@ impl Worker {
         }
     }
 
-    /// One step for each in turn, until none has work left.
-    fn serve(&mut self, mut queue: VecDeque<Arc<CollectionState>>) {
-        while let Some(state) = queue.pop_front() {
+    /// One step for each. What has more work calls again, behind those that called meanwhile: a collection that is written
+    /// to without a pause always has more.
+    fn serve(&mut self, queue: VecDeque<Arc<CollectionState>>) {
+        for state in queue {
             if self.shared.bell.is_stopping() {
                 return;
             }
             match self.guarded_step(&state) {
-                Ok(true) => queue.push_back(state),
+                Ok(true) => self.shared.bell.ring_urgently(&state),
                 Ok(false) => {}
                 Err(error) => self.failed(state, &error),
             }

@@ -56,8 +56,8 @@ impl MetaIndex {
         }
         let mut undecided = BTreeSet::new();
         match (Segment { index: self, collection, segment, rows }).evaluate_whole(filter, &mut undecided) {
-            // Removed meanwhile: what was read may have been half of it.
-            Ok(_) if !ready() => unknown(false),
+            // Removed meanwhile: what was read may have been half of it, and what was missed is no damage.
+            _ if !ready() => unknown(false),
             Ok(bounds) => {
                 let undecided_fields = if bounds.is_exact() { Vec::new() } else { undecided.into_iter().collect() };
                 Resolved { bounds, undecided_fields, damaged: false }

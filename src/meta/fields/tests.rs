@@ -242,6 +242,32 @@ fn postings_stay_over_a_reopening_and_go_with_their_segment() {
 }
 
 #[test]
+fn postings_that_go_with_their_segment_are_not_taken_for_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(&dir.path().join("meta"));
+    let documents: Vec<Metadata> =
+        (0..500i64).map(|n| [("word".to_owned(), Value::String(format!("word {n:04}")))].into()).collect();
+    for _ in 0..100 {
+        put(&index, SEGMENT, &documents, &[]);
+        let reached = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                reached.wait();
+                index.forget_fields(COLLECTION, &[SEGMENT]).unwrap();
+            });
+            reached.wait();
+            for n in 0.. {
+                let filter = Filter::eq("word", Value::String(format!("word {n:04}")));
+                assert!(!resolve(&index, documents.len(), &filter).damaged, "{n}");
+                if !index.has_fields(COLLECTION, SEGMENT) {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn damaged_and_lost_postings_are_noticed_and_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(&dir.path().join("meta"));
