@@ -36,9 +36,6 @@ pub struct LogPosition {
     pub files: usize,
 }
 
-/// Keeps the buffer of a group for the next one, unless one large group made it huge.
-const KEPT_BUFFER_BYTES: usize = 4 << 20;
-
 /// The end of the log, open for appending. There is one in a process, under the directory's lock.
 #[derive(Debug)]
 pub struct LogWriter {
@@ -201,7 +198,6 @@ impl LogWriter {
         self.position.newest_bytes = self.file.len();
         self.file.sync_data().map_err(Refusal::Final)?;
         self.position.last_seq = seq;
-        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
         Ok(())
     }
 
