@@ -40,10 +40,10 @@ pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
 pub use pace::RateLimit;
 pub use paths::DataPaths;
-#[cfg(any(test, feature = "text", feature = "fuzzing"))]
-pub use publish::replace;
 #[cfg(feature = "postgres")]
 pub use publish::publish_private;
+#[cfg(any(test, feature = "text", feature = "fuzzing"))]
+pub use publish::replace;
 pub use publish::{Publishing, publish, remove_temporaries};
 #[cfg(feature = "local-models")]
 pub use random_access::RandomAccessFile;

@@ -1,6 +1,5 @@
 //! The reference builder: hnsw_rs makes the graph, which is taken out as flat arrays.
 
-
 use hnsw_rs::anndists::dist::Distance;
 use hnsw_rs::hnsw::{Hnsw, Neighbour, Point};
 use rayon::prelude::*;
