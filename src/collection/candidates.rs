@@ -10,6 +10,7 @@ use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Method, Metric
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
+use super::passing::Passing;
 use super::recall::Sample;
 use super::{Collection, CollectionError, Frame, Shelf};
 
@@ -293,6 +294,7 @@ impl Shelf for Collection {
     ) -> Result<Vec<Candidate>, CollectionError> {
         let search = self.keyword_search(&words.query)?;
         let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
+        let mut passing = filter.map(|filter| Passing::new(self, filter));
         loop {
             let hits = search.hits(from, count)?;
             let last = hits.len() < count;
@@ -301,8 +303,8 @@ impl Shelf for Collection {
                 if place.seq()? != hit.seq {
                     continue;
                 }
-                if let Some(filter) = filter
-                    && !filter.matches(&place.document()?.metadata)
+                if let Some(passing) = &mut passing
+                    && !passing.passes(&place)?
                 {
                     continue;
                 }
