@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::index::{IndexError, MergePlan, plan_merge};
 use crate::log::{self, LogError};
 use crate::storage::is_disk_full;
-use crate::types::{CollectionId, Seq};
+use crate::types::{Chain, CollectionId, Seq};
 
 use super::CollectionError;
 use super::engine::Shared;
@@ -350,20 +350,5 @@ fn merge_collection(
             Some(plan) => install::merge(shared, &state, &plan, cancel)?,
             None => return Ok(()),
         }
-    }
-}
-
-/// An error with its causes, on one line.
-pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::storage::{
     AppendFile, DataPaths, StorageError, crc32c, crc32c_append, create_dir_all, is_disk_full, is_failed_sync, publish,
     remove_temporaries,
 };
-use crate::types::Seq;
+use crate::types::{Chain, Seq};
 
 /// Settings of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,9 +156,12 @@ impl LogWriter {
             match step(self) {
                 Ok(()) => {}
                 Err(Refusal::Undone(error)) => {
-                    return Err(LogError::NotWritten { disk_full: is_disk_full(&error), reason: with_causes(&error) });
+                    return Err(LogError::NotWritten {
+                        disk_full: is_disk_full(&error),
+                        reason: Chain(&error).to_string(),
+                    });
                 }
-                Err(Refusal::Final(error)) => self.failed = Some(with_causes(&error)),
+                Err(Refusal::Final(error)) => self.failed = Some(Chain(&error).to_string()),
             }
         }
         self.failed.clone().map_or(Ok(()), |reason| Err(LogError::Failed { reason }))
@@ -255,10 +258,4 @@ fn create_file(paths: &DataPaths, header: FileHeader) -> Result<LogEnd, StorageE
     publish(&paths.log_file(header.first_seq.0), &bytes)?;
     let len = bytes.len() as u64;
     Ok(LogEnd { first_seq: header.first_seq, tag: header.tag(), len, crc: crc32c(&bytes), last_group: len })
-}
-
-/// An error and its causes in one line, for those who wait and cannot share the error itself.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
