@@ -207,7 +207,11 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             Err(error) => {
                 shared.stop_on_failed_sync(&error);
                 let name = &state.identity.name;
-                tracing::error!(collection = %name, error = %Chain(&error), "background work failed; trying again");
+                tracing::error!(collection = %name, error = %Chain(&error), "background work failed");
+                if shared.log().is_some_and(|log| log.failed().is_some()) {
+                    // The next start takes it up.
+                    continue;
+                }
                 pause(RETRY, cancel);
                 shared.ask(if state.is_dropped() { Job::Drop(state) } else { Job::Seal(state) });
             }
