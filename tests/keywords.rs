@@ -147,6 +147,31 @@ fn with_text(key: &str, text: &str) -> NewDocument {
 }
 
 #[test]
+fn the_few_that_pass_a_filter_are_found_behind_many_that_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    let request = DefinitionRequest { language: Some(Language::English), ..DefinitionRequest::vectors(DIM as u32) };
+    let things = database.create_collection(&name("things"), &request).unwrap().collection;
+    let in_group =
+        |n: i64| NewDocument { text: Some("a tent".into()), ..document(&format!("{n:04}"), &[1.0; DIM], n / 100) };
+    things.upsert((0..900).map(in_group).collect()).unwrap();
+    let last = SearchRequest { filter: Some(Filter::eq("group", Value::Int(8))), top_k: 200, ..keyword("tent") };
+    let check = |wanted: i64| {
+        things.refresh().unwrap();
+        let wanted: Vec<String> = (wanted..900).map(|n| format!("{n:04}")).collect();
+        assert_eq!(ids(&things, &last), wanted);
+        assert_eq!(ids(&things, &SearchRequest { top_k: 5, ..last.clone() }), wanted[..5]);
+    };
+    check(800);
+    things.flush().unwrap();
+    check(800);
+    // Versions that no longer pass, and rows that no longer live.
+    things.upsert((800..850).map(|n| NewDocument { metadata: Default::default(), ..in_group(n) }).collect()).unwrap();
+    things.delete(&[id("0850")]).unwrap();
+    check(851);
+}
+
+#[test]
 fn words_are_found_without_asking_for_a_refresh() {
     let directory = tempfile::tempdir().unwrap();
     let (_database, things) = Words.open(directory.path());

@@ -2,7 +2,7 @@
 
 use crate::collection::{BackendFault, CollectionError};
 use crate::postgres::{PostgresError, Trouble};
-use crate::types::CollectionName;
+use crate::types::{Chain, CollectionName};
 
 use super::pool::Failure;
 use super::table::TableError;
@@ -34,13 +34,13 @@ pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError
     let error = match failure {
         Failure::Busy => return CollectionError::Overloaded,
         Failure::Unknown(error) => {
-            let why = chain(&error);
+            let why = Chain(&error).to_string();
             let detail = format!("{why}; whether the write was done is not known. Send it again, which does no harm");
             return of(BackendFault::Unknown, detail);
         }
         Failure::Clear(error) => error,
     };
-    let (fault, why) = (fault_of(&error), chain(&error));
+    let (fault, why) = (fault_of(&error), Chain(&error).to_string());
     let advice = match fault {
         BackendFault::Unreachable | BackendFault::Busy => "; nothing was changed. Try again shortly",
         BackendFault::Timeout => "; nothing was changed. Ask for less, or give the role a longer statement_timeout",
@@ -77,10 +77,4 @@ fn is_of_dimensions(error: &PostgresError) -> bool {
             || message.starts_with("expected ") && message.contains(" dimensions, not ")
     };
     matches!(error, PostgresError::Statement { code, message, .. } if code == "22000" && said(message))
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -11,6 +11,7 @@ use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
 use super::page;
+use super::passing::Passing;
 use super::recall::Sample;
 use super::{Collection, CollectionError, Frame, Shelf};
 
@@ -290,6 +291,7 @@ impl Shelf for Collection {
     ) -> Result<Vec<Candidate>, CollectionError> {
         let search = self.keyword_search(&words.query)?;
         let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
+        let mut passing = filter.map(|filter| Passing::new(self, filter));
         loop {
             let hits = search.hits(from, count)?;
             let last = hits.len() < count;
@@ -298,8 +300,8 @@ impl Shelf for Collection {
                 if place.seq()? != hit.seq {
                     continue;
                 }
-                if let Some(filter) = filter
-                    && !filter.matches(&place.document()?.metadata)
+                if let Some(passing) = &mut passing
+                    && !passing.passes(&place)?
                 {
                     continue;
                 }

@@ -9,13 +9,13 @@ use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
 use crate::storage::{self, DataPaths, DirectoryLock, RateLimit};
-use crate::types::{CollectionId, GraphBuilder, Seq};
+use crate::types::{Chain, CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
 use super::changes::LogHolds;
 use super::keywords::{Bell, KeywordWorker};
-use super::maintenance::{Chain, Job, Maintenance};
+use super::maintenance::{Job, Maintenance};
 use super::packing::{PackWorker, Packing};
 use super::recall::{RecallWorker, Sampler};
 use super::state::{CollectionState, Identity, SealedPart};

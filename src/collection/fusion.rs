@@ -30,12 +30,11 @@ pub fn weighted<K: Eq + Hash>(scores: HashMap<K, Scores>, alpha: f32) -> Vec<(K,
     // Where all are equal, all are best.
     let near = |score: f32| if greatest > least { (score - least) / (greatest - least) } else { 1.0 };
     let matched = |score: f32| if most > 0.0 { score / most } else { 0.0 };
-    let fused = |scores: &Scores| {
+    let fused = |scores: Scores| {
         alpha * scores.vector.map_or(0.0, |(_, score)| near(score))
             + (1.0 - alpha) * scores.words.map_or(0.0, |(_, score)| matched(score))
     };
-    let values: Vec<f32> = scores.values().map(fused).collect();
-    scores.into_keys().zip(values).collect()
+    scores.into_iter().map(|(key, scores)| (key, fused(scores))).collect()
 }
 
 #[cfg(test)]

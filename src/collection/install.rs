@@ -62,10 +62,12 @@ fn publish_seal(
     let mut next = begin(shared, &manifest, Some(memtable));
     // Dropped in this very moment: the catalog no longer has it.
     let Some(entry) = collection_entry(&mut next, state.identity.id) else { return Ok(false) };
-    entry.sealed_seq = entry.sealed_seq.max(memtable.last_seq());
+    let sealed_seq = entry.sealed_seq.max(memtable.last_seq());
+    entry.sealed_seq = sealed_seq;
     entry.segments.extend(written.map(|written| new_entry(spec, written)));
     save_dead(shared, &state.view(), spec, entry)?;
     publish(shared, &mut manifest, next)?;
+    state.note_sealed(sealed_seq);
     Ok(true)
 }
 
@@ -220,8 +222,16 @@ fn fresh_entry(state: &CollectionState) -> CollectionEntry {
 }
 
 /// Publishes, then trims what the new manifest no longer needs: log files and old lists of dead rows.
+///
+/// # Errors
+/// [`CollectionError`], and trying again is safe: the manifest on disk is `current`, and what was written for `next` is in
+/// nobody's way. Only a failed sync leaves open which of the two is there: then the store has stopped before `current` is
+/// let go, and nothing is published any more.
 fn publish(shared: &Shared, current: &mut Manifest, mut next: Manifest) -> Result<(), CollectionError> {
-    next.publish(&shared.paths)?;
+    if let Some(reason) = shared.log().and_then(|log| log.failed()) {
+        return Err(CollectionError::Stopped { reason });
+    }
+    next.publish(&shared.paths).inspect_err(|error| shared.stop_on_failed_sync(error))?;
     let unused = dead_files(current).filter(|old| !dead_files(&next).any(|new| new == *old)).collect::<Vec<_>>();
     *current = next;
     if let Some(Err(error)) = shared.log().map(|log| log.trim(current.log_start, shared.holds.keep(current.log_start)))
@@ -405,5 +415,76 @@ pub fn index_missing_fields(shared: &Shared, state: &CollectionState) {
     let view = state.view();
     for live in view.segments.iter().filter(|live| !shared.meta.has_fields(state.identity.id, live.id)) {
         index_fields(shared, state, live);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::fault::{Faults, Operation, Then};
+    use crate::storage::is_failed_sync;
+    use crate::types::{CollectionName, NewDocument};
+    use crate::{Collection, Database, DefinitionRequest};
+
+    /// A store with a collection and a document in its log.
+    fn store(path: &Path) -> (Database, Collection) {
+        let database = Database::open(path).unwrap();
+        let name = CollectionName::new("things").unwrap();
+        let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let (id, vector) = (DocumentId::new("a").unwrap(), Some(vec![1.0, 2.0]));
+        let document = NewDocument { id, text: None, metadata: Metadata::default(), vector, chunks: Vec::new() };
+        things.upsert(vec![document]).unwrap();
+        (database, things)
+    }
+
+    #[test]
+    fn a_manifest_that_was_not_published_may_be_published_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, things) = store(directory.path());
+        {
+            let shared = &things.engine.shared;
+            let mut manifest = shared.manifest();
+            for step in [Operation::Create, Operation::Write, Operation::Rename] {
+                let next = manifest.clone();
+                let faults = Faults::arm_only(directory.path(), step, 0, Then::Recover);
+                assert!(publish(shared, &mut manifest, next).is_err() && faults.fired(), "{step:?}");
+                assert_eq!(Manifest::load(&shared.paths).unwrap(), *manifest, "{step:?}");
+            }
+        }
+        things.flush().unwrap();
+        assert_eq!(things.stats().sealed_seq, things.stats().last_seq);
+        drop((things, database));
+        let database = Database::open(directory.path()).unwrap();
+        assert_eq!(database.collections()[0].stats().documents, 1);
+    }
+
+    #[test]
+    fn after_a_failed_sync_no_manifest_is_published() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, things) = store(directory.path());
+        let shared = &things.engine.shared;
+        let mut manifest = shared.manifest();
+        let next = manifest.clone();
+        // That of the directory, once the manifest has its name.
+        let faults = Faults::arm_only(directory.path(), Operation::Sync, 1, Then::Recover);
+        let failed = publish(shared, &mut manifest, next.clone()).unwrap_err();
+        assert!(is_failed_sync(&failed) && faults.fired());
+        drop(faults);
+        let written = Faults::watch(directory.path());
+        assert!(matches!(publish(shared, &mut manifest, next), Err(CollectionError::Stopped { .. })));
+        assert_eq!(written.seen(), []);
+        drop(manifest);
+        assert!(matches!(things.flush(), Err(CollectionError::Stopped { .. })));
+    }
+
+    #[test]
+    fn figures_do_not_wait_for_a_manifest_to_be_published() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, things) = store(directory.path());
+        let _publishing = things.engine.shared.manifest();
+        let (told, figures) = std::sync::mpsc::channel();
+        let asked = things.clone();
+        std::thread::spawn(move || told.send(asked.stats().documents));
+        assert_eq!(figures.recv_timeout(std::time::Duration::from_secs(60)), Ok(1));
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::index::{IndexError, plan_merge};
 use crate::log::{self, LogError};
 use crate::storage::{is_disk_full, is_failed_sync};
-use crate::types::{CollectionId, Seq};
+use crate::types::{Chain, CollectionId, Seq};
 
 use super::CollectionError;
 use super::engine::Shared;
@@ -202,7 +202,11 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             Err(error) => {
                 shared.stop_on_failed_sync(&error);
                 let name = &state.identity.name;
-                tracing::error!(collection = %name, error = %Chain(&error), "background work failed; trying again");
+                tracing::error!(collection = %name, error = %Chain(&error), "background work failed");
+                if shared.log().is_some_and(|log| log.failed().is_some()) {
+                    // The next start takes it up.
+                    continue;
+                }
                 pause(RETRY, cancel);
                 shared.ask(if state.is_dropped() { Job::Drop(state) } else { Job::Seal(state) });
             }
@@ -331,21 +335,6 @@ fn merge_once(shared: &Shared, id: CollectionId, scope: Scope, cancel: &AtomicBo
     let Some(plan) = plan else { return Ok(Ended::Nothing) };
     install::merge(shared, &state, &plan, cancel)?;
     Ok(Ended::Merged)
-}
-
-/// An error with its causes, on one line.
-pub(super) struct Chain<'a>(pub(super) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod keywords;
 mod maintenance;
 mod packing;
 mod page;
+mod passing;
 mod plan;
 mod prepare;
 mod quick;

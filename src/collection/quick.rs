@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::index::LiveSegment;
-use crate::types::{Mode, Query, SearchRequest};
+use crate::types::{Mode, Paging, Query, SearchRequest};
 
 use super::Collection;
 
-/// Most hits of a quick search.
-const MAX_TOP_K: usize = 100;
+/// How deep a quick search ranks: the hits before its page and those on it.
+const MAX_DEPTH: usize = 100;
 /// Most candidates that its walks keep.
 const MAX_EF: usize = 256;
 /// Most rows outside of graphs, each of which is compared: a fraction of a millisecond.
@@ -20,18 +20,7 @@ impl Collection {
     /// Whether a search should be answered within a fraction of a millisecond, so that whoever serves many may do so
     /// where it stands: the nearest few to a vector, by graphs.
     pub fn answers_at_once(&self, request: &SearchRequest) -> bool {
-        let SearchRequest { query, top_k, filter, exact, ef_search, mode, grouping, .. } = request;
-        let is_plain = matches!(query, Query::Vector(_))
-            && *mode == Mode::Vector
-            && filter.is_none()
-            && grouping.is_none()
-            && request.diversity.is_none()
-            && request.facets.is_empty()
-            && !exact
-            && !request.refresh
-            && *top_k <= MAX_TOP_K
-            && ef_search.is_none_or(|ef| ef <= MAX_EF);
-        is_plain && self.definition().chunks.is_none() && self.rows_outside_graphs() <= MAX_SCANNED
+        is_plain(request) && self.definition().chunks.is_none() && self.rows_outside_graphs() <= MAX_SCANNED
     }
 
     fn rows_outside_graphs(&self) -> u64 {
@@ -43,5 +32,38 @@ impl Collection {
             false => u64::from(live.live_rows()),
         };
         in_memory + scanned.map(rows).sum::<u64>()
+    }
+}
+
+/// Whether a search asks for the nearest few to a vector, and for nothing that takes longer. After a cursor it may rank
+/// deeper than its page reaches.
+fn is_plain(request: &SearchRequest) -> bool {
+    let SearchRequest { query, top_k, filter, exact, ef_search, mode, grouping, .. } = request;
+    matches!(query, Query::Vector(_))
+        && *mode == Mode::Vector
+        && filter.is_none()
+        && grouping.is_none()
+        && request.diversity.is_none()
+        && request.facets.is_empty()
+        && !exact
+        && !request.refresh
+        && matches!(request.paging, Paging::Offset(offset) if offset.saturating_add(*top_k) <= MAX_DEPTH)
+        && ef_search.is_none_or(|ef| ef <= MAX_EF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DocumentId, SearchAfter};
+
+    #[test]
+    fn a_page_deep_in_a_ranking_is_not_quick() {
+        let paged = |top_k, paging| SearchRequest { top_k, paging, ..SearchRequest::new(Query::Vector(vec![1.0])) };
+        assert!(is_plain(&paged(100, Paging::Offset(0))));
+        assert!(is_plain(&paged(10, Paging::Offset(90))));
+        let after = SearchAfter { rank: 10, score: 0.5, id: DocumentId::new("a").unwrap() };
+        for paging in [Paging::Offset(91), Paging::Offset(usize::MAX), Paging::FirstPage, Paging::After(after)] {
+            assert!(!is_plain(&paged(10, paging.clone())), "{paging:?}");
+        }
     }
 }

@@ -153,8 +153,6 @@ impl Collection {
     /// The collection's figures at this moment.
     pub fn stats(&self) -> CollectionStats {
         let view = self.state.view();
-        let manifest = self.engine.shared.manifest();
-        let entry = manifest.collections.iter().find(|entry| entry.id == self.state.identity.id);
         let segments = || view.segments.iter();
         CollectionStats {
             documents: view.live_documents(),
@@ -165,7 +163,7 @@ impl Collection {
             deleted_rows: segments().map(|s| u64::from(s.dead.count())).sum(),
             disk_bytes: segments().map(|s| s.segment.len_bytes()).sum(),
             last_seq: self.state.last_seq(),
-            sealed_seq: entry.map_or(self.state.identity.created_seq, |entry| entry.sealed_seq),
+            sealed_seq: self.state.sealed_seq(),
             dim: self.definition().dim,
             keywords: self.state.keywords.stats(),
             recall: self.state.recall.read(),

@@ -53,6 +53,8 @@ pub struct CollectionState {
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
     last_seq: AtomicU64,
+    /// As the manifest on disk has it.
+    sealed_seq: AtomicU64,
     dropped: AtomicBool,
     /// Signalled when a frozen memtable has become a segment.
     room: Condvar,
@@ -93,6 +95,7 @@ impl CollectionState {
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),
             last_seq: AtomicU64::new(last_seq.0),
+            sealed_seq: AtomicU64::new(last_seq.0),
             dropped: AtomicBool::new(false),
             room: Condvar::new(),
             room_lock: Mutex::new(()),
@@ -136,6 +139,16 @@ impl CollectionState {
     /// The youngest change applied.
     pub fn last_seq(&self) -> Seq {
         Seq(self.last_seq.load(Ordering::Acquire))
+    }
+
+    /// The segments have its changes up to here.
+    pub fn sealed_seq(&self) -> Seq {
+        Seq(self.sealed_seq.load(Ordering::Acquire))
+    }
+
+    /// A manifest was published that names segments with its changes up to `seq`.
+    pub fn note_sealed(&self, seq: Seq) {
+        self.sealed_seq.store(seq.0, Ordering::Release);
     }
 
     /// Whether it was dropped.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::workload::{Client, DIM, Model, definition, document, options};
 use crate::collection::ListRequest;
-use crate::types::{DocumentId, Query, SearchRequest};
+use crate::types::{Chain, DocumentId, Query, SearchRequest};
 use crate::{Collection, CollectionError, Database};
 
 /// What a collection may hold, one of them.
@@ -97,6 +97,5 @@ fn search(collection: &Collection) -> Result<Vec<String>, String> {
 }
 
 fn text(error: impl std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    Chain(&error).to_string()
 }

@@ -7,9 +7,10 @@ use metrics::{counter, gauge};
 
 use super::error::ApiError;
 use super::state::AppState;
-use crate::collection::{Collection, SampledRecall};
+use crate::collection::{CollectionStats, SampledRecall};
 use crate::database::Database;
 use crate::telemetry;
+use crate::types::CollectionName;
 
 /// The text format that Prometheus reads.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -29,9 +30,11 @@ pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoRes
     }
     let recall = state
         .measuring(move |database| {
-            measure(database);
+            let collections = database.collections();
+            let stats: Vec<_> = collections.iter().map(|collection| (collection.name(), collection.stats())).collect();
+            measure(database, &stats);
             gauge!(telemetry::PROCESS_START_TIME_SECONDS).set(started_at);
-            Ok(recall_lines(&sampled(database)))
+            Ok(recall_lines(&sampled(&stats)))
         })
         .await?;
     let mut text = state.metrics().map(|metrics| metrics.render()).unwrap_or_default();
@@ -39,14 +42,13 @@ pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoRes
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text))
 }
 
-fn measure(database: &Database) {
-    let collections = database.collections();
-    let stats: Vec<_> = collections.iter().map(|collection| collection.stats()).collect();
+fn measure(database: &Database, stats: &[(&CollectionName, CollectionStats)]) {
     let health = database.health();
-    gauge!(telemetry::COLLECTIONS).set(collections.len() as f64);
-    gauge!(telemetry::DOCUMENTS).set(stats.iter().map(|s| s.documents).sum::<u64>() as f64);
-    gauge!(telemetry::SEGMENTS).set(stats.iter().map(|s| s.segments).sum::<u64>() as f64);
-    gauge!(telemetry::SEGMENT_BYTES).set(stats.iter().map(|s| s.disk_bytes).sum::<u64>() as f64);
+    let sum = |figure: fn(&CollectionStats) -> u64| stats.iter().map(|(_, stats)| figure(stats)).sum::<u64>() as f64;
+    gauge!(telemetry::COLLECTIONS).set(stats.len() as f64);
+    gauge!(telemetry::DOCUMENTS).set(sum(|stats| stats.documents));
+    gauge!(telemetry::SEGMENTS).set(sum(|stats| stats.segments));
+    gauge!(telemetry::SEGMENT_BYTES).set(sum(|stats| stats.disk_bytes));
     let merges = database.merges();
     counter!(telemetry::MERGE_BYTES_TOTAL).absolute(merges.written_bytes);
     gauge!(telemetry::MERGE_HELD_BACK_SECONDS).set(merges.held_back.as_secs_f64());
@@ -61,9 +63,9 @@ fn measure(database: &Database) {
 }
 
 /// Collections of which searches were sampled.
-fn sampled(database: &Database) -> Vec<(String, SampledRecall)> {
-    let named = |collection: Collection| (collection.name().to_string(), collection.stats().recall);
-    database.collections().into_iter().map(named).filter(|(_, recall)| recall.sampled_hits > 0).collect()
+fn sampled(stats: &[(&CollectionName, CollectionStats)]) -> Vec<(String, SampledRecall)> {
+    let named = stats.iter().map(|(name, stats)| (name.to_string(), stats.recall));
+    named.filter(|(_, recall)| recall.sampled_hits > 0).collect()
 }
 
 /// What the samples say, by collection. Written here, since the recorder would go on telling of dropped collections.

@@ -1,5 +1,7 @@
 //! The API's description, generated from the handlers and the wire types.
 
+use std::sync::LazyLock;
+
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -38,9 +40,11 @@ use super::{snapshots, sources, tei, template};
 )]
 struct Api;
 
-/// The description as JSON text.
-pub fn openapi_json() -> String {
-    Api::openapi().to_json().expect("the generated description always serialises")
+/// The description as JSON text, made once.
+pub fn openapi_json() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| Api::openapi().to_json().expect("the generated description always serialises"));
+    &TEXT
 }
 
 /// Describes this API.
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_operation_has_an_id_and_describes_its_failures() {
-        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
         let mut ids = std::collections::BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn failures_of_a_database_are_described_where_a_collection_is_asked() {
-        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
         for (path, method) in [("search", "post"), ("documents", "post"), ("documents", "get"), ("stats", "get")] {
             let responses = &document["paths"][format!("/v1/collections/{{collection}}/{path}")][method]["responses"];
             for (status, code) in [
@@ -197,7 +201,7 @@ mod tests {
                 _ => {}
             }
         }
-        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
         let mut found = Vec::new();
         references(&document, &mut found);
         assert!(found.len() > 20);

@@ -50,8 +50,12 @@ pub(crate) async fn add(
     let settings = body.into_settings()?;
     let name = settings.name.as_str().to_owned();
     refuse_remote(&state, &settings.collection)?;
-    state.replicator()?.add(settings)?;
-    let mut response = JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))?.into_response();
+    let replicator = state.replicator()?.clone();
+    let add = state.engine(move |_| {
+        replicator.add(settings)?;
+        JsonText::of(&SinkView::of(replicator.status(&name)?))
+    });
+    let mut response = add.await?.into_response();
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }
@@ -110,8 +114,7 @@ pub(crate) async fn remove(State(state): State<AppState>, InSink(name): InSink) 
     responses((status = 200, body = SinkView, description = "It rests."))
 )]
 pub(crate) async fn pause(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
-    state.replicator()?.set_paused(&name, true)?;
-    JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))
+    set_paused(&state, name, true).await
 }
 
 /// Sets a sink to work again, also one that waits after a failure or was fenced.
@@ -121,8 +124,16 @@ pub(crate) async fn pause(State(state): State<AppState>, InSink(name): InSink) -
     responses((status = 200, body = SinkView, description = "It works."))
 )]
 pub(crate) async fn resume(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
-    state.replicator()?.set_paused(&name, false)?;
-    JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))
+    set_paused(&state, name, false).await
+}
+
+async fn set_paused(state: &AppState, name: String, paused: bool) -> Result<JsonText, ApiError> {
+    let replicator = state.replicator()?.clone();
+    let set = state.engine(move |_| {
+        replicator.set_paused(&name, paused)?;
+        JsonText::of(&SinkView::of(replicator.status(&name)?))
+    });
+    set.await
 }
 
 /// Compares a sink's tables with their collections, row by row where hashes of buckets differ.

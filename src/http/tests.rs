@@ -60,7 +60,7 @@ fn empty(method: Method, path: &str) -> Request<Body> {
 async fn the_routes_are_those_of_the_description() {
     let (_directory, state) = state(HttpConfig::default());
     let router = router(state);
-    let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+    let document: Value = serde_json::from_str(openapi_json()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {
         let url = path.replace("{collection}", "c").replace("{id}", "a").replace("{model}", "m%2Fn");
         for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {

@@ -7,9 +7,11 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use super::IndexError;
 use super::params::least_ef;
 use super::repair::connect;
 use crate::segment::{CALIBRATED_EF, Graph, NO_NEIGHBOUR, Rows, walk_without};
@@ -33,20 +35,27 @@ const MIN_SEARCHES: usize = 64;
 /// `distance`: between two rows. Returns for how many rows links were set.
 ///
 /// Searches in parallel on the threads of the current rayon pool; the result does not depend on their number.
+///
+/// # Errors
+/// [`IndexError::Cancelled`] soon after `cancel` is true.
 pub(super) fn mend<R: Rows<Error = Infallible>>(
     graph: &mut Graph,
     seen: impl Fn(Ordinal) -> R + Sync,
     distance: impl Fn(Ordinal, Ordinal) -> f32,
-) -> usize {
+    cancel: &AtomicBool,
+) -> Result<usize, IndexError> {
     let (mut set, mut mended, mut rounds) = (HashSet::new(), 0, 0);
     let order = side_by_side(graph);
     loop {
         let (ef, mut least_lost, mut rounds_left) = (least_ef(graph), usize::MAX, PATIENCE);
         while rounds_left > 0 {
-            let lost = lost_rows(graph, ef, &order, &seen);
+            let lost = lost_rows(graph, ef, &order, &seen, cancel);
+            if cancel.load(Ordering::Relaxed) {
+                return Err(IndexError::Cancelled);
+            }
             rounds += 1;
             if lost.is_empty() || rounds == MAX_ROUNDS {
-                return mended;
+                return Ok(mended);
             }
             rounds_left = if lost.len() < least_lost { PATIENCE } else { rounds_left - 1 };
             least_lost = least_lost.min(lost.len());
@@ -57,7 +66,7 @@ pub(super) fn mend<R: Rows<Error = Infallible>>(
         }
         // So few rows are met that their lists have no place for all that only they lead to.
         if !ask_for_more(graph) {
-            return mended;
+            return Ok(mended);
         }
     }
 }
@@ -96,17 +105,19 @@ fn side_by_side(graph: &Graph) -> Vec<Ordinal> {
     order
 }
 
-/// The rows of `order`, which are all, that are not found, in ascending order.
+/// The rows of `order`, which are all, that are not found, in ascending order; some of them where it was cancelled.
 fn lost_rows<R: Rows<Error = Infallible>>(
     graph: &Graph,
     ef: usize,
     order: &[Ordinal],
     seen: &(impl Fn(Ordinal) -> R + Sync),
+    cancel: &AtomicBool,
 ) -> Vec<Lost> {
     let view = graph.view();
     let mut lost: Vec<Lost> = order
         .par_iter()
         .with_min_len(MIN_SEARCHES)
+        .filter(|_| !cancel.load(Ordering::Relaxed))
         .filter_map(|&row| {
             let Ok(met) = walk_without(&view, &seen(row), ef, row);
             met.map(|met| Lost { row, ends: met.iter().take(ENDS).map(|near| near.ordinal).collect() })
@@ -198,6 +209,7 @@ mod tests {
     use crate::segment::Calibration;
 
     const CROWD: u32 = 300;
+    static NEVER: AtomicBool = AtomicBool::new(false);
 
     /// 300 rows crowd at the beginning of a line, each linked to those beside it; one far row is linked from the last of
     /// them only, which a walk from the first does not meet before its pool is full.
@@ -234,11 +246,13 @@ mod tests {
         let finds = |graph: &Graph| walk_without(&graph.view(), &Seen(CROWD), least_ef(graph), CROWD) == Ok(None);
         assert!(!finds(&line));
         let before = line.level0.clone();
-        assert!(mend(&mut line, Seen, distance) > 0);
-        assert!(finds(&line) && lost_rows(&line, least_ef(&line), &side_by_side(&line), &Seen).is_empty());
+        assert!(mend(&mut line, Seen, distance, &NEVER).unwrap() > 0);
+        assert!(finds(&line) && lost_rows(&line, least_ef(&line), &side_by_side(&line), &Seen, &NEVER).is_empty());
         let mended = line.clone();
-        assert_eq!(mend(&mut line, Seen, distance), 0, "what is whole stays as it is");
+        assert_eq!(mend(&mut line, Seen, distance, &NEVER).unwrap(), 0, "what is whole stays as it is");
         assert!(line == mended && line.level0 != before);
+        let cancelled = mend(&mut line, Seen, distance, &AtomicBool::new(true));
+        assert!(matches!(cancelled, Err(IndexError::Cancelled)));
     }
 
     #[test]

@@ -333,4 +333,8 @@ fn progress_is_told_and_building_can_be_called_off() {
     let result = build_graph(&rows, Metric::L2, &index, None, &options);
     assert!(matches!(result, Err(IndexError::Cancelled)));
     assert!(last.load(Ordering::Relaxed) < 4_000);
+    // What follows the insertion takes as long.
+    let progress = |rows| cancel.store(rows == 5_000, Ordering::Relaxed);
+    let options = BuildOptions { progress: &progress, ..options };
+    assert!(matches!(build_graph(&rows, Metric::L2, &index, None, &options), Err(IndexError::Cancelled)));
 }

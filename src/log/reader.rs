@@ -50,9 +50,6 @@ pub struct LogEnd {
     pub(super) last_group: u64,
 }
 
-/// No store counts so far, so that arithmetic on a seq cannot overflow.
-const MAX_SEQ: u64 = 1 << 63;
-
 /// Reads the log of the store `identity` and gives each change after `from.after` to `visit`, in order.
 ///
 /// All of it is checked, also what is not visited. One record is in memory at a time; the files are mapped. Call it
@@ -140,7 +137,7 @@ fn check_header(
         let (found, expected) = (header.identity.timeline.to_string(), identity.timeline.to_string());
         return Err(LogError::Foreign { path: path(), what: "timeline", found, expected });
     }
-    if header.first_seq != file.first_seq || !(1..MAX_SEQ).contains(&header.first_seq.0) {
+    if header.first_seq != file.first_seq || !(Seq(1)..Seq::END).contains(&header.first_seq) {
         let reason = format!("its header says that it begins with change {}", header.first_seq);
         return Err(LogError::BadHeader { path: path(), reason });
     }

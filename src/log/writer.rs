@@ -8,7 +8,7 @@ use crate::storage::{
     AppendFile, DataPaths, StorageError, crc32c, crc32c_append, create_dir_all, is_disk_full, is_failed_sync, publish,
     remove_temporaries,
 };
-use crate::types::Seq;
+use crate::types::{Chain, Seq};
 
 /// Settings of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,6 @@ pub struct LogPosition {
     /// Number of log files.
     pub files: usize,
 }
-
-/// Keeps the buffer of a group for the next one, unless one large group made it huge.
-const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
 /// The end of the log, open for appending. There is one in a process, under the directory's lock.
 #[derive(Debug)]
@@ -159,9 +156,12 @@ impl LogWriter {
             match step(self) {
                 Ok(()) => {}
                 Err(Refusal::Undone(error)) => {
-                    return Err(LogError::NotWritten { disk_full: is_disk_full(&error), reason: with_causes(&error) });
+                    return Err(LogError::NotWritten {
+                        disk_full: is_disk_full(&error),
+                        reason: Chain(&error).to_string(),
+                    });
                 }
-                Err(Refusal::Final(error)) => self.failed = Some(with_causes(&error)),
+                Err(Refusal::Final(error)) => self.failed = Some(Chain(&error).to_string()),
             }
         }
         self.failed.clone().map_or(Ok(()), |reason| Err(LogError::Failed { reason }))
@@ -201,7 +201,6 @@ impl LogWriter {
         self.position.newest_bytes = self.file.len();
         self.file.sync_data().map_err(Refusal::Final)?;
         self.position.last_seq = seq;
-        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
         Ok(())
     }
 
@@ -259,10 +258,4 @@ fn create_file(paths: &DataPaths, header: FileHeader) -> Result<LogEnd, StorageE
     publish(&paths.log_file(header.first_seq.0), &bytes)?;
     let len = bytes.len() as u64;
     Ok(LogEnd { first_seq: header.first_seq, tag: header.tag(), len, crc: crc32c(&bytes), last_group: len })
-}
-
-/// An error and its causes in one line, for those who wait and cannot share the error itself.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -78,9 +78,6 @@ pub struct SegmentEntry {
     pub dead_rows: u32,
 }
 
-/// No store counts so far, so that arithmetic on a seq cannot overflow.
-const MAX_SEQ: u64 = 1 << 63;
-
 impl Manifest {
     /// The manifest of a new store.
     pub(super) fn first(store_id: StoreId) -> Self {
@@ -109,7 +106,7 @@ impl Manifest {
         if self.version == 0 || self.timeline == 0 {
             return Err(format!("version {} and timeline {} begin at 1", self.version, self.timeline));
         }
-        if self.max_seq().0 >= MAX_SEQ {
+        if self.max_seq() >= Seq::END {
             return Err(format!("change {} is beyond the last possible one", self.max_seq()));
         }
         let (mut ids, mut names, mut segment_ids) = (HashSet::new(), HashSet::new(), HashSet::new());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::tls;
+use crate::types::Chain;
 
 /// What kind of trouble a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +180,7 @@ impl PostgresError {
         let Some(db) = error.as_db_error() else {
             // A parameter that cannot be encoded is refused before anything is sent.
             if !error.is_closed() && is_encoding(&error) {
-                let message = chain(&error);
+                let message = Chain(&error).to_string();
                 let (code, detail) = ("22000".to_owned(), String::new());
                 return Self::Statement { doing, code, message, detail, column: None, trouble: Trouble::Row };
             }
@@ -195,12 +196,6 @@ impl PostgresError {
         };
         Self::Statement { doing, code, message, detail, column, trouble }
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A message without what stands between its first and its last quote.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ReplicateError;
 use crate::postgres::ConnectSettings;
-use crate::storage::{self, publish, read_file};
+use crate::storage::{keep_to_owner, publish_private, read_file};
 
 /// The collections of a sink that copies every one.
 pub const ALL_COLLECTIONS: &str = "*";
@@ -263,7 +263,7 @@ struct File {
     sinks: Vec<SinkSettings>,
 }
 
-/// Reads the sinks of a data directory.
+/// Reads the sinks of a data directory. A file that others may read, although a secret is in it, is put right.
 ///
 /// # Errors
 /// [`ReplicateError::Settings`] when the file cannot be understood.
@@ -274,6 +274,12 @@ pub fn load(data: &Path) -> Result<Vec<SinkSettings>, ReplicateError> {
     let file: File = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     if file.version != FILE_VERSION {
         return Err(wrong(format!("its version is {}, supported is {FILE_VERSION}", file.version)));
+    }
+    if file.sinks.iter().any(|sink| matches!(sink.url, SecretFrom::Clear(_)))
+        && let Err(error) = keep_to_owner(&path)
+    {
+        // Another's file, which this process may only read.
+        tracing::warn!(%error, "a secret is in a file that others may read");
     }
     Ok(file.sinks)
 }
@@ -289,9 +295,7 @@ pub fn save(data: &Path, sinks: Vec<SinkSettings>) -> Result<(), ReplicateError>
     if file.sinks.is_empty() && !path.exists() {
         return Ok(());
     }
-    // A secret may be in it.
-    publish(&path, &bytes)?;
-    Ok(storage::only_for_owner(&path)?)
+    Ok(publish_private(&path, &bytes)?)
 }
 
 #[cfg(test)]
@@ -310,6 +314,21 @@ mod tests {
         assert!(load(dir.path()).unwrap_err().to_string().contains("version is 9"));
         std::fs::write(dir.path().join(FILE), b"{").unwrap();
         assert!(load(dir.path()).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_with_a_secret_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let clear = SecretFrom::Clear("postgres://me:s3cret@h/x".into());
+        save(dir.path(), vec![SinkSettings::new(SinkName::new("main").unwrap(), "c", clear)]).unwrap();
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(load(dir.path()).unwrap().len(), 1);
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

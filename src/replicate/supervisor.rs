@@ -40,6 +40,8 @@ struct Inner {
     database: Mutex<Option<Database>>,
     data: std::path::PathBuf,
     origin: Origin,
+    /// Held while settings are written, before `sinks` is locked.
+    editing: Mutex<()>,
     sinks: Mutex<BTreeMap<SinkName, Sink>>,
     runtime: Mutex<Option<Runtime>>,
 }
@@ -92,7 +94,8 @@ impl Replicator {
         let origin = Origin { store_id: database.health().store_id, timeline: database.timeline() };
         let sinks = Mutex::new(sinks.collect());
         let database = Mutex::new(Some(database.clone()));
-        Ok(Self { inner: Arc::new(Inner { database, data, origin, sinks, runtime: Mutex::default() }) })
+        let (editing, runtime) = (Mutex::default(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { database, data, origin, editing, sinks, runtime }) })
     }
 
     /// Sets the sinks to work. A second call does nothing.
@@ -140,11 +143,12 @@ impl Replicator {
         }
     }
 
-    /// Adds a sink and sets it to work.
+    /// Adds a sink and sets it to work. Waits for the disk, as every change of the sinks does.
     ///
     /// # Errors
     /// [`ReplicateError::Exists`]; [`ReplicateError::NoCollection`]; [`ReplicateError::TableTaken`] where another sink
-    /// writes the same rows; [`ReplicateError::Settings`] also for a connection URL that cannot be read now.
+    /// writes the same rows; [`ReplicateError::Settings`] also for a connection URL that cannot be read now;
+    /// [`ReplicateError::Storage`], and nothing was added.
     pub fn add(&self, settings: SinkSettings) -> Result<(), ReplicateError> {
         let database = settings.url.connection()?.database();
         if settings.collection != ALL_COLLECTIONS {
@@ -159,11 +163,12 @@ impl Replicator {
         for collection in collections.iter().filter(|collection| settings.copies(collection)) {
             layout::check_collection(&settings, collection.name().as_str(), collection.definition())?;
         }
-        self.inner.edit(|sinks| {
+        let sink = Sink::new(settings.clone());
+        let add = |sinks: &mut BTreeMap<SinkName, SinkSettings>| {
             if sinks.contains_key(&settings.name) {
                 return Err(ReplicateError::Exists { name: settings.name.as_str().to_owned() });
             }
-            for other in sinks.values().map(|sink| &sink.settings) {
+            for other in sinks.values() {
                 // What cannot be told now is told by the database, once it is connected to.
                 let is_same = other.url.connection().is_ok_and(|connection| connection.database() == database);
                 let shared = if is_same { shared_table(&settings, other, &collections)? } else { None };
@@ -172,9 +177,10 @@ impl Replicator {
                     return Err(ReplicateError::TableTaken { table: table.plain(), sink, owner });
                 }
             }
-            sinks.insert(settings.name.clone(), Sink::new(settings));
-            Ok(())
-        })
+            sinks.insert(settings.name.clone(), settings.clone());
+            Ok(settings.name.clone())
+        };
+        self.inner.edit(add, |sinks, name| _ = sinks.insert(name, sink))
     }
 
     /// All sinks by name.
@@ -207,29 +213,31 @@ impl Replicator {
     /// # Errors
     /// [`ReplicateError::NotFound`].
     pub fn set_paused(&self, name: &str, paused: bool) -> Result<(), ReplicateError> {
-        self.inner.edit(|sinks| {
-            let sink = sinks.values_mut().find(|sink| sink.settings.name.as_str() == name);
-            let sink = sink.ok_or_else(|| not_found(name))?;
+        let pause = |sinks: &mut BTreeMap<SinkName, SinkSettings>| {
+            let settings = sinks.values_mut().find(|settings| settings.name.as_str() == name);
+            let settings = settings.ok_or_else(|| not_found(name))?;
+            settings.paused = paused;
+            Ok(settings.name.clone())
+        };
+        self.inner.edit(pause, |sinks, name| {
+            let Some(sink) = sinks.get_mut(&name) else { return };
             sink.settings.paused = paused;
             match paused {
                 true => sink.stop(),
                 false => sink.wake(),
             }
-            Ok(())
         })
     }
 
     /// Removes a sink, and what it left in the database to know how far it was; the table stays.
     ///
     /// # Errors
-    /// [`ReplicateError::NotFound`]; a database that cannot be reached is no error, but said in the answer.
+    /// [`ReplicateError::NotFound`]; [`ReplicateError::Storage`], and the sink goes on. A database that cannot be reached
+    /// is no error, but said in the answer.
     pub async fn remove(&self, name: &str) -> Result<Option<String>, ReplicateError> {
-        let settings = self.inner.edit(|sinks| {
-            let key = sinks.keys().find(|key| key.as_str() == name).cloned().ok_or_else(|| not_found(name))?;
-            let mut sink = sinks.remove(&key).ok_or_else(|| not_found(name))?;
-            sink.stop();
-            Ok(sink.settings)
-        })?;
+        let (inner, sink) = (self.inner.clone(), name.to_owned());
+        let taking_out = tokio::task::spawn_blocking(move || inner.take_out(&sink));
+        let settings = taking_out.await.expect("nobody cancels it")?;
         let forgetting = async {
             let session = Session::connect(&settings.url.connection()?).await?;
             Ok::<_, ReplicateError>(Fence::forget(&session, &settings.state_schema, name).await?)
@@ -307,17 +315,32 @@ impl Inner {
         lock(&self.database).as_ref().map(Database::collections).unwrap_or_default()
     }
 
-    /// Changes the sinks and keeps what they are.
-    fn edit<T>(
+    /// Changes the settings, and once they are kept the sinks. While they are written nobody waits for the sinks.
+    fn edit<T, U>(
         &self,
-        edit: impl FnOnce(&mut BTreeMap<SinkName, Sink>) -> Result<T, ReplicateError>,
-    ) -> Result<T, ReplicateError> {
-        let mut sinks = lock(&self.sinks);
-        let done = edit(&mut sinks)?;
-        settings::save(&self.data, sinks.values().map(|sink| sink.settings.clone()).collect())?;
-        drop(sinks);
+        change: impl FnOnce(&mut BTreeMap<SinkName, SinkSettings>) -> Result<T, ReplicateError>,
+        apply: impl FnOnce(&mut BTreeMap<SinkName, Sink>, T) -> U,
+    ) -> Result<U, ReplicateError> {
+        let editing = lock(&self.editing);
+        let settings = |sink: &Sink| (sink.settings.name.clone(), sink.settings.clone());
+        let mut all = lock(&self.sinks).values().map(settings).collect();
+        let changed = change(&mut all)?;
+        settings::save(&self.data, all.into_values().collect())?;
+        let done = apply(&mut lock(&self.sinks), changed);
+        drop(editing);
         self.tick();
         Ok(done)
+    }
+
+    fn take_out(&self, name: &str) -> Result<SinkSettings, ReplicateError> {
+        let remove = |sinks: &mut BTreeMap<SinkName, SinkSettings>| {
+            let key = sinks.keys().find(|key| key.as_str() == name).cloned();
+            key.and_then(|key| sinks.remove(&key)).ok_or_else(|| not_found(name))
+        };
+        self.edit(remove, |sinks, settings| {
+            sinks.remove(&settings.name).iter_mut().for_each(Sink::stop);
+            settings
+        })
     }
 
     /// Gives every collection of every sink its worker, and measures.
@@ -495,4 +518,41 @@ fn not_found(name: &str) -> ReplicateError {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replicate::SecretFrom;
+    use crate::storage::fault::{Faults, Operation, Then};
+
+    #[test]
+    fn what_cannot_be_kept_is_not_done() {
+        let runtime = Runtime::new().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let replicator = Replicator::open(&database).unwrap();
+        let sink = |name: &str| {
+            let url = SecretFrom::Clear("postgres://me@127.0.0.1:1/x".into());
+            let mut settings = SinkSettings::new(SinkName::new(name).unwrap(), ALL_COLLECTIONS, url);
+            settings.table = Some(format!("public.{name}"));
+            settings
+        };
+        let shown = || replicator.list().into_iter().map(|(settings, _)| settings).collect::<Vec<_>>();
+        replicator.add(sink("a")).unwrap();
+        let failing = |what: &dyn Fn() -> Result<(), ReplicateError>| {
+            let faults = Faults::arm_only(directory.path(), Operation::Rename, 0, Then::Recover);
+            assert!(matches!(what(), Err(ReplicateError::Storage(_))) && faults.fired());
+            drop(faults);
+            assert_eq!(shown(), [sink("a")]);
+            assert_eq!(settings::load(directory.path()).unwrap(), [sink("a")]);
+        };
+        failing(&|| replicator.add(sink("b")));
+        failing(&|| replicator.set_paused("a", true));
+        failing(&|| replicator.inner.take_out("a").map(drop));
+        replicator.set_paused("a", true).unwrap();
+        assert!(shown()[0].paused);
+        assert!(runtime.block_on(replicator.remove("a")).unwrap().is_some(), "no such server");
+        assert_eq!(settings::load(directory.path()).unwrap(), []);
+    }
 }

@@ -7,7 +7,7 @@ use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::segment::{DeadRows, Segment, SegmentSpec};
 use crate::storage::{DataPaths, list_files_below};
 use crate::types::{
-    CollectionId, CollectionName, Definition, IndexDefinition, Metric, Ordinal, SegmentId, Seq, TextDefinition,
+    Chain, CollectionId, CollectionName, Definition, IndexDefinition, Metric, Ordinal, SegmentId, Seq, TextDefinition,
 };
 
 use super::SalvageError;
@@ -29,7 +29,7 @@ pub(super) fn read_named(paths: &DataPaths, manifest: &Manifest, wreck: &mut Wre
                     wreck.lose(format!(
                         "a segment of {} with {alive} documents is lost: {}",
                         entry.name,
-                        chain(&error)
+                        Chain(&error)
                     ));
                 }
             }
@@ -74,7 +74,7 @@ pub(super) fn read_found(paths: &DataPaths, wreck: &mut Wreck) -> Result<(), Sal
                 let beside = dead.get(&spec.id.0).map(|(_, path)| path.clone());
                 read_rows(wreck, opened, beside.as_deref());
             }
-            Err(error) => wreck.lose(format!("a segment is lost: {}", chain(&error))),
+            Err(error) => wreck.lose(format!("a segment is lost: {}", Chain(&error))),
         }
     }
     Ok(())
@@ -109,7 +109,7 @@ fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
         Some(Err(error)) => {
             wreck.lose(format!(
                 "a list of dead rows is lost ({}): documents return whose replacement or deletion is lost too",
-                chain(&error)
+                Chain(&error)
             ));
             none
         }
@@ -159,9 +159,4 @@ impl Lost {
             format!("{lost} of {rows} documents in segment {segment} of {collection} are lost, the first in row {first}: {reason}")
         })
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |e| e.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -148,17 +148,20 @@ pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     }
 }
 
-/// Lets nobody but its owner read or write a file.
+/// Lets nobody but its owner read or write a file that others may read or write.
 ///
 /// # Errors
 /// [`StorageError::Io`].
 #[cfg(feature = "postgres")]
-pub fn only_for_owner(path: &Path) -> Result<(), StorageError> {
+pub fn keep_to_owner(path: &Path) -> Result<(), StorageError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .map_err(|e| StorageError::io(path, "protect", e))?;
+        let found = fs::metadata(path).map_err(|e| StorageError::io(path, "look at", e))?;
+        if found.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+                .map_err(|e| StorageError::io(path, "protect", e))?;
+        }
     }
     Ok(())
 }

@@ -35,6 +35,17 @@ impl DiskFile {
         Ok(Self { path, file })
     }
 
+    /// Makes an empty file that nobody but its owner may read; what stood there is emptied.
+    #[cfg(feature = "postgres")]
+    pub(super) fn create_private(path: PathBuf) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = change!(Step::CreateFile { path: &path }, options.open(&path))?;
+        Ok(Self { path, file })
+    }
+
     /// Makes an empty file where there is none.
     #[cfg(feature = "text")]
     pub(super) fn create_new(path: PathBuf) -> io::Result<Self> {

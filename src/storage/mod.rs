@@ -28,7 +28,7 @@ pub use arena::{Arena, Piece};
 pub use background::give_way;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]
-pub use directory::only_for_owner;
+pub use directory::keep_to_owner;
 #[cfg(feature = "text")]
 pub use directory::remove_unsynced;
 pub use directory::{
@@ -42,6 +42,8 @@ pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
 pub use pace::RateLimit;
 pub use paths::DataPaths;
+#[cfg(feature = "postgres")]
+pub use publish::publish_private;
 #[cfg(any(test, feature = "text", feature = "fuzzing"))]
 pub use publish::replace;
 pub use publish::{Publishing, publish, remove_temporaries};

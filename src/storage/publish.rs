@@ -25,9 +25,16 @@ static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// [`StorageError::Io`]; `path` then holds what it held before or, if only the last step failed, the new bytes.
 pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let mut publishing = Publishing::create(path)?;
-    publishing.write_all(bytes).map_err(|e| StorageError::io(path, "write", e))?;
-    publishing.commit()
+    Publishing::create(path)?.finish(bytes)
+}
+
+/// Writes a file whole, as [`publish`] does, that nobody but its owner may read at any moment: a secret may be in it.
+///
+/// # Errors
+/// As [`publish`].
+#[cfg(feature = "postgres")]
+pub fn publish_private(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    Publishing::begin(path, DiskFile::create_private)?.finish(bytes)
 }
 
 /// Writes a file whole, as [`publish`] does but without a sync: after a power cut it may hold the old bytes, the new
@@ -96,8 +103,12 @@ impl Publishing {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn create(path: &Path) -> Result<Self, StorageError> {
+        Self::begin(path, DiskFile::create)
+    }
+
+    fn begin(path: &Path, create: fn(PathBuf) -> io::Result<DiskFile>) -> Result<Self, StorageError> {
         let temporary = next_temporary(path);
-        let file = DiskFile::create(temporary.clone()).map_err(|e| StorageError::io(&temporary, "create", e))?;
+        let file = create(temporary.clone()).map_err(|e| StorageError::io(&temporary, "create", e))?;
         let writer = Some(BufWriter::with_capacity(BUFFER_BYTES, SequentialFile::new(file)));
         Ok(Self { path: path.to_owned(), temporary, position: 0, writer })
     }
@@ -125,6 +136,12 @@ impl Publishing {
             tracing::debug!(%error, "a temporary file cannot be locked");
         }
         Ok(publishing)
+    }
+
+    /// Writes all of the file, and commits it.
+    fn finish(mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write_all(bytes).map_err(|e| StorageError::io(&self.path, "write", e))?;
+        self.commit()
     }
 
     /// Where the next byte goes, counted from the file's start.
@@ -196,6 +213,19 @@ mod tests {
         publish(&dir.path().join("a"), b"new").unwrap();
         use Operation::{Create, Rename, Sync, Write};
         assert_eq!(faults.seen(), [Create, Write, Sync, Rename, Sync]);
+    }
+
+    #[cfg(all(unix, feature = "postgres"))]
+    #[test]
+    fn a_private_file_is_its_owners_from_the_first_byte_on() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let publishing = Publishing::begin(&path, DiskFile::create_private).unwrap();
+        assert_eq!(mode(&publishing.temporary), 0o600);
+        publishing.finish(b"secret").unwrap();
+        assert_eq!((mode(&path), fs::read(&path).unwrap().as_slice()), (0o600, b"secret".as_slice()));
     }
 
     #[test]

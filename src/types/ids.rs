@@ -10,6 +10,9 @@ use super::limits::{MAX_DOCUMENT_ID_BYTES, MAX_NAME_BYTES};
 pub struct Seq(pub u64);
 
 impl Seq {
+    /// No store counts so far, so that arithmetic on a seq cannot overflow.
+    pub const END: Self = Self(1 << 63);
+
     /// The seq after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)

@@ -1,5 +1,6 @@
 //! The words of the domain: plain values without IO and without async.
 
+mod chain;
 mod chunk;
 mod definition;
 mod document;
@@ -19,6 +20,7 @@ mod search;
 mod template;
 mod vector;
 
+pub(crate) use chain::Chain;
 pub use chunk::{Chunk, ChunkDefinition, ChunkSpan};
 pub use definition::{
     Definition, DefinitionError, EmbeddingDefinition, FieldType, IndexDefinition, Language, Metric, Quantization,

@@ -11,7 +11,7 @@ use super::super::connect::runtime;
 use super::super::target::{Access, Target, collection_path};
 use super::super::{CliError, Context, output};
 use crate::source::{EmbeddingVariables, embedding};
-use crate::types::CollectionName;
+use crate::types::{Chain, CollectionName};
 
 pub use options::PostgresArgs;
 use run::Run;
@@ -59,21 +59,11 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
         });
         let Some(schedule) = &schedule else { return done };
         if let Err(error) = done {
-            eprintln!("this run failed: {}", chain(&error));
+            eprintln!("this run failed: {}", Chain(&error));
         }
         let Some(wait) = schedule.wait(began, jiff::Timestamp::now()) else { return Ok(()) };
         std::thread::sleep(wait);
     }
-}
-
-fn chain(error: &CliError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
 }
 
 /// Creates the collection. One that stands is never asked for: a scheduled command is run again and again, also after

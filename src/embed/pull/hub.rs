@@ -18,7 +18,7 @@ use crate::embed::registry::KnownModel;
 use crate::embed::settings::MODULES_FILE;
 use crate::embed::{EmbedError, PullProgress};
 use crate::storage::remove_dir_all;
-use crate::types::panic_message;
+use crate::types::{Chain, panic_message};
 
 /// A host that cannot be reached should not hold up the next source for longer.
 const FIRST_ANSWER: Duration = Duration::from_secs(6);
@@ -93,7 +93,8 @@ impl Hub {
         let (api, repository, path) = (self.api()?, repository(self.known), file.path.clone());
         thread::spawn(move || {
             let report = Report(sender.clone());
-            let fetch = || api.repo(repository).download_with_progress(&path, report).map_err(|e| super::chain(&e));
+            let fetch =
+                || api.repo(repository).download_with_progress(&path, report).map_err(|e| Chain(&e).to_string());
             let result = catch_unwind(AssertUnwindSafe(fetch)).unwrap_or_else(|p| Err(panic_message(p.as_ref())));
             // Nobody listens any more where the download was given up.
             let _ = sender.send(Event::Done(result));

@@ -7,7 +7,6 @@ mod landing;
 mod package;
 mod parts;
 
-use std::error::Error;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -17,6 +16,7 @@ use super::lock_file::{LOCK_FILE, Lock};
 use super::store::{Check, Place, check_files};
 use super::{EmbedError, PullFailure, PullProgress};
 use crate::storage::{self, DirectoryLock, create_dir_all, link_or_copy, remove_dir_all, remove_file, rename};
+use crate::types::Chain;
 
 /// Below the models directory: locks of pulls, and what they have downloaded so far. No model's name begins with a dot.
 const STAGING: &str = ".pulling";
@@ -69,8 +69,8 @@ enum SourceError {
 
 impl SourceError {
     /// An error with all of its causes.
-    fn failed(error: &dyn Error) -> Self {
-        SourceError::Failed(chain(error))
+    fn failed(error: &dyn std::error::Error) -> Self {
+        SourceError::Failed(Chain(error).to_string())
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) fn pull(
                 publish(&staged, place)?;
                 return Ok(remove_dir_all(&staging)?);
             }
-            Err(error) => failures.push(PullFailure { source: label, error: chain(&error) }),
+            Err(error) => failures.push(PullFailure { source: label, error: Chain(&error).to_string() }),
         }
     }
     match from {
@@ -229,17 +229,6 @@ fn take_file(
         Some(pickle) if source.holds(&pickle.path) => Err(EmbedError::Pickle { path: pickle.path.into() }.into()),
         _ => Err(SourceError::Failed(format!("it has no {}", file.path))),
     }
-}
-
-/// An error and its causes, joined by colons.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod sample;
 mod select;
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{IndexError, findable, repair};
 use crate::distance::VectorRef;
@@ -36,6 +36,17 @@ pub struct BuildOptions<'a> {
     pub progress: &'a (dyn Fn(usize) + Sync),
     /// Once true, the work stops soon.
     pub cancel: &'a AtomicBool,
+}
+
+impl BuildOptions<'_> {
+    /// # Errors
+    /// [`IndexError::Cancelled`] once the work is to stop.
+    fn go_on(&self) -> Result<(), IndexError> {
+        match self.cancel.load(Ordering::Relaxed) {
+            true => Err(IndexError::Cancelled),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Builds the graph over `rows`: shape `[rows, dim]`, at least one, finite, of length 1 where the metric is cosine.
@@ -76,25 +87,29 @@ pub fn build_graph(
         GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
     };
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
-    let (connected, mended) = pool.install(|| {
+    let (connected, mended) = pool.install(|| -> Result<(usize, usize), IndexError> {
+        options.go_on()?;
         let connected = repair::connect(&mut graph, distance, |_| false);
+        options.go_on()?;
         if index.quantization == Quantization::Binary {
             let table = BitTable::new(rows, metric);
             graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table);
-            return (
-                connected,
-                findable::mend(&mut graph, |row| table.searched_for(&rows[row as usize].in_full()), distance),
-            );
+            let seen = |row: Ordinal| table.searched_for(&rows[row as usize].in_full());
+            return Ok((connected, findable::mend(&mut graph, seen, distance, options.cancel)?));
         }
         (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles.as_ref());
         let mended = match nibbles.as_ref().filter(|_| graph.nibbles) {
             Some(table) => {
-                findable::mend(&mut graph, |row| table.searched_for(&points.vector(row).in_full()), distance)
+                let seen = |row: Ordinal| table.searched_for(&points.vector(row).in_full());
+                findable::mend(&mut graph, seen, distance, options.cancel)?
             }
-            None => findable::mend(&mut graph, |row| points.searched_for(points.vector(row).to_vec()), distance),
+            None => {
+                let seen = |row: Ordinal| points.searched_for(points.vector(row).to_vec());
+                findable::mend(&mut graph, seen, distance, options.cancel)?
+            }
         };
-        (connected, mended)
-    });
+        Ok((connected, mended))
+    })?;
     tracing::debug!(rows = rows.len(), levels = graph.max_level, connected, mended, "graph built");
     Ok(graph)
 }

@@ -3,8 +3,6 @@
 //! Within a batch rows only read the graph, so threads need no locks; then the links of the batch are set, ordered by
 //! row. The graph therefore depends on the rows and nothing else (the batch insertion of ParlayANN, Manohar et al. 2024).
 
-use std::sync::atomic::Ordering;
-
 use rayon::prelude::*;
 
 use super::BuildOptions;
@@ -65,9 +63,7 @@ pub(super) fn build(
     let mut inserted = points.rows() - waiting.len();
     let mut waiting = waiting.as_slice();
     while !waiting.is_empty() {
-        if options.cancel.load(Ordering::Relaxed) {
-            return Err(IndexError::Cancelled);
-        }
+        options.go_on()?;
         (options.progress)(inserted);
         let size = (inserted / INSERTED_PER_BATCH_ROW).clamp(1, MAX_BATCH_ROWS).min(waiting.len());
         let (batch, rest) = waiting.split_at(size);

@@ -1,7 +1,5 @@
 //! The reference builder: hnsw_rs makes the graph, which is taken out as flat arrays.
 
-use std::sync::atomic::Ordering;
-
 use hnsw_rs::anndists::dist::Distance;
 use hnsw_rs::hnsw::{Hnsw, Neighbour, Point};
 use rayon::prelude::*;
@@ -55,9 +53,7 @@ fn insert_all(
     let serial = SERIAL_ROWS.min(rows);
     (0..serial).for_each(insert);
     for start in (serial..rows).step_by(CHUNK_ROWS) {
-        if options.cancel.load(Ordering::Relaxed) {
-            return Err(IndexError::Cancelled);
-        }
+        options.go_on()?;
         (options.progress)(start);
         let end = rows.min(start + CHUNK_ROWS);
         pool.install(|| (start..end).into_par_iter().for_each(insert));

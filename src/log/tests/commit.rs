@@ -279,6 +279,7 @@ fn a_write_that_cannot_be_taken_back_stops_the_log() {
 fn a_failure_under_many_threads_loses_nothing_acknowledged() {
     const THREADS: u32 = 6;
     const EACH: u32 = 8;
+    let mut kept = 0;
     for fail_at in (0..60).step_by(3) {
         let store = Store::new();
         let log = start(&store, 500, recorder().1);
@@ -297,12 +298,15 @@ fn a_failure_under_many_threads_loses_nothing_acknowledged() {
             }
         });
         drop(log);
+        assert!(faults.fired(), "{fail_at}");
         drop(faults);
         let (_, seen) = store.read(EVERYTHING).unwrap();
         for (seq, change) in acknowledged.into_inner().unwrap() {
             assert_eq!(seen.get(seq.0 as usize - 1), Some(&change), "{fail_at}: change {seq}");
+            kept += 1;
         }
     }
+    assert!(kept > 0, "every failure came before the first answer");
 }
 
 #[test]

@@ -3,17 +3,15 @@
 use super::CLUSTERED_DIM as DIM;
 use super::CLUSTERED_ROWS as ROWS;
 use super::*;
-use crate::distance::blocks_are_fast;
 
 /// Every other row.
 fn half() -> Vec<Ordinal> {
     (0..ROWS as Ordinal).step_by(2).collect()
 }
 
-/// The rows packed, unless this machine packs none; says so.
+/// The rows packed, unless this machine packs none.
 fn pack(segment: &Segment, rows: &[Ordinal]) -> Option<PackedRows> {
-    if !blocks_are_fast() {
-        eprintln!("no rows are packed on this machine, which has no kernel for blocks of bits");
+    if !has_blocks() {
         assert!(segment.pack(rows).unwrap().is_none());
         return None;
     }
@@ -116,7 +114,7 @@ fn rows_are_not_packed_where_bits_say_too_little() {
 
 #[test]
 fn rows_that_are_not_there_and_damaged_ones_are_not_packed() {
-    if !blocks_are_fast() {
+    if !has_blocks() {
         return;
     }
     let sample = Sample::clustered(Metric::Cosine);

@@ -3,19 +3,10 @@
 use super::CLUSTERED_DIM as DIM;
 use super::CLUSTERED_ROWS as ROWS;
 use super::*;
-use crate::distance::blocks_are_fast;
-
-/// Whether this machine writes bits; says so where it does not.
-fn has_bits() -> bool {
-    if !blocks_are_fast() {
-        eprintln!("no bits are written on this machine, which has no kernel for blocks of them");
-    }
-    blocks_are_fast()
-}
 
 #[test]
 fn scans_by_bits_find_what_is_nearest() {
-    if !has_bits() {
+    if !has_blocks() {
         return;
     }
     for metric in METRICS {
@@ -107,7 +98,7 @@ fn bits_are_left_out_where_they_say_too_little() {
 
 #[test]
 fn equal_vectors_have_bits_and_are_all_found() {
-    if !has_bits() {
+    if !has_blocks() {
         return;
     }
     let mut sample = Sample::new(ROWS, DIM, Metric::Cosine, Quantization::Int8);
@@ -124,7 +115,7 @@ fn equal_vectors_have_bits_and_are_all_found() {
 
 #[test]
 fn bits_have_these_bytes() {
-    if !has_bits() {
+    if !has_blocks() {
         return;
     }
     let sample = Sample::clustered(Metric::Dot);
@@ -156,7 +147,7 @@ fn bits_have_these_bytes() {
 
 #[test]
 fn damage_to_bits_is_found() {
-    if !has_bits() {
+    if !has_blocks() {
         return;
     }
     let sample = Sample::clustered(Metric::Cosine);

@@ -113,7 +113,7 @@ unsafe fn score<S: Simd>(args: &Args, block: &Block) {
     let Some(bias) = args.bias else { return };
     for key in 0..args.count {
         let score = block.scores.wrapping_add(key * S::TILE_COLUMNS);
-        let bias = std::ptr::from_ref(bias.at_distance_0(block.head)).wrapping_add(block.from).wrapping_sub(key);
+        let bias = bias.at_distance_0(block.head).wrapping_add(block.from).wrapping_sub(key);
         for column in [0, S::LANES] {
             let score = score.wrapping_add(column);
             // SAFETY: the caller's promise; what is read beyond the last query lies within the table's padding.

@@ -166,21 +166,25 @@ impl Kernels {
             assert_eq!(weights.layout, self.layout(Precision::Int8), "packed by other kernels");
             let rows = self.quantise(x, int8.block, scratch);
             let args = int8::Args { rows, count, weights, int8, panels: 0..panels, out, out_stride, finish };
-            share::by_panels(panels, shares, args, |args, panels| {
+            let run = |args: &int8::Args, panels| {
                 let args = int8::Args { panels, ..args.clone() };
                 // SAFETY: as below; the codes are those of `x`.
                 unsafe { run_int8!(self.level, run_int8, &args) }
-            });
+            };
+            // SAFETY: as below.
+            unsafe { share::by_panels(panels, shares, args, run) }
         } else {
             assert_eq!(weights.layout, self.layout(Precision::Float32), "packed by other kernels");
             let x = self.pack(x, scratch);
             let args = matmul::Args { x, count, weights, panels: 0..panels, out, out_stride, finish };
-            share::by_panels(panels, shares, args, |args, panels| {
+            let run = |args: &matmul::Args, panels| {
                 let args = matmul::Args { panels, ..args.clone() };
-                // SAFETY: `self` proves the instruction set; the shapes were checked above, and no two threads have a
-                // panel, and so a column of the product, in common. Covered by `matmul_*`.
+                // SAFETY: `self` proves the instruction set; the shapes were checked above. Covered by `matmul_*`.
                 unsafe { run!(self.level, run_matmul, &args) }
-            });
+            };
+            // SAFETY: operands are borrowed until the end and read only, but for the product, of which no two threads have a
+            // panel, and so a column, in common. Covered by `matmul_of_a_row_does_not_depend_on_*`.
+            unsafe { share::by_panels(panels, shares, args, run) }
         }
     }
 

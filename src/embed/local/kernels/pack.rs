@@ -1,6 +1,6 @@
 //! Rows laid out for the tiles of a product: what a tile reads stands in one piece, in the order in which it is read.
 
-use super::simd::Simd;
+use super::simd::{MAX_LANES, Simd};
 use super::tile;
 
 /// Operands of [`run`].
@@ -14,9 +14,6 @@ pub(super) struct Args {
     pub out: *mut f32,
 }
 
-/// The largest register, in numbers.
-const MAX_LANES: usize = 16;
-
 /// Room that a packed matrix needs: whole registers are written, and so some numbers behind its end.
 pub(super) fn len(count: usize, width: usize) -> usize {
     count * width + MAX_LANES * MAX_LANES
@@ -28,6 +25,7 @@ pub(super) fn len(count: usize, width: usize) -> usize {
 /// `Simd`'s promise; pointers cover what is said of them.
 #[inline(always)]
 pub(super) unsafe fn run<S: Simd>(args: &Args) {
+    const { assert!(S::LANES <= MAX_LANES) };
     for (from, rows) in tile::heights(args.count, S::TILE_ROWS) {
         let x = args.x.wrapping_add(from * args.stride);
         let out = args.out.wrapping_add(from * args.width);

@@ -5,7 +5,7 @@
 //! words of 32 bits, to where the tile reads them.
 
 use super::int8::Int8;
-use super::simd::Simd;
+use super::simd::{MAX_LANES, Simd};
 use super::tile;
 
 /// Operands of [`run`].
@@ -36,8 +36,6 @@ pub(super) struct QuantisedRows {
 
 /// The longest block.
 pub(super) const MAX_BLOCK: usize = 128;
-/// The largest register, in numbers; no tile has more rows.
-const MAX_LANES: usize = 16;
 /// Numbers that are rounded together, in registers.
 pub(super) const TOGETHER: usize = 4;
 
@@ -76,6 +74,7 @@ struct Block {
 /// `Simd`'s promise; pointers cover their matrices; `width` and `block` are multiples of `WIDTH_MULTIPLE`.
 #[inline(always)]
 pub(super) unsafe fn run<I: Int8>(args: &Args) {
+    const { assert!(I::Float::LANES <= MAX_LANES && I::Float::TILE_ROWS <= MAX_LANES) };
     let mut room = Room {
         extremes: [[0.0; MAX_LANES * MAX_LANES]; 2],
         by_row: [0.0; MAX_LANES * MAX_LANES],

@@ -36,9 +36,13 @@ impl RelativeBias {
     }
 
     /// The bias of `head` for a query and a key at one position. That of a query `n` tokens later stands `n` numbers later,
-    /// that of a query before it earlier.
-    pub(super) fn at_distance_0(&self, head: usize) -> &f32 {
-        &self.values[head * (2 * self.reach - 1) + self.reach - 1]
+    /// that of a query before it earlier; all of the table may be read through the pointer.
+    ///
+    /// # Panics
+    /// If there is no such head.
+    pub(super) fn at_distance_0(&self, head: usize) -> *const f32 {
+        assert!(head < self.heads, "head={head} heads={}", self.heads);
+        self.values.as_ptr().wrapping_add(head * (2 * self.reach - 1) + self.reach - 1)
     }
 }
 

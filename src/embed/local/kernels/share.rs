@@ -7,12 +7,15 @@ use rayon::prelude::*;
 /// Operands that threads share although they hold pointers.
 struct Shared<T>(T);
 
-// SAFETY: what the pointers lead to is read only, but for the product, of which no two threads have a column in common;
-// the borrow of the product lasts until all threads are done. Covered by `matmul_does_not_depend_on_threads`.
+// SAFETY: `by_panels`'s caller promises that threads may share it, and nobody else makes one.
 unsafe impl<T> Sync for Shared<T> {}
 
 /// Calls `run` for `shares` ranges that make up `0..panels`, on threads of the current pool.
-pub(super) fn by_panels<T>(panels: usize, shares: usize, args: T, run: impl Fn(&T, Range<usize>) + Sync) {
+///
+/// # Safety
+/// Threads may share `args`: what its pointers lead to is valid until this returns and is only read, but for what `run` writes,
+/// which no two ranges have in common.
+pub(super) unsafe fn by_panels<T>(panels: usize, shares: usize, args: T, run: impl Fn(&T, Range<usize>) + Sync) {
     let shares = shares.clamp(1, panels.max(1));
     if shares == 1 {
         return run(&args, 0..panels);

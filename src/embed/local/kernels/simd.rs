@@ -2,6 +2,9 @@
 
 use super::tile::{Order, Tile, Weight};
 
+/// The largest register, in numbers; no tile has more rows. Who makes room by it asserts that a set keeps to it.
+pub(super) const MAX_LANES: usize = 16;
+
 /// Operations on one register of `LANES` f32 numbers.
 ///
 /// # Safety
