@@ -334,13 +334,13 @@ fn pages_fit_together_where_many_scores_are_equal() {
     // Whole distances are the same numbers on both sides: 300 documents are 20 away, the others further each.
     let far = |n: usize| if n < 300 { 20.0 } else { n as f32 };
     let documents: Vec<_> =
-        (0..5_000).map(|n| document(&format!("{:04}", n * 7_919 % 5_000), &[far(n), 0.0, 0.0], 1)).collect();
+        (0..5_000).map(|n| document(&format!("{:04}", n * 7_919 % 5_000), &[far(n) + 1.0, 0.0, 0.0], 1)).collect();
     for part in documents.chunks(1_000) {
         remote.upsert(part.to_vec()).unwrap();
         local.upsert(part.to_vec()).unwrap();
     }
     postgres.run("analyze pannier.equals");
-    let request = SearchRequest { top_k: TOP_K, ..search(&[0.0, 0.0, 0.0]) };
+    let request = SearchRequest { top_k: TOP_K, ..search(&[1.0, 0.0, 0.0]) };
     let wanted = paged(|request| local.search(request).unwrap(), &request, 10);
     assert_eq!(paged(|request| remote.search(request).unwrap(), &request, 10), wanted);
     let page = |n: usize| SearchRequest { paging: Paging::Offset(n * TOP_K), ..request.clone() };
