@@ -267,6 +267,12 @@ pub enum CollectionError {
         /// Why.
         reason: String,
     },
+    /// Segments could not be sealed or merged; what there is stays as it was.
+    #[error("segments could not be sealed or merged: {reason}")]
+    Unmerged {
+        /// The error and its causes.
+        reason: String,
+    },
     /// The database is closing or has stopped after a failed write to disk.
     #[error("the database no longer accepts writes: {reason}")]
     Stopped {

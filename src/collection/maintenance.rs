@@ -2,7 +2,8 @@
 //!
 //! They are two so that sealing, on which writers wait, never waits for a graph to be built.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::index::{IndexError, plan_merge};
 use crate::log::{self, LogError};
 use crate::storage::{is_disk_full, is_failed_sync};
-use crate::types::{Chain, CollectionId, Seq};
+use crate::types::{Chain, CollectionId, Seq, panic_message};
 
 use super::CollectionError;
 use super::engine::Shared;
@@ -31,8 +32,8 @@ pub enum Job {
     Close,
 }
 
-/// While nothing is asked for, the sealing thread looks this often whether the log has grown too long, or a memtable is written to
-/// no longer; and this often large segments give back what was mapped of them for few reads.
+/// The sealing thread looks this often whether the log has grown too long, or a memtable is written to no longer; and this
+/// often large segments give back what was mapped of them for few reads.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
@@ -40,11 +41,9 @@ const MAX_LOG_BYTES: u64 = 256 << 20;
 const QUIET_ROWS: u32 = 2_048;
 /// A memtable is sealed at the end of a log file where that has more than the segments' bytes divided by this.
 const SEGMENT_BYTES_PER_LOG_BYTE: u64 = 4;
-/// A pause is made of steps this long, so that closing is noticed.
-const STEP: Duration = Duration::from_millis(50);
 /// The merging thread, with nothing to merge, looks this seldom: whoever asks wakes it.
 const NAP: Duration = Duration::from_secs(3_600);
-/// After a failed attempt at sealing, the next one waits this long.
+/// After a failed attempt at sealing, the next one waits this long; other collections do not.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What the threads tell those who wait for them.
@@ -100,7 +99,7 @@ impl Maintenance {
     /// Merges everything of a collection into one segment with a graph, and waits for it.
     ///
     /// # Errors
-    /// [`CollectionError::Stopped`] with the reason when the merge failed or the store closes.
+    /// [`CollectionError::Unmerged`] when the merge failed, [`CollectionError::Stopped`] when the store closes.
     pub fn optimise(&self, state: &CollectionState) -> Result<(), CollectionError> {
         self.merge_and_wait(state.identity.id, Scope::Whole)
     }
@@ -127,7 +126,7 @@ impl Maintenance {
             status = self.progress.changed.wait(status).unwrap_or_else(PoisonError::into_inner);
         }
         match status.turns.failure_after(id, scope, failures) {
-            Some(reason) => Err(CollectionError::Stopped { reason: reason.to_owned() }),
+            Some(reason) => Err(CollectionError::Unmerged { reason: reason.to_owned() }),
             None if status.turns.has(id, scope) => Err(CollectionError::Stopped { reason: "it is closing".to_owned() }),
             None => Ok(()),
         }
@@ -165,19 +164,22 @@ impl Progress {
 }
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
-    let (mut released, mut quiet) = (Instant::now(), Quiet::default());
+    let (mut looked, mut quiet) = (Instant::now(), Quiet::default());
+    let mut postponed: VecDeque<(Instant, Job)> = VecDeque::new();
     while !cancel.load(Ordering::Acquire) {
-        if released.elapsed() >= TICK {
+        if looked.elapsed() >= TICK {
             release_large_segments(shared);
-            released = Instant::now();
+            // Also while others are sealed without a pause: one that nobody writes to holds the log as well.
+            if let Some(state) = pins_the_log(shared).or_else(|| quiet.find(shared))
+                && state.freeze()
+            {
+                shared.ask(Job::Seal(state));
+            }
+            looked = Instant::now();
         }
-        let job = match queue.recv_timeout(TICK) {
-            Ok(job) => job,
-            Err(_) => match pins_the_log(shared).or_else(|| quiet.find(shared)) {
-                Some(state) if state.freeze() => Job::Seal(state),
-                _ => continue,
-            },
-        };
+        let patience = postponed.front().map_or(TICK, |(at, _)| at.saturating_duration_since(Instant::now()).min(TICK));
+        let due = if patience.is_zero() { postponed.pop_front().map(|(_, job)| job) } else { None };
+        let Some(job) = due.or_else(|| queue.recv_timeout(patience).ok()) else { continue };
         let (state, done) = match job {
             Job::Close => break,
             Job::Reach(reached) => {
@@ -185,7 +187,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
                 continue;
             }
             Job::Seal(state) => {
-                let done = seal_all(shared, &state, progress, cancel);
+                let done = guarded(|| seal_all(shared, &state, progress, cancel));
                 state.note_seal(done.as_ref().err().map(|error| SealRefusal {
                     reason: format!("what was written before cannot be sealed: {}", Chain(error)),
                     disk_full: is_disk_full(error),
@@ -193,7 +195,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
                 (state, done)
             }
             Job::Drop(state) => {
-                let done = install::remove_collection(shared, &state);
+                let done = guarded(|| install::remove_collection(shared, &state));
                 (state, done)
             }
         };
@@ -207,18 +209,18 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
                     // The next start takes it up.
                     continue;
                 }
-                pause(RETRY, cancel);
-                shared.ask(if state.is_dropped() { Job::Drop(state) } else { Job::Seal(state) });
+                let job = if state.is_dropped() { Job::Drop(state) } else { Job::Seal(state) };
+                postponed.push_back((Instant::now() + RETRY, job));
             }
         }
     }
 }
 
-fn pause(time: Duration, cancel: &AtomicBool) {
-    let deadline = Instant::now() + time;
-    while Instant::now() < deadline && !cancel.load(Ordering::Acquire) {
-        std::thread::sleep(STEP);
-    }
+/// Makes a panic an error: the thread has other collections to look after, and whoever waits is to hear of it.
+fn guarded<T>(work: impl FnOnce() -> Result<T, CollectionError>) -> Result<T, CollectionError> {
+    // What is shared is changed in single steps, each whole.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(CollectionError::Unmerged { reason: panic_message(panic.as_ref()) }))
 }
 
 fn seal_all(
@@ -298,7 +300,7 @@ impl Quiet {
 
 fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
     while let Some((id, scope)) = next_merge(progress) {
-        let ended = match merge_once(shared, id, scope, cancel) {
+        let ended = match guarded(|| merge_once(shared, id, scope, cancel)) {
             Ok(ended) => ended,
             Err(error) => {
                 if !matches!(error, CollectionError::Index(IndexError::Cancelled)) {
@@ -345,6 +347,13 @@ mod tests {
     use crate::{Database, DefinitionRequest};
 
     #[test]
+    fn a_panic_is_an_error_that_says_what_it_said() {
+        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
+        let refused = guarded::<()>(|| panic!("rows 7")).unwrap_err();
+        assert!(refused.to_string().contains("rows 7"), "{refused}");
+    }
+
+    #[test]
     fn a_merge_that_the_disk_refused_is_made_once_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(dir.path()).unwrap();
@@ -364,7 +373,7 @@ mod tests {
         let full = Plan { only: &[Operation::Write], fail_at: 0, then: Then::Recover, errno: ENOSPC };
         let faults = Faults::with(&dir.path().join("segments"), full);
         let refused = things.engine.maintenance().settle(&things.state).unwrap_err();
-        assert!(faults.fired() && matches!(refused, CollectionError::Stopped { .. }), "{refused}");
+        assert!(faults.fired() && matches!(refused, CollectionError::Unmerged { .. }), "{refused}");
         // Nothing more is written, and nobody asks.
         let deadline = Instant::now() + Duration::from_secs(60);
         while things.stats().deleted_rows > 0 {

@@ -146,7 +146,7 @@ impl Collection {
     /// Merges everything into one segment with a graph and without dead rows, and waits for it.
     ///
     /// # Errors
-    /// As [`Collection::flush`], and [`CollectionError::Stopped`] with the reason when merging fails.
+    /// As [`Collection::flush`], and [`CollectionError::Unmerged`] with the reason when merging fails.
     pub fn optimise(&self) -> Result<(), CollectionError> {
         self.flush()?;
         self.engine.maintenance().optimise(&self.state)
