@@ -1,6 +1,6 @@
 //! Vectors that no search survives are refused at the door; outliers in a crowd are found.
 
-use pannier::types::{Metric, Query, SearchRequest};
+use pannier::types::{Metric, Quantization, Query, SearchRequest};
 use pannier::{CollectionError, Database, DefinitionRequest};
 use proptest::prelude::*;
 
@@ -13,15 +13,16 @@ fn poison() -> impl Strategy<Value = f32> {
     prop_oneof![Just(f32::NAN), Just(-f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY), Just(1e25), Just(-1e25)]
 }
 
-/// Vectors without a usable direction: one poisoned component among good ones, or all of them zero or near it.
-fn unusable() -> impl Strategy<Value = Vec<f32>> {
+/// Vectors of no use for a metric: one poisoned component among good ones, or all of them zero or near it, where the metric
+/// needs a direction.
+fn unusable(metric: Metric) -> impl Strategy<Value = Vec<f32>> {
     let good = prop::collection::vec(-10.0f32..10.0, DIM);
     let poisoned = (good, 0..DIM, poison()).prop_map(|(mut vector, at, x)| {
         vector[at] = x;
         vector
     });
     let tiny = prop::collection::vec(prop_oneof![Just(0.0f32), Just(-0.0), Just(1e-24), Just(-1e-24)], DIM);
-    prop_oneof![poisoned, tiny]
+    prop_oneof![1 => poisoned, u32::from(metric != Metric::L2) => tiny]
 }
 
 #[test]
@@ -33,7 +34,7 @@ fn vectors_without_a_direction_are_refused_whole_and_in_every_metric() {
         let request = DefinitionRequest { metric: Some(metric), ..DefinitionRequest::vectors(DIM as u32) };
         let things = database.create_collection(&name(text), &request).unwrap().collection;
         things.upsert(vec![document("good", &good, 0)]).unwrap();
-        proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }, |(bad in unusable())| {
+        proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }, |(bad in unusable(metric))| {
             let both = vec![document("first", &good, 0), document("bad", &bad, 0)];
             let refused = things.upsert(both);
             prop_assert!(matches!(refused, Err(CollectionError::DocumentVector { .. })), "{:?} {:?}", bad, refused);
@@ -45,6 +46,42 @@ fn vectors_without_a_direction_are_refused_whole_and_in_every_metric() {
             }
         });
         assert_eq!(things.stats().documents, 1);
+    }
+}
+
+#[test]
+fn distances_are_told_of_the_zero_vector_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    for (quantization, text) in
+        [(Quantization::Int8, "int8"), (Quantization::Binary, "binary"), (Quantization::None, "none")]
+    {
+        let request = DefinitionRequest {
+            metric: Some(Metric::L2),
+            quantization: Some(quantization),
+            ..DefinitionRequest::vectors(DIM as u32)
+        };
+        let things = database.create_collection(&name(text), &request).unwrap().collection;
+        let mut random = Random(7);
+        // First alone, where nothing tells a scale.
+        things.upsert(vec![document("zero", &[0.0; DIM], 0)]).unwrap();
+        for count in [0, 300] {
+            let others = (0..count).map(|n| document(&format!("{n}"), &random.whole_vector(DIM), 0));
+            things.upsert(others.collect()).unwrap();
+            for sealed in [false, true] {
+                if sealed {
+                    things.optimise().unwrap();
+                }
+                let like = Query::Like { positive: vec![id("zero")], negative: Vec::new() };
+                for exact in [true, false] {
+                    let near = SearchRequest::new(Query::Vector(vec![0.0; DIM]));
+                    let request = SearchRequest { exact, top_k: 1, diversity: Some(0.5), ..near };
+                    let hits = things.search(&request).unwrap().hits;
+                    assert_eq!((hits[0].id.as_str(), hits[0].score), ("zero", 0.0), "{text}, {count}, {sealed}");
+                }
+                assert_eq!(things.search(&SearchRequest::new(like)).unwrap().hits.len(), count.min(10));
+            }
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use super::CliError;
 
 /// The variable that says which log lines are written.
 const FILTER_VARIABLE: &str = "PANNIER_LOG";
-/// A keyword index drops files of which every document was replaced, also while it merges them with others. tantivy then leaves
-/// the merge out, which costs nothing, and warns of it in two lines that nobody can do anything about.
+/// A keyword index drops files of which every document was replaced, also while it merges them with others. tantivy
+/// then leaves the merge out, which costs nothing, and warns of it in two lines that nobody can do anything about.
 const QUIETED: &str = "tantivy::indexer::segment_manager=error";
 
 /// How log lines are written.

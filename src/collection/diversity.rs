@@ -33,9 +33,9 @@ pub fn pick(scores: &[f32], vectors: &[Vec<f32>], diversity: f32, count: usize) 
     picked
 }
 
-/// The vector at length 1.
+/// The vector at length 1. One without a direction is like no other.
 fn unit(vector: &[f32]) -> Vec<f32> {
-    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
     vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect()
 }
 
@@ -62,6 +62,13 @@ mod tests {
     fn what_points_elsewhere_is_less_like_than_what_is_unrelated() {
         let vectors = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]].map(Vec::from);
         assert_eq!(pick(&[0.9, 0.2, 0.1], &vectors, 0.9, 3), [0, 2, 1]);
+    }
+
+    #[test]
+    fn what_has_no_direction_is_like_nothing() {
+        let vectors = [[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]].map(Vec::from);
+        assert_eq!(pick(&[0.9, 0.2, 0.2], &vectors, 0.9, 3), [0, 1, 2]);
+        assert_eq!(pick(&[0.9, 0.8], &vectors[1..], 0.0, 2), [0, 1]);
     }
 
     #[test]

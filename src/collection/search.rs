@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use crate::embed::InputKind;
 use crate::types::limits::{MAX_EF, MAX_TOP_K};
-use crate::types::{
-    DocumentId, Facet, HitGroup, Metric, Mode, Paging, Query, SearchRequest, SearchResponse, check_vector, normalise,
-};
+use crate::types::{DocumentId, Facet, HitGroup, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector};
 
 use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
 use super::check::{check_parts, text_of, too_deep};
@@ -170,12 +168,8 @@ impl Frame<'_> {
     /// # Errors
     /// [`CollectionError::QueryVector`].
     pub fn admit_query(&self, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
-        let dim = self.definition().dim as usize;
-        match self.definition().metric {
-            Metric::Cosine => normalise(&mut vector, dim),
-            Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
-        }
-        .map_err(CollectionError::QueryVector)?;
+        let definition = self.definition();
+        admit_vector(definition.metric, &mut vector, definition.dim as usize).map_err(CollectionError::QueryVector)?;
         Ok(vector)
     }
 

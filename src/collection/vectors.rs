@@ -4,8 +4,8 @@ use crate::embed::{InputKind, TextModel};
 use crate::ingest::weighted_sum;
 use crate::types::limits::{MAX_CHUNKS, MAX_REQUEST_NUMBERS};
 use crate::types::{
-    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, Metric, NewDocument, VectorError, VectorStorage,
-    Weight, check_vector, normalise, round_to_half,
+    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, NewDocument, VectorError, VectorStorage, Weight,
+    admit_vector, check_vector_for, round_to_half,
 };
 
 use super::prepare::Prepared;
@@ -194,7 +194,9 @@ impl Frame<'_> {
         check_chunks(id, chunks.len())?;
         let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
         for Chunk { span, vector } in chunks {
-            check_vector(vector, self.definition().dim as usize).map_err(|source| refused(id, source))?;
+            let definition = self.definition();
+            check_vector_for(definition.metric, vector, definition.dim as usize)
+                .map_err(|source| refused(id, source))?;
             if span.is_some_and(|span| span.start > span.end || span.end > characters) {
                 return refuse("a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters");
             }
@@ -204,16 +206,13 @@ impl Frame<'_> {
 
     /// A vector as it is stored: rounded here, so that it is the same in the log, in memory and in segments.
     fn admit(&self, id: &DocumentId, mut vector: Vec<f32>) -> Result<Vec<f32>, CollectionError> {
-        let dim = self.definition().dim as usize;
-        match self.definition().metric {
-            Metric::Cosine => normalise(&mut vector, dim),
-            Metric::Dot | Metric::L2 => check_vector(&vector, dim).map(|_| ()),
-        }
-        .and_then(|()| match self.definition().index.storage {
-            VectorStorage::Float32 => Ok(()),
-            VectorStorage::Float16 => round_to_half(&mut vector),
-        })
-        .map_err(|source| refused(id, source))?;
+        let definition = self.definition();
+        admit_vector(definition.metric, &mut vector, definition.dim as usize)
+            .and_then(|()| match definition.index.storage {
+                VectorStorage::Float32 => Ok(()),
+                VectorStorage::Float16 => round_to_half(&mut vector),
+            })
+            .map_err(|source| refused(id, source))?;
         Ok(vector)
     }
 }

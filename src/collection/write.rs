@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
-    DocumentId, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector, metadata_bytes,
+    DocumentId, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector_for, metadata_bytes,
 };
 
 use super::prepare::Prepared;
@@ -179,7 +179,7 @@ impl Frame<'_> {
             definition.check_fields(metadata).map_err(|source| CollectionError::Fields { id: id.clone(), source })?;
             self.check_given_chunks(document)?;
             if let Some(vector) = vector {
-                check_vector(vector, definition.dim as usize).map_err(|e| refused(id, e))?;
+                check_vector_for(definition.metric, vector, definition.dim as usize).map_err(|e| refused(id, e))?;
             }
         }
         Ok(())

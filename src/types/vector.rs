@@ -1,6 +1,6 @@
 //! Vectors at the door: finite, of a sane size, normalised in f64.
 
-use super::half;
+use super::{Metric, half};
 
 /// Norms outside `MIN_NORM..=MAX_NORM` are refused: their squares leave the range in which f32 dot products keep
 /// their precision, and no embedding model makes them.
@@ -72,6 +72,28 @@ pub fn check_vector(vector: &[f32], dim: usize) -> Result<f64, VectorError> {
     }
 }
 
+/// As [`check_vector`], of a vector to be compared by `metric`: distances need no direction, so that for them it may be zero.
+///
+/// # Errors
+/// As [`check_vector`].
+pub fn check_vector_for(metric: Metric, vector: &[f32], dim: usize) -> Result<f64, VectorError> {
+    match check_vector(vector, dim) {
+        Err(VectorError::Norm { norm }) if metric == Metric::L2 && norm < MIN_NORM => Ok(norm),
+        checked => checked,
+    }
+}
+
+/// Checks a vector as [`check_vector_for`] does, and scales it to L2 norm 1 where the metric is cosine.
+///
+/// # Errors
+/// As [`check_vector`].
+pub fn admit_vector(metric: Metric, vector: &mut [f32], dim: usize) -> Result<(), VectorError> {
+    match metric {
+        Metric::Cosine => normalise(vector, dim),
+        Metric::Dot | Metric::L2 => check_vector_for(metric, vector, dim).map(drop),
+    }
+}
+
 /// Rounds each component to the nearest half-precision number.
 ///
 /// # Errors
@@ -129,6 +151,17 @@ mod tests {
         assert!(matches!(check_vector(&[f32::INFINITY, 0.0], 2), Err(VectorError::NotFinite { index: 0, .. })));
         for x in [0.0, 1e25, 1e-24] {
             assert!(matches!(check_vector(&[x, 0.0], 2), Err(VectorError::Norm { .. })), "{x}");
+        }
+    }
+
+    #[test]
+    fn distances_need_no_direction() {
+        for x in [0.0, 1e-24] {
+            assert!(admit_vector(Metric::L2, &mut [x, 0.0], 2).is_ok(), "{x}");
+            assert!(admit_vector(Metric::Cosine, &mut [x, 0.0], 2).is_err(), "{x}");
+        }
+        for bad in [[1e25, 0.0], [f32::NAN, 0.0]] {
+            assert!(check_vector_for(Metric::L2, &bad, 2).is_err(), "{bad:?}");
         }
     }
 

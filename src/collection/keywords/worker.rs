@@ -94,8 +94,8 @@ impl Worker {
         }
     }
 
-    /// One step for each. What has more work calls again, behind those that called meanwhile: a collection that is written
-    /// to without a pause always has more.
+    /// One step for each. What has more work calls again, behind those that called meanwhile: a collection that is
+    /// written to without a pause always has more.
     fn serve(&mut self, queue: VecDeque<Arc<CollectionState>>) {
         for state in queue {
             if self.shared.bell.is_stopping() {
