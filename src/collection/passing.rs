@@ -1,4 +1,4 @@
-//! Whether documents pass a filter, asked one by one: once there are many, the field index is asked for all of a segment.
+//! Whether documents pass a filter, asked one by one: once they are many, the field index is asked, once a segment.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -98,8 +98,8 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ManifestError::Invalid`] and [`ManifestError::Storage`]; `self` then keeps its version. After a failed sync
-    /// ([`crate::storage::is_failed_sync`]) either manifest may be on disk, so nothing more may be published before the store
-    /// is opened again. After any other error the one before is, since all that can fail comes before the rename.
+    /// ([`crate::storage::is_failed_sync`]) either manifest may be on disk, so nothing more may be published before the
+    /// store is opened again. After any other error it is the one before, since what can fail comes before the rename.
     pub fn publish(&mut self, paths: &DataPaths) -> Result<(), ManifestError> {
         let next = Self { version: self.version + 1, ..self.clone() };
         next.check().map_err(|reason| ManifestError::Invalid { reason })?;

@@ -232,8 +232,8 @@ impl Replicator {
     /// Removes a sink, and what it left in the database to know how far it was; the table stays.
     ///
     /// # Errors
-    /// [`ReplicateError::NotFound`]; [`ReplicateError::Storage`], and the sink goes on. A database that cannot be reached
-    /// is no error, but said in the answer.
+    /// [`ReplicateError::NotFound`]; [`ReplicateError::Storage`], and the sink goes on. A database that cannot be
+    /// reached is no error, but said in the answer.
     pub async fn remove(&self, name: &str) -> Result<Option<String>, ReplicateError> {
         let (inner, sink) = (self.inner.clone(), name.to_owned());
         let taking_out = tokio::task::spawn_blocking(move || inner.take_out(&sink));
@@ -535,7 +535,7 @@ mod tests {
         let sink = |name: &str| {
             let url = SecretFrom::Clear("postgres://me@127.0.0.1:1/x".into());
             let mut settings = SinkSettings::new(SinkName::new(name).unwrap(), ALL_COLLECTIONS, url);
-            settings.table = Some(format!("public.{name}"));
+            settings.table = Some(format!("public.{name}_{{collection}}"));
             settings
         };
         let shown = || replicator.list().into_iter().map(|(settings, _)| settings).collect::<Vec<_>>();

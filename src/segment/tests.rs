@@ -214,8 +214,8 @@ const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 const QUANTIZATIONS: [Quantization; 3] = [Quantization::Int8, Quantization::None, Quantization::Binary];
 const STORAGES: [VectorStorage; 2] = [VectorStorage::Float32, VectorStorage::Float16];
 
-/// Whether this machine has the kernel for blocks of bits, without which no bits are written and no rows are packed; says so
-/// where it has not. Machines of CI have it, if they are of this kind.
+/// Whether this machine has the kernel for blocks of bits, without which no bits are written and no rows are packed;
+/// says so where it has not. Machines of CI have it, if they are of this kind.
 fn has_blocks() -> bool {
     if !blocks_are_fast() {
         let is_expected = cfg!(target_arch = "x86_64") && std::env::var_os("CI").is_some();

@@ -182,8 +182,8 @@ impl Kernels {
                 // SAFETY: `self` proves the instruction set; the shapes were checked above. Covered by `matmul_*`.
                 unsafe { run!(self.level, run_matmul, &args) }
             };
-            // SAFETY: operands are borrowed until the end and read only, but for the product, of which no two threads have a
-            // panel, and so a column, in common. Covered by `matmul_of_a_row_does_not_depend_on_*`.
+            // SAFETY: operands are borrowed until the end and only read, but for the product, of which no two threads
+            // have a panel, and so a column, in common. Covered by `matmul_of_a_row_does_not_depend_on_*`.
             unsafe { share::by_panels(panels, shares, args, run) }
         }
     }

@@ -13,8 +13,8 @@ unsafe impl<T> Sync for Shared<T> {}
 /// Calls `run` for `shares` ranges that make up `0..panels`, on threads of the current pool.
 ///
 /// # Safety
-/// Threads may share `args`: what its pointers lead to is valid until this returns and is only read, but for what `run` writes,
-/// which no two ranges have in common.
+/// Threads may share `args`: what its pointers lead to is valid until this returns and is only read, but for what `run`
+/// writes, which no two ranges have in common.
 pub(super) unsafe fn by_panels<T>(panels: usize, shares: usize, args: T, run: impl Fn(&T, Range<usize>) + Sync) {
     let shares = shares.clamp(1, panels.max(1));
     if shares == 1 {
