@@ -16,10 +16,10 @@ use crate::http::error::{ApiError, Code};
 use crate::http::trim;
 use crate::types::limits::MAX_JSON_DEPTH;
 
-/// Bytes of memory that metadata, filters and inputs may take for each byte of their text,
-const VALUE_BYTES_A_BYTE: usize = 8;
+/// Bytes of memory that metadata, filters and inputs may take for each byte of their text: objects of a few short entries take 15,
+const VALUE_BYTES_A_BYTE: usize = 20;
 /// and at least.
-const MIN_VALUE_BYTES: usize = 16 << 20;
+const MIN_VALUE_BYTES: usize = 32 << 20;
 
 /// Parses a JSON object.
 ///
