@@ -1,7 +1,7 @@
 //! Limits on time and on work at once, and the gate in front of the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -156,7 +156,7 @@ impl Gate {
         if before >= self.max_waiting {
             return Err(ApiError::new(Code::Overloaded, "too many requests are waiting; try again shortly"));
         }
-        Arc::clone(places).acquire_owned().await.map_err(ApiError::internal)
+        Wait::Place.during(Arc::clone(places).acquire_owned()).await.map_err(ApiError::internal)
     }
 }
 
@@ -181,17 +181,50 @@ where
 tokio::task_local! {
     /// When a request that does not write is answered 504.
     static DEADLINE: Instant;
-    /// Whether its body is being read.
-    static READS_BODY: Arc<AtomicBool>;
+    /// What it waits for: a [`Wait`] as a number.
+    static WAITS_FOR: Arc<AtomicU8>;
+}
+
+/// What a request waits for, and so what it is answered where its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Its answer.
+    Answer,
+    /// The rest of its body.
+    Body,
+    /// A place of the gate.
+    Place,
+}
+
+impl Wait {
+    /// Says so of the request at hand for as long as `act` runs.
+    async fn during<T>(self, act: impl Future<Output = T>) -> T {
+        let tell = |wait: Self| _ = WAITS_FOR.try_with(|waits_for| waits_for.store(wait as u8, Ordering::Relaxed));
+        tell(self);
+        let result = act.await;
+        tell(Self::Answer);
+        result
+    }
+
+    /// What the client is told after `limit`.
+    fn too_long(waits_for: &AtomicU8, limit: Duration) -> ApiError {
+        let seconds = limit.as_secs();
+        match waits_for.load(Ordering::Relaxed) {
+            wait if wait == Self::Body as u8 => slow_body(limit),
+            wait if wait == Self::Place as u8 => {
+                ApiError::new(Code::Overloaded, format!("no place was free for {seconds} s; try again shortly"))
+            }
+            _ => {
+                let detail = format!("the answer took longer than {seconds} s; ask for less or try again");
+                ApiError::new(Code::Timeout, detail)
+            }
+        }
+    }
 }
 
 /// Reads a request's body. Where that takes the time for the whole request, the client is told so.
 pub(crate) async fn reading_body<T>(read: impl Future<Output = T>) -> T {
-    let tell = |reads| _ = READS_BODY.try_with(|flag| flag.store(reads, Ordering::Relaxed));
-    tell(true);
-    let result = read.await;
-    tell(false);
-    result
+    Wait::Body.during(read).await
 }
 
 /// What a body that did not come within `limit` is answered with.
@@ -200,18 +233,15 @@ pub(crate) fn slow_body(limit: Duration) -> ApiError {
     ApiError::new(Code::BodyTimeout, detail)
 }
 
-/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`], and 408 when its body does.
+/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`], 408 when its body does, and 429
+/// when it found no place.
 pub(crate) async fn read_timeout(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let limit = state.config().limits.read_timeout;
-    let reads_body = Arc::new(AtomicBool::new(false));
-    let answer = READS_BODY.scope(reads_body.clone(), DEADLINE.scope(Instant::now() + limit, next.run(request)));
+    let waits_for = Arc::new(AtomicU8::new(Wait::Answer as u8));
+    let answer = WAITS_FOR.scope(waits_for.clone(), DEADLINE.scope(Instant::now() + limit, next.run(request)));
     match tokio::time::timeout(limit, answer).await {
         Ok(response) => response,
-        Err(_) if reads_body.load(Ordering::Relaxed) => slow_body(limit).into_response(),
-        Err(_) => {
-            let detail = format!("the answer took longer than {} s; ask for less or try again", limit.as_secs());
-            ApiError::new(Code::Timeout, detail).into_response()
-        }
+        Err(_) => Wait::too_long(&waits_for, limit).into_response(),
     }
 }
 

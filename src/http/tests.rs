@@ -217,6 +217,16 @@ async fn with_no_place_and_no_queue_the_answer_is_to_retry() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_place_too_long_is_to_retry() {
+    let limits =
+        Limits { engine_calls: 0, waiting_calls: 1, read_timeout: Duration::from_millis(1), ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let answer = send(&router(state), empty(Method::GET, "/v1/collections")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "overloaded"));
+    assert!(answer.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
 async fn embedding_waits_in_a_place_of_its_own() {
     let limits = Limits { embedding_calls: 0, waiting_calls: 0, ..Limits::default() };
     let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
