@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, sort};
+use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, is_exact, sort};
 use crate::index::Place;
 use crate::postgres::{Param, PostgresError, Row, Session};
 use crate::types::{DocumentId, Explain, Filter, Metric, Mode, Paging, Plan, SearchRequest};
@@ -93,7 +93,7 @@ impl Shelf for RemoteCollection {
         let wanted = depth + excluded.len() + 1;
         let compare = self.nearest_statement(vector, request, Order::ByScore, wanted)?;
         let walk = self.nearest_statement(vector, request, Order::ByDistance, wanted)?;
-        let by_index = !request.exact && self.is_large()?;
+        let by_index = !is_exact(request, depth) && self.is_large()?;
         let planning = started.elapsed();
         let ef = request.ef_search.unwrap_or_else(|| DEFAULT_EF_SEARCH.max(wanted)).min(MAX_EF_SEARCH);
         let walk_settings = format!(

@@ -64,6 +64,8 @@ pub(crate) use hold::{HeldFiles, hold_files};
 pub use keywords::KeywordStats;
 pub use packing::DEFAULT_PACKED_BYTES;
 #[cfg(feature = "postgres")]
+pub(crate) use page::is_exact;
+#[cfg(feature = "postgres")]
 pub(crate) use prepare::Prepared;
 pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
