@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn values_of_metadata_are_of_any_type() {
-        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
         for name in ["HitGroup", "FacetValue"] {
             let value = &document["components"]["schemas"][name]["properties"]["value"];
             assert!(value.is_object() && value.get("type").is_none() && value.get("$ref").is_none(), "{name}: {value}");
