@@ -187,11 +187,11 @@ mod tests {
         };
         for item in ["{\"\":1}", "[1]"] {
             assert_eq!(metadata(item, 20_000), None, "{item}");
-            assert_eq!(metadata(item, 200_000), Some(Code::BodyTooLarge), "{item}");
+            assert_eq!(metadata(item, 400_000), Some(Code::BodyTooLarge), "{item}");
         }
         assert_eq!(metadata("0.123456789", 100_000), None);
         let input = |count: usize| code_of::<EmbeddingsBody>("{\"model\":\"m\",\"input\":[", "[1]", count, "]}");
-        assert_eq!((input(2_048), input(200_000)), (None, Some(Code::BodyTooLarge)));
+        assert_eq!((input(2_048), input(400_000)), (None, Some(Code::BodyTooLarge)));
         let filter = |count: usize| code_of::<SearchBody>("{\"id\":\"a\",\"filter\":{\"$and\":[", "{}", count, "]}}");
         assert_eq!((filter(300), filter(100_000)), (None, Some(Code::InvalidFilter)));
         // What one body took is there for the next.
