@@ -7,10 +7,6 @@ use super::CliError;
 
 /// The variable that says which log lines are written.
 const FILTER_VARIABLE: &str = "PANNIER_LOG";
-/// A keyword index drops files of which every document was replaced, also while it merges them with others. tantivy
-/// then leaves the merge out, which costs nothing, and warns of it in two lines that nobody can do anything about.
-const QUIETED: &str = "tantivy::indexer::segment_manager=error";
-
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -27,9 +23,10 @@ pub enum LogFormat {
 pub(super) fn start(format: LogFormat, is_server: bool) -> Result<(), CliError> {
     let default = if is_server { "warn,pannier=info" } else { "warn" };
     let directives = std::env::var(FILTER_VARIABLE).ok().filter(|value| !value.is_empty());
-    let filter = EnvFilter::try_new(directives.unwrap_or_else(|| format!("{default},{QUIETED}"))).map_err(|error| {
-        CliError::Usage(format!("{FILTER_VARIABLE} is not valid: {error}; use for example `debug`"))
-    })?;
+    let filter =
+        EnvFilter::try_new(directives.unwrap_or_else(|| format!("{default}{}", quieted()))).map_err(|error| {
+            CliError::Usage(format!("{FILTER_VARIABLE} is not valid: {error}; use for example `debug`"))
+        })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber is only there in a test that runs several commands in one process.
     let _ = match format {
@@ -43,4 +40,12 @@ pub(super) fn start(format: LogFormat, is_server: bool) -> Result<(), CliError> 
 fn is_coloured() -> bool {
     use std::io::IsTerminal;
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+}
+
+/// What libraries say that nobody can do anything about.
+fn quieted() -> String {
+    #[cfg(feature = "text")]
+    return format!(",{}", crate::text::QUIETED_LOG);
+    #[cfg(not(feature = "text"))]
+    String::new()
 }

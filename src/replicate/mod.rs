@@ -15,6 +15,7 @@ mod row;
 mod search;
 mod settings;
 mod shape;
+mod sink;
 mod sql;
 mod start;
 mod status;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use error::ReplicateError;
 pub use settings::{ExtraRows, IndexKind, LayoutKind, SecretFrom, SinkName, SinkSettings, VectorType};
+pub use sink::Shown;
 pub use status::{Phase, SinkStatus};
-pub use supervisor::{Replicator, Shown, Summary};
+pub use supervisor::{Replicator, Summary};
 pub use verify::{Difference, Kind, RepairReport, VerifyReport};

@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use super::fence::{Fence, Origin};
 use super::settings::{self, ALL_COLLECTIONS, SinkName, SinkSettings};
-use super::status::{Phase, SharedStatus, SinkStatus};
+use super::sink::{Running, Shown, Sink};
+use super::status::{Phase, SinkStatus};
 use super::verify::{RepairReport, VerifyReport};
-use super::worker::{Command, Reply, Worker};
+use super::worker::{Command, Reply};
 use super::{ReplicateError, layout};
-use crate::collection::{Collection, LogHold};
+use crate::collection::Collection;
 use crate::database::Database;
 use crate::postgres::{QualifiedName, Session};
-use crate::types::{CollectionName, Seq};
+use crate::types::CollectionName;
 
 /// Threads that move bytes to and from databases.
 const THREADS: usize = 2;
@@ -25,8 +25,6 @@ const THREADS: usize = 2;
 const TICK: Duration = Duration::from_millis(100);
 /// The same where there are no sinks; one that is added is seen to at once.
 const IDLE_TICK: Duration = Duration::from_secs(5);
-/// Commands that may wait for a worker.
-const QUEUE: usize = 16;
 /// So long the end of a worker is waited for.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -46,27 +44,6 @@ struct Inner {
     runtime: Mutex<Option<Runtime>>,
 }
 
-struct Sink {
-    settings: SinkSettings,
-    workers: BTreeMap<CollectionName, Running>,
-    /// Copies that nobody works at while the sink is paused: how far each came, which is measured on.
-    resting: BTreeMap<CollectionName, Resting>,
-    /// Keep the log for each copy, also while nobody works at it.
-    holds: BTreeMap<CollectionName, Arc<LogHold>>,
-}
-
-struct Running {
-    status: Arc<SharedStatus>,
-    commands: mpsc::Sender<Command>,
-    task: JoinHandle<()>,
-    collection: Collection,
-}
-
-struct Resting {
-    status: Arc<SharedStatus>,
-    collection: Collection,
-}
-
 /// How the copies of a store are doing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -79,9 +56,6 @@ pub struct Summary {
     /// The age of the oldest change that one lacks, in seconds.
     pub lag_seconds: f64,
 }
-
-/// A sink as it is shown: its settings, and each collection's status.
-pub type Shown = (SinkSettings, Vec<(CollectionName, SinkStatus)>);
 
 impl Replicator {
     /// The sinks of a store, at rest until [`Replicator::start`].
@@ -371,125 +345,12 @@ impl Inner {
     }
 }
 
-impl Sink {
-    fn new(settings: SinkSettings) -> Self {
-        Self { settings, workers: BTreeMap::new(), resting: BTreeMap::new(), holds: BTreeMap::new() }
-    }
-
-    /// Keeps the log for its collections; until a cursor is known, all of it.
-    fn hold(&mut self, collections: &[Collection]) {
-        self.holds.retain(|name, _| collections.iter().any(|collection| collection.name() == name));
-        for collection in collections.iter().filter(|collection| self.settings.copies(collection)) {
-            let hold = || Arc::new(collection.hold_log(Seq(0)));
-            self.holds.entry(collection.name().clone()).or_insert_with(hold);
-        }
-    }
-
-    fn spawn(&self, collection: &Collection, origin: &Origin, runtime: &Runtime) -> Running {
-        let (commands, receiver) = mpsc::channel(QUEUE);
-        let status = Arc::new(SharedStatus::default());
-        let sink = self.settings.name.as_str();
-        let name = match self.settings.collection == ALL_COLLECTIONS {
-            true => format!("{sink}/{}", collection.name()),
-            false => sink.to_owned(),
-        };
-        let worker = Worker {
-            settings: self.settings.clone(),
-            name,
-            collection: collection.clone(),
-            origin: origin.clone(),
-            status: status.clone(),
-            commands: receiver,
-            hold: self.holds.get(collection.name()).cloned().unwrap_or_else(|| Arc::new(collection.hold_log(Seq(0)))),
-            take_over: false,
-            distrusts: false,
-            index: super::index::Attempts::default(),
-        };
-        let task = runtime.spawn(worker.run());
-        Running { status, commands, task, collection: collection.clone() }
-    }
-
-    /// Ends the workers wherever they are: what a transaction has begun is rolled back by the database.
-    fn stop(&mut self) {
-        for (name, Running { status, task, collection, .. }) in std::mem::take(&mut self.workers) {
-            task.abort();
-            self.resting.insert(name, Resting { status, collection });
-        }
-    }
-
-    /// Counts the copies of a sink that was paused when the process began as lacking everything: nothing tells how far
-    /// they came.
-    fn rest(&mut self, collections: &[Collection]) {
-        self.resting.retain(|_, resting| !resting.collection.is_dropped());
-        let is_missing = |collection: &&Collection| {
-            self.settings.paused && self.settings.copies(collection) && !self.resting.contains_key(collection.name())
-        };
-        let missing: Vec<&Collection> = collections.iter().filter(is_missing).collect();
-        for collection in missing {
-            let resting = Resting { status: Arc::default(), collection: collection.clone() };
-            self.resting.insert(collection.name().clone(), resting);
-        }
-    }
-
-    fn wake(&self) {
-        // A full queue wakes it, too.
-        self.workers.values().for_each(|running| _ = running.commands.try_send(Command::Wake));
-    }
-
-    fn shown(&self) -> Shown {
-        (self.settings.clone(), self.statuses().collect())
-    }
-
-    /// How each copy is doing, of those that rest what was last known.
-    fn statuses(&self) -> impl Iterator<Item = (CollectionName, SinkStatus)> {
-        let working = self.workers.iter().map(|(name, running)| (name.clone(), running.status.read()));
-        let resting = self
-            .resting
-            .iter()
-            .map(|(name, resting)| (name.clone(), SinkStatus { phase: Phase::Paused, ..resting.status.read() }));
-        working.chain(resting)
-    }
-
-    fn measure(&self) {
-        let working = self.workers.values().map(|running| (&running.status, &running.collection));
-        let resting = self.resting.values().map(|resting| (&resting.status, &resting.collection));
-        for (status, collection) in working.chain(resting) {
-            status.observe(collection.store_seq());
-        }
-        #[cfg(feature = "server")]
-        self.publish();
-    }
-
-    /// The figures for Prometheus: of a sink of many collections the worst lag and the sums.
-    #[cfg(feature = "server")]
-    fn publish(&self) {
-        use crate::telemetry as names;
-        use metrics::gauge;
-        let name = self.settings.name.as_str().to_owned();
-        let all: Vec<SinkStatus> = self.statuses().map(|(_, status)| status).collect();
-        let sum = |figure: fn(&SinkStatus) -> u64| all.iter().map(figure).sum::<u64>() as f64;
-        let worst = |figure: fn(&SinkStatus) -> f64| all.iter().map(figure).fold(0.0, f64::max);
-        gauge!(names::REPLICATION_LAG_SEQS, "sink" => name.clone()).set(worst(|status| status.lag_seqs as f64));
-        gauge!(names::REPLICATION_LAG_SECONDS, "sink" => name.clone()).set(worst(|status| status.lag_seconds));
-        gauge!(names::REPLICATION_ROWS_WRITTEN, "sink" => name.clone()).set(sum(|status| status.rows_written));
-        gauge!(names::REPLICATION_DEAD_LETTERS, "sink" => name.clone()).set(sum(|status| status.dead_letters));
-        let streaming = all.iter().all(|status| status.phase == Phase::Streaming) && !all.is_empty();
-        gauge!(names::REPLICATION_STREAMING, "sink" => name).set(if streaming { 1.0 } else { 0.0 });
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         // Perhaps from within a task, where nothing may be waited for.
         if let Some(runtime) = lock(&self.runtime).take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-impl SinkSettings {
-    fn copies(&self, collection: &Collection) -> bool {
-        self.collection == ALL_COLLECTIONS || self.collection == collection.name().as_str()
     }
 }
 

@@ -36,7 +36,7 @@ fn stdin_is_read_as_json_lines_unless_told_otherwise() {
 #[test]
 fn fields_are_taken_from_where_the_options_say() {
     let place = Place::with_colours();
-    let csv = "sku;x\n";
+    let csv = "sku,x\n";
     let file = place.write("bad.csv", csv);
     place.run(&["import", "colours", &file, "--id-field", "sku"]).succeeds_with_nothing();
     let line = "{\"sku\":7,\"title\":\"T\",\"body\":\"B\",\"emb\":[1,0,0],\"price\":1,\"secret\":\"s\"}\n";
