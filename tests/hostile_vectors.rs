@@ -51,7 +51,7 @@ fn vectors_without_a_direction_are_refused_whole_and_in_every_metric() {
 
 #[test]
 fn distances_are_told_of_the_zero_vector_too() {
-    const WIDE: usize = 256;
+    const WIDE: usize = 768;
     let directory = tempfile::tempdir().unwrap();
     let database = Database::open(directory.path()).unwrap();
     for (quantization, text) in
