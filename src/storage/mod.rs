@@ -11,6 +11,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fault;
 mod fields;
+#[cfg(feature = "server")]
 mod heap;
 mod lock;
 mod mmap;
@@ -37,6 +38,7 @@ pub use directory::{
 };
 pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
+#[cfg(feature = "server")]
 pub use heap::give_back_free_memory;
 pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
