@@ -189,10 +189,12 @@ impl Collections {
         // Sent again, it finds nothing: so it may be tried again.
         let version = match keep_table {
             true => 0,
-            false => inner
-                .pool
-                .read(async |session| table::drop_table(session, &inner.placement).await)
-                .map_err(|failure| fault::failed(name, failure))?,
+            false => {
+                let dropped = inner.pool.read(async |session| {
+                    fault::settled(table::drop_table(session, &inner.placement, &inner.definition).await)
+                });
+                fault::settle(name, dropped)?
+            }
         };
         let known = self.known(name)?;
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);

@@ -331,7 +331,8 @@ impl RemoteCollection {
         let params: Vec<Param<'_>> =
             [(&table as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)].into_iter().chain(params.to_vec()).collect();
         let rows = self.write(async |session, guard| session.query("delete documents", &sql(guard), &params).await)?;
-        let number = |at: usize| rows.first().map_or(0, |row| row.get::<_, i64>(at));
+        // A table whose `version` lost its sequence numbers nothing.
+        let number = |at: usize| rows.first().and_then(|row| row.get::<_, Option<i64>>(at)).unwrap_or(0);
         let seq = Seq(u64::try_from(number(1)).unwrap_or(0));
         Ok(Deleted { deleted: usize::try_from(number(0)).unwrap_or(0), seq })
     }

@@ -57,11 +57,7 @@ async fn in_transaction(
         session.batch("commit", "commit").await?;
         Ok(rows)
     };
-    let done = run.await;
-    if done.as_ref().is_err_and(|error: &PostgresError| !error.ends_session()) {
-        session.batch("roll back", "rollback").await?;
-    }
-    done
+    session.rolled_back(run.await, PostgresError::ends_session).await
 }
 
 impl Shelf for RemoteCollection {

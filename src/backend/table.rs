@@ -14,6 +14,8 @@ use super::settings::{Placement, REGISTER};
 const OLDEST: &str = "0.8.4";
 /// What Postgres says where [`guard`] fails a statement.
 const DIVISION_BY_ZERO: &str = "22012";
+/// Begins a transaction that makes or drops a table: they come one after the other, whoever's they are.
+const ALONE: &str = "begin; select pg_advisory_xact_lock(7117, 3)";
 /// Largest dimension that pgvector indexes, of `vector` and of `halfvec`.
 const MAX_DIM: u32 = 2_000;
 const MAX_HALF_DIM: u32 = 4_000;
@@ -129,6 +131,12 @@ pub(super) enum TableError {
     Lacking(String),
 }
 
+impl TableError {
+    fn ends_session(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.ends_session())
+    }
+}
+
 impl From<PostgresError> for TableError {
     fn from(error: PostgresError) -> Self {
         Self::Postgres(error)
@@ -163,11 +171,7 @@ pub(super) async fn create(
     created_at_ms: i64,
 ) -> Result<Standing, TableError> {
     let done = create_within(session, placement, name, definition, created_at_ms).await;
-    let ends_session = |error: &TableError| matches!(error, TableError::Postgres(error) if error.ends_session());
-    if done.as_ref().is_err_and(|error| !ends_session(error)) {
-        session.batch("roll back", "rollback").await?;
-    }
-    done
+    session.rolled_back(done, TableError::ends_session).await
 }
 
 /// Does it in a transaction that a failure leaves open.
@@ -180,20 +184,23 @@ async fn create_within(
 ) -> Result<Standing, TableError> {
     let schema = quote_identifier(&placement.schema);
     // Two processes that begin at once come one after the other.
-    session.batch("begin", "begin; select pg_advisory_xact_lock(7117, 3)").await?;
+    session.batch("begin", ALONE).await?;
     let has_schema = "select to_regnamespace($1) is not null";
     let rows = session.query("look for the schema", has_schema, &[(&schema, Type::TEXT)]).await?;
     if !rows.iter().any(|row| row.get(0)) {
         session.batch("make the schema", &format!("create schema {schema}")).await?;
     }
     let extension = extension(session).await?;
-    let register = register(placement);
-    let make_register = format!(
-        "create table if not exists {register} (table_name text primary key, collection text not null, \
-         dim integer not null, metric text not null, model text, definition text not null, \
-         created_at timestamptz not null default now())"
-    );
-    session.batch("make the register of collections", &make_register).await?;
+    // To take a table over no right on the schema is needed.
+    if !has_register(session, placement).await? {
+        let make_register = format!(
+            "create table if not exists {} (table_name text primary key, collection text not null, \
+             dim integer not null, metric text not null, model text, definition text not null, \
+             created_at timestamptz not null default now())",
+            register(placement)
+        );
+        session.batch("make the register of collections", &make_register).await?;
+    }
     let there = columns(session, placement).await?;
     let standing = match (registered(session, placement).await?, there) {
         (Some(creation), Some(_)) => take_over(session, placement, name, definition, creation).await?,
@@ -246,6 +253,12 @@ pub(super) async fn installed(session: &Session) -> Result<Option<Extension>, Ta
 
 fn register(placement: &Placement) -> String {
     format!("{}.{REGISTER}", quote_identifier(&placement.schema))
+}
+
+async fn has_register(session: &Session, placement: &Placement) -> Result<bool, PostgresError> {
+    let sql = "select to_regclass($1) is not null";
+    let rows = session.query("look for the register", sql, &[(&register(placement), Type::TEXT)]).await?;
+    Ok(rows.iter().any(|row| row.get(0)))
 }
 
 /// What the register says of the table; `None` where it knows none.
@@ -344,6 +357,30 @@ pub(super) async fn check_columns(
     }
 }
 
+/// Checks that the register has no other definition of the table. Returns whether it has one.
+///
+/// # Errors
+/// [`TableError::Conflict`].
+async fn check_registered(
+    session: &Session,
+    placement: &Placement,
+    definition: &Definition,
+) -> Result<bool, TableError> {
+    let Some(creation) = registered(session, placement).await? else { return Ok(false) };
+    let difference = match creation_of_text(&creation) {
+        Some(Change::CreateCollection { definition: theirs, .. }) => difference(&theirs, definition),
+        _ => Some("of a later version of Pannier, which this one cannot read".to_owned()),
+    };
+    match difference {
+        None => Ok(true),
+        Some(difference) => Err(TableError::Conflict(format!(
+            "table {} was made anew with another definition ({difference}); DELETE the collection with \
+             \"keep_table=true\" and create it again",
+            placement.qualified().plain()
+        ))),
+    }
+}
+
 /// Checks that the table stands and is still that of the definition.
 ///
 /// # Errors
@@ -358,19 +395,7 @@ pub(super) async fn check(
     let qualified = placement.qualified();
     let rows = session.query("look for the table", number, &[(&qualified.to_string(), Type::TEXT)]).await?;
     let table = rows.first().map_or(0, |row| row.get(0));
-    if let Some(creation) = registered(session, placement).await? {
-        let difference = match creation_of_text(&creation) {
-            Some(Change::CreateCollection { definition: theirs, .. }) => difference(&theirs, definition),
-            _ => Some("of a later version of Pannier, which this one cannot read".to_owned()),
-        };
-        if let Some(difference) = difference {
-            return Err(TableError::Conflict(format!(
-                "table {} was made anew with another definition ({difference}); DELETE the collection with \
-                 \"keep_table=true\" and create it again",
-                qualified.plain()
-            )));
-        }
-    }
+    check_registered(session, placement, definition).await?;
     check_columns(session, placement, definition).await?;
     let lost = || TableError::Lacking("the database has lost its extension \"vector\"; make it again".to_owned());
     let extension = installed(session).await?.ok_or_else(lost)?;
@@ -432,25 +457,41 @@ async fn make(
 /// Drops the table and what the register has of it. What is not there is passed over. Returns the number of the change.
 ///
 /// # Errors
-/// [`PostgresError`]; nothing is changed then.
-pub(super) async fn drop_table(session: &Session, placement: &Placement) -> Result<i64, PostgresError> {
-    let table = placement.qualified().to_string();
-    let next = "select case when to_regclass($1) is null then 0 \
-                else nextval(pg_get_serial_sequence($1, 'version')) end";
-    let rows = session.query("number the change", next, &[(&table, Type::TEXT)]).await?;
-    let version = rows.first().map_or(0, |row| row.get(0));
-    let register = register(placement);
-    let there = session
-        .query("look for the register", "select to_regclass($1) is not null", &[(&register, Type::TEXT)])
-        .await?
-        .iter()
-        .any(|row| row.get(0));
-    let forget = match there {
-        true => format!("delete from {register} where table_name = {};", quote_literal(&placement.table)),
-        false => String::new(),
-    };
-    // Statements that are sent at once are one transaction.
-    session.batch("drop the table", &format!("drop table if exists {table}; {forget}")).await?;
+/// [`TableError::Conflict`] where another's table has the name; nothing is changed then, nor after any other.
+pub(super) async fn drop_table(
+    session: &Session,
+    placement: &Placement,
+    definition: &Definition,
+) -> Result<i64, TableError> {
+    let done = drop_within(session, placement, definition).await;
+    session.rolled_back(done, TableError::ends_session).await
+}
+
+/// Does it in a transaction that a failure leaves open.
+async fn drop_within(session: &Session, placement: &Placement, definition: &Definition) -> Result<i64, TableError> {
+    // Nobody makes the table anew between looking at it and dropping it.
+    session.batch("begin", ALONE).await?;
+    let (table, has_register) = (placement.qualified(), has_register(session, placement).await?);
+    let is_registered = has_register && check_registered(session, placement, definition).await?;
+    let is_there = columns(session, placement).await?.is_some();
+    if is_there && !is_registered && check_columns(session, placement, definition).await.is_err() {
+        return Err(TableError::Conflict(format!(
+            "table {} is none that Pannier made: its columns are others, and {} does not name it; DELETE the collection \
+             with \"keep_table=true\"",
+            table.plain(),
+            register(placement)
+        )));
+    }
+    // A table that somebody changed may lack the column or its sequence.
+    let next = "select nextval(pg_get_serial_sequence($1, attname)) from pg_attribute \
+                where attrelid = to_regclass($1) and attname = 'version' and not attisdropped";
+    let rows = session.query("number the change", next, &[(&table.to_string(), Type::TEXT)]).await?;
+    let version = rows.first().and_then(|row| row.get::<_, Option<i64>>(0)).unwrap_or(0);
+    if has_register {
+        let forget = format!("delete from {} where table_name = $1", register(placement));
+        session.execute("forget the table", &forget, &[(&placement.table, Type::TEXT)]).await?;
+    }
+    session.batch("drop the table", &format!("drop table if exists {table}; commit")).await?;
     Ok(version)
 }
 

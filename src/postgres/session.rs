@@ -58,6 +58,22 @@ impl Session {
         self.timed(doing, self.limit, self.client.batch_execute(sql)).await
     }
 
+    /// What work in a transaction came to that a failure left open: it is rolled back, unless the failure ended the
+    /// session.
+    ///
+    /// # Errors
+    /// As the work, and [`PostgresError`] where the transaction cannot be rolled back.
+    pub async fn rolled_back<T, E: From<PostgresError>>(
+        &self,
+        done: Result<T, E>,
+        ends_session: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        if done.as_ref().is_err_and(|error| !ends_session(error)) {
+            self.batch("roll back", "rollback").await?;
+        }
+        done
+    }
+
     /// As [`Session::batch`], for statements that may take `limit`.
     ///
     /// # Errors

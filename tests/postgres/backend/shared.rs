@@ -50,6 +50,10 @@ fn a_table_made_anew_with_another_definition_is_noticed_on(version: Version) {
                 assert_eq!(kind, BackendFault::Conflict, "{n}, {attempt}: {detail}");
                 assert!(detail.contains(words) && detail.contains("keep_table=true"), "{detail}");
             }
+            // Nor is another's table dropped.
+            let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+            assert_eq!(kind, BackendFault::Conflict, "{detail}");
+            assert!(detail.contains(words) && detail.contains("keep_table=true"), "{detail}");
             assert_eq!((stored(&b), b.stats().unwrap().documents), (Some(vector.clone()), 1));
             // What the message says to do helps.
             one.collections.drop_collection(&name("c"), true).unwrap();
@@ -206,4 +210,60 @@ fn a_row_at_infinity_stops_no_search() {
     collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 2)]).unwrap();
     let mended = collection.get(&id("a")).unwrap().unwrap().stored;
     assert!(mended.updated_at_ms < 253_402_207_200_999);
+}
+
+#[test]
+fn a_table_that_somebody_else_made_is_not_dropped() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    one.create();
+    postgres.run(
+        "drop table pannier.shared; delete from pannier.pannier_collections;
+         create table pannier.shared (x int); insert into pannier.shared values (1)",
+    );
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!(kind, BackendFault::Conflict, "{detail}");
+    assert!(detail.contains("none that Pannier made") && detail.contains("keep_table=true"), "{detail}");
+    one.collections.drop_collection(&name("c"), true).unwrap();
+    assert_eq!(postgres.value("select x from pannier.shared"), "1");
+}
+
+#[test]
+fn a_table_that_lost_its_sequence_a_column_or_all_is_dropped() {
+    let postgres = database();
+    for change in [
+        "alter table pannier.shared alter version drop identity",
+        "alter table pannier.shared drop column version",
+        "drop table pannier.shared",
+        "drop table pannier.shared; drop table pannier.pannier_collections",
+    ] {
+        let one = Sidecar::new(&postgres.url);
+        let collection = one.create();
+        postgres.run(change);
+        if change.ends_with("identity") {
+            assert_eq!(collection.delete(&[id("a")]).unwrap().deleted, 0, "it numbers nothing");
+        }
+        assert_eq!(one.collections.drop_collection(&name("c"), false).unwrap().0, 0, "{change}");
+        assert_eq!(postgres.value("select to_regclass('pannier.shared') is null"), "t", "{change}");
+    }
+}
+
+#[test]
+fn a_role_that_may_make_nothing_takes_a_table_over() {
+    let postgres = database();
+    Sidecar::new(&postgres.url).create();
+    let (role, port, database) = (format!("user_{}", postgres.name), postgres.port, &postgres.name);
+    postgres.run(&format!(
+        "create role {role} login; grant usage on schema pannier to {role};
+         grant select on pannier.pannier_collections to {role};
+         grant select, insert, update, delete on pannier.shared to {role};
+         grant usage on all sequences in schema pannier to {role}"
+    ));
+    let other = Sidecar::new(&format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable"));
+    let collection = other.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    assert_eq!(found(&collection, &search(&[1.0, 0.0, 0.0])), ["a"]);
+    collection.delete(&[id("a")]).unwrap();
+    drop(other);
+    postgres.run(&format!("drop owned by {role}; drop role {role}"));
 }
