@@ -114,7 +114,7 @@ pub(super) const TABLES: [&str; 2] = ["sinks", "dead_letters"];
 /// When a row was written, in microseconds.
 const STAMP: &str = "(extract(epoch from updated_at) * 1000000)::int8";
 /// The moment of this write, later than that of any write before.
-const NEXT: &str = "updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')";
+pub(super) const NEXT: &str = "updated_at = greatest(clock_timestamp(), s.updated_at + interval '1 microsecond')";
 /// What the database says where a row is not as its writer left it: division by zero.
 const NOT_OURS: &str = "22012";
 /// What it says where a role may not, or does not own a table.
@@ -466,19 +466,10 @@ impl Fence {
         }
         Ok(rows?.iter().map(|row| row.get(0)).collect())
     }
-
-    /// Forgets the sink.
-    pub(super) async fn forget(session: &Session, schema: &str, name: &str) -> Result<(), PostgresError> {
-        let (sinks, dead) = tables(schema);
-        let own = "(name = $1 or starts_with(name, $1 || '/'))";
-        let sql = format!("delete from {sinks} where {own}");
-        session.execute("forget the sink", &sql, &[(&name, Type::TEXT)]).await?;
-        let sql = format!("delete from {dead} where {}", own.replace("name", "sink"));
-        session.execute("forget the sink's dead letters", &sql, &[(&name, Type::TEXT)]).await.map(drop)
-    }
 }
 
-fn tables(schema: &str) -> (QualifiedName, QualifiedName) {
+/// The tables of the state: the sinks, and the dead letters.
+pub(super) fn tables(schema: &str) -> (QualifiedName, QualifiedName) {
     let [sinks, dead] = TABLES;
     (QualifiedName::new(schema, sinks), QualifiedName::new(schema, dead))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::postgres::{Session, Type, value};
+use crate::postgres::{PostgresError, Session, Type, value};
 
 use super::layout::{ColumnKind, Extension, Layout, Mode, Source, canonical_uuid};
 use super::row::unfit_constant;
@@ -170,23 +170,15 @@ async fn has_unique_key(session: &Session, layout: &Layout) -> Result<bool, Repl
     Ok(!rows.is_empty())
 }
 
-/// Makes the table.
+/// Makes the table, in one transaction with `before`, which comes first.
 ///
 /// # Errors
 /// [`ReplicateError::Postgres`], with what a role lacks.
-pub(super) async fn create(session: &Session, layout: &Layout) -> Result<(), ReplicateError> {
+pub(super) async fn create(session: &Session, layout: &Layout, before: &str) -> Result<(), ReplicateError> {
     let statements = layout.create.join(";\n");
-    let sql = format!("begin;\nselect pg_advisory_xact_lock(7117, 2);\n{statements};\ncommit");
-    match session.batch("make the table", &sql).await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            // The session may go on to be used.
-            if !error.ends_session() {
-                session.batch("roll back", "rollback").await?;
-            }
-            Err(error.into())
-        }
-    }
+    let sql = format!("begin;\nselect pg_advisory_xact_lock(7117, 2);\n{before};\n{statements};\ncommit");
+    let made = session.batch("make the table", &sql).await;
+    Ok(session.rolled_back(made, PostgresError::ends_session).await?)
 }
 
 #[cfg(test)]

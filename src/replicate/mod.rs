@@ -18,6 +18,7 @@ mod shape;
 mod sink;
 mod sql;
 mod start;
+mod state;
 mod status;
 mod supervisor;
 mod verify;

@@ -6,7 +6,7 @@ use super::fence::{Claimed, Cursor, Fence, Scan, ScanReason, Target};
 use super::layout::{self, Layout};
 use super::settings::ExtraRows;
 use super::worker::{Ready, Worker};
-use super::{Kind, ReplicateError, drift, function, inspect, verify};
+use super::{Kind, ReplicateError, drift, function, inspect, state, verify};
 use crate::postgres::Session;
 use crate::types::Seq;
 
@@ -27,7 +27,9 @@ impl Worker {
                 let (table, differences) = (layout.table.plain(), vec!["it is not there".to_owned()]);
                 return Err(ReplicateError::Drift { table, differences });
             }
-            inspect::create(&session, &layout).await?;
+            // The cursor in the database ends with the rows: this session may break off before it writes its own.
+            let begin_anew = state::begin_anew(&self.settings.state_schema, &self.name, &self.origin, &layout.table);
+            inspect::create(&session, &layout, &begin_anew).await?;
             inspect::adopt(&session, &mut layout).await?;
         }
         drift::rights(&session, &layout).await?;

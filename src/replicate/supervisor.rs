@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::fence::{Fence, Origin};
+use super::fence::Origin;
 use super::settings::{self, ALL_COLLECTIONS, SinkName, SinkSettings};
 use super::sink::{Running, Shown, Sink};
 use super::status::{Phase, SinkStatus};
 use super::verify::{RepairReport, VerifyReport};
 use super::worker::{Command, Reply};
-use super::{ReplicateError, layout};
+use super::{ReplicateError, layout, state};
 use crate::collection::Collection;
 use crate::database::Database;
 use crate::postgres::{QualifiedName, Session};
@@ -214,7 +214,7 @@ impl Replicator {
         let settings = taking_out.await.expect("nobody cancels it")?;
         let forgetting = async {
             let session = Session::connect(&settings.url.connection()?).await?;
-            Ok::<_, ReplicateError>(Fence::forget(&session, &settings.state_schema, name).await?)
+            Ok::<_, ReplicateError>(state::forget(&session, &settings.state_schema, name, &self.inner.origin).await?)
         };
         Ok(forgetting.await.err().map(|error| error.chain()))
     }

@@ -138,6 +138,27 @@ fn a_table_that_is_dropped_is_made_again_or_named() {
     store.assert_equal();
 }
 
+#[test]
+fn a_table_that_was_made_again_is_filled_although_the_session_broke_off() {
+    let setup = Setup::new();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    store.write(0..20, 1);
+    setup.copy(setup.settings());
+    // The session that makes the table anew is refused before its first row.
+    postgres.run(
+        "drop table pannier.c;
+         insert into pannier.sinks (name, store_id, timeline, epoch, cursor_seq, target_table, target_scope)
+         values ('t', 'another', 1, 1, 5, 'pannier.c', 'true')",
+    );
+    store.write(10..30, 2);
+    super::failure(store, "table_taken");
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "0");
+    postgres.run("delete from pannier.sinks where name = 't'");
+    resume(store);
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "30");
+    store.assert_equal();
+}
+
 /// A copy with a rule that `poison 1` and `poison 2` break.
 fn poisoned() -> Setup {
     let setup = Setup::new();

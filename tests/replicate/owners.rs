@@ -1,7 +1,7 @@
 //! Whose rows are whose: two sinks on one table, rows that were there before, tables that another role owns.
 
 use pannier::Options;
-use pannier::replicate::{ExtraRows, LayoutKind, Phase, SinkName, SinkSettings};
+use pannier::replicate::{ExtraRows, LayoutKind, Phase, SinkName, SinkSettings, SinkStatus};
 
 use super::{Setup, Store, block_on, failure, settings};
 use crate::support::name;
@@ -318,4 +318,69 @@ fn a_layout_for_one_dimension_takes_no_other() {
     assert_eq!(error.code(), "settings");
     assert!(error.to_string().contains("vectors of 384 numbers, the collection has 4"), "{error}");
     assert!(store.replicator.list().is_empty());
+}
+
+/// Waits until a look at the sink `t` of a store is as wanted.
+#[track_caller]
+fn wait_for_t(store: &Store, wanted: impl Fn(&SinkStatus) -> bool) {
+    let deadline = std::time::Instant::now() + super::LIMIT;
+    let status = || store.replicator.status("t").unwrap().1.into_iter().next().map(|(_, status)| status);
+    while !status().is_some_and(|status| wanted(&status)) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", status());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_table_that_one_tenant_made_again_is_filled_by_the_other_too() {
+    let Setup { postgres, store } = Setup::new();
+    let shared = |sink: &str, tenant: &str| SinkSettings {
+        layout: LayoutKind::Embeddings,
+        tenant: Some(tenant.to_owned()),
+        entity_type: Some("note".to_owned()),
+        ..named(sink, &settings(&postgres.url))
+    };
+    store.write(0..20, 1);
+    store.add(shared("s", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"));
+    store.wait_until_copied();
+    let other = Store::new();
+    other.write(0..30, 2);
+    other.add(shared("t", "7f9619ff-8b86-4d01-b42d-00cf4fc964ff"));
+    wait_for_t(&other, |status| status.phase == Phase::Streaming);
+    postgres.run("drop table public.embeddings");
+    store.write(20..21, 1);
+    store.wait_until_copied();
+    // It looks at its state, or meets it with its next change.
+    other.write(30..31, 2);
+    wait_for_t(&other, |status| status.phase == Phase::Streaming && status.scans == 2);
+    let rows = "select count(*) from public.embeddings group by tenant_id order by 1";
+    assert_eq!(postgres.column(rows), ["21", "31"]);
+    let reports = block_on(other.replicator.verify("t")).unwrap();
+    assert!(reports[0].1.is_equal(), "{reports:?}");
+    store.assert_equal();
+}
+
+#[test]
+fn removing_a_sink_forgets_nothing_of_another_stores() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..20, 1);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    postgres.run(
+        "insert into pannier.dead_letters (sink, document_id, seq, code, reason) values ('s', 'x', 1, 'local', 'x')",
+    );
+    let left = || {
+        let tables = ["sinks", "dead_letters"];
+        tables.map(|table| postgres.value(&format!("select count(*) from pannier.{table}")))
+    };
+    let other = Store::new();
+    other.add(settings(&postgres.url));
+    failure(&other, "foreign");
+    block_on(other.replicator.remove("s")).unwrap();
+    assert_eq!(left(), ["1", "1"]);
+    store.write(20..30, 1);
+    store.wait_until_copied();
+    assert_eq!(store.status().scans, 1);
+    block_on(store.replicator.remove("s")).unwrap();
+    assert_eq!(left(), ["0", "0"]);
 }
