@@ -9,10 +9,13 @@ use super::fence::{Cursor, Fence};
 use super::layout::Layout;
 use super::row::{Cell, Poison, Row, key_of, row_of};
 use super::search::Searched;
+use super::sql::Overwrites;
 use super::{copy, drift, sql};
 
 /// Fewer rows are not worth the statements around a COPY.
 const MIN_COPIED_ROWS: usize = 64;
+/// Rows of one statement: its time is limited, and an index that is not in memory takes tens of milliseconds for each.
+const STATEMENT_ROWS: usize = 250;
 
 /// What a transaction is to do.
 #[derive(Debug, Default)]
@@ -124,6 +127,8 @@ pub(super) struct Link<'a> {
     pub(super) has_dead_letters: bool,
     /// Whether none of the rows can be in the table yet, which is of our own making.
     pub(super) is_fresh: bool,
+    /// The store's newest change: no row of ours is of a later one.
+    pub(super) newest: Seq,
 }
 
 /// How rows are written.
@@ -167,12 +172,9 @@ impl Link<'_> {
             Ok(applied) => self.session.batch("commit", "commit").await.map(|()| applied).map_err(Into::into),
             Err(error) => Err(error),
         };
-        if let Err(error) = &done
-            && !matches!(error, ReplicateError::Postgres(error) if error.ends_session())
-        {
-            self.session.batch("roll back", "rollback").await?;
-        }
-        done
+        let ends_session =
+            |error: &ReplicateError| matches!(error, ReplicateError::Postgres(error) if error.ends_session());
+        self.session.rolled_back(done, ends_session).await
     }
 
     /// Settings end with the transaction, so that a pooler may give the connection to anybody after it.
@@ -221,41 +223,39 @@ impl Link<'_> {
         Ok(Applied { written, deleted, poisoned: (batch.poisons.len() + found.len()) as u64, stamp })
     }
 
+    fn overwrites(&self, force: bool) -> Overwrites {
+        if force { Overwrites::Every } else { Overwrites::Older(self.newest) }
+    }
+
     pub(super) async fn upsert(&self, rows: &[&Row], force: bool) -> Result<u64, ReplicateError> {
-        if rows.is_empty() {
-            return Ok(0);
+        let sql = sql::upsert(self.layout, self.overwrites(force));
+        let mut written = 0;
+        for part in rows.chunks(STATEMENT_ROWS) {
+            let cells = |index: usize| part.iter().map(move |row| &row.cells[index]);
+            let columns = self.layout.columns.iter().enumerate();
+            let arrays: Vec<sql::Array> =
+                columns.map(|(index, column)| sql::array_of(self.layout, column, cells(index))).collect();
+            written += self.session.execute("write rows", &sql, &params(&arrays)).await?;
         }
-        let arrays: Vec<sql::Array> = self
-            .layout
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| sql::array_of(self.layout, column, rows.iter().map(|row| &row.cells[index])))
-            .collect();
-        let sql = sql::upsert(self.layout, force);
-        Ok(self.session.execute("write rows", &sql, &params(&arrays)).await?)
+        Ok(written)
     }
 
     pub(super) async fn delete(&self, deletes: &[&Delete], force: bool) -> Result<u64, ReplicateError> {
-        if deletes.is_empty() {
-            return Ok(0);
+        let (layout, overwrites) = (self.layout, self.overwrites(force));
+        let sql = sql::delete(layout, overwrites);
+        let mut deleted = 0;
+        for part in deletes.chunks(STATEMENT_ROWS) {
+            let cells = |n: usize| part.iter().map(move |delete| &delete.key[n]);
+            let key = layout.key.iter().enumerate();
+            let mut arrays: Vec<sql::Array> =
+                key.map(|(n, &index)| sql::array_of(layout, &layout.columns[index], cells(n))).collect();
+            if sql::is_guarded(layout, overwrites) {
+                let seqs: Vec<i64> = part.iter().map(|delete| delete.seq.0 as i64).collect();
+                arrays.push((Box::new(seqs), Type::INT8_ARRAY));
+            }
+            deleted += self.session.execute("delete rows", &sql, &params(&arrays)).await?;
         }
-        let layout = self.layout;
-        let mut arrays: Vec<sql::Array> = layout
-            .key
-            .iter()
-            .enumerate()
-            .map(|(n, &index)| {
-                let cells = deletes.iter().map(|delete| &delete.key[n]);
-                sql::array_of(layout, &layout.columns[index], cells)
-            })
-            .collect();
-        if layout.seq.is_some() && !force {
-            let seqs: Vec<i64> = deletes.iter().map(|delete| delete.seq.0 as i64).collect();
-            arrays.push((Box::new(seqs), Type::INT8_ARRAY));
-        }
-        let sql = sql::delete(layout, force);
-        Ok(self.session.execute("delete rows", &sql, &params(&arrays)).await?)
+        Ok(deleted)
     }
 }
 

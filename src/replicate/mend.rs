@@ -7,7 +7,7 @@ use super::ReplicateError;
 use super::apply::Batch;
 use super::layout::Layout;
 use super::row::{key_of, key_text_of};
-use super::verify::{self, Kind, RepairReport, VerifyReport, key_cells};
+use super::verify::{self, Difference, Kind, RepairReport, VerifyReport, key_cells};
 use super::worker::{BATCH_BYTES, PAGE, Ready, Stepped, Worker};
 use crate::collection::{ChangeStep, Changes, Collection, DocumentChange};
 use crate::types::{DocumentId, Seq};
@@ -89,12 +89,7 @@ impl Worker {
         let count = |status: &super::SinkStatus| (status.rows_written, status.rows_deleted);
         let (written, deleted) = count(&self.status.read());
         self.try_dead_letters(ready).await?;
-        for part in before.differences.chunks(PAGE) {
-            let report = VerifyReport { differences: part.to_vec(), ..VerifyReport::default() };
-            let batch = Self::mending(ready, &self.collection, &report, &|kind| kind != Kind::NoRow)?;
-            let cursor = ready.cursor.clone();
-            self.apply(ready, &batch, cursor).await?;
-        }
+        self.mend(ready, &before, &|kind| kind != Kind::NoRow).await?;
         let (written_after, deleted_after) = count(&self.status.read());
         let after = self.verify(ready, changes).await?;
         Ok(RepairReport { before, written: written_after - written, deleted: deleted_after - deleted, after })
@@ -120,15 +115,28 @@ impl Worker {
         Ok(())
     }
 
-    /// What mends differences: documents as they are now, over whatever stands there.
-    pub(super) fn mending(
-        ready: &Ready,
-        collection: &Collection,
+    /// Mends the differences of the kinds that are wanted, a page a transaction: documents as they are now, over
+    /// whatever stands there. Rows without a document go first: what they hold, as a value of a unique index, others
+    /// may need.
+    pub(super) async fn mend(
+        &self,
+        ready: &mut Ready,
         report: &VerifyReport,
-        wanted: &dyn Fn(Kind) -> bool,
-    ) -> Result<Batch, ReplicateError> {
+        wanted: &(dyn Fn(Kind) -> bool + Sync),
+    ) -> Result<(), ReplicateError> {
+        let all = report.differences.iter().filter(|difference| wanted(difference.kind));
+        let (extra, others): (Vec<&Difference>, Vec<_>) = all.partition(|difference| difference.kind == Kind::Extra);
+        for part in extra.chunks(PAGE).chain(others.chunks(PAGE)) {
+            let batch = Self::mending(ready, &self.collection, part)?;
+            let cursor = ready.cursor.clone();
+            self.apply(ready, &batch, cursor).await?;
+        }
+        Ok(())
+    }
+
+    fn mending(ready: &Ready, collection: &Collection, part: &[&Difference]) -> Result<Batch, ReplicateError> {
         let mut batch = Batch::new(true);
-        for difference in report.differences.iter().filter(|difference| wanted(difference.kind)) {
+        for difference in part {
             match &difference.id {
                 Some(id) => {
                     // Gone since: its delete is on the way.

@@ -95,8 +95,30 @@ fn unnest(layout: &Layout, kinds: impl Iterator<Item = ColumnKind>) -> (String, 
     (arrays.join(", "), names.join(", "))
 }
 
-/// Writes rows: one array a column. A row that the table has from a younger change stays, unless `force`.
-pub(super) fn upsert(layout: &Layout, force: bool) -> String {
+/// Which rows a change may overwrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overwrites {
+    /// All.
+    Every,
+    /// Those of older changes, and those that claim a change after this one, the newest there is: they are of another
+    /// history.
+    Older(Seq),
+}
+
+/// The condition on the row `t` that it may be overwritten by the change `seq`; `None` where every row may.
+fn overwritable(layout: &Layout, overwrites: Overwrites, seq: &str) -> Option<String> {
+    let (Some(column), Overwrites::Older(newest)) = (layout.seq, overwrites) else { return None };
+    let (column, newest) = (layout.quoted(column), i64::try_from(newest.0).unwrap_or(i64::MAX));
+    Some(format!("(t.{column} is null or t.{column} < {seq} or t.{column} > {newest})"))
+}
+
+/// Whether [`delete`] takes an array of seqs.
+pub(super) fn is_guarded(layout: &Layout, overwrites: Overwrites) -> bool {
+    overwritable(layout, overwrites, "").is_some()
+}
+
+/// Writes rows: one array a column. A row that may not be overwritten stays.
+pub(super) fn upsert(layout: &Layout, overwrites: Overwrites) -> String {
     let (arrays, names) = unnest(layout, layout.columns.iter().map(|column| column.kind));
     let table = &layout.table;
     if let Mode::Inside { column, field } = &layout.mode {
@@ -116,10 +138,8 @@ pub(super) fn upsert(layout: &Layout, force: bool) -> String {
         .filter(|index| !layout.key.contains(index))
         .map(|index| format!("{0} = excluded.{0}", layout.quoted(index)))
         .collect();
-    let guard = match layout.seq {
-        Some(seq) if !force => format!(" where t.{0} is null or t.{0} < excluded.{0}", layout.quoted(seq)),
-        _ => String::new(),
-    };
+    let new = layout.seq.map(|seq| format!("excluded.{}", layout.quoted(seq))).unwrap_or_default();
+    let guard = overwritable(layout, overwrites, &new).map(|guard| format!(" where {guard}")).unwrap_or_default();
     let action = if sets.is_empty() { "nothing".to_owned() } else { format!("update set {}{guard}", sets.join(", ")) };
     format!(
         "insert into {table} as t ({}) select {} from unnest({arrays}) as u({names}) on conflict ({}) do {action}",
@@ -129,16 +149,16 @@ pub(super) fn upsert(layout: &Layout, force: bool) -> String {
     )
 }
 
-/// Deletes rows: one array a key column, and one of the seqs of the deletes where rows are guarded. A row that a younger
-/// change wrote stays.
-pub(super) fn delete(layout: &Layout, force: bool) -> String {
+/// Deletes rows: one array a key column, and one of the seqs of the deletes where rows are guarded. A row that may not
+/// be overwritten stays.
+pub(super) fn delete(layout: &Layout, overwrites: Overwrites) -> String {
     let mut kinds: Vec<ColumnKind> = layout.key.iter().map(|&index| layout.columns[index].kind).collect();
-    let guard = match layout.seq {
-        Some(seq) if !force => {
+    let guard = match overwritable(layout, overwrites, &format!("d.c{}", kinds.len())) {
+        Some(guard) => {
             kinds.push(ColumnKind::Integer);
-            format!(" and (t.{0} is null or t.{0} < d.c{1})", layout.quoted(seq), kinds.len() - 1)
+            format!(" and {guard}")
         }
-        _ => String::new(),
+        None => String::new(),
     };
     let (arrays, names) = unnest(layout, kinds.iter().copied());
     let matches: Vec<String> = layout

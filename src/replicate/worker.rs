@@ -200,7 +200,8 @@ impl Worker {
         let has_dead_letters = self.status.read().dead_letters > 0;
         let Ready { session, layout, fence, .. } = &*ready;
         let is_fresh = ready.is_fresh && cursor_scans(&ready.cursor);
-        let link = Link { session, layout, fence, has_dead_letters, is_fresh };
+        let newest = self.collection.store_seq();
+        let link = Link { session, layout, fence, has_dead_letters, is_fresh, newest };
         let applied = link.apply(batch, &cursor).await?;
         ready.fence.advanced(applied.stamp);
         let Ready { session, fence, .. } = &*ready;
@@ -230,7 +231,11 @@ impl Worker {
         let Some(Scan { after, why }) = ready.cursor.scan.clone() else { return Ok(()) };
         let mut pages = self.read_pages(after);
         let mut batch = Batch::new(why.overwrites());
-        let deletes = why != ScanReason::First && !ready.layout.keeps_extra;
+        // Where rows of another history may stand, changes since the scan may have passed them over, too.
+        let compares = match ready.layout.keeps_extra {
+            true => why.overwrites() && ready.layout.seq.is_some(),
+            false => why != ScanReason::First,
+        };
         let (mut written, mut is_done) = (0, false);
         while let Some(page) = pages.recv().await {
             let Page { documents, next } = page?;
@@ -251,7 +256,7 @@ impl Worker {
                 // Rows that should not be there can only be told once all that should are.
                 let after = documents.last().map(|document| document.stored.id.clone());
                 let after = after.or_else(|| ready.cursor.scan.as_ref().and_then(|scan| scan.after.clone()));
-                let cursor = Cursor { scan: deletes.then_some(Scan { after, why }), ..ready.cursor.clone() };
+                let cursor = Cursor { scan: compares.then_some(Scan { after, why }), ..ready.cursor.clone() };
                 self.apply(ready, &batch, cursor).await?;
                 self.status.edit(|status| status.scanned.0 = written + batch.len() as u64);
                 is_done = true;
@@ -261,7 +266,7 @@ impl Worker {
             // The reader broke off: from the cursor again.
             return Ok(());
         }
-        if deletes { self.delete_extra(ready, why).await } else { Ok(()) }
+        if compares { self.end_scan(ready, why).await } else { Ok(()) }
     }
 
     /// Reads the documents after `after` by ascending id, a few pages ahead of who writes them.
@@ -281,7 +286,9 @@ impl Worker {
         read
     }
 
-    async fn delete_extra(&mut self, ready: &mut Ready, why: ScanReason) -> Result<(), ReplicateError> {
+    /// Follows the changes since the scan began and compares: rows without a document are deleted. Rows of another
+    /// history may say something else, too.
+    async fn end_scan(&mut self, ready: &mut Ready, why: ScanReason) -> Result<(), ReplicateError> {
         let mut changes = self.collection.changes_after(ready.cursor.seq);
         let report = match self.settled(ready, &mut changes).await? {
             Some(report) => report,
@@ -291,9 +298,9 @@ impl Worker {
                 return Ok(());
             }
         };
-        let batch = Self::mending(ready, &self.collection, &report, &|kind| kind == Kind::Extra)?;
+        self.mend(ready, &report, &|kind| kind == Kind::Extra || (why.overwrites() && kind != Kind::NoRow)).await?;
         let cursor = Cursor { scan: None, ..ready.cursor.clone() };
-        self.apply(ready, &batch, cursor).await
+        self.apply(ready, &Batch::default(), cursor).await
     }
 
     /// Follows the changes until the connection, the collection or the process ends.

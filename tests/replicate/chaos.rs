@@ -8,7 +8,7 @@ use pannier::replicate::{LayoutKind, Phase};
 use pannier::snapshot::{self, SnapshotName};
 
 use super::proxy::{CUTS, Harm, Proxy};
-use super::{Setup, Store, copy_directory, settings};
+use super::{Holding, Setup, Store, copy_directory, settings};
 use crate::support::Random;
 use crate::support::postgres::{Server, TestDatabase, Version, database};
 
@@ -388,6 +388,35 @@ fn a_store_restored_from_an_older_snapshot_is_noticed_and_mended() {
         assert_eq!(store.status().scans, 0);
         assert_exact_in(&store, &postgres, table);
     }
+}
+
+#[test]
+fn what_is_written_during_the_scan_after_a_restore_takes_rows_of_a_lost_future() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..100, 1);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    let name = SnapshotName::new("older").unwrap();
+    snapshot::create(&store.database, Some(name.clone())).unwrap();
+    for round in 0..20 {
+        store.write(100..150, round);
+    }
+    store.wait_until_copied();
+    let directory = store.close();
+    snapshot::restore(directory.path(), &snapshot::Source::Snapshot(name), &mut |_, _| {}).unwrap();
+    let holding = Holding::new(&postgres.url, "lock table pannier.c in share mode");
+    let store = Store::open(directory, Options::default());
+    // The scan has read its documents when it comes to the table.
+    let waits = "select count(*) > 0 from pg_locks where relation = 'pannier.c'::regclass and not granted";
+    store.wait_for("a scan that waits", |_| postgres.value(waits) == "t");
+    store.write(110..120, 50);
+    store.write(130..131, 50);
+    store.delete(115..117);
+    holding.release();
+    store.wait_until_copied();
+    assert_eq!(postgres.value("select count(*) from pannier.c where metadata @> '{\"group\": 50}'"), "9");
+    assert_exact(&store, &postgres);
+    assert_eq!(store.status().scans, 1);
 }
 
 #[test]

@@ -210,11 +210,13 @@ fn a_seq_beyond_the_cursor_and_a_key_that_stands_twice_are_differences() {
     };
     postgres.run("update pannier.c set seq = 1000000 where id in ('3', '5')");
     assert_eq!(different(), ["3", "5"]);
+    // No change of the store is so young: the row is of another history, and the next change takes it.
     store.write(3..4, 2);
     store.wait_until_copied();
-    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
-    assert!(repaired.after.is_equal() && repaired.written == 2, "{repaired:?}");
     assert_eq!(postgres.value("select metadata ->> 'group' from pannier.c where id = '3'"), "2");
+    assert_eq!(different(), ["5"]);
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert!(repaired.after.is_equal() && repaired.written == 1, "{repaired:?}");
     postgres.run(
         "alter table pannier.c drop constraint c_pkey;
          insert into pannier.c select * from pannier.c where id = '7'",

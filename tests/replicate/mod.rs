@@ -16,6 +16,7 @@ mod trouble;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pannier::postgres::{ConnectSettings, Session};
 use pannier::replicate::{Phase, Replicator, SecretFrom, SinkName, SinkSettings, SinkStatus, VerifyReport};
 use pannier::types::{DocumentId, NewDocument};
 use pannier::{Collection, Database, DefinitionRequest, Options};
@@ -155,6 +156,28 @@ fn failure(store: &Store, code: &str) -> String {
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// A connection with a transaction that holds what `sql` takes.
+struct Holding {
+    runtime: tokio::runtime::Runtime,
+    session: Session,
+}
+
+impl Holding {
+    fn new(url: &str, sql: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let session = runtime.block_on(async {
+            let session = Session::connect(&ConnectSettings::from_url(url).unwrap()).await.unwrap();
+            session.batch("hold", &format!("begin; {sql}")).await.unwrap();
+            session
+        });
+        Self { runtime, session }
+    }
+
+    fn release(self) {
+        self.runtime.block_on(self.session.batch("release", "commit")).unwrap();
+    }
 }
 
 /// A document whose vector and text tell its number and group.

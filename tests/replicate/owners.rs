@@ -384,3 +384,27 @@ fn removing_a_sink_forgets_nothing_of_another_stores() {
     block_on(store.replicator.remove("s")).unwrap();
     assert_eq!(left(), ["0", "0"]);
 }
+
+#[test]
+fn a_document_takes_a_kept_row_whatever_seq_stands_in_it() {
+    let Setup { postgres, store } = Setup::new();
+    for round in 0..30 {
+        store.write(0..60, round);
+    }
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    block_on(store.replicator.remove("s")).unwrap();
+    let other = Store::new();
+    other.write(0..10, 100);
+    other.add(SinkSettings { extra_rows: ExtraRows::Keep, ..settings(&postgres.url) });
+    other.wait_until_copied();
+    other.write(20..30, 100);
+    other.wait_until_copied();
+    other.delete(25..30);
+    other.wait_until_copied();
+    assert!(other.collection.store_seq().0 < 30, "every row of the first store is ahead");
+    let groups = "select metadata ->> 'group' from pannier.c where id in ('5', '22', '27', '40') order by id::int";
+    assert_eq!(postgres.column(groups), ["100", "100", "29"]);
+    let report = other.verify();
+    assert!(report.is_equal() && report.kept_rows == 40, "{report:?}");
+}

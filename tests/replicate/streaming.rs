@@ -209,3 +209,34 @@ fn what_is_written_all_the_time_is_no_difference_and_what_was_falsified_is() {
         assert_eq!(falsified, vec![vec![wanted]; 2]);
     });
 }
+
+#[test]
+fn a_statement_writes_or_deletes_a_few_hundred_rows() {
+    let setup = Setup::new();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    store.write(0..3_000, 1);
+    setup.copy(setup.settings());
+    block_on(store.replicator.remove("s")).unwrap();
+    postgres.run(
+        "create table pannier.statements (kind text, rows int8, of xid8 default pg_current_xact_id());
+         create function pannier.note() returns trigger language plpgsql as $$ begin
+           insert into pannier.statements (kind, rows) select tg_op, count(*) from changed;
+           return null; end $$;
+         create trigger written after insert on pannier.c referencing new table as changed
+           for each statement execute function pannier.note();
+         create trigger gone after delete on pannier.c referencing old table as changed
+           for each statement execute function pannier.note()",
+    );
+    let other = Store::new();
+    other.write(2_900..4_000, 2);
+    let extra_rows = pannier::replicate::ExtraRows::Delete;
+    other.add(pannier::replicate::SinkSettings { extra_rows, ..setup.settings() });
+    other.wait_until_copied();
+    other.assert_equal();
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "1100");
+    assert_eq!(postgres.value("select sum(rows) from pannier.statements where kind = 'DELETE'"), "2900");
+    assert_eq!(postgres.value("select max(rows) <= 250 from pannier.statements"), "t");
+    // Nor is everything one transaction.
+    let transactions = "select count(distinct of) from pannier.statements where kind = 'DELETE' and rows > 0";
+    assert_eq!(postgres.value(transactions), "3");
+}
