@@ -16,6 +16,10 @@ const MAX_HALFVEC_DIM: u32 = 4_000;
 /// After a failure it is tried again so much later, or after as many times as long as the attempt took.
 const PAUSE: Duration = Duration::from_secs(600);
 const PAUSE_TIMES: u32 = 10;
+/// One that somebody else is making is looked at again so much later.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Dropping what is left of one waits so long for the table.
+const DROP_PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts in a row that may end their session until the sink goes on without the index.
 const MAX_BROKEN: u32 = 3;
 
@@ -59,9 +63,11 @@ pub(super) async fn ensure(
     }
     let began = Instant::now();
     let error = match try_ensure(session, layout).await {
-        Ok(note) => {
+        Ok(outcome) => {
             *attempts = Attempts::default();
-            return Ok(note);
+            let Outcome::UnderWay = outcome else { return Ok(outcome.note()) };
+            attempts.failed = outcome.note().map(|note| (note, Instant::now() + LOOK_AGAIN));
+            return Ok(outcome.note());
         }
         Err(ReplicateError::Postgres(error)) => error,
         Err(other) => return Err(other),
@@ -75,6 +81,30 @@ pub(super) async fn ensure(
     tracing::warn!(table = %layout.table, note, "the index could not be made");
     attempts.failed = Some((note.clone(), Instant::now() + PAUSE.max(began.elapsed() * PAUSE_TIMES)));
     if goes_on { Ok(Some(note)) } else { Err(error.into()) }
+}
+
+/// What became of one attempt.
+enum Outcome {
+    /// The index is there, or none is wanted.
+    Done,
+    /// There can be none, for this reason.
+    Impossible(String),
+    /// Another connection is making it: perhaps one that we left.
+    UnderWay,
+}
+
+impl Outcome {
+    fn note(&self) -> Option<String> {
+        match self {
+            Self::Done => None,
+            Self::Impossible(reason) => Some(reason.clone()),
+            Self::UnderWay => Some(
+                "there is no index yet: the server is making one for another connection (pg_stat_progress_create_index); \
+                 it is looked at again from time to time"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 /// Why there is no index, and what to do.
@@ -109,10 +139,10 @@ fn by_hand(layout: &Layout) -> String {
     format!("create index concurrently on {} using {method} ({column} {class})", layout.table)
 }
 
-async fn try_ensure(session: &Session, layout: &Layout) -> Result<Option<String>, ReplicateError> {
-    let Some(column) = layout.vector().filter(|_| layout.mode == Mode::Rows) else { return Ok(None) };
+async fn try_ensure(session: &Session, layout: &Layout) -> Result<Outcome, ReplicateError> {
+    let Some(column) = layout.vector().filter(|_| layout.mode == Mode::Rows) else { return Ok(Outcome::Done) };
     let method = match layout.index {
-        IndexKind::None => return Ok(None),
+        IndexKind::None => return Ok(Outcome::Done),
         IndexKind::Hnsw => "hnsw",
         IndexKind::Ivfflat => "ivfflat",
     };
@@ -122,27 +152,34 @@ async fn try_ensure(session: &Session, layout: &Layout) -> Result<Option<String>
     };
     if layout.dim > max_dim {
         let reason = format!("{} dimensions are more than the {max_dim} that an index of pgvector takes", layout.dim);
-        return Ok(Some(reason));
+        return Ok(Outcome::Impossible(reason));
     }
-    let sql = "select c.relname::text, i.indisvalid, a.amname::text from pg_index i join pg_class c on c.oid = i.indexrelid \
-               join pg_am a on a.oid = c.relam \
+    let sql = "select c.relname::text, i.indisvalid, \
+               exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid) \
+               from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
                join pg_attribute t on t.attrelid = i.indrelid and t.attnum = i.indkey[0] \
                where i.indrelid = to_regclass($1) and t.attname = $2 and a.amname in ('hnsw', 'ivfflat')";
     let name = &layout.columns[column].name;
     let rows = session
         .query("look at the table's indexes", sql, &[(&layout.table.to_string(), Type::TEXT), (name, Type::TEXT)])
         .await?;
-    let mut is_there = false;
+    let (mut is_there, mut is_under_way, mut leftovers) = (false, false, Vec::new());
     for row in &rows {
-        if value(row, 1)? {
-            is_there = true;
-            continue;
+        match (value(row, 1)?, value(row, 2)?) {
+            (true, _) => is_there = true,
+            (false, true) => is_under_way = true,
+            (false, false) => leftovers.push(value::<String>(row, 0)?),
         }
-        let leftover = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(value(row, 0)?));
-        session.batch("drop an index that was never finished", &format!("drop index if exists {leftover}")).await?;
+    }
+    // Dropping one would wait for the one that is being made, and every statement on the table for the drop.
+    if is_under_way {
+        return Ok(if is_there { Outcome::Done } else { Outcome::UnderWay });
+    }
+    for leftover in &leftovers {
+        drop_leftover(session, layout, leftover).await?;
     }
     if is_there {
-        return Ok(None);
+        return Ok(Outcome::Done);
     }
     let lists = match layout.index {
         IndexKind::Ivfflat => {
@@ -153,7 +190,20 @@ async fn try_ensure(session: &Session, layout: &Layout) -> Result<Option<String>
         _ => 0,
     };
     make(session, layout, column, method, &options(layout.index, lists)).await?;
-    Ok(None)
+    Ok(Outcome::Done)
+}
+
+/// Drops an index that was never finished. Statements that come after it wait as long as it does, so it gives up soon
+/// where somebody holds the table.
+async fn drop_leftover(session: &Session, layout: &Layout, name: &str) -> Result<(), PostgresError> {
+    let index = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(name));
+    let (patience, limit) = (DROP_PATIENCE.as_millis(), session.limit().as_millis() * 11 / 12);
+    let sql = format!(
+        "begin; set local lock_timeout = {patience}; set local statement_timeout = {limit}; drop index if exists {index}; \
+         commit"
+    );
+    let dropped = session.batch("drop an index that was never finished", &sql).await;
+    session.rolled_back(dropped, |error| !is_usable_after(error)).await
 }
 
 /// The options of an index. Lists as pgvector advises: rows / 1000 up to a million rows, their root beyond.
@@ -189,14 +239,11 @@ async fn make(
         )
     };
     let doing = "make the index";
-    let dropped = format!("{}.{}", quote_identifier(&layout.table.schema), quote_identifier(&name));
     match session.long_batch(doing, &statement("concurrently"), LIMIT).await {
         Ok(()) => return Ok(()),
         Err(error) if lacks_room(&error) => {
             // What is left of it would take room, and time of every write.
-            let sql = format!("drop index if exists {dropped}");
-            let left = session.batch("drop an index that was never finished", &sql).await;
-            return match left {
+            return match drop_leftover(session, layout, &name).await {
                 Err(broken) if !is_usable_after(&broken) => Err(broken.into()),
                 _ => Err(error.into()),
             };
@@ -208,15 +255,10 @@ async fn make(
         }
         Err(error) => return Err(error.into()),
     }
-    let sql =
-        format!("begin; set local statement_timeout = 0; drop index if exists {dropped}; {}; commit", statement(""));
-    if let Err(error) = session.long_batch(doing, &sql, LIMIT).await {
-        if is_usable_after(&error) {
-            session.batch("roll back", "rollback").await?;
-        }
-        return Err(error.into());
-    }
-    Ok(())
+    drop_leftover(session, layout, &name).await?;
+    let sql = format!("begin; set local statement_timeout = 0; {}; commit", statement(""));
+    let made = session.long_batch(doing, &sql, LIMIT).await;
+    Ok(session.rolled_back(made, |error| !is_usable_after(error)).await?)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Whose rows are whose: two sinks on one table, rows that were there before, tables that another role owns.
 
 use pannier::Options;
-use pannier::replicate::{ExtraRows, LayoutKind, Phase, SinkName, SinkSettings, SinkStatus};
+use pannier::replicate::{ExtraRows, IndexKind, LayoutKind, Phase, SinkName, SinkSettings, SinkStatus};
 
-use super::{Setup, Store, block_on, failure, settings};
+use super::{Holding, Setup, Store, block_on, failure, settings};
 use crate::support::name;
 
 fn named(name: &str, settings: &SinkSettings) -> SinkSettings {
@@ -407,4 +407,57 @@ fn a_document_takes_a_kept_row_whatever_seq_stands_in_it() {
     assert_eq!(postgres.column(groups), ["100", "100", "29"]);
     let report = other.verify();
     assert!(report.is_equal() && report.kept_rows == 40, "{report:?}");
+}
+
+#[test]
+fn an_index_that_is_being_made_is_waited_for_and_blocks_nobody() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..50, 1);
+    store.add(SinkSettings { index: IndexKind::None, ..settings(&postgres.url) });
+    store.wait_until_copied();
+    block_on(store.replicator.remove("s")).unwrap();
+    // What an attempt leaves behind whose connection is gone: it waits for who writes to the table.
+    let writer = Holding::new(&postgres.url, "lock table pannier.c in row exclusive mode");
+    let url = postgres.url.clone();
+    let making = std::thread::spawn(move || {
+        let sql = "create index concurrently by_another on pannier.c using hnsw (embedding vector_cosine_ops)";
+        crate::support::postgres::run(&url, sql)
+    });
+    let under_way =
+        "select count(*) from pg_stat_progress_create_index where datname = current_database() and index_relid <> 0";
+    let deadline = std::time::Instant::now() + super::LIMIT;
+    while postgres.value(under_way) != "1" {
+        assert!(std::time::Instant::now() < deadline, "no index is being made");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    store.add(settings(&postgres.url));
+    let note = |words: &str| {
+        let has = |status: &SinkStatus| status.note.as_ref().is_some_and(|note| note.contains(words));
+        store.wait_for(words, |status| status.phase == Phase::Streaming && has(status));
+    };
+    note("is making one for another connection");
+    store.write(50..60, 1);
+    store.wait_until_copied();
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "60");
+    writer.release();
+    making.join().unwrap().unwrap();
+    let made = || {
+        store.replicator.set_paused("s", false).unwrap();
+        store.wait_for("the index", |status| status.note.is_none() && status.phase == Phase::Streaming);
+        postgres.column(
+            "select c.relname || i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid
+             join pg_am a on a.oid = c.relam where i.indrelid = 'pannier.c'::regclass and a.amname = 'hnsw'",
+        )
+    };
+    assert_eq!(made(), ["by_anothertrue"]);
+    // What is left of one is dropped, but not while somebody reads.
+    postgres.run("update pg_index set indisvalid = false where indexrelid = 'pannier.by_another'::regclass");
+    let reader = Holding::new(&postgres.url, "select from pannier.c limit 1");
+    store.replicator.set_paused("s", true).unwrap();
+    store.replicator.set_paused("s", false).unwrap();
+    note("lock timeout");
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "60");
+    reader.release();
+    let made = made();
+    assert!(made.len() == 1 && made[0].starts_with("ix_vector_cosine_ops") && made[0].ends_with("true"), "{made:?}");
 }
