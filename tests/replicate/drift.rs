@@ -263,3 +263,39 @@ fn a_dropped_table_of_dead_letters_is_made_again() {
     assert_eq!(postgres.value("select count(*) from pannier.dead_letters"), "3");
     assert_eq!(store.verify().dead_letters, 3);
 }
+
+#[test]
+fn a_dead_letter_of_a_document_that_is_gone_is_tried_again() {
+    let setup = Setup::new();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    store.write(0..10, 1);
+    setup.copy(setup.settings());
+    // As a document leaves it that was deleted while the sink was out of the log's reach.
+    postgres.run(
+        "insert into pannier.dead_letters (sink, document_id, seq, code, reason) values ('s', 'gone', 1, '23514', 'x')",
+    );
+    let report = store.verify();
+    assert_eq!((report.dead_letters, report.differences.len(), report.is_equal()), (1, 0, false));
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert!(repaired.after.is_equal(), "{repaired:?}");
+    assert_eq!(postgres.value("select count(*) from pannier.dead_letters"), "0");
+    assert_eq!(store.status().dead_letters, 0);
+}
+
+#[test]
+fn a_delete_that_was_refused_is_tried_again_where_extra_rows_are_kept() {
+    let setup = Setup::new();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    store.write(0..10, 1);
+    setup
+        .copy(pannier::replicate::SinkSettings { extra_rows: pannier::replicate::ExtraRows::Keep, ..setup.settings() });
+    postgres.run("create table orders (article text references pannier.c (id)); insert into orders values ('3')");
+    store.delete(2..5);
+    store.wait_until_copied();
+    let report = store.verify();
+    assert_eq!((report.dead_letters, report.kept_rows, report.is_equal()), (1, 1, false), "{report:?}");
+    postgres.run("delete from orders");
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert!(repaired.after.is_equal() && repaired.after.kept_rows == 0, "{repaired:?}");
+    assert_eq!(postgres.value("select count(*) from pannier.c"), "7");
+}
