@@ -12,6 +12,13 @@ use serde_json::{Map, Value as Json};
 use super::{SourceError, json, key};
 use crate::types::Metadata;
 
+/// What Debezium sends for a value that an update left as it was and Postgres stores apart (TOAST), where `REPLICA
+/// IDENTITY` is not `FULL`: as a text, in the two ways of bytes, and as a map in a text.
+const UNAVAILABLE: &str = "__debezium_unavailable_value";
+const UNAVAILABLE_BASE64: &str = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==";
+const UNAVAILABLE_HEX: &str = "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565";
+const UNAVAILABLE_MAP: &str = r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#;
+
 /// What an event says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
@@ -54,16 +61,18 @@ impl Events {
             return Ok(Change::Nothing);
         }
         let event: Json = serde_json::from_str(line).map_err(|error| wrong(format!("it is not JSON: {error}")))?;
-        // As tools print a record: its key beside its value.
+        // As tools print a record: its key beside its value. A row may have columns of the names that are looked for
+        // here.
+        let is_around = |object: &Map<String, Json>, name: &str| object.contains_key(name) && !self.is_row(object);
         let event = match event {
-            Json::Object(mut record) if record.contains_key("value") && !record.contains_key("op") => {
+            Json::Object(mut record) if is_around(&record, "value") && !record.contains_key("op") => {
                 record.remove("value").unwrap_or_default()
             }
             other => other,
         };
         let (schema, payload) = match event {
             Json::Null => return Ok(Change::Nothing),
-            Json::Object(mut envelope) if envelope.contains_key("payload") => {
+            Json::Object(mut envelope) if is_around(&envelope, "payload") => {
                 (envelope.remove("schema").unwrap_or_default(), envelope.remove("payload").unwrap_or_default())
             }
             other => (Json::Null, other),
@@ -76,6 +85,12 @@ impl Events {
         }
     }
 
+    /// Whether an object has the key itself.
+    fn is_row(&self, object: &Map<String, Json>) -> bool {
+        let is_part = |name: &String| object.get(name).is_some_and(|value| value.is_string() || value.is_number());
+        self.key.iter().all(is_part)
+    }
+
     fn of_envelope(&self, schema: &Json, mut payload: Map<String, Json>) -> Result<Change, SourceError> {
         let op = payload.get("op").and_then(Json::as_str).unwrap_or_default().to_owned();
         let side = match op.as_str() {
@@ -86,16 +101,20 @@ impl Events {
             "t" => return Err(wrong("the table was emptied (op \"t\"); delete its documents, and begin anew")),
             other => return Err(wrong(format!("op {other:?} is none of c, u, d, r"))),
         };
-        let Some(Json::Object(row)) = payload.remove(side) else {
+        let Some(Json::Object(mut row)) = payload.remove(side) else {
             return Err(wrong(format!("op {op:?} has no {side:?}; set REPLICA IDENTITY so that it holds the key")));
         };
         let kinds = kinds_of(field_of(schema, side));
-        let id = self.id(&row, &kinds)?;
         if side == "before" {
-            return Ok(Change::Delete { id });
+            return Ok(Change::Delete { id: self.id(&row, &kinds)? });
         }
+        let old = payload.remove("before");
+        if op == "u" {
+            self.complete(&mut row, old.as_ref().and_then(Json::as_object))?;
+        }
+        let id = self.id(&row, &kinds)?;
         // Without a key in it, `before` says nothing of another key.
-        let before = match payload.remove("before") {
+        let before = match old {
             Some(Json::Object(old)) => self.id(&old, &kinds_of(field_of(schema, "before"))).ok(),
             _ => None,
         };
@@ -114,17 +133,37 @@ impl Events {
         let is_op = row.remove("__op").is_some_and(|op| op == "d");
         let is_gone = is_deleted(row.remove("__deleted")) || is_op;
         row.retain(|name, _| !name.starts_with("__"));
-        let id = self.id(&row, &kinds)?;
-        Ok(if is_gone {
-            Change::Delete { id }
-        } else {
-            Change::Upsert { id, fields: self.fields(row, &kinds), before: None }
-        })
+        if is_gone {
+            return Ok(Change::Delete { id: self.id(&row, &kinds)? });
+        }
+        self.complete(&mut row, None)?;
+        Ok(Change::Upsert { id: self.id(&row, &kinds)?, fields: self.fields(row, &kinds), before: None })
+    }
+
+    /// Takes what an update did not send from what was there before.
+    fn complete(&self, row: &mut Map<String, Json>, before: Option<&Map<String, Json>>) -> Result<(), SourceError> {
+        let is_wanted = |name: &String| !self.exclude.contains(name) || self.key.contains(name);
+        for (name, value) in row.iter_mut().filter(|(name, value)| is_wanted(name) && is_unavailable(value)) {
+            let old = before.and_then(|before| before.get(name)).filter(|old| !is_unavailable(old));
+            *value = old.cloned().ok_or_else(|| {
+                wrong(format!(
+                    "column {name:?} is not in it, since the update left it as it was; set REPLICA IDENTITY FULL for the \
+                     table, or leave the column out with --exclude-columns {name}"
+                ))
+            })?;
+        }
+        Ok(())
     }
 
     fn id(&self, row: &Map<String, Json>, kinds: &BTreeMap<String, Kind>) -> Result<String, SourceError> {
         let part = |name: &String| {
             let value = row.get(name).ok_or_else(|| wrong(format!("it has no key column {name:?}")))?;
+            // With all its digits, as `import postgres` reads it.
+            if let (Some(Kind::Decimal { scale }), Json::String(text)) = (kinds.get(name), value)
+                && let Some(digits) = decimal(text, *scale)
+            {
+                return Ok(digits);
+            }
             match convert(value.clone(), kinds.get(name)) {
                 Json::String(text) => Ok(text),
                 Json::Number(number) => Ok(number.to_string()),
@@ -186,7 +225,9 @@ fn convert(value: Json, kind: Option<&Kind>) -> Json {
         (Some(Kind::Milliseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n) * 1_000_000)),
         (Some(Kind::Microseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n) * 1_000)),
         (Some(Kind::Nanoseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n))),
-        (Some(Kind::Decimal { scale }), Json::String(text)) => decimal(text, *scale),
+        (Some(Kind::Decimal { scale }), Json::String(text)) => {
+            decimal(text, *scale).and_then(|digits| serde_json::from_str(&digits).ok())
+        }
         (Some(Kind::Json), Json::String(text)) => serde_json::from_str(text).ok(),
         _ => None,
     };
@@ -202,8 +243,24 @@ fn time(nanoseconds: i128) -> Option<Json> {
     Timestamp::from_nanosecond(nanoseconds).ok().map(|time| Json::from(time.to_string()))
 }
 
-/// A number of up to 16 bytes; longer ones stay as they came.
-fn decimal(text: &str, scale: u32) -> Option<Json> {
+/// Whether a value stands for one that was not sent.
+fn is_unavailable(value: &Json) -> bool {
+    match value {
+        Json::String(text) => {
+            [UNAVAILABLE, UNAVAILABLE_BASE64, UNAVAILABLE_HEX, UNAVAILABLE_MAP].contains(&text.as_str())
+        }
+        // Arrays of texts have it once, those of numbers its bytes.
+        Json::Array(items) => match items.as_slice() {
+            [item] => item.is_string() && is_unavailable(item),
+            items => items.iter().map(Json::as_f64).eq(UNAVAILABLE.bytes().map(|byte| Some(f64::from(byte)))),
+        },
+        Json::Object(map) => map.len() == 1 && map.contains_key(UNAVAILABLE),
+        _ => false,
+    }
+}
+
+/// The digits of a number of up to 16 bytes; longer ones stay as they came.
+fn decimal(text: &str, scale: u32) -> Option<String> {
     let bytes = STANDARD.decode(text).ok()?;
     if bytes.is_empty() || bytes.len() > 16 || scale > 38 {
         return None;
@@ -216,7 +273,7 @@ fn decimal(text: &str, scale: u32) -> Option<Json> {
     let (whole, fraction) = digits.split_at(digits.len() - scale as usize);
     let point = if fraction.is_empty() { "" } else { "." };
     let sign = if number < 0 { "-" } else { "" };
-    serde_json::from_str(&format!("{sign}{whole}{point}{fraction}")).ok()
+    Some(format!("{sign}{whole}{point}{fraction}"))
 }
 
 fn wrong(reason: impl Into<String>) -> SourceError {
@@ -283,6 +340,13 @@ mod tests {
             (r#"{"key":{"id":1},"value":{"payload":{"op":"d","before":{"id":1},"after":null}}}"#, gone.clone()),
             (r#"{"id":1,"a":"x","__deleted":"false","__op":"u","__ts":1}"#, one),
             (r#"{"id":1,"__deleted":"true"}"#, gone),
+            // A row has columns of any name.
+            (r#"{"id":1,"value":null}"#, upsert("1", &[("id", Value::Int(1)), ("value", Value::Null)])),
+            (r#"{"id":1,"payload":null}"#, upsert("1", &[("id", Value::Int(1)), ("payload", Value::Null)])),
+            (
+                r#"{"schema":{},"payload":{"op":"c","after":{"id":1,"value":2}}}"#,
+                upsert("1", &[("id", Value::Int(1)), ("value", Value::Int(2))]),
+            ),
             ("null", Change::Nothing),
             (" ", Change::Nothing),
             (r#"{"schema":null,"payload":null}"#, Change::Nothing),
@@ -320,6 +384,58 @@ mod tests {
             ],
         );
         assert_eq!(events().read(&line).unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_an_update_did_not_send_is_taken_from_before_or_named() {
+        let spelled = [
+            format!("\"{UNAVAILABLE}\""),
+            format!("\"{}\"", STANDARD.encode(UNAVAILABLE)),
+            format!("\"{}\"", UNAVAILABLE.bytes().map(|byte| format!("{byte:02x}")).collect::<String>()),
+            format!("[\"{UNAVAILABLE}\"]"),
+            format!("{:?}", UNAVAILABLE.as_bytes()),
+            format!("{{\"{UNAVAILABLE}\":\"{UNAVAILABLE}\"}}"),
+            serde_json::to_string(&format!("{{\"{UNAVAILABLE}\":\"{UNAVAILABLE}\"}}")).unwrap(),
+        ];
+        let whole = upsert("1", &[("id", Value::Int(1)), ("a", Value::String("x".into()))]);
+        for gone in &spelled {
+            let update = |before: &str| {
+                events()
+                    .read(&format!(r#"{{"op":"u","before":{before},"after":{{"id":1,"a":{gone},"secret":{gone}}}}}"#))
+            };
+            assert_eq!(update(r#"{"id":1,"a":"x"}"#).unwrap(), whole, "{gone}");
+            for before in ["null".to_owned(), r#"{"id":1}"#.to_owned(), format!(r#"{{"id":1,"a":{gone}}}"#)] {
+                let error = update(&before).unwrap_err().to_string();
+                assert!(error.contains("column \"a\"") && error.contains("REPLICA IDENTITY FULL"), "{gone}: {error}");
+            }
+            let error = events().read(&format!(r#"{{"id":1,"a":{gone},"__op":"u"}}"#)).unwrap_err().to_string();
+            assert!(error.contains("REPLICA IDENTITY FULL"), "{gone}: {error}");
+            assert_eq!(
+                events().read(&format!(r#"{{"id":1,"a":{gone},"__deleted":"true"}}"#)).unwrap(),
+                Change::Delete { id: "1".into() }
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_of_decimals_has_all_its_digits() {
+        let id = |number: i128, scale: u32| {
+            let field = format!(
+                r#"{{"field":"id","name":"org.apache.kafka.connect.data.Decimal","parameters":{{"scale":"{scale}"}}}}"#
+            );
+            let line = format!(
+                r#"{{"schema":{{"fields":[{{"field":"after","fields":[{field}]}}]}},"payload":{{"op":"c","after":{{"id":"{}"}}}}}}"#,
+                STANDARD.encode(number.to_be_bytes())
+            );
+            match events().read(&line).unwrap() {
+                Change::Upsert { id, .. } => id,
+                other => panic!("{other:?}"),
+            }
+        };
+        for text in ["12345678901234567890123", "12345678901234567890124", "-7"] {
+            assert_eq!(id(text.parse().unwrap(), 0), text);
+        }
+        assert_eq!(id(1_250, 2), "12.50");
     }
 
     #[test]
