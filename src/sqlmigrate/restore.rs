@@ -34,9 +34,22 @@ pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec
     session.batch("begin to restore", "begin; set constraints all deferred").await?;
     let restored = async {
         let there = check_columns(session, dir, &tables).await?;
+        let standing = || tables.iter().map(|(table, _)| table).zip(&there).filter(|(_, is_there)| **is_there);
+        for (table, _) in standing() {
+            check_references(session, dir, table, &tables).await?;
+        }
+        let keys = defer_references(session, &tables).await?;
+        // All before any is filled: a key that cascades takes rows of tables that come earlier.
+        for (table, _) in standing() {
+            session.batch("empty a table", &format!("delete from {}", qualified(table))).await?;
+        }
         let mut restored = Vec::new();
-        for ((table, rows), is_there) in tables.iter().zip(there) {
-            restored.push(put_back(session, dir, table, rows, is_there, &tables).await?);
+        for ((table, rows), is_there) in tables.iter().zip(&there) {
+            restored.push(put_back(session, table, rows, *is_there).await?);
+        }
+        session.batch("look at the constraints", "set constraints all immediate").await?;
+        for key in &keys {
+            session.batch("make a key as it was", &format!("alter table {key} not deferrable")).await?;
         }
         // Foreign keys last: they may point to a table that comes later.
         for ((table, _), done) in tables.iter().zip(&restored) {
@@ -83,18 +96,13 @@ fn load(dir: &Path) -> Result<Tables, MigrateError> {
 
 async fn put_back(
     session: &Session,
-    dir: &Path,
     table: &Value,
     rows: &[u8],
     is_there: bool,
-    all: &Tables,
 ) -> Result<RestoredTable, MigrateError> {
     let (name, was_made) = (qualified(table), !is_there);
     if was_made {
         make(session, table).await?;
-    } else {
-        check_references(session, dir, table, all).await?;
-        session.batch("empty a table", &format!("delete from {name}")).await?;
     }
     let copy = format!("copy {name} ({}) from stdin", columns_of(table));
     let written = session.copy_in("write a table's rows", &copy, vec![rows.to_vec()]).await?;
@@ -168,27 +176,60 @@ fn differences_of(then: &BTreeMap<String, String>, now: &BTreeMap<String, String
     changed.chain(added.map(|(name, now)| format!("column {name} ({now}) was not there"))).collect()
 }
 
-/// Deleting rows must not delete those of tables that are not put back.
+/// Deleting rows must not change those of tables that are not put back, and must be let. A key with RESTRICT lets it
+/// nowhere: it is looked at before the rows come back.
 async fn check_references(session: &Session, dir: &Path, table: &Value, all: &Tables) -> Result<(), MigrateError> {
     let sql = format!(
-        "select conrelid::regclass::text || '|' || format('%I.%I', n.nspname, c.relname) \
+        "select concat_ws('|', k.confdeltype, k.conrelid::regclass, format('%I.%I', n.nspname, c.relname)) \
          from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
          join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd')",
+         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd', 'r')",
         quote_literal(&qualified(table))
     );
     let is_ours = |name: &str| all.iter().any(|(table, _)| qualified(table).replace('"', "") == name.replace('"', ""));
+    let refuse = |reason: String| Err(MigrateError::Snapshot { path: dir.to_owned(), reason });
     for found in session.texts("look for references", &sql).await?.into_iter().flatten() {
-        let (shown, name) = found.split_once('|').unwrap_or((&found, &found));
-        if !is_ours(name) {
-            let reason = format!(
+        let mut parts = found.splitn(3, '|');
+        let mut part = || parts.next().unwrap_or_default();
+        let (kind, shown, name) = (part(), part(), part());
+        if kind == "r" {
+            let rows = format!("select exists (select from {name})");
+            if session.texts("look for rows", &rows).await?.contains(&Some("t".to_owned())) {
+                return refuse(format!(
+                    "rows of {shown} hold those of {}: its foreign key says ON DELETE RESTRICT; drop that key first, and \
+                     make it again afterwards",
+                    qualified(table)
+                ));
+            }
+        } else if !is_ours(name) {
+            return refuse(format!(
                 "rows of {shown} would go with those of {}: its foreign key cascades; drop that key first",
                 qualified(table)
-            );
-            return Err(MigrateError::Snapshot { path: dir.to_owned(), reason });
+            ));
         }
     }
     Ok(())
+}
+
+/// Has foreign keys to the tables wait for the rows that come back, where nothing defers them and the role may. Returns
+/// what begins the statements that alter them.
+async fn defer_references(session: &Session, tables: &Tables) -> Result<Vec<String>, MigrateError> {
+    let all: Vec<String> =
+        tables.iter().map(|(t, _)| format!("to_regclass({})", quote_literal(&qualified(t)))).collect();
+    let sql = format!(
+        "select format('%I.%I alter constraint %I', n.nspname, c.relname, k.conname) \
+         from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
+         join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where k.contype = 'f' and k.confrelid = any(array[{}]::oid[]) and not k.condeferrable and k.conparentid = 0 \
+         and pg_catalog.pg_has_role(c.relowner, 'usage')",
+        all.join(", ")
+    );
+    let keys: Vec<String> = session.texts("look for keys", &sql).await?.into_iter().flatten().collect();
+    for key in &keys {
+        let sql = format!("alter table {key} deferrable initially deferred");
+        session.batch("have a key wait for its rows", &sql).await?;
+    }
+    Ok(keys)
 }
 
 async fn make(session: &Session, table: &Value) -> Result<(), MigrateError> {

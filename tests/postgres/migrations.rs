@@ -258,3 +258,49 @@ fn a_failed_migration_leaves_no_snapshot_behind() {
     assert_eq!(snapshots(), 1);
     place.database.run("drop owned by blind; drop role blind");
 }
+
+#[test]
+fn tables_that_foreign_keys_refer_to_are_put_back() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table customers (id int primary key, name text); insert into customers values (1, 'a'), (2, 'b');
+         create table orders (id int primary key, customer int not null references customers);
+         insert into orders values (10, 1)",
+    );
+    let taken = |file: &str, sql: &str| {
+        place.write(file, sql);
+        let (code, stdout, stderr) = place.run(&["up", "--json"]);
+        assert_eq!(code, 0, "{stderr}");
+        let applied: Value = serde_json::from_str(&stdout).unwrap();
+        let steps = applied["steps"].as_array().unwrap();
+        steps.iter().find_map(|step| step["snapshot"][0]["dir"].as_str()).unwrap().to_owned()
+    };
+    let snapshot = taken("001_lose.sql", "update customers set name = 'lost';");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.column("select name from customers order by id"), ["a", "b"]);
+    assert_eq!(db.value("select customer from orders"), "1");
+    // A row that would refer to nothing.
+    db.run("insert into customers values (3, 'c'); insert into orders values (11, 3)");
+    place.refused(&["restore", &snapshot], &["orders_customer_fkey"]);
+    assert_eq!(db.value("select count(*) from customers"), "3");
+    db.run("delete from orders where id = 11");
+    // A key that waits for nothing is named before.
+    db.run("create table held (customer int references customers on delete restrict); insert into held values (1)");
+    place.refused(&["restore", &snapshot], &["rows of held", "ON DELETE RESTRICT"]);
+    db.run("delete from held");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value("select count(*) from customers"), "2");
+    assert_eq!(db.value("select count(*) from pg_constraint where contype = 'f' and condeferrable"), "0");
+    // Keys among what is put back, of which one cascades from a table that comes later.
+    db.run(
+        "create table a_child (id int primary key, parent int);
+         create table b_parent (id int primary key); insert into b_parent values (1), (2);
+         alter table a_child add foreign key (parent) references b_parent on delete cascade;
+         insert into a_child values (1, 1), (2, 2)",
+    );
+    let snapshot = taken("002_lose.sql", "delete from a_child; delete from b_parent where id = 2;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.column("select id from a_child order by id"), ["1", "2"]);
+    assert_eq!(db.column("select id from b_parent order by id"), ["1", "2"]);
+}
