@@ -67,9 +67,10 @@ pub struct ConnectParts {
     pub password: Option<String>,
     /// The database; the user's name where it is `None`.
     pub database: Option<String>,
-    /// How the connection is protected.
-    pub ssl_mode: SslMode,
-    /// Roots to trust, PEM; the system's where it is `None`.
+    /// How the connection is protected; where it is `None`, by [`SslMode::Prefer`], or by [`SslMode::VerifyFull`] with
+    /// the roots `system`.
+    pub ssl_mode: Option<SslMode>,
+    /// Roots to trust, PEM; the system's where it is `None` or `system`.
     pub ssl_root_cert: Option<PathBuf>,
 }
 
@@ -86,7 +87,7 @@ impl ConnectSettings {
     /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
     /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds. Parameters that only name a
     /// pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
-    /// `connection_limit`) are passed over.
+    /// `connection_limit`) are passed over. `sslrootcert=system` is `sslmode=verify-full`, and goes with no other.
     ///
     /// # Errors
     /// [`PostgresError::Settings`], without the URL.
@@ -98,18 +99,18 @@ impl ConnectSettings {
         };
         // The parser's own message may quote a part of the text, and so a password.
         let config = Config::from_str(&plain).map_err(|_| settings("the connection URL cannot be read"))?;
-        let mut ssl_mode = SslMode::default();
-        let mut ssl_root_cert = None;
+        let (mut ssl_mode, mut ssl_root_cert) = (None, None);
         let mut limit = STATEMENT_TIMEOUT;
         for (key, value) in own {
             match key.as_str() {
-                "sslmode" => ssl_mode = value.parse()?,
-                "sslrootcert" => ssl_root_cert = (value != "system").then(|| PathBuf::from(value)),
+                "sslmode" => ssl_mode = Some(value.parse()?),
+                "sslrootcert" => ssl_root_cert = Some(PathBuf::from(value)),
                 "statement_timeout" => limit = statement_timeout(&value)?,
                 _ => {}
             }
         }
-        Ok(Self::checked(config, ssl_mode, ssl_root_cert)?.with_statement_timeout(limit))
+        let (ssl_mode, ssl_root_cert) = of_system(ssl_mode, ssl_root_cert)?;
+        Ok(Self::checked(config, ssl_mode.unwrap_or_default(), ssl_root_cert)?.with_statement_timeout(limit))
     }
 
     /// From single values.
@@ -123,7 +124,8 @@ impl ConnectSettings {
         if let Some(password) = &parts.password {
             config.password(password);
         }
-        Self::checked(config, parts.ssl_mode, parts.ssl_root_cert.clone())
+        let (ssl_mode, ssl_root_cert) = of_system(parts.ssl_mode, parts.ssl_root_cert.clone())?;
+        Self::checked(config, ssl_mode.unwrap_or_default(), ssl_root_cert)
     }
 
     fn checked(mut config: Config, ssl_mode: SslMode, ssl_root_cert: Option<PathBuf>) -> Result<Self, PostgresError> {
@@ -195,6 +197,23 @@ impl fmt::Debug for ConnectParts {
 
 fn settings(reason: impl Into<String>) -> PostgresError {
     PostgresError::Settings { reason: reason.into() }
+}
+
+/// As libpq takes the root `system`: with it the certificate is looked at and must be for the host's name, since
+/// everybody can have one from such a root.
+fn of_system(
+    mode: Option<SslMode>,
+    root: Option<PathBuf>,
+) -> Result<(Option<SslMode>, Option<PathBuf>), PostgresError> {
+    match (mode, root) {
+        (None | Some(SslMode::VerifyFull), Some(root)) if root.as_os_str() == "system" => {
+            Ok((Some(SslMode::VerifyFull), None))
+        }
+        (Some(_), Some(root)) if root.as_os_str() == "system" => Err(settings(
+            "sslrootcert=system goes with sslmode=verify-full only, since weaker modes would not check the name",
+        )),
+        others => Ok(others),
+    }
 }
 
 /// Parameters that we read ourselves, or that mean nothing to us.
@@ -284,6 +303,29 @@ mod tests {
         assert_eq!(words.statement_timeout, STATEMENT_TIMEOUT);
         let limited = ConnectSettings::from_url("postgres://me@h/x?statement_timeout=2500").unwrap();
         assert_eq!(limited.statement_timeout, Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn the_roots_of_the_system_come_with_a_check_of_the_name() {
+        for url in ["postgres://me@h/x?sslrootcert=system", "host=h user=me sslrootcert=system sslmode=verify-full"] {
+            let settings = ConnectSettings::from_url(url).unwrap();
+            assert_eq!((settings.ssl_mode, settings.ssl_root_cert), (SslMode::VerifyFull, None), "{url}");
+        }
+        let parts = |ssl_mode| ConnectParts {
+            host: "h".into(),
+            user: "me".into(),
+            ssl_mode,
+            ssl_root_cert: Some("system".into()),
+            ..ConnectParts::default()
+        };
+        assert_eq!(ConnectSettings::from_parts(&parts(None)).unwrap().ssl_mode, SslMode::VerifyFull);
+        for mode in ["disable", "prefer", "require", "verify-ca"] {
+            let url = format!("postgres://me@h/x?sslrootcert=system&sslmode={mode}");
+            let of_parts = ConnectSettings::from_parts(&parts(Some(mode.parse().unwrap())));
+            for refused in [ConnectSettings::from_url(&url), of_parts] {
+                assert!(refused.unwrap_err().to_string().contains("verify-full only"), "{mode}");
+            }
+        }
     }
 
     #[test]

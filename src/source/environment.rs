@@ -1,6 +1,6 @@
 //! Settings in variables, under the names that programs beside us use for them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::SourceError;
 use crate::postgres::{ConnectParts, ConnectSettings, SslMode};
@@ -89,10 +89,11 @@ fn of_parts(get: &dyn Fn(&str) -> Option<String>, prefix: &str) -> Result<Option
         })?),
         None => None,
     };
+    let ssl_root_cert = value(&["SSLROOTCERT", "SSL_ROOT_CERT"]).map(PathBuf::from);
     let ssl_mode = match value(&["SSLMODE", "SSL_MODE"]) {
-        Some(text) => text.trim().parse()?,
-        None if is_supabase => SslMode::Require,
-        None => SslMode::default(),
+        Some(text) => Some(text.trim().parse()?),
+        None if is_supabase && ssl_root_cert.as_deref() != Some(Path::new("system")) => Some(SslMode::Require),
+        None => None,
     };
     let parts = ConnectParts {
         host,
@@ -103,7 +104,7 @@ fn of_parts(get: &dyn Fn(&str) -> Option<String>, prefix: &str) -> Result<Option
             .or_else(|| value(&["DB"]))
             .or_else(|| Some("postgres".to_owned())),
         ssl_mode,
-        ssl_root_cert: value(&["SSLROOTCERT", "SSL_ROOT_CERT"]).map(PathBuf::from),
+        ssl_root_cert,
     };
     Ok(Some(Found { settings: ConnectSettings::from_parts(&parts)?, from }))
 }
