@@ -310,8 +310,8 @@ fn unequal(report: &Value) -> String {
     let dead: u64 = items(&report["copies"]).iter().filter_map(|copy| copy["dead_letters"].as_u64()).sum();
     let letters = match dead {
         0 => String::new(),
-        1 => "; 1 document has no row, and the table dead_letters says why".to_owned(),
-        _ => format!("; {dead} documents have no row, and the table dead_letters says why"),
+        1 => "; there is 1 dead letter, and the table dead_letters says why".to_owned(),
+        _ => format!("; there are {dead} dead letters, and the table dead_letters says why"),
     };
     format!("the copy differs{letters}; `pannier replicate repair` mends what can be mended")
 }

@@ -231,7 +231,8 @@ pub(crate) struct ComparedView {
     collection: String,
     documents: u64,
     rows: u64,
-    /// Documents that no row can hold, each with a dead letter; they are not listed below.
+    /// Dead letters: documents that no row can hold, and deleted ones whose row could not be deleted; they are not
+    /// listed below.
     dead_letters: u64,
     /// Rows that the collection lacks and that are kept, as the sink's `extra_rows` says.
     kept_rows: u64,
