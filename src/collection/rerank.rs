@@ -74,7 +74,7 @@ impl Frame<'_> {
         let spans = candidate.place.chunks()?;
         let nearest = || VectorQuery::new(self.definition().metric, vector.clone());
         let part = match spans.len() {
-            0 | 1 => None,
+            0 => None,
             _ => spans[nearest().nearest(&candidate.place.vectors()?).0].of(&text).map(str::to_owned),
         };
         Ok(part.unwrap_or(text))

@@ -34,7 +34,7 @@ fn tell_apart(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> bool {
     let sample: Vec<VectorRef<'_>> = vectors.iter().step_by(vectors.len().div_ceil(ROWS)).copied().collect();
     let dim = spec.dim as usize;
     // The codes that the segment would have, not those that would suit the sample.
-    let quantizer = Quantizer::fit(vectors.len(), dim, |row| vectors[row]);
+    let quantizer = Quantizer::fit(spec.metric, vectors.len(), dim, |row| vectors[row]);
     let (stride, mut memory) = (stride(spec.dim), Vec::new());
     let mut codes = vec![0_i8; stride * sample.len()];
     for (codes, vector) in codes.chunks_exact_mut(stride).zip(&sample) {

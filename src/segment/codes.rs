@@ -23,7 +23,7 @@ impl RowCodes {
         let (dim, vector) = (spec.dim as usize, |row: usize| rows[row]);
         match spec.index.quantization {
             Quantization::None => None,
-            Quantization::Int8 => Some(Self::int8(Quantizer::fit(rows.len(), dim, vector), spec.dim)),
+            Quantization::Int8 => Some(Self::int8(Quantizer::fit(spec.metric, rows.len(), dim, vector), spec.dim)),
             Quantization::Binary => Some(Self::bits(BitQuantizer::fit(spec.metric, rows.len(), dim, vector))),
         }
     }

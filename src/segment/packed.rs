@@ -181,7 +181,7 @@ impl Segment {
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         let keep = packed.candidates(top_k);
-        if top_k == 0 || keep >= packed.ordinals.len() {
+        if top_k == 0 || keep >= packed.ordinals.len() || self.clips(query) {
             return self.scan_rows(
                 query,
                 top_k,

@@ -38,8 +38,22 @@ impl Quantizer {
         Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
     }
 
-    /// With the scale that suits `rows` vectors of `dim` finite components.
-    pub fn fit<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
+    /// With the scale that suits `rows` vectors of `dim` finite components that are searched by these codes.
+    ///
+    /// A dot product rises with a component without bound, so that a row which is clipped may be lost to every search:
+    /// then none is. By distance a clipped row seems too near to some queries, which costs a comparison; one that is near
+    /// to it [has no code](Self::clips).
+    pub fn fit<'a>(metric: Metric, rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
+        if metric != Metric::Dot {
+            return Self::fit_most(rows, dim, vector);
+        }
+        let mut memory = Vec::new();
+        let largest = (0..rows).map(|row| largest_component(vector(row).read(&mut memory))).fold(0.0, f32::max);
+        Self::for_largest(largest)
+    }
+
+    /// With the scale that suits most of `rows` vectors of `dim` finite components, and clips what is rare.
+    pub fn fit_most<'a>(rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
         let step = (rows * dim).div_ceil(SAMPLE_COMPONENTS).max(1);
         let (mut sizes, mut memory): (Vec<f32>, _) = (Vec::new(), Vec::new());
         for row in (0..rows).step_by(step) {
@@ -73,7 +87,16 @@ impl Quantizer {
         }
     }
 
-    /// Prepares `query` for rows of these codes. `memory`: for the query's codes; its content does not matter.
+    /// Whether clipping moves `query` farther than rounding does, so that codes do not tell what is near it: the distance
+    /// of a row would be that from another point.
+    pub fn clips(self, query: &VectorQuery) -> bool {
+        let beyond = |x: &f32| ((x * self.scale).abs() - LARGEST).max(0.0);
+        let squared = || query.vector().iter().map(beyond).map(|steps| steps * steps).sum::<f32>();
+        // Rounding errs by 1 / sqrt(12) in each component.
+        query.metric() == Metric::L2 && squared() > query.vector().len() as f32 / 12.0
+    }
+
+    /// Prepares `query`, which these codes do not [clip](Self::clips), for rows of them. `memory`: for the query's codes; its content does not matter.
     pub fn query(self, query: &VectorQuery, mut memory: Vec<i8>) -> CodeQuery {
         memory.clear();
         memory.resize(stride(query.vector().len() as u32), 0);
@@ -113,22 +136,22 @@ mod tests {
     #[test]
     fn the_scale_fits_the_largest_of_few_components_and_clips_rare_ones() {
         let few = [[1.0f32, -2.0], [0.5, 0.25]];
-        assert_eq!(Quantizer::fit(2, 2, |i| VectorRef::Float32(&few[i])).scale(), 63.5);
+        assert_eq!(Quantizer::fit_most(2, 2, |i| VectorRef::Float32(&few[i])).scale(), 63.5);
         let mut many = vec![1.0f32; 100_000];
         many[77_777] = 1e6;
-        assert_eq!(Quantizer::fit(1_000, 100, |i| VectorRef::Float32(&many[i * 100..][..100])).scale(), 127.0);
+        assert_eq!(Quantizer::fit_most(1_000, 100, |i| VectorRef::Float32(&many[i * 100..][..100])).scale(), 127.0);
     }
 
     #[test]
     fn degenerate_data_has_a_usable_scale() {
-        assert_eq!(Quantizer::fit(0, 3, |_| VectorRef::Float32(&[])).scale(), 1.0);
+        assert_eq!(Quantizer::fit_most(0, 3, |_| VectorRef::Float32(&[])).scale(), 1.0);
         for x in [0.0f32, 1e-40, 3e38] {
-            let scale = Quantizer::fit(1, 1, |_| VectorRef::Float32(std::slice::from_ref(&x))).scale();
+            let scale = Quantizer::fit_most(1, 1, |_| VectorRef::Float32(std::slice::from_ref(&x))).scale();
             assert!(scale.is_finite() && scale > 0.0, "{x}: {scale}");
         }
         let mut sparse = vec![0.0f32; 1 << 20];
         sparse[3] = 2.0;
-        assert_eq!(Quantizer::fit(1, 1 << 20, |_| VectorRef::Float32(&sparse)).scale(), 63.5);
+        assert_eq!(Quantizer::fit_most(1, 1 << 20, |_| VectorRef::Float32(&sparse)).scale(), 63.5);
     }
 
     #[test]
@@ -138,5 +161,30 @@ mod tests {
         assert_eq!(dot.into_codes()[..3], [64, -127, 0]);
         let l2 = quantizer.query(&VectorQuery::new(Metric::L2, vec![3.0, -1.0]), Vec::new());
         assert_eq!(l2.into_codes()[..3], [3, -1, 0]);
+    }
+
+    #[test]
+    fn no_component_is_clipped_for_dot_products() {
+        let mut many = vec![1.0f32; 100_000];
+        many[77_777] = 100.0;
+        let row = |row: usize| VectorRef::Float32(&many[row * 100..][..100]);
+        assert_eq!(Quantizer::fit(Metric::Dot, 1_000, 100, row).scale(), 1.27);
+        assert_eq!(Quantizer::fit(Metric::L2, 1_000, 100, row).scale(), 127.0);
+        assert!(Quantizer::fit(Metric::Dot, 0, 3, |_| VectorRef::Float32(&[])).scale().is_finite());
+    }
+
+    #[test]
+    fn queries_are_clipped_where_that_moves_them_farther_than_rounding() {
+        let quantizer = Quantizer::with_scale(127.0);
+        let query = |metric: Metric, x: f32| {
+            let mut vector = vec![0.5; 48];
+            vector[7] = x;
+            VectorQuery::new(metric, vector)
+        };
+        // Rounding moves it by two steps, each of 1 / 127.
+        for (x, clips) in [(1.0, false), (-1.015, false), (1.017, true), (-1.017, true), (3e38, true)] {
+            assert_eq!(quantizer.clips(&query(Metric::L2, x)), clips, "{x}");
+            assert!(!quantizer.clips(&query(Metric::Dot, x)), "{x}: it has a scale of its own");
+        }
     }
 }

@@ -90,7 +90,7 @@ impl Segment {
             return Ok(SearchStats::default());
         }
         let pass = Walk { links: self.links(graph), ef: options.ef.max(options.top_k), live };
-        let (stats, rescored) = self.answer(self.shortest()?, query, options.top_k, pass, out)?;
+        let (stats, rescored) = self.answer(self.shortest(query)?, query, options.top_k, pass, out)?;
         Ok(SearchStats { rescored, ..stats })
     }
 
@@ -114,7 +114,7 @@ impl Segment {
         let Some(graph) = self.header.graph else { return Ok(None) };
         seeds.iter().try_for_each(|&seed| self.check_vector(seed))?;
         let pass = FilteredWalk { links: self.links(graph), options, seeds, passing };
-        let (mut done, rescored) = self.answer(self.shortest()?, query, options.top_k, pass, out)?;
+        let (mut done, rescored) = self.answer(self.shortest(query)?, query, options.top_k, pass, out)?;
         done.stats.rescored = rescored;
         Ok(Some(done))
     }
@@ -135,7 +135,7 @@ impl Segment {
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
         let keep = bit_over_fetch(top_k);
-        let is_worth_it = top_k > 0 && keep < self.vector_count() as usize && blocks_are_fast();
+        let is_worth_it = top_k > 0 && keep < self.vector_count() as usize && blocks_are_fast() && !self.clips(query);
         let Some(bits) = self.scan_bits()?.filter(|_| is_worth_it) else {
             return self.scan_rows(query, top_k, 0..self.vector_count(), live, out);
         };
@@ -143,6 +143,11 @@ impl Segment {
         let near = self.sift(bits, query, keep, live)?;
         let stats = self.scan_rows(query, top_k, near, |_| true, out)?;
         Ok(SearchStats { compared: u64::from(self.vector_count()), ..stats })
+    }
+
+    /// Whether the codes end before `query` does; see [`Quantizer::clips`].
+    pub(super) fn clips(&self, query: &VectorQuery) -> bool {
+        self.quantizer().is_some_and(|codes| codes.clips(query))
     }
 
     pub(super) fn check_query(&self, query: &VectorQuery) {
@@ -153,7 +158,7 @@ impl Segment {
     /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
     /// Nearly exact: a row is lost only where rounding moved it by more than four standard deviations by int8 codes,
     /// three by nibbles, however near to each other the rows are; by binary codes more are. Exact in a segment without
-    /// codes.
+    /// codes, and for a query that its codes clip.
     ///
     /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
     /// few rows.
@@ -173,7 +178,7 @@ impl Segment {
         admit: impl FnMut(Ordinal) -> bool,
         out: &mut Vec<Candidate>,
     ) -> Result<SearchStats, SegmentError> {
-        self.scan_by(self.shortest()?, query, top_k, ordinals, admit, out)
+        self.scan_by(self.shortest(query)?, query, top_k, ordinals, admit, out)
     }
 
     /// Compares every row for which `live` holds in f32: exact. See [`Segment::scan_rows_exact`].
@@ -236,8 +241,11 @@ impl Segment {
         Ok(SearchStats { rescored, ..stats })
     }
 
-    /// The shortest form that the segment has of its rows.
-    fn shortest(&self) -> Result<By<'_>, SegmentError> {
+    /// The shortest form that the segment has of its rows and that tells what is near `query`.
+    fn shortest(&self, query: &VectorQuery) -> Result<By<'_>, SegmentError> {
+        if self.clips(query) {
+            return Ok(By::Vectors);
+        }
         if let Some(bits) = self.bit_quantizer()? {
             return Ok(By::Bits(bits));
         }

@@ -7,7 +7,7 @@ use tantivy::tokenizer::{LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer,
 use crate::types::Language;
 
 /// Longer words, in bytes, are left out: what is that long is no word but a hash or a URL's tail.
-const MAX_WORD_BYTES: usize = 64;
+pub const MAX_WORD_BYTES: usize = 64;
 /// Words of a query beyond these are not looked for.
 const MAX_QUERY_WORDS: usize = 256;
 
@@ -78,8 +78,9 @@ const RUSSIAN_STOP_WORDS: &[&str] = &[
 
 /// The tokenizer of a language: runs of letters and digits, in lower case, with their endings removed.
 pub(super) fn analyzer(language: Language) -> TextAnalyzer {
+    // The filter keeps what is shorter than its limit.
     let base = TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(MAX_WORD_BYTES))
+        .filter(RemoveLongFilter::limit(MAX_WORD_BYTES + 1))
         .filter(LowerCaser);
     match language {
         Language::English => base.filter(Stemmer::new(tantivy::tokenizer::Language::English)).build(),
@@ -88,14 +89,18 @@ pub(super) fn analyzer(language: Language) -> TextAnalyzer {
     }
 }
 
-/// Every token of a text, in order.
-pub(super) fn tokens(language: Language, text: &str) -> Vec<Token> {
+/// Gives every token of a text, in order, to `take`.
+pub(super) fn each_token(language: Language, text: &str, mut take: impl FnMut(&Token)) {
     let mut analyzer = analyzer(language);
     let mut stream = analyzer.token_stream(text);
-    let mut tokens = Vec::new();
     while stream.advance() {
-        tokens.push(stream.token().clone());
+        take(stream.token());
     }
+}
+
+fn tokens(language: Language, text: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    each_token(language, text, |token| tokens.push(token.clone()));
     tokens
 }
 
@@ -158,6 +163,14 @@ mod tests {
         let stems: HashSet<_> = forms.iter().flat_map(|form| terms(Language::Russian, form)).collect();
         assert_eq!(stems.len(), 1, "{stems:?}");
         assert_eq!(terms(Language::Russian, "ёлки"), terms(Language::Russian, "Елки"));
+    }
+
+    #[test]
+    fn words_of_more_than_64_bytes_are_left_out() {
+        for word in ["9f".repeat(32), "ж".repeat(32)] {
+            assert_eq!(terms(Language::None, &format!("{word} {word}{word}")), [word]);
+        }
+        assert!(terms(Language::None, &"9".repeat(65)).is_empty());
     }
 
     #[test]

@@ -1,32 +1,32 @@
 //! The parts of a text that hold a query's words, with the words marked.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 
-use super::analysis::{Words, tokens};
+use super::analysis::{Words, each_token};
 
 /// Most parts of one text.
 const MAX_FRAGMENTS: usize = 3;
 /// A part is about this long, in bytes of text.
 const FRAGMENT_BYTES: usize = 160;
+/// Matches of one text that a part may begin with: the first ones.
+const MAX_PARTS: usize = 10_000;
 const OPEN: &str = "<mark>";
 const CLOSE: &str = "</mark>";
 const CUT: char = '\u{2026}';
 
 /// The parts of `text` that hold the most of `words`, in the order of the text, at most three. What matches stands in
 /// `<mark>`; `&`, `<` and `>` of the text are escaped, so that a part is safe as HTML; `…` stands where text was left
-/// out. Empty where the text has none of the words.
+/// out. Empty where the text has none of the words. No part is chosen by what stands after the first 10,000 matches.
 pub fn fragments(words: &Words, text: &str) -> Vec<String> {
-    let wanted: HashSet<&str> = words.terms.iter().map(String::as_str).collect();
-    let tokens: Vec<Place> = tokens(words.language, text)
-        .into_iter()
-        .map(|token| Place {
-            word: wanted.get(token.text.as_str()).copied(),
-            bytes: token.offset_from..token.offset_to,
-        })
-        .collect();
+    let wanted: HashMap<&str, usize> = words.terms.iter().enumerate().map(|(n, word)| (word.as_str(), n)).collect();
+    let mut tokens = Vec::new();
+    each_token(words.language, text, |token| {
+        let word = wanted.get(token.text.as_str()).copied();
+        tokens.push(Place { word, bytes: token.offset_from..token.offset_to });
+    });
     let mut chosen: Vec<Range<usize>> = Vec::new();
-    for (_, part) in ranked(&tokens) {
+    for (_, part) in ranked(&tokens, wanted.len()) {
         if chosen.len() < MAX_FRAGMENTS && chosen.iter().all(|other| part.end <= other.start || other.end <= part.start)
         {
             chosen.push(part);
@@ -37,26 +37,38 @@ pub fn fragments(words: &Words, text: &str) -> Vec<String> {
 }
 
 /// A token of the text.
-struct Place<'a> {
-    /// The query's word that it is, if any.
-    word: Option<&'a str>,
+struct Place {
+    /// The number of the query's word that it is, if any.
+    word: Option<usize>,
     bytes: Range<usize>,
 }
 
 /// Runs of tokens that begin with a match, the best first: those with the most different words, then with the most
 /// matches, then the earliest.
-fn ranked(tokens: &[Place]) -> Vec<((usize, usize), Range<usize>)> {
-    let starts = (0..tokens.len()).filter(|&n| tokens[n].word.is_some());
-    let mut parts: Vec<_> = starts
-        .map(|start| {
-            let within = |place: &&Place| place.bytes.end - tokens[start].bytes.start <= FRAGMENT_BYTES;
-            let len = tokens[start..].iter().take_while(within).count().max(1);
-            let matches = tokens[start..start + len].iter().filter_map(|place| place.word);
-            let all: Vec<&str> = matches.collect();
-            let distinct = all.iter().collect::<HashSet<_>>().len();
-            ((distinct, all.len()), start..start + len)
-        })
-        .collect();
+fn ranked(tokens: &[Place], words: usize) -> Vec<((usize, usize), Range<usize>)> {
+    let (mut parts, mut end) = (Vec::new(), 0);
+    // Of each word how often it stands in `start..end`, and what comes of it.
+    let (mut counts, mut distinct, mut matches) = (vec![0_usize; words], 0, 0);
+    for start in 0..tokens.len() {
+        let within = |place: &Place| place.bytes.end - tokens[start].bytes.start <= FRAGMENT_BYTES;
+        while end <= start || tokens.get(end).is_some_and(within) {
+            if let Some(word) = tokens[end].word {
+                distinct += usize::from(counts[word] == 0);
+                counts[word] += 1;
+                matches += 1;
+            }
+            end += 1;
+        }
+        if let Some(word) = tokens[start].word {
+            parts.push(((distinct, matches), start..end));
+            counts[word] -= 1;
+            distinct -= usize::from(counts[word] == 0);
+            matches -= 1;
+        }
+        if parts.len() == MAX_PARTS {
+            break;
+        }
+    }
     parts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.start.cmp(&b.1.start)));
     parts
 }
@@ -144,5 +156,40 @@ mod tests {
         let found = fragments(&words, &text);
         assert_eq!(found.len(), 3);
         assert!(found[0].contains("<mark>палки</mark>"), "{found:?}");
+    }
+
+    #[test]
+    fn parts_are_ranked_by_what_stands_in_them() {
+        let mut state = 9_u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let (mut at, mut tokens) = (0, Vec::new());
+        for _ in 0..2_000 {
+            let start = at + below(20) as usize;
+            // Some are longer than a part.
+            let longest = if below(50) == 0 { 300 } else { 12 };
+            at = start + 1 + below(longest) as usize;
+            tokens.push(Place { word: Some(below(9) as usize).filter(|&word| word < 4), bytes: start..at });
+        }
+        let ranked = ranked(&tokens, 4);
+        assert_eq!(ranked.len(), tokens.iter().filter(|place| place.word.is_some()).count());
+        assert!(ranked.is_sorted_by(|a, b| a.0 > b.0 || a.0 == b.0 && a.1.start < b.1.start));
+        for ((distinct, matches), part) in ranked {
+            let all: Vec<usize> = tokens[part.clone()].iter().filter_map(|place| place.word).collect();
+            let different: std::collections::HashSet<_> = all.iter().collect();
+            assert_eq!((distinct, matches), (different.len(), all.len()), "{part:?}");
+            let bytes = |last: usize| tokens[last].bytes.end - tokens[part.start].bytes.start;
+            assert!(part.len() == 1 || bytes(part.end - 1) <= FRAGMENT_BYTES, "{part:?} is too long");
+            assert!(part.end == tokens.len() || bytes(part.end) > FRAGMENT_BYTES, "{part:?} could be longer");
+        }
+    }
+
+    #[test]
+    fn a_text_of_nothing_but_matches_has_a_bounded_number_of_parts() {
+        let tokens: Vec<Place> = (0..500_000).map(|n| Place { word: Some(0), bytes: 2 * n..2 * n + 1 }).collect();
+        assert_eq!(ranked(&tokens, 1).len(), MAX_PARTS);
+        assert_eq!(of("b", &"b ".repeat(500_000)).len(), MAX_FRAGMENTS);
     }
 }

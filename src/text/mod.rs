@@ -20,7 +20,7 @@ mod writer;
 /// tantivy then leaves the merge out, which costs nothing, and warns of it in two lines that nobody can do anything about.
 pub const QUIETED_LOG: &str = "tantivy::indexer::segment_manager=error";
 
-pub use analysis::Words;
+pub use analysis::{MAX_WORD_BYTES, Words};
 pub use error::TextError;
 pub use highlight::fragments;
 pub use index::TextIndex;

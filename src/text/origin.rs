@@ -3,7 +3,7 @@
 use crate::types::{CollectionId, Language, Seq};
 
 /// Version of the schema and of the analysis. An index of another one is made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Which collection of which store an index is a view of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_payload_has_this_form_and_comes_back() {
         let payload = origin().payload(Seq(12));
-        assert_eq!(payload, "pannier-text 1 30313233343536373839616263646566 2 7 russian 12");
+        assert_eq!(payload, "pannier-text 2 30313233343536373839616263646566 2 7 russian 12");
         assert_eq!(origin().applied(Some(&payload)), Ok(Seq(12)));
     }
 
@@ -75,7 +75,7 @@ mod tests {
         for other in others {
             assert!(other.applied(Some(&payload)).is_err(), "{other:?}");
         }
-        for damaged in [None, Some(""), Some("pannier-text 1 30313233343536373839616263646566 2 7 russian")] {
+        for damaged in [None, Some(""), Some("pannier-text 2 30313233343536373839616263646566 2 7 russian")] {
             assert!(origin().applied(damaged).is_err(), "{damaged:?}");
         }
         assert!(origin().applied(Some(&payload.replace(" 12", " -1"))).is_err());

@@ -7,6 +7,9 @@ use super::{Metric, half};
 const MIN_NORM: f64 = 1e-12;
 const MAX_NORM: f64 = 1e12;
 
+/// How far rounding to half precision may move a vector, as a share of its norm: twice what 11 significant bits move it by at most.
+const MAX_MOVED_BY_HALF: f64 = 1.0 / 1024.0;
+
 /// About how many bytes a number of a vector has as JSON.
 pub const NUMBER_BYTES: usize = 12;
 
@@ -40,6 +43,15 @@ pub enum VectorError {
         index: usize,
         /// The component.
         value: f32,
+    },
+    /// The vector is so small that half precision takes more from it than rounding to 11 significant bits does.
+    #[error(
+        "vector has norm {norm:e}, of which half precision keeps too little: its numbers are multiples of 6e-8; scale the \
+         vectors, or use a collection of \"storage\": \"float32\""
+    )]
+    TooSmallForHalf {
+        /// L2 norm in f64.
+        norm: f64,
     },
     /// The vector is zero, or so small or large that its direction is lost in f32.
     #[error(
@@ -97,13 +109,20 @@ pub fn admit_vector(metric: Metric, vector: &mut [f32], dim: usize) -> Result<()
 /// Rounds each component to the nearest half-precision number.
 ///
 /// # Errors
-/// [`VectorError::TooLargeForHalf`] names the first component beyond the range of half precision; then nothing has
-/// changed.
+/// [`VectorError::TooLargeForHalf`] names the first component beyond the range of half precision;
+/// [`VectorError::TooSmallForHalf`] where the vector would move by more than a 1,024th of its norm. Then nothing
+/// has changed.
 pub fn round_to_half(vector: &mut [f32]) -> Result<(), VectorError> {
     if let Some((index, &value)) = vector.iter().enumerate().find(|(_, x)| x.abs() > half::MAX) {
         return Err(VectorError::TooLargeForHalf { index, value });
     }
-    vector.iter_mut().for_each(|x| *x = half::widen(half::narrow(*x)));
+    let rounded = |x: f32| half::widen(half::narrow(x));
+    let norm = squared_sum(vector).sqrt();
+    let moved = vector.iter().map(|&x| f64::from(x - rounded(x)).powi(2)).sum::<f64>().sqrt();
+    if moved > MAX_MOVED_BY_HALF * norm {
+        return Err(VectorError::TooSmallForHalf { norm });
+    }
+    vector.iter_mut().for_each(|x| *x = rounded(*x));
     Ok(())
 }
 
@@ -142,6 +161,14 @@ mod tests {
         let error = round_to_half(&mut [1.0, -65_505.0]).unwrap_err();
         assert_eq!(error, VectorError::TooLargeForHalf { index: 1, value: -65_505.0 });
         assert!(error.to_string().contains("from -65504 to 65504"), "{error}");
+        let mut small = [1e-8, -3e-8];
+        let error = round_to_half(&mut small).unwrap_err();
+        assert!(error.to_string().contains("float32"), "{error}");
+        assert_eq!(small, [1e-8, -3e-8]);
+        assert!(round_to_half(&mut [1e-6, 1e-6]).is_err(), "of which four bits would be left");
+        for kept in [[0.0, 0.0], [1.0, 1e-8], [0.01, 1e-6]] {
+            assert_eq!(round_to_half(&mut kept.clone()), Ok(()), "{kept:?}");
+        }
     }
 
     #[test]

@@ -79,6 +79,19 @@ fn of_a_chunked_document_the_nearest_chunk_is_read() {
 }
 
 #[test]
+fn of_the_only_chunk_of_a_document_its_part_of_the_text_is_read() {
+    let server = server(json!({"embedding": {"model": SMALL_MODEL}, "chunks": {}}));
+    let dim = server.get("/v1/collections/c").ok()["dim"].as_u64().unwrap() as usize;
+    let vector: Vec<f32> = (0..dim).map(|n| n as f32 + 1.0).collect();
+    let part = json!({"id": "part", "text": "a a b c d d", "chunks": [{"vector": vector, "start": 8, "end": 11}]});
+    let whole = json!({"id": "whole", "text": "d d", "vector": vector});
+    server.post(DOCUMENTS, &json!({"documents": [part, whole]})).ok();
+    let body = json!({"text": "d d", "rerank": {"model": SMALL_CROSS_ENCODER, "top_n": 10}});
+    let scores = scores(&server.post(SEARCH, &body).ok());
+    assert_eq!(scores["part"], scores["whole"]);
+}
+
+#[test]
 pub fn what_cannot_be_reranked_is_refused() {
     let server = server(json!({"embedding": {"model": SMALL_MODEL}}));
     let with = |rerank: Value| json!({"text": "a", "rerank": rerank, "top_k": 5});

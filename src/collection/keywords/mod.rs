@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::log::LoggedDocument;
-use crate::text::{Search, TextIndex, Words, fragments};
+use crate::text::{MAX_WORD_BYTES, Search, TextIndex, Words, fragments};
 use crate::types::{CollectionName, DocumentId, Language, Seq};
 
 use super::state::CollectionState;
@@ -171,8 +171,11 @@ impl KeywordQuery {
     pub fn new(language: Language, text: &str) -> Result<Self, CollectionError> {
         let words = Words::of(language, text);
         if words.is_empty() {
-            let detail = "the query text has no words to look for; send at least one letter or digit";
-            return Err(CollectionError::Query { detail: detail.to_owned() });
+            let detail = format!(
+                "the query text has no words to look for; send at least one run of letters or digits of at most \
+                 {MAX_WORD_BYTES} bytes"
+            );
+            return Err(CollectionError::Query { detail });
         }
         Ok(Self(words))
     }

@@ -38,7 +38,7 @@ impl WireFilter {
     /// # Errors
     /// [`Code::InvalidFilter`] names the operator or the path at fault and what is allowed there.
     pub(crate) fn into_filter(self) -> Result<Filter, ApiError> {
-        let filter = parse(self.0.0)?;
+        let filter = parse(self.0.0, true)?;
         filter.check()?;
         Ok(filter)
     }
@@ -73,38 +73,40 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// An object of conditions, all of which hold; several keys mean and.
-fn parse(value: Value) -> Result<Filter, Refusal> {
+/// An object of conditions, all of which hold; several keys mean and. `required`: no document passes the whole filter that
+/// does not pass this one, as some do below `$or` and `$not`.
+fn parse(value: Value, required: bool) -> Result<Filter, Refusal> {
     let Value::Object(object) = value else {
         return Err(format!("a filter is an object such as {{\"field\": \"value\"}}, not {}", value.kind()).into());
     };
-    let mut parts = object.into_iter().map(|(key, value)| parse_entry(key, value)).collect::<Result<Vec<_>, _>>()?;
+    let mut parts =
+        object.into_iter().map(|(key, value)| parse_entry(key, value, required)).collect::<Result<Vec<_>, _>>()?;
     Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::And(parts) })
 }
 
-fn parse_entry(key: String, value: Value) -> Result<Filter, Refusal> {
+fn parse_entry(key: String, value: Value, required: bool) -> Result<Filter, Refusal> {
     match key.as_str() {
-        "$and" => Ok(Filter::And(parse_list("$and", value)?)),
-        "$or" => Ok(Filter::Or(parse_list("$or", value)?)),
-        "$not" => Ok(Filter::Not(Box::new(parse(value)?))),
+        "$and" => Ok(Filter::And(parse_list("$and", value, required)?)),
+        "$or" => Ok(Filter::Or(parse_list("$or", value, false)?)),
+        "$not" => Ok(Filter::Not(Box::new(parse(value, false)?))),
         _ if key.starts_with('$') => Err(format!(
             "{key:?} is no connective; allowed are {CONNECTIVES}, and operators stand below a field's name"
         )
         .into()),
         "" => Err("a field's name is empty; write {\"field\": value}".to_owned().into()),
-        _ => parse_field(key, value),
+        _ => parse_field(key, value, required),
     }
 }
 
-fn parse_list(connective: &str, value: Value) -> Result<Vec<Filter>, Refusal> {
+fn parse_list(connective: &str, value: Value, required: bool) -> Result<Vec<Filter>, Refusal> {
     match value {
-        Value::Array(items) if !items.is_empty() => items.into_iter().map(parse).collect(),
+        Value::Array(items) if !items.is_empty() => items.into_iter().map(|item| parse(item, required)).collect(),
         Value::Array(_) => Err(format!("{connective} is empty; give it at least one filter").into()),
         other => Err(format!("{connective} takes an array of filters, not {}", other.kind()).into()),
     }
 }
 
-fn parse_field(path: String, value: Value) -> Result<Filter, Refusal> {
+fn parse_field(path: String, value: Value, required: bool) -> Result<Filter, Refusal> {
     let Value::Object(operators) = value else {
         return Ok(Filter::Field { path, condition: Condition::Eq(value) });
     };
@@ -114,7 +116,7 @@ fn parse_field(path: String, value: Value) -> Result<Filter, Refusal> {
     let condition = |(operator, operand): (String, Value)| parse_condition(&path, &operator, operand);
     let conditions = operators.into_iter().map(condition).collect::<Result<Vec<_>, String>>()?;
     // Operators side by side are meant for one value; an array of several is asked with $and.
-    if let Some(reason) = contradiction(&path, &conditions.iter().collect::<Vec<_>>(), true) {
+    if required && let Some(reason) = contradiction(&path, &conditions.iter().collect::<Vec<_>>(), true) {
         return Err(Refusal::Filter(FilterError::Contradiction { reason }));
     }
     let field = |condition| Filter::Field { path: path.clone(), condition };
@@ -287,6 +289,14 @@ mod tests {
             assert!(error.detail.contains("take one of the conditions out"), "{}", error.detail);
         }
         assert!(read(r#"{"a":{"$gt":3,"$lt":5}}"#).is_ok());
+        for elsewhere in [
+            r#"{"$or":[{"a":{"$gt":5,"$lt":3}},{"b":1}]}"#,
+            r#"{"$not":{"a":{"$gt":5,"$lt":3}}}"#,
+            r#"{"$or":[{"$and":[{"a":{"$gt":5,"$lt":3}}]},{"b":1}]}"#,
+        ] {
+            assert!(read(elsewhere).is_ok(), "{elsewhere}: documents can pass");
+        }
+        assert!(read(r#"{"$and":[{"a":{"$gt":5,"$lt":3}}]}"#).is_err());
         assert!(read(r#"{"$and":[{"a":{"$gt":5}},{"a":{"$lt":3}}]}"#).is_ok(), "an array may hold both");
     }
 

@@ -29,7 +29,9 @@ impl<'a> Points<'a> {
     pub(super) fn new(rows: &'a [VectorRef<'a>], metric: Metric, quantization: Quantization) -> Self {
         let numbers = match quantization {
             Quantization::None => Numbers::Vectors(rows.iter().map(|row| row.in_full()).collect()),
-            Quantization::Int8 | Quantization::Binary => codes_of(rows),
+            Quantization::Int8 => codes_of(rows, Quantizer::fit(metric, rows.len(), rows[0].dim(), |row| rows[row])),
+            // No search reads them, and finer ones choose better links.
+            Quantization::Binary => codes_of(rows, Quantizer::fit_most(rows.len(), rows[0].dim(), |row| rows[row])),
         };
         let mut points = Self { rows, numbers, metric, added: Vec::new() };
         if metric == Metric::Dot {
@@ -92,13 +94,13 @@ impl<'a> Points<'a> {
     pub(super) fn searched_for(&self, vector: Vec<f32>) -> SearchedFor<'_> {
         let query = VectorQuery::new(self.metric, vector);
         let codes = match &self.numbers {
-            Numbers::Vectors(_) => None,
-            Numbers::Codes(quantizer, table) => {
+            Numbers::Codes(quantizer, table) if !quantizer.clips(&query) => {
                 let mut codes = quantizer.query(&query, Vec::new()).into_codes();
                 // Those of the table have no padding.
                 codes.truncate(query.vector().len());
                 Some((table, CodeQuery::new(self.metric, codes)))
             }
+            Numbers::Codes(..) | Numbers::Vectors(_) => None,
         };
         SearchedFor { points: self, query, codes }
     }
@@ -128,9 +130,8 @@ enum Numbers<'a> {
     Vectors(Vec<Cow<'a, [f32]>>),
 }
 
-fn codes_of<'a>(rows: &[VectorRef<'a>]) -> Numbers<'a> {
+fn codes_of<'a>(rows: &[VectorRef<'a>], quantizer: Quantizer) -> Numbers<'a> {
     let dim = rows[0].dim();
-    let quantizer = Quantizer::fit(rows.len(), dim, |row| rows[row]);
     let mut codes = Arena::default().zeroed(rows.len() * dim);
     rows.par_iter()
         .zip(codes.as_mut_slice().par_chunks_exact_mut(dim))

@@ -111,7 +111,10 @@ fn condition_bytes(path: &str, condition: &Condition) -> Vec<u8> {
         Condition::Prefix(_) => (11, &[][..]),
         Condition::GeoRadius { .. } => (12, &[][..]),
     };
+    // The length first: what follows may hold any bytes.
     let mut bytes = vec![tag];
+    bytes.extend((path.len() as u64).to_le_bytes());
+    bytes.extend(path.as_bytes());
     match condition {
         Condition::Prefix(start) => bytes.extend(start.as_bytes()),
         Condition::GeoRadius { center, meters } => {
@@ -122,8 +125,6 @@ fn condition_bytes(path: &str, condition: &Condition) -> Vec<u8> {
                 .expect("memory takes any value");
         }
     }
-    bytes.extend((path.len() as u64).to_le_bytes());
-    bytes.extend(path.as_bytes());
     bytes
 }
 

@@ -303,3 +303,20 @@ fn damaged_and_lost_postings_are_noticed_and_given_up() {
     // The first block, the one with the term, and the table.
     assert_eq!(noticed, 6);
 }
+
+#[test]
+fn what_a_prefix_or_a_path_holds_confuses_no_filters() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(&dir.path().join("meta"));
+    let length = "\u{9}\0\0\0\0\0\0\0";
+    let odd = "\u{1}\0\0\0\0\0\0\0a";
+    let text = |text: &str| Value::String(text.to_owned());
+    let documents: Vec<Metadata> =
+        vec![[("a".to_owned(), text(&format!("x{length}")))].into(), [(odd.to_owned(), text("x"))].into()];
+    put(&index, SEGMENT, &documents, &[]);
+    let prefix =
+        |path: &str, start: &str| Filter::Field { path: path.into(), condition: Condition::Prefix(start.into()) };
+    for (row, filter) in [(0, prefix("a", &format!("x{length}"))), (1, prefix(odd, "x"))] {
+        assert_eq!(resolve(&index, 2, &filter).bounds.possible().iter().collect::<Vec<_>>(), [row], "{filter:?}");
+    }
+}

@@ -29,7 +29,7 @@ fn packed_rows_are_searched_as_well_as_by_a_scan() {
                 // Near rows that are packed and near others.
                 for row in (0..ROWS).step_by(61) {
                     let other = &sample.vectors[(row + 9) % ROWS];
-                    let vector = sample.vectors[row].iter().zip(other).map(|(a, b)| a + 0.3 * b).collect();
+                    let vector = sample.vectors[row].iter().zip(other).map(|(a, b)| (a + 0.3 * b) / 1.3).collect();
                     let query = VectorQuery::new(metric, vector);
                     for (top_k, share) in [(1, 2), (10, 2), (10, 4), (25, 2)] {
                         let live = |row: Ordinal| row.is_multiple_of(share);

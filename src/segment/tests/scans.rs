@@ -82,3 +82,53 @@ fn what_fewer_find_is_the_beginning_of_what_more_find() {
         }
     }
 }
+
+#[test]
+fn queries_beyond_the_components_of_all_rows_are_answered_as_well() {
+    let mut sample = Sample::clustered(Metric::L2);
+    for graph in [false, true] {
+        if graph {
+            sample = sample.with_graph();
+        }
+        let segment = sample.open();
+        let packed = has_blocks().then(|| segment.pack(&(0..CLUSTERED_ROWS as Ordinal).collect::<Vec<_>>()).unwrap());
+        let mut out = Vec::new();
+        for times in [1.0, 3.0, 10.0, 1e6] {
+            for (row, all) in [(3, true), (500, false), (1_200, true)] {
+                let far = |(at, x): (usize, &f32)| if all || at == 7 { x * times } else { *x };
+                let vector = sample.vectors[row].iter().enumerate().map(far).collect();
+                let query = VectorQuery::new(Metric::L2, vector);
+                let nearest = nearest(&sample.vectors, query.vector(), Metric::L2);
+                let last = closeness(Metric::L2, &sample.vectors[nearest[9] as usize], query.vector());
+                let check = |what: &str, out: &[Candidate]| {
+                    let near = out.iter().filter(|candidate| candidate.closeness >= last * (1.0 + 1e-6)).count();
+                    assert!(near >= 9, "{what}, graph {graph}, {times} times, {all}: {near} of 10");
+                };
+                segment.scan(&query, 10, |_| true, &mut out).unwrap();
+                check("scan", &out);
+                segment.scan_rows(&query, 10, 0..CLUSTERED_ROWS as Ordinal, |_| true, &mut out).unwrap();
+                check("scan of rows", &out);
+                if let Some(packed) = packed.iter().flatten().next() {
+                    segment.scan_packed(packed, &query, 10, |_| true, &mut out).unwrap();
+                    check("packed", &out);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_with_one_large_component_is_found_by_its_dot_product() {
+    for dim in [32, 64] {
+        let mut sample = Sample::new(3_000, dim, Metric::Dot, Quantization::Int8);
+        sample.vectors[1_234][0] = 50.0;
+        let segment = sample.open();
+        let mut out = Vec::new();
+        for seed in 1..20 {
+            let mut vector = sample.query(seed).vector().to_vec();
+            vector[0] = 1.0;
+            segment.scan(&VectorQuery::new(Metric::Dot, vector), 1, |_| true, &mut out).unwrap();
+            assert_eq!(out[0].ordinal, 1_234, "dim {dim}, seed {seed}");
+        }
+    }
+}
