@@ -132,7 +132,7 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
         bias: args.weights.bias[column..].as_ptr(),
         out: room.0.as_mut_ptr(),
     };
-    let finish = args.finish.at(row, column);
+    let finish = args.finish.for_int8().at(row, column);
     let out = |i: usize| args.out.wrapping_add((row + i) * args.out_stride + column);
     // SAFETY: the caller's promise; rows beyond `count` and columns beyond the panel are not touched.
     unsafe {
@@ -161,16 +161,11 @@ pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
     let half = I::Float::LANES * I::GROUP;
     // SAFETY: the caller's promise.
     unsafe {
-        let pair = |from: *const f32| [I::Float::load(from), I::Float::load(from.wrapping_add(I::Float::LANES))];
-        let bias = pair(tile.bias);
-        for i in 0..M {
-            let out = tile.out.wrapping_add(i * I::Float::TILE_COLUMNS);
-            I::Float::store(out, bias[0]);
-            I::Float::store(out.wrapping_add(I::Float::LANES), bias[1]);
-        }
         let (mut codes, mut weights) = (tile.codes, tile.weights);
         let (mut scales, mut zeros) = (tile.scales, tile.zeros);
         let (mut steps, mut weight_sums) = (tile.steps, tile.weight_sums);
+        // What the next block is added to: each row the bias, later what has gathered.
+        let (mut addend, mut addend_stride) = (tile.bias, 0);
         let mut remaining = tile.groups;
         while remaining > 0 {
             let groups = remaining.min(tile.block_groups);
@@ -190,9 +185,10 @@ pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
             }
             // Were it known to hold what the block before left there, that would stay in registers, which the sums need.
             let out = std::hint::black_box(tile.out);
-            let block = Block { scales, zeros, steps, weight_sums, out };
+            let block = Block { scales, zeros, steps, weight_sums, addend, addend_stride, out };
             settle::<I, M>(&block, &left);
             settle::<I, M>(&block.at(I::Float::LANES), &right);
+            (addend, addend_stride) = (out.cast_const(), I::Float::TILE_COLUMNS);
             (scales, zeros) = (scales.wrapping_add(tile.rows_stride), zeros.wrapping_add(tile.rows_stride));
             (steps, weight_sums) =
                 (steps.wrapping_add(tile.columns_stride), weight_sums.wrapping_add(tile.columns_stride));
@@ -207,19 +203,22 @@ struct Block {
     zeros: *const f32,
     steps: *const f32,
     weight_sums: *const f32,
+    /// Rows are `addend_stride` numbers apart.
+    addend: *const f32,
+    addend_stride: usize,
     out: *mut f32,
 }
 
 impl Block {
     /// The same for columns further on.
     fn at(self, column: usize) -> Self {
-        let Self { steps, weight_sums, out, .. } = self;
+        let Self { steps, weight_sums, addend, out, .. } = self;
         let (steps, weight_sums) = (steps.wrapping_add(column), weight_sums.wrapping_add(column));
-        Self { steps, weight_sums, out: out.wrapping_add(column), ..self }
+        Self { steps, weight_sums, addend: addend.wrapping_add(column), out: out.wrapping_add(column), ..self }
     }
 }
 
-/// Adds what a block's sums stand for to one register of each row of the output. Two short loops, one for each register,
+/// Stores what a block's sums stand for, the addend added, as one register of each row of the output. Two short loops, one for each register,
 /// are unrolled, a long one is not.
 ///
 /// # Safety
@@ -235,7 +234,8 @@ unsafe fn settle<I: Int8, const M: usize>(block: &Block, sums: &[I::Sums; M]) {
             let zero = I::Float::splat(*block.zeros.wrapping_add(i));
             let scale = I::Float::splat(*block.scales.wrapping_add(i));
             let term = I::Float::neg_mul_add(zero, weight_sum, I::to_float(sums[i]));
-            I::Float::store(out, I::Float::mul_add(I::Float::mul(term, step), scale, I::Float::load(out)));
+            let addend = I::Float::load(block.addend.wrapping_add(i.wrapping_mul(block.addend_stride)));
+            I::Float::store(out, I::Float::mul_add(I::Float::mul(term, step), scale, addend));
         }
     }
 }

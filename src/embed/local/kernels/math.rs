@@ -46,6 +46,38 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::F32) -> S::F32 {
     }
 }
 
+/// [`gelu`] within 5e-5, in half the time: erf(|x| / sqrt 2) as |x| times a polynomial in x^2.
+///
+/// The polynomial was fitted over |x| <= 4.45, beyond which erf is 1 within 1e-5, by least squares whose weights were raised
+/// where the result erred most, until the largest error was 2.9e-5.
+#[inline(always)]
+pub(super) unsafe fn near_gelu<S: Simd>(x: S::F32) -> S::F32 {
+    const END: f32 = 4.45;
+    const POLYNOMIAL: [f32; 8] = [
+        -7.059_030_7e-9,
+        3.330_195_3e-7,
+        -9.176_596e-6,
+        1.657_496_3e-4,
+        -2.092_964_7e-3,
+        1.923_012_5e-2,
+        -0.132_065_09,
+        0.797_476_9,
+    ];
+    // SAFETY: the caller's promise of `Simd`.
+    unsafe {
+        let z = S::min(S::abs(x), S::splat(END));
+        let square = S::mul(z, z);
+        let mut p = S::splat(6.588_224_4e-11);
+        for c in POLYNOMIAL {
+            p = S::mul_add(p, square, S::splat(c));
+        }
+        // The end of the fit lies a little above 1.
+        let erf_of_abs = S::min(S::mul(p, z), S::splat(1.0));
+        let half = S::mul(x, S::splat(0.5));
+        S::mul_add(S::abs(half), erf_of_abs, half)
+    }
+}
+
 /// x / (1 + e^-x).
 #[inline(always)]
 pub(super) unsafe fn silu<S: Simd>(x: S::F32) -> S::F32 {
@@ -55,5 +87,25 @@ pub(super) unsafe fn silu<S: Simd>(x: S::F32) -> S::F32 {
         let positive = S::max(x, S::zero());
         let negative = S::sub(x, positive);
         S::mul(S::mul_add(negative, e, positive), S::reciprocal(S::add(S::splat(1.0), e)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scalar::Scalar;
+    use super::*;
+
+    #[test]
+    fn near_gelu_is_as_near_as_it_says() {
+        for x in (-4_000..=4_000).map(|i| i as f32 / 400.0).chain([-1e30, -1e4, 1e4, 1e30, -0.0]) {
+            let (mut near, mut exact) = ([0.0; Scalar::LANES], [0.0; Scalar::LANES]);
+            // SAFETY: every CPU runs plain Rust; a register is stored to as many numbers as it has.
+            unsafe {
+                Scalar::store(near.as_mut_ptr(), near_gelu::<Scalar>(Scalar::splat(x)));
+                Scalar::store(exact.as_mut_ptr(), gelu::<Scalar>(Scalar::splat(x)));
+            }
+            let bound = 5e-5f32.max(1e-6 * x.abs());
+            assert!((near[0] - exact[0]).abs() <= bound, "{} and {} for {x}", near[0], exact[0]);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The innermost loop: one tile of a matrix product, with what follows it fused in.
 
-use super::math::{gelu, silu};
+use super::math::{gelu, near_gelu, silu};
 use super::simd::Simd;
 
 /// What is done to a sum of products before it is stored.
@@ -12,6 +12,8 @@ pub(super) enum Finish {
     Bias,
     /// Adds the bias, then applies GELU.
     BiasGelu,
+    /// The same, as near as is needed of what is rounded to 8 bits next.
+    BiasNearGelu,
     /// Adds the bias and the tile of another matrix.
     BiasResidual { residual: *const f32, stride: usize },
     /// Adds the bias, applies SiLU, multiplies by the tile of another matrix.
@@ -209,10 +211,18 @@ pub(super) unsafe fn finish<S: Simd, W>(rows: usize, tile: &Tile<W>) {
 }
 
 impl Finish {
+    /// The same where the next product rounds its rows to 8 bits.
+    pub(super) fn for_int8(self) -> Self {
+        match self {
+            Finish::BiasGelu => Finish::BiasNearGelu,
+            _ => self,
+        }
+    }
+
     /// The same for a tile whose first element stands in this row and column.
     pub(super) fn at(self, row: usize, column: usize) -> Self {
         match self {
-            Finish::Pause | Finish::Bias | Finish::BiasGelu => self,
+            Finish::Pause | Finish::Bias | Finish::BiasGelu | Finish::BiasNearGelu => self,
             Finish::BiasResidual { residual, stride } => {
                 Finish::BiasResidual { residual: residual.wrapping_add(row * stride + column), stride }
             }
@@ -233,6 +243,7 @@ impl Finish {
             match self {
                 Finish::Pause | Finish::Bias => x,
                 Finish::BiasGelu => gelu::<S>(x),
+                Finish::BiasNearGelu => near_gelu::<S>(x),
                 Finish::BiasResidual { residual, stride } => {
                     S::add(x, S::load(residual.wrapping_add(row.wrapping_mul(stride) + column)))
                 }
