@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -430,6 +431,30 @@ fn a_store_without_its_log_is_refused() {
         let text = with_causes(&Database::open(directory.path()).err().expect("its changes are gone"));
         assert!(text.contains(".log is missing"), "{text}");
     }
+}
+
+/// What was read once is read again: the disk is asked, not what the process remembers.
+#[test]
+fn damage_between_two_verifications_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    make(directory.path());
+    let database = Database::open_with(directory.path(), options()).unwrap();
+    database.collection(&name("things")).unwrap().settle().unwrap();
+    let problems = || database.verify(&mut |_, _| {}).unwrap().problems;
+    assert_eq!(problems(), Vec::<String>::new());
+    let mut all = Vec::new();
+    files(&directory.path().join("segments"), &mut all);
+    let segment = all.iter().find(|file| file.extension().is_some_and(|e| e == "seg")).unwrap();
+    let middle = fs::metadata(segment).unwrap().len() / 2;
+    let mut file = fs::File::options().read(true).write(true).open(segment).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(middle)).unwrap();
+    file.write_all(&[!byte[0]]).unwrap();
+    let found = problems();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains(segment.file_name().unwrap().to_str().unwrap()), "{found:?}");
 }
 
 #[test]

@@ -4,16 +4,17 @@
 //! index lacks is indexed then; rows that died after the manifest was published died by changes that are still in the
 //! log, and die again when it is replayed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::index::{self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged, Relocation, View};
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
-use crate::meta::{MetaError, RowError, SegmentChange, SegmentFields};
+use crate::meta::{MetaError, MetaIndex, RowError, SegmentChange, SegmentFields};
 use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
 use crate::storage;
-use crate::types::{CollectionId, Definition, DocumentId, Metadata, Ordinal, SegmentId, Seq};
+use crate::types::{Chain, CollectionId, Definition, DocumentId, Metadata, Ordinal, SegmentId, Seq, panic_message};
 
 use super::CollectionError;
 use super::engine::Shared;
@@ -28,6 +29,11 @@ pub const GENERATION: u32 = 1;
 /// # Errors
 /// [`CollectionError`]; the memtable stays where it was, and trying again is safe.
 pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) -> Result<(), CollectionError> {
+    if state.sealed_seq() >= memtable.last_seq() {
+        // Named once more, its rows would count twice.
+        let reason = "the manifest names a segment of these changes already; a restart puts it in its place".to_owned();
+        return Err(CollectionError::Unmerged { reason });
+    }
     let spec = new_spec(shared, state)?;
     let path = segment_path(shared, &spec);
     let older_segments = !state.view().segments.is_empty();
@@ -40,8 +46,11 @@ pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) 
         return Ok(());
     }
     if let Some(live) = &live {
-        trust_or_not(shared, index_rows(shared, state, live, &sealed.tombstones));
-        index_fields(shared, state, live);
+        follow(shared, || index_rows(&shared.meta, state, live, &sealed.tombstones));
+        follow(shared, || {
+            index_fields(shared, state, live);
+            Ok(())
+        });
     }
     state.swap_sealed(memtable, &sealed.sources, live);
     Ok(())
@@ -104,9 +113,9 @@ pub fn merge(
     }
     if let Some(live) = &live {
         index_fields(shared, state, live);
-        trust_or_not(shared, index_rows(shared, state, live, &merged.tombstones));
+        follow(shared, || index_rows(&shared.meta, state, live, &merged.tombstones));
     }
-    trust_or_not(shared, shared.meta.retire(state.identity.id, &plan.inputs, &left_out));
+    follow(shared, || shared.meta.retire(state.identity.id, &plan.inputs, &left_out));
     if let Err(error) = shared.meta.forget_fields(state.identity.id, &plan.inputs) {
         tracing::warn!(%error, "postings of merged segments could not be removed");
     }
@@ -117,12 +126,16 @@ pub fn merge(
     Ok(())
 }
 
-/// Once the manifest names a segment there is no way back; a document index that cannot follow is given up.
-fn trust_or_not(shared: &Shared, indexed: Result<(), MetaError>) {
-    if let Err(error) = indexed {
-        tracing::error!(%error, "the document index could not follow; it will be made again at the next start");
-        shared.meta.distrust();
-    }
+/// Lets the document index follow a published manifest. From there is no way back, so an index that cannot follow, or
+/// panics, is given up.
+fn follow(shared: &Shared, index: impl FnOnce() -> Result<(), MetaError>) {
+    let reason = match catch_unwind(AssertUnwindSafe(index)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => Chain(&error).to_string(),
+        Err(panic) => panic_message(panic.as_ref()),
+    };
+    tracing::error!(reason, "the document index could not follow; it will be made again at the next start");
+    shared.meta.distrust();
 }
 
 /// Removes a file that nothing names any more; what stays is removed at the next start.
@@ -178,7 +191,8 @@ pub fn remove_collection(shared: &Shared, state: &CollectionState) -> Result<(),
         publish(shared, &mut manifest, next)?;
     }
     storage::remove_dir_all(&shared.paths.collection_dir(id.0)).map_err(MetaError::from)?;
-    Ok(shared.meta.drop_collection(id)?)
+    follow(shared, || shared.meta.drop_collection(id));
+    Ok(())
 }
 
 /// A copy of the manifest brought up to the catalog: collections created and dropped since, and how far the log is
@@ -380,7 +394,7 @@ fn left_out_ids(inputs: &[Arc<LiveSegment>], merged: &Merged) -> Result<Vec<Docu
 /// # Errors
 /// [`MetaError`] when the index fails or the segment is damaged.
 pub fn index_rows(
-    shared: &Shared,
+    meta: &MetaIndex,
     state: &CollectionState,
     live: &LiveSegment,
     tombstones: &[(DocumentId, Seq)],
@@ -389,7 +403,7 @@ pub fn index_rows(
     let mut rows = (0..segment.rows())
         .map(|ordinal| -> Result<_, RowError> { Ok((segment.document_id(ordinal)?, ordinal, segment.seq(ordinal)?)) });
     let change = SegmentChange { collection: state.identity.id, segment: live.id, rows: &mut rows, tombstones };
-    shared.meta.index_segment(change)
+    meta.index_segment(change)
 }
 
 /// Takes a segment's metadata into the field index. Without it, filters are evaluated on the documents.
@@ -421,6 +435,7 @@ pub fn index_missing_fields(shared: &Shared, state: &CollectionState) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collection::ListRequest;
     use crate::storage::fault::{Faults, Operation, Then};
     use crate::storage::is_failed_sync;
     use crate::types::{CollectionName, NewDocument};
@@ -475,6 +490,60 @@ mod tests {
         assert_eq!(written.seen(), []);
         drop(manifest);
         assert!(things.flush().is_err());
+    }
+
+    /// Everything that a store lists, after it was closed and opened.
+    fn reopened(directory: &Path) -> Vec<String> {
+        let database = Database::open(directory).unwrap();
+        let things = &database.collections()[0];
+        let page = things.list(&ListRequest { after: None, limit: 10, filter: None }).unwrap();
+        let found: Vec<_> = page.documents.into_iter().map(|found| found.stored.id.as_str().to_owned()).collect();
+        assert_eq!(things.stats().documents, found.len() as u64);
+        found
+    }
+
+    #[test]
+    fn what_is_named_is_swapped_in_though_the_index_panics() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, things) = store(directory.path());
+        let shared = &things.engine.shared;
+        shared.meta.panics.store(true, std::sync::atomic::Ordering::Release);
+        things.flush().unwrap();
+        assert_eq!(shared.manifest().collections[0].segments.len(), 1);
+        things.delete(&[DocumentId::new("a").unwrap()]).unwrap();
+        things.flush().unwrap();
+        assert_eq!(things.stats().documents, 0);
+        drop((things, database));
+        assert_eq!(reopened(directory.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_index_that_panics_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, things) = store(directory.path());
+        let shared = &things.engine.shared;
+        things.flush().unwrap();
+        follow(shared, || panic!("at a row"));
+        let a = DocumentId::new("a").unwrap();
+        let refused = shared.meta.locate(things.state.identity.id, &a).unwrap_err();
+        assert!(refused.is_of_the_index(), "{refused}");
+        assert!(things.get(&a).unwrap().is_some(), "the segments are asked");
+        drop((things, database));
+        assert_eq!(reopened(directory.path()), ["a"]);
+    }
+
+    #[test]
+    fn changes_that_a_segment_has_are_not_sealed_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, things) = store(directory.path());
+        let (shared, state) = (&things.engine.shared, &things.state);
+        let sealed = state.view().active.clone();
+        things.flush().unwrap();
+        let refused = seal(shared, state, &sealed).unwrap_err();
+        assert!(matches!(refused, CollectionError::Unmerged { .. }), "{refused}");
+        assert_eq!(shared.manifest().collections[0].segments.len(), 1);
+        drop((things, database));
+        assert_eq!(reopened(directory.path()), ["a"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::manifest::{CollectionEntry, Manifest};
 use crate::meta::{self, MetaError, MetaIndex, Opened};
 use crate::segment::{DeadRows, Segment};
 use crate::storage::{self, DataPaths};
-use crate::types::{CollectionId, Seq};
+use crate::types::{Chain, CollectionId, Ordinal, Seq};
 
 use super::CollectionError;
 use super::catalog::Catalog;
@@ -46,23 +46,15 @@ pub fn recover(
     for entry in &manifest.collections {
         catalog.insert(Arc::new(open_collection(&paths, entry, settings, &mut lost)?));
     }
-    let identity = meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline };
-    let (meta, index_rebuilt) = match MetaIndex::open(&paths.meta_dir(), identity)? {
-        Opened::Usable(index) => (index, None),
-        // A new store has none, and that is nothing to report.
-        Opened::Fresh(index, _) if manifest.collections.is_empty() => (index, None),
-        Opened::Fresh(index, reason) => (index, Some(reason)),
-    };
-    meta.begin(identity)?;
-    let named = manifest.collections.iter().flat_map(|c| c.segments.iter().map(|segment| (c.id, segment.id)));
-    meta.keep_fields_of(&named.collect())?;
+    let (meta, index_rebuilt) = open_index(&paths, &manifest, &catalog, &lost)?;
     let log_start = manifest.log_start;
+    let (named, _) = catalog.all();
     let shared = Arc::new(Shared::new(paths, catalog, meta, manifest, settings));
-    index_missing_segments(&shared)?;
-    for (collection, live) in &lost {
-        find_dead_rows(&shared, *collection, live)?;
-    }
     let (replayed, torn_bytes) = replay(&shared, log_start)?;
+    // The store ended between their drop and its clearing up.
+    for dropped in named.iter().filter(|state| state.is_dropped()) {
+        install::remove_collection(&shared, dropped)?;
+    }
     // Only now: a manifest that is not this store's last one is refused above, and must not cost what the last one names.
     let manifest = shared.manifest().clone();
     remove_leftovers(&shared.paths, &manifest)?;
@@ -133,31 +125,73 @@ fn open_collection(
     Ok(CollectionState::new(identity, SealedPart { segments, sealed_seq: entry.sealed_seq }, settings.memtable_entries))
 }
 
-/// Takes the segments that the document index lacks into it, oldest first.
-fn index_missing_segments(shared: &Shared) -> Result<(), CollectionError> {
-    let indexed = shared.meta.indexed_segments()?;
-    let (collections, _) = shared.catalog.all();
-    for state in &collections {
-        let view = state.view();
+/// Opens the document index and brings it to what the manifest names. One that turns out to be damaged is made again.
+/// Returns why it was made again, where it was.
+fn open_index(
+    paths: &DataPaths,
+    manifest: &Manifest,
+    catalog: &Catalog,
+    lost: &LostDead,
+) -> Result<(MetaIndex, Option<String>), CollectionError> {
+    let identity = meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline };
+    let (meta, rebuilt) = match MetaIndex::open(&paths.meta_dir(), identity)? {
+        Opened::Usable(index) => (index, None),
+        // A new store has none, and that is nothing to report.
+        Opened::Fresh(index, _) if manifest.collections.is_empty() => (index, None),
+        Opened::Fresh(index, reason) => (index, Some(reason)),
+    };
+    meta.begin(identity)?;
+    match bring_up(&meta, catalog, lost) {
+        Ok(()) => Ok((meta, rebuilt)),
+        Err(CollectionError::Meta(error)) if error.is_of_the_index() => {
+            let meta = meta.make_again(identity)?;
+            bring_up(&meta, catalog, lost)?;
+            Ok((meta, Some(Chain(&error).to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets the document index know every segment and nothing else, and finds the rows in `lost` that are dead.
+fn bring_up(meta: &MetaIndex, catalog: &Catalog, lost: &LostDead) -> Result<(), CollectionError> {
+    let (collections, _) = catalog.all();
+    let views: Vec<_> = collections.iter().map(|state| (state, state.view())).collect();
+    let named = views.iter().flat_map(|(state, view)| view.segments.iter().map(|live| (state.identity.id, live.id)));
+    meta.keep_fields_of(&named.collect())?;
+    let indexed = meta.indexed_segments()?;
+    let gone: BTreeSet<_> = indexed.iter().map(|(id, _)| *id).filter(|id| catalog.by_id(*id).is_none()).collect();
+    gone.into_iter().try_for_each(|id| meta.drop_collection(id))?;
+    for (state, view) in &views {
+        // Oldest first.
         for live in view.segments.iter().filter(|live| !indexed.contains(&(state.identity.id, live.id))) {
             let tombstones = live.segment.tombstones()?;
             let tombstones: Vec<_> = tombstones.into_iter().map(|t| (t.id, t.seq)).collect();
-            install::index_rows(shared, state, live, &tombstones)?;
+            install::index_rows(meta, state, live, &tombstones)?;
         }
+    }
+    let dead: Vec<_> = lost.iter().map(|(id, live)| find_dead_rows(meta, *id, live)).collect::<Result<_, _>>()?;
+    // Only now: what an index says that turns out to be damaged must not kill rows.
+    for ((_, live), dead) in lost.iter().zip(dead) {
+        dead.into_iter().for_each(|ordinal| _ = live.dead.mark(ordinal));
     }
     Ok(())
 }
 
 /// A row is dead when the document index knows another place for its id, or none.
-fn find_dead_rows(shared: &Shared, collection: CollectionId, live: &LiveSegment) -> Result<(), CollectionError> {
+fn find_dead_rows(
+    meta: &MetaIndex,
+    collection: CollectionId,
+    live: &LiveSegment,
+) -> Result<Vec<Ordinal>, CollectionError> {
+    let mut dead = Vec::new();
     for ordinal in 0..live.segment.rows() {
         let id = live.segment.document_id(ordinal)?;
-        let place = shared.meta.locate(collection, &id)?;
+        let place = meta.locate(collection, &id)?;
         if place.is_none_or(|place| (place.segment, place.ordinal) != (live.id, ordinal)) {
-            live.dead.mark(ordinal);
+            dead.push(ordinal);
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
 /// Removes files that no manifest names: what an interrupted seal, merge or drop left.
@@ -178,4 +212,94 @@ fn remove_leftovers(paths: &DataPaths, manifest: &Manifest) -> Result<(), Collec
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::types::{CollectionName, DocumentId, Metadata, NewDocument};
+    use crate::{Collection, Database, DefinitionRequest};
+
+    fn id(text: &str) -> DocumentId {
+        DocumentId::new(text).unwrap()
+    }
+
+    /// A collection with a sealed document.
+    fn create(database: &Database, name: &str) -> Collection {
+        let name = CollectionName::new(name).unwrap();
+        let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let (metadata, vector, chunks) = (Metadata::new(), Some(vec![1.0, 2.0]), Vec::new());
+        collection.upsert(vec![NewDocument { id: id("a"), text: None, metadata, vector, chunks }]).unwrap();
+        collection.flush().unwrap();
+        collection
+    }
+
+    /// The files of a store as a process that is killed leaves them.
+    fn killed(from: &Path, to: &Path) {
+        for file in storage::list_files_below(from).unwrap() {
+            let target = to.join(file.strip_prefix(from).unwrap());
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(&file, target).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_index_that_turns_out_to_be_damaged_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, copy) = (directory.path().join("data"), directory.path().join("copy"));
+        let database = Database::open(&data).unwrap();
+        let things = create(&database, "things");
+        things.engine.shared.meta.spoil();
+        killed(&data, &copy);
+        for is_first in [true, false] {
+            let database = Database::open(&copy).unwrap();
+            assert_eq!(database.recovered().index_rebuilt.is_some(), is_first, "{:?}", database.recovered());
+            let things = &database.collections()[0];
+            assert!(things.get(&id("a")).unwrap().is_some());
+            assert!(things.engine.shared.meta.locate(things.state.identity.id, &id("a")).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_index_ends_neither_writes_nor_closing() {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let things = create(&database, "things");
+            things.engine.shared.meta.panics.store(true, Ordering::Release);
+            things.delete(&[id("a")]).unwrap();
+            assert!(things.get(&id("a")).unwrap().is_none());
+        }
+        let database = Database::open(directory.path()).unwrap();
+        assert!(database.recovered().index_rebuilt.is_some());
+        assert_eq!(database.collections()[0].stats().documents, 0);
+    }
+
+    #[test]
+    fn a_drop_that_was_not_cleared_up_is_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, copy) = (directory.path().join("data"), directory.path().join("copy"));
+        let database = Database::open(&data).unwrap();
+        let things = create(&database, "things");
+        let number = things.state.identity.id;
+        {
+            // Nothing is cleared up while it is held.
+            let _manifest = things.engine.shared.manifest();
+            database.drop_collection(things.name()).unwrap();
+            killed(&data, &copy);
+        }
+        let paths = DataPaths::new(&copy);
+        assert_eq!(Manifest::load(&paths).unwrap().collections.len(), 1);
+        assert!(paths.collection_dir(number.0).exists());
+        let database = Database::open(&copy).unwrap();
+        assert_eq!(Manifest::load(&paths).unwrap().collections, []);
+        assert!(!paths.collection_dir(number.0).exists());
+        let other = create(&database, "other");
+        let meta = &other.engine.shared.meta;
+        assert_eq!(meta.indexed_segments().unwrap().len(), 1);
+        assert_eq!(meta.locate(number, &id("a")).unwrap(), None);
+    }
 }

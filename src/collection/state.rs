@@ -214,10 +214,12 @@ impl CollectionState {
             Err(error) => tracing::error!(%error, "the document index failed; looking into the segments"),
         }
         for live in &view.segments {
-            match live.find(id) {
-                Ok(Some(ordinal)) => _ = live.dead.mark(ordinal),
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "a segment could not be searched for a replaced document"),
+            let found = live.find(id).unwrap_or_else(|error| {
+                tracing::error!(%error, "a segment is damaged; its rows are searched one by one for a replaced document");
+                live.find_readable(id)
+            });
+            if let Some(ordinal) = found {
+                live.dead.mark(ordinal);
             }
         }
     }
@@ -430,5 +432,51 @@ pub fn mark_moved_dead(inputs: &[Arc<LiveSegment>], relocations: &[Relocation], 
                 dead.mark(new);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::list_files_below;
+    use crate::types::{NewDocument, Value};
+    use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn a_replaced_row_dies_though_its_segment_is_damaged_elsewhere() {
+        const ROWS: u32 = 800;
+        let directory = tempfile::tempdir().unwrap();
+        let id = |n: u32| DocumentId::new(&format!("d{n:04}")).unwrap();
+        let document = |n: u32| NewDocument {
+            id: id(n),
+            text: None,
+            metadata: [("filler".to_owned(), Value::String("x".repeat(500)))].into(),
+            vector: Some(vec![1.0, n as f32]),
+            chunks: Vec::new(),
+        };
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let name = CollectionName::new("things").unwrap();
+            let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+            things.upsert((0..ROWS).map(document).collect()).unwrap();
+            things.settle().unwrap();
+        }
+        let files = list_files_below(&directory.path().join("segments")).unwrap();
+        let segment = files.iter().find(|file| file.extension().is_some_and(|e| e == "seg")).unwrap();
+        let mut bytes = std::fs::read(segment).unwrap();
+        // Halving begins there.
+        let middle = id(ROWS / 2);
+        let at = bytes.windows(5).position(|window| window == middle.as_str().as_bytes()).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(segment, bytes).unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let things = &database.collections()[0];
+        let shared = &things.engine.shared;
+        shared.meta.distrust();
+        let live = things.state.view().segments[0].clone();
+        assert!(live.find(&id(3)).is_err() && live.segment.document_id(3).is_ok());
+        things.upsert(vec![document(3)]).unwrap();
+        assert!(live.dead.is_dead(3));
+        assert_eq!((live.dead.count(), things.stats().documents), (1, u64::from(ROWS)));
     }
 }

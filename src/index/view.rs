@@ -31,6 +31,12 @@ impl LiveSegment {
         Ok(is_it.then_some(row))
     }
 
+    /// As [`LiveSegment::find`], row by row where blocks are damaged. A row whose id cannot be read is not found, and
+    /// cannot be served either.
+    pub fn find_readable(&self, id: &DocumentId) -> Option<Ordinal> {
+        (0..self.segment.rows()).find(|&row| self.segment.document_id(row).is_ok_and(|other| other == *id))
+    }
+
     /// The first row whose id is greater, dead or alive; as many as there are rows where none is.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 //! somebody removed them. Nothing else depends on it: stores without a mark, or with a damaged one, are read as they are,
 //! and get one when they are opened for writing.
 
+use std::path::Path;
+
 use super::LogError;
 use super::files::LogFile;
 use crate::storage::{DataPaths, StorageError, crc32c, publish, read_file};
@@ -78,6 +80,18 @@ pub(super) fn check(paths: &DataPaths, files: &[LogFile]) -> Result<u64, LogErro
         Some(newest) if newest.first_seq > mark.first_seq => Ok(0),
         _ => Err(LogError::Missing { seq: mark.first_seq, path: paths.log_file(mark.first_seq.0) }),
     }
+}
+
+/// Refuses the newest file where it has `len` bytes of whole records and had `durable_len` or more when it was marked.
+///
+/// # Errors
+/// [`LogError::Damaged`].
+pub(super) fn check_len(path: &Path, len: u64, durable_len: u64) -> Result<(), LogError> {
+    if len >= durable_len {
+        return Ok(());
+    }
+    let reason = "changes that were durable when it was last opened or closed are gone";
+    Err(LogError::Damaged { path: path.to_owned(), offset: len, reason, ranges: vec![len..durable_len] })
 }
 
 #[cfg(test)]

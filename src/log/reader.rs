@@ -105,11 +105,7 @@ pub fn read_from<E: From<LogError>>(
         return Err(LogError::CutShort { path, last_seq, seen }.into());
     }
     let len = recovery.end.as_ref().map_or(0, |end| end.len);
-    if len < durable_len {
-        let (path, gone) = (newest.path.clone(), len..durable_len);
-        let reason = "changes that were durable when it was last opened or closed are gone";
-        return Err(LogError::Damaged { path, offset: len, reason, ranges: vec![gone] }.into());
-    }
+    newest::check_len(&newest.path, len, durable_len)?;
     if let Some(len) = torn {
         // The mapping is gone by now, so nothing reads the bytes that go.
         AppendFile::open(&newest.path).and_then(|mut file| file.truncate(len)).map_err(LogError::from)?;

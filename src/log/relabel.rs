@@ -27,9 +27,12 @@ pub fn closed_files(paths: &DataPaths, after: Seq) -> Result<(Vec<PathBuf>, Seq)
 /// change; nothing where there is no log.
 ///
 /// # Errors
-/// [`LogError::Damaged`] when something else than an unfinished write follows them.
+/// [`LogError::Damaged`] when something else than an unfinished write follows them, or changes that were durable when the
+/// log was last opened or closed are gone from it; [`LogError::Missing`] when the whole file is.
 pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf, Seq)>, LogError> {
-    let Some(newest) = files::list(from)?.pop() else { return Ok(None) };
+    let mut files = files::list(from)?;
+    let durable_len = newest::check(from, &files)?;
+    let Some(newest) = files.pop() else { return Ok(None) };
     let mapped = Mapped::open(&newest.path)?;
     let bytes = mapped.bytes();
     let (header, tag) = FileHeader::decode(&newest.path, bytes)?;
@@ -41,6 +44,7 @@ pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf
     if offset < bytes.len() && !is_torn(bytes, offset, tag, next) {
         return Err(damaged(&newest.path, offset, bytes.len(), "a record cannot be read"));
     }
+    newest::check_len(&newest.path, offset as u64, durable_len)?;
     create_dir_all(&to.log_dir())?;
     publish(&to.log_file(newest.first_seq.0), &bytes[..offset])?;
     Ok(Some((newest.path, Seq(next.0.saturating_sub(1)))))
@@ -179,6 +183,29 @@ mod tests {
         let from = ReadFrom { after: Seq(9), at_least: Seq(9) };
         let recovery = read_from::<LogError>(&new, identity, from, &mut |_, _| Ok(())).unwrap();
         assert_eq!(recovery.last_seq, Seq(9));
+    }
+
+    #[test]
+    fn an_end_that_is_gone_is_not_copied_as_a_shorter_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
+        let recovery = read_from::<LogError>(&old, OLD, FROM_START, &mut |_, _| Ok(())).unwrap();
+        let mut writer = LogWriter::open(&old, OLD, &recovery, WriterOptions::default()).unwrap();
+        let record = |id| EncodedRecord::new(&Change::DropCollection { id: CollectionId(id) }).unwrap();
+        writer.append_group(&mut [record(1)]).unwrap();
+        let first = std::fs::metadata(old.log_file(1)).unwrap().len();
+        writer.append_group(&mut [record(2)]).unwrap();
+        writer.close().unwrap();
+        assert_eq!(copy_open_end(&old, &new).unwrap(), Some((old.log_file(1), Seq(2))));
+        let whole = std::fs::read(old.log_file(1)).unwrap();
+        for len in [first as usize, first as usize + 9] {
+            std::fs::write(old.log_file(1), &whole[..len]).unwrap();
+            let refused = copy_open_end(&old, &new).unwrap_err();
+            assert!(matches!(refused, LogError::Damaged { offset, .. } if offset == first), "{refused}");
+        }
+        std::fs::remove_file(old.log_file(1)).unwrap();
+        let refused = copy_open_end(&old, &new).unwrap_err();
+        assert!(matches!(refused, LogError::Missing { seq: Seq(1), .. }), "{refused}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod fields;
 mod fingerprint;
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -17,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::storage::StorageError;
-use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq};
+use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
 
 pub use fields::{RowBounds, SegmentFields};
 
@@ -44,6 +45,14 @@ pub enum MetaError {
         #[source]
         source: sled::Error,
     },
+    /// sled panicked, as it does where its pages contradict each other.
+    #[error("the document index {} failed: {reason}", path.display())]
+    Panicked {
+        /// sled's directory.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
     /// An entry's checksum is wrong, or its bytes have no meaning.
     #[error("the document index {} holds a damaged entry; it is made again from the segments at the next start", path.display())]
     Damaged {
@@ -62,6 +71,16 @@ pub enum MetaError {
     /// A file operation failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl MetaError {
+    /// Whether the index itself is at fault: made again from the segments, it is sound.
+    pub fn is_of_the_index(&self) -> bool {
+        match self {
+            Self::Sled { .. } | Self::Panicked { .. } | Self::Damaged { .. } | Self::Distrusted { .. } => true,
+            Self::Row(_) | Self::Storage(_) => false,
+        }
+    }
 }
 
 /// What stopped an iterator of rows.
@@ -112,8 +131,11 @@ pub struct MetaIndex {
     /// There until [`MetaIndex::close`].
     db: Option<sled::Db>,
     path: PathBuf,
-    /// Set when a change could not be taken in: from then on the index answers nothing.
+    /// Set when a change could not be taken in, or damage was met: from then on the index answers nothing.
     distrusted: AtomicBool,
+    /// Whether sled is to panic at whatever it is asked.
+    #[cfg(test)]
+    pub(crate) panics: AtomicBool,
     /// Held for a whole read-compare-write of a segment, so that a merge cannot put back what a seal replaced.
     writing: Mutex<()>,
     /// The field index.
@@ -141,10 +163,25 @@ impl MetaIndex {
             },
             Err(reason) => reason,
         };
+        Ok(Opened::Fresh(Self::open_empty(path, identity)?, reason))
+    }
+
+    /// Starts an empty index in the place of what stands at `path`.
+    fn open_empty(path: &Path, identity: Identity) -> Result<Self, MetaError> {
         fingerprint::discard(path)?;
         let index = Self::open_sled(path)?;
         fingerprint::write_open(path, identity)?;
-        Ok(Opened::Fresh(index, reason))
+        Ok(index)
+    }
+
+    /// Gives up what the index holds, and starts an empty one in its place: every segment is to be indexed.
+    ///
+    /// # Errors
+    /// As [`MetaIndex::open`].
+    pub fn make_again(mut self, identity: Identity) -> Result<Self, MetaError> {
+        self.distrust();
+        self.close(identity)?;
+        Self::open_empty(&self.path, identity)
     }
 
     /// Opens files that may be damaged in a way that makes sled panic or wait for ever. A thread that waits is left
@@ -172,6 +209,8 @@ impl MetaIndex {
             db: Some(db),
             path: path.to_owned(),
             distrusted: AtomicBool::new(false),
+            #[cfg(test)]
+            panics: AtomicBool::new(false),
             writing: Mutex::new(()),
             fields: FieldState::default(),
         };
@@ -192,7 +231,6 @@ impl MetaIndex {
     /// # Errors
     /// [`MetaError`] when sled fails or the entry is damaged.
     pub fn locate(&self, collection: CollectionId, id: &DocumentId) -> Result<Option<Location>, MetaError> {
-        self.check_trusted()?;
         self.get(&Key::document(collection, id))
     }
 
@@ -206,14 +244,13 @@ impl MetaIndex {
         after: Option<&DocumentId>,
         limit: usize,
     ) -> Result<Vec<(DocumentId, Location)>, MetaError> {
-        self.check_trusted()?;
         let start = match after {
             Some(id) => Key::after(collection, id),
             None => Key::first(collection),
         };
         let mut page = Vec::new();
-        for entry in self.db().range(start..Key::end(collection)).take(limit) {
-            let (key, value) = entry.map_err(|e| self.sled_error(e))?;
+        for entry in self.entries(self.db().range(start..Key::end(collection))).take(limit) {
+            let (key, value) = entry?;
             let id = Key::id(&key).ok_or_else(|| self.damaged())?;
             page.push((id, self.decode(&key, &value)?));
         }
@@ -225,10 +262,8 @@ impl MetaIndex {
     /// # Errors
     /// [`MetaError`] when sled fails or a marker is damaged.
     pub fn indexed_segments(&self) -> Result<BTreeSet<(CollectionId, SegmentId)>, MetaError> {
-        self.db()
-            .scan_prefix(Marker::PREFIX)
-            .keys()
-            .map(|key| Marker::decode(&key.map_err(|e| self.sled_error(e))?).ok_or_else(|| self.damaged()))
+        self.entries(self.db().scan_prefix(Marker::PREFIX))
+            .map(|entry| Marker::decode(&entry?.0).ok_or_else(|| self.damaged()))
             .collect()
     }
 
@@ -299,11 +334,11 @@ impl MetaIndex {
     pub fn drop_collection(&self, collection: CollectionId) -> Result<(), MetaError> {
         self.drop_fields(collection)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let documents = self.db().range(Key::first(collection)..Key::end(collection)).keys();
-        let markers = self.db().scan_prefix(Marker::prefix(collection)).keys();
+        let documents = self.entries(self.db().range(Key::first(collection)..Key::end(collection)));
+        let markers = self.entries(self.db().scan_prefix(Marker::prefix(collection)));
         let mut batch = sled::Batch::default();
-        for (count, key) in documents.chain(markers).enumerate() {
-            batch.remove(key.map_err(|e| self.sled_error(e))?);
+        for (count, entry) in documents.chain(markers).enumerate() {
+            batch.remove(entry?.0);
             if count % BATCH_ROWS == BATCH_ROWS - 1 {
                 self.apply(std::mem::take(&mut batch))?;
             }
@@ -311,7 +346,7 @@ impl MetaIndex {
         self.apply(batch)
     }
 
-    /// Answers nothing from now on, and is made again at the next start: a change could not be taken in.
+    /// Answers nothing from now on, and is made again at the next start: a change could not be taken in, or damage was met.
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Release);
     }
@@ -323,24 +358,29 @@ impl MetaIndex {
         }
     }
 
-    /// Flushes, closes, and leaves behind what [`MetaIndex::open`] checks the bytes against.
+    /// Flushes, closes, and leaves behind what [`MetaIndex::open`] checks the bytes against. Of an index that is not
+    /// trusted nothing is left.
     ///
     /// # Errors
     /// [`MetaError`] when flushing fails; the index is then made again at the next start.
     pub fn close(&mut self, identity: Identity) -> Result<(), MetaError> {
         let Some(db) = self.db.take() else { return Ok(()) };
-        if self.check_trusted().is_err() {
-            drop(db);
-            return Ok(fingerprint::discard(&self.path)?);
-        }
-        db.flush().map_err(|e| self.sled_error(e))?;
+        let flushed = self.check_trusted().and_then(|()| self.call(|| db.flush()));
         // sled's threads write until the last handle is gone.
-        drop(db);
-        Ok(fingerprint::write_closed(&self.path, identity)?)
+        let dropped = self.call(|| {
+            drop(db);
+            Ok(())
+        });
+        let Err(error) = flushed.and(dropped) else { return Ok(fingerprint::write_closed(&self.path, identity)?) };
+        fingerprint::discard(&self.path)?;
+        match error {
+            MetaError::Distrusted { .. } => Ok(()),
+            error => Err(error),
+        }
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Location>, MetaError> {
-        match self.db().get(key).map_err(|e| self.sled_error(e))? {
+        match self.ask(|db| db.get(key))? {
             Some(value) => self.decode(key, &value).map(Some),
             None => Ok(None),
         }
@@ -351,19 +391,53 @@ impl MetaIndex {
     }
 
     fn apply(&self, batch: sled::Batch) -> Result<(), MetaError> {
-        self.db().apply_batch(batch).map_err(|e| self.sled_error(e))
+        self.ask(|db| db.apply_batch(batch))
+    }
+
+    /// Asks sled, unless it is trusted no more.
+    fn ask<T>(&self, question: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, MetaError> {
+        self.check_trusted()?;
+        self.call(|| question(self.db()))
+    }
+
+    /// What sled gives one after the other.
+    fn entries(&self, mut from: sled::Iter) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), MetaError>> + '_ {
+        std::iter::from_fn(move || self.ask(|_| from.next().transpose()).transpose())
+    }
+
+    /// Calls sled. After a failure or a panic nothing that it says is trusted.
+    fn call<T>(&self, act: impl FnOnce() -> sled::Result<T>) -> Result<T, MetaError> {
+        let path = || self.path.clone();
+        let guarded = || {
+            #[cfg(test)]
+            assert!(!self.panics.load(Ordering::Acquire), "a test wants sled to panic");
+            act()
+        };
+        // sled is not asked again.
+        let error = match catch_unwind(AssertUnwindSafe(guarded)) {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(source)) => MetaError::Sled { path: path(), source },
+            Err(panic) => MetaError::Panicked { path: path(), reason: panic_message(panic.as_ref()) },
+        };
+        self.distrust();
+        Err(error)
     }
 
     fn db(&self) -> &sled::Db {
         self.db.as_ref().expect("the index is used until it is closed")
     }
 
-    fn sled_error(&self, source: sled::Error) -> MetaError {
-        MetaError::Sled { path: self.path.clone(), source }
+    /// An entry is damaged, and so may others be.
+    fn damaged(&self) -> MetaError {
+        self.distrust();
+        MetaError::Damaged { path: self.path.clone() }
     }
 
-    fn damaged(&self) -> MetaError {
-        MetaError::Damaged { path: self.path.clone() }
+    /// Puts in a marker that has no meaning, and makes it lasting.
+    #[cfg(test)]
+    pub(crate) fn spoil(&self) {
+        self.db().insert(Marker::PREFIX, b"spoilt").unwrap();
+        self.db().flush().unwrap();
     }
 }
 

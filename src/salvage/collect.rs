@@ -28,8 +28,10 @@ pub(super) struct Finding {
     pub(super) is_named: bool,
     pub(super) definition: Definition,
     pub(super) created_at_ms: i64,
-    /// Changes up to here are in its segments, and the log's say nothing new.
+    /// Changes up to here are in its segments, and the log's say nothing new, unless a part of the segments is lost.
     pub(super) sealed_seq: Seq,
+    /// Whether something of its segments cannot be read.
+    pub(super) lost_rows: bool,
     pub(super) documents: BTreeMap<DocumentId, Version>,
 }
 
@@ -59,6 +61,11 @@ impl Wreck {
 }
 
 impl Finding {
+    /// Whether a change of the log may say what the segments do not.
+    fn wants(&self, seq: Seq) -> bool {
+        seq > self.sealed_seq || self.lost_rows
+    }
+
     /// Takes a version in, if it is younger than what is known.
     pub(super) fn note(&mut self, id: DocumentId, seq: Seq, source: Option<Source>) {
         match self.documents.get(&id) {
@@ -88,6 +95,7 @@ pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
             definition: entry.definition.clone(),
             created_at_ms: entry.created_at_ms,
             sealed_seq: entry.sealed_seq,
+            lost_rows: false,
             documents: BTreeMap::new(),
         };
         wreck.collections.insert(entry.id, finding);
@@ -141,6 +149,7 @@ fn apply(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, seq: Seq
                 definition: definition.clone(),
                 created_at_ms,
                 sealed_seq: Seq(0),
+                lost_rows: false,
                 documents: BTreeMap::new(),
             });
             // What a segment alone could say of its collection was less.
@@ -149,13 +158,13 @@ fn apply(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, seq: Seq
         }
         Change::DropCollection { id } => _ = collections.remove(&id),
         Change::Upsert { collection, documents } => {
-            let Some(finding) = collections.get_mut(&collection).filter(|f| seq > f.sealed_seq) else { return };
+            let Some(finding) = collections.get_mut(&collection).filter(|f| f.wants(seq)) else { return };
             for document in documents {
                 finding.note(document.document.id.clone(), seq, Some(Source::Log(Arc::new(document))));
             }
         }
         Change::Delete { collection, ids } => {
-            let Some(finding) = collections.get_mut(&collection).filter(|f| seq > f.sealed_seq) else { return };
+            let Some(finding) = collections.get_mut(&collection).filter(|f| f.wants(seq)) else { return };
             ids.into_iter().for_each(|id| finding.note(id, seq, None));
         }
     }

@@ -27,10 +27,13 @@ pub(super) fn read_named(paths: &DataPaths, manifest: &Manifest, wreck: &mut Wre
                 Err(error) => {
                     let alive = segment.rows.saturating_sub(segment.dead_rows);
                     wreck.lose(format!(
-                        "a segment of {} with {alive} documents is lost: {}",
+                        "a segment of {} with {alive} documents is lost, but for those that the log still has: {}",
                         entry.name,
                         Chain(&error)
                     ));
+                    if let Some(finding) = wreck.collections.get_mut(&entry.id) {
+                        finding.lost_rows = true;
+                    }
                 }
             }
         }
@@ -96,13 +99,14 @@ pub(super) fn unnamed(id: CollectionId, dim: u32, metric: Metric, index: IndexDe
         chunks: None,
     };
     let (created_at_ms, sealed_seq, documents) = (0, Seq(0), BTreeMap::new());
-    Finding { name, is_named: false, definition, created_at_ms, sealed_seq, documents }
+    Finding { name, is_named: false, definition, created_at_ms, sealed_seq, lost_rows: false, documents }
 }
 
 fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
     let spec = *segment.spec();
     let index = wreck.segments.len();
     let none = DeadRows::new(segment.rows());
+    let mut is_dead_lost = false;
     let dead = match dead.map(|path| DeadRows::read(path, spec.id, segment.rows())) {
         None => none,
         Some(Ok(dead)) => dead,
@@ -111,6 +115,7 @@ fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
                 "a list of dead rows is lost ({}): documents return whose replacement or deletion is lost too",
                 Chain(&error)
             ));
+            is_dead_lost = true;
             none
         }
     };
@@ -133,6 +138,7 @@ fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
         }
     }
     losses.extend(lost.sentence(&finding.name, spec.id, segment.rows()));
+    finding.lost_rows |= is_dead_lost || !losses.is_empty();
     wreck.segments.push(segment);
     wreck.losses.extend(losses);
 }
@@ -156,7 +162,10 @@ impl Lost {
     fn sentence(&self, collection: &CollectionName, segment: SegmentId, rows: u32) -> Option<String> {
         let Self { rows: lost, first, reason } = self;
         (*lost > 0).then(|| {
-            format!("{lost} of {rows} documents in segment {segment} of {collection} are lost, the first in row {first}: {reason}")
+            format!(
+                "{lost} of {rows} documents in segment {segment} of {collection} are lost, but for those that the log \
+                 still has, the first in row {first}: {reason}"
+            )
         })
     }
 }

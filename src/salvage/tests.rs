@@ -103,6 +103,27 @@ fn a_lost_segment_leaves_what_the_log_has() {
     assert!(report.losses[0].contains("a segment of things with"), "{:?}", report.losses);
 }
 
+/// A log file holds what was sealed until the next one is begun.
+#[test]
+fn what_a_damaged_segment_held_is_taken_from_the_log() {
+    /// Writes one more document, with which the memtable is full, and returns the segment of that.
+    fn seal(data: &Path) -> PathBuf {
+        let options = Options { memtable_documents: Some(20), ..Options::default() };
+        let database = Database::open_with(data, options).unwrap();
+        let things = database.collection(&CollectionName::new("things").unwrap()).unwrap();
+        let before = things.stats().sealed_seq;
+        write(&things, 20..21, "second");
+        while things.stats().sealed_seq == before {
+            std::thread::yield_now();
+        }
+        let files = list_files_below(&data.join("segments")).unwrap();
+        files.into_iter().rfind(|file| file.extension().is_some_and(|e| e == "seg")).unwrap()
+    }
+    let (seen, report) = salvaged(|data| edit(&seal(data), |bytes| bytes.truncate(3_000)));
+    assert_eq!((seen.len(), report.losses.len()), (990, 1), "{:?}", report.losses);
+    assert!(!seen.contains_key(&9) && seen[&10] == "second" && seen[&20] == "second" && seen[&21] == "first");
+}
+
 #[test]
 fn a_lost_manifest_leaves_the_segments() {
     let (seen, report) = salvaged(|data| fs::remove_file(data.join("MANIFEST")).unwrap());

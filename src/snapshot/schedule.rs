@@ -8,10 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::database::Database;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, StoreId};
 use crate::storage::DataPaths;
 
-use super::{Snapshot, SnapshotError, SnapshotName, create, delete, list};
+use super::{Contents, Snapshot, SnapshotError, SnapshotName, create, delete, list};
 
 /// When snapshots are taken, and how long they are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,17 +79,26 @@ fn run(database: &Database, retention: Retention, stop: &(Mutex<bool>, Condvar))
     }
 }
 
-fn scheduled(data: &Path) -> Result<Vec<Snapshot>, SnapshotError> {
+/// Those of the schedule, oldest first by what they hold: a clock may have been set back between two of them. Those of
+/// other stores come before.
+fn scheduled(data: &Path, store: StoreId) -> Result<Vec<Snapshot>, SnapshotError> {
     let all = list(data)?.into_iter().filter_map(|found| found.snapshot.ok());
-    Ok(all.filter(|snapshot| snapshot.name.is_scheduled()).collect())
+    let mut scheduled: Vec<_> = all.filter(|snapshot| snapshot.name.is_scheduled()).collect();
+    scheduled.sort_by_key(|snapshot| {
+        let Contents { store_id, timeline, seq, .. } = snapshot.contents;
+        (store_id == store).then_some((timeline, seq))
+    });
+    Ok(scheduled)
 }
 
-/// How long until the next one.
+/// How long until the next one. When the last was taken is not known where its time is yet to come.
 fn until_due(data: &Path, retention: Retention, now: Timestamp) -> Duration {
-    let last = scheduled(data).ok().and_then(|all| all.last().map(|snapshot| snapshot.created_at_ms));
-    let Some(last) = last else { return Duration::ZERO };
-    let passed = u64::try_from(now.as_millisecond().saturating_sub(last)).unwrap_or(0);
-    retention.every.saturating_sub(Duration::from_millis(passed))
+    let taken = Manifest::load(&DataPaths::new(data)).ok().and_then(|m| scheduled(data, m.store_id).ok());
+    let Some(last) = taken.and_then(|mut taken| taken.pop()) else { return Duration::ZERO };
+    match u64::try_from(now.as_millisecond().saturating_sub(last.created_at_ms)) {
+        Ok(passed) => retention.every.saturating_sub(Duration::from_millis(passed)),
+        Err(_) => Duration::ZERO,
+    }
 }
 
 /// Takes a snapshot, unless nothing has changed since the last one, and removes those beyond what is kept.
@@ -98,7 +107,7 @@ fn take_due(database: &Database, retention: Retention, now: Timestamp) -> Result
     let manifest = Manifest::load(&DataPaths::new(data))?;
     let state = (manifest.store_id, manifest.timeline, database.health().last_seq);
     let is_current = |last: &Snapshot| (last.contents.store_id, last.contents.timeline, last.contents.seq) == state;
-    let mut taken = scheduled(data)?;
+    let mut taken = scheduled(data, manifest.store_id)?;
     let is_due = !taken.last().is_some_and(is_current);
     if is_due {
         let created = create(database, Some(SnapshotName::scheduled(now)))?;
@@ -135,6 +144,32 @@ mod tests {
         let mut names: Vec<String> = list(data).unwrap().into_iter().map(|f| f.name.to_string()).collect();
         names.sort();
         assert_eq!(names, ["auto-20231114-221322-000", "auto-20231114-221323-000", "mine"]);
+    }
+
+    #[test]
+    fn after_the_clock_was_set_back_the_newest_stay_and_the_next_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let data = dir.path();
+        let retention = Retention { every: HOUR, keep: 2 };
+        let take = |n: i64, second: i64| {
+            let name = CollectionName::new(&format!("c{n}")).unwrap();
+            database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap();
+            let now = Timestamp::from_second(second).unwrap();
+            assert!(take_due(&database, retention, now).unwrap());
+            // As if the clock had shown that time.
+            let home = DataPaths::new(data).snapshots_dir().join(SnapshotName::scheduled(now).as_str());
+            std::fs::write(home.join("CREATED"), format!("{}\n", now.as_millisecond())).unwrap();
+        };
+        let (ahead, back) = (4_000_000_000, 1_700_000_000);
+        (0..2).for_each(|n| take(n, ahead + n));
+        assert_eq!(until_due(data, retention, Timestamp::from_second(back).unwrap()), Duration::ZERO);
+        (2..5).for_each(|n| take(n, back + n));
+        let names: Vec<String> = list(data).unwrap().into_iter().map(|f| f.name.to_string()).collect();
+        assert_eq!(names, ["auto-20231114-221323-000", "auto-20231114-221324-000"]);
+        let now = Timestamp::from_second(back + 4).unwrap();
+        assert!(!take_due(&database, retention, now).unwrap(), "nothing has changed");
+        assert_eq!(until_due(data, retention, now), HOUR);
     }
 
     #[test]

@@ -5,14 +5,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
-use super::disk;
+use super::disk::{self, DiskDirectory};
 
 /// Makes the entries of a directory durable: names created, renamed and removed.
 ///
 /// # Errors
 /// [`StorageError::Io`]. After a failed sync the caller must not assume that a second one would help.
 pub fn sync_directory(dir: &Path) -> Result<(), StorageError> {
-    disk::sync_dir(dir).map_err(|e| StorageError::sync(dir, e))
+    sync_opened(&open_directory(dir)?)
+}
+
+/// Opens a directory in which a name is about to change. Once the name has changed nothing but the sync can fail, and a
+/// directory that is gone, or cannot be opened, is not taken for a disk that failed.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub(super) fn open_directory(dir: &Path) -> Result<DiskDirectory, StorageError> {
+    DiskDirectory::open(dir).map_err(|e| StorageError::io(dir, "open", e))
+}
+
+/// As [`sync_directory`].
+///
+/// # Errors
+/// As [`sync_directory`].
+pub(super) fn sync_opened(dir: &DiskDirectory) -> Result<(), StorageError> {
+    dir.sync().map_err(|e| StorageError::sync(dir.path(), e))
 }
 
 /// Makes `dir` and whatever is missing above it, each durable in its parent. An existing directory is no error.
@@ -27,11 +44,12 @@ pub fn create_dir_all(dir: &Path) -> Result<(), StorageError> {
     if parent != dir {
         create_dir_all(parent)?;
     }
+    let opened = open_directory(parent)?;
     match disk::create_dir(dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
             Err(StorageError::io(dir, "create the directory", e))
         }
-        _ => sync_directory(parent),
+        _ => sync_opened(&opened),
     }
 }
 
@@ -40,7 +58,7 @@ pub fn create_dir_all(dir: &Path) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`].
 pub fn remove_file(path: &Path) -> Result<(), StorageError> {
-    removed(path, disk::remove_file(path))
+    remove(path, disk::remove_file)
 }
 
 /// Removes a directory and everything below it; one that is not there is no error.
@@ -48,12 +66,17 @@ pub fn remove_file(path: &Path) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`].
 pub fn remove_dir_all(path: &Path) -> Result<(), StorageError> {
-    removed(path, disk::remove_dir_all(path))
+    remove(path, disk::remove_dir_all)
 }
 
-fn removed(path: &Path, outcome: io::Result<()>) -> Result<(), StorageError> {
-    match outcome {
-        Ok(()) => sync_directory(parent_of(path)),
+fn remove(path: &Path, remove: fn(&Path) -> io::Result<()>) -> Result<(), StorageError> {
+    let parent = match DiskDirectory::open(parent_of(path)) {
+        // Another thread may have removed it with everything in it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(|e| StorageError::io(parent_of(path), "open", e))?,
+    };
+    match remove(path) {
+        Ok(()) => sync_opened(&parent),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(StorageError::io(path, "remove", e)),
     }
@@ -187,6 +210,7 @@ pub(super) fn parent_of(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use crate::storage::fault::{Faults, Operation, Then};
+    use crate::storage::is_failed_sync;
 
     #[test]
     fn directories_are_made_durable_from_the_top() {
@@ -207,6 +231,20 @@ mod tests {
         assert_eq!(list_files(&root.path().join("c")).unwrap(), Vec::<PathBuf>::new());
         assert_eq!(read_file(&root.path().join("d")).unwrap(), None);
         assert!(disk_free(root.path()).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_no_failed_sync() {
+        let root = tempfile::tempdir().unwrap();
+        let error = sync_directory(&root.path().join("a")).unwrap_err();
+        assert!(!is_failed_sync(&error), "{error}");
+        fs::create_dir(root.path().join("a")).unwrap();
+        let opened = open_directory(&root.path().join("a")).unwrap();
+        remove_dir_all(&root.path().join("a")).unwrap();
+        sync_opened(&opened).unwrap();
+        let _faults = Faults::arm_only(root.path(), Operation::Sync, 0, Then::Recover);
+        let error = sync_opened(&opened).unwrap_err();
+        assert!(is_failed_sync(&error), "{error}");
     }
 
     #[test]

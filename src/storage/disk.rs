@@ -144,11 +144,27 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     change!(Step::CreateDir { path }, fs::create_dir(path))
 }
 
-/// Makes names created, renamed and removed in a directory durable. Only Unix lets a directory be synced; elsewhere the
-/// rename itself is what there is.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    let sync = || if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) };
-    change!(Step::SyncDir { path }, sync())
+/// A directory that is open. Only Unix lets a directory be opened and synced; elsewhere a rename itself is what there is.
+#[derive(Debug)]
+pub(super) struct DiskDirectory {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl DiskDirectory {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = if cfg!(unix) { Some(File::open(path)?) } else { None };
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes names created, renamed and removed in it durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        change!(Step::SyncDir { path: &self.path }, self.file.as_ref().map_or(Ok(()), File::sync_all))
+    }
 }
 
 fn write_all(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::StorageError;
-use super::directory::{list_files, parent_of, remove_file, sync_directory};
+use super::directory::{list_files, open_directory, parent_of, remove_file, sync_opened};
 use super::disk::{self, DiskFile};
 use super::sequential::SequentialFile;
 
@@ -156,9 +156,10 @@ impl Publishing {
     pub fn commit(mut self) -> Result<(), StorageError> {
         self.writer().flush().map_err(|e| StorageError::io(&self.temporary, "write", e))?;
         self.writer().get_ref().sync().map_err(|e| StorageError::sync(&self.temporary, e))?;
+        let directory = open_directory(parent_of(&self.path))?;
         disk::rename(&self.temporary, &self.path).map_err(|e| StorageError::io(&self.path, "publish", e))?;
         self.writer = None;
-        sync_directory(parent_of(&self.path))
+        sync_opened(&directory)
     }
 
     fn writer(&mut self) -> &mut BufWriter<SequentialFile> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::StorageError;
-use super::directory::{parent_of, sync_directory};
+use super::directory::{open_directory, parent_of, sync_opened};
 use super::disk;
 use super::publish::Publishing;
 
@@ -23,10 +23,11 @@ pub enum Transfer {
 /// # Errors
 /// [`StorageError::Io`]; the name is then the old one or, if only a sync failed, the new one.
 pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
-    disk::rename(from, to).map_err(|e| StorageError::io(from, "rename", e))?;
     let (old, new) = (parent_of(from), parent_of(to));
-    sync_directory(new)?;
-    if old == new { Ok(()) } else { sync_directory(old) }
+    let opened = (open_directory(old)?, open_directory(new)?);
+    disk::rename(from, to).map_err(|e| StorageError::io(from, "rename", e))?;
+    sync_opened(&opened.1)?;
+    if old == new { Ok(()) } else { sync_opened(&opened.0) }
 }
 
 /// Gives a published file, which never changes, a second name. Its directory must exist and is the caller's to sync:

@@ -16,7 +16,6 @@ impl MetaIndex {
     /// # Errors
     /// [`MetaError`] when sled fails or a row cannot be read.
     pub fn fields_match(&self, mut source: SegmentFields<'_>) -> Result<Option<bool>, MetaError> {
-        self.check_trusted()?;
         let (collection, segment, rows) = (source.collection, source.segment, source.rows);
         let mut matches = self.rows_of(collection, segment) == Some(rows);
         for page in 0..rows.div_ceil(PAGE_ROWS) {
@@ -36,12 +35,12 @@ impl MetaIndex {
         page: u32,
     ) -> Result<Result<(Table, Vec<Postings>), Damage>, MetaError> {
         let key = page_key(TABLE, collection, segment, page);
-        let Some(table) = self.db().get(&key).map_err(|e| self.sled_error(e))? else { return Ok(Err(Damage)) };
+        let Some(table) = self.ask(|db| db.get(&key))? else { return Ok(Err(Damage)) };
         let Ok(table) = Table::decode(&key, &table) else { return Ok(Err(Damage)) };
         let mut fields = vec![Postings::new(); table.paths.len()];
         let prefix = page_key(POSTINGS, collection, segment, page);
-        for block in self.db().scan_prefix(&prefix) {
-            let (key, value) = block.map_err(|e| self.sled_error(e))?;
+        for block in self.entries(self.db().scan_prefix(&prefix)) {
+            let (key, value) = block?;
             let number = key[prefix.len()..].first_chunk::<FIELD_BYTES>().map(|bytes| u16::from_be_bytes(*bytes));
             let field = number.and_then(|number| fields.get_mut(usize::from(number)));
             if field.ok_or(Damage).and_then(|field| read_block(&key, &value, field)).is_err() {

@@ -81,7 +81,6 @@ impl MetaIndex {
     /// # Errors
     /// [`MetaError`] when sled fails or a row cannot be read; the segment then stays without postings.
     pub fn index_fields(&self, mut source: SegmentFields<'_>) -> Result<(), MetaError> {
-        self.check_trusted()?;
         let (collection, segment, rows) = (source.collection, source.segment, source.rows);
         self.forget_fields(collection, &[segment])?;
         for page in 0..rows.div_ceil(PAGE_ROWS) {
@@ -89,7 +88,7 @@ impl MetaIndex {
         }
         let marker = segment_key(MARKER, collection, segment);
         let value = block::encode_marker(&marker, rows);
-        self.db().insert(marker, value).map_err(|e| self.sled_error(e))?;
+        self.ask(|db| db.insert(marker, value))?;
         let mut ready = self.fields.ready.write().unwrap_or_else(PoisonError::into_inner);
         ready.insert((collection, segment), rows);
         Ok(())
@@ -149,8 +148,8 @@ impl MetaIndex {
 
     fn remove_prefix(&self, prefix: &[u8]) -> Result<(), MetaError> {
         let mut batch = sled::Batch::default();
-        for (count, key) in self.db().scan_prefix(prefix).keys().enumerate() {
-            batch.remove(key.map_err(|e| self.sled_error(e))?);
+        for (count, entry) in self.entries(self.db().scan_prefix(prefix)).enumerate() {
+            batch.remove(entry?.0);
             if count % super::BATCH_ROWS == super::BATCH_ROWS - 1 {
                 self.apply(std::mem::take(&mut batch))?;
             }
@@ -161,8 +160,8 @@ impl MetaIndex {
     /// Reads which segments have their postings. A marker that is damaged counts as missing.
     pub(super) fn load_markers(&self) -> Result<(), MetaError> {
         let mut ready = BTreeMap::new();
-        for entry in self.db().scan_prefix([MARKER]) {
-            let (key, value) = entry.map_err(|e| self.sled_error(e))?;
+        for entry in self.entries(self.db().scan_prefix([MARKER])) {
+            let (key, value) = entry?;
             if let (Some(id), Ok(rows)) = (decode_segment_key(&key), block::decode_marker(&key, &value)) {
                 ready.insert(id, rows);
             }
@@ -178,8 +177,8 @@ impl MetaIndex {
     pub fn keep_fields_of(&self, segments: &BTreeSet<(CollectionId, SegmentId)>) -> Result<(), MetaError> {
         // Tables are written last of a page and markers last of all, so postings may be there without either.
         let mut from = vec![POSTINGS];
-        while let Some(entry) = self.db().range(from.clone()..vec![POSTINGS + 1]).keys().next() {
-            let key = entry.map_err(|e| self.sled_error(e))?;
+        while let Some(entry) = self.entries(self.db().range(from.clone()..vec![POSTINGS + 1])).next() {
+            let (key, _) = entry?;
             let Some((collection, segment)) = key.get(..SEGMENT_KEY_BYTES).and_then(decode_segment_key) else { break };
             if !segments.contains(&(collection, segment)) {
                 self.forget_fields(collection, &[segment])?;

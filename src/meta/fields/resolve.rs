@@ -26,7 +26,7 @@ pub struct Resolved {
 /// Why postings cannot be used.
 enum Broken {
     Damage,
-    Sled(sled::Error),
+    Index(MetaError),
 }
 
 impl From<Damage> for Broken {
@@ -35,9 +35,9 @@ impl From<Damage> for Broken {
     }
 }
 
-impl From<sled::Error> for Broken {
-    fn from(error: sled::Error) -> Self {
-        Broken::Sled(error)
+impl From<MetaError> for Broken {
+    fn from(error: MetaError) -> Self {
+        Broken::Index(error)
     }
 }
 
@@ -64,8 +64,9 @@ impl MetaIndex {
             }
             Err(broken) => {
                 let error = match broken {
-                    Broken::Damage => self.damaged(),
-                    Broken::Sled(source) => self.sled_error(source),
+                    // Postings are made again at once: the rest of the index can be trusted.
+                    Broken::Damage => MetaError::Damaged { path: self.path.clone() },
+                    Broken::Index(error) => error,
                 };
                 self.give_up_fields(collection, segment, &error);
                 unknown(true)
@@ -233,7 +234,7 @@ impl Segment<'_> {
         let mut found = Found { certain: empty(), open: empty(), opaque: empty(), arrays: empty(), parts: empty() };
         for page in 0..self.rows.div_ceil(PAGE_ROWS) {
             let key = page_key(TABLE, self.collection, self.segment, page);
-            let table = self.index.db().get(&key)?.ok_or(Broken::Damage)?;
+            let table = self.index.ask(|db| db.get(&key))?.ok_or(Broken::Damage)?;
             let table = Table::decode(&key, &table)?;
             let first = page * PAGE_ROWS;
             match table.field(path) {
@@ -353,8 +354,9 @@ impl Field<'_> {
     /// Visits the terms from `from` on, ascending, until `visit` says no.
     fn scan(&self, from: &[u8], mut visit: impl FnMut(&[u8], Rows<'_>) -> Result<bool, Damage>) -> Result<(), Broken> {
         let wanted = [self.prefix.as_slice(), from].concat();
-        let first = self.index.db().range(self.prefix.as_slice()..=wanted.as_slice()).next_back();
-        let (mut key, mut value) = first.ok_or(Broken::Damage)??;
+        let first =
+            self.index.ask(|db| db.range(self.prefix.as_slice()..=wanted.as_slice()).next_back().transpose())?;
+        let (mut key, mut value) = first.ok_or(Broken::Damage)?;
         loop {
             let mut block = BlockReader::open(&key, &value)?;
             // The next block would be the one to start with: it is lost.
@@ -370,7 +372,7 @@ impl Field<'_> {
                 return Ok(());
             }
             let next = [self.prefix.as_slice(), block.next].concat();
-            value = self.index.db().get(&next)?.ok_or(Broken::Damage)?;
+            value = self.index.ask(|db| db.get(&next))?.ok_or(Broken::Damage)?;
             key = next.into();
         }
     }
