@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
-use pannier::cli::{self, Cli, CliError, Failure};
+use pannier::cli::{self, Cli, CliError, Failure, LogFormat};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -32,16 +32,27 @@ Exit codes:
   130  a second SIGINT or SIGTERM ended the server at once";
 
 fn main() -> ExitCode {
-    let matches = cli::command().after_help(EXIT_CODES).get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let parsed = cli::command().after_help(EXIT_CODES).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            // Nothing is left to do where stderr cannot be written.
+            _ = error.print();
+            if let Some(variable) = cli::variable_at_fault(&error) {
+                eprintln!("\nThe value is that of the environment variable {variable}.");
+            }
+            return ExitCode::from(if error.exit_code() == 0 { 0 } else { USAGE });
+        }
     };
+    let format = cli.context.log_format;
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(&error);
+            match format {
+                LogFormat::Text => print_error(&error),
+                LogFormat::Json => eprintln!("{}", json_line(&error)),
+            }
             ExitCode::from(exit_code(error.failure()))
         }
     }
@@ -79,6 +90,18 @@ fn print_error(error: &CliError) {
         printed = text;
         next = cause.source();
     }
+}
+
+/// The error with its causes as a log line, whichever lines PANNIER_LOG lets through.
+fn json_line(error: &CliError) -> serde_json::Value {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
+    serde_json::json!({
+        "timestamp": jiff::Timestamp::now().to_string(),
+        "level": "ERROR",
+        "message": error.to_string(),
+        "causes": causes.collect::<Vec<_>>(),
+        "target": "pannier",
+    })
 }
 
 /// Whoever read our output has read enough, as `head` does: that is no failure.

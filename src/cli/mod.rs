@@ -27,6 +27,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
 use crate::database::{Database, Options};
@@ -60,6 +61,31 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     let command =
         command.mut_args(|argument| if is_empty(&argument) { argument.env(Resettable::Reset) } else { argument });
     command.mut_subcommands(without_empty_variables)
+}
+
+/// The environment variable that a refused value came from; `None` where it was an argument.
+pub fn variable_at_fault(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    // As clap writes it: `--threads <N>`.
+    let flag = text(ContextKind::InvalidArg)?.split(' ').next()?;
+    let value = text(ContextKind::InvalidValue)?;
+    let is_argument =
+        |given: String| given == flag || given.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
+    if std::env::args_os().any(|given| is_argument(given.to_string_lossy().into_owned())) {
+        return None;
+    }
+    let variable = variable_of(&command(), flag.strip_prefix("--")?)?;
+    std::env::var(&variable).is_ok_and(|set| set == value).then_some(variable)
+}
+
+/// The variable that stands for a flag, in a command or those below it.
+fn variable_of(command: &clap::Command, flag: &str) -> Option<String> {
+    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
+    let variable = argument.and_then(Arg::get_env).map(|name| name.to_string_lossy().into_owned());
+    variable.or_else(|| command.get_subcommands().find_map(|below| variable_of(below, flag)))
 }
 
 /// What every command shares.

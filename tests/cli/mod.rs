@@ -152,6 +152,31 @@ fn help_names_commands_variables_and_exit_codes() {
 }
 
 #[test]
+fn a_refused_value_of_a_variable_is_told_with_its_name() {
+    let place = Place::new();
+    let run = |arguments: &[&str], variable: &str| {
+        let output = place.command(arguments).env(variable, "many").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (command, variable) in [("doctor", "PANNIER_THREADS"), ("serve", "PANNIER_SNAPSHOT_EVERY")] {
+        let told = run(&[command], variable);
+        assert!(told.contains("'many'") && told.contains(&format!("variable {variable}.")), "{told}");
+    }
+    let told = run(&["doctor", "--threads", "none"], "PANNIER_THREADS");
+    assert!(told.contains("'none'") && !told.contains("environment variable"), "{told}");
+}
+
+#[test]
+fn an_error_is_a_log_line_where_those_are_json() {
+    let place = Place::new();
+    let ran = place.run(&["--log-format", "json", "collection", "show", "nothing"]);
+    let last: serde_json::Value = serde_json::from_str(ran.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((ran.code, &last["level"]), (1, &"ERROR".into()), "{last}");
+    assert!(last["message"].is_string() && last["causes"].is_array(), "{last}");
+}
+
+#[test]
 fn commands_that_only_read_make_no_directory() {
     let place = Place::new();
     for arguments in [&["search", "c", "a"][..], &["collection", "list"], &["verify"]] {
