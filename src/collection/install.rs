@@ -29,7 +29,8 @@ pub const GENERATION: u32 = 1;
 /// # Errors
 /// [`CollectionError`]; the memtable stays where it was, and trying again is safe.
 pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) -> Result<(), CollectionError> {
-    if state.sealed_seq() >= memtable.last_seq() {
+    let named = shared.manifest().collections.iter().find(|entry| entry.id == state.identity.id).map(|c| c.sealed_seq);
+    if named.is_some_and(|sealed_seq| sealed_seq >= memtable.last_seq()) {
         // Named once more, its rows would count twice.
         let reason = "the manifest names a segment of these changes already; a restart puts it in its place".to_owned();
         return Err(CollectionError::Unmerged { reason });

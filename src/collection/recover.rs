@@ -9,7 +9,7 @@ use crate::log::{self, GroupCommit, GroupOptions, LogIdentity, LogWriter, ReadFr
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::meta::{self, MetaError, MetaIndex, Opened};
 use crate::segment::{DeadRows, Segment};
-use crate::storage::{self, DataPaths};
+use crate::storage::{self, DataPaths, is_disk_full};
 use crate::types::{Chain, CollectionId, Ordinal, Seq};
 
 use super::CollectionError;
@@ -53,7 +53,13 @@ pub fn recover(
     let (replayed, torn_bytes) = replay(&shared, log_start)?;
     // The store ended between their drop and its clearing up.
     for dropped in named.iter().filter(|state| state.is_dropped()) {
-        install::remove_collection(&shared, dropped)?;
+        match install::remove_collection(&shared, dropped) {
+            // What is full must not keep a store from opening; the next start tries again.
+            Err(error) if is_disk_full(&error) => {
+                tracing::warn!(error = %Chain(&error), "a dropped collection could not be cleared up");
+            }
+            cleared => cleared?,
+        }
     }
     // Only now: a manifest that is not this store's last one is refused above, and must not cost what the last one names.
     let manifest = shared.manifest().clone();
