@@ -96,7 +96,8 @@ impl Quantizer {
         query.metric() == Metric::L2 && squared() > query.vector().len() as f32 / 12.0
     }
 
-    /// Prepares `query`, which these codes do not [clip](Self::clips), for rows of them. `memory`: for the query's codes; its content does not matter.
+    /// Prepares `query`, which these codes do not [clip](Self::clips), for rows of them. `memory`: for the query's codes; its
+    /// content does not matter.
     pub fn query(self, query: &VectorQuery, mut memory: Vec<i8>) -> CodeQuery {
         memory.clear();
         memory.resize(stride(query.vector().len() as u32), 0);

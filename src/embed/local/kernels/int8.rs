@@ -218,8 +218,8 @@ impl Block {
     }
 }
 
-/// Stores what a block's sums stand for, the addend added, as one register of each row of the output. Two short loops, one for each register,
-/// are unrolled, a long one is not.
+/// Stores what a block's sums stand for, the addend added, as one register of each row of the output. Two short loops, one
+/// for each register, are unrolled, a long one is not.
 ///
 /// # Safety
 /// As for [`compute`].
