@@ -91,7 +91,8 @@ pub(super) fn check_len(path: &Path, len: u64, durable_len: u64) -> Result<(), L
         return Ok(());
     }
     let reason = "changes that were durable when it was last opened or closed are gone";
-    Err(LogError::Damaged { path: path.to_owned(), offset: len, reason, ranges: vec![len..durable_len] })
+    let gone = len..durable_len;
+    Err(LogError::Damaged { path: path.to_owned(), offset: len, reason, ranges: vec![gone] })
 }
 
 #[cfg(test)]
