@@ -254,14 +254,16 @@ pub(super) unsafe fn select_members<const IN: bool>(
         let lanes = u16::MAX >> (ROWS_AT_ONCE - sixteen.len());
         // SAFETY: only as many are read as there are.
         let numbers = unsafe { _mm512_maskz_loadu_epi32(lanes, sixteen.as_ptr().cast()) };
-        let before = _mm512_mask_cmplt_epu32_mask(lanes, numbers, end).trailing_ones();
-        let lanes = ((1u32 << before) - 1) as u16;
-        // SAFETY: the lanes' rows are below `rows`, whose words in halves of 32 bits, the lower first, lie in `words`.
+        // The look-up takes all rows that are below `rows` and need not wait for which of them come before one that is not.
+        let below = _mm512_mask_cmplt_epu32_mask(lanes, numbers, end);
+        // SAFETY: these rows are below `rows`, whose words in halves of 32 bits, the lower first, lie in `words`.
         let halves = unsafe {
             let indices = _mm512_srli_epi32::<5>(numbers);
-            _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), lanes, indices, words.as_ptr().cast())
+            _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), below, indices, words.as_ptr().cast())
         };
         let bits = _mm512_sllv_epi32(one, _mm512_and_epi32(numbers, low_bits));
+        let before = below.trailing_ones();
+        let lanes = ((1u32 << before) - 1) as u16;
         let chosen = match IN {
             true => _mm512_mask_test_epi32_mask(lanes, halves, bits),
             false => _mm512_mask_testn_epi32_mask(lanes, halves, bits),

@@ -145,6 +145,7 @@ fn help_names_commands_variables_and_exit_codes() {
     assert!(place.succeed(&["--version"]).stdout.starts_with("pannier "));
     place.run(&["import"]).failed_with(2, &["COLLECTION"]);
     place.run(&["serch"]).failed_with(2, &["search"]);
+    place.run(&["bench", "search", "--n", "1", "--peers", "faiss"]).failed_with(2, &["--peer-python"]);
     place.run(&["migrate", "up", "--url", "postgres://u@h/d"]).failed_with(2, &["--url needs --target postgres"]);
     let mut unset = place.command(&["doctor", "--help"]);
     assert!(unset.env("PANNIER_THREADS", "").env("PANNIER_PRECISION", "").output().unwrap().status.success());

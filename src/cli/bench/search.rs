@@ -73,7 +73,8 @@ pub(super) struct SearchArgs {
     #[arg(long)]
     filters: bool,
     /// Peers to run
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["hnswlib", "faiss", "usearch"])]
+    #[arg(long, value_name = "NAME", requires = "peer_python", value_delimiter = ',',
+          default_values = ["hnswlib", "faiss", "usearch"])]
     peers: Vec<String>,
     #[command(flatten)]
     recipe: RecipeArgs,
