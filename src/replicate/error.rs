@@ -274,7 +274,15 @@ impl ReplicateError {
         }
     }
 
-    /// The message with its causes, on one line, without line breaks.
+    /// What may be written down, as in a log: [`chain`](Self::chain), with nothing of what a row holds.
+    pub(super) fn without_values(&self) -> String {
+        match self {
+            Self::Postgres(error) if error.code().is_some() => error.without_values(),
+            other => other.chain(),
+        }
+    }
+
+    /// The message with its causes, on one line, without line breaks. Postgres' own detail may hold what a row holds.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut next = std::error::Error::source(self);

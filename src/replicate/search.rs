@@ -106,7 +106,7 @@ impl Link<'_> {
     async fn delete_older(&self, older: &[&Delete], force: bool) -> Result<u64, ReplicateError> {
         let (deleted, refused) = self.search(Part::Deletes(older), force).await?;
         for (_, error) in &refused {
-            tracing::warn!(error = without_values(error), "the older row of a document that cannot be stored stays");
+            tracing::warn!(error = error.without_values(), "the older row of a document that cannot be stored stays");
         }
         Ok(deleted)
     }
@@ -159,7 +159,7 @@ impl Link<'_> {
     fn refused_delete(&self, part: Part<'_, '_>, error: &ReplicateError) -> Option<Poison> {
         let Part::Deletes([delete]) = part else { return None };
         if delete.id.is_none() {
-            tracing::warn!(error = without_values(error), "a row that is no document's cannot be deleted; it stays");
+            tracing::warn!(error = error.without_values(), "a row that is no document's cannot be deleted; it stays");
         }
         let id = delete.id.clone()?;
         Some(poison(id, delete.seq.0, "the document is deleted, and its row cannot be: ", error))
@@ -170,20 +170,12 @@ fn is_of_other_rows(error: &ReplicateError) -> bool {
     matches!(error, ReplicateError::Postgres(error) if error.code().is_some_and(|code| OF_OTHER_ROWS.contains(&code)))
 }
 
-/// What may be written down of a failure: nothing of what a row holds.
-fn without_values(error: &ReplicateError) -> String {
-    match error {
-        ReplicateError::Postgres(error) => error.without_values(),
-        other => other.chain(),
-    }
-}
-
 fn poison(id: DocumentId, seq: u64, what: &str, error: &ReplicateError) -> Poison {
     let code = match error {
         ReplicateError::Postgres(error) => error.code().unwrap_or("XX000"),
         _ => "XX000",
     };
-    let reason = format!("{what}{}", without_values(error));
+    let reason = format!("{what}{}", error.without_values());
     Poison { id, seq: crate::types::Seq(seq), code: code.to_owned(), reason }
 }
 
@@ -203,7 +195,7 @@ mod tests {
             trouble: Trouble::Row,
         });
         assert!(error.chain().contains("ann@x.de"), "{}", error.chain());
-        let kept = without_values(&error);
+        let kept = error.without_values();
         assert!(kept.contains("foreign key") && !kept.contains("ann@x.de"), "{kept}");
     }
 }
