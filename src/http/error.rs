@@ -264,7 +264,7 @@ impl From<CollectionError> for ApiError {
             E::Definition(e) | E::Fields { source: e, .. } => definition_code(e),
             E::DocumentVector { source: e, .. } | E::QueryVector(e) => vector_code(e),
             E::Metadata { .. } => Code::InvalidMetadata,
-            E::TooLong { .. } => Code::TooLong,
+            E::TooLong { .. } | E::Log(LogError::TooLarge { .. }) => Code::TooLong,
             E::TooManyDocuments { .. } => Code::TooManyDocuments,
             E::TooManyChunks { .. } => Code::TooManyChunks,
             E::Chunks { .. } => Code::InvalidChunks,
@@ -395,6 +395,13 @@ mod tests {
         assert_eq!(ApiError::from(dim).code, Code::DimMismatch);
         let zero = CollectionError::QueryVector(VectorError::Norm { norm: 0.0 });
         assert_eq!(ApiError::from(zero).code, Code::InvalidVector);
+    }
+
+    #[test]
+    fn a_change_that_no_record_holds_is_the_callers_to_split() {
+        let error = ApiError::from(CollectionError::from(LogError::TooLarge { got: 70 << 20, max: 64 << 20 }));
+        assert_eq!((error.code, error.code.status().as_u16()), (Code::TooLong, 422));
+        assert!(error.is_callers_fault() && error.detail.contains("send fewer documents"), "{}", error.detail);
     }
 
     #[test]
