@@ -255,6 +255,51 @@ fn an_index_taken_away_from_a_running_store_is_made_again() {
 }
 
 #[test]
+fn documents_that_cannot_be_read_are_counted_and_the_others_are_found() {
+    const DOCUMENTS: u64 = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = Options { memtable_documents: Some(1_000), ..Options::default() };
+        let database = Database::open_with(directory.path(), options).unwrap();
+        let request = DefinitionRequest { language: Some(Language::English), ..DefinitionRequest::vectors(DIM as u32) };
+        let things = database.create_collection(&name("things"), &request).unwrap().collection;
+        (database, things)
+    };
+    {
+        let (_database, things) = open();
+        let text = |n: u64| format!("a tent, number{n} {}", "of many ".repeat(120));
+        things.upsert((0..DOCUMENTS).map(|n| with_text(&format!("{n:03}"), &text(n))).collect()).unwrap();
+        things.flush().unwrap();
+    }
+    let segments = files(&directory.path().join("segments"));
+    let segment = segments.iter().find(|file| file.extension().is_some_and(|e| e == "seg")).unwrap();
+    let mut bytes = fs::read(segment).unwrap();
+    let at = bytes.windows(9).position(|window| window == b"number100").unwrap();
+    bytes[at] ^= 1;
+    fs::write(segment, bytes).unwrap();
+    fs::remove_dir_all(directory.path().join("text")).unwrap();
+    let seen = || {
+        let (_database, things) = open();
+        things.refresh().unwrap();
+        assert_eq!(
+            (ids(&things, &keyword("number0")), ids(&things, &keyword("number100"))),
+            (vec!["000".into()], vec![])
+        );
+        let found = ids(&things, &SearchRequest { top_k: 1_000, ..keyword("tent") }).len() as u64;
+        let keywords = things.stats().keywords.unwrap();
+        assert_eq!((keywords.documents, keywords.documents + keywords.unreadable), (found, DOCUMENTS));
+        // What is written later is found, too.
+        things.upsert(vec![with_text("000", "number0")]).unwrap();
+        things.upsert(vec![with_text("000", &format!("number0, a tent {}", found))]).unwrap();
+        things.refresh().unwrap();
+        keywords.unreadable
+    };
+    let unreadable = seen();
+    assert!((1..DOCUMENTS / 2).contains(&unreadable), "the documents of one block: {unreadable}");
+    assert_eq!(seen(), unreadable, "the index is not made again");
+}
+
+#[test]
 fn a_collection_without_texts_has_no_index() {
     let directory = tempfile::tempdir().unwrap();
     let (database, things) = Words.open(directory.path());

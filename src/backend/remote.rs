@@ -221,6 +221,7 @@ impl RemoteCollection {
                 documents: number(3),
                 applied_seq: Seq(number(1)),
                 waiting: 0,
+                unreadable: 0,
             }),
             recall: SampledRecall::default(),
         })

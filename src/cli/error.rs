@@ -285,3 +285,14 @@ fn of_collection(error: &CollectionError) -> Failure {
         _ => Failure::General,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_told_to_stop_has_no_failed_disk() {
+        let answered = |code: &str| CliError::Api { code: code.to_owned(), detail: String::new() }.failure();
+        assert_eq!((answered("stopping"), answered("stopped")), (Failure::General, Failure::DiskFailed));
+    }
+}

@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::target::{Access, Target, collection_path};
 use super::{CliError, Context, output};
+use crate::http::wire::scan::{ScanError, scan};
 use crate::types::CollectionName;
+use crate::types::limits::MAX_JSON_DEPTH;
 
 /// Characters of a hit's text in a table.
 const TEXT_WIDTH: usize = 80;
@@ -162,6 +164,13 @@ impl SearchArgs {
 }
 
 fn parse(option: &str, text: &str) -> Result<Value, CliError> {
+    // As the server reads a body; what is read here comes to it as it was understood.
+    scan(text.as_bytes()).map_err(|error| {
+        CliError::Usage(match error {
+            ScanError::TooDeep { .. } => format!("--{option} is nested deeper than {MAX_JSON_DEPTH} levels"),
+            ScanError::Integer { digits } => format!("--{option}: the integer {digits} does not fit 64 bits"),
+        })
+    })?;
     serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--{option} is not valid JSON: {error}")))
 }
 
@@ -264,6 +273,19 @@ mod tests {
         assert!(body(&[]).is_err());
         assert!(body(&["a", "--id", "b"]).is_err());
         assert!(body(&["a", "--filter", "{"]).unwrap_err().contains("--filter is not valid JSON"));
+    }
+
+    #[test]
+    fn integers_beyond_64_bits_are_refused_and_not_rounded() {
+        let largest = body(&["a", "--filter", r#"{"n":9223372036854775807}"#]).unwrap();
+        assert_eq!(largest["filter"]["n"], i64::MAX);
+        for number in ["9223372036854775808", "18446744073709551617"] {
+            for (option, text) in [("filter", format!(r#"{{"n":{number}}}"#)), ("vector", format!("[1,{number}]"))] {
+                let refused = body(&["a", &format!("--{option}"), &text, "--mode", "hybrid"]).unwrap_err();
+                assert!(refused.contains(&format!("--{option}: the integer {number}")), "{refused}");
+            }
+        }
+        assert!(body(&["a", "--filter", &"[".repeat(1_000)]).unwrap_err().contains("--filter is nested deeper"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct KeywordStats {
     pub applied_seq: Seq,
     /// Writes of documents that it has still to read.
     pub waiting: u64,
+    /// Documents that were damaged when it was to read them.
+    pub unreadable: u64,
 }
 
 /// What a collection knows of its keyword index: nothing.

@@ -127,6 +127,7 @@ codes! {
     BackendFailed "backend_failed" SERVICE_UNAVAILABLE "The collection's database failed";
     NotWritten "not_written" SERVICE_UNAVAILABLE "The disk refused the write";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
+    Stopping "stopping" SERVICE_UNAVAILABLE "The server is stopping";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
     ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
     Timeout "timeout" GATEWAY_TIMEOUT "The request took too long";
@@ -177,10 +178,12 @@ impl ApiError {
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         use Code::{
-            BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, StorageFull, WriteUnknown,
+            BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, Stopping, StorageFull,
+            WriteUnknown,
         };
         let of_backends = [BackendUnreachable, BackendBusy, WriteUnknown];
-        let mut later = [Overloaded, KeywordsNotReady, NotWritten, StorageFull].into_iter().chain(of_backends);
+        let mut later =
+            [Overloaded, KeywordsNotReady, NotWritten, Stopping, StorageFull].into_iter().chain(of_backends);
         self.retry_after.or(later.any(|code| code == self.code).then_some(RETRY_AFTER))
     }
 
@@ -264,7 +267,7 @@ impl From<CollectionError> for ApiError {
             E::Definition(e) | E::Fields { source: e, .. } => definition_code(e),
             E::DocumentVector { source: e, .. } | E::QueryVector(e) => vector_code(e),
             E::Metadata { .. } => Code::InvalidMetadata,
-            E::TooLong { .. } => Code::TooLong,
+            E::TooLong { .. } | E::Log(LogError::TooLarge { .. }) => Code::TooLong,
             E::TooManyDocuments { .. } => Code::TooManyDocuments,
             E::TooManyChunks { .. } => Code::TooManyChunks,
             E::Chunks { .. } => Code::InvalidChunks,
@@ -395,6 +398,13 @@ mod tests {
         assert_eq!(ApiError::from(dim).code, Code::DimMismatch);
         let zero = CollectionError::QueryVector(VectorError::Norm { norm: 0.0 });
         assert_eq!(ApiError::from(zero).code, Code::InvalidVector);
+    }
+
+    #[test]
+    fn a_change_that_no_record_holds_is_the_callers_to_split() {
+        let error = ApiError::from(CollectionError::from(LogError::TooLarge { got: 70 << 20, max: 64 << 20 }));
+        assert_eq!((error.code, error.code.status().as_u16()), (Code::TooLong, 422));
+        assert!(error.is_callers_fault() && error.detail.contains("send fewer documents"), "{}", error.detail);
     }
 
     #[test]

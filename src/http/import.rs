@@ -139,7 +139,7 @@ async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, 
             biased;
             () = state.shutdown_began(), if !body.is_end_stream() => {
                 let detail = "the server is stopping; \"progress\" says how far the stream was read, send the rest again";
-                return Err(ApiError::new(Code::Stopped, detail));
+                return Err(ApiError::new(Code::Stopping, detail));
             }
             frame = tokio::time::timeout(IMPORT_IDLE_TIMEOUT, body.frame()) => frame,
         };
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn the_error_that_ends_an_import_says_how_far_it_got() {
         let report = ImportView { lines: 7, upserted: 5, ..ImportView::default() };
-        let error = report.attach(ApiError::new(Code::Stopped, "stopped"));
+        let error = report.attach(ApiError::new(Code::Stopping, "stopping"));
         let progress = &error.extra.unwrap()["progress"];
         assert_eq!((progress["lines"].as_u64(), progress["upserted"].as_u64()), (Some(7), Some(5)));
     }

@@ -12,17 +12,20 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::collection::{Collection, CollectionError};
 use crate::database::Database;
-use crate::log::LoggedDocument;
+use crate::log::{LogError, LoggedDocument};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, remove_dir_all, rename};
-use crate::types::{CollectionId, CollectionName, DocumentId};
+use crate::types::{CollectionId, CollectionName, DocumentId, metadata_bytes};
 
 pub use error::SalvageError;
 
 use collect::{Finding, Source, Wreck};
 
-/// Documents written in one change.
+/// Most documents written in one change,
 const BATCH: usize = 256;
+/// and most bytes of them, about: a record of the log holds 64 MiB. A document alone may have more.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// What was rescued and what was lost.
 #[derive(Clone, Debug, Default)]
@@ -89,29 +92,27 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
             report.losses.push(format!("the name of a second collection {had} is taken: its documents are in {has}"));
         }
         let collection = database.create_as(&name, finding.definition.clone(), finding.created_at_ms)?;
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Batch::default();
         let mut written = 0;
         for (document_id, version) in &finding.documents {
             let Some(source) = &version.source else { continue };
             match read(&wreck, finding, document_id, source) {
-                Ok(document) => batch.push(document),
+                Ok(document) => {
+                    if batch.is_full_with(&document) {
+                        written += std::mem::take(&mut batch).write(&collection, &mut report)?;
+                    }
+                    batch.add(document);
+                }
                 Err(reason) => report.losses.push(format!(
                     "document {:?} of {} is lost: {reason}",
                     document_id.as_str(),
                     finding.name
                 )),
             }
-            if batch.len() == BATCH {
-                written += batch.len() as u64;
-                collection.take_in(std::mem::take(&mut batch))?;
-            }
             done += 1;
             progress(done, total);
         }
-        written += batch.len() as u64;
-        if !batch.is_empty() {
-            collection.take_in(batch)?;
-        }
+        written += batch.write(&collection, &mut report)?;
         collection.flush()?;
         tracing::debug!(collection = %id, written, "a collection was salvaged");
         report.collections.insert(name.to_string(), written);
@@ -122,6 +123,47 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     }
     rename(&staged, to)?;
     Ok(report)
+}
+
+/// Documents that wait to be written together.
+#[derive(Default)]
+struct Batch {
+    documents: Vec<LoggedDocument>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Whether it is to be written before `next` is added.
+    fn is_full_with(&self, next: &LoggedDocument) -> bool {
+        !self.documents.is_empty() && (self.documents.len() == BATCH || self.bytes + bytes_of(next) > BATCH_BYTES)
+    }
+
+    fn add(&mut self, document: LoggedDocument) {
+        self.bytes += bytes_of(&document);
+        self.documents.push(document);
+    }
+
+    /// Returns how many documents were written: all, but for one that is too large by itself, which is lost.
+    fn write(self, collection: &Collection, report: &mut Report) -> Result<u64, SalvageError> {
+        let Some(first) = self.documents.first().map(|first| first.document.id.clone()) else { return Ok(0) };
+        let count = self.documents.len() as u64;
+        match collection.take_in(self.documents) {
+            Ok(()) => Ok(count),
+            Err(CollectionError::Log(error @ LogError::TooLarge { .. })) if count == 1 => {
+                let (id, name) = (first.as_str(), collection.name());
+                report.losses.push(format!("document {id:?} of {name} is lost: {error}"));
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// About what a document takes in the log.
+fn bytes_of(logged: &LoggedDocument) -> usize {
+    let LoggedDocument { document, vector, chunks } = logged;
+    let text = document.text.as_ref().map_or(0, String::len);
+    text + metadata_bytes(&document.metadata) + size_of_val(&vector[..]) + size_of_val(&chunks[..])
 }
 
 /// The collection's name, or one made of its number where another has that: a drop that cannot be read leaves both.

@@ -87,6 +87,22 @@ fn a_sound_store_is_salvaged_whole() {
     assert!(!seen.contains_key(&9) && seen[&10] == "second" && seen[&20] == "first");
 }
 
+/// A record of the log holds 64 MiB.
+#[test]
+fn large_documents_are_written_a_few_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    let text = "x".repeat(300 << 10);
+    {
+        let database = Database::open(&data).unwrap();
+        let things = things(&database);
+        (0..256).step_by(128).for_each(|from| write(&things, from..from + 128, &text));
+    }
+    let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+    assert_eq!((report.documents(), report.losses), (256, Vec::new()));
+    assert!(texts(&new).values().all(|seen| *seen == text));
+}
+
 #[test]
 fn only_the_rows_of_a_damaged_block_are_lost() {
     let (seen, report) = salvaged(|data| edit(&file(data, "seg"), |bytes| bytes[100_000] ^= 1));

@@ -1,6 +1,8 @@
 //! One collection's keyword index: opening it or making it anew, and searching it by BM25.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tantivy::query::{BooleanQuery, Occur, Query, TermQuery};
 use tantivy::schema::IndexRecordOption;
@@ -22,6 +24,8 @@ pub struct TextIndex {
     fields: Fields,
     index: Index,
     reader: IndexReader,
+    /// Rows that whoever wrote it could not read.
+    unreadable: Arc<AtomicU64>,
 }
 
 /// What opening found.
@@ -57,12 +61,13 @@ impl TextIndex {
         let told = |e: &dyn std::error::Error| e.to_string();
         let directory = CheckedDirectory::open(path).map_err(|e| told(&e))?;
         let index = Index::open(directory).map_err(|e| told(&e))?;
-        let applied = origin.applied(index.load_metas().map_err(|e| told(&e))?.payload.as_deref())?;
+        let (applied, unreadable) = origin.read(index.load_metas().map_err(|e| told(&e))?.payload.as_deref())?;
         let (schema, fields) = schema();
         if index.schema() != schema {
             return Err("it has other fields".to_owned());
         }
         let opened = Self::with(path, origin, index, fields).map_err(|e| told(&e))?;
+        opened.add_unreadable(unreadable);
         Ok((opened, applied))
     }
 
@@ -81,7 +86,7 @@ impl TextIndex {
         index.tokenizers().register(ANALYZER, analyzer(origin.language));
         let reader =
             index.reader_builder().reload_policy(ReloadPolicy::Manual).doc_store_cache_num_blocks(0).try_into()?;
-        Ok(Self { path: path.to_owned(), origin, fields, index, reader })
+        Ok(Self { path: path.to_owned(), origin, fields, index, reader, unreadable: Arc::default() })
     }
 
     /// The one writer that it can have at a time.
@@ -95,6 +100,16 @@ impl TextIndex {
     /// Documents as of the last commit.
     pub fn documents(&self) -> u64 {
         self.reader.searcher().num_docs()
+    }
+
+    /// Rows that it should have read and that were damaged.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// So many more rows could not be read. The next commit keeps it.
+    pub fn add_unreadable(&self, rows: u64) {
+        self.unreadable.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// A search of the last commit, which later ones do not change.

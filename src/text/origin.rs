@@ -1,4 +1,5 @@
-//! What a keyword index says of itself in the payload of every commit: whose it is, and how far it has read the log.
+//! What a keyword index says of itself in the payload of every commit: whose it is, how far it has read the log, and how
+//! much it could not read.
 
 use crate::types::{CollectionId, Language, Seq};
 
@@ -19,20 +20,24 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The payload of a commit that holds every change up to `applied`.
-    pub(super) fn payload(&self, applied: Seq) -> String {
-        format!("{} {applied}", self.prefix())
+    /// The payload of a commit that holds every change up to `applied`, but for `unreadable` rows.
+    pub(super) fn payload(&self, applied: Seq, unreadable: u64) -> String {
+        match unreadable {
+            0 => format!("{} {applied}", self.prefix()),
+            _ => format!("{} {applied} {unreadable}", self.prefix()),
+        }
     }
 
-    /// How far an index with this payload has read.
+    /// How far an index with this payload has read, and how many rows it could not read.
     ///
     /// # Errors
     /// A sentence: it belongs to something else, or says nothing.
-    pub(super) fn applied(&self, payload: Option<&str>) -> Result<Seq, String> {
+    pub(super) fn read(&self, payload: Option<&str>) -> Result<(Seq, u64), String> {
         let payload = payload.ok_or("it was never committed")?;
-        let seq = payload.strip_prefix(&self.prefix()).and_then(|rest| rest.strip_prefix(' '));
-        match seq.map(str::parse) {
-            Some(Ok(seq)) => Ok(Seq(seq)),
+        let numbers = payload.strip_prefix(&self.prefix()).and_then(|rest| rest.strip_prefix(' '));
+        let (applied, unreadable) = numbers.map_or(("", "0"), |text| text.split_once(' ').unwrap_or((text, "0")));
+        match (applied.parse(), unreadable.parse()) {
+            (Ok(applied), Ok(unreadable)) => Ok((Seq(applied), unreadable)),
             _ => Err(format!("it belongs to something else: {payload:?}, expected {:?} and a seq", self.prefix())),
         }
     }
@@ -58,14 +63,17 @@ mod tests {
 
     #[test]
     fn a_payload_has_this_form_and_comes_back() {
-        let payload = origin().payload(Seq(12));
+        let payload = origin().payload(Seq(12), 0);
         assert_eq!(payload, "pannier-text 2 30313233343536373839616263646566 2 7 russian 12");
-        assert_eq!(origin().applied(Some(&payload)), Ok(Seq(12)));
+        assert_eq!(origin().read(Some(&payload)), Ok((Seq(12), 0)));
+        let payload = origin().payload(Seq(12), 340);
+        assert_eq!(payload, "pannier-text 2 30313233343536373839616263646566 2 7 russian 12 340");
+        assert_eq!(origin().read(Some(&payload)), Ok((Seq(12), 340)));
     }
 
     #[test]
     fn another_origin_is_refused() {
-        let payload = origin().payload(Seq(12));
+        let payload = origin().payload(Seq(12), 0);
         let others = [
             Origin { store_id: [0; 16], ..origin() },
             Origin { timeline: 1, ..origin() },
@@ -73,11 +81,13 @@ mod tests {
             Origin { language: Language::None, ..origin() },
         ];
         for other in others {
-            assert!(other.applied(Some(&payload)).is_err(), "{other:?}");
+            assert!(other.read(Some(&payload)).is_err(), "{other:?}");
         }
         for damaged in [None, Some(""), Some("pannier-text 2 30313233343536373839616263646566 2 7 russian")] {
-            assert!(origin().applied(damaged).is_err(), "{damaged:?}");
+            assert!(origin().read(damaged).is_err(), "{damaged:?}");
         }
-        assert!(origin().applied(Some(&payload.replace(" 12", " -1"))).is_err());
+        for numbers in [" -1", " 12 ", " 12 -1", " 12 3 4"] {
+            assert!(origin().read(Some(&payload.replace(" 12", numbers))).is_err(), "{numbers:?}");
+        }
     }
 }

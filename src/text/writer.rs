@@ -68,7 +68,7 @@ impl TextWriter {
     pub fn commit(&mut self, applied: Seq) -> Result<(), TextError> {
         let failed = |e| self.index.failed(e);
         let mut prepared = self.writer.prepare_commit().map_err(failed)?;
-        prepared.set_payload(&self.origin.payload(applied));
+        prepared.set_payload(&self.origin.payload(applied, self.index.unreadable()));
         prepared.commit().map_err(failed)?;
         self.index.reload()
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::client::{Answer, Request, connect, read_answer};
 use super::server::Server;
+use crate::support::model::SMALL_MODEL;
 
 const PATH: &str = "/v1/collections/c/import";
 
@@ -53,6 +54,25 @@ pub fn good_lines_get_in_and_bad_ones_are_reported() {
     assert!(report["errors"].as_array().unwrap().iter().all(|e| !e["detail"].as_str().unwrap().is_empty()));
     assert!(report["seq"].as_u64().is_some_and(|seq| seq > 0));
     assert_eq!(server.ids(), ["a", "last"]);
+}
+
+/// Texts that a template makes of small bodies, together more than a record of the log holds.
+#[test]
+fn what_no_record_holds_is_refused_at_once_and_split_by_an_import() {
+    const DOCUMENTS: usize = 250;
+    let server = Server::with_model();
+    let embedding = json!({"model": SMALL_MODEL, "template": "{{ body }}".repeat(100)});
+    let dim = server.put("/v1/collections/c", &json!({"embedding": embedding})).ok()["dim"].as_u64().unwrap();
+    let vector = vec![1; dim as usize];
+    let document = |n| json!({"id": format!("{n:03}"), "vector": vector, "metadata": {"body": "x".repeat(3_000)}});
+    let documents: Vec<_> = (0..DOCUMENTS).map(document).collect();
+    let refused = server.post("/v1/collections/c/documents", &json!({"documents": documents}));
+    let detail = refused.refused(422, "too_long");
+    assert!(detail.contains("send fewer documents"), "{detail}");
+    assert_eq!(server.get("/v1/collections/c/stats").ok()["documents"], 0);
+    let lines: Vec<_> = documents.iter().map(|document| document.to_string()).collect();
+    let report = import(&server, lines.join("\n")).ok();
+    assert_eq!((&report["upserted"], &report["errors"]), (&json!(DOCUMENTS), &json!([])));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn an_import_under_way_is_ended_with_its_report_and_new_connections_are_refused(
     let started = Instant::now();
     server.begin_shutdown();
     let answer = read_answer(&mut stream);
-    answer.refused(503, "stopped");
+    answer.refused(503, "stopping");
     let progress = &answer.json()["progress"];
     assert_eq!((&progress["lines"], &progress["upserted"]), (&json!(256), &json!(256)));
     let deadline = Instant::now() + Duration::from_secs(10);

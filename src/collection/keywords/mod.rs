@@ -44,6 +44,8 @@ pub struct KeywordStats {
     pub applied_seq: Seq,
     /// Writes of documents that it has still to read.
     pub waiting: u64,
+    /// Documents that were damaged when it was to read them, and that it lacks.
+    pub unreadable: u64,
 }
 
 /// What a collection knows of its keyword index.
@@ -116,6 +118,7 @@ impl Keywords {
             documents: status.index.as_ref().map_or(0, |index| index.documents()),
             applied_seq: status.applied,
             waiting: waiting as u64,
+            unreadable: status.index.as_ref().map_or(0, |index| index.unreadable()),
         })
     }
 

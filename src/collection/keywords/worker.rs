@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 
 use crate::storage;
 use crate::text::{TextError, TextIndex};
-use crate::types::{CollectionId, Seq, panic_message};
+use crate::types::{CollectionId, DocumentId, Seq, panic_message};
 
 use super::super::CollectionError;
 use super::super::engine::Shared;
 use super::super::state::CollectionState;
 use super::bell::Woken;
-use super::catch_up::catch_up;
+use super::catch_up::{Damaged, catch_up};
 use super::origin;
 use super::writers::Writers;
 
 /// Documents told to an index between two commits.
 const STEP: usize = 20_000;
-/// After a failure, the next attempt waits this long.
-const RETRY: Duration = Duration::from_secs(5);
+/// After a failure, the next attempt waits this long,
+const RETRY: Duration = Duration::from_secs(1);
+/// and twice as long after each further one, up to this.
+const MAX_RETRY: Duration = Duration::from_secs(300);
 /// While some writer is open, the thread looks this often whether it is idle.
 const TICK: Duration = Duration::from_secs(2);
 /// While nothing is open, it looks this seldom: there is nothing to see.
@@ -36,7 +38,7 @@ pub struct KeywordWorker {
 impl KeywordWorker {
     /// Starts it, with a look at every collection.
     pub fn start(shared: Arc<Shared>) -> Self {
-        let worker = Worker { shared: shared.clone(), writers: Writers::default(), failed: VecDeque::new() };
+        let worker = Worker { shared: shared.clone(), writers: Writers::default(), failed: Vec::new() };
         let thread = std::thread::Builder::new().name("pannier-text".to_owned()).spawn(move || worker.run());
         Self { shared, thread: Some(thread.expect("the system has a thread left")) }
     }
@@ -56,8 +58,16 @@ impl Drop for KeywordWorker {
 struct Worker {
     shared: Arc<Shared>,
     writers: Writers,
-    /// When to try again, the earliest first.
-    failed: VecDeque<(Instant, Arc<CollectionState>)>,
+    failed: Vec<Failed>,
+}
+
+/// A collection whose index could not follow.
+struct Failed {
+    state: Arc<CollectionState>,
+    /// When to try again.
+    due: Instant,
+    /// How long that was from the last attempt.
+    pause: Duration,
 }
 
 impl Worker {
@@ -81,17 +91,22 @@ impl Worker {
 
     fn patience(&self) -> Duration {
         let calm = if self.writers.is_empty() { NAP } else { TICK };
-        match self.failed.front() {
-            Some((due, _)) => due.saturating_duration_since(Instant::now()).min(calm),
+        match self.failed.iter().map(|failed| failed.due).min() {
+            Some(due) => due.saturating_duration_since(Instant::now()).min(calm),
             None => calm,
         }
     }
 
-    fn retry(&mut self) {
-        while self.failed.front().is_some_and(|(due, _)| *due <= Instant::now()) {
-            let Some((_, state)) = self.failed.pop_front() else { break };
-            self.shared.bell.ring_urgently(&state);
-        }
+    fn retry(&self) {
+        let now = Instant::now();
+        self.failed.iter().filter(|failed| failed.due <= now).for_each(|f| self.shared.bell.ring_urgently(&f.state));
+    }
+
+    /// Whether its next attempt is still to wait, however many writes and searches call. One that was dropped is cleared
+    /// up at once.
+    fn is_waiting(&self, state: &Arc<CollectionState>) -> bool {
+        let now = Instant::now();
+        !state.is_dropped() && self.failed.iter().any(|f| Arc::ptr_eq(&f.state, state) && f.due > now)
     }
 
     /// One step for each. What has more work calls again, behind those that called meanwhile: a collection that is
@@ -101,9 +116,16 @@ impl Worker {
             if self.shared.bell.is_stopping() {
                 return;
             }
+            if self.is_waiting(&state) {
+                continue;
+            }
             match self.guarded_step(&state) {
-                Ok(true) => self.shared.bell.ring_urgently(&state),
-                Ok(false) => {}
+                Ok(more) => {
+                    self.failed.retain(|failed| !Arc::ptr_eq(&failed.state, &state));
+                    if more {
+                        self.shared.bell.ring_urgently(&state);
+                    }
+                }
                 Err(error) => self.failed(state, &error),
             }
         }
@@ -126,8 +148,10 @@ impl Worker {
             status.index = None;
             status.failure = Some(reason);
         });
-        self.failed.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &state));
-        self.failed.push_back((Instant::now() + RETRY, state));
+        let before = self.failed.iter().position(|failed| Arc::ptr_eq(&failed.state, &state));
+        let before = before.map(|at| self.failed.swap_remove(at));
+        let pause = before.map_or(RETRY, |failed| (2 * failed.pause).min(MAX_RETRY));
+        self.failed.push(Failed { state, due: Instant::now() + pause, pause });
     }
 
     /// As [`Self::step`], and a panic is an error: the other collections' indexes go on.
@@ -165,15 +189,19 @@ impl Worker {
             return Ok(false);
         }
         let writer = self.writers.of(state.identity.id, &index)?;
+        let mut damaged = Damaged::default();
         for id in &ids {
-            let place = state.find(&self.shared.meta, id)?;
-            let living =
-                place.map(|place| Ok::<_, CollectionError>((place.seq()?, place.document()?.text))).transpose()?;
-            match living {
-                Some((seq, Some(text))) => writer.upsert(id, seq, &text)?,
-                Some((_, None)) | None => writer.delete(id),
+            match living_text(&self.shared, state, id) {
+                Ok(Some((seq, text))) => writer.upsert(id, seq, &text)?,
+                Ok(None) => writer.delete(id),
+                Err(CollectionError::Segment(error)) => {
+                    writer.delete(id);
+                    damaged.add(error);
+                }
+                Err(error) => return Err(error),
             }
         }
+        damaged.tell(state, &index);
         writer.commit(upto)?;
         keywords.set_status(|status| status.applied = upto);
         Ok(keywords.has_work())
@@ -203,7 +231,7 @@ impl Worker {
             keywords.pending().drop_up_to(applied);
             keywords.set_status(|status| status.applied = applied);
         }
-        if index.documents() == 0 {
+        if index.documents() == 0 && index.unreadable() == 0 {
             keywords.pending().rest();
         }
         keywords.set_status(|status| {
@@ -271,6 +299,17 @@ impl Worker {
     }
 }
 
+/// What is to be indexed under an id: the text of the version that lives, with its seq.
+fn living_text(
+    shared: &Shared,
+    state: &CollectionState,
+    id: &DocumentId,
+) -> Result<Option<(Seq, String)>, CollectionError> {
+    let Some(place) = state.find(&shared.meta, id)? else { return Ok(None) };
+    let seq = place.seq()?;
+    Ok(place.document()?.text.map(|text| (seq, text)))
+}
+
 /// Removes the indexes of collections that are no more.
 fn remove_leftovers(shared: &Shared) {
     let Ok(entries) = storage::list_entries(&shared.paths.text_dir()) else { return };
@@ -281,5 +320,33 @@ fn remove_leftovers(shared: &Shared) {
         {
             tracing::warn!(%error, "an unused keyword index could not be removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::CollectionName;
+    use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn attempts_that_fail_come_ever_more_seldom() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("things").unwrap();
+        let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let shared = things.engine.shared.clone();
+        let mut worker = Worker { shared, writers: Writers::default(), failed: Vec::new() };
+        assert!(!worker.is_waiting(&things.state));
+        let mut fail = || {
+            let error = TextError::Index { path: directory.path().to_owned(), source: "it is a test".into() };
+            worker.failed(things.state.clone(), &error.into());
+            assert!(worker.is_waiting(&things.state) && worker.failed.len() == 1);
+            worker.failed[0].pause.as_secs()
+        };
+        assert_eq!([fail(), fail(), fail()], [1, 2, 4]);
+        assert_eq!((0..10).map(|_| fail()).last(), Some(300));
+        things.state.mark_dropped();
+        assert!(!worker.is_waiting(&things.state), "its files are removed at once");
     }
 }

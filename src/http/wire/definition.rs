@@ -290,6 +290,8 @@ struct TextStatsView {
     lag: u64,
     /// Writes of documents that wait to be read.
     waiting: u64,
+    /// Documents that keyword search lacks, since they were damaged when they were to be read.
+    unreadable: u64,
 }
 
 impl From<CollectionStats> for StatsView {
@@ -310,6 +312,7 @@ impl From<CollectionStats> for StatsView {
                 applied_seq: keywords.applied_seq.0,
                 lag: stats.last_seq.0.saturating_sub(keywords.applied_seq.0),
                 waiting: keywords.waiting,
+                unreadable: keywords.unreadable,
             }),
             recall: stats.recall.recall().map(|recall| RecallView {
                 sampled_hits: stats.recall.sampled_hits,

@@ -1,6 +1,6 @@
 //! Collects the terms of up to 65,536 rows, within bounded memory, until they are written.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::block::Table;
 use super::term::{MAX_DECLARED_BYTES, MAX_UNDECLARED_BYTES, Term, kind, terms_of};
@@ -76,8 +76,9 @@ impl<'a> PageTerms<'a> {
     /// Adds a row of the page; rows come in ascending order.
     pub fn add(&mut self, row: u16, metadata: &Metadata) {
         if has_dots(metadata) {
-            // Several ways may lead to one path, and `lookup` says which counts.
-            let mut paths = HashSet::new();
+            // Several ways may lead to one path, and `lookup` says which counts. In order, so that where there are too many,
+            // the same fields are indexed when the postings are made again.
+            let mut paths = BTreeSet::new();
             walk(metadata, &mut String::new(), &mut |path, _| _ = paths.insert(path.to_owned()));
             for path in paths {
                 if let Some(value) = lookup(metadata, &path) {

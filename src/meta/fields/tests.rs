@@ -69,6 +69,18 @@ fn postings_are_held_against_documents() {
     assert_eq!(matches(&index, &documents), Some(false), "a field too many");
 }
 
+/// Of too many fields the same ones are taken, whoever makes the postings.
+#[test]
+fn postings_of_too_many_dotted_fields_are_made_again_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = open(directory.path());
+    let documents: [Metadata; 1] = [(0..300).map(|n| (format!("http.field{n:03}"), Value::Int(n))).collect()];
+    put(&index, SEGMENT, &documents, &[]);
+    for _ in 0..10 {
+        assert_eq!(matches(&index, &documents), Some(true));
+    }
+}
+
 fn resolve(index: &MetaIndex, rows: usize, filter: &Filter) -> Resolved {
     index.resolve(COLLECTION, SEGMENT, rows as u32, filter)
 }
