@@ -23,7 +23,7 @@ const STEP: usize = 20_000;
 /// After a failure, the next attempt waits this long,
 const RETRY: Duration = Duration::from_secs(1);
 /// and twice as long after each further one, up to this.
-const MAX_RETRY: Duration = Duration::from_secs(300);
+const MAX_RETRY: Duration = Duration::from_secs(60);
 /// While some writer is open, the thread looks this often whether it is idle.
 const TICK: Duration = Duration::from_secs(2);
 /// While nothing is open, it looks this seldom: there is nothing to see.
@@ -345,7 +345,7 @@ mod tests {
             worker.failed[0].pause.as_secs()
         };
         assert_eq!([fail(), fail(), fail()], [1, 2, 4]);
-        assert_eq!((0..10).map(|_| fail()).last(), Some(300));
+        assert_eq!((0..10).map(|_| fail()).last(), Some(60));
         things.state.mark_dropped();
         assert!(!worker.is_waiting(&things.state), "its files are removed at once");
     }
