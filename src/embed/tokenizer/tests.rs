@@ -271,3 +271,24 @@ fn texts_are_trimmed_and_put_in_lower_case_where_the_model_wants_that() {
     assert_eq!(plain.encode("", " A МИР\n").unwrap().ids, [2, 1, 1, 3]);
     assert_eq!(lower.encode("B ", " A МИР\n").unwrap().ids, [2, 5, 4, 8, 3]);
 }
+
+#[test]
+fn pieces_of_a_lower_cased_text_say_what_of_the_original_they_are() {
+    let mut json = small_tokenizer();
+    json["normalizer"] = Value::Null;
+    let bytes = json.to_string().into_bytes();
+    let tokenizer = TextTokenizer::from_bytes(bytes, "small", Limits { lower_case: true, ..LIMITS }).unwrap();
+    // In lower case each of the first two signs is two.
+    let text = " İİ, A МИР ΣΑΣ";
+    let pieces = tokenizer.pieces(text, false).unwrap();
+    let seen: Vec<_> = pieces.iter().map(|p| (p.id, p.text.as_str(), p.range)).collect();
+    let wanted = [
+        (1, "İİ", Some((1, 3))),
+        (9, ",", Some((3, 4))),
+        (4, "A", Some((5, 6))),
+        (8, "МИР", Some((7, 10))),
+        (1, "ΣΑΣ", Some((11, 14))),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(tokenizer.pieces("  ", false).unwrap(), []);
+}
