@@ -53,7 +53,7 @@ struct Limits {
     /// Rows of the model's table of tokens.
     vocabulary: usize,
     lower_case: bool,
-    /// How long loading, or one text, may take where patterns are involved.
+    /// How long loading, or one text, may take of a core where patterns are involved.
     patience: Duration,
 }
 
@@ -66,7 +66,7 @@ const FIRST_CUT_BYTES_PER_TOKEN: usize = 16;
 /// How many tokens beyond the limit a beginning must have to stand for the whole: blanks at its end may become tokens
 /// that they are not within the text.
 const MARGIN_TOKENS: usize = 16;
-/// A mebibyte of text takes a genuine tokenizer about a second.
+/// A mebibyte of text takes a genuine tokenizer about a second of a core.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl TextTokenizer {

@@ -224,6 +224,19 @@ fn patterns_that_take_for_ever_are_given_up() {
     }
 }
 
+/// The limit is of a core's time: the machine may be busy with other threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn waiting_for_a_core_is_no_time_of_a_pattern() {
+    let guard = Guard::new(Some(Duration::from_millis(50)));
+    let slow = || {
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(1)
+    };
+    assert_eq!(guard.run_within(slow), Ok(1));
+    assert_eq!(guard.run_within(|| Ok(2)), Ok(2));
+}
+
 /// XLM-RoBERTa's kind: Unigram over words that begin with a mark.
 fn unigram(pre_tokenizer: Value) -> Value {
     let mut json = small_tokenizer();
