@@ -5,13 +5,13 @@ use std::path::Path;
 
 use pannier::embed::InputKind;
 use pannier::types::{
-    FieldsTemplate, GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Query, SearchRequest,
+    FieldsTemplate, GuardAction, GuardDefinition, Metadata, Metric, NewDocument, PersonalData, Query, SearchRequest,
     TemplateDefinition, Value, Weight,
 };
 use pannier::{Collection, CollectionError, Database, DefinitionRequest, Options};
 use tempfile::TempDir;
 
-use crate::support::model::{SMALL_DIM, SMALL_MODEL, install_small_model};
+use crate::support::model::{SMALL_DIM, SMALL_MODEL, UNSCALED_MODEL, install_small_model, install_unscaled_model};
 use crate::support::{id, name};
 
 /// A store with the small model and without the cache of vectors.
@@ -107,6 +107,35 @@ fn weighted_fields_are_summed_and_embedded_again_only_when_a_part_changes() {
     // The same whole text, divided otherwise.
     let moved = row("a", &[("code", "c d. name: a"), ("rest", "b")]);
     assert_eq!(rows.upsert(vec![moved]).unwrap().embedded, 2);
+}
+
+#[test]
+fn vectors_of_weighted_fields_have_length_1_whichever_a_document_fills() {
+    let root = tempfile::tempdir().unwrap();
+    install_unscaled_model(&root.path().join("models"));
+    let database = open(root.path(), "models");
+    let create = |text: &str, template| {
+        let (model, metric) = (Some(UNSCALED_MODEL.into()), Some(Metric::Dot));
+        let request = DefinitionRequest { model, metric, template: Some(template), ..Default::default() };
+        database.create_collection(&name(text), &request).unwrap().collection
+    };
+    let norm = |rows: &Collection, text: &str| {
+        let vector = rows.get(&id(text)).unwrap().unwrap().vector;
+        vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+    };
+    let documents = || {
+        let (both, named) = (row("both", &[("name", "a"), ("rest", "b c")]), row("named", &[("name", "a")]));
+        vec![both, named, row("other", &[("rest", "b c")])]
+    };
+    let weighted = create("weighted", fields(&[("name", 3.0)]));
+    weighted.upsert(documents()).unwrap();
+    for text in ["both", "named", "other"] {
+        assert!((norm(&weighted, text) - 1.0).abs() < 1e-6, "{text}: {}", norm(&weighted, text));
+    }
+    // Without weights the model's own lengths stand.
+    let plain = create("plain", fields(&[]));
+    plain.upsert(documents()).unwrap();
+    assert!((norm(&plain, "named") - 1.0).abs() > 0.1, "{}", norm(&plain, "named"));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use crate::embed::{InputKind, TextModel};
 use crate::ingest::weighted_sum;
 use crate::types::limits::{MAX_CHUNKS, MAX_REQUEST_NUMBERS};
 use crate::types::{
-    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, NewDocument, VectorError, VectorStorage, Weight,
-    admit_vector, check_vector_for, round_to_half,
+    Chunk, ChunkDefinition, ChunkSpan, DocumentId, EmbeddingState, NewDocument, TemplateDefinition, VectorError,
+    VectorStorage, Weight, admit_vector, check_vector_for, round_to_half,
 };
 
 use super::prepare::Prepared;
@@ -135,6 +135,7 @@ impl Frame<'_> {
             made.embedded += texts.len() - embeddings.cached;
             embedded.extend(embeddings.vectors.into_iter().zip(embeddings.truncated));
         }
+        let is_weighed = self.definition().template.as_ref().is_some_and(TemplateDefinition::has_weights);
         let mut parts = Vec::new();
         for (n, (one, (vector, cut))) in wanted.iter().zip(embedded).enumerate() {
             let id = &documents[one.document].document.id;
@@ -150,7 +151,7 @@ impl Frame<'_> {
                 Piece::Part(weight) => {
                     parts.push((weight, vector));
                     if wanted.get(n + 1).is_none_or(|next| next.document != one.document) {
-                        vectors.numbers = self.admit(id, sum_of(id, std::mem::take(&mut parts))?)?;
+                        vectors.numbers = self.admit(id, sum_of(id, std::mem::take(&mut parts), is_weighed)?)?;
                     }
                 }
             }
@@ -217,11 +218,13 @@ impl Frame<'_> {
     }
 }
 
-/// The one vector of a text's parts.
-fn sum_of(id: &DocumentId, mut parts: Vec<(Weight, Vec<f32>)>) -> Result<Vec<f32>, CollectionError> {
-    match (parts.len(), parts.pop()) {
-        (1, Some((_, vector))) => Ok(vector),
-        (_, last) => {
+/// The one vector of a text's parts. Where fields have weights it has length 1, however many of them a document fills:
+/// lengths of a model that does not normalise would tell nothing beside those of sums. A text without weights is one
+/// part.
+fn sum_of(id: &DocumentId, mut parts: Vec<(Weight, Vec<f32>)>, is_weighed: bool) -> Result<Vec<f32>, CollectionError> {
+    match parts.pop() {
+        Some((_, vector)) if !is_weighed => Ok(vector),
+        last => {
             parts.extend(last);
             weighted_sum(&parts).map_err(|source| refused(id, source))
         }

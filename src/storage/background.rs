@@ -1,4 +1,7 @@
-//! Threads that give way to all others.
+//! Threads that give way to all others, and how much of a core a thread had.
+
+#[cfg(feature = "local-models")]
+use std::{thread::JoinHandle, time::Duration};
 
 /// How far behind others a thread stands: Linux gives it about a tenth of the time that an ordinary one gets of the same
 /// core. Less would hold work up for as long as others keep every core busy, as a long import does.
@@ -35,6 +38,31 @@ pub fn give_way() {
     }
 }
 
+/// How long a core has worked on a thread that was not joined yet. `None` where the system does not tell, or is not
+/// Linux, or where the thread has ended.
+#[cfg(feature = "local-models")]
+pub fn cpu_time<T>(thread: &JoinHandle<T>) -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::thread::JoinHandleExt;
+
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the thread's handle is neither joined nor detached while it is borrowed, so that the system knows it
+        // still. `clock` and `time` are written to and outlive the calls.
+        let known = unsafe {
+            libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut time) == 0
+        };
+        known.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        _ = thread;
+        None
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -54,5 +82,24 @@ mod tests {
         });
         assert_eq!(gave_way.join().unwrap(), NICE);
         assert_eq!(nice_of_this_thread(), before);
+    }
+
+    #[cfg(feature = "local-models")]
+    #[test]
+    fn a_threads_time_is_its_own() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let busy = std::thread::spawn(move || while !stopped.load(Ordering::Relaxed) {});
+        while cpu_time(&busy).unwrap() < Duration::from_millis(20) {}
+        stop.store(true, Ordering::Relaxed);
+        busy.join().unwrap();
+        let (sender, waiting) = std::sync::mpsc::channel::<()>();
+        let idle = std::thread::spawn(move || waiting.recv().is_err());
+        assert!(cpu_time(&idle).unwrap() < Duration::from_millis(20), "it waits");
+        drop(sender);
+        assert!(idle.join().unwrap());
     }
 }

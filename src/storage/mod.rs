@@ -26,6 +26,8 @@ mod transfer;
 
 pub use append::AppendFile;
 pub use arena::{Arena, Piece};
+#[cfg(feature = "local-models")]
+pub use background::cpu_time;
 pub use background::give_way;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]

@@ -5,7 +5,7 @@
 pub struct ChunkDefinition {
     /// Most tokens of a chunk, special tokens left out.
     pub max_tokens: u32,
-    /// Tokens that a chunk shares with the one before it, about; fewer than `max_tokens`.
+    /// Tokens that a chunk shares with the one before it, about; at most half of `max_tokens`.
     pub overlap_tokens: u32,
 }
 

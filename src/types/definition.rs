@@ -212,9 +212,7 @@ impl Definition {
         if let Some(chunks) = self.chunks {
             within("chunks.max_tokens", chunks.max_tokens, 1, MAX_CHUNK_TOKENS as u64)?;
             within("chunks.overlap_tokens", chunks.overlap_tokens, 0, u64::from(chunks.max_tokens) / 2)?;
-            if let Some(TemplateDefinition::Fields(template)) = &self.template
-                && !template.weights.is_empty()
-            {
+            if self.template.as_ref().is_some_and(TemplateDefinition::has_weights) {
                 return Err(DefinitionError::WeighedChunks);
             }
         }

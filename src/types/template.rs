@@ -72,6 +72,14 @@ impl FieldsTemplate {
 }
 
 impl TemplateDefinition {
+    /// Whether fields are embedded apart.
+    pub fn has_weights(&self) -> bool {
+        match self {
+            Self::Jinja(_) => false,
+            Self::Fields(fields) => !fields.weights.is_empty(),
+        }
+    }
+
     /// Checks lengths and counts; whether a Jinja template can be parsed is for whoever renders it.
     ///
     /// # Errors

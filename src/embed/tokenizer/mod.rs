@@ -53,7 +53,7 @@ struct Limits {
     /// Rows of the model's table of tokens.
     vocabulary: usize,
     lower_case: bool,
-    /// How long loading, or one text, may take where patterns are involved.
+    /// How long loading, or one text, may take of a core where patterns are involved.
     patience: Duration,
 }
 
@@ -66,7 +66,7 @@ const FIRST_CUT_BYTES_PER_TOKEN: usize = 16;
 /// How many tokens beyond the limit a beginning must have to stand for the whole: blanks at its end may become tokens
 /// that they are not within the text.
 const MARGIN_TOKENS: usize = 16;
-/// A mebibyte of text takes a genuine tokenizer about a second.
+/// A mebibyte of text takes a genuine tokenizer about a second of a core.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl TextTokenizer {
@@ -148,17 +148,20 @@ impl TextTokenizer {
     /// # Errors
     /// [`EmbedError::Tokenizer`].
     pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
-        let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) };
         let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
         let text = text.trim();
+        let (read, origins) = match self.lower_case {
+            true => (text.to_lowercase(), Some(origins_of_lower_case(text))),
+            false => (text.to_owned(), None),
+        };
         let whole = self.whole.get_or_init(|| {
             let mut whole = Tokenizer::clone(&self.inner);
             // Taking truncation away has nothing to check.
             _ = whole.with_truncation(None);
             Arc::new(whole)
         });
-        let (whole, owned) = (Arc::clone(whole), text.to_owned());
-        let encode = move || whole.encode_char_offsets(owned, with_special).map_err(|e| e.to_string());
+        let whole = Arc::clone(whole);
+        let encode = move || whole.encode_char_offsets(read, with_special).map_err(|e| e.to_string());
         let encoding = self.guard.run_within(encode);
         let encoding = encoding.map_err(|reason| EmbedError::Tokenizer { model: self.model.clone(), reason })?;
         let bytes_of_chars: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
@@ -167,6 +170,10 @@ impl TextTokenizer {
             let (id, (start, stop)) = (encoding.get_ids()[at], encoding.get_offsets()[at]);
             match encoding.get_special_tokens_mask()[at] {
                 0 => {
+                    let (start, stop) = match &origins {
+                        Some(origins) => within_origins(origins, start, stop),
+                        None => (start, stop),
+                    };
                     let text = text.get(byte(start)..byte(stop)).unwrap_or_default().to_owned();
                     Piece { id, text, special: false, range: Some((blanks + start, blanks + stop)) }
                 }
@@ -217,6 +224,19 @@ impl TextTokenizer {
     fn failed(&self, reason: String) -> EmbedError {
         EmbedError::Tokenizer { model: self.model.clone(), reason }
     }
+}
+
+/// By character of the lower-cased text, of which character of `text` it comes: few become two, as `İ` does.
+fn origins_of_lower_case(text: &str) -> Vec<usize> {
+    text.chars().enumerate().flat_map(|(at, c)| c.to_lowercase().map(move |_| at)).collect()
+}
+
+/// The characters that those from `start` to `stop` come of.
+fn within_origins(origins: &[usize], start: usize, stop: usize) -> (usize, usize) {
+    let after_last = origins.last().map_or(0, |last| last + 1);
+    let first = origins.get(start).copied().unwrap_or(after_last);
+    let last = stop.checked_sub(1).and_then(|last| origins.get(last)).map_or(first, |last| last + 1);
+    (first, last.max(first))
 }
 
 /// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none does.

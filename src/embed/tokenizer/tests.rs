@@ -224,6 +224,19 @@ fn patterns_that_take_for_ever_are_given_up() {
     }
 }
 
+/// The limit is of a core's time: the machine may be busy with other threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn waiting_for_a_core_is_no_time_of_a_pattern() {
+    let guard = Guard::new(Some(Duration::from_millis(50)));
+    let slow = || {
+        std::thread::sleep(Duration::from_millis(500));
+        Ok(1)
+    };
+    assert_eq!(guard.run_within(slow), Ok(1));
+    assert_eq!(guard.run_within(|| Ok(2)), Ok(2));
+}
+
 /// XLM-RoBERTa's kind: Unigram over words that begin with a mark.
 fn unigram(pre_tokenizer: Value) -> Value {
     let mut json = small_tokenizer();
@@ -270,4 +283,25 @@ fn texts_are_trimmed_and_put_in_lower_case_where_the_model_wants_that() {
     let lower = TextTokenizer::from_bytes(bytes, "small", Limits { lower_case: true, ..LIMITS }).unwrap();
     assert_eq!(plain.encode("", " A МИР\n").unwrap().ids, [2, 1, 1, 3]);
     assert_eq!(lower.encode("B ", " A МИР\n").unwrap().ids, [2, 5, 4, 8, 3]);
+}
+
+#[test]
+fn pieces_of_a_lower_cased_text_say_what_of_the_original_they_are() {
+    let mut json = small_tokenizer();
+    json["normalizer"] = Value::Null;
+    let bytes = json.to_string().into_bytes();
+    let tokenizer = TextTokenizer::from_bytes(bytes, "small", Limits { lower_case: true, ..LIMITS }).unwrap();
+    // In lower case each of the first two signs is two.
+    let text = " İİ, A МИР ΣΑΣ";
+    let pieces = tokenizer.pieces(text, false).unwrap();
+    let seen: Vec<_> = pieces.iter().map(|p| (p.id, p.text.as_str(), p.range)).collect();
+    let wanted = [
+        (1, "İİ", Some((1, 3))),
+        (9, ",", Some((3, 4))),
+        (4, "A", Some((5, 6))),
+        (8, "МИР", Some((7, 10))),
+        (1, "ΣΑΣ", Some((11, 14))),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(tokenizer.pieces("  ", false).unwrap(), []);
 }

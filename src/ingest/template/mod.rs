@@ -11,7 +11,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-use crate::types::{DocumentId, Metadata, TemplateDefinition, VectorError, Weight, normalise};
+use crate::types::{DocumentId, Metadata, TemplateDefinition, VectorError, Weight, check_vector, normalise};
 
 use jinja::Jinja;
 
@@ -130,15 +130,17 @@ impl<'a> Templater<'a> {
     }
 }
 
-/// The sum of vectors by their weights, of length 1. All have the same number of components, and there is one at least.
+/// The sum of vectors, each scaled to length 1, by their weights, of length 1. All have the same number of components,
+/// and there is one at least.
 ///
 /// # Errors
-/// [`VectorError`] where they cancel each other out.
+/// [`VectorError`] where one has no direction, or they cancel each other out.
 pub fn weighted_sum(vectors: &[(Weight, Vec<f32>)]) -> Result<Vec<f32>, VectorError> {
     let dim = vectors.first().map_or(0, |(_, vector)| vector.len());
     let mut sum = vec![0f64; dim];
     for (weight, vector) in vectors {
-        sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += weight.as_f64() * f64::from(*x));
+        let scale = weight.as_f64() / check_vector(vector, dim)?;
+        sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += scale * f64::from(*x));
     }
     let mut sum: Vec<f32> = sum.into_iter().map(|x| x as f32).collect();
     normalise(&mut sum, dim)?;

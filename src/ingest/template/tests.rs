@@ -182,7 +182,10 @@ fn weighted_fields_are_parts() {
 #[test]
 fn sums_are_weighted_and_of_length_1() {
     let weight = |number| Weight::of(number).unwrap();
-    let sum = weighted_sum(&[(weight(3.0), vec![1.0, 0.0]), (weight(4.0), vec![0.0, 1.0])]).unwrap();
-    assert!((sum[0] - 0.6).abs() < 1e-6 && (sum[1] - 0.8).abs() < 1e-6, "{sum:?}");
+    for lengths in [(1.0, 1.0), (0.5, 7.0)] {
+        let sum = weighted_sum(&[(weight(3.0), vec![lengths.0, 0.0]), (weight(4.0), vec![0.0, lengths.1])]).unwrap();
+        assert!((sum[0] - 0.6).abs() < 1e-6 && (sum[1] - 0.8).abs() < 1e-6, "{sum:?}");
+    }
+    assert_eq!(weighted_sum(&[(weight(3.0), vec![0.0, 5.0])]), Ok(vec![0.0, 1.0]));
     assert!(weighted_sum(&[(Weight::ONE, vec![1.0, 0.0]), (Weight::ONE, vec![-1.0, 0.0])]).is_err());
 }
