@@ -1,6 +1,7 @@
 //! A real server on a disk that fails: full, refusing writes, refusing to sync.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -162,6 +163,50 @@ fn a_refused_write_is_answered_so_and_reads_and_later_writes_go_on() {
         let server = ServerProcess::start(&directory.path().join("data"));
         client.follow(&server);
         client.assert_nothing_is_lost();
+    }
+}
+
+#[test]
+fn an_import_that_a_full_disk_ends_is_gone_on_with_where_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (faults, server, mut client) = start(directory.path());
+    let line = |n: usize| {
+        let document = json!({"id": format!("i{n:03}"), "text": "x".repeat(1_000), "vector": [1, 2, 3, n]});
+        format!("{document}\n")
+    };
+    let lines: Vec<String> = (0..500).map(line).collect();
+    let (begin, end) = (lines[..400].concat(), lines[400..].concat());
+    let fill = Once(|| {
+        // The first batch is written; the second waits for its end.
+        while client.read().len() < client.acknowledged.len() + 256 {
+            std::thread::yield_now();
+        }
+        faults.arm("write", ENOSPC, "/log/");
+    });
+    let url = format!("{}/v1/collections/things/import", server.url);
+    let post = || client.agent.post(&url).set("content-type", "application/x-ndjson");
+    let problem: Value = match post().send(begin.as_bytes().chain(fill).chain(end.as_bytes())) {
+        Err(ureq::Error::Status(507, answer)) => answer.into_json().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let progress = &problem["progress"];
+    assert_eq!((&progress["lines"], &progress["upserted"]), (&json!(500), &json!(256)), "{problem}");
+    assert_eq!(progress["done_through"], 256, "{problem}");
+    faults.disarm();
+    let rest = lines[256..].concat();
+    let report: Value = post().send(rest.as_bytes()).unwrap().into_json().unwrap();
+    assert_eq!((&report["upserted"], &report["done_through"]), (&json!(244), &json!(244)), "{report}");
+    client.acknowledged.extend((0..500).map(|n| format!("i{n:03}")));
+    client.assert_nothing_is_lost();
+}
+
+/// Reads nothing, and does something when it is read.
+struct Once<F>(F);
+
+impl<F: FnMut()> Read for Once<F> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        (self.0)();
+        Ok(0)
     }
 }
 

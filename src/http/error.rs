@@ -175,6 +175,16 @@ impl ApiError {
         self.code.status().is_client_error() && self.code != Code::Overloaded
     }
 
+    /// Whether a document is at fault, so that others may be written without it: not the collection, table or model.
+    pub(crate) fn is_documents_fault(&self) -> bool {
+        use Code::{CollectionNotFound, DimensionsNotSupported, InvalidTemplate, ModelNotSupported, UnknownModel};
+        let of_models = [UnknownModel, ModelNotSupported, DimensionsNotSupported];
+        let mut of_collections = [CollectionNotFound, InvalidTemplate].into_iter().chain(of_models);
+        let is_of_collection =
+            self.code.status() == StatusCode::CONFLICT || of_collections.any(|code| code == self.code);
+        self.is_callers_fault() && !is_of_collection
+    }
+
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         use Code::{
@@ -405,6 +415,22 @@ mod tests {
         let error = ApiError::from(CollectionError::from(LogError::TooLarge { got: 70 << 20, max: 64 << 20 }));
         assert_eq!((error.code, error.code.status().as_u16()), (Code::TooLong, 422));
         assert!(error.is_callers_fault() && error.detail.contains("send fewer documents"), "{}", error.detail);
+    }
+
+    #[test]
+    fn what_no_document_can_mend_is_no_documents_fault() {
+        let is = |code| ApiError::new(code, "").is_documents_fault();
+        for code in [Code::DimMismatch, Code::NoModel, Code::BackendRefused, Code::NotOnBackend, Code::PersonalData] {
+            assert!(is(code), "{code:?}");
+        }
+        let of_tables = [Code::BackendConflict, Code::BackendDrift, Code::BackendDimMismatch, Code::BackendRights];
+        let of_models = [Code::UnknownModel, Code::ModelNotSupported, Code::DimensionsNotSupported, Code::ModelFailed];
+        for code in [of_tables, of_models].as_flattened() {
+            assert!(!is(*code), "{code:?}");
+        }
+        for code in [Code::CollectionNotFound, Code::InvalidTemplate, Code::Overloaded, Code::StorageFull] {
+            assert!(!is(code), "{code:?}");
+        }
     }
 
     #[test]

@@ -43,8 +43,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What an import did.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct ImportView {
-    /// Lines that were not blank.
+    /// Lines that were read and were not blank.
     lines: u64,
+    /// The line, counted from 1 and with blank ones, up to which every line was written or refused. Of an import that
+    /// ends early, the lines after it are to be sent again, also where they were read.
+    done_through: u64,
     /// Documents written.
     upserted: u64,
     /// Lines that did not get in.
@@ -79,7 +82,8 @@ pub(crate) struct LineError {
 /// Writes documents from a stream of lines, a JSON document each.
 ///
 /// Lines are written in batches as they come: what was written stays, also when a later line is refused or the stream
-/// breaks. Of two lines with one id the later stands.
+/// breaks. Of two lines with one id the later stands. Where an import ends early, the problem has the report so far as
+/// `progress`: send the lines after its `done_through` again.
 #[utoipa::path(
     post, path = "/v1/collections/{collection}/import", operation_id = "importDocuments", tag = "documents",
     params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
@@ -99,7 +103,7 @@ pub(crate) async fn import(
     check_encoding(&headers)?;
     // An unknown collection is refused before the first byte is read.
     state.on_collection(name.clone(), |_| Ok(())).await?;
-    let mut import = Import { state, name, batch: Batch::default(), report: ImportView::default() };
+    let mut import = Import { state, name, batch: Batch::default(), taken: 0, report: ImportView::default() };
     let mut splitter = LineSplitter::new(MAX_LINE_BYTES);
     loop {
         let chunk = match next_chunk(&mut body, &import.state).await {
@@ -138,7 +142,7 @@ async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, 
         let frame = tokio::select! {
             biased;
             () = state.shutdown_began(), if !body.is_end_stream() => {
-                let detail = "the server is stopping; \"progress\" says how far the stream was read, send the rest again";
+                let detail = "the server is stopping; send the lines after \"done_through\" of \"progress\" again";
                 return Err(ApiError::new(Code::Stopping, detail));
             }
             frame = tokio::time::timeout(IMPORT_IDLE_TIMEOUT, body.frame()) => frame,
@@ -172,11 +176,23 @@ struct Import {
     state: AppState,
     name: CollectionName,
     batch: Batch,
+    /// The last line that was read, and refused or put into a batch.
+    taken: u64,
     report: ImportView,
 }
 
 impl Import {
     async fn take(&mut self, line: Line) -> Result<(), ApiError> {
+        let number = line.number;
+        self.read(line).await?;
+        self.taken = number;
+        if self.batch.documents.is_empty() {
+            self.report.done_through = number;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, line: Line) -> Result<(), ApiError> {
         let Line { number, content } = line;
         let text = match content {
             LineContent::Text(text) => text,
@@ -227,19 +243,20 @@ impl Import {
             }
             let outcome = match self.write(documents.clone()).await {
                 Ok(outcome) => outcome,
-                Err(error) if error.code == Code::Overloaded => Outcome::stopped_at(documents, error),
-                Err(error) => return Err(self.report.attach(error)),
+                Err(error) => Outcome::stopped_at(documents, error),
             };
             outcome.done.iter().for_each(|upserted| self.report.add(upserted));
             outcome.refused.iter().for_each(|(number, error)| self.report.refuse(*number, error));
-            let asked = match outcome.stopped {
-                None => return Ok(()),
-                Some((rest, error)) if error.code == Code::Overloaded && retry < OVERLOAD_RETRIES => {
-                    documents = rest;
-                    error.retry_after.unwrap_or_default()
-                }
-                Some((_, error)) => return Err(self.report.attach(error)),
+            let Some((rest, error)) = outcome.stopped else {
+                self.report.done_through = self.taken;
+                return Ok(());
             };
+            self.report.done_through = rest.first().map_or(self.taken, |(number, _)| number - 1);
+            if error.code != Code::Overloaded || retry == OVERLOAD_RETRIES {
+                return Err(self.report.attach(error));
+            }
+            documents = rest;
+            let asked = error.retry_after.unwrap_or_default();
             tokio::time::sleep(pause.max(asked).min(MAX_OVERLOAD_PAUSE)).await;
             pause *= 2;
         }
@@ -269,7 +286,7 @@ impl Import {
 struct Outcome {
     done: Vec<Upserted>,
     refused: Vec<(u64, ApiError)>,
-    /// The documents that were not tried to the end, and why.
+    /// The documents that were not tried to the end, in their order, and why.
     stopped: Option<(Vec<(u64, NewDocument)>, ApiError)>,
 }
 
@@ -290,7 +307,7 @@ fn write_splitting(collection: &AnyCollection, mut documents: Vec<(u64, NewDocum
         Ok(upserted) => outcome.done.push(upserted),
         Err(error) => {
             let error = ApiError::from(error);
-            if !error.is_callers_fault() || error.code == Code::CollectionNotFound {
+            if !error.is_documents_fault() {
                 outcome.stopped = Some((documents, error));
             } else if let [(number, _)] = documents[..] {
                 outcome.refused.push((number, error));

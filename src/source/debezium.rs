@@ -159,9 +159,7 @@ impl Events {
         let part = |name: &String| {
             let value = row.get(name).ok_or_else(|| wrong(format!("it has no key column {name:?}")))?;
             // With all its digits, as `import postgres` reads it.
-            if let (Some(Kind::Decimal { scale }), Json::String(text)) = (kinds.get(name), value)
-                && let Some(digits) = decimal(text, *scale)
-            {
+            if let Some(digits) = kinds.get(name).and_then(|kind| digits(value, kind)) {
                 return Ok(digits);
             }
             match convert(value.clone(), kinds.get(name)) {
@@ -181,7 +179,7 @@ impl Events {
 }
 
 /// What the schema says of a column whose JSON alone does not say enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Days,
     Milliseconds,
@@ -191,8 +189,12 @@ enum Kind {
     Decimal {
         scale: u32,
     },
+    /// The same with its scale, in an object: of a column whose numbers have scales of their own.
+    ScaledDecimal,
     /// A text that holds JSON.
     Json,
+    /// An array of these.
+    Array(Box<Kind>),
 }
 
 /// The schema of one side of an envelope.
@@ -206,6 +208,9 @@ fn kinds_of(schema: Option<&Json>) -> BTreeMap<String, Kind> {
 }
 
 fn kind_of(field: &Json) -> Option<Kind> {
+    if field["type"] == "array" {
+        return Some(Kind::Array(Box::new(kind_of(&field["items"])?)));
+    }
     let name = field["name"].as_str()?;
     Some(match name.rsplit('.').next()? {
         "Date" => Kind::Days,
@@ -213,6 +218,7 @@ fn kind_of(field: &Json) -> Option<Kind> {
         "MicroTimestamp" => Kind::Microseconds,
         "NanoTimestamp" => Kind::Nanoseconds,
         "Decimal" => Kind::Decimal { scale: field["parameters"]["scale"].as_str()?.parse().ok()? },
+        "VariableScaleDecimal" => Kind::ScaledDecimal,
         "Json" => Kind::Json,
         _ => return None,
     })
@@ -220,13 +226,19 @@ fn kind_of(field: &Json) -> Option<Kind> {
 
 /// A value in the words of a document; as it is where the schema says nothing or it does not fit.
 fn convert(value: Json, kind: Option<&Kind>) -> Json {
+    let value = match (kind, value) {
+        (Some(Kind::Array(kind)), Json::Array(items)) => {
+            return items.into_iter().map(|item| convert(item, Some(kind))).collect();
+        }
+        (_, value) => value,
+    };
     let converted = match (kind, &value) {
         (Some(Kind::Days), Json::Number(days)) => days.as_i64().and_then(date),
         (Some(Kind::Milliseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n) * 1_000_000)),
         (Some(Kind::Microseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n) * 1_000)),
         (Some(Kind::Nanoseconds), Json::Number(n)) => n.as_i64().and_then(|n| time(i128::from(n))),
-        (Some(Kind::Decimal { scale }), Json::String(text)) => {
-            decimal(text, *scale).and_then(|digits| serde_json::from_str(&digits).ok())
+        (Some(kind @ (Kind::Decimal { .. } | Kind::ScaledDecimal)), value) => {
+            digits(value, kind).and_then(|digits| serde_json::from_str(&digits).ok())
         }
         (Some(Kind::Json), Json::String(text)) => serde_json::from_str(text).ok(),
         _ => None,
@@ -256,6 +268,18 @@ fn is_unavailable(value: &Json) -> bool {
         },
         Json::Object(map) => map.len() == 1 && map.contains_key(UNAVAILABLE),
         _ => false,
+    }
+}
+
+/// All digits of a decimal of either kind.
+fn digits(value: &Json, kind: &Kind) -> Option<String> {
+    match (kind, value) {
+        (Kind::Decimal { scale }, Json::String(text)) => decimal(text, *scale),
+        (Kind::ScaledDecimal, Json::Object(number)) => {
+            let scale = u32::try_from(number.get("scale")?.as_u64()?).ok()?;
+            decimal(number.get("value")?.as_str()?, scale)
+        }
+        _ => None,
     }
 }
 
@@ -384,6 +408,51 @@ mod tests {
             ],
         );
         assert_eq!(events().read(&line).unwrap(), wanted);
+    }
+
+    #[test]
+    fn numbers_with_scales_of_their_own_and_arrays_are_converted() {
+        let scaled = |name: &str| {
+            format!(
+                r#"{{"type":"struct","fields":[{{"type":"int32","optional":false,"field":"scale"}},{{"type":"bytes","optional":false,"field":"value"}}],"optional":true,"name":"io.debezium.data.VariableScaleDecimal","version":1{name}}}"#
+            )
+        };
+        let array = |name: &str, items: &str| format!(r#"{{"type":"array","items":{items},"field":"{name}"}}"#);
+        let fields = [
+            scaled(r#","field":"id""#),
+            scaled(r#","field":"price""#),
+            array("prices", &scaled("")),
+            array("days", r#"{"type":"int32","optional":true,"name":"io.debezium.time.Date","version":1}"#),
+            array(
+                "costs",
+                r#"{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}}"#,
+            ),
+            array("tags", r#"{"type":"string"}"#),
+        ];
+        let line = format!(
+            r#"{{"schema":{{"fields":[{{"field":"after","fields":[{}]}}]}},"payload":{{"op":"c","after":{{"id":{{"scale":2,"value":"BOI="}},"price":{{"scale":2,"value":"MDk="}},"prices":[{{"scale":0,"value":"/w=="}},null,{{"scale":1,"value":"Dw=="}}],"days":[19723,null],"costs":["/zg="],"tags":["a"]}}}}}}"#,
+            fields.join(",")
+        );
+        let strings = |text: &str| Value::String(text.into());
+        let wanted = upsert(
+            "12.50",
+            &[
+                ("id", Value::Float(12.5)),
+                ("price", Value::Float(123.45)),
+                ("prices", Value::Array(vec![Value::Int(-1), Value::Null, Value::Float(1.5)])),
+                ("days", Value::Array(vec![strings("2024-01-01"), Value::Null])),
+                ("costs", Value::Array(vec![Value::Float(-2.0)])),
+                ("tags", Value::Array(vec![strings("a")])),
+            ],
+        );
+        assert_eq!(events().read(&line).unwrap(), wanted);
+        // What is no such object stays as it came.
+        let odd = line.replace(r#""scale":2,"value":"MDk=""#, r#""scale":-2,"value":"MDk=""#);
+        let Change::Upsert { fields, .. } = events().read(&odd).unwrap() else { panic!("{odd}") };
+        assert_eq!(
+            fields["price"],
+            Value::Object([("scale".to_owned(), Value::Int(-2)), ("value".to_owned(), strings("MDk="))].into())
+        );
     }
 
     #[test]

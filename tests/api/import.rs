@@ -32,6 +32,7 @@ pub fn good_lines_get_in_and_bad_ones_are_reported() {
     ];
     let report = import(&server, lines.join("\n")).ok();
     assert_eq!((&report["lines"], &report["upserted"], &report["failed"]), (&json!(10), &json!(2), &json!(8)));
+    assert_eq!(report["done_through"], 11, "with the blank line");
     let errors: Vec<(u64, &str)> = report["errors"]
         .as_array()
         .unwrap()
@@ -110,6 +111,33 @@ pub fn one_refused_document_does_not_keep_the_others_of_its_batch_out() {
     let lines: Vec<u64> = report["errors"].as_array().unwrap().iter().map(|e| e["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [8, 58, 108, 158, 208]);
     assert_eq!(server.ids().len(), 245);
+}
+
+#[test]
+pub fn an_import_that_ends_early_says_from_which_line_to_go_on() {
+    let server = Server::with_documents(&[]);
+    let lines = |prefix: &str, count: usize| -> String {
+        (0..count).map(|n| format!("{{\"id\":\"{prefix}{n}\",\"vector\":[1,0,0]}}\n")).collect()
+    };
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", PATH).header("content-type", "application/x-ndjson");
+    stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
+    let mut send = |lines: String| {
+        stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).unwrap();
+    };
+    // A whole batch is written at once; the next waits for its end.
+    send(format!("\nnot json\n{}", lines("a", 256)));
+    while server.ids().len() < 256 {
+        std::thread::yield_now();
+    }
+    server.delete("/v1/collections/c").ok();
+    send(format!("not json\n{}\nnot json\n", lines("b", 100)));
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let answer = read_answer(&mut stream);
+    answer.refused(404, "collection_not_found");
+    let progress = &answer.json()["progress"];
+    assert_eq!((&progress["lines"], &progress["upserted"], &progress["failed"]), (&json!(359), &json!(256), &json!(3)));
+    assert_eq!(progress["done_through"], 259, "line 260 is the first of those that were not written");
 }
 
 #[test]

@@ -153,7 +153,16 @@ fn value(name: &str, cell: &str, declared: Option<&FieldType>) -> Result<Value, 
         LineError::new("field_type_mismatch", detail)
     };
     match declared {
-        Some(FieldType::Number) => number(cell.trim()).ok_or_else(|| fail("a number")),
+        Some(FieldType::Number) => match number(cell.trim()) {
+            Some(number) => Ok(number),
+            None if is_integer(cell.trim()) => {
+                let detail = format!(
+                    "column {name:?} is declared as a number and {cell:?} does not fit 64 bits; declare it as keyword"
+                );
+                Err(LineError::new("integer_out_of_range", detail))
+            }
+            None => Err(fail("a number")),
+        },
         Some(FieldType::Boolean) => match cell.trim().to_ascii_lowercase().as_str() {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
@@ -172,11 +181,17 @@ fn point(cell: &str) -> Option<Value> {
     GeoPoint::of(&value).map(|_| value)
 }
 
+/// A number. An integer that no 64 bits hold is none, as in the API: a float would be another number.
 fn number(cell: &str) -> Option<Value> {
-    if let Ok(int) = cell.parse::<i64>() {
-        return Some(Value::Int(int));
+    if is_integer(cell) {
+        return cell.parse::<i64>().ok().map(Value::Int);
     }
     cell.parse::<f64>().ok().filter(|float| float.is_finite()).map(Value::Float)
+}
+
+fn is_integer(cell: &str) -> bool {
+    let digits = cell.strip_prefix(['+', '-']).unwrap_or(cell);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -223,6 +238,22 @@ mod tests {
             assert!(row.as_ref().unwrap_err().contains("declared as a number"), "{row:?}");
         }
         assert!(found[4].is_ok() && found[5].is_err());
+    }
+
+    #[test]
+    fn integers_are_kept_to_the_last_digit_or_refused() {
+        let text = "id,n\na,9223372036854775807\nb,-9223372036854775808\nc,+7\nd,1e20\ne,12345678901234567890.5\n\
+                    f,9223372036854775808\ng, -12345678901234567890\n";
+        let types = FieldTypes::from([("n".to_owned(), FieldType::Number)]);
+        let found: Vec<_> = read(text.as_bytes(), types).unwrap().map(|record| record.unwrap().content).collect();
+        let numbers = [Value::Int(i64::MAX), Value::Int(i64::MIN), Value::Int(7), Value::Float(1e20)];
+        for (row, wanted) in found.iter().zip(numbers) {
+            assert_eq!(row.as_ref().unwrap()["n"], wanted);
+        }
+        assert_eq!(found[4].as_ref().unwrap()["n"], Value::Float(1.234_567_890_123_456_7e19));
+        for row in &found[5..7] {
+            assert_eq!(row.as_ref().unwrap_err().code, "integer_out_of_range");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn ip_addresses(text: &str) -> Vec<Range<usize>> {
         match (start, belongs(c)) {
             (None, true) => start = Some(at),
             (Some(from), false) => {
-                found.extend(ip_address(text, from, at));
+                ip_addresses_of(text, from, at, &mut found);
                 start = None;
             }
             _ => {}
@@ -42,22 +42,34 @@ pub(super) fn ip_addresses(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The address that a run of its characters holds, but for punctuation at its end.
-fn ip_address(text: &str, from: usize, to: usize) -> Option<Range<usize>> {
+/// The addresses that a run of their characters holds, but for punctuation at its end. A colon is a part of an address
+/// or stands between it and a word or a port.
+fn ip_addresses_of(text: &str, from: usize, to: usize, found: &mut Vec<Range<usize>>) {
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    if is_word(text[..from].chars().next_back()) || is_word(text[to..].chars().next()) {
-        return None;
-    }
+    let begins_in_word = is_word(text[..from].chars().next_back());
+    let ends_in_word = is_word(text[to..].chars().next());
     let run = text[from..to].trim_end_matches('.');
-    let run = if run.ends_with(':') && !run.ends_with("::") { &run[..run.len() - 1] } else { run };
-    let is_version_4 = run.parse::<Ipv4Addr>().is_ok();
-    let is_version_6 = run.len() > 4 && run.parse::<Ipv6Addr>().is_ok();
-    // A port after an address of version 4.
-    let before_port = run.rsplit_once(':').filter(|(host, _)| host.parse::<Ipv4Addr>().is_ok()).map(|(host, _)| host);
-    match (is_version_4 || is_version_6, before_port) {
-        (true, _) => Some(from..from + run.len()),
-        (false, Some(host)) => Some(from..from + host.len()),
-        (false, None) => None,
+    // Two colons are always a part: what stands beside them is no word of its own.
+    let after_colon = run.split_once(':').map(|(_, rest)| rest).filter(|rest| !rest.starts_with(':'));
+    for rest in [(!begins_in_word).then_some(run), after_colon].into_iter().flatten() {
+        let before_colon = rest.rsplit_once(':').map(|(host, _)| host).filter(|host| !host.ends_with(':'));
+        let hosts = [(!ends_in_word).then_some(rest), before_colon];
+        let is_version_6 = |host: &&str| host.len() > 4 && host.parse::<Ipv6Addr>().is_ok();
+        if let Some(host) = hosts.into_iter().flatten().find(is_version_6) {
+            let start = from + run.len() - rest.len();
+            found.push(start..start + host.len());
+            return;
+        }
+    }
+    let mut start = from;
+    for part in run.split(':') {
+        let end = start + part.len();
+        let is_whole = (start > from || !begins_in_word) && (end < from + run.len() || !ends_in_word);
+        let host = part.trim_end_matches('.');
+        if is_whole && host.parse::<Ipv4Addr>().is_ok() {
+            found.push(start..start + host.len());
+        }
+        start = end + 1;
     }
 }
 
@@ -86,12 +98,21 @@ mod tests {
 
     #[test]
     fn addresses_of_hosts_are_found() {
-        let cases: [(&str, &[&str]); 5] = [
+        let cases: [(&str, &[&str]); 14] = [
             ("from 192.168.0.1:8080 to 10.0.0.7.", &["192.168.0.1", "10.0.0.7"]),
             ("2001:db8::ff00:42:8329 and fe80::1", &["2001:db8::ff00:42:8329", "fe80::1"]),
             ("12:30:45, 1.2.3, 256.1.1.1, std::fmt, a::b", &[]),
             ("v1.2.3.4x x10.0.0.1", &[]),
             ("at 10.0.0.1: down", &["10.0.0.1"]),
+            ("ip:10.0.0.1 client:192.168.0.7:80, Face:10.0.0.2", &["10.0.0.1", "192.168.0.7", "10.0.0.2"]),
+            ("10.0.0.1:80:x 10.0.0.2:down 10.0.0.3:10.0.0.4.", &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]),
+            ("ip:2001:db8::1 source:2001:db8::2:eth0", &["2001:db8::1", "2001:db8::2"]),
+            ("fe80::1: up, at fe80::2:", &["fe80::1", "fe80::2"]),
+            ("2001:db8:0:0:0:0:0:1:443", &["2001:db8:0:0:0:0:0:1"]),
+            ("client:::ffff:10.0.0.1 ::ffff:10.0.0.2", &["10.0.0.1", "::ffff:10.0.0.2"]),
+            ("client:v1.2.3.4 x:1.2.3.4x x1.2.3.4:5", &[]),
+            ("at:12:30:45, mod::abc::def, abc::def::fn, C::a", &[]),
+            ("00:1a:2b:3c:4d:5e, 16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48", &[]),
         ];
         for (text, wanted) in cases {
             assert_eq!(texts(ip_addresses, text), wanted, "{text}");

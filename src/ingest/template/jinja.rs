@@ -71,9 +71,19 @@ fn of_rendering(error: &Error) -> TemplateError {
     }
 }
 
+/// How the details begin that repeat what a document holds, and what is said instead.
+const TELLING: [(&str, &str); 2] = [
+    ("unable to calculate ", "a number is divided by zero, or a result is too large"),
+    ("unknown keyword argument ", "an argument has a name that the filter does not know"),
+];
+
 /// What went wrong, without the values of the document.
 fn reason(error: &Error) -> String {
-    match error.detail() {
+    let told = |detail| {
+        let telling = TELLING.iter().find(|(begin, _)| str::starts_with(detail, begin));
+        telling.map_or(detail, |(_, instead)| instead)
+    };
+    match error.detail().map(told) {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     }

@@ -124,6 +124,15 @@ fn an_error_does_not_repeat_the_document() {
         let error = jinja(source, &example()).unwrap_err().to_string();
         assert!(!error.contains("crm"), "{source}: {error}");
     }
+    let largest = i128::MAX;
+    let of_numbers = ["/ 0", "// 0", "% 0", "** 100"].map(str::to_owned).into_iter();
+    for operation in of_numbers.chain([format!("* {largest}"), format!("+ {largest}"), format!("- -{largest}")]) {
+        let source = format!("{{{{ salary {operation} }}}}");
+        let error = jinja(&source, &object(&[("salary", Value::Int(85_000))])).unwrap_err().to_string();
+        assert!(!error.contains("85000"), "{operation}: {error}");
+    }
+    let error = jinja("{{ source | int(**features) }}", &example()).unwrap_err().to_string();
+    assert!(!["rate", "total_jobs", "total_revenue"].iter().any(|name| error.contains(name)), "{error}");
 }
 
 #[test]

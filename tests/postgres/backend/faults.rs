@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::api::client::Answer;
+use crate::api::client::{Answer, Request};
 use crate::api::server::Server as ApiServer;
 use crate::support::postgres::{TestDatabase, Version, database, server};
 
@@ -37,6 +37,11 @@ impl Place {
     fn write(&self, collection: &str) -> Answer {
         let documents = json!({"documents": [{"id": "a", "text": "one tent", "vector": [1, 0, 0]}]});
         self.server.post(&format!("/v1/collections/{collection}/documents"), &documents)
+    }
+
+    fn import(&self, collection: &str, lines: &str) -> Answer {
+        let import = Request::new("POST", &format!("/v1/collections/{collection}/import"));
+        import.body("application/x-ndjson", lines).send(self.server.address)
     }
 
     fn search(&self, collection: &str) -> Answer {
@@ -80,11 +85,21 @@ fn what_becomes_of_a_table_is_told_apart() {
         place.create(collection, &postgres.url).ok();
         place.write(collection).ok();
     }
+    let lines = r#"{"id":"b","vector":[1,0,0]}
+        {"id":"c","text":"a\u0000","vector":[1,0,0]}
+        {"id":"d","vector":[1,0,0]}"#;
+    let report = place.import("gone", lines).ok();
+    assert_eq!((&report["upserted"], &report["errors"][0]["code"]), (&json!(2), &json!("not_on_backend")));
     postgres.run("drop table mine.gone; alter table mine.column drop column content cascade");
     for answer in [place.search("gone"), place.write("gone")] {
         let detail = answer.refused(409, "backend_drift");
         assert!(detail.contains("mine.gone"), "{detail}");
     }
+    // No line is at fault, so none is refused.
+    let answer = place.import("gone", lines);
+    answer.refused(409, "backend_drift");
+    let progress = &answer.json()["progress"];
+    assert_eq!((&progress["failed"], &progress["done_through"]), (&json!(0), &json!(0)));
     let detail = place.search("column").refused(409, "backend_drift");
     assert!(detail.contains("content"), "{detail}");
     postgres.run("delete from mine.dim; alter table mine.dim alter embedding type vector(4)");
