@@ -1,7 +1,8 @@
 //! Putting the tables of a snapshot back, all of them or none.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -10,6 +11,9 @@ use super::MigrateError;
 use super::affected::{Affected, Named};
 use super::snapshot::{MANIFEST, VERSION, columns_of, describe, qualified};
 use crate::postgres::{Session, quote_identifier, quote_literal};
+
+/// Bytes of a file that are sent at once. A server takes no message of 1 GiB.
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A table that was put back, or would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,16 +69,15 @@ pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec
     restored
 }
 
-type Tables = Vec<(Value, Vec<u8>)>;
+/// Descriptions of tables, each with the file of its rows.
+type Tables = Vec<(Value, PathBuf)>;
 
-/// Reads a snapshot and checks every file against its sum.
+/// Reads a snapshot's manifest and checks every file against its sum.
 fn load(dir: &Path) -> Result<Tables, MigrateError> {
     let wrong = |reason: String| MigrateError::Snapshot { path: dir.to_owned(), reason };
-    let read = |name: &str| {
-        let path = dir.join(name);
-        std::fs::read(&path).map_err(|source| MigrateError::Io { path, source })
-    };
-    let manifest: Value = serde_json::from_slice(&read(MANIFEST)?).map_err(|error| wrong(error.to_string()))?;
+    let path = dir.join(MANIFEST);
+    let manifest = std::fs::read(&path).map_err(|source| MigrateError::Io { path, source })?;
+    let manifest: Value = serde_json::from_slice(&manifest).map_err(|error| wrong(error.to_string()))?;
     if manifest["version"].as_u64() != Some(VERSION) {
         return Err(wrong(format!("its version is {}, supported is {VERSION}", manifest["version"])));
     }
@@ -84,20 +87,37 @@ fn load(dir: &Path) -> Result<Tables, MigrateError> {
         if name.is_empty() || name.contains(['/', '\\']) {
             return Err(wrong(format!("{MANIFEST} names a file {name:?}")));
         }
-        let rows = read(name)?;
-        let sum: String = Sha256::digest(&rows).iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = dir.join(name);
+        let mut hash = Sha256::new();
+        for chunk in chunks(&path)? {
+            hash.update(chunk.map_err(|source| MigrateError::Io { path: path.clone(), source })?);
+        }
+        let sum: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if table["sha256"].as_str() != Some(&sum) {
             return Err(wrong(format!("{name} is damaged: its sha256 is {sum}")));
         }
-        tables.push((table.clone(), rows));
+        tables.push((table.clone(), path));
     }
     Ok(tables)
+}
+
+/// A file, piece by piece.
+fn chunks(path: &Path) -> Result<impl Iterator<Item = std::io::Result<Vec<u8>>> + use<>, MigrateError> {
+    let mut file = std::fs::File::open(path).map_err(|source| MigrateError::Io { path: path.to_owned(), source })?;
+    Ok(std::iter::from_fn(move || {
+        let mut chunk = Vec::new();
+        match file.by_ref().take(CHUNK_BYTES).read_to_end(&mut chunk) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(chunk)),
+            Err(error) => Some(Err(error)),
+        }
+    }))
 }
 
 async fn put_back(
     session: &Session,
     table: &Value,
-    rows: &[u8],
+    rows: &Path,
     is_there: bool,
 ) -> Result<RestoredTable, MigrateError> {
     let (name, was_made) = (qualified(table), !is_there);
@@ -105,7 +125,12 @@ async fn put_back(
         make(session, table).await?;
     }
     let copy = format!("copy {name} ({}) from stdin", columns_of(table));
-    let written = session.copy_in("write a table's rows", &copy, vec![rows.to_vec()]).await?;
+    let mut failed = None;
+    let rows_sent = chunks(rows)?.map_while(|chunk| chunk.map_err(|error| failed = Some(error)).ok());
+    let written = session.copy_in("write a table's rows", &copy, rows_sent).await?;
+    if let Some(source) = failed {
+        return Err(MigrateError::Io { path: rows.to_owned(), source });
+    }
     if was_made {
         add_constraints(session, table, false).await?;
         for index in table["indexes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -293,4 +318,20 @@ async fn advance_sequences(session: &Session, table: &Value, was_made: bool) -> 
         session.batch("advance a sequence", &sql).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_in_pieces_that_a_server_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000.copy");
+        let bytes: Vec<u8> = (0..CHUNK_BYTES * 5 / 2).map(|byte| (byte % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let pieces: Vec<Vec<u8>> = chunks(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [1 << 20, 1 << 20, 1 << 19]);
+        assert_eq!(pieces.concat(), bytes);
+    }
 }
