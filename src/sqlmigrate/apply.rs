@@ -1,6 +1,6 @@
 //! Applying migrations and taking them back: each in a transaction of its own, one process at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::affected::affected;
@@ -8,11 +8,9 @@ use super::files::Script;
 use super::snapshot::{TakenTable, discard, take};
 use super::split::Statement;
 use super::table::{DEFAULT_TABLE, OWN_TABLE, Row, Table};
-use super::{MigrateError, Status, Step, Version, own};
+use super::{MigrateError, Status, Step, Version, own, session};
 use crate::postgres::{ConnectSettings, Session};
 
-/// The key of the lock under which migrations run: "pannier" in a telephone's letters, then the letters of SQL.
-const LOCK_KEY: i64 = 7_266_437_775;
 /// So long a statement of a migration may run.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 
@@ -294,18 +292,7 @@ impl Migrator {
 
     /// Begins a transaction under the lock.
     async fn begin(&self, session: &Session) -> Result<(), MigrateError> {
-        let timeout_ms = self.options.lock_timeout.as_millis();
-        let free = format!("begin; select pg_try_advisory_xact_lock({LOCK_KEY})");
-        if session.texts("begin a migration", &free).await?.first() == Some(&Some("f".to_owned())) {
-            tracing::warn!("another process migrates this database; waiting until it is done");
-        }
-        // The wait for another process's migrations has no limit; waits for tables do.
-        let sql = format!(
-            "set local statement_timeout = 0; set local lock_timeout = 0; \
-             select pg_advisory_xact_lock({LOCK_KEY}); \
-             set local lock_timeout = {timeout_ms}"
-        );
-        Ok(session.batch("begin a migration", &sql).await?)
+        Ok(session::begin(session, self.options.lock_timeout).await?)
     }
 
     /// Commits what went well and rolls back what did not.
@@ -329,12 +316,7 @@ impl Migrator {
         }
     }
 
-    async fn run(
-        &self,
-        path: &std::path::Path,
-        statements: &[Statement],
-        after: &'static str,
-    ) -> Result<(), MigrateError> {
+    async fn run(&self, path: &Path, statements: &[Statement], after: &'static str) -> Result<(), MigrateError> {
         for statement in statements {
             let run = self.session.batch("run a migration's statement", &statement.text).await;
             run.map_err(|source| MigrateError::Failed {

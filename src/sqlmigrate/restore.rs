@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::MigrateError;
-use super::affected::{Affected, Named};
-use super::snapshot::{MANIFEST, VERSION, columns_of, describe, qualified};
+use super::affected::Named;
+use super::session::begin;
+use super::snapshot::{MANIFEST, PARTITIONED, VERSION, columns_of, describe, lock, named, oids, own_rows, qualified};
+use super::{MigrateError, triggers};
 use crate::postgres::{Session, quote_identifier, quote_literal};
 
 /// Bytes of a file that are sent at once. A server takes no message of 1 GiB.
@@ -27,31 +29,43 @@ pub struct RestoredTable {
 }
 
 /// Puts the tables of a snapshot back in one transaction: rows that are there are replaced, tables that are gone are made
-/// again. `dry_run`: does it all and takes it back.
+/// again. Nobody else writes to them meanwhile, and their triggers rest. `lock_timeout`: how long a statement may wait for
+/// a lock on a table. `dry_run`: does it all and takes it back.
 ///
 /// # Errors
-/// [`MigrateError::Snapshot`] when the snapshot is damaged or a table's columns are others, with every difference,
-/// [`MigrateError::Postgres`].
+/// [`MigrateError::Snapshot`] when the snapshot is damaged, a table's columns are others, with every difference, or a table
+/// is gone that cannot be made again as it was, [`MigrateError::Postgres`].
 /// Nothing is changed then.
-pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec<RestoredTable>, MigrateError> {
+pub async fn restore(
+    session: &Session,
+    dir: &Path,
+    lock_timeout: Duration,
+    dry_run: bool,
+) -> Result<Vec<RestoredTable>, MigrateError> {
     let tables = load(dir)?;
-    session.batch("begin to restore", "begin; set constraints all deferred").await?;
+    let names: Vec<Named> = tables.iter().map(|(table, _)| named(table)).collect();
+    begin(session, lock_timeout).await?;
     let restored = async {
-        let there = check_columns(session, dir, &tables).await?;
+        // Where a policy hides rows from the role, they are not to stay: it is refused.
+        session.batch("begin to restore", "set constraints all deferred; set local row_security = off").await?;
+        lock(session, &names, "exclusive").await?;
+        let there = check_tables(session, dir, &tables).await?;
         let standing = || tables.iter().map(|(table, _)| table).zip(&there).filter(|(_, is_there)| **is_there);
         for (table, _) in standing() {
             check_references(session, dir, table, &tables).await?;
         }
-        let keys = defer_references(session, &tables).await?;
+        let keys = defer_references(session, &names).await?;
+        let resting = triggers::disable(session, dir, &names).await?;
         // All before any is filled: a key that cascades takes rows of tables that come earlier.
         for (table, _) in standing() {
-            session.batch("empty a table", &format!("delete from {}", qualified(table))).await?;
+            session.batch("empty a table", &format!("delete from {}", own_rows(table))).await?;
         }
         let mut restored = Vec::new();
         for ((table, rows), is_there) in tables.iter().zip(&there) {
             restored.push(put_back(session, table, rows, *is_there).await?);
         }
         session.batch("look at the constraints", "set constraints all immediate").await?;
+        triggers::enable(session, &resting).await?;
         for key in &keys {
             session.batch("make a key as it was", &format!("alter table {key} not deferrable")).await?;
         }
@@ -143,33 +157,66 @@ async fn put_back(
 }
 
 /// Which tables are there. Those must have the columns of the snapshot, no more and no fewer: rows that are put back would
-/// lose what is in another.
+/// lose what is in another. Those that are gone must be plain ones: what partitions or inherits cannot be made again.
 ///
 /// # Errors
 /// [`MigrateError::Snapshot`] with every difference.
-async fn check_columns(session: &Session, dir: &Path, tables: &Tables) -> Result<Vec<bool>, MigrateError> {
-    let (mut there, mut differences) = (Vec::new(), Vec::new());
+async fn check_tables(session: &Session, dir: &Path, tables: &Tables) -> Result<Vec<bool>, MigrateError> {
+    let (mut there, mut differences, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for (table, _) in tables {
-        let text = |key: &str| table[key].as_str().unwrap_or_default().to_owned();
-        let named = Named { schema: Some(text("schema")), name: text("name") };
-        let affected = Affected { tables: [named].into(), ..Affected::default() };
-        let now = describe(session, &affected).await?.into_iter().next();
+        let text = |key: &str| table[key].as_str().unwrap_or_default();
+        let shown = format!("table {}.{}", text("schema"), text("name"));
+        let now = describe(session, &[named(table)]).await?.into_iter().next();
         there.push(now.is_some());
-        let Some(now) = now else { continue };
-        let differing = differences_of(&columns_by_name(table), &columns_by_name(&now));
+        let Some(now) = now else {
+            lost.extend(unmakable(table).map(|reason| format!("{shown} {reason}")));
+            continue;
+        };
+        let mut differing = differences_of(&columns_by_name(table), &columns_by_name(&now));
+        differing.extend(differing_kind(table, &now).map(str::to_owned));
         if !differing.is_empty() {
-            differences.push(format!("table {}.{}: {}", text("schema"), text("name"), differing.join(", ")));
+            differences.push(format!("{shown}: {}", differing.join(", ")));
         }
     }
-    if differences.is_empty() {
+    let reason = if !differences.is_empty() {
+        format!(
+            "the columns are others now than those of the snapshot: {}; take the migrations since back before (`down`), \
+             then `restore`, or drop the table, which is then made again",
+            differences.join("; ")
+        )
+    } else if !lost.is_empty() {
+        format!(
+            "gone, and not to be made again from the snapshot: {}; make that by hand, then `restore`",
+            lost.join("; ")
+        )
+    } else {
         return Ok(there);
-    }
-    let reason = format!(
-        "the columns are others now than those of the snapshot: {}; take the migrations since back before (`down`), then \
-         `restore`, or drop the table, which is then made again",
-        differences.join("; ")
-    );
+    };
     Err(MigrateError::Snapshot { path: dir.to_owned(), reason })
+}
+
+/// Why a table cannot be made again as it was.
+fn unmakable(table: &Value) -> Option<String> {
+    if table["kind"] == PARTITIONED {
+        let key = table["partition_key"].as_str().unwrap_or_default();
+        return Some(format!("was partitioned by {key}; its partitions are not in the snapshot"));
+    }
+    let parents: Vec<&str> = table["parents"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    (!parents.is_empty()).then(|| format!("was a partition of {0}, or inherited from {0}", parents.join(", ")))
+}
+
+/// In what other tables a table's rows stand now than then.
+fn differing_kind(then: &Value, now: &Value) -> Option<&'static str> {
+    let is_partitioned = |table: &Value| table["kind"] == PARTITIONED;
+    match (is_partitioned(then), is_partitioned(now)) {
+        (false, true) => Some("it is partitioned now, and was not"),
+        (true, false) => Some("it is not partitioned now, and was"),
+        // Written before snapshots told rows of a table from those of what inherits from it.
+        _ if then["kind"].is_null() && now["has_children"] == true => {
+            Some("others inherit from it, whose rows an old snapshot does not tell apart")
+        }
+        _ => None,
+    }
 }
 
 /// What rows depend on, of each column: type, NOT NULL, identity, generated.
@@ -208,7 +255,8 @@ async fn check_references(session: &Session, dir: &Path, table: &Value, all: &Ta
         "select concat_ws('|', k.confdeltype, k.conrelid::regclass, format('%I.%I', n.nspname, c.relname)) \
          from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
          join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd', 'r')",
+         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd', 'r') \
+         and not exists (select from pg_catalog.pg_constraint p where p.oid = k.conparentid and p.confrelid = k.confrelid)",
         quote_literal(&qualified(table))
     );
     let is_ours = |name: &str| all.iter().any(|(table, _)| qualified(table).replace('"', "") == name.replace('"', ""));
@@ -238,16 +286,14 @@ async fn check_references(session: &Session, dir: &Path, table: &Value, all: &Ta
 
 /// Has foreign keys to the tables wait for the rows that come back, where nothing defers them and the role may. Returns
 /// what begins the statements that alter them.
-async fn defer_references(session: &Session, tables: &Tables) -> Result<Vec<String>, MigrateError> {
-    let all: Vec<String> =
-        tables.iter().map(|(t, _)| format!("to_regclass({})", quote_literal(&qualified(t)))).collect();
+async fn defer_references(session: &Session, names: &[Named]) -> Result<Vec<String>, MigrateError> {
     let sql = format!(
         "select format('%I.%I alter constraint %I', n.nspname, c.relname, k.conname) \
          from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
          join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-         where k.contype = 'f' and k.confrelid = any(array[{}]::oid[]) and not k.condeferrable and k.conparentid = 0 \
+         where k.contype = 'f' and k.confrelid = any ({}) and not k.condeferrable and k.conparentid = 0 \
          and pg_catalog.pg_has_role(c.relowner, 'usage')",
-        all.join(", ")
+        oids(names)
     );
     let keys: Vec<String> = session.texts("look for keys", &sql).await?.into_iter().flatten().collect();
     for key in &keys {

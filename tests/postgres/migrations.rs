@@ -2,19 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use pannier::postgres::{ConnectSettings, Session};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::postgres::{TestDatabase, Version, database, server};
 
-struct Place {
-    root: TempDir,
-    database: TestDatabase,
+/// A database and a directory of migrations.
+pub(super) struct Place {
+    pub(super) root: TempDir,
+    pub(super) database: TestDatabase,
 }
 
 impl Place {
-    fn new(database: TestDatabase) -> Self {
+    pub(super) fn new(database: TestDatabase) -> Self {
         let place = Self { root: tempfile::tempdir().unwrap(), database };
         std::fs::create_dir_all(place.dir()).unwrap();
         place
@@ -24,11 +27,11 @@ impl Place {
         self.root.path().join("schema/migrations")
     }
 
-    fn write(&self, name: &str, sql: &str) {
+    pub(super) fn write(&self, name: &str, sql: &str) {
         std::fs::write(self.dir().join(name), sql).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(super) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
         command.current_dir(self.root.path()).env("DATABASE_URL", &self.database.url);
         command.args(["migrate", "--target", "postgres"]).args(arguments);
@@ -38,14 +41,14 @@ impl Place {
     }
 
     #[track_caller]
-    fn succeed(&self, arguments: &[&str]) -> String {
+    pub(super) fn succeed(&self, arguments: &[&str]) -> String {
         let (code, stdout, stderr) = self.run(arguments);
         assert_eq!(code, 0, "{arguments:?}\n{stderr}");
         stdout + &stderr
     }
 
     #[track_caller]
-    fn refused(&self, arguments: &[&str], words: &[&str]) {
+    pub(super) fn refused(&self, arguments: &[&str], words: &[&str]) {
         let (code, _, stderr) = self.run(arguments);
         assert_ne!(code, 0, "{arguments:?}");
         for words in words {
@@ -53,12 +56,60 @@ impl Place {
         }
     }
 
-    fn exists(&self, table: &str) -> bool {
+    pub(super) fn exists(&self, table: &str) -> bool {
         self.database.value(&format!("select to_regclass('{table}') is not null")) == "t"
     }
 
     fn applied(&self) -> Vec<String> {
         self.database.column("select version::text from schema_migrations order by version")
+    }
+
+    /// Applies one more migration; returns the directory of the copies that it took.
+    #[track_caller]
+    pub(super) fn taken(&self, file: &str, sql: &str) -> String {
+        self.write(file, sql);
+        snapshot_of(&self.run(&["up", "--json"]))
+    }
+
+    /// Waits until so many statements wait for locks.
+    #[track_caller]
+    pub(super) fn wait_for_waiting(&self, statements: usize) {
+        let sql = "select count(*) from pg_locks where not granted
+                   and database = (select oid from pg_database where datname = current_database())";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.database.value(sql) != statements.to_string() {
+            assert!(Instant::now() < deadline, "nobody waits");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The directory of the copies of what `up --json` applied.
+#[track_caller]
+pub(super) fn snapshot_of((code, stdout, stderr): &(i32, String, String)) -> String {
+    assert_eq!(*code, 0, "{stderr}");
+    let applied: Value = serde_json::from_str(stdout).unwrap();
+    let steps = applied["steps"].as_array().unwrap();
+    steps.iter().find_map(|step| step["snapshot"][0]["dir"].as_str()).unwrap().to_owned()
+}
+
+/// A transaction that others have to wait for.
+pub(super) struct Pending {
+    runtime: tokio::runtime::Runtime,
+    session: Session,
+}
+
+impl Pending {
+    pub(super) fn begin(database: &TestDatabase, sql: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let settings = ConnectSettings::from_url(&database.url).unwrap();
+        let session = runtime.block_on(Session::connect(&settings)).unwrap();
+        runtime.block_on(session.batch("begin", &format!("begin; {sql}"))).unwrap();
+        Self { runtime, session }
+    }
+
+    pub(super) fn commit(self) {
+        self.runtime.block_on(self.session.batch("commit", "commit")).unwrap();
     }
 }
 
@@ -268,15 +319,7 @@ fn tables_that_foreign_keys_refer_to_are_put_back() {
          create table orders (id int primary key, customer int not null references customers);
          insert into orders values (10, 1)",
     );
-    let taken = |file: &str, sql: &str| {
-        place.write(file, sql);
-        let (code, stdout, stderr) = place.run(&["up", "--json"]);
-        assert_eq!(code, 0, "{stderr}");
-        let applied: Value = serde_json::from_str(&stdout).unwrap();
-        let steps = applied["steps"].as_array().unwrap();
-        steps.iter().find_map(|step| step["snapshot"][0]["dir"].as_str()).unwrap().to_owned()
-    };
-    let snapshot = taken("001_lose.sql", "update customers set name = 'lost';");
+    let snapshot = place.taken("001_lose.sql", "update customers set name = 'lost';");
     place.succeed(&["restore", &snapshot]);
     assert_eq!(db.column("select name from customers order by id"), ["a", "b"]);
     assert_eq!(db.value("select customer from orders"), "1");
@@ -299,7 +342,7 @@ fn tables_that_foreign_keys_refer_to_are_put_back() {
          alter table a_child add foreign key (parent) references b_parent on delete cascade;
          insert into a_child values (1, 1), (2, 2)",
     );
-    let snapshot = taken("002_lose.sql", "delete from a_child; delete from b_parent where id = 2;");
+    let snapshot = place.taken("002_lose.sql", "delete from a_child; delete from b_parent where id = 2;");
     place.succeed(&["restore", &snapshot]);
     assert_eq!(db.column("select id from a_child order by id"), ["1", "2"]);
     assert_eq!(db.column("select id from b_parent order by id"), ["1", "2"]);
