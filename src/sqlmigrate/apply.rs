@@ -83,8 +83,8 @@ impl Migrator {
         let settings = settings.with_statement_timeout(STATEMENT_LIMIT);
         let session = Session::connect(&settings).await?;
         let own_steps = if options.with_own { own::steps()? } else { Vec::new() };
-        let own = Track { steps: own_steps, table: Table::new(OWN_TABLE) };
-        let files = Track { steps, table: Table::new(&options.table) };
+        let own = Track { steps: own_steps, table: Table::find(&session, OWN_TABLE).await? };
+        let files = Track { steps, table: Table::find(&session, &options.table).await? };
         Ok(Self { settings, session, own, files, options })
     }
 
@@ -141,6 +141,7 @@ impl Migrator {
                 if !step.is_alone {
                     track.table.ensure(&self.session).await?;
                     self.run(&step.path, &step.up, "; nothing was changed").await?;
+                    self.reset().await?;
                     track.table.insert(&self.session, step).await?;
                 }
                 done(&applied(step, step.up.len(), !step.is_alone, Vec::new()));
@@ -166,6 +167,7 @@ impl Migrator {
             }
             snapshot = self.snapshot(step, &step.up).await?;
             self.run(&step.path, &step.up, "; the migration was rolled back").await?;
+            self.reset().await?;
             track.table.insert(&self.session, step).await?;
             Ok(Some(applied(step, step.up.len(), true, snapshot.clone())))
         };
@@ -187,6 +189,7 @@ impl Migrator {
         }
         let after = "; statements before it stay done: mend what it left, such as an invalid index, and run again";
         self.run(&step.path, &step.up, after).await?;
+        self.reset().await?;
         track.table.insert(&self.session, step).await?;
         Ok(Some(applied(step, step.up.len(), true, Vec::new())))
     }
@@ -254,6 +257,7 @@ impl Migrator {
             for (step, script) in backward {
                 if !script.is_alone {
                     self.run(&script.path, &script.statements, "; nothing was changed").await?;
+                    self.reset().await?;
                 }
                 done(&self::applied(step, script.statements.len(), !script.is_alone, Vec::new()));
             }
@@ -269,6 +273,7 @@ impl Migrator {
             let guard = Session::connect(&self.settings).await?;
             self.begin(&guard).await?;
             self.run(&script.path, &script.statements, "; statements before it stay done").await?;
+            self.reset().await?;
             self.files.table.remove(&self.session, step.version).await?;
             return Ok(applied(step, script.statements.len(), true, Vec::new()));
         }
@@ -277,6 +282,7 @@ impl Migrator {
         let run = async {
             snapshot = self.snapshot(step, &script.statements).await?;
             self.run(&script.path, &script.statements, "; the migration stays applied").await?;
+            self.reset().await?;
             self.files.table.remove(&self.session, step.version).await?;
             Ok(applied(step, script.statements.len(), true, snapshot.clone()))
         };
@@ -293,6 +299,11 @@ impl Migrator {
     /// Begins a transaction under the lock.
     async fn begin(&self, session: &Session) -> Result<(), MigrateError> {
         Ok(session::begin(session, self.options.lock_timeout).await?)
+    }
+
+    /// Takes back what a migration's statements set for the session, before the migration is noted.
+    async fn reset(&self) -> Result<(), MigrateError> {
+        Ok(session::reset(&self.session, self.options.lock_timeout).await?)
     }
 
     /// Commits what went well and rolls back what did not.

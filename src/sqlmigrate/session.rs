@@ -1,4 +1,4 @@
-//! What migrations and restores want of their session: one process at a time.
+//! What migrations and restores want of their session: one process at a time, and settings as they were.
 
 use std::time::Duration;
 
@@ -24,4 +24,18 @@ pub(super) async fn begin(session: &Session, lock_timeout: Duration) -> Result<(
         lock_timeout.as_millis()
     );
     session.batch("begin a migration", &sql).await
+}
+
+/// Takes back what statements set for the whole session, such as `search_path` and the role. Limits on time are then
+/// those of [`begin`].
+///
+/// # Errors
+/// [`PostgresError`].
+pub(super) async fn reset(session: &Session, lock_timeout: Duration) -> Result<(), PostgresError> {
+    let sql = format!(
+        "reset session authorization; reset role; reset all; \
+         set local statement_timeout = 0; set local lock_timeout = {}",
+        lock_timeout.as_millis()
+    );
+    session.batch("reset a migration's settings", &sql).await
 }

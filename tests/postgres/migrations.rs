@@ -205,6 +205,30 @@ fn two_processes_apply_each_migration_once() {
 }
 
 #[test]
+fn settings_of_a_migration_end_with_it() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create schema app; create role settled; grant all on schema app to settled");
+    place.write("001_app.sql", "set search_path = app; set role settled; create table b (id int);");
+    place
+        .write("002_alone.sql", "-- no-transaction\nset search_path = app;\ncreate index concurrently b_id on b (id);");
+    place.write("003_plain.sql", "create table c (id int);");
+    // So begins what pg_dump writes.
+    let dump = "select pg_catalog.set_config('search_path', '', false);";
+    place.write("004_dump.sql", &format!("{dump} create table public.a (id int);"));
+    place.write("004_dump.down.sql", &format!("{dump} drop table public.a;"));
+    place.succeed(&["up", "--dry-run"]);
+    place.succeed(&["up"]);
+    assert_eq!(place.applied(), ["001", "002", "003", "004"]);
+    assert_eq!(db.value("select schemaname || tableowner from pg_tables where tablename = 'c'"), "publicpostgres");
+    assert!(place.exists("app.b_id"));
+    place.succeed(&["down", "--dry-run"]);
+    place.succeed(&["down"]);
+    assert_eq!(place.applied(), ["001", "002", "003"]);
+    db.run("drop owned by settled; drop role settled");
+}
+
+#[test]
 fn tables_are_copied_before_and_put_back() {
     let place = Place::new(database());
     let db = &place.database;
