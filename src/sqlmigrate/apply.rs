@@ -242,7 +242,9 @@ impl Migrator {
             return self.try_back(&backward, done).await;
         }
         for (step, script) in backward {
-            done(&self.back(step, script).await?);
+            if let Some(applied) = self.back(step, script).await? {
+                done(&applied);
+            }
         }
         Ok(())
     }
@@ -254,7 +256,8 @@ impl Migrator {
     ) -> Result<(), MigrateError> {
         self.begin(&self.session).await?;
         let tried = async {
-            for (step, script) in backward {
+            let rows = self.files.table.rows(&self.session).await?;
+            for (step, script) in backward.iter().filter(|(step, _)| is_noted(&rows, step.version)) {
                 if !script.is_alone {
                     self.run(&script.path, &script.statements, "; nothing was changed").await?;
                     self.reset().await?;
@@ -268,23 +271,30 @@ impl Migrator {
         tried
     }
 
-    async fn back(&self, step: &Step, script: &Script) -> Result<Applied, MigrateError> {
+    /// Takes a step back, unless another process has done so meanwhile.
+    async fn back(&self, step: &Step, script: &Script) -> Result<Option<Applied>, MigrateError> {
         if script.is_alone {
             let guard = Session::connect(&self.settings).await?;
             self.begin(&guard).await?;
+            if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
+                return Ok(None);
+            }
             self.run(&script.path, &script.statements, "; statements before it stay done").await?;
             self.reset().await?;
             self.files.table.remove(&self.session, step.version).await?;
-            return Ok(applied(step, script.statements.len(), true, Vec::new()));
+            return Ok(Some(applied(step, script.statements.len(), true, Vec::new())));
         }
         self.begin(&self.session).await?;
         let mut snapshot = Vec::new();
         let run = async {
+            if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
+                return Ok(None);
+            }
             snapshot = self.snapshot(step, &script.statements).await?;
             self.run(&script.path, &script.statements, "; the migration stays applied").await?;
             self.reset().await?;
             self.files.table.remove(&self.session, step.version).await?;
-            Ok(applied(step, script.statements.len(), true, snapshot.clone()))
+            Ok(Some(applied(step, script.statements.len(), true, snapshot.clone())))
         };
         discarding(self.end(run.await).await, &snapshot)
     }

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use crate::support::postgres::{TestDatabase, Version, database, server};
 
+/// The key of the lock under which migrations run.
+const LOCK_KEY: i64 = 7_266_437_775;
+
 /// A database and a directory of migrations.
 pub(super) struct Place {
     pub(super) root: TempDir,
@@ -202,6 +205,31 @@ fn two_processes_apply_each_migration_once() {
         }
     });
     assert_eq!(place.database.column("select id from a order by id"), ["1", "2"]);
+}
+
+#[test]
+fn two_processes_take_a_migration_back_once() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table t (price int)");
+    place.write("001_a.sql", "insert into t values (5);");
+    place.write("001_a.down.sql", "delete from t;");
+    place.write("002_cents.sql", "update t set price = price * 100;");
+    for way in ["", "-- no-transaction\n"] {
+        place.write("002_cents.down.sql", &format!("{way}update t set price = price / 100;"));
+        place.succeed(&["up"]);
+        let other = Pending::begin(db, &format!("select pg_advisory_xact_lock({LOCK_KEY})"));
+        let outputs: Vec<_> = std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..2).map(|_| scope.spawn(|| place.run(&["down"]))).collect();
+            place.wait_for_waiting(2);
+            other.commit();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        assert!(outputs.iter().all(|(code, ..)| *code == 0), "{outputs:?}");
+        assert_eq!(outputs.iter().filter(|(_, _, stderr)| stderr.contains("taken back")).count(), 1, "{outputs:?}");
+        assert_eq!(db.value("select price from t"), "5");
+        assert_eq!(place.applied(), ["001"]);
+    }
 }
 
 #[test]
