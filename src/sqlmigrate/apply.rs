@@ -100,8 +100,8 @@ impl Migrator {
         Ok(Status::of(&track.steps, &track.table.rows(&self.session).await?))
     }
 
-    /// Applies what waits, up to a version. `done` hears of each. Files without a statement are refused before anything is
-    /// done.
+    /// Applies what waits, up to a version. `done` hears of each. Files without a statement, and those that depend on one
+    /// beyond that version, are refused before anything is done.
     ///
     /// # Errors
     /// [`MigrateError`]; migrations before the one that failed stay applied.
@@ -114,9 +114,17 @@ impl Migrator {
         let (own, files) = self.status().await?;
         own.check(&self.own.steps, true)?;
         files.check(&self.files.steps, self.options.allow_missing)?;
-        let wanted = |step: &&Step| to.is_none_or(|to| step.version <= to);
+        let (wanted, later): (Vec<&Step>, Vec<&Step>) =
+            files.pending.iter().partition(|step| to.is_none_or(|to| step.version <= to));
+        for step in &wanted {
+            let is_later = |version: &&Version| later.iter().any(|step| step.version == **version);
+            if let Some(&version) = step.depends.iter().find(is_later) {
+                let reason = "which is not applied and lies beyond --to";
+                return Err(MigrateError::Dependency { path: step.path.clone(), version, reason });
+            }
+        }
         let pending: Vec<(&Track, &Step)> = (own.pending.iter().map(|step| (&self.own, step)))
-            .chain(files.pending.iter().filter(wanted).map(|step| (&self.files, step)))
+            .chain(wanted.into_iter().map(|step| (&self.files, step)))
             .collect();
         if let Some((_, step)) = pending.iter().find(|(_, step)| step.up.is_empty()) {
             let reason = "it holds no statement; write what it does, or remove the file".to_owned();

@@ -257,6 +257,23 @@ fn settings_of_a_migration_end_with_it() {
 }
 
 #[test]
+fn a_migration_waits_for_what_it_depends_on() {
+    let place = Place::new(database());
+    place.write("001_a.sql", "create table a (id int);");
+    place.write("002_b.sql", "-- depends: 010\ninsert into c values (1);");
+    place.write("010_c.sql", "create table c (id int);");
+    for arguments in [&["up", "--to", "2"][..], &["up", "--to", "2", "--dry-run"]] {
+        place.refused(arguments, &["002_b.sql: it depends on 010", "beyond --to"]);
+        assert!(!place.exists("a"), "it is said before anything is done");
+    }
+    place.succeed(&["up", "--to", "1"]);
+    place.succeed(&["up", "--to", "10"]);
+    assert_eq!(place.database.value("select count(*) from c"), "1");
+    place.write("003_d.sql", "-- depends: 010\nselect 1;");
+    place.succeed(&["up", "--to", "3"]);
+}
+
+#[test]
 fn tables_are_copied_before_and_put_back() {
     let place = Place::new(database());
     let db = &place.database;
