@@ -151,6 +151,7 @@ impl Migrator {
                     self.run(&step.path, &step.up, "; nothing was changed").await?;
                     self.reset().await?;
                     track.table.insert(&self.session, step).await?;
+                    self.check_constraints(&step.path).await?;
                 }
                 done(&applied(step, step.up.len(), !step.is_alone, Vec::new()));
             }
@@ -269,6 +270,7 @@ impl Migrator {
                 if !script.is_alone {
                     self.run(&script.path, &script.statements, "; nothing was changed").await?;
                     self.reset().await?;
+                    self.check_constraints(&script.path).await?;
                 }
                 done(&self::applied(step, script.statements.len(), !script.is_alone, Vec::new()));
             }
@@ -322,6 +324,15 @@ impl Migrator {
     /// Takes back what a migration's statements set for the session, before the migration is noted.
     async fn reset(&self) -> Result<(), MigrateError> {
         Ok(session::reset(&self.session, self.options.lock_timeout).await?)
+    }
+
+    /// Looks at deferred constraints as a COMMIT would. They wait as before then: the next step of a dry run finds them as
+    /// its own transaction would.
+    async fn check_constraints(&self, path: &Path) -> Result<(), MigrateError> {
+        let sql = "savepoint pannier_constraints; set constraints all immediate; \
+                   rollback to savepoint pannier_constraints; release savepoint pannier_constraints";
+        let checked = self.session.batch("look at the deferred constraints", sql).await;
+        checked.map_err(|source| MigrateError::CommitRefused { path: path.to_owned(), source })
     }
 
     /// Commits what went well and rolls back what did not.

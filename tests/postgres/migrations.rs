@@ -274,6 +274,22 @@ fn a_migration_waits_for_what_it_depends_on() {
 }
 
 #[test]
+fn a_dry_run_finds_what_the_commit_would_refuse() {
+    let place = Place::new(database());
+    place.database.run("create table a (id int primary key, b int unique deferrable initially deferred)");
+    place.write("001_fill.sql", "insert into a values (1, 1), (2, 2);");
+    place.write("001_fill.down.sql", "update a set b = 1;");
+    // Every step begins with constraints that wait.
+    place.write("002_swap.sql", "update a set b = 2 where id = 1; update a set b = 1 where id = 2;");
+    place.succeed(&["up", "--dry-run"]);
+    place.write("003_twice.sql", "insert into a values (3, 1);");
+    place.refused(&["up", "--dry-run"], &["003_twice.sql: its COMMIT would be refused", "duplicate key"]);
+    place.succeed(&["up", "--to", "1"]);
+    place.refused(&["down", "--dry-run"], &["001_fill.down.sql: its COMMIT would be refused", "duplicate key"]);
+    assert_eq!(place.database.column("select b from a order by id"), ["1", "2"]);
+}
+
+#[test]
 fn tables_are_copied_before_and_put_back() {
     let place = Place::new(database());
     let db = &place.database;
