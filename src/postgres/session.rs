@@ -133,11 +133,17 @@ impl Session {
     }
 
     /// Sends bytes to a `COPY .. FROM STDIN`, within a transaction only: the statement that does it has a name, which
-    /// another user of a pooler's server may have left behind, so names are cleared first.
+    /// another user of a pooler's server may have left behind, so names are cleared first. Each chunk is a message, of
+    /// which a server takes less than 1 GiB; the next is asked for when the last is on its way.
     ///
     /// # Errors
     /// [`PostgresError`].
-    pub async fn copy_in(&self, doing: &'static str, sql: &str, chunks: Vec<Vec<u8>>) -> Result<u64, PostgresError> {
+    pub async fn copy_in(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        chunks: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<u64, PostgresError> {
         self.batch(doing, "DEALLOCATE ALL").await?;
         let copying = async {
             let sink = self.client.copy_in::<_, std::io::Cursor<Vec<u8>>>(sql).await?;

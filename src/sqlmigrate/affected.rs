@@ -11,10 +11,25 @@ pub(super) struct Named {
     pub name: String,
 }
 
+/// What happens to a table, and so which others change with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// It gets rows: no other table changes.
+    Insert,
+    /// So do those whose keys say ON UPDATE CASCADE, SET NULL or SET DEFAULT.
+    Update,
+    /// So do those whose keys say ON DELETE CASCADE, SET NULL or SET DEFAULT.
+    Delete,
+    /// It is altered, dropped or emptied: no key acts.
+    Whole,
+    /// `TRUNCATE .. CASCADE`: all that refer to it are emptied, too.
+    TruncateCascade,
+}
+
 /// What statements change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Affected {
-    pub tables: BTreeSet<Named>,
+    pub tables: BTreeSet<(Named, Change)>,
     /// Schemas that are dropped with everything in them.
     pub schemas: BTreeSet<String>,
 }
@@ -34,11 +49,15 @@ fn of_definition(statement: &Statement, all: &mut Affected) {
         words.iter().fold(index, |at, word| if statement.word(at) == Some(word) { at + 1 } else { at })
     };
     if statement.begins(&["alter", "table"]) {
-        all.tables.extend(name_at(statement, skip(2, &["if", "exists", "only"])).map(|(name, _)| name));
+        let named = name_at(statement, skip(2, &["if", "exists", "only"]));
+        all.tables.extend(named.map(|(name, _)| (name, Change::Whole)));
     } else if statement.begins(&["drop", "table"]) {
-        all.tables.extend(names_at(statement, skip(2, &["if", "exists"])));
+        let names = names_at(statement, skip(2, &["if", "exists"]));
+        all.tables.extend(names.into_iter().map(|name| (name, Change::Whole)));
     } else if statement.begins(&["truncate"]) {
-        all.tables.extend(names_at(statement, skip(1, &["table", "only"])));
+        let change = if statement.has(&["cascade"]) { Change::TruncateCascade } else { Change::Whole };
+        let names = names_at(statement, skip(1, &["table", "only"]));
+        all.tables.extend(names.into_iter().map(|name| (name, change)));
     } else if statement.begins(&["drop", "schema"]) {
         all.schemas.extend(names_at(statement, skip(2, &["if", "exists"])).into_iter().map(|named| named.name));
     }
@@ -48,17 +67,23 @@ fn of_definition(statement: &Statement, all: &mut Affected) {
 fn of_writes(statement: &Statement, all: &mut Affected) {
     for at in 0..statement.words.len() {
         let before = at.checked_sub(1).and_then(|before| statement.word(before));
-        let name = match (statement.word(at), statement.word(at + 1)) {
-            (Some("insert" | "merge"), Some("into")) | (Some("delete"), Some("from")) => at + 2,
+        let (name, changes) = match (statement.word(at), statement.word(at + 1)) {
+            (Some("insert"), Some("into")) if statement.has(&["do", "update"]) => (at + 2, &[Change::Update][..]),
+            (Some("insert"), Some("into")) => (at + 2, &[Change::Insert][..]),
+            // What a MERGE does stands at its end, perhaps after words of what it reads.
+            (Some("merge"), Some("into")) => (at + 2, &[Change::Update, Change::Delete][..]),
+            (Some("delete"), Some("from")) => (at + 2, &[Change::Delete][..]),
             // FOR UPDATE locks, ON UPDATE belongs to a foreign key, DO UPDATE to the INSERT before it.
             (Some("update"), Some("set")) => continue,
             (Some("update"), _) if !matches!(before, Some("for" | "on" | "do" | "key" | "before" | "after" | "or")) => {
-                at + 1
+                (at + 1, &[Change::Update][..])
             }
             _ => continue,
         };
         let name = if statement.word(name) == Some("only") { name + 1 } else { name };
-        all.tables.extend(name_at(statement, name).map(|(name, _)| name));
+        if let Some((name, _)) = name_at(statement, name) {
+            all.tables.extend(changes.iter().map(|change| (name.clone(), *change)));
+        }
     }
 }
 
@@ -101,7 +126,8 @@ mod tests {
     fn tables(sql: &str) -> Vec<String> {
         let all = affected(&split(sql).unwrap());
         let show = |named: Named| named.schema.map_or(named.name.clone(), |schema| format!("{schema}.{}", named.name));
-        all.tables.into_iter().map(show).chain(all.schemas.into_iter().map(|schema| format!("{schema}.*"))).collect()
+        let names: BTreeSet<Named> = all.tables.into_iter().map(|(name, _)| name).collect();
+        names.into_iter().map(show).chain(all.schemas.into_iter().map(|schema| format!("{schema}.*"))).collect()
     }
 
     #[test]
@@ -120,6 +146,23 @@ mod tests {
         ];
         for (sql, wanted) in cases {
             assert_eq!(tables(sql), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_happens_to_a_table_is_told() {
+        let cases: [(&str, &[Change]); 7] = [
+            ("insert into a values (1)", &[Change::Insert]),
+            ("insert into a values (1) on conflict (i) do update set i = 2", &[Change::Update]),
+            ("update a set i = 1; delete from a", &[Change::Update, Change::Delete]),
+            ("merge into a using b on true when matched then delete", &[Change::Update, Change::Delete]),
+            ("drop table a cascade", &[Change::Whole]),
+            ("truncate a restart identity", &[Change::Whole]),
+            ("truncate only a restart identity cascade", &[Change::TruncateCascade]),
+        ];
+        for (sql, wanted) in cases {
+            let all = affected(&split(sql).unwrap());
+            assert_eq!(all.tables.into_iter().map(|(_, change)| change).collect::<Vec<_>>(), wanted, "{sql}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Applying migrations and taking them back: each in a transaction of its own, one process at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::affected::affected;
@@ -8,11 +8,9 @@ use super::files::Script;
 use super::snapshot::{TakenTable, discard, take};
 use super::split::Statement;
 use super::table::{DEFAULT_TABLE, OWN_TABLE, Row, Table};
-use super::{MigrateError, Status, Step, Version, own};
+use super::{MigrateError, Status, Step, Version, own, session};
 use crate::postgres::{ConnectSettings, Session};
 
-/// The key of the lock under which migrations run: "pannier" in a telephone's letters, then the letters of SQL.
-const LOCK_KEY: i64 = 7_266_437_775;
 /// So long a statement of a migration may run.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 
@@ -85,8 +83,8 @@ impl Migrator {
         let settings = settings.with_statement_timeout(STATEMENT_LIMIT);
         let session = Session::connect(&settings).await?;
         let own_steps = if options.with_own { own::steps()? } else { Vec::new() };
-        let own = Track { steps: own_steps, table: Table::new(OWN_TABLE) };
-        let files = Track { steps, table: Table::new(&options.table) };
+        let own = Track { steps: own_steps, table: Table::find(&session, OWN_TABLE).await? };
+        let files = Track { steps, table: Table::find(&session, &options.table).await? };
         Ok(Self { settings, session, own, files, options })
     }
 
@@ -102,8 +100,8 @@ impl Migrator {
         Ok(Status::of(&track.steps, &track.table.rows(&self.session).await?))
     }
 
-    /// Applies what waits, up to a version. `done` hears of each. Files without a statement are refused before anything is
-    /// done.
+    /// Applies what waits, up to a version. `done` hears of each. Files without a statement, and those that depend on one
+    /// beyond that version, are refused before anything is done.
     ///
     /// # Errors
     /// [`MigrateError`]; migrations before the one that failed stay applied.
@@ -116,9 +114,17 @@ impl Migrator {
         let (own, files) = self.status().await?;
         own.check(&self.own.steps, true)?;
         files.check(&self.files.steps, self.options.allow_missing)?;
-        let wanted = |step: &&Step| to.is_none_or(|to| step.version <= to);
+        let (wanted, later): (Vec<&Step>, Vec<&Step>) =
+            files.pending.iter().partition(|step| to.is_none_or(|to| step.version <= to));
+        for step in &wanted {
+            let is_later = |version: &&Version| later.iter().any(|step| step.version == **version);
+            if let Some(&version) = step.depends.iter().find(is_later) {
+                let reason = "which is not applied and lies beyond --to";
+                return Err(MigrateError::Dependency { path: step.path.clone(), version, reason });
+            }
+        }
         let pending: Vec<(&Track, &Step)> = (own.pending.iter().map(|step| (&self.own, step)))
-            .chain(files.pending.iter().filter(wanted).map(|step| (&self.files, step)))
+            .chain(wanted.into_iter().map(|step| (&self.files, step)))
             .collect();
         if let Some((_, step)) = pending.iter().find(|(_, step)| step.up.is_empty()) {
             let reason = "it holds no statement; write what it does, or remove the file".to_owned();
@@ -143,7 +149,9 @@ impl Migrator {
                 if !step.is_alone {
                     track.table.ensure(&self.session).await?;
                     self.run(&step.path, &step.up, "; nothing was changed").await?;
+                    self.reset().await?;
                     track.table.insert(&self.session, step).await?;
+                    self.check_constraints(&step.path).await?;
                 }
                 done(&applied(step, step.up.len(), !step.is_alone, Vec::new()));
             }
@@ -168,6 +176,7 @@ impl Migrator {
             }
             snapshot = self.snapshot(step, &step.up).await?;
             self.run(&step.path, &step.up, "; the migration was rolled back").await?;
+            self.reset().await?;
             track.table.insert(&self.session, step).await?;
             Ok(Some(applied(step, step.up.len(), true, snapshot.clone())))
         };
@@ -189,6 +198,7 @@ impl Migrator {
         }
         let after = "; statements before it stay done: mend what it left, such as an invalid index, and run again";
         self.run(&step.path, &step.up, after).await?;
+        self.reset().await?;
         track.table.insert(&self.session, step).await?;
         Ok(Some(applied(step, step.up.len(), true, Vec::new())))
     }
@@ -241,7 +251,9 @@ impl Migrator {
             return self.try_back(&backward, done).await;
         }
         for (step, script) in backward {
-            done(&self.back(step, script).await?);
+            if let Some(applied) = self.back(step, script).await? {
+                done(&applied);
+            }
         }
         Ok(())
     }
@@ -253,9 +265,12 @@ impl Migrator {
     ) -> Result<(), MigrateError> {
         self.begin(&self.session).await?;
         let tried = async {
-            for (step, script) in backward {
+            let rows = self.files.table.rows(&self.session).await?;
+            for (step, script) in backward.iter().filter(|(step, _)| is_noted(&rows, step.version)) {
                 if !script.is_alone {
                     self.run(&script.path, &script.statements, "; nothing was changed").await?;
+                    self.reset().await?;
+                    self.check_constraints(&script.path).await?;
                 }
                 done(&self::applied(step, script.statements.len(), !script.is_alone, Vec::new()));
             }
@@ -266,21 +281,30 @@ impl Migrator {
         tried
     }
 
-    async fn back(&self, step: &Step, script: &Script) -> Result<Applied, MigrateError> {
+    /// Takes a step back, unless another process has done so meanwhile.
+    async fn back(&self, step: &Step, script: &Script) -> Result<Option<Applied>, MigrateError> {
         if script.is_alone {
             let guard = Session::connect(&self.settings).await?;
             self.begin(&guard).await?;
+            if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
+                return Ok(None);
+            }
             self.run(&script.path, &script.statements, "; statements before it stay done").await?;
+            self.reset().await?;
             self.files.table.remove(&self.session, step.version).await?;
-            return Ok(applied(step, script.statements.len(), true, Vec::new()));
+            return Ok(Some(applied(step, script.statements.len(), true, Vec::new())));
         }
         self.begin(&self.session).await?;
         let mut snapshot = Vec::new();
         let run = async {
+            if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
+                return Ok(None);
+            }
             snapshot = self.snapshot(step, &script.statements).await?;
             self.run(&script.path, &script.statements, "; the migration stays applied").await?;
+            self.reset().await?;
             self.files.table.remove(&self.session, step.version).await?;
-            Ok(applied(step, script.statements.len(), true, snapshot.clone()))
+            Ok(Some(applied(step, script.statements.len(), true, snapshot.clone())))
         };
         discarding(self.end(run.await).await, &snapshot)
     }
@@ -294,18 +318,21 @@ impl Migrator {
 
     /// Begins a transaction under the lock.
     async fn begin(&self, session: &Session) -> Result<(), MigrateError> {
-        let timeout_ms = self.options.lock_timeout.as_millis();
-        let free = format!("begin; select pg_try_advisory_xact_lock({LOCK_KEY})");
-        if session.texts("begin a migration", &free).await?.first() == Some(&Some("f".to_owned())) {
-            tracing::warn!("another process migrates this database; waiting until it is done");
-        }
-        // The wait for another process's migrations has no limit; waits for tables do.
-        let sql = format!(
-            "set local statement_timeout = 0; set local lock_timeout = 0; \
-             select pg_advisory_xact_lock({LOCK_KEY}); \
-             set local lock_timeout = {timeout_ms}"
-        );
-        Ok(session.batch("begin a migration", &sql).await?)
+        Ok(session::begin(session, self.options.lock_timeout).await?)
+    }
+
+    /// Takes back what a migration's statements set for the session, before the migration is noted.
+    async fn reset(&self) -> Result<(), MigrateError> {
+        Ok(session::reset(&self.session, self.options.lock_timeout).await?)
+    }
+
+    /// Looks at deferred constraints as a COMMIT would. They wait as before then: the next step of a dry run finds them as
+    /// its own transaction would.
+    async fn check_constraints(&self, path: &Path) -> Result<(), MigrateError> {
+        let sql = "savepoint pannier_constraints; set constraints all immediate; \
+                   rollback to savepoint pannier_constraints; release savepoint pannier_constraints";
+        let checked = self.session.batch("look at the deferred constraints", sql).await;
+        checked.map_err(|source| MigrateError::CommitRefused { path: path.to_owned(), source })
     }
 
     /// Commits what went well and rolls back what did not.
@@ -329,12 +356,7 @@ impl Migrator {
         }
     }
 
-    async fn run(
-        &self,
-        path: &std::path::Path,
-        statements: &[Statement],
-        after: &'static str,
-    ) -> Result<(), MigrateError> {
+    async fn run(&self, path: &Path, statements: &[Statement], after: &'static str) -> Result<(), MigrateError> {
         for statement in statements {
             let run = self.session.batch("run a migration's statement", &statement.text).await;
             run.map_err(|source| MigrateError::Failed {

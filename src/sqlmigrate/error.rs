@@ -112,6 +112,15 @@ pub enum MigrateError {
         #[source]
         source: PostgresError,
     },
+    /// A dry run found deferred constraints that the COMMIT would refuse.
+    #[error("{}: its COMMIT would be refused; nothing was changed", path.display())]
+    CommitRefused {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        #[source]
+        source: PostgresError,
+    },
     /// The database answered a COMMIT with success and the migration is not there.
     #[error(
         "the server answered the COMMIT of migration {version} with success, but it is not there; run the command again"

@@ -164,7 +164,7 @@ fn parse_name(path: &Path) -> Result<(Version, String, String), MigrateError> {
 
 /// What the line comments before the first statement say.
 fn notes(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let lines = text.trim_start_matches('\u{feff}').split(['\n', '\r']).map(str::trim);
     lines.take_while(|line| line.is_empty() || line.starts_with("--")).map(|line| line.trim_start_matches('-').trim())
 }
 
@@ -262,5 +262,7 @@ mod tests {
         let steps = read(&[("1_a.sql", "-- no-transaction\ncreate index concurrently i on t (a);")]).unwrap();
         assert!(steps[0].is_alone);
         assert!(read(&[("1_a.sql", "-- no-transaction\nbegin;")]).is_err());
+        let steps = read(&[("1_a.sql", "-- a note\r-- no-transaction\rvacuum t;")]).unwrap();
+        assert!(steps[0].is_alone && steps[0].up.len() == 1, "lines may end with a carriage return alone");
     }
 }

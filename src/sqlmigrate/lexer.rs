@@ -53,7 +53,7 @@ fn token_at(sql: &str, start: usize, before: Option<&Token>) -> Token {
     let (first, second) = (chars.next().unwrap_or(' '), chars.next());
     match (first, second) {
         (c, _) if c.is_whitespace() => make(Kind::Space, len_while(rest, char::is_whitespace)),
-        ('-', Some('-')) => make(Kind::Comment, rest.find('\n').map_or(rest.len(), |end| end + 1)),
+        ('-', Some('-')) => make(Kind::Comment, rest.find(['\n', '\r']).map_or(rest.len(), |end| end + 1)),
         ('/', Some('*')) => closed(Kind::Comment, block_comment(rest)),
         ('\'', _) => closed(Kind::Text, string(rest, has_escapes)),
         ('"', _) => closed(Kind::Quoted, quoted(rest)),
@@ -148,6 +148,7 @@ mod tests {
         one("$fn$ $$ ; $$ $fn$", Text);
         one("/* a /* ; */ b; */", Comment);
         one("-- a; 'b\n", Comment);
+        assert_eq!(read("-- a\rb"), [(Comment, "-- a\r"), (Word, "b")], "Postgres ends it there too");
         one("привет_1$x", Word);
         assert_eq!(read("E'a\\';'"), [(Word, "E"), (Text, "'a\\';'")]);
         assert_eq!(read("a$1$"), [(Word, "a$1$")]);
@@ -159,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_joined_are_the_text(sql in "[a-eE$'\"/*; \\n\\\\_1é-]{0,60}|\\PC{0,40}") {
+        fn tokens_joined_are_the_text(sql in "[a-eE$'\"/*; \\n\\r\\\\_1é-]{0,60}|\\PC{0,40}") {
             let mut at = 0;
             for token in tokens(&sql) {
                 prop_assert_eq!(token.start, at);

@@ -9,10 +9,12 @@ mod lexer;
 mod own;
 mod restore;
 mod scaffold;
+mod session;
 mod snapshot;
 mod split;
 mod status;
 mod table;
+mod triggers;
 
 pub use apply::{Applied, Migrator, Options};
 pub use error::MigrateError;

@@ -1,15 +1,21 @@
 //! Putting the tables of a snapshot back, all of them or none.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::MigrateError;
-use super::affected::{Affected, Named};
-use super::snapshot::{MANIFEST, VERSION, columns_of, describe, qualified};
+use super::affected::Named;
+use super::session::begin;
+use super::snapshot::{MANIFEST, PARTITIONED, VERSION, columns_of, describe, lock, named, oids, own_rows, qualified};
+use super::{MigrateError, triggers};
 use crate::postgres::{Session, quote_identifier, quote_literal};
+
+/// Bytes of a file that are sent at once. A server takes no message of 1 GiB.
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A table that was put back, or would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,31 +29,43 @@ pub struct RestoredTable {
 }
 
 /// Puts the tables of a snapshot back in one transaction: rows that are there are replaced, tables that are gone are made
-/// again. `dry_run`: does it all and takes it back.
+/// again. Nobody else writes to them meanwhile, and their triggers rest. `lock_timeout`: how long a statement may wait for
+/// a lock on a table. `dry_run`: does it all and takes it back.
 ///
 /// # Errors
-/// [`MigrateError::Snapshot`] when the snapshot is damaged or a table's columns are others, with every difference,
-/// [`MigrateError::Postgres`].
+/// [`MigrateError::Snapshot`] when the snapshot is damaged, a table's columns are others, with every difference, or a table
+/// is gone that cannot be made again as it was, [`MigrateError::Postgres`].
 /// Nothing is changed then.
-pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec<RestoredTable>, MigrateError> {
+pub async fn restore(
+    session: &Session,
+    dir: &Path,
+    lock_timeout: Duration,
+    dry_run: bool,
+) -> Result<Vec<RestoredTable>, MigrateError> {
     let tables = load(dir)?;
-    session.batch("begin to restore", "begin; set constraints all deferred").await?;
+    let names: Vec<Named> = tables.iter().map(|(table, _)| named(table)).collect();
+    begin(session, lock_timeout).await?;
     let restored = async {
-        let there = check_columns(session, dir, &tables).await?;
+        // Where a policy hides rows from the role, they are not to stay: it is refused.
+        session.batch("begin to restore", "set constraints all deferred; set local row_security = off").await?;
+        lock(session, &names, "exclusive").await?;
+        let there = check_tables(session, dir, &tables).await?;
         let standing = || tables.iter().map(|(table, _)| table).zip(&there).filter(|(_, is_there)| **is_there);
         for (table, _) in standing() {
             check_references(session, dir, table, &tables).await?;
         }
-        let keys = defer_references(session, &tables).await?;
+        let keys = defer_references(session, &names).await?;
+        let resting = triggers::disable(session, dir, &names).await?;
         // All before any is filled: a key that cascades takes rows of tables that come earlier.
         for (table, _) in standing() {
-            session.batch("empty a table", &format!("delete from {}", qualified(table))).await?;
+            session.batch("empty a table", &format!("delete from {}", own_rows(table))).await?;
         }
         let mut restored = Vec::new();
         for ((table, rows), is_there) in tables.iter().zip(&there) {
             restored.push(put_back(session, table, rows, *is_there).await?);
         }
         session.batch("look at the constraints", "set constraints all immediate").await?;
+        triggers::enable(session, &resting).await?;
         for key in &keys {
             session.batch("make a key as it was", &format!("alter table {key} not deferrable")).await?;
         }
@@ -65,16 +83,15 @@ pub async fn restore(session: &Session, dir: &Path, dry_run: bool) -> Result<Vec
     restored
 }
 
-type Tables = Vec<(Value, Vec<u8>)>;
+/// Descriptions of tables, each with the file of its rows.
+type Tables = Vec<(Value, PathBuf)>;
 
-/// Reads a snapshot and checks every file against its sum.
+/// Reads a snapshot's manifest and checks every file against its sum.
 fn load(dir: &Path) -> Result<Tables, MigrateError> {
     let wrong = |reason: String| MigrateError::Snapshot { path: dir.to_owned(), reason };
-    let read = |name: &str| {
-        let path = dir.join(name);
-        std::fs::read(&path).map_err(|source| MigrateError::Io { path, source })
-    };
-    let manifest: Value = serde_json::from_slice(&read(MANIFEST)?).map_err(|error| wrong(error.to_string()))?;
+    let path = dir.join(MANIFEST);
+    let manifest = std::fs::read(&path).map_err(|source| MigrateError::Io { path, source })?;
+    let manifest: Value = serde_json::from_slice(&manifest).map_err(|error| wrong(error.to_string()))?;
     if manifest["version"].as_u64() != Some(VERSION) {
         return Err(wrong(format!("its version is {}, supported is {VERSION}", manifest["version"])));
     }
@@ -84,20 +101,37 @@ fn load(dir: &Path) -> Result<Tables, MigrateError> {
         if name.is_empty() || name.contains(['/', '\\']) {
             return Err(wrong(format!("{MANIFEST} names a file {name:?}")));
         }
-        let rows = read(name)?;
-        let sum: String = Sha256::digest(&rows).iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = dir.join(name);
+        let mut hash = Sha256::new();
+        for chunk in chunks(&path)? {
+            hash.update(chunk.map_err(|source| MigrateError::Io { path: path.clone(), source })?);
+        }
+        let sum: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if table["sha256"].as_str() != Some(&sum) {
             return Err(wrong(format!("{name} is damaged: its sha256 is {sum}")));
         }
-        tables.push((table.clone(), rows));
+        tables.push((table.clone(), path));
     }
     Ok(tables)
+}
+
+/// A file, piece by piece.
+fn chunks(path: &Path) -> Result<impl Iterator<Item = std::io::Result<Vec<u8>>> + use<>, MigrateError> {
+    let mut file = std::fs::File::open(path).map_err(|source| MigrateError::Io { path: path.to_owned(), source })?;
+    Ok(std::iter::from_fn(move || {
+        let mut chunk = Vec::new();
+        match file.by_ref().take(CHUNK_BYTES).read_to_end(&mut chunk) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(chunk)),
+            Err(error) => Some(Err(error)),
+        }
+    }))
 }
 
 async fn put_back(
     session: &Session,
     table: &Value,
-    rows: &[u8],
+    rows: &Path,
     is_there: bool,
 ) -> Result<RestoredTable, MigrateError> {
     let (name, was_made) = (qualified(table), !is_there);
@@ -105,7 +139,12 @@ async fn put_back(
         make(session, table).await?;
     }
     let copy = format!("copy {name} ({}) from stdin", columns_of(table));
-    let written = session.copy_in("write a table's rows", &copy, vec![rows.to_vec()]).await?;
+    let mut failed = None;
+    let rows_sent = chunks(rows)?.map_while(|chunk| chunk.map_err(|error| failed = Some(error)).ok());
+    let written = session.copy_in("write a table's rows", &copy, rows_sent).await?;
+    if let Some(source) = failed {
+        return Err(MigrateError::Io { path: rows.to_owned(), source });
+    }
     if was_made {
         add_constraints(session, table, false).await?;
         for index in table["indexes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -118,33 +157,66 @@ async fn put_back(
 }
 
 /// Which tables are there. Those must have the columns of the snapshot, no more and no fewer: rows that are put back would
-/// lose what is in another.
+/// lose what is in another. Those that are gone must be plain ones: what partitions or inherits cannot be made again.
 ///
 /// # Errors
 /// [`MigrateError::Snapshot`] with every difference.
-async fn check_columns(session: &Session, dir: &Path, tables: &Tables) -> Result<Vec<bool>, MigrateError> {
-    let (mut there, mut differences) = (Vec::new(), Vec::new());
+async fn check_tables(session: &Session, dir: &Path, tables: &Tables) -> Result<Vec<bool>, MigrateError> {
+    let (mut there, mut differences, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for (table, _) in tables {
-        let text = |key: &str| table[key].as_str().unwrap_or_default().to_owned();
-        let named = Named { schema: Some(text("schema")), name: text("name") };
-        let affected = Affected { tables: [named].into(), ..Affected::default() };
-        let now = describe(session, &affected).await?.into_iter().next();
+        let text = |key: &str| table[key].as_str().unwrap_or_default();
+        let shown = format!("table {}.{}", text("schema"), text("name"));
+        let now = describe(session, &[named(table)]).await?.into_iter().next();
         there.push(now.is_some());
-        let Some(now) = now else { continue };
-        let differing = differences_of(&columns_by_name(table), &columns_by_name(&now));
+        let Some(now) = now else {
+            lost.extend(unmakable(table).map(|reason| format!("{shown} {reason}")));
+            continue;
+        };
+        let mut differing = differences_of(&columns_by_name(table), &columns_by_name(&now));
+        differing.extend(differing_kind(table, &now).map(str::to_owned));
         if !differing.is_empty() {
-            differences.push(format!("table {}.{}: {}", text("schema"), text("name"), differing.join(", ")));
+            differences.push(format!("{shown}: {}", differing.join(", ")));
         }
     }
-    if differences.is_empty() {
+    let reason = if !differences.is_empty() {
+        format!(
+            "the columns are others now than those of the snapshot: {}; take the migrations since back before (`down`), \
+             then `restore`, or drop the table, which is then made again",
+            differences.join("; ")
+        )
+    } else if !lost.is_empty() {
+        format!(
+            "gone, and not to be made again from the snapshot: {}; make that by hand, then `restore`",
+            lost.join("; ")
+        )
+    } else {
         return Ok(there);
-    }
-    let reason = format!(
-        "the columns are others now than those of the snapshot: {}; take the migrations since back before (`down`), then \
-         `restore`, or drop the table, which is then made again",
-        differences.join("; ")
-    );
+    };
     Err(MigrateError::Snapshot { path: dir.to_owned(), reason })
+}
+
+/// Why a table cannot be made again as it was.
+fn unmakable(table: &Value) -> Option<String> {
+    if table["kind"] == PARTITIONED {
+        let key = table["partition_key"].as_str().unwrap_or_default();
+        return Some(format!("was partitioned by {key}; its partitions are not in the snapshot"));
+    }
+    let parents: Vec<&str> = table["parents"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    (!parents.is_empty()).then(|| format!("was a partition of {0}, or inherited from {0}", parents.join(", ")))
+}
+
+/// In what other tables a table's rows stand now than then.
+fn differing_kind(then: &Value, now: &Value) -> Option<&'static str> {
+    let is_partitioned = |table: &Value| table["kind"] == PARTITIONED;
+    match (is_partitioned(then), is_partitioned(now)) {
+        (false, true) => Some("it is partitioned now, and was not"),
+        (true, false) => Some("it is not partitioned now, and was"),
+        // Written before snapshots told rows of a table from those of what inherits from it.
+        _ if then["kind"].is_null() && now["has_children"] == true => {
+            Some("others inherit from it, whose rows an old snapshot does not tell apart")
+        }
+        _ => None,
+    }
 }
 
 /// What rows depend on, of each column: type, NOT NULL, identity, generated.
@@ -183,7 +255,8 @@ async fn check_references(session: &Session, dir: &Path, table: &Value, all: &Ta
         "select concat_ws('|', k.confdeltype, k.conrelid::regclass, format('%I.%I', n.nspname, c.relname)) \
          from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
          join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd', 'r')",
+         where k.contype = 'f' and k.confrelid = to_regclass({}) and k.confdeltype in ('c', 'n', 'd', 'r') \
+         and not exists (select from pg_catalog.pg_constraint p where p.oid = k.conparentid and p.confrelid = k.confrelid)",
         quote_literal(&qualified(table))
     );
     let is_ours = |name: &str| all.iter().any(|(table, _)| qualified(table).replace('"', "") == name.replace('"', ""));
@@ -213,16 +286,14 @@ async fn check_references(session: &Session, dir: &Path, table: &Value, all: &Ta
 
 /// Has foreign keys to the tables wait for the rows that come back, where nothing defers them and the role may. Returns
 /// what begins the statements that alter them.
-async fn defer_references(session: &Session, tables: &Tables) -> Result<Vec<String>, MigrateError> {
-    let all: Vec<String> =
-        tables.iter().map(|(t, _)| format!("to_regclass({})", quote_literal(&qualified(t)))).collect();
+async fn defer_references(session: &Session, names: &[Named]) -> Result<Vec<String>, MigrateError> {
     let sql = format!(
         "select format('%I.%I alter constraint %I', n.nspname, c.relname, k.conname) \
          from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid \
          join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-         where k.contype = 'f' and k.confrelid = any(array[{}]::oid[]) and not k.condeferrable and k.conparentid = 0 \
+         where k.contype = 'f' and k.confrelid = any ({}) and not k.condeferrable and k.conparentid = 0 \
          and pg_catalog.pg_has_role(c.relowner, 'usage')",
-        all.join(", ")
+        oids(names)
     );
     let keys: Vec<String> = session.texts("look for keys", &sql).await?.into_iter().flatten().collect();
     for key in &keys {
@@ -293,4 +364,20 @@ async fn advance_sequences(session: &Session, table: &Value, was_made: bool) -> 
         session.batch("advance a sequence", &sql).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_in_pieces_that_a_server_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000.copy");
+        let bytes: Vec<u8> = (0..CHUNK_BYTES * 5 / 2).map(|byte| (byte % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let pieces: Vec<Vec<u8>> = chunks(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [1 << 20, 1 << 20, 1 << 19]);
+        assert_eq!(pieces.concat(), bytes);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::affected::{Affected, Named};
+use super::affected::{Affected, Change, Named};
 use super::{MigrateError, Step};
 use crate::postgres::{Session, quote_identifier, quote_literal};
 use crate::storage::{Publishing, create_dir_all, publish, remove_dir_all};
@@ -14,6 +14,8 @@ use crate::storage::{Publishing, create_dir_all, publish, remove_dir_all};
 /// Written last: a directory without it is not a snapshot.
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const VERSION: u64 = 1;
+/// The catalog's letter for a table that has partitions.
+pub(super) const PARTITIONED: &str = "p";
 
 /// A table that was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct TakenTable {
 }
 
 /// Copies the affected tables that there are into a directory of their own below `root`, which is removed again where
-/// that fails.
+/// that fails. Until the transaction ends nobody else writes to them: what is copied is what the migration changes.
 ///
 /// # Errors
 /// [`MigrateError::Postgres`], [`MigrateError::Storage`].
@@ -37,10 +39,20 @@ pub(super) async fn take(
     root: &Path,
     step: &Step,
 ) -> Result<Vec<TakenTable>, MigrateError> {
-    let tables = describe(session, affected).await?;
-    if tables.is_empty() {
+    let mut names = reached(session, affected).await?;
+    loop {
+        lock(session, &names, "share row exclusive").await?;
+        let now = reached(session, affected).await?;
+        if now == names {
+            break;
+        }
+        // Others came while it was waited for the locks.
+        names = now;
+    }
+    if names.is_empty() {
         return Ok(Vec::new());
     }
+    let tables = describe(session, &names).await?;
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
     let dir = root.join(format!("{}_{}-{now}", step.digits, step.name));
     create_dir_all(&dir)?;
@@ -64,6 +76,8 @@ async fn copy_all(
     dir: &Path,
     step: &Step,
 ) -> Result<Vec<TakenTable>, MigrateError> {
+    // A copy of the rows that a policy lets through would pass for all of them.
+    session.batch("have policies refuse", "set local row_security = off").await?;
     let mut described = Vec::with_capacity(tables.len());
     let mut taken = Vec::with_capacity(tables.len());
     for (number, mut table) in tables.into_iter().enumerate() {
@@ -77,13 +91,14 @@ async fn copy_all(
         taken.push(TakenTable { table: name, bytes, dir: dir.to_owned() });
         described.push(table);
     }
+    session.batch("have policies act", "reset row_security").await?;
     let manifest = json!({"version": VERSION, "migration": step.digits, "name": step.name, "tables": described});
     publish(&dir.join(MANIFEST), manifest.to_string().as_bytes())?;
     Ok(taken)
 }
 
 async fn copy_out(session: &Session, table: &Value, path: &Path) -> Result<(u64, String), MigrateError> {
-    let sql = format!("copy (select {} from {}) to stdout", columns_of(table), qualified(table));
+    let sql = format!("copy (select {} from {}) to stdout", columns_of(table), own_rows(table));
     let mut file = Publishing::create(path)?;
     let mut hash = Sha256::new();
     let mut failed = None;
@@ -116,17 +131,110 @@ pub(super) fn qualified(table: &Value) -> String {
     format!("{}.{}", part("schema"), part("name"))
 }
 
-/// What the catalog knows of the tables that are there: enough to make them again.
-pub(super) async fn describe(session: &Session, affected: &Affected) -> Result<Vec<Value>, MigrateError> {
-    let quoted = |Named { schema, name }: &Named| match schema {
-        Some(schema) => format!("{}.{}", quote_identifier(schema), quote_identifier(name)),
-        None => quote_identifier(name),
+/// The table without those that inherit from it, which are copied for themselves. Partitions hold the rows of theirs.
+pub(super) fn own_rows(table: &Value) -> String {
+    let only = if table["kind"] == PARTITIONED { "" } else { "only " };
+    format!("{only}{}", qualified(table))
+}
+
+/// The table's name.
+pub(super) fn named(table: &Value) -> Named {
+    let part = |key: &str| table[key].as_str().unwrap_or_default().to_owned();
+    Named { schema: Some(part("schema")), name: part("name") }
+}
+
+/// What the catalog calls tables of these names, each `NULL` where there is none.
+pub(super) fn oids<'a>(names: impl IntoIterator<Item = &'a Named>) -> String {
+    let oid = |Named { schema, name }: &Named| {
+        let schema = schema.as_deref().map(|schema| format!("{}.", quote_identifier(schema))).unwrap_or_default();
+        format!("to_regclass({})", quote_literal(&format!("{schema}{}", quote_identifier(name))))
     };
-    let names: Vec<String> =
-        affected.tables.iter().map(|named| format!("to_regclass({})", quote_literal(&quoted(named)))).collect();
+    let oids: Vec<String> = names.into_iter().map(oid).collect();
+    format!("array[{}]::regclass[]::oid[]", oids.join(", "))
+}
+
+/// Locks the tables that are there, those that inherit from them, and partitions. A role that may only insert locks
+/// nothing: it takes no rows away.
+///
+/// # Errors
+/// [`MigrateError::Postgres`], also where others hold them for longer than the session waits.
+pub(super) async fn lock(session: &Session, names: &[Named], mode: &str) -> Result<(), MigrateError> {
+    let sql = format!(
+        "select format('%I.%I', n.nspname, c.relname) \
+         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where c.oid = any ({}) and has_table_privilege(c.oid, 'update, delete, truncate') order by 1",
+        oids(names)
+    );
+    let there: Vec<String> = session.texts("look for tables to lock", &sql).await?.into_iter().flatten().collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("lock table {} in {mode} mode", there.join(", "));
+    Ok(session.batch("lock the affected tables", &sql).await?)
+}
+
+/// The tables that statements change, with those that change with them: what inherits from them, and what refers to them by
+/// keys that act. A partition beside its parent is left out, since its rows are those of the parent.
+async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
+    let letter = |change: &Change| match change {
+        Change::Insert => "'i'",
+        Change::Update => "'u'",
+        Change::Delete => "'d'",
+        Change::Whole => "'w'",
+        Change::TruncateCascade => "'t'",
+    };
+    let changes: Vec<&str> = affected.tables.iter().map(|(_, change)| letter(change)).collect();
     let schemas: Vec<String> = affected.schemas.iter().map(|schema| quote_literal(schema)).collect();
     let sql = format!(
-        "select json_build_object('schema', n.nspname, 'name', c.relname,
+        "with recursive reached (oid, change) as (
+            select v.oid, v.change from unnest({}, array[{}]::text[]) v (oid, change)
+            union all
+            select c.oid, 'w' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = any (array[{}]::text[])
+            union
+            select e.child, case when r.change = 'd' and e.on_delete in ('n', 'd') then 'u' else r.change end
+                from reached r join (
+                    select inhparent as parent, inhrelid as child, null::\"char\" as on_update, null::\"char\" as on_delete
+                        from pg_catalog.pg_inherits
+                    union all
+                    select confrelid, conrelid, confupdtype, confdeltype from pg_catalog.pg_constraint where contype = 'f'
+                ) e on e.parent = r.oid and case
+                    when e.on_delete is null then r.change <> 'i'
+                    when r.change = 't' then true
+                    when r.change = 'd' then e.on_delete in ('c', 'n', 'd')
+                    when r.change = 'u' then e.on_update in ('c', 'n', 'd')
+                    else false end)
+         select json_build_array(n.nspname, c.relname)::text
+         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+         where c.relkind in ('r', 'p') and c.oid in (select oid from reached)
+         and not (c.relispartition and exists (select from pg_partition_ancestors(c.oid) a
+            where a.relid <> c.oid and a.relid in (select oid from reached)))
+         order by n.nspname, c.relname",
+        oids(affected.tables.iter().map(|(named, _)| named)),
+        changes.join(", "),
+        schemas.join(", ")
+    );
+    let texts = session.texts("look for the affected tables", &sql).await?;
+    let read = |text: String| {
+        let (schema, name) = serde_json::from_str(&text).map_err(unreadable)?;
+        Ok(Named { schema: Some(schema), name })
+    };
+    texts.into_iter().flatten().map(read).collect()
+}
+
+fn unreadable(error: serde_json::Error) -> MigrateError {
+    let reason = format!("a table's description cannot be read: {error}");
+    MigrateError::Snapshot { path: PathBuf::from(MANIFEST), reason }
+}
+
+/// What the catalog knows of the tables that are there: enough to make them again, or to tell why they cannot be.
+pub(super) async fn describe(session: &Session, names: &[Named]) -> Result<Vec<Value>, MigrateError> {
+    let sql = format!(
+        "select json_build_object('schema', n.nspname, 'name', c.relname, 'kind', c.relkind::text,
+            'partition_key', pg_get_partkeydef(c.oid),
+            'parents', (select coalesce(json_agg(h.inhparent::regclass::text order by h.inhseqno), '[]')
+                from pg_catalog.pg_inherits h where h.inhrelid = c.oid),
+            'has_children', exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid),
             'columns', (select json_agg(json_build_object('name', a.attname,
                     'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
                     'identity', a.attidentity::text, 'generated', a.attgenerated::text,
@@ -143,17 +251,10 @@ pub(super) async fn describe(session: &Session, affected: &Affected) -> Result<V
                 and not exists (select from pg_catalog.pg_constraint k where k.conindid = i.indexrelid and k.contype <> 'f'))
             )::text
          from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-         where c.relkind in ('r', 'p') and (c.oid = any (array[{}]::regclass[]) or n.nspname = any (array[{}]::text[]))
+         where c.relkind in ('r', 'p') and c.oid = any ({})
          order by n.nspname, c.relname",
-        names.join(", "),
-        schemas.join(", ")
+        oids(names)
     );
     let texts = session.texts("look at the affected tables", &sql).await?;
-    let read = |text: String| {
-        serde_json::from_str(&text).map_err(|error| {
-            let reason = format!("a table's description cannot be read: {error}");
-            MigrateError::Snapshot { path: PathBuf::from(MANIFEST), reason }
-        })
-    };
-    texts.into_iter().flatten().map(read).collect()
+    texts.into_iter().flatten().map(|text| serde_json::from_str(&text).map_err(unreadable)).collect()
 }

@@ -94,7 +94,9 @@ pub(super) fn split(sql: &str) -> Result<Vec<Statement>, Unclosed> {
 }
 
 fn line_at(sql: &str, at: usize) -> usize {
-    sql[..at].matches('\n').count() + 1
+    // A carriage return alone ends a line, too.
+    let before = &sql[..at];
+    before.matches(['\n', '\r']).count() - before.matches("\r\n").count() + 1
 }
 
 struct Building {
@@ -206,6 +208,11 @@ mod tests {
         let statements = split("-- one\n\nselect 1;\n/* two */\n  select 2;").unwrap();
         assert_eq!(statements.iter().map(|s| s.line).collect::<Vec<_>>(), [3, 5]);
         assert_eq!(statements[1].head(), "SELECT 2");
+        let statements = split("-- one\r\n--\rselect 1;\r-- two;\rcommit;").unwrap();
+        assert_eq!(
+            statements.iter().map(|s| (s.line, s.head())).collect::<Vec<_>>(),
+            [(3, "SELECT 1".to_owned()), (5, "COMMIT".to_owned())]
+        );
     }
 
     proptest! {

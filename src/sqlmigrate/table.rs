@@ -14,7 +14,7 @@ pub(super) const OWN_TABLE: &str = "pannier_migrations";
 /// A table of applied migrations.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// Quoted, with its schema where one was named.
+    /// Quoted, with its schema.
     sql: String,
     plain: String,
 }
@@ -36,10 +36,26 @@ struct Column {
 }
 
 impl Table {
-    /// `name` or `schema.name`.
-    pub fn new(name: &str) -> Self {
+    /// `name` or `schema.name`. A table without a schema is the one that the search path finds now, or would be made in: a
+    /// migration may set another search path.
+    pub async fn find(session: &Session, name: &str) -> Result<Self, MigrateError> {
         let parts: Vec<String> = name.split('.').map(quote_identifier).collect();
-        Self { sql: parts.join("."), plain: name.to_owned() }
+        let (mut sql, plain) = (parts.join("."), name.to_owned());
+        if parts.len() == 1 {
+            let schema = format!(
+                "select quote_ident(coalesce((select n.nspname from pg_catalog.pg_class c \
+                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass({})), \
+                 current_schema()))",
+                quote_literal(&sql)
+            );
+            // Where there is no schema to make it in, the server says so when it is to be made.
+            if let Some(schema) =
+                session.texts("find the table of migrations", &schema).await?.into_iter().flatten().next()
+            {
+                sql = format!("{schema}.{sql}");
+            }
+        }
+        Ok(Self { sql, plain })
     }
 
     /// The rows, by version; none where there is no table yet.

@@ -2,19 +2,25 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use pannier::postgres::{ConnectSettings, Session};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::postgres::{TestDatabase, Version, database, server};
 
-struct Place {
-    root: TempDir,
-    database: TestDatabase,
+/// The key of the lock under which migrations run.
+const LOCK_KEY: i64 = 7_266_437_775;
+
+/// A database and a directory of migrations.
+pub(super) struct Place {
+    pub(super) root: TempDir,
+    pub(super) database: TestDatabase,
 }
 
 impl Place {
-    fn new(database: TestDatabase) -> Self {
+    pub(super) fn new(database: TestDatabase) -> Self {
         let place = Self { root: tempfile::tempdir().unwrap(), database };
         std::fs::create_dir_all(place.dir()).unwrap();
         place
@@ -24,11 +30,11 @@ impl Place {
         self.root.path().join("schema/migrations")
     }
 
-    fn write(&self, name: &str, sql: &str) {
+    pub(super) fn write(&self, name: &str, sql: &str) {
         std::fs::write(self.dir().join(name), sql).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(super) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
         command.current_dir(self.root.path()).env("DATABASE_URL", &self.database.url);
         command.args(["migrate", "--target", "postgres"]).args(arguments);
@@ -38,14 +44,14 @@ impl Place {
     }
 
     #[track_caller]
-    fn succeed(&self, arguments: &[&str]) -> String {
+    pub(super) fn succeed(&self, arguments: &[&str]) -> String {
         let (code, stdout, stderr) = self.run(arguments);
         assert_eq!(code, 0, "{arguments:?}\n{stderr}");
         stdout + &stderr
     }
 
     #[track_caller]
-    fn refused(&self, arguments: &[&str], words: &[&str]) {
+    pub(super) fn refused(&self, arguments: &[&str], words: &[&str]) {
         let (code, _, stderr) = self.run(arguments);
         assert_ne!(code, 0, "{arguments:?}");
         for words in words {
@@ -53,12 +59,60 @@ impl Place {
         }
     }
 
-    fn exists(&self, table: &str) -> bool {
+    pub(super) fn exists(&self, table: &str) -> bool {
         self.database.value(&format!("select to_regclass('{table}') is not null")) == "t"
     }
 
     fn applied(&self) -> Vec<String> {
         self.database.column("select version::text from schema_migrations order by version")
+    }
+
+    /// Applies one more migration; returns the directory of the copies that it took.
+    #[track_caller]
+    pub(super) fn taken(&self, file: &str, sql: &str) -> String {
+        self.write(file, sql);
+        snapshot_of(&self.run(&["up", "--json"]))
+    }
+
+    /// Waits until so many statements wait for locks.
+    #[track_caller]
+    pub(super) fn wait_for_waiting(&self, statements: usize) {
+        let sql = "select count(*) from pg_locks where not granted
+                   and database = (select oid from pg_database where datname = current_database())";
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.database.value(sql) != statements.to_string() {
+            assert!(Instant::now() < deadline, "nobody waits");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The directory of the copies of what `up --json` applied.
+#[track_caller]
+pub(super) fn snapshot_of((code, stdout, stderr): &(i32, String, String)) -> String {
+    assert_eq!(*code, 0, "{stderr}");
+    let applied: Value = serde_json::from_str(stdout).unwrap();
+    let steps = applied["steps"].as_array().unwrap();
+    steps.iter().find_map(|step| step["snapshot"][0]["dir"].as_str()).unwrap().to_owned()
+}
+
+/// A transaction that others have to wait for.
+pub(super) struct Pending {
+    runtime: tokio::runtime::Runtime,
+    session: Session,
+}
+
+impl Pending {
+    pub(super) fn begin(database: &TestDatabase, sql: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let settings = ConnectSettings::from_url(&database.url).unwrap();
+        let session = runtime.block_on(Session::connect(&settings)).unwrap();
+        runtime.block_on(session.batch("begin", &format!("begin; {sql}"))).unwrap();
+        Self { runtime, session }
+    }
+
+    pub(super) fn commit(self) {
+        self.runtime.block_on(self.session.batch("commit", "commit")).unwrap();
     }
 }
 
@@ -151,6 +205,88 @@ fn two_processes_apply_each_migration_once() {
         }
     });
     assert_eq!(place.database.column("select id from a order by id"), ["1", "2"]);
+}
+
+#[test]
+fn two_processes_take_a_migration_back_once() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table t (price int)");
+    place.write("001_a.sql", "insert into t values (5);");
+    place.write("001_a.down.sql", "delete from t;");
+    place.write("002_cents.sql", "update t set price = price * 100;");
+    for way in ["", "-- no-transaction\n"] {
+        place.write("002_cents.down.sql", &format!("{way}update t set price = price / 100;"));
+        place.succeed(&["up"]);
+        let other = Pending::begin(db, &format!("select pg_advisory_xact_lock({LOCK_KEY})"));
+        let outputs: Vec<_> = std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..2).map(|_| scope.spawn(|| place.run(&["down"]))).collect();
+            place.wait_for_waiting(2);
+            other.commit();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        assert!(outputs.iter().all(|(code, ..)| *code == 0), "{outputs:?}");
+        assert_eq!(outputs.iter().filter(|(_, _, stderr)| stderr.contains("taken back")).count(), 1, "{outputs:?}");
+        assert_eq!(db.value("select price from t"), "5");
+        assert_eq!(place.applied(), ["001"]);
+    }
+}
+
+#[test]
+fn settings_of_a_migration_end_with_it() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create schema app; create role settled; grant all on schema app to settled");
+    place.write("001_app.sql", "set search_path = app; set role settled; create table b (id int);");
+    place
+        .write("002_alone.sql", "-- no-transaction\nset search_path = app;\ncreate index concurrently b_id on b (id);");
+    place.write("003_plain.sql", "create table c (id int);");
+    // So begins what pg_dump writes.
+    let dump = "select pg_catalog.set_config('search_path', '', false);";
+    place.write("004_dump.sql", &format!("{dump} create table public.a (id int);"));
+    place.write("004_dump.down.sql", &format!("{dump} drop table public.a;"));
+    place.succeed(&["up", "--dry-run"]);
+    place.succeed(&["up"]);
+    assert_eq!(place.applied(), ["001", "002", "003", "004"]);
+    assert_eq!(db.value("select schemaname || tableowner from pg_tables where tablename = 'c'"), "publicpostgres");
+    assert!(place.exists("app.b_id"));
+    place.succeed(&["down", "--dry-run"]);
+    place.succeed(&["down"]);
+    assert_eq!(place.applied(), ["001", "002", "003"]);
+    db.run("drop owned by settled; drop role settled");
+}
+
+#[test]
+fn a_migration_waits_for_what_it_depends_on() {
+    let place = Place::new(database());
+    place.write("001_a.sql", "create table a (id int);");
+    place.write("002_b.sql", "-- depends: 010\ninsert into c values (1);");
+    place.write("010_c.sql", "create table c (id int);");
+    for arguments in [&["up", "--to", "2"][..], &["up", "--to", "2", "--dry-run"]] {
+        place.refused(arguments, &["002_b.sql: it depends on 010", "beyond --to"]);
+        assert!(!place.exists("a"), "it is said before anything is done");
+    }
+    place.succeed(&["up", "--to", "1"]);
+    place.succeed(&["up", "--to", "10"]);
+    assert_eq!(place.database.value("select count(*) from c"), "1");
+    place.write("003_d.sql", "-- depends: 010\nselect 1;");
+    place.succeed(&["up", "--to", "3"]);
+}
+
+#[test]
+fn a_dry_run_finds_what_the_commit_would_refuse() {
+    let place = Place::new(database());
+    place.database.run("create table a (id int primary key, b int unique deferrable initially deferred)");
+    place.write("001_fill.sql", "insert into a values (1, 1), (2, 2);");
+    place.write("001_fill.down.sql", "update a set b = 1;");
+    // Every step begins with constraints that wait.
+    place.write("002_swap.sql", "update a set b = 2 where id = 1; update a set b = 1 where id = 2;");
+    place.succeed(&["up", "--dry-run"]);
+    place.write("003_twice.sql", "insert into a values (3, 1);");
+    place.refused(&["up", "--dry-run"], &["003_twice.sql: its COMMIT would be refused", "duplicate key"]);
+    place.succeed(&["up", "--to", "1"]);
+    place.refused(&["down", "--dry-run"], &["001_fill.down.sql: its COMMIT would be refused", "duplicate key"]);
+    assert_eq!(place.database.column("select b from a order by id"), ["1", "2"]);
 }
 
 #[test]
@@ -268,15 +404,7 @@ fn tables_that_foreign_keys_refer_to_are_put_back() {
          create table orders (id int primary key, customer int not null references customers);
          insert into orders values (10, 1)",
     );
-    let taken = |file: &str, sql: &str| {
-        place.write(file, sql);
-        let (code, stdout, stderr) = place.run(&["up", "--json"]);
-        assert_eq!(code, 0, "{stderr}");
-        let applied: Value = serde_json::from_str(&stdout).unwrap();
-        let steps = applied["steps"].as_array().unwrap();
-        steps.iter().find_map(|step| step["snapshot"][0]["dir"].as_str()).unwrap().to_owned()
-    };
-    let snapshot = taken("001_lose.sql", "update customers set name = 'lost';");
+    let snapshot = place.taken("001_lose.sql", "update customers set name = 'lost';");
     place.succeed(&["restore", &snapshot]);
     assert_eq!(db.column("select name from customers order by id"), ["a", "b"]);
     assert_eq!(db.value("select customer from orders"), "1");
@@ -299,7 +427,7 @@ fn tables_that_foreign_keys_refer_to_are_put_back() {
          alter table a_child add foreign key (parent) references b_parent on delete cascade;
          insert into a_child values (1, 1), (2, 2)",
     );
-    let snapshot = taken("002_lose.sql", "delete from a_child; delete from b_parent where id = 2;");
+    let snapshot = place.taken("002_lose.sql", "delete from a_child; delete from b_parent where id = 2;");
     place.succeed(&["restore", &snapshot]);
     assert_eq!(db.column("select id from a_child order by id"), ["1", "2"]);
     assert_eq!(db.column("select id from b_parent order by id"), ["1", "2"]);

@@ -2,6 +2,7 @@
 
 mod backend;
 mod connect;
+mod copies;
 mod migrations;
 mod sources;
 mod tls;

@@ -254,7 +254,7 @@ fn put_back(
     let settings = args.connect.found()?.settings.with_statement_timeout(RESTORE_LIMIT);
     let restored = runtime()?.block_on(async {
         let session = Session::connect(&settings).await.map_err(MigrateError::from)?;
-        restore(&session, snapshot, dry_run).await
+        restore(&session, snapshot, Duration::from_secs(args.lock_timeout), dry_run).await
     });
     let restored = restored.map_err(refused)?;
     if context.json {

@@ -1,0 +1,184 @@
+//! Copies of tables before migrations, and what comes back of them: all rows, where they were, and nothing else.
+
+use serde_json::Value;
+
+use super::migrations::{Pending, Place, snapshot_of};
+use crate::support::postgres::database;
+
+impl Place {
+    /// Names a file with the URL of another role, which may do everything with the tables but does not own them.
+    fn url_of(&self, role: &str) {
+        let url = self.database.url.replace("postgres@", &format!("{role}@"));
+        std::fs::write(self.root.path().join("url"), url).unwrap();
+        self.database.run(&format!(
+            "create role {role} login; grant all on schema public to {role};
+             grant all on all tables in schema public to {role}"
+        ));
+    }
+
+    /// Rows by the table in which they stand.
+    fn rows(&self, table: &str) -> Vec<String> {
+        self.database.column(&format!("select tableoid::regclass || ' ' || t::text from {table} t order by 1"))
+    }
+}
+
+#[test]
+fn rows_written_meanwhile_are_copied_and_replaced() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table kept (id int primary key); insert into kept values (1)");
+    place.write("001_drop.sql", "drop table kept;");
+    let writer = Pending::begin(db, "insert into kept values (2)");
+    let output = std::thread::scope(|scope| {
+        let up = scope.spawn(|| place.run(&["up", "--json"]));
+        place.wait_for_waiting(1);
+        writer.commit();
+        up.join().unwrap()
+    });
+    let snapshot = snapshot_of(&output);
+    assert!(!place.exists("kept"));
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.column("select id from kept order by id"), ["1", "2"]);
+    let writer = Pending::begin(db, "insert into kept values (3)");
+    std::thread::scope(|scope| {
+        let restore = scope.spawn(|| place.succeed(&["restore", &snapshot]));
+        place.wait_for_waiting(1);
+        writer.commit();
+        restore.join().unwrap();
+    });
+    assert_eq!(db.column("select id from kept order by id"), ["1", "2"]);
+    let writer = Pending::begin(db, "insert into kept values (3)");
+    place.refused(&["restore", &snapshot, "--lock-timeout", "1"], &["lock the affected tables", "lock timeout"]);
+    writer.commit();
+}
+
+#[test]
+fn rows_longer_than_a_message_come_back() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table kept (id int primary key, t text)");
+    db.run(r"insert into kept select i, repeat(i || E'\tä\n', 400000) from generate_series(1, 3) i");
+    let sum = "select md5(string_agg(k::text, '|' order by id)) from kept k";
+    let before = db.value(sum);
+    let snapshot = place.taken("001_drop.sql", "drop table kept;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value(sum), before);
+}
+
+#[test]
+fn what_inherits_keeps_its_rows() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table p (x int); create table c (y int) inherits (p); insert into p values (1)");
+    db.run("insert into c values (2, 3)");
+    let before = [place.rows("p"), place.rows("c")];
+    let snapshot = place.taken("001_lose.sql", "update p set x = 0;");
+    assert_ne!(place.rows("c"), before[1]);
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!([place.rows("p"), place.rows("c")], before);
+    let snapshot = place.taken("002_drop.sql", "drop table p cascade;");
+    place.refused(&["restore", &snapshot], &["table public.c", "inherited from p", "by hand"]);
+    assert!(!place.exists("p"), "all tables or none");
+    db.run("create table p (x int); create table c (y int) inherits (p)");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!([place.rows("p"), place.rows("c")], before);
+}
+
+#[test]
+fn partitions_are_copied_once_and_not_made_as_plain_tables() {
+    let place = Place::new(database());
+    let db = &place.database;
+    let make = "create schema s;
+         create table s.events (id int primary key) partition by range (id);
+         create table s.few partition of s.events for values from (0) to (10);
+         create table s.many partition of s.events for values from (10) to (100) partition by range (id);
+         create table s.tens partition of s.many for values from (10) to (50)";
+    db.run(make);
+    db.run("insert into s.events values (1), (11), (12)");
+    let before = place.rows("s.events");
+    let snapshot = place.taken("001_lose.sql", "delete from s.events where id > 1; delete from s.tens;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(place.rows("s.events"), before);
+    // One partition alone.
+    let snapshot = place.taken("002_lose.sql", "delete from s.tens;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(place.rows("s.events"), before);
+    place.write("003_drop.sql", "drop schema s cascade;");
+    let output = place.run(&["up", "--json"]);
+    let applied: Value = serde_json::from_str(&output.1).unwrap();
+    let copied: usize =
+        applied["steps"].as_array().unwrap().iter().map(|s| s["snapshot"].as_array().unwrap().len()).sum();
+    assert_eq!(copied, 1, "{applied}");
+    let snapshot = snapshot_of(&output);
+    place.refused(&["restore", &snapshot], &["table s.events was partitioned by RANGE (id)", "by hand"]);
+    db.run(make);
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(place.rows("s.events"), before);
+}
+
+#[test]
+fn rows_that_a_policy_hides_are_not_passed_over() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table kept (id int); insert into kept values (1), (2)");
+    let snapshot = place.taken("001_lose.sql", "update kept set id = id + 10;");
+    db.run("alter table kept enable row level security; create policy few on kept using (id = 11)");
+    place.url_of("narrow");
+    place.write("002_lose.sql", "delete from kept;");
+    place.refused(&["up", "--skip-own", "--url-file", "url"], &["copy a table", "row-level security"]);
+    place.refused(&["restore", &snapshot, "--url-file", "url"], &["row-level security"]);
+    assert_eq!(db.column("select id from kept order by id"), ["11", "12"]);
+    db.run("drop owned by narrow; drop role narrow");
+}
+
+#[test]
+fn what_keys_empty_is_copied_too() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table a (id int primary key); insert into a values (1), (2);
+         create table b (id int primary key, a int references a on delete cascade); insert into b values (3, 1), (4, 2);
+         create table c (b int references b on delete set null); insert into c values (3), (4);
+         create table d (c int, b int references b); insert into d values (5, null)",
+    );
+    let all = || [place.rows("a"), place.rows("b"), place.rows("c"), place.rows("d")];
+    let before = all();
+    let snapshot = place.taken("001_lose.sql", "delete from a where id = 1;");
+    assert_eq!(db.value("select count(b) from c"), "1");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(all(), before);
+    let snapshot = place.taken("002_lose.sql", "truncate a cascade;");
+    assert_eq!(db.value("select count(*) from d"), "0");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(all(), before);
+}
+
+#[test]
+fn triggers_rest_while_rows_are_put_back() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table kept (id int primary key, name text); insert into kept values (1, 'a');
+         create table audit (id int);
+         create function stamp() returns trigger language plpgsql as 'begin new.name := ''stamped''; return new; end';
+         create function note() returns trigger language plpgsql as 'begin insert into audit values (1); return old; end';
+         create trigger stamp before insert on kept for each row execute function stamp();
+         create trigger note after delete on kept for each row execute function note();
+         create trigger asleep before insert on kept for each row execute function stamp();
+         create rule stays as on delete to kept where old.id = 2 do instead nothing;
+         alter table kept enable always trigger note, disable trigger asleep",
+    );
+    let states = || db.column("select tgname || tgenabled::text from pg_trigger where not tgisinternal order by 1");
+    let before = states();
+    let snapshot = place.taken("001_lose.sql", "update kept set name = 'lost';");
+    db.run("insert into kept values (2, 'later')");
+    place.url_of("guest");
+    let words = ["trigger note of public.kept", "rule stays of public.kept", "owner"];
+    place.refused(&["restore", &snapshot, "--url-file", "url"], &words);
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.column("select id || name from kept"), ["1a"]);
+    assert_eq!(db.value("select count(*) from audit"), "0");
+    assert_eq!(states(), before);
+    assert_eq!(db.value("select ev_enabled from pg_rewrite where rulename = 'stays'"), "O");
+    db.run("drop owned by guest; drop role guest");
+}
