@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use sha2::{Digest, Sha256};
 
-use super::batcher::{Batcher, Encode, Lane};
+use super::batcher::{Batcher, Cancellation, Encode, Lane};
 use super::cache::{Key, VectorCache, embed_through};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
@@ -132,7 +132,10 @@ impl TextModel {
     pub fn embed(&self, texts: &[&str], input: InputKind) -> Result<Embeddings, EmbedError> {
         let prefix = self.prefix(input);
         let compute = |texts: &[&str]| {
-            let encode = |text: &&str| self.tokenizer.encode(prefix, text);
+            let encode = |text: &&str| {
+                Cancellation::check_current()?;
+                self.tokenizer.encode(prefix, text)
+            };
             self.embed_all(texts.iter().map(encode).collect::<Result<_, _>>()?, input)
         };
         match &self.cache {
