@@ -13,6 +13,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use super::local::most_tokens;
 use super::store::Place;
 use super::{Dimensions, EmbedError, Pooling};
 pub(crate) use architecture::{Architecture, Family, Local, Rotary};
@@ -32,7 +33,7 @@ pub(crate) struct Settings {
     pub normalise: bool,
     /// To which lengths vectors may be cut.
     pub dimensions: Dimensions,
-    /// Tokens read of a text, special tokens included.
+    /// Tokens read of a text, special tokens included; see [`most_tokens`].
     pub max_tokens: usize,
     /// Whether texts are put in lower case before they are tokenised.
     pub lower_case: bool,
@@ -73,7 +74,7 @@ impl Settings {
                 supported: "pooling of all tokens",
             });
         }
-        let usable = architecture.usable_positions();
+        let usable = most_tokens(&architecture);
         let max_tokens = lengths.max_tokens.unwrap_or(usable).min(usable);
         if max_tokens < MIN_TOKENS {
             let reason = format!("it reads at most {max_tokens} tokens, too few for a text");
