@@ -15,9 +15,9 @@ use zip::write::SimpleFileOptions;
 use super::hub::Hub;
 use super::*;
 use crate::embed::lock_file::hash_file;
-use crate::embed::registry::{KnownDigest, KnownFile, KnownModel, ModelKind};
-use crate::embed::tests::small::install;
-use crate::embed::{DEFAULT_MODEL, InputKind, Models, Pooling};
+use crate::embed::registry::{KnownDigest, KnownFile, KnownModel};
+use crate::embed::tests::small::{install, known_model};
+use crate::embed::{DEFAULT_MODEL, InputKind, Models};
 
 const NAME: &str = "me/small";
 
@@ -296,21 +296,7 @@ fn known(dir: &Path) -> Place {
         file("1_Pooling/config.json", true, None),
         file("model.safetensors", true, Some(digest)),
     ];
-    let known = Box::leak(Box::new(KnownModel {
-        name: "me/known",
-        kind: ModelKind::Embedding,
-        aliases: &[],
-        licence: "MIT",
-        dim: 64,
-        max_tokens: 16,
-        pooling: Pooling::Mean,
-        shortest: None,
-        query_prefix: "",
-        document_prefix: "",
-        revision: "main",
-        package: None,
-        files: files.leak(),
-    }));
+    let known = Box::leak(Box::new(KnownModel { files: files.leak(), ..known_model("me/known") }));
     Place { name: "me/known".to_owned(), known: Some(known), dir: dir.join("installed") }
 }
 

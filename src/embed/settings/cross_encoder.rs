@@ -69,6 +69,7 @@ impl CrossEncoderSettings {
             steps: Vec::new(),
             normalise: false,
             dimensions: Dimensions::Whole,
+            layer_norm_before_cut: false,
             max_tokens,
             lower_case: false,
             query_prefix: String::new(),

@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub normalise: bool,
     /// To which lengths vectors may be cut.
     pub dimensions: Dimensions,
+    /// Whether a whole vector passes a layer normalisation before it is cut.
+    pub layer_norm_before_cut: bool,
     /// Tokens read of a text, special tokens included; see [`most_tokens`].
     pub max_tokens: usize,
     /// Whether texts are put in lower case before they are tokenised.
@@ -91,6 +93,7 @@ impl Settings {
             steps,
             normalise,
             dimensions,
+            layer_norm_before_cut: place.known.is_some_and(|known| known.layer_norm_before_cut),
             max_tokens,
             lower_case: lengths.lower_case,
             query_prefix,
@@ -109,7 +112,7 @@ impl Settings {
         last.unwrap_or(self.architecture.hidden_size)
     }
 
-    /// One line that differs wherever these settings make other vectors.
+    /// One line that differs wherever these settings make other whole vectors.
     pub(crate) fn identity(&self) -> String {
         let Self { pooling, normalise, max_tokens, query_prefix, document_prefix, .. } = self;
         let mut line = format!(
