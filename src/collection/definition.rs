@@ -81,11 +81,10 @@ impl DefinitionRequest {
         let (embedding, model_dim, room) = match model {
             Some(name) => {
                 let model = models.load(name)?;
+                let dim = self.dim.map_or(model.dim(), |dim| dim as usize);
+                model.check_dimensions(dim)?;
                 let embedding =
-                    EmbeddingDefinition { model: model.name().to_owned(), fingerprint: model.fingerprint().to_owned() };
-                if let Some(dim) = self.dim {
-                    model.check_dimensions(dim as usize)?;
-                }
+                    EmbeddingDefinition { model: model.name().to_owned(), fingerprint: model.fingerprint_at(dim) };
                 let room = self.chunks.map(|_| room_for_chunks(&model)).transpose()?;
                 (Some(embedding), Some(model.dim() as u32), room)
             }

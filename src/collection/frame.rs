@@ -85,12 +85,13 @@ impl<'a> Frame<'a> {
             return Err(CollectionError::NoModel { name: self.name.clone() });
         };
         let model = self.models.load(&embedding.model)?;
-        if model.fingerprint() != embedding.fingerprint {
+        let fingerprint = model.fingerprint_at(self.definition.dim as usize);
+        if fingerprint != embedding.fingerprint {
             return Err(CollectionError::ModelChanged {
                 name: self.name.clone(),
                 model: embedding.model.clone(),
                 expected: embedding.fingerprint.clone(),
-                got: model.fingerprint().to_owned(),
+                got: fingerprint,
             });
         }
         Ok(model)

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::batcher::{Batcher, Encode, Lane};
+use super::batcher::{Batcher, Cancellation, Encode, Lane};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
 use super::local::{Encoder, read_linear};
@@ -64,7 +64,11 @@ impl CrossEncoder {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let pair = |text: &&str| Ok(self.tokenizer.pair(query, text)?.ids);
+        let query = self.tokenizer.side(query)?;
+        let pair = |text: &&str| {
+            Cancellation::check_current()?;
+            self.tokenizer.pair(&query, &self.tokenizer.side(text)?)
+        };
         let pairs = texts.iter().map(pair).collect::<Result<Vec<Vec<u32>>, EmbedError>>()?;
         let lane = Lane::of(InputKind::Query, pairs.len(), pairs.iter().map(Vec::len).sum());
         let encoder: Arc<dyn Encode> = self.encoder.clone();

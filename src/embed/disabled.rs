@@ -140,6 +140,11 @@ impl TextModel {
         match self.0 {}
     }
 
+    /// Digest over all that decides the vectors, cut to their first `dim` numbers.
+    pub fn fingerprint_at(&self, _dim: usize) -> String {
+        match self.0 {}
+    }
+
     /// Embeds texts.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use sha2::{Digest, Sha256};
 
-use super::batcher::{Batcher, Encode, Lane};
+use super::batcher::{Batcher, Cancellation, Encode, Lane};
 use super::cache::{Key, VectorCache, embed_through};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
@@ -116,15 +116,24 @@ impl TextModel {
     }
 
     /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
-    /// prefixes, length and precision. Vectors of equal fingerprints can be compared with each other.
+    /// prefixes, length and precision. Whole vectors of equal fingerprints can be compared with each other.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
+    /// As [`TextModel::fingerprint`], for vectors that are cut to their first `dim` numbers: another one where more is done
+    /// to them.
+    pub fn fingerprint_at(&self, dim: usize) -> String {
+        match self.settings.layer_norm_before_cut && dim < self.dim() {
+            true => hex(&Sha256::digest(format!("{}\nlayer norm before cut 1\n", self.fingerprint))),
+            false => self.fingerprint.clone(),
+        }
+    }
+
     /// Embeds texts, each with the prefix that the model wants for `input`. Texts longer than the model reads are cut and
-    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it. Texts that were
-    /// embedded before are taken from the cache, where there is one; the others wait in the one queue of the process, a
-    /// query before bulk work, under the [`super::Cancellation`] around this call.
+    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it, but for rounding where
+    /// candle runs the model. Texts that were embedded before are taken from the cache, where there is one; the others wait in
+    /// the one queue of the process, a query before bulk work, under the [`super::Cancellation`] around this call.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`], [`EmbedError::Overloaded`],
@@ -132,7 +141,10 @@ impl TextModel {
     pub fn embed(&self, texts: &[&str], input: InputKind) -> Result<Embeddings, EmbedError> {
         let prefix = self.prefix(input);
         let compute = |texts: &[&str]| {
-            let encode = |text: &&str| self.tokenizer.encode(prefix, text);
+            let encode = |text: &&str| {
+                Cancellation::check_current()?;
+                self.tokenizer.encode(prefix, text)
+            };
             self.embed_all(texts.iter().map(encode).collect::<Result<_, _>>()?, input)
         };
         match &self.cache {
@@ -182,7 +194,7 @@ impl TextModel {
     }
 
     /// Cuts whole vectors of this model to their first `dimensions` numbers and scales them to length 1 again. So vectors
-    /// that were kept whole serve every length.
+    /// that were kept whole serve every length. Where the model's card says so, they pass a layer normalisation before.
     ///
     /// # Errors
     /// [`EmbedError::Dimensions`]; [`EmbedError::Vector`] where the numbers that are left are all zero.
@@ -191,7 +203,12 @@ impl TextModel {
         if dimensions == self.dim() {
             return Ok(());
         }
-        embeddings.vectors.iter_mut().for_each(|vector| vector.truncate(dimensions));
+        for vector in &mut embeddings.vectors {
+            if self.settings.layer_norm_before_cut {
+                subtract_mean(vector);
+            }
+            vector.truncate(dimensions);
+        }
         self.scale_all(embeddings)
     }
 
@@ -302,6 +319,12 @@ impl std::fmt::Debug for TextModel {
             .field("fingerprint", &self.fingerprint)
             .finish_non_exhaustive()
     }
+}
+
+/// What a layer normalisation without weights does to a vector, but for its length.
+fn subtract_mean(vector: &mut [f32]) {
+    let mean = vector.iter().map(|&x| f64::from(x)).sum::<f64>() / vector.len() as f64;
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) - mean) as f32);
 }
 
 /// Settings stand for the files they were read from, so that a comment in one of those changes nothing.

@@ -14,8 +14,8 @@ thread_local! {
 /// Says whether somebody still waits for an answer. Clones are one.
 ///
 /// [`Cancellation::scope`] puts it around a call; texts that the call has waiting to be embedded are dropped once it is
-/// cancelled, and the call fails with [`EmbedError::Cancelled`]. What has been embedded already is not undone, and
-/// nothing but waiting for vectors is interrupted.
+/// cancelled, those that have not been tokenised are left so, and the call fails with [`EmbedError::Cancelled`]. What has
+/// been embedded already is not undone, and no text is interrupted while it is tokenised or computed.
 #[derive(Clone, Default)]
 pub struct Cancellation {
     deadline: Option<Instant>,
@@ -88,6 +88,17 @@ impl Cancellation {
     /// The cancellation around the current call, if there is one.
     pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Asked by calls between texts.
+    ///
+    /// # Errors
+    /// [`EmbedError::Cancelled`] where the one around the current call was cancelled.
+    pub(in crate::embed) fn check_current() -> Result<(), EmbedError> {
+        match Self::current().is_some_and(|current| current.is_cancelled()) {
+            true => Err(EmbedError::Cancelled),
+            false => Ok(()),
+        }
     }
 
     /// Fails `request` once cancelled, until what is returned is dropped.

@@ -34,7 +34,7 @@ const INTERACTIVE_TOKENS: usize = 256;
 /// Runs the passes of one model.
 pub(super) trait Encode: Send + Sync {
     /// Encodes sequences in one pass, with up to `helpers` threads beside one. Returns one pooled vector a sequence, in
-    /// order; it depends neither on the sequences beside it nor on the threads.
+    /// order; it depends neither on the sequences beside it nor on the threads, but for the rounding of what candle runs.
     ///
     /// # Errors
     /// [`EmbedError`] for the whole pass.

@@ -28,8 +28,8 @@ const MAX_WAITING_ENTRIES: usize = 32_768;
 const MAX_PASSED_OVER: usize = 256;
 /// Speed of a place before the first pass, in tokens a second.
 const FIRST_SPEED: f64 = 2_000.0;
-/// Weight of the newest pass in the measured speed.
-const SPEED_WEIGHT: f64 = 0.2;
+/// What a pass leaves of the weight of those before it in the measured speed.
+const SPEED_KEPT: f64 = 0.8;
 /// Passes before the measured speed says how long others will take.
 const PASSES_TO_MEASURE: usize = 8;
 /// Bounds of what a refused caller is told to wait.
@@ -62,11 +62,18 @@ pub(super) struct Queue {
     running: [usize; 2],
     /// Interactive tokens that have gone before waiting bulk work since its last pass.
     overtaking_tokens: usize,
-    /// Tokens a second of one place, a moving average.
-    speed: f64,
-    /// Passes that it is of.
-    measured_passes: usize,
+    /// Of each lane: a pass of a few tokens is bound by reading the weights, and says nothing of full ones.
+    speeds: [Speed; 2],
     closed: bool,
+}
+
+/// How fast the passes of a lane are, the newest above all.
+#[derive(Clone, Copy)]
+struct Speed {
+    tokens: f64,
+    /// Of one place: those of a pass count for each thread that had nothing else to do.
+    seconds: f64,
+    passes: usize,
 }
 
 #[derive(Default)]
@@ -83,8 +90,7 @@ impl Queue {
             lanes: Default::default(),
             running: [0; 2],
             overtaking_tokens: 0,
-            speed: FIRST_SPEED,
-            measured_passes: 0,
+            speeds: [Speed { tokens: FIRST_SPEED, seconds: 1.0, passes: 0 }; 2],
             closed: false,
         }
     }
@@ -106,7 +112,7 @@ impl Queue {
         let is_first = waiting.entries.is_empty();
         let too_long = waiting.tokens + tokens > MAX_WAITING_TOKENS[lane as usize]
             || waiting.entries.len() + entries.len() > MAX_WAITING_ENTRIES
-            || patience.is_some_and(|patience| self.takes_longer(waiting.tokens + tokens, patience));
+            || patience.is_some_and(|patience| self.takes_longer(lane, waiting.tokens + tokens, patience));
         if too_long && !is_first {
             metrics::refused(lane, entries.len());
             return Err(EmbedError::Overloaded { waiting_tokens: waiting.tokens, retry_after: self.retry_after(lane) });
@@ -152,9 +158,10 @@ impl Queue {
     /// A pass has ended; its place is free.
     pub(super) fn finish(&mut self, pass: &Pass, took: Duration) {
         self.running[pass.lane as usize] -= 1;
-        let speed = pass.tokens as f64 / took.as_secs_f64().max(1e-6);
-        self.speed += SPEED_WEIGHT * (speed - self.speed);
-        self.measured_passes += 1;
+        let speed = &mut self.speeds[pass.lane as usize];
+        speed.tokens = SPEED_KEPT * speed.tokens + pass.tokens as f64;
+        speed.seconds = SPEED_KEPT * speed.seconds + took.as_secs_f64().max(1e-6) * (1 + pass.helpers) as f64;
+        speed.passes += 1;
     }
 
     /// Drops what a request still has waiting.
@@ -248,18 +255,19 @@ impl Queue {
     }
 
     /// Whether that many tokens are known to take longer; no other lane's work is counted.
-    fn takes_longer(&self, tokens: usize, patience: Duration) -> bool {
-        self.measured_passes >= PASSES_TO_MEASURE && self.seconds_of(tokens) > patience.as_secs_f64()
+    fn takes_longer(&self, lane: Lane, tokens: usize, patience: Duration) -> bool {
+        self.speeds[lane as usize].passes >= PASSES_TO_MEASURE && self.seconds_of(lane, tokens) > patience.as_secs_f64()
     }
 
-    /// Seconds that all places together take.
-    fn seconds_of(&self, tokens: usize) -> f64 {
-        tokens as f64 / (self.speed * self.places as f64)
+    /// Seconds that all places together take for tokens of a lane.
+    fn seconds_of(&self, lane: Lane, tokens: usize) -> f64 {
+        let Speed { tokens: measured, seconds, .. } = self.speeds[lane as usize];
+        tokens as f64 * seconds / (measured * self.places as f64)
     }
 
     /// How long it takes to work off what waits in a lane.
     fn retry_after(&self, lane: Lane) -> Duration {
-        let seconds = self.seconds_of(self.lanes[lane as usize].tokens);
+        let seconds = self.seconds_of(lane, self.lanes[lane as usize].tokens);
         Duration::from_secs_f64(seconds.clamp(RETRY_AFTER[0].as_secs_f64(), RETRY_AFTER[1].as_secs_f64()))
     }
 }

@@ -301,10 +301,11 @@ fn few_tokens_are_shared_among_free_places() {
 fn a_full_lane_says_when_to_come_again_and_leaves_the_other_open() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(2);
-    // A measured speed: many passes of 1,000 tokens a second.
-    for _ in 0..100 {
-        let pass = queue.submit(entries(&encoder, vec![vec![0; 500]]), Lane::Bulk, None).unwrap().unwrap();
-        queue.finish(&pass, Duration::from_millis(500));
+    // A measured speed: many passes of 2,000 tokens a second by both places.
+    for lane in [Lane::Interactive, Lane::Bulk].repeat(100) {
+        let pass = queue.submit(entries(&encoder, vec![vec![0; 500]]), lane, None).unwrap().unwrap();
+        assert_eq!(pass.helpers, 1);
+        queue.finish(&pass, Duration::from_millis(250));
     }
     // A request of any size is taken where nobody waits; two of its passes begin at once.
     let taken = queue.submit(entries(&encoder, sequences(2_200, 500, 1)), Lane::Bulk, None).unwrap();
@@ -347,6 +348,32 @@ fn who_cannot_wait_so_long_is_refused_once_the_speed_is_known() {
     assert!(matches!(error, EmbedError::Overloaded { waiting_tokens: 500, .. }), "{error}");
     assert!(submit(&mut queue, Some(Duration::from_millis(1_100))).is_ok());
     assert!(submit(&mut queue, None).is_ok(), "writes wait");
+}
+
+#[test]
+fn slow_passes_of_few_tokens_say_nothing_of_full_ones() {
+    let (_, encoder) = fake();
+    let mut queue = Queue::new(1);
+    let mut pass = |lane, tokens, millis| {
+        let pass = queue.submit(entries(&encoder, sequences(1, tokens, 1)), lane, None).unwrap().unwrap();
+        queue.finish(&pass, Duration::from_millis(millis));
+    };
+    // A full pass of 1,000 tokens a second, and beside each a query and a small one of its own lane of 250.
+    for _ in 0..20 {
+        pass(Lane::Bulk, 500, 500);
+        pass(Lane::Interactive, 5, 20);
+        pass(Lane::Bulk, 5, 20);
+    }
+    let mut submit = |tokens: usize, seconds| {
+        let patience = Some(Duration::from_secs(seconds));
+        queue.submit(entries(&encoder, sequences(tokens / 500, 500, 1)), Lane::Bulk, patience)
+    };
+    assert!(submit(20_000, 1).is_ok(), "where nobody waits, everybody may try");
+    // One pass of 500 runs.
+    assert!(submit(5_000, 26).is_ok());
+    let error = submit(5_000, 26).err().expect("29,500 tokens take 30 seconds");
+    let EmbedError::Overloaded { retry_after, .. } = error else { panic!("{error}") };
+    assert!((retry_after.as_secs_f64() - 25.4).abs() < 0.5, "{retry_after:?}");
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Source<'_> {
         let parts: Vec<Part> = loaded.iter().map(|(weight, bias, scale)| part((&**weight, &**bias, *scale))).collect();
         Ok(Attention {
             kernels: self.loader.kernels,
-            qkv: Linear::new(&self.loader, hidden, &parts),
+            qkv: Linear::new(&self.loader, hidden, &parts)?,
             output: self.linear(attention_output, [hidden, hidden])?,
             heads: self.architecture.heads,
         })

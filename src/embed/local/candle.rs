@@ -1,6 +1,7 @@
 //! Encoders by candle: other devices, shapes that our kernels do not take, and the reference that they are tested against.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::utils::{cuda_is_available, metal_is_available};
 use candle_core::{DType, Device, Tensor};
@@ -17,12 +18,18 @@ use super::weights::Weights;
 const BATCH: usize = 32;
 /// Most scores that a head of a pass has: those of a full batch of 512 tokens each.
 const BATCH_SCORES: usize = BATCH * 512 * 512;
+/// Most tokens of a sequence. Attention holds several tables of all scores of a layer, tokens times tokens for each head.
+const MAX_TOKENS: usize = 2_048;
+/// Most scores of a sequence in a layer: those of 16 heads and so many tokens, 256 MiB a table.
+const MAX_SCORES: usize = 16 * MAX_TOKENS * MAX_TOKENS;
 
 /// An encoder of candle's.
 pub(super) struct CandleEncoder {
     model: Model,
     device: Device,
     pad_token: u32,
+    /// Held by the pass that runs.
+    running: Mutex<()>,
 }
 
 enum Model {
@@ -51,6 +58,11 @@ pub(super) fn device() -> Result<Device, EmbedError> {
         Ok(Device::Cpu)
     };
     device.map_err(compute)
+}
+
+/// Tokens of the longest sequence of an encoder of so many heads.
+pub(super) fn most_tokens(heads: usize) -> usize {
+    (MAX_SCORES / heads).isqrt().min(MAX_TOKENS)
 }
 
 /// Whether candle has this architecture.
@@ -96,7 +108,13 @@ impl CandleEncoder {
             }
         };
         let model = model.map_err(|e| EmbedError::malformed(weights.path(), e))?;
-        Ok(Self { model, device, pad_token: architecture.pad_token_id as u32 })
+        Ok(Self { model, device, pad_token: architecture.pad_token_id as u32, running: Mutex::default() })
+    }
+
+    /// Waits until no other pass runs. One pass computes on all threads, and several would only need more memory. Not to be
+    /// asked within a pool: a thread that waits for its part of a pass may take up another pass meanwhile.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Encodes sequences as [`super::Encoder::encode`] does. Sequences of like length share a padded batch.

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use rayon::ThreadPool;
 
-use super::settings::{Family, Settings};
+use super::settings::{Architecture, Family, Settings};
 use super::{EmbedError, Precision};
 use candle::CandleEncoder;
 use kernels::{CpuLevel, Kernels};
@@ -89,9 +89,9 @@ impl Encoder {
         self.precision
     }
 
-    /// Encodes sequences of 1 to `max_positions` tokens of the vocabulary in one pass: on the calling thread, or, with
-    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`. Returns one
-    /// pooled vector a sequence, in order, shape `[hidden]`, not normalised.
+    /// Encodes sequences of 1 to [`most_tokens`] tokens of the vocabulary in one pass: on the calling thread, or, with
+    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`, one pass at a
+    /// time. Not to be called within `pool`. Returns one pooled vector a sequence, in order, shape `[hidden]`, not normalised.
     ///
     /// # Errors
     /// [`EmbedError::Compute`].
@@ -105,8 +105,21 @@ impl Encoder {
         match &self.backend {
             Backend::Kernels(transformer) if helpers == 0 => Ok(transformer.encode(sequences, pooling, 0)),
             Backend::Kernels(transformer) => Ok(pool.install(|| transformer.encode(sequences, pooling, helpers))),
-            Backend::Candle(encoder) => pool.install(|| encoder.encode(sequences, pooling)),
+            Backend::Candle(encoder) => {
+                let _turn = encoder.turn();
+                pool.install(|| encoder.encode(sequences, pooling))
+            }
         }
+    }
+}
+
+/// Tokens of the longest sequence that an encoder of this architecture is given: as many as it has positions, unless it
+/// needs candle, whose attention takes memory with the square of the length. The same in every build, as it decides vectors.
+pub(super) fn most_tokens(architecture: &Architecture) -> usize {
+    let positions = architecture.usable_positions();
+    match transformer::fits(architecture) {
+        true => positions,
+        false => positions.min(candle::most_tokens(architecture.heads)),
     }
 }
 

@@ -64,7 +64,7 @@ fn linear(loader: &Loader, name: &str, shape: [usize; 2], with_bias: bool) -> Re
         return Linear::load(loader, name, shape);
     }
     let weight = loader.weights.tensor(&format!("{name}.weight"), &shape)?;
-    Ok(Linear::new(loader, shape[1], &[Part { weight: &weight, bias: None, scale: 1.0 }]))
+    Linear::new(loader, shape[1], &[Part { weight: &weight, bias: None, scale: 1.0 }])
 }
 
 /// Queries, keys and values, which the file holds as one tensor; the queries are divided by the root of the head's width.
@@ -82,5 +82,5 @@ fn qkv(loader: &Loader, architecture: &Architecture, name: &str, with_bias: bool
         Part { weight: queries, bias: query_bias, scale: root },
         Part { weight: others, bias: other_biases, scale: 1.0 },
     ];
-    Ok(Linear::new(loader, hidden, &parts))
+    Linear::new(loader, hidden, &parts)
 }

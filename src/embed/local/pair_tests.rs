@@ -15,8 +15,8 @@ use super::weights::Weights;
 use crate::embed::settings::CrossEncoderSettings;
 use crate::embed::store::Store;
 use crate::embed::tests::small::{POSITIONS, config, serialise, shapes};
-use crate::embed::tokenizer::tests::small_tokenizer;
-use crate::embed::{EmbedError, Models};
+use crate::embed::tokenizer::tests::pair_tokenizer;
+use crate::embed::{Cancellation, EmbedError, InputKind, Models};
 
 const NAME: &str = "me/judge";
 const HIDDEN: usize = 64;
@@ -30,12 +30,7 @@ fn install(models: &Path, change: impl FnOnce(&mut Value)) {
     config["id2label"] = json!({"0": "LABEL_0"});
     change(&mut config);
     fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    let mut tokenizer = small_tokenizer();
-    let special = |id: &str, kind: u32| json!({"SpecialToken": {"id": id, "type_id": kind}});
-    let sequence = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
-    tokenizer["post_processor"]["pair"] =
-        json!([special("[CLS]", 0), sequence("A", 0), special("[SEP]", 0), sequence("B", 1), special("[SEP]", 1)]);
-    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(dir.join("tokenizer.json"), pair_tokenizer("[UNK]").to_string()).unwrap();
     let mut shapes: Vec<_> = shapes(&config).into_iter().map(|(name, shape)| (format!("bert.{name}"), shape)).collect();
     shapes.push(("bert.pooler.dense.weight".into(), vec![HIDDEN, HIDDEN]));
     shapes.push(("bert.pooler.dense.bias".into(), vec![HIDDEN]));
@@ -104,6 +99,28 @@ fn a_score_passes_a_sigmoid_unless_the_file_says_otherwise() {
     let want = reference(dir.path(), &[2, 4, 3, 7, 3], &[0, 0, 0, 1, 1]);
     let score = f64::from(model.score("a", &["c"]).unwrap()[0]);
     assert!((score - 1.0 / (1.0 + (-want).exp())).abs() < 1e-5, "{score} {want}");
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_tokenised() {
+    let dir = tempfile::tempdir().unwrap();
+    install(dir.path(), |_| {});
+    let tokenizer = pair_tokenizer("[NONE]").to_string();
+    fs::write(dir.path().join(NAME).join("tokenizer.json"), &tokenizer).unwrap();
+    let text_model = crate::embed::tests::small::install(dir.path(), "me/small");
+    fs::write(text_model.join("tokenizer.json"), &tokenizer).unwrap();
+    let models = Models::new(dir.path().to_owned(), None);
+    let (judge, model) = (models.load_cross_encoder(NAME).unwrap(), models.load("me/small").unwrap());
+    let score = || judge.score("a", &["unheard-of"]).map(drop);
+    let embed = || model.embed(&["unheard-of"], InputKind::Plain).map(drop);
+    let gone = Cancellation::new();
+    gone.cancel();
+    for act in [&score as &dyn Fn() -> Result<(), EmbedError>, &embed] {
+        let error = act().unwrap_err();
+        assert!(matches!(error, EmbedError::Tokenizer { .. }), "{error}");
+        let error = gone.scope(act).unwrap_err();
+        assert!(matches!(error, EmbedError::Cancelled), "{error}");
+    }
 }
 
 #[test]

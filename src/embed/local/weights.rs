@@ -76,8 +76,22 @@ impl Weights {
     /// The named tensor as f32, in place where it is stored so.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] where it is missing or of another shape or kind.
+    /// [`EmbedError::Malformed`] where it is missing or of another shape or kind, or holds a number that is not finite: int8
+    /// would round it to some number.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, EmbedError> {
+        let values = self.table(name, shape)?;
+        // Without a branch for each number it costs a fraction of the packing.
+        match values.iter().fold(true, |all, x| all & x.is_finite()) {
+            true => Ok(values),
+            false => Err(EmbedError::malformed(self.path(), format!("{name} holds a number that is not finite"))),
+        }
+    }
+
+    /// As [`Weights::tensor`], for a table of which only the rows in use shall be read: its numbers are not looked at.
+    ///
+    /// # Errors
+    /// [`EmbedError::Malformed`] where it is missing or of another shape or kind.
+    pub(super) fn table(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, EmbedError> {
         let info = self.info(name, shape)?;
         if info.dtype == Dtype::F32
             && let Some(values) = self.file.f32s(self.range(info))
@@ -96,11 +110,11 @@ impl Weights {
         packed
     }
 
-    /// The named tensor read where it lies, for one that [`Weights::tensor`] borrows. The file is mapped anew: the pages
+    /// The named tensor read where it lies, for one that [`Weights::table`] borrows. The file is mapped anew: the pages
     /// from which the other tensors were read are given back.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] where the file has changed meanwhile, and as [`Weights::tensor`].
+    /// [`EmbedError::Malformed`] where the file has changed meanwhile, and as [`Weights::table`].
     pub(super) fn into_mapped(self, name: &str, shape: &[usize]) -> Result<MappedTensor, EmbedError> {
         let range = self.range(self.info(name, shape)?);
         let file = Mapped::open(self.path())?;

@@ -38,6 +38,8 @@ pub(super) struct Hub {
     first_answer: Duration,
     /// Whether the hub has answered before.
     answered: bool,
+    /// The commit that all files are taken of, where the hub has told it.
+    commit: Option<String>,
 }
 
 enum Event {
@@ -48,7 +50,7 @@ enum Event {
 
 /// The snapshot that another program of this user has fetched already, if it is complete.
 pub(super) fn cached(known: &'static KnownModel) -> Option<Directory> {
-    let repository = Cache::from_env().repo(repository(known));
+    let repository = Cache::from_env().repo(repository(known, known.revision));
     let modules = repository.get(MODULES_FILE)?;
     let files = model_files(Some(known), &modules).ok()?;
     if !files.iter().filter(|file| file.required).all(|file| repository.get(&file.path).is_some()) {
@@ -57,20 +59,20 @@ pub(super) fn cached(known: &'static KnownModel) -> Option<Directory> {
     Some(Directory::new("hub cache", modules.parent()?))
 }
 
-fn repository(known: &KnownModel) -> Repo {
-    Repo::with_revision(known.name.to_owned(), RepoType::Model, known.revision.to_owned())
+fn repository(known: &KnownModel, revision: &str) -> Repo {
+    Repo::with_revision(known.name.to_owned(), RepoType::Model, revision.to_owned())
 }
 
 impl Hub {
     pub(super) fn new(known: &'static KnownModel, staging: PathBuf) -> Self {
         let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
-        Self { known, staging, endpoint, first_answer: FIRST_ANSWER, answered: false }
+        Self { known, staging, endpoint, first_answer: FIRST_ANSWER, answered: false, commit: None }
     }
 
     /// A hub at another address and with another patience.
     #[cfg(test)]
     pub(super) fn at(known: &'static KnownModel, staging: PathBuf, endpoint: &str, first_answer: Duration) -> Self {
-        Self { known, staging, endpoint: Some(endpoint.to_owned()), first_answer, answered: false }
+        Self { known, staging, endpoint: Some(endpoint.to_owned()), first_answer, answered: false, commit: None }
     }
 
     fn api(&self) -> Result<Api, SourceError> {
@@ -82,6 +84,31 @@ impl Hub {
         builder.build().map_err(|e| SourceError::failed(&e))
     }
 
+    /// The commit at which the registry's revision stands now; `None` of a hub that tells no commits, or has no such model.
+    fn newest_commit(&self) -> Result<Option<String>, SourceError> {
+        let (sender, answer) = mpsc::channel();
+        let (api, repository) = (self.api()?, repository(self.known, self.known.revision));
+        // As a download: what is given up stays blocked on its socket.
+        thread::spawn(move || {
+            let ask = || api.repo(repository).info().map_err(|e| Chain(&e).to_string());
+            let result = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|p| Err(panic_message(p.as_ref())));
+            let _ = sender.send(result);
+        });
+        match answer.recv_timeout(self.first_answer) {
+            Ok(Ok(info)) if is_commit(&info.sha) => Ok(Some(info.sha)),
+            Ok(Ok(info)) => Err(SourceError::Failed(format!("{:?} is not the name of a commit", info.sha))),
+            Ok(Err(error)) if error.contains("status code 404") => Ok(None),
+            Ok(Err(error)) => Err(SourceError::Failed(error)),
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = self.first_answer.as_secs();
+                Err(SourceError::Failed(format!("its newest commit did not come within {seconds} seconds")))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(SourceError::Failed("the question for its newest commit ended without a result".to_owned()))
+            }
+        }
+    }
+
     /// Downloads in a thread of its own, since the client has no limit on silence. A thread that is given up stays blocked
     /// on its socket until that fails.
     fn download(
@@ -90,7 +117,8 @@ impl Hub {
         progress: &mut dyn FnMut(PullProgress),
     ) -> Result<Option<PathBuf>, SourceError> {
         let (sender, events) = mpsc::channel();
-        let (api, repository, path) = (self.api()?, repository(self.known), file.path.clone());
+        let revision = self.commit.as_deref().unwrap_or(self.known.revision);
+        let (api, repository, path) = (self.api()?, repository(self.known, revision), file.path.clone());
         thread::spawn(move || {
             let report = Report(sender.clone());
             let fetch =
@@ -133,6 +161,13 @@ impl Source for Hub {
         }
     }
 
+    /// Its commit: a branch may be another model's tomorrow.
+    fn version(&mut self) -> Result<Option<String>, SourceError> {
+        self.commit = self.newest_commit()?;
+        self.answered = true;
+        Ok(self.commit.as_ref().map(|commit| format!("{}, commit {commit}", self.label())))
+    }
+
     fn open(
         &mut self,
         file: &ModelFile,
@@ -152,6 +187,11 @@ impl Source for Hub {
         let opened = open(&path)?;
         Ok(Some(opened))
     }
+}
+
+/// Whether it is one of git's hashes, and so no path to somewhere else.
+fn is_commit(sha: &str) -> bool {
+    (7..=64).contains(&sha.len()) && sha.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn open(path: &Path) -> Result<Opened<'static>, SourceError> {

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::files::ModelFile;
 use super::lock_file::{LOCK_FILE, Lock};
+use super::settings::MODULES_FILE;
 use super::store::{Check, Place, check_files};
 use super::{EmbedError, PullFailure, PullProgress};
 use crate::storage::{self, DirectoryLock, create_dir_all, link_or_copy, remove_dir_all, remove_file, rename};
@@ -24,13 +25,21 @@ const STAGING: &str = ".pulling";
 const PACKAGE: &str = "package";
 /// Below a model's staging: its files, until they are all there.
 const MODEL: &str = "model";
-/// Beside them: which source they are of.
+/// Beside them: which source they are of, and in which version.
 const SOURCE: &str = "source";
+/// Beside them, once they are all there and were tried: from now on they belong where models lie.
+const READY: &str = "ready";
 
 /// Where files come from.
 trait Source {
     /// For progress and errors: the kind of source and its address.
     fn label(&self) -> String;
+
+    /// What it has now: files of equal versions are one model's. Asked before a file is. `None` where they may change unnoticed,
+    /// so that those of two pulls are never mixed.
+    fn version(&mut self) -> Result<Option<String>, SourceError> {
+        Ok(Some(self.label()))
+    }
 
     /// The file's bytes, or `None` where the source does not have it.
     fn open(
@@ -85,6 +94,19 @@ pub(super) fn pull(
     usable: &dyn Fn(&Place) -> Result<(), EmbedError>,
     progress: &mut dyn FnMut(PullProgress),
 ) -> Result<(), EmbedError> {
+    pull_through(place, models_dir, from.is_none(), &|staging| sources(place, from, staging), usable, progress)
+}
+
+/// As [`pull`], from sources that are given where they may download to. `keeps`: whether a later pull may go on with what
+/// this one leaves.
+fn pull_through(
+    place: &Place,
+    models_dir: &Path,
+    keeps: bool,
+    sources: &dyn Fn(&Path) -> Vec<Box<dyn Source>>,
+    usable: &dyn Fn(&Place) -> Result<(), EmbedError>,
+    progress: &mut dyn FnMut(PullProgress),
+) -> Result<(), EmbedError> {
     let is_whole = check_files(place, Check::Changed).is_ok();
     if is_whole && usable(place).is_ok() {
         return Ok(());
@@ -95,17 +117,29 @@ pub(super) fn pull(
     let _lock = DirectoryLock::acquire(staging_root.join(format!("{key}.lock")))?;
     let staging = staging_root.join(key);
     let staged = Place { dir: staging.join(MODEL), ..place.clone() };
+    let ready = staging.join(READY);
+    if ready.is_file() {
+        // An earlier pull died while it put them there. Where that cannot be ended, all is fetched anew.
+        let ended = publish(&staged, place).is_ok();
+        remove_file(&ready)?;
+        remove_dir_all(&staging)?;
+        if ended {
+            return Ok(());
+        }
+    }
     // The hashes of a model that cannot be used hold nobody to it.
     let recorded = (!is_whole).then(|| place.dir.join(LOCK_FILE)).filter(|lock| lock.is_file());
     let mut failures = Vec::new();
-    for source in &mut sources(place, from, &staging) {
+    for source in &mut sources(&staging) {
         let label = source.label();
         let of_source = staging.join(SOURCE);
-        let goes_on = from.is_none() && fs::read_to_string(&of_source).is_ok_and(|source| source == label);
-        let taken = prepare(place, &staged, goes_on, recorded.as_deref())
-            .and_then(|()| Ok(storage::publish(&of_source, label.as_bytes())?))
-            .map_err(SourceError::from)
-            .and_then(|()| take(&staged, source.as_mut(), progress));
+        let taken = source.version().and_then(|version| {
+            let is_same = |before: String| version.as_ref() == Some(&before);
+            let goes_on = keeps && fs::read_to_string(&of_source).is_ok_and(is_same);
+            prepare(place, &staged, goes_on, recorded.as_deref())?;
+            storage::publish(&of_source, version.unwrap_or_default().as_bytes()).map_err(EmbedError::from)?;
+            take(&staged, source.as_mut(), progress)
+        });
         let tried = taken.and_then(|()| {
             let tried = usable(&staged);
             if tried.is_err() {
@@ -115,16 +149,19 @@ pub(super) fn pull(
         });
         match tried {
             Ok(()) => {
+                check_files(&staged, Check::Changed)?;
+                storage::publish(&ready, &[])?;
                 publish(&staged, place)?;
+                remove_file(&ready)?;
                 return Ok(remove_dir_all(&staging)?);
             }
             Err(error) => failures.push(PullFailure { source: label, error: Chain(&error).to_string() }),
         }
     }
-    match from {
-        Some(_) => remove_dir_all(&staging)?,
+    match keeps {
+        false => remove_dir_all(&staging)?,
         // What the hub sent is kept, to be continued by the next pull.
-        None => remove_dir_all(&staging.join(PACKAGE))?,
+        true => remove_dir_all(&staging.join(PACKAGE))?,
     }
     Err(EmbedError::Pull { name: place.name.clone(), failures })
 }
@@ -156,21 +193,27 @@ fn prepare(place: &Place, staged: &Place, goes_on: bool, recorded: Option<&Path>
     Ok(())
 }
 
-/// Puts the files of `staged`, which is whole, where those of `place` belong.
+/// Puts the files of `staged`, of which each was checked, where those of `place` belong, or what an earlier pull has left of
+/// them. Their lock goes first: until they are all there, what lies there is refused as damaged.
 fn publish(staged: &Place, place: &Place) -> Result<(), EmbedError> {
-    check_files(staged, Check::Changed)?;
-    for file in staged.files()? {
-        let (from, to) = (staged.path(&file), place.path(&file));
+    let lock = Lock::read(&staged.dir)?;
+    if lock.records.is_empty() {
+        return Err(EmbedError::malformed(staged.dir.join(LOCK_FILE), "it names no files"));
+    }
+    create_dir_all(&place.dir)?;
+    lock.write(&place.dir)?;
+    // What another model had beside them would be taken for this one's.
+    let named = if staged.dir.join(MODULES_FILE).is_file() { staged } else { place };
+    let others = named.files().unwrap_or_default().into_iter().map(|file| file.path).chain([MODULES_FILE.to_owned()]);
+    for path in others.filter(|path| !lock.records.contains_key(path)) {
+        remove_file(&place.dir.join(path))?;
+    }
+    for path in lock.records.keys() {
+        let (from, to) = (staged.dir.join(path), place.dir.join(path));
         if from.is_file() {
             create_dir_all(to.parent().unwrap_or(&place.dir))?;
             rename(&from, &to)?;
-        } else {
-            remove_file(&to)?;
         }
-    }
-    let lock = staged.dir.join(LOCK_FILE);
-    if lock.is_file() {
-        rename(&lock, &place.dir.join(LOCK_FILE))?;
     }
     check_files(place, Check::Changed).map(drop)
 }

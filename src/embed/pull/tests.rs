@@ -15,9 +15,10 @@ use zip::write::SimpleFileOptions;
 use super::hub::Hub;
 use super::*;
 use crate::embed::lock_file::hash_file;
-use crate::embed::registry::{KnownDigest, KnownFile, KnownModel, ModelKind};
-use crate::embed::tests::small::install;
-use crate::embed::{DEFAULT_MODEL, InputKind, Models, Pooling};
+use crate::embed::registry::{KnownDigest, KnownFile, KnownModel};
+use crate::embed::tests::small::{install, known_model};
+use crate::embed::{DEFAULT_MODEL, InputKind, Models};
+use crate::storage::fault::{Faults, Then};
 
 const NAME: &str = "me/small";
 
@@ -260,8 +261,21 @@ impl LocalHub {
     }
 }
 
+/// `dir` holds the files of every revision, or a directory for each commit and the name of the newest in `commit`.
 fn answer(dir: &Path, path: &str, range: &str, breaks: &AtomicUsize) -> Vec<u8> {
-    let name = path.split_once("/resolve/main/").map_or("", |(_, name)| name);
+    let newest = fs::read_to_string(dir.join("commit"));
+    if let (true, Ok(sha)) = (path == "/api/models/me/known/revision/main", &newest) {
+        let body = format!("{{\"sha\": \"{sha}\", \"siblings\": []}}");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+        return format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes();
+    }
+    let asked = path.split_once("/resolve/").and_then(|(_, asked)| asked.split_once('/'));
+    let (revision, name) = asked.unwrap_or_default();
+    let dir = match (revision, newest) {
+        (_, Err(_)) => dir.to_owned(),
+        ("main", Ok(newest)) => dir.join(newest),
+        (commit, Ok(_)) => dir.join(commit),
+    };
     let Ok(bytes) = fs::read(dir.join(name)) else {
         return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
     };
@@ -296,21 +310,7 @@ fn known(dir: &Path) -> Place {
         file("1_Pooling/config.json", true, None),
         file("model.safetensors", true, Some(digest)),
     ];
-    let known = Box::leak(Box::new(KnownModel {
-        name: "me/known",
-        kind: ModelKind::Embedding,
-        aliases: &[],
-        licence: "MIT",
-        dim: 64,
-        max_tokens: 16,
-        pooling: Pooling::Mean,
-        shortest: None,
-        query_prefix: "",
-        document_prefix: "",
-        revision: "main",
-        package: None,
-        files: files.leak(),
-    }));
+    let known = Box::leak(Box::new(KnownModel { files: files.leak(), ..known_model("me/known") }));
     Place { name: "me/known".to_owned(), known: Some(known), dir: dir.join("installed") }
 }
 
@@ -353,6 +353,85 @@ fn the_hub_is_read_continued_and_checked() {
     let error = take(&place, &mut open(), &mut ignore).unwrap_err();
     assert!(matches!(error, SourceError::Mismatch { what: "its sha256", .. }), "{error}");
     assert!(!place.dir.join("model.safetensors").exists());
+}
+
+#[test]
+fn files_of_two_commits_of_the_hub_are_never_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    let commits = ["a", "b"].map(|letter| letter.repeat(40));
+    let [old, new] = commits.each_ref().map(|commit| install(dir.path(), commit));
+    let config = fs::read_to_string(new.join("config.json")).unwrap().replace("1e-12", "1e-05");
+    fs::write(new.join("config.json"), config).unwrap();
+    let place = known(&old);
+    let hub = LocalHub::start(dir.path().to_owned());
+    let pull = || {
+        let sources = |staging: &Path| -> Vec<Box<dyn Source>> {
+            let (known, patience) = (place.known.unwrap(), Duration::from_secs(20));
+            vec![Box::new(Hub::at(known, staging.join("hub"), &hub.endpoint, patience))]
+        };
+        pull_through(&place, &dir.path().join("models"), true, &sources, &|_| Ok(()), &mut ignore)
+    };
+    // Broken off, and gone on with where the hub stands still.
+    fs::write(dir.path().join("commit"), &commits[0]).unwrap();
+    hub.breaks.store(2, Ordering::SeqCst);
+    pull().unwrap_err();
+    hub.asked.lock().unwrap().clear();
+    pull().unwrap_err();
+    assert!(!hub.asked.lock().unwrap().iter().any(|asked| asked.contains("config.json")), "it is there");
+    fs::write(dir.path().join("commit"), &commits[1]).unwrap();
+    hub.asked.lock().unwrap().clear();
+    pull().unwrap();
+    for file in ["config.json", "modules.json", "1_Pooling/config.json", "model.safetensors"] {
+        assert_eq!(fs::read(place.dir.join(file)).unwrap(), fs::read(new.join(file)).unwrap(), "{file}");
+    }
+    let asked = hub.asked.lock().unwrap().clone();
+    let mut files = asked.iter().filter(|asked| asked.contains("/resolve/"));
+    assert!(files.all(|asked| asked.contains(&commits[1])), "{asked:?}");
+}
+
+#[test]
+fn a_pull_that_dies_leaves_what_the_next_one_can_mend() {
+    let home = tempfile::tempdir().unwrap();
+    let [good, other, broken] = ["good", "other", "broken"].map(|name| install(home.path(), name));
+    let config = fs::read_to_string(other.join("config.json")).unwrap().replace("1e-12", "1e-05");
+    fs::write(other.join("config.json"), config).unwrap();
+    fs::write(broken.join("tokenizer.json"), "{}").unwrap();
+    fs::write(broken.join("sentence_bert_config.json"), r#"{"max_seq_length": 12}"#).unwrap();
+    fs::remove_file(good.join("config_sentence_transformers.json")).unwrap();
+    let is_of = |models: &Models, source: &Path| {
+        let dir = models.dir().join(NAME);
+        let own =
+            files(&dir).into_iter().filter(|file| file != LOCK_FILE && !file.ends_with("tmp")).collect::<Vec<_>>();
+        own == files(source) && own.iter().all(|file| fs::read(dir.join(file)).ok() == fs::read(source.join(file)).ok())
+    };
+    let mut died_between = 0;
+    for fail_at in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let models = Models::new(dir.path().to_owned(), None);
+        for file in files(&broken) {
+            let to = dir.path().join(NAME).join(&file);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(broken.join(&file), to).unwrap();
+        }
+        models.verify(NAME).unwrap();
+        let faults = Faults::arm(dir.path(), fail_at, Then::Crash);
+        let pulled = models.pull(NAME, Some(&good), &mut ignore);
+        let fired = faults.fired();
+        drop(faults);
+        // What lies there is all of one model, or refused.
+        let usable = models.load(NAME).is_ok();
+        assert_eq!(usable, is_of(&models, &good), "{fail_at}");
+        died_between += usize::from(!usable && !is_of(&models, &broken));
+        let again = Models::new(dir.path().to_owned(), None);
+        again.pull(NAME, Some(&other), &mut ignore).unwrap_or_else(|e| panic!("{fail_at}: {e}"));
+        again.load(NAME).unwrap();
+        assert!(is_of(&again, &good) || is_of(&again, &other), "{fail_at}");
+        if !fired {
+            pulled.unwrap();
+            break;
+        }
+    }
+    assert!(died_between > 3, "{died_between}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ const fn unhashed(
         max_tokens,
         pooling: Pooling::Mean,
         shortest: None,
+        layer_norm_before_cut: false,
         query_prefix: "",
         document_prefix: "",
         revision: "main",
@@ -112,6 +113,7 @@ pub static KNOWN_MODELS: [KnownModel; 12] = [
     KnownModel {
         // Trained for 768, 512, 256, 128 and 64 (the model's card); what lies between keeps its meaning too.
         shortest: Some(64),
+        layer_norm_before_cut: true,
         query_prefix: "search_query: ",
         document_prefix: "search_document: ",
         ..unhashed("nomic-ai/nomic-embed-text-v1.5", &["nomic-embed-text-v1.5"], "Apache-2.0", 768, 8192)

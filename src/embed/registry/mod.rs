@@ -36,6 +36,8 @@ pub struct KnownModel {
     pub pooling: Pooling,
     /// The fewest numbers that its vectors may be cut to; `None` where it was not trained for that.
     pub shortest: Option<usize>,
+    /// Whether a whole vector passes a layer normalisation, without weights, before it is cut.
+    pub layer_norm_before_cut: bool,
     /// Put before a text that is searched for.
     pub query_prefix: &'static str,
     /// Put before a text that is stored.
@@ -132,6 +134,7 @@ mod tests {
         for model in &KNOWN_MODELS {
             assert_eq!(model.kind == ModelKind::CrossEncoder, model.dim == 1, "{}", model.name);
             assert!(model.shortest.is_none_or(|shortest| (1..model.dim).contains(&shortest)), "{}", model.name);
+            assert!(model.shortest.is_some() || !model.layer_norm_before_cut, "{}", model.name);
             assert!((1..=8192).contains(&model.max_tokens) && !model.licence.is_empty(), "{}", model.name);
             assert_eq!(find(model.aliases[0]).unwrap().name, model.name);
             assert_eq!(model.name.split('/').count(), 2, "{}", model.name);

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::architecture::Architecture;
 use super::{Activation, Family, MIN_TOKENS, Settings, read_json};
+use crate::embed::local::most_tokens;
 use crate::embed::store::Place;
 use crate::embed::{Dimensions, EmbedError, Pooling};
 
@@ -56,7 +57,7 @@ impl CrossEncoderSettings {
         if labels(&json) != 1 {
             return Err(unsupported("several labels"));
         }
-        let max_tokens = architecture.usable_positions();
+        let max_tokens = most_tokens(&architecture);
         if max_tokens < 2 * MIN_TOKENS {
             let reason = format!("it reads at most {max_tokens} tokens, too few for two texts");
             return Err(EmbedError::malformed(&path, reason));
@@ -68,6 +69,7 @@ impl CrossEncoderSettings {
             steps: Vec::new(),
             normalise: false,
             dimensions: Dimensions::Whole,
+            layer_norm_before_cut: false,
             max_tokens,
             lower_case: false,
             query_prefix: String::new(),

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use super::local::most_tokens;
 use super::store::Place;
 use super::{Dimensions, EmbedError, Pooling};
 pub(crate) use architecture::{Architecture, Family, Local, Rotary};
@@ -32,7 +33,9 @@ pub(crate) struct Settings {
     pub normalise: bool,
     /// To which lengths vectors may be cut.
     pub dimensions: Dimensions,
-    /// Tokens read of a text, special tokens included.
+    /// Whether a whole vector passes a layer normalisation before it is cut.
+    pub layer_norm_before_cut: bool,
+    /// Tokens read of a text, special tokens included; see [`most_tokens`].
     pub max_tokens: usize,
     /// Whether texts are put in lower case before they are tokenised.
     pub lower_case: bool,
@@ -73,7 +76,7 @@ impl Settings {
                 supported: "pooling of all tokens",
             });
         }
-        let usable = architecture.usable_positions();
+        let usable = most_tokens(&architecture);
         let max_tokens = lengths.max_tokens.unwrap_or(usable).min(usable);
         if max_tokens < MIN_TOKENS {
             let reason = format!("it reads at most {max_tokens} tokens, too few for a text");
@@ -90,6 +93,7 @@ impl Settings {
             steps,
             normalise,
             dimensions,
+            layer_norm_before_cut: place.known.is_some_and(|known| known.layer_norm_before_cut),
             max_tokens,
             lower_case: lengths.lower_case,
             query_prefix,
@@ -108,7 +112,7 @@ impl Settings {
         last.unwrap_or(self.architecture.hidden_size)
     }
 
-    /// One line that differs wherever these settings make other vectors.
+    /// One line that differs wherever these settings make other whole vectors.
     pub(crate) fn identity(&self) -> String {
         let Self { pooling, normalise, max_tokens, query_prefix, document_prefix, .. } = self;
         let mut line = format!(

@@ -163,6 +163,30 @@ fn matryoshka_lengths_are_those_of_the_configuration() {
 }
 
 #[test]
+fn lengths_are_bounded_where_attention_takes_memory_with_their_square() {
+    let modern = |heads: u64| {
+        json!({"model_type": "modernbert", "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
+            "num_attention_heads": heads, "vocab_size": 50_368, "max_position_embeddings": 8192, "norm_eps": 1e-5,
+            "hidden_activation": "gelu", "pad_token_id": 50_283, "global_attn_every_n_layers": 3,
+            "global_rope_theta": 160_000.0, "local_attention": 128, "local_rope_theta": 10_000.0})
+    };
+    let max_tokens = |config: Value, length: u64| {
+        let settings = changed(|dir| {
+            fs::write(dir.join("config.json"), config.to_string()).unwrap();
+            fs::write(dir.join("sentence_bert_config.json"), json!({"max_seq_length": length}).to_string()).unwrap();
+        });
+        settings.unwrap().max_tokens
+    };
+    assert_eq!((max_tokens(modern(12), 8192), max_tokens(modern(12), 512)), (2048, 512));
+    assert_eq!(max_tokens(modern(64), 8192), 1024);
+    let mut bert = crate::embed::tests::small::config();
+    bert["max_position_embeddings"] = 8192.into();
+    assert_eq!(max_tokens(bert.clone(), 8192), 8192);
+    bert["hidden_act"] = "relu".into();
+    assert_eq!(max_tokens(bert, 8192), 2048);
+}
+
+#[test]
 fn files_that_contradict_the_registry_are_of_another_model() {
     let dir = tempfile::tempdir().unwrap();
     install(dir.path(), "thenlper/gte-small");

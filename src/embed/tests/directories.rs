@@ -4,11 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::ThreadPoolBuilder;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use super::small::{config, cosine, install, serialise};
-use crate::embed::{Dimensions, EmbedError, InputKind, Models, PullProgress, TextModel};
+use super::small::{config, cosine, install, known_model, serialise};
+use crate::embed::batcher::Batcher;
+use crate::embed::model::Services;
+use crate::embed::store::{Check, Place, check_files};
+use crate::embed::{
+    Dimensions, EmbedError, Embeddings, InputKind, KnownModel, Models, Precision, PullProgress, TextModel,
+};
 
 const NAME: &str = "me/small";
 
@@ -131,6 +137,35 @@ fn vectors_are_cut_where_the_model_allows_it_and_refused_elsewhere() {
     }
     let error = changed(|_| {}).unwrap().check_dimensions(32).unwrap_err();
     assert!(error.to_string().contains("64 only"), "{error}");
+}
+
+#[test]
+fn whole_vectors_are_normalised_before_they_are_cut_where_the_card_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = install(dir.path(), NAME);
+    let load = |layer_norm_before_cut| {
+        let known = KnownModel { shortest: Some(8), layer_norm_before_cut, ..known_model(NAME) };
+        let place = Place { name: NAME.to_owned(), known: Some(Box::leak(Box::new(known))), dir: path.clone() };
+        let files = check_files(&place, Check::Changed).unwrap();
+        let threads = Arc::new(ThreadPoolBuilder::new().num_threads(1).build().unwrap());
+        let services = Services { threads, batcher: Arc::new(Batcher::start(1).unwrap()), cache: None };
+        TextModel::load(&place, &files, Precision::Float32, services).unwrap()
+    };
+    let [plain, normed] = [false, true].map(load);
+    let whole: Vec<f32> = (1..=64).map(|x| x as f32).collect();
+    let cut = |model: &TextModel, dim| {
+        let mut embeddings = Embeddings { vectors: vec![whole.clone()], ..Embeddings::default() };
+        model.shorten(&mut embeddings, dim).unwrap();
+        embeddings.vectors.remove(0)
+    };
+    // The mean of 1 to 64 is 32.5, their variance (64^2 - 1) / 12.
+    let layer_norm: Vec<f32> = whole.iter().map(|x| (x - 32.5) / (4095f32 / 12.0).sqrt()).collect();
+    assert!(cosine(&cut(&normed, 16), &layer_norm[..16]) > 0.999_999);
+    assert!(cosine(&cut(&plain, 16), &whole[..16]) > 0.999_999);
+    assert_eq!(cut(&normed, 64), whole);
+    assert_eq!([64, 16].map(|dim| plain.fingerprint_at(dim)), [plain.fingerprint(), plain.fingerprint()]);
+    assert_eq!(normed.fingerprint_at(64), plain.fingerprint());
+    assert!(normed.fingerprint_at(16) != plain.fingerprint() && normed.fingerprint_at(16).len() == 64);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::embed::settings::{Architecture, Settings};
 use crate::embed::tokenizer::tests::small_tokenizer;
-use crate::embed::{Dimensions, Pooling};
+use crate::embed::{Dimensions, KnownModel, ModelKind, Pooling};
 
 /// Tokens that the small tokenizer knows.
 pub(crate) const VOCABULARY: usize = 10;
@@ -35,9 +35,30 @@ pub(crate) fn settings(config: &Value) -> Settings {
         steps: Vec::new(),
         normalise: true,
         dimensions: Dimensions::Whole,
+        layer_norm_before_cut: false,
         lower_case: false,
         query_prefix: String::new(),
         document_prefix: String::new(),
+    }
+}
+
+/// The small model as one that the registry knows, without files of its own.
+pub(crate) fn known_model(name: &'static str) -> KnownModel {
+    KnownModel {
+        name,
+        kind: ModelKind::Embedding,
+        aliases: &[],
+        licence: "MIT",
+        dim: 64,
+        max_tokens: 16,
+        pooling: Pooling::Mean,
+        shortest: None,
+        layer_norm_before_cut: false,
+        query_prefix: "",
+        document_prefix: "",
+        revision: "main",
+        package: None,
+        files: &[],
     }
 }
 

@@ -209,17 +209,49 @@ fn a_tokenizer_that_knows_more_than_the_weights_is_an_error() {
     assert!(error.to_string().contains("another model"), "{error}");
 }
 
+/// The model in some precision, a tensor's first `count` numbers replaced.
+fn with_numbers(precision: Precision, tensor: &str, count: usize, number: f32) -> Result<Arc<TextModel>, EmbedError> {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = safetensors(&config(), "", Dtype::F32, |name, x| {
+        if name.ends_with(tensor) {
+            x[..count].fill(number);
+        }
+    });
+    fs::write(install(dir.path(), NAME).join("model.safetensors"), weights).unwrap();
+    Models::with_precision(dir.path().to_owned(), NonZeroUsize::new(2), precision).load(NAME)
+}
+
 #[test]
-fn weights_that_are_not_finite_make_an_error_instead_of_a_vector() {
-    let model = changed(|dir| {
-        let weights = safetensors(&config(), "", Dtype::F32, |name, x| {
-            if name.ends_with("layer.1.output.dense.bias") {
-                x[0] = f32::NAN;
+fn weights_that_are_not_finite_are_refused_in_every_precision() {
+    for precision in Precision::ALL {
+        for tensor in
+            ["layer.1.output.dense.bias", "layer.0.attention.self.query.weight", "embeddings.LayerNorm.weight"]
+        {
+            for number in [f32::NAN, f32::INFINITY] {
+                let error = with_numbers(precision, tensor, 1, number).unwrap_err().to_string();
+                assert!(error.contains(tensor) && error.contains("not finite"), "{precision:?}: {error}");
             }
-        });
-        fs::write(dir.join("model.safetensors"), weights).unwrap();
-    })
-    .unwrap();
+        }
+    }
+}
+
+#[test]
+fn weights_beyond_half_precision_are_refused_by_it_alone() {
+    let load = |precision, number| with_numbers(precision, "layer.1.output.dense.weight", 1, number);
+    let error = load(Precision::Float16, -65_600.0).unwrap_err().to_string();
+    assert!(error.contains("6.56e4") && error.contains("float16"), "{error}");
+    for (precision, number) in
+        [(Precision::Float16, -65_504.0), (Precision::Float32, -65_600.0), (Precision::Int8, -65_600.0)]
+    {
+        let loaded = load(precision, number);
+        assert!(loaded.is_ok(), "{precision:?}: {loaded:?}");
+    }
+}
+
+#[test]
+fn sums_that_are_not_finite_make_an_error_instead_of_a_vector() {
+    // Of 64 numbers whose squares have the mean 1 one at least is beyond 1.
+    let model = with_numbers(Precision::Float32, "layer.1.output.LayerNorm.weight", 64, f32::MAX).unwrap();
     let error = model.embed(&["a", "b"], InputKind::Query).unwrap_err();
     assert!(matches!(error, EmbedError::Vector { index: 0, .. }), "{error}");
 }

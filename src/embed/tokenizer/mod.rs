@@ -46,6 +46,9 @@ pub(super) struct Tokens {
     pub truncated: bool,
 }
 
+/// The tokens of one of two texts, without special ones, at most the model's `max_tokens`.
+pub(super) struct Side(Encoding);
+
 /// What a tokenizer must keep to.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -122,25 +125,7 @@ impl TextTokenizer {
             prefix => Cow::Owned(format!("{prefix}{text}")),
         };
         let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { text };
-        let text = text.trim();
-        if !self.splits_at_blanks {
-            return self.tokens(&self.encoding(text)?);
-        }
-        let mut limit_bytes = self.first_cut_bytes;
-        loop {
-            let cut = cut_at_blank(text, limit_bytes);
-            if cut.len() == text.len() {
-                break;
-            }
-            let encoding = self.encoding(cut)?;
-            // A beginning that is cut itself has the tokens that the whole would have; a shorter one tells nothing.
-            let beyond: usize = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum();
-            if beyond >= MARGIN_TOKENS {
-                return self.tokens(&encoding);
-            }
-            limit_bytes = limit_bytes.saturating_mul(4);
-        }
-        self.tokens(&self.encoding(text)?)
+        self.tokens(&self.beginning(text.trim(), true)?)
     }
 
     /// Every token of `text`, untruncated, without the blanks around it.
@@ -183,15 +168,25 @@ impl TextTokenizer {
         Ok((0..encoding.len()).map(piece).collect())
     }
 
-    /// The tokens of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not
-    /// fit.
+    /// The tokens of one of two texts, as many as there may be of both together.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`].
-    pub(super) fn pair(&self, first: &str, second: &str) -> Result<Tokens, EmbedError> {
-        let (inner, pair) = (Arc::clone(&self.inner), (first.trim().to_owned(), second.trim().to_owned()));
-        let result = self.guard.run_within(move || inner.encode_fast(pair, true).map_err(|e| e.to_string()));
-        self.tokens(&result.map_err(|reason| self.failed(reason))?)
+    pub(super) fn side(&self, text: &str) -> Result<Side, EmbedError> {
+        let mut encoding = self.beginning(text.trim(), false)?;
+        encoding.take_overflowing();
+        Ok(Side(encoding))
+    }
+
+    /// The ids of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not fit,
+    /// and each has half where neither does.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub(super) fn pair(&self, first: &Side, second: &Side) -> Result<Vec<u32>, EmbedError> {
+        let (first, second) = (first.0.clone(), second.0.clone());
+        let result = guarded(|| self.inner.post_process(first, Some(second), true).map_err(|e| e.to_string()));
+        Ok(self.tokens(&result.map_err(|reason| self.failed(reason))?)?.ids)
     }
 
     /// The token that ends every text; `None` where nothing is added to texts.
@@ -199,15 +194,36 @@ impl TextTokenizer {
     /// # Errors
     /// [`EmbedError::Tokenizer`].
     pub(super) fn last_token(&self) -> Result<Option<u32>, EmbedError> {
-        Ok(self.encoding("")?.get_ids().last().copied())
+        Ok(self.encoding("", true)?.get_ids().last().copied())
     }
 
-    fn encoding(&self, text: &str) -> Result<Encoding, EmbedError> {
+    /// The first tokens of `text`, of which no more is tokenised than that takes.
+    fn beginning(&self, text: &str, with_special: bool) -> Result<Encoding, EmbedError> {
+        if !self.splits_at_blanks {
+            return self.encoding(text, with_special);
+        }
+        let mut limit_bytes = self.first_cut_bytes;
+        loop {
+            let cut = cut_at_blank(text, limit_bytes);
+            let encoding = self.encoding(cut, with_special)?;
+            if cut.len() == text.len() {
+                return Ok(encoding);
+            }
+            // A beginning that is cut itself has the tokens that the whole would have; a shorter one tells nothing.
+            let beyond: usize = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum();
+            if beyond >= MARGIN_TOKENS {
+                return Ok(encoding);
+            }
+            limit_bytes = limit_bytes.saturating_mul(4);
+        }
+    }
+
+    fn encoding(&self, text: &str, with_special: bool) -> Result<Encoding, EmbedError> {
         let result = if self.guard.is_patient() {
-            guarded(|| self.inner.encode_fast(text, true).map_err(|e| e.to_string()))
+            guarded(|| self.inner.encode_fast(text, with_special).map_err(|e| e.to_string()))
         } else {
             let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
-            self.guard.run_within(move || inner.encode_fast(text, true).map_err(|e| e.to_string()))
+            self.guard.run_within(move || inner.encode_fast(text, with_special).map_err(|e| e.to_string()))
         };
         result.map_err(|reason| self.failed(reason))
     }

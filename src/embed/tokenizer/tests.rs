@@ -44,7 +44,7 @@ fn load(json: &Value, max_tokens: usize) -> Result<TextTokenizer, String> {
 }
 
 fn whole(tokenizer: &TextTokenizer, text: &str) -> Tokens {
-    tokenizer.tokens(&tokenizer.encoding(text.trim()).unwrap()).unwrap()
+    tokenizer.tokens(&tokenizer.encoding(text.trim(), true).unwrap()).unwrap()
 }
 
 #[test]
@@ -95,6 +95,37 @@ fn a_long_text_has_the_tokens_that_its_whole_has() {
     ] {
         assert_eq!(tokenizer.encode("", &text).unwrap(), whole(&tokenizer, &text), "{:.40}", text);
     }
+}
+
+/// The small tokenizer with the pairs of a BERT, which knows every word or fails.
+pub(crate) fn pair_tokenizer(unknown: &str) -> Value {
+    let mut json = small_tokenizer();
+    let special = |id: &str, kind: u32| json!({"SpecialToken": {"id": id, "type_id": kind}});
+    let sequence = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
+    json["post_processor"]["pair"] =
+        json!([special("[CLS]", 0), sequence("A", 0), special("[SEP]", 0), sequence("B", 1), special("[SEP]", 1)]);
+    json["model"]["unk_token"] = unknown.into();
+    json
+}
+
+#[test]
+fn of_two_texts_no_more_is_tokenised_than_fits() {
+    let whole = load(&pair_tokenizer("[UNK]"), 9).unwrap();
+    let (short, half, long) = ("a b", "c , c , c", "a b c , ".repeat(2_000));
+    for (first, second) in [(short, short), (short, half), (half, short), (half, half), (short, &long), (&long, half)] {
+        let pair = whole.pair(&whole.side(first).unwrap(), &whole.side(second).unwrap()).unwrap();
+        let want = whole.inner.encode_fast((first.trim(), second.trim()), true).unwrap();
+        assert_eq!(pair, want.get_ids(), "{first:.20} {second:.20}");
+    }
+    let both = whole.pair(&whole.side(&long).unwrap(), &whole.side(&long).unwrap()).unwrap();
+    assert_eq!(both, [2, 4, 5, 7, 3, 4, 5, 7, 3]);
+    // A word at the end that cannot be tokenised is never met.
+    let strict = load(&pair_tokenizer("[NONE]"), 9).unwrap();
+    let ends_badly = format!("{long} unheard-of");
+    assert!(strict.side("a unheard-of").is_err());
+    let (a, bad) = (strict.side("a").unwrap(), strict.side(&ends_badly).unwrap());
+    assert_eq!(strict.pair(&a, &bad).unwrap(), [2, 4, 3, 4, 5, 7, 9, 4, 3]);
+    assert_eq!(strict.pair(&bad, &a).unwrap(), [2, 4, 5, 7, 9, 4, 3, 4, 3]);
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Embeddings {
         added: Added,
         norm: Norm,
     ) -> Result<Self, EmbedError> {
-        let owned = match weights.tensor(name, &shape)? {
+        let owned = match weights.table(name, &shape)? {
             Cow::Borrowed(_) => None,
             Cow::Owned(values) => Some(values),
         };

@@ -1,8 +1,9 @@
 //! A linear layer: packed weights of some precision, and what is fused into its product.
 
 use super::Loader;
-use crate::embed::EmbedError;
 use crate::embed::local::kernels::{Epilogue, Kernels, PackedMatrix, Rows, Scratch};
+use crate::embed::{EmbedError, Precision};
+use crate::types::half;
 
 /// Stored weights of some columns of a linear layer.
 #[derive(Clone, Copy, Debug)]
@@ -34,14 +35,20 @@ impl Linear {
     ) -> Result<Self, EmbedError> {
         let weight = loader.weights.tensor(&format!("{name}.weight"), &[columns, depth])?;
         let bias = loader.weights.tensor(&format!("{name}.bias"), &[columns])?;
-        Ok(Self::new(loader, depth, &[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }]))
+        Self::new(loader, depth, &[Part { weight: &weight, bias: Some(&bias), scale: 1.0 }])
     }
 
     /// Packs parts side by side, so that one product computes them all.
     ///
+    /// # Errors
+    /// [`EmbedError::Malformed`] for weights beyond what the precision holds.
+    ///
     /// # Panics
     /// If a part's weights are not whole columns of `depth`, or its bias has another number of columns.
-    pub(in crate::embed::local) fn new(loader: &Loader, depth: usize, parts: &[Part]) -> Self {
+    pub(in crate::embed::local) fn new(loader: &Loader, depth: usize, parts: &[Part]) -> Result<Self, EmbedError> {
+        if loader.precision == Precision::Float16 {
+            check_halves(loader, parts)?;
+        }
         let columns = parts.iter().map(|part| part.weight.len() / depth).sum();
         let mut matrix = loader.kernels.packed_matrix(columns, depth, loader.precision, loader.weights.arena());
         let mut at = 0;
@@ -51,11 +58,24 @@ impl Linear {
             matrix.fill(at, part.weight, bias, part.scale);
             at += bias.len();
         }
-        Self { kernels: loader.kernels, matrix }
+        Ok(Self { kernels: loader.kernels, matrix })
     }
 
     /// `out = epilogue(x * weight^T + bias)`; `out` gets `x`'s number of rows.
     pub(in crate::embed::local) fn apply(&self, x: &Rows, epilogue: Epilogue, scratch: &mut Scratch, out: &mut Rows) {
         self.kernels.matmul(x, &self.matrix, epilogue, scratch, out);
+    }
+}
+
+/// Half precision would make another weight of one beyond its range.
+fn check_halves(loader: &Loader, parts: &[Part]) -> Result<(), EmbedError> {
+    let weights = parts.iter().flat_map(|part| part.weight.iter().map(|weight| weight * part.scale));
+    match weights.map(f32::abs).fold(0.0, f32::max) {
+        largest if largest > half::MAX => {
+            let reason =
+                format!("it has a weight of {largest:e}, and float16 holds {} at most; choose float32", half::MAX);
+            Err(EmbedError::malformed(loader.weights.path(), reason))
+        }
+        _ => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::embed::MAX_PASS_TOKENS;
 use crate::embed::local::kernels::{Rows, Scratch};
 
 /// Widths of an encoder.
@@ -13,7 +14,8 @@ pub(in crate::embed::local) struct Widths {
     pub intermediate: usize,
 }
 
-/// Buffers for the tokens of one pass. Each holds as many rows as the longest pass so far had tokens.
+/// Buffers for the tokens of one pass. Each holds as many rows as the longest pass so far had tokens, at most
+/// [`MAX_PASS_TOKENS`] from one pass to the next.
 #[derive(Debug)]
 pub(in crate::embed::local) struct Workspace {
     /// Token vectors, shape `[tokens, hidden]`.
@@ -46,7 +48,7 @@ impl Workspace {
     }
 }
 
-/// Workspaces that no pass is using: as many as there have been passes at once.
+/// Workspaces that no pass is using: as many as there have been passes at once, but for those of longer texts.
 #[derive(Debug)]
 pub(in crate::embed::local) struct Workspaces {
     widths: Widths,
@@ -66,7 +68,25 @@ impl Workspaces {
         let taken = idle().pop();
         let mut workspace = taken.unwrap_or_else(|| Workspace::new(self.widths));
         let result = act(&mut workspace);
-        idle().push(workspace);
+        // What a long text needs, hundreds of megabytes, is given back.
+        if workspace.hidden.count() <= MAX_PASS_TOKENS {
+            idle().push(workspace);
+        }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_kept_but_for_those_of_long_texts() {
+        let workspaces = Workspaces::new(Widths { hidden: 32, intermediate: 32 });
+        let idle_after = |tokens: usize| {
+            workspaces.with(|workspace| workspace.hidden.set_count(tokens));
+            workspaces.idle.lock().unwrap().len()
+        };
+        assert_eq!([1, MAX_PASS_TOKENS, MAX_PASS_TOKENS + 1, 1].map(idle_after), [1, 1, 0, 1]);
     }
 }
