@@ -154,9 +154,9 @@ impl RemoteCollection {
     /// Deletes the documents that pass a filter, in one transaction.
     ///
     /// # Errors
-    /// As [`RemoteCollection::list`]; nothing is deleted then.
+    /// As [`RemoteCollection::list`], and for a filter that every document passes; nothing is deleted then.
     pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
-        self.frame().check_filter(Some(filter))?;
+        self.frame().check_deletion(filter)?;
         let passes = self.condition(Some(filter), 2)?;
         let params = texts(passes.params.iter().map(String::as_str).collect());
         self.delete_where(&passes.sql, &params.typed())
