@@ -1,7 +1,7 @@
 //! How far sources were read: kept for the programs that read them, beside what they wrote.
 
 use axum::extract::State;
-use serde_json::{Map, Value};
+use serde_json::value::to_raw_value;
 
 use super::error::{ApiError, Code};
 use super::extract::{InSource, JsonBody};
@@ -9,6 +9,7 @@ use super::problem::Problem;
 use super::source_file::{DIRECTORY, damaged, decode, encode, path};
 use super::state::AppState;
 use super::wire::json::JsonText;
+use super::wire::value::{MetadataView, WireMetadata};
 use crate::collection::CollectionError;
 use crate::manifest::ManifestError;
 use crate::storage::{StorageError, create_dir_all, publish, read_file, remove_file};
@@ -49,10 +50,11 @@ pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource
 pub(crate) async fn write(
     State(state): State<AppState>,
     InSource(name): InSource,
-    JsonBody(kept): JsonBody<Map<String, Value>>,
+    JsonBody(WireMetadata(kept)): JsonBody<WireMetadata>,
 ) -> Result<JsonText, ApiError> {
     let write = state.engine(move |database| {
         create_dir_all(&database.path().join(DIRECTORY)).map_err(storage)?;
+        let kept = to_raw_value(&MetadataView(&kept)).map_err(ApiError::internal)?;
         let bytes = encode(&kept).map_err(ApiError::internal)?;
         publish(&path(database.path(), &name), &bytes).map_err(storage)?;
         JsonText::of(&kept)
