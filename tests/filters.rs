@@ -185,7 +185,7 @@ fn check_once(world: &mut World) {
 
 fn listed(world: &World, filter: &Filter) -> Vec<String> {
     let mut listed = Vec::new();
-    let mut request = ListRequest { after: None, limit: 7, filter: Some(filter.clone()) };
+    let mut request = ListRequest { limit: 7, filter: Some(filter.clone()), ..ListRequest::default() };
     loop {
         let page = world.collection().list(&request).unwrap();
         assert!(page.documents.len() <= 7);
