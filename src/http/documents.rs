@@ -3,7 +3,7 @@
 use axum::extract::State;
 
 use super::error::{ApiError, Code};
-use super::extract::{DocumentPath, InCollection, JsonBody, Params};
+use super::extract::{DocumentPath, InCollection, JsonBody, NoParams, Params};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::cursor;
@@ -32,6 +32,7 @@ const DEFAULT_PAGE: usize = 100;
 pub(crate) async fn upsert(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<UpsertBody>,
 ) -> Result<JsonText, ApiError> {
     let refresh = body.wants_refresh();
@@ -103,8 +104,8 @@ pub(crate) async fn list(
         after: params.cursor.as_deref().map(cursor::decode).transpose()?,
         limit: params.limit.unwrap_or(DEFAULT_PAGE),
         filter: params.filter.as_deref().map(WireFilter::from_parameter).transpose()?,
-    };
         max_bytes: Some(state.config().limits.answer_bytes),
+    };
     let list = state.on_collection(name, move |collection| {
         let page = collection.list(&request)?;
         let documents = page.documents.iter().map(|document| DocumentView::of(document, include)).collect();
@@ -125,7 +126,11 @@ pub(crate) async fn list(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
     )
 )]
-pub(crate) async fn delete(State(state): State<AppState>, path: DocumentPath) -> Result<JsonText, ApiError> {
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    path: DocumentPath,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let DocumentPath { collection, id } = path;
     state.on_collection(collection, move |collection| deleted(&collection.delete(&[id])?)).await
 }
@@ -143,6 +148,7 @@ pub(crate) async fn delete(State(state): State<AppState>, path: DocumentPath) ->
 pub(crate) async fn delete_many(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<DeleteBody>,
 ) -> Result<JsonText, ApiError> {
     let deletion = body.into_deletion()?;

@@ -4,7 +4,7 @@ use axum::extract::State;
 use serde_json::value::to_raw_value;
 
 use super::error::{ApiError, Code};
-use super::extract::{InSource, JsonBody};
+use super::extract::{InSource, JsonBody, NoParams};
 use super::problem::Problem;
 use super::source_file::{DIRECTORY, damaged, decode, encode, path};
 use super::state::AppState;
@@ -23,7 +23,11 @@ use crate::storage::{StorageError, create_dir_all, publish, read_file, remove_fi
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Nothing is kept of it."),
     )
 )]
-pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    InSource(name): InSource,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| {
         let path = path(database.path(), &name);
         match read_file(&path).map_err(storage)? {
@@ -50,6 +54,7 @@ pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource
 pub(crate) async fn write(
     State(state): State<AppState>,
     InSource(name): InSource,
+    _: NoParams,
     JsonBody(WireMetadata(kept)): JsonBody<WireMetadata>,
 ) -> Result<JsonText, ApiError> {
     let write = state.engine(move |database| {
@@ -68,7 +73,11 @@ pub(crate) async fn write(
     params(("source" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
     responses((status = 200, body = Object, description = "Nothing is kept of it any more."))
 )]
-pub(crate) async fn forget(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
+pub(crate) async fn forget(
+    State(state): State<AppState>,
+    InSource(name): InSource,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let forget = state.engine(move |database| {
         let path = path(database.path(), &name);
         let was_there = path.exists();
