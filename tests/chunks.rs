@@ -91,7 +91,7 @@ fn found(hits: &[Hit]) -> Vec<Found> {
 fn check_documents(world: &World) {
     let collection = world.collection();
     assert_eq!(collection.stats().documents, world.model.len() as u64);
-    let page = collection.list(&ListRequest { after: None, limit: 100, filter: None }).unwrap();
+    let page = collection.list(&ListRequest { limit: 100, ..ListRequest::default() }).unwrap();
     let listed: Vec<(&str, Vec<Vec<f32>>)> = page
         .documents
         .iter()

@@ -67,7 +67,7 @@ fn check_documents(world: &World) {
     let collection = world.collection();
     assert_eq!(collection.stats().documents, world.model.len() as u64);
     let mut listed = Vec::new();
-    let mut request = ListRequest { after: None, limit: 7, filter: None };
+    let mut request = ListRequest { limit: 7, ..ListRequest::default() };
     loop {
         let page = collection.list(&request).unwrap();
         listed.extend(page.documents);

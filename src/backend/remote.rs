@@ -12,7 +12,7 @@ use crate::embed::Models;
 use crate::postgres::{Param, PostgresError, Session, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
-    CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NewDocument, SearchRequest,
+    CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NUMBER_BYTES, NewDocument, SearchRequest,
     SearchResponse, Seq, TemplateDefinition,
 };
 
@@ -98,20 +98,26 @@ impl RemoteCollection {
         self.frame().check_filter(request.filter.as_ref())?;
         let passes = self.condition(request.filter.as_ref(), 2)?;
         let after = request.after.as_ref().map_or("", DocumentId::as_str);
-        // One more than wanted, to know whether there are more.
+        let max_bytes = request.max_bytes.map_or(i64::MAX, |max| i64::try_from(max).unwrap_or(i64::MAX)).max(1);
+        // One more than wanted, to know whether there are more. The database cuts by what they carry, and sends no more.
         let sql = |guard: &str| {
             let (table, limit) = (self.table(), request.limit + 1);
-            let passes = &passes.sql;
+            let (passes, vector_bytes) = (&passes.sql, self.inner.definition.dim as usize * NUMBER_BYTES);
             format!(
-                "select {COLUMNS}, {VECTOR} from {table} where {guard} and id > $1 and {passes} order by id limit {limit}"
+                "select {COLUMNS}, {VECTOR}, there from (select *, count(*) over () as there, \
+                 sum(octet_length(id) + coalesce(octet_length(content), 0) + octet_length(metadata::text) \
+                 + {vector_bytes}) over (order by id rows between unbounded preceding and 1 preceding) as carried_before \
+                 from (select id, content, metadata, embedding, embedded, created_at, updated_at, version from {table} \
+                 where {guard} and id > $1 and {passes} order by id limit {limit}) as page) as page \
+                 where coalesce(carried_before, 0) < {max_bytes} order by id"
             )
         };
         let params = texts([after].into_iter().chain(passes.params.iter().map(String::as_str)).collect());
         let rows =
             self.read(async |session, guard| session.query("list documents", &sql(guard), &params.typed()).await)?;
         let mut documents = self.documents_of(&rows)?;
-        let more = documents.len() > request.limit;
         documents.truncate(request.limit);
+        let more = rows.first().is_some_and(|row| row.get::<_, i64>(8) > documents.len() as i64);
         let next = documents.last().filter(|_| more).map(|document| document.stored.id.clone());
         Ok(Page { documents, next })
     }
@@ -154,9 +160,9 @@ impl RemoteCollection {
     /// Deletes the documents that pass a filter, in one transaction.
     ///
     /// # Errors
-    /// As [`RemoteCollection::list`]; nothing is deleted then.
+    /// As [`RemoteCollection::list`], and for a filter that every document passes; nothing is deleted then.
     pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
-        self.frame().check_filter(Some(filter))?;
+        self.frame().check_deletion(filter)?;
         let passes = self.condition(Some(filter), 2)?;
         let params = texts(passes.params.iter().map(String::as_str).collect());
         self.delete_where(&passes.sql, &params.typed())

@@ -70,6 +70,7 @@ impl DefinitionRequest {
     /// [`CollectionError`] names the setting, or the model that is not there.
     pub(crate) fn complete(&self, models: &Models) -> Result<Definition, CollectionError> {
         if let Some(template) = &self.template {
+            template.check()?;
             Templater::new(template).map_err(|source| CollectionError::TemplateDefinition { source })?;
         }
         let default = IndexDefinition::default();
@@ -107,7 +108,7 @@ impl DefinitionRequest {
             guard: self.guard.clone(),
             chunks: self.chunks.map(|chunks| chunks.complete(room)).transpose()?,
         };
-        definition.check()?;
+        definition.check_new()?;
         Ok(definition)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::embed::{Models, TextModel};
-use crate::types::{CollectionName, Definition, DocumentId, Filter, SearchRequest};
+use crate::types::{CollectionName, Definition, DocumentId, Filter, FilterError, SearchRequest};
 
 use super::CollectionError;
 use super::candidates::{Candidate, Nearest, QueryWords};
@@ -105,5 +105,17 @@ impl<'a> Frame<'a> {
         let Some(filter) = filter else { return Ok(()) };
         filter.check()?;
         Ok(filter.check_fields(&self.definition.fields)?)
+    }
+
+    /// As [`Frame::check_filter`], of what is to be deleted: refuses also a filter that every document passes.
+    ///
+    /// # Errors
+    /// [`CollectionError::Filter`].
+    pub fn check_deletion(&self, filter: &Filter) -> Result<(), CollectionError> {
+        self.check_filter(Some(filter))?;
+        match filter.passes_everything() {
+            true => Err(FilterError::PassesEverything.into()),
+            false => Ok(()),
+        }
     }
 }

@@ -497,7 +497,7 @@ mod tests {
     fn reopened(directory: &Path) -> Vec<String> {
         let database = Database::open(directory).unwrap();
         let things = &database.collections()[0];
-        let page = things.list(&ListRequest { after: None, limit: 10, filter: None }).unwrap();
+        let page = things.list(&ListRequest { limit: 10, ..ListRequest::default() }).unwrap();
         let found: Vec<_> = page.documents.into_iter().map(|found| found.stored.id.as_str().to_owned()).collect();
         assert_eq!(things.stats().documents, found.len() as u64);
         found

@@ -22,6 +22,9 @@ pub struct ListRequest {
     pub limit: usize,
     /// Leaves out documents whose metadata do not match.
     pub filter: Option<Filter>,
+    /// The page ends with the document with which it carries so many bytes, about, as JSON with all vectors, and what
+    /// follows is not read. `None` for no such limit.
+    pub max_bytes: Option<usize>,
 }
 
 /// One page of a listing.
@@ -82,17 +85,23 @@ impl Collection {
             return Err(super::out_of_range("limit", request.limit, 1, MAX_PAGE));
         }
         self.frame().check_filter(request.filter.as_ref())?;
-        let (ids, next) = match &request.filter {
+        let (ids, mut next) = match &request.filter {
             Some(filter) => self.matching_ids(request.after.as_ref(), request.limit, filter)?,
             None => self.ids(request.after.as_ref(), request.limit)?,
         };
         let mut documents = Vec::with_capacity(ids.len());
-        for id in ids {
+        let (mut bytes, max_bytes) = (0, request.max_bytes.unwrap_or(usize::MAX));
+        for (at, id) in ids.iter().enumerate() {
             // Deleted or replaced since it was listed: it is left out, as in a listing that began later.
-            let Some(place) = self.find(&id)? else { continue };
+            let Some(place) = self.find(id)? else { continue };
             let document = self.read(&place)?;
             if request.filter.as_ref().is_none_or(|filter| filter.matches(&document.stored.metadata)) {
+                bytes += document.carried_bytes();
                 documents.push(document);
+            }
+            if bytes >= max_bytes && at + 1 < ids.len() {
+                next = Some(id.clone());
+                break;
             }
         }
         Ok(Page { documents, next })
@@ -198,4 +207,41 @@ pub(super) fn document_of(
     let chunk = |(span, vector): (&ChunkSpan, &[f32])| Chunk { span: span.place(), vector: vector.to_vec() };
     let chunks = chunks.iter().zip(vectors.chunks_exact(dim)).map(chunk).collect();
     Document { stored, seq, vector, chunks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{CollectionName, NewDocument};
+    use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn a_page_ends_with_the_document_that_fills_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let document = |n: usize| {
+            let id = DocumentId::new(&format!("d{n}")).unwrap();
+            NewDocument { vector: Some(vec![1.0, n as f32]), ..NewDocument::from_text(id, "x".repeat(1_000)) }
+        };
+        collection.upsert((0..5).map(document).collect()).unwrap();
+        for filter in [None, Some(Filter::And(vec![]))] {
+            let mut request = ListRequest { limit: 4, filter, max_bytes: Some(2_000), ..ListRequest::default() };
+            let mut pages = Vec::new();
+            loop {
+                let page = collection.list(&request).unwrap();
+                pages.push(page.documents.iter().map(|d| d.stored.id.to_string()).collect::<Vec<_>>().concat());
+                request.after = page.next;
+                if request.after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(pages, ["d0d1", "d2d3", "d4"]);
+            request.max_bytes = Some(1);
+            assert_eq!(collection.list(&request).unwrap().documents.len(), 1);
+            request.max_bytes = None;
+            assert_eq!(collection.list(&request).unwrap().documents.len(), 4);
+        }
+    }
 }

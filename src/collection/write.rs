@@ -97,10 +97,10 @@ impl Collection {
     /// [`MAX_DOCUMENTS_PER_REQUEST`]. What a document was before it was replaced does not count.
     ///
     /// # Errors
-    /// [`CollectionError`]; steps before a failure stay done.
+    /// [`CollectionError`], also for a filter that every document passes; steps before a failure stay done.
     pub fn delete_matching(&self, filter: &Filter) -> Result<Deleted, CollectionError> {
         self.check_exists()?;
-        self.frame().check_filter(Some(filter))?;
+        self.frame().check_deletion(filter)?;
         let mut total = Deleted { deleted: 0, seq: self.state.last_seq() };
         let mut after = None;
         loop {

@@ -81,7 +81,7 @@ fn read(database: &Database, client: &Client) -> Result<Option<Model>, String> {
 }
 
 fn list(collection: &Collection) -> Result<Model, String> {
-    let page = collection.list(&ListRequest { after: None, limit: 100, filter: None }).map_err(text)?;
+    let page = collection.list(&ListRequest { limit: 100, ..ListRequest::default() }).map_err(text)?;
     let documents =
         page.documents.into_iter().map(|document| (document.stored.id.as_str().to_owned(), document.vector));
     Ok(documents.collect::<BTreeMap<_, _>>())

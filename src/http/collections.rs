@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::extract::{InCollection, OptionalJsonBody, Params};
+use super::extract::{InCollection, NoParams, OptionalJsonBody, Params};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::definition::{CollectionView, CollectionsView, DefinitionBody, DropParams, DroppedView, StatsView};
@@ -25,6 +25,7 @@ use super::wire::json::JsonText;
 pub(crate) async fn create(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     OptionalJsonBody(body): OptionalJsonBody<DefinitionBody>,
 ) -> Result<Response, ApiError> {
     let (request, placement) = body.into_request(&name)?;
@@ -48,7 +49,7 @@ pub(crate) async fn create(
     get, path = "/v1/collections", operation_id = "listCollections", tag = "collections",
     responses((status = 200, body = CollectionsView, description = "All collections."))
 )]
-pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, _: NoParams) -> Result<JsonText, ApiError> {
     let all = state.collections().clone();
     let list = state.engine(move |_| {
         let collections = all.all().iter().map(CollectionView::of).collect();
@@ -69,6 +70,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
 pub(crate) async fn read(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
 ) -> Result<JsonText, ApiError> {
     state.on_collection(name, |collection| JsonText::of(&CollectionView::of(collection))).await
 }
@@ -107,6 +109,7 @@ pub(crate) async fn drop(
 pub(crate) async fn stats(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
 ) -> Result<JsonText, ApiError> {
     state.on_collection(name, |collection| JsonText::of(&StatsView::from(collection.stats()?))).await
 }

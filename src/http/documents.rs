@@ -3,7 +3,7 @@
 use axum::extract::State;
 
 use super::error::{ApiError, Code};
-use super::extract::{DocumentPath, InCollection, JsonBody, Params};
+use super::extract::{DocumentPath, InCollection, JsonBody, NoParams, Params};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::cursor;
@@ -13,15 +13,11 @@ use super::wire::document::{
 };
 use super::wire::filter::WireFilter;
 use super::wire::json::JsonText;
-use crate::collection::{CollectionError, Deleted, ListRequest, Page};
+use crate::collection::{Deleted, ListRequest};
 use crate::telemetry;
-use crate::types::Document;
-use crate::types::limits::MAX_PAGE;
 
 /// Documents on a page when the client does not say.
 const DEFAULT_PAGE: usize = 100;
-/// Documents of a longer page that are read before it is known how long they are.
-const FIRST_PART: usize = 100;
 
 /// Writes documents: all of them or none.
 #[utoipa::path(
@@ -36,6 +32,7 @@ const FIRST_PART: usize = 100;
 pub(crate) async fn upsert(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<UpsertBody>,
 ) -> Result<JsonText, ApiError> {
     let refresh = body.wants_refresh();
@@ -107,54 +104,14 @@ pub(crate) async fn list(
         after: params.cursor.as_deref().map(cursor::decode).transpose()?,
         limit: params.limit.unwrap_or(DEFAULT_PAGE),
         filter: params.filter.as_deref().map(WireFilter::from_parameter).transpose()?,
+        max_bytes: Some(state.config().limits.answer_bytes),
     };
-    let max_bytes = state.config().limits.answer_bytes;
     let list = state.on_collection(name, move |collection| {
-        let page = list_within(max_bytes, request, |part| collection.list(part))?;
+        let page = collection.list(&request)?;
         let documents = page.documents.iter().map(|document| DocumentView::of(document, include)).collect();
         JsonText::of(&PageView { documents, next_cursor: page.next.as_ref().map(cursor::encode) })
     });
     list.await
-}
-
-/// Lists documents part by part. The page ends early where its documents carry more than `max_bytes`.
-fn list_within(
-    max_bytes: usize,
-    mut request: ListRequest,
-    list: impl Fn(&ListRequest) -> Result<Page, CollectionError>,
-) -> Result<Page, CollectionError> {
-    if request.limit <= FIRST_PART || request.limit > MAX_PAGE {
-        return list(&request).map(|page| within(max_bytes, page));
-    }
-    let mut wanted = std::mem::replace(&mut request.limit, FIRST_PART);
-    let (mut documents, mut bytes) = (Vec::new(), 0);
-    loop {
-        let part = within(max_bytes - bytes, list(&request)?);
-        wanted -= part.documents.len();
-        bytes += part.documents.iter().map(Document::carried_bytes).sum::<usize>();
-        documents.extend(part.documents);
-        if part.next.is_none() || wanted == 0 || bytes >= max_bytes {
-            return Ok(Page { documents, next: part.next });
-        }
-        // As many as there is room for, if they are as long as those so far.
-        let fitting = (max_bytes - bytes) * documents.len().max(1) / bytes.max(1);
-        request = ListRequest { after: part.next, limit: wanted.min(fitting.max(1)), ..request };
-    }
-}
-
-/// A page without what follows the document with which it carries `max_bytes`.
-fn within(max_bytes: usize, mut page: Page) -> Page {
-    let mut bytes = 0;
-    let is_over = |document: &Document| {
-        bytes += document.carried_bytes();
-        bytes >= max_bytes
-    };
-    let last = page.documents.iter().position(is_over);
-    if let Some(last) = last.filter(|last| last + 1 < page.documents.len()) {
-        page.next = Some(page.documents[last].stored.id.clone());
-        page.documents.truncate(last + 1);
-    }
-    page
 }
 
 /// Deletes one document.
@@ -169,7 +126,11 @@ fn within(max_bytes: usize, mut page: Page) -> Page {
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
     )
 )]
-pub(crate) async fn delete(State(state): State<AppState>, path: DocumentPath) -> Result<JsonText, ApiError> {
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    path: DocumentPath,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let DocumentPath { collection, id } = path;
     state.on_collection(collection, move |collection| deleted(&collection.delete(&[id])?)).await
 }
@@ -187,6 +148,7 @@ pub(crate) async fn delete(State(state): State<AppState>, path: DocumentPath) ->
 pub(crate) async fn delete_many(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<DeleteBody>,
 ) -> Result<JsonText, ApiError> {
     let deletion = body.into_deletion()?;

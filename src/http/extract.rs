@@ -49,6 +49,9 @@ pub(crate) struct InSink(pub(crate) String);
 /// A query string's parameters.
 pub(crate) struct Params<T>(pub(crate) T);
 
+/// A query string without parameters: of a route that has none, so that none is passed over.
+pub(crate) struct NoParams;
+
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
@@ -132,6 +135,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 Err(ApiError::new(Code::InvalidParameter, error.body_text()))
             }
             Err(error) => Err(ApiError::new(Code::InvalidParameter, error.to_string())),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NoParams {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Params(sent) = Params::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
+        match sent.first() {
+            None => Ok(Self),
+            Some((name, _)) => {
+                let name: String = name.chars().take(100).collect();
+                let detail =
+                    format!("unknown parameter {name:?}: this route has none; settings of a request stand in its body");
+                Err(ApiError::new(Code::InvalidParameter, detail))
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
-use super::extract::{InCollection, check_encoding, media_type};
+use super::extract::{InCollection, NoParams, check_encoding, media_type};
 use super::limits::IMPORT_IDLE_TIMEOUT;
 use super::ndjson::{Line, LineContent, LineSplitter};
 use super::problem::Problem;
@@ -96,6 +96,7 @@ pub(crate) struct LineError {
 pub(crate) async fn import(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<JsonText, ApiError> {

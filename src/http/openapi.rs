@@ -97,7 +97,8 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
         statuses.extend([429, 503]);
         statuses.push(if changes { 507 } else { 504 });
     }
-    if path.contains('{') {
+    if path.contains('{') || path.starts_with("/v1/collections") || path.starts_with("/admin/") {
+        // A path or a parameter that is not valid.
         statuses.push(400);
     }
     if path.starts_with("/admin/") {

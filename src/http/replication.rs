@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, Code, RETRY_AFTER};
-use super::extract::{InSink, JsonBody, OptionalJsonBody};
+use super::extract::{InSink, JsonBody, NoParams, OptionalJsonBody};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
@@ -45,6 +45,7 @@ impl From<ReplicateError> for ApiError {
 )]
 pub(crate) async fn add(
     State(state): State<AppState>,
+    _: NoParams,
     JsonBody(body): JsonBody<SinkBody>,
 ) -> Result<Response, ApiError> {
     let settings = body.into_settings()?;
@@ -81,7 +82,7 @@ fn refuse_remote(state: &AppState, collection: &str) -> Result<(), ApiError> {
     get, path = "/admin/replication", operation_id = "listSinks", tag = "replication",
     responses((status = 200, body = SinksView, description = "All sinks."))
 )]
-pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, _: NoParams) -> Result<JsonText, ApiError> {
     let sinks = state.replicator()?.list().into_iter().map(SinkView::of).collect();
     JsonText::of(&SinksView { sinks })
 }
@@ -92,7 +93,11 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
     params(("sink" = String, Path, description = "Its name.")),
     responses((status = 200, body = SinkView, description = "The sink."))
 )]
-pub(crate) async fn read(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    InSink(name): InSink,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     JsonText::of(&SinkView::of(state.replicator()?.status(&name)?))
 }
 
@@ -102,7 +107,11 @@ pub(crate) async fn read(State(state): State<AppState>, InSink(name): InSink) ->
     params(("sink" = String, Path, description = "Its name.")),
     responses((status = 200, body = RemovedView, description = "Removed."))
 )]
-pub(crate) async fn remove(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+pub(crate) async fn remove(
+    State(state): State<AppState>,
+    InSink(name): InSink,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let left_behind = state.replicator()?.remove(&name).await?;
     JsonText::of(&RemovedView { removed: name, left_behind })
 }
@@ -113,7 +122,11 @@ pub(crate) async fn remove(State(state): State<AppState>, InSink(name): InSink) 
     params(("sink" = String, Path, description = "Its name.")),
     responses((status = 200, body = SinkView, description = "It rests."))
 )]
-pub(crate) async fn pause(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+pub(crate) async fn pause(
+    State(state): State<AppState>,
+    InSink(name): InSink,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     set_paused(&state, name, true).await
 }
 
@@ -123,7 +136,11 @@ pub(crate) async fn pause(State(state): State<AppState>, InSink(name): InSink) -
     params(("sink" = String, Path, description = "Its name.")),
     responses((status = 200, body = SinkView, description = "It works."))
 )]
-pub(crate) async fn resume(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+pub(crate) async fn resume(
+    State(state): State<AppState>,
+    InSink(name): InSink,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     set_paused(&state, name, false).await
 }
 
@@ -145,7 +162,11 @@ async fn set_paused(state: &AppState, name: String, paused: bool) -> Result<Json
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It cannot compare now."),
     )
 )]
-pub(crate) async fn verify(State(state): State<AppState>, InSink(name): InSink) -> Result<JsonText, ApiError> {
+pub(crate) async fn verify(
+    State(state): State<AppState>,
+    InSink(name): InSink,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let reports = state.replicator()?.verify(&name).await?;
     JsonText::of(&VerifiedView::of(reports))
 }
@@ -163,6 +184,7 @@ pub(crate) async fn verify(State(state): State<AppState>, InSink(name): InSink) 
 pub(crate) async fn repair(
     State(state): State<AppState>,
     InSink(name): InSink,
+    _: NoParams,
     OptionalJsonBody(body): OptionalJsonBody<RepairBody>,
 ) -> Result<JsonText, ApiError> {
     if body.take_over {

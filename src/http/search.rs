@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::extract::State;
 
 use super::error::ApiError;
-use super::extract::{InCollection, JsonBody, Params};
+use super::extract::{InCollection, JsonBody, NoParams, Params};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::answer::{SearchView, SearchesView};
@@ -28,6 +28,7 @@ use crate::types::{CollectionName, SearchRequest, SearchResponse};
 pub(crate) async fn search(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<SearchBody>,
 ) -> Result<JsonText, ApiError> {
     run(&state, name, body.into_request()?).await
@@ -63,6 +64,7 @@ pub(crate) async fn search_by_url(
 pub(crate) async fn search_batch(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<SearchesBody>,
 ) -> Result<JsonText, ApiError> {
     let mut requests = body.into_requests()?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
-use super::extract::{InSnapshot, OptionalJsonBody};
+use super::extract::{InSnapshot, NoParams, OptionalJsonBody};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
@@ -144,7 +144,7 @@ impl From<SnapshotError> for ApiError {
     get, path = "/admin/snapshots", operation_id = "listSnapshots", tag = "operations",
     responses((status = 200, body = SnapshotsView, description = "All snapshots."))
 )]
-pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, _: NoParams) -> Result<JsonText, ApiError> {
     state.engine(|database| JsonText::of(&SnapshotsView::of(database.path())?)).await
 }
 
@@ -159,6 +159,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Result<JsonText, ApiE
 )]
 pub(crate) async fn create(
     State(state): State<AppState>,
+    _: NoParams,
     OptionalJsonBody(body): OptionalJsonBody<SnapshotBody>,
 ) -> Result<Response, ApiError> {
     let name = body.name.as_deref().map(SnapshotName::chosen).transpose()?;
@@ -182,7 +183,11 @@ pub(crate) async fn create(
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
-pub(crate) async fn read(State(state): State<AppState>, InSnapshot(name): InSnapshot) -> Result<JsonText, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    InSnapshot(name): InSnapshot,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| JsonText::of(&SnapshotView::of(&snapshot::find(database.path(), &name)?)));
     read.await
 }
@@ -196,7 +201,11 @@ pub(crate) async fn read(State(state): State<AppState>, InSnapshot(name): InSnap
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
-pub(crate) async fn delete(State(state): State<AppState>, InSnapshot(name): InSnapshot) -> Result<JsonText, ApiError> {
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    InSnapshot(name): InSnapshot,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let delete = state.engine(move |database| {
         snapshot::delete(database.path(), &name)?;
         JsonText::of(&DeletedSnapshotView { deleted: true })
@@ -213,7 +222,11 @@ pub(crate) async fn delete(State(state): State<AppState>, InSnapshot(name): InSn
         (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such snapshot."),
     )
 )]
-pub(crate) async fn verify(State(state): State<AppState>, InSnapshot(name): InSnapshot) -> Result<JsonText, ApiError> {
+pub(crate) async fn verify(
+    State(state): State<AppState>,
+    InSnapshot(name): InSnapshot,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let verify = state.engine(move |database| {
         let snapshot = snapshot::find(database.path(), &name)?;
         let report = snapshot::verify(&snapshot, &mut |_, _| {})?;
@@ -232,7 +245,11 @@ pub(crate) async fn verify(State(state): State<AppState>, InSnapshot(name): InSn
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The command to use."),
     )
 )]
-pub(crate) async fn restore(State(state): State<AppState>, InSnapshot(name): InSnapshot) -> Result<JsonText, ApiError> {
+pub(crate) async fn restore(
+    State(state): State<AppState>,
+    InSnapshot(name): InSnapshot,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let refuse = state.engine(move |database| {
         let name = snapshot::find(database.path(), &name)?.name;
         let data = database.path().display();

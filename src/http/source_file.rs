@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::storage::{crc32c, read_file};
 use crate::types::CollectionName;
@@ -20,31 +22,49 @@ pub(super) fn path(data: &Path, name: &CollectionName) -> PathBuf {
 }
 
 /// The bytes of a file. What is kept stands in the frame as a text, so that the checksum is of exactly its bytes.
-pub(super) fn encode(kept: &Map<String, Value>) -> Result<Vec<u8>, serde_json::Error> {
-    let text = serde_json::to_string(kept)?;
-    let crc = format!("{:08x}", crc32c(text.as_bytes()));
-    serde_json::to_vec(&json!({ FRAME: VERSION, "crc32c": crc, "kept": text }))
+pub(super) fn encode(kept: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+    let crc = format!("{:08x}", crc32c(kept.get().as_bytes()));
+    serde_json::to_vec(&json!({ FRAME: VERSION, "crc32c": crc, "kept": kept.get() }))
 }
 
-/// What a file keeps, or what is wrong with it.
-pub(super) fn decode(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let object = |bytes| serde_json::from_slice(bytes).map_err(|error| format!("it is no JSON object: {error}"));
-    let frame: Map<String, Value> = object(bytes)?;
-    if !frame.contains_key(FRAME) && !frame.contains_key("crc32c") {
-        return Ok(frame);
+/// The frame of a file. The values are not looked into, which would take many times their text.
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(rename = "pannier_source")]
+    version: Option<u64>,
+    crc32c: Option<String>,
+    #[serde(borrow)]
+    kept: Option<&'a RawValue>,
+}
+
+/// The object that a file keeps, or what is wrong with it.
+pub(super) fn decode(bytes: &[u8]) -> Result<Box<RawValue>, String> {
+    let file = object(bytes)?;
+    let Frame { version, crc32c: expected, kept } = serde_json::from_str(file.get()).map_err(no_object)?;
+    if version.is_none() && expected.is_none() {
+        return Ok(file.to_owned());
     }
-    let text = |key: &str| frame.get(key).and_then(Value::as_str);
-    match frame.get(FRAME).and_then(Value::as_u64) {
+    match version {
         Some(VERSION) => {}
         Some(other) => return Err(format!("it is of version {other}, and this program reads {VERSION}")),
         None => return Err("it names no version".to_owned()),
     }
-    let kept = text("kept").ok_or("nothing is kept in it")?;
-    let (got, expected) = (format!("{:08x}", crc32c(kept.as_bytes())), text("crc32c").unwrap_or("none"));
+    let kept: String = serde_json::from_str(kept.ok_or("nothing is kept in it")?.get()).map_err(no_object)?;
+    let (got, expected) = (format!("{:08x}", crc32c(kept.as_bytes())), expected.as_deref().unwrap_or("none"));
     if got != expected {
         return Err(format!("its checksum is {got}, expected {expected}"));
     }
-    object(kept.as_bytes())
+    object(kept.as_bytes()).map(ToOwned::to_owned)
+}
+
+/// The text of an object.
+fn object(bytes: &[u8]) -> Result<&RawValue, String> {
+    let value: &RawValue = serde_json::from_slice(bytes).map_err(no_object)?;
+    if value.get().starts_with('{') { Ok(value) } else { Err("it is no JSON object".to_owned()) }
+}
+
+fn no_object(error: serde_json::Error) -> String {
+    format!("it is no JSON object: {error}")
 }
 
 /// Says that a file is damaged, and what to do.
@@ -71,27 +91,36 @@ mod tests {
     use super::*;
     use crate::storage::{create_dir_all, publish};
 
-    fn kept() -> Map<String, Value> {
-        [("cursor".to_owned(), json!("2024")), ("runs".to_owned(), json!(3))].into_iter().collect()
+    const KEPT: &str = r#"{"cursor":"2024","runs":3}"#;
+
+    fn kept() -> Box<RawValue> {
+        RawValue::from_string(KEPT.to_owned()).unwrap()
+    }
+
+    fn read(bytes: &[u8]) -> Result<String, String> {
+        decode(bytes).map(|kept| kept.get().to_owned())
     }
 
     #[test]
     fn what_is_kept_comes_back_and_damage_does_not() {
         let bytes = encode(&kept()).unwrap();
-        assert_eq!(decode(&bytes), Ok(kept()));
+        assert_eq!(read(&bytes).as_deref(), Ok(KEPT));
         for len in 0..bytes.len() {
-            assert!(decode(&bytes[..len]).is_err(), "{len}");
+            assert!(read(&bytes[..len]).is_err(), "{len}");
         }
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(!decode(&flipped).is_ok_and(|read| read != kept()), "byte {at} bit {bit}");
+                assert!(!read(&flipped).is_ok_and(|read| read != KEPT), "byte {at} bit {bit}");
             }
         }
         // As files were before they had a frame.
-        assert_eq!(decode(br#"{"cursor":"2024","runs":3}"#), Ok(kept()));
-        assert!(decode(br#"{"pannier_source":3,"crc32c":"0","kept":"{}"}"#).unwrap_err().contains("version 3"));
+        assert_eq!(read(KEPT.as_bytes()).as_deref(), Ok(KEPT));
+        assert!(read(br#"{"pannier_source":3,"crc32c":"0","kept":"{}"}"#).unwrap_err().contains("version 3"));
+        for no_object in ["[]", "[2,null,null]", "3", "", "{"] {
+            assert!(read(no_object.as_bytes()).unwrap_err().contains("no JSON object"), "{no_object}");
+        }
     }
 
     #[test]

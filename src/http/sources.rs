@@ -1,14 +1,15 @@
 //! How far sources were read: kept for the programs that read them, beside what they wrote.
 
 use axum::extract::State;
-use serde_json::{Map, Value};
+use serde_json::value::to_raw_value;
 
 use super::error::{ApiError, Code};
-use super::extract::{InSource, JsonBody};
+use super::extract::{InSource, JsonBody, NoParams};
 use super::problem::Problem;
 use super::source_file::{DIRECTORY, damaged, decode, encode, path};
 use super::state::AppState;
 use super::wire::json::JsonText;
+use super::wire::value::{MetadataView, WireMetadata};
 use crate::collection::CollectionError;
 use crate::manifest::ManifestError;
 use crate::storage::{StorageError, create_dir_all, publish, read_file, remove_file};
@@ -22,7 +23,11 @@ use crate::storage::{StorageError, create_dir_all, publish, read_file, remove_fi
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Nothing is kept of it."),
     )
 )]
-pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    InSource(name): InSource,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let read = state.engine(move |database| {
         let path = path(database.path(), &name);
         match read_file(&path).map_err(storage)? {
@@ -49,10 +54,12 @@ pub(crate) async fn read(State(state): State<AppState>, InSource(name): InSource
 pub(crate) async fn write(
     State(state): State<AppState>,
     InSource(name): InSource,
-    JsonBody(kept): JsonBody<Map<String, Value>>,
+    _: NoParams,
+    JsonBody(WireMetadata(kept)): JsonBody<WireMetadata>,
 ) -> Result<JsonText, ApiError> {
     let write = state.engine(move |database| {
         create_dir_all(&database.path().join(DIRECTORY)).map_err(storage)?;
+        let kept = to_raw_value(&MetadataView(&kept)).map_err(ApiError::internal)?;
         let bytes = encode(&kept).map_err(ApiError::internal)?;
         publish(&path(database.path(), &name), &bytes).map_err(storage)?;
         JsonText::of(&kept)
@@ -66,7 +73,11 @@ pub(crate) async fn write(
     params(("source" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
     responses((status = 200, body = Object, description = "Nothing is kept of it any more."))
 )]
-pub(crate) async fn forget(State(state): State<AppState>, InSource(name): InSource) -> Result<JsonText, ApiError> {
+pub(crate) async fn forget(
+    State(state): State<AppState>,
+    InSource(name): InSource,
+    _: NoParams,
+) -> Result<JsonText, ApiError> {
     let forget = state.engine(move |database| {
         let path = path(database.path(), &name);
         let was_there = path.exists();

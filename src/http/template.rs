@@ -3,7 +3,7 @@
 use axum::extract::State;
 
 use super::error::ApiError;
-use super::extract::{InCollection, JsonBody};
+use super::extract::{InCollection, JsonBody, NoParams};
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
@@ -22,6 +22,7 @@ use super::wire::template::{PreviewBody, PreviewView, PreviewsView};
 pub(crate) async fn preview(
     State(state): State<AppState>,
     InCollection(name): InCollection,
+    _: NoParams,
     JsonBody(body): JsonBody<PreviewBody>,
 ) -> Result<JsonText, ApiError> {
     let (documents, template) = body.into_parts()?;

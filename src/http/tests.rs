@@ -78,6 +78,30 @@ async fn the_routes_are_those_of_the_description() {
 }
 
 #[tokio::test]
+async fn no_route_of_ours_passes_over_a_parameter() {
+    let (_directory, state) = state(HttpConfig::default());
+    let router = router(state);
+    let document: Value = serde_json::from_str(openapi_json()).unwrap();
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if !path.starts_with("/v1/collections") && !path.starts_with("/admin/") {
+            continue;
+        }
+        let names = path.split('/').map(|part| if part.starts_with('{') { "a" } else { part });
+        let url = format!("{}?no_such=true&q=a", names.collect::<Vec<_>>().join("/"));
+        for method in item.as_object().unwrap().keys() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let answer = send(&router, empty(method.clone(), &url)).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_parameter"), "{method} {path}");
+            assert!(answer.json()["detail"].as_str().unwrap().contains("no_such"), "{method} {path}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 25, "{asked}");
+    assert_eq!(send(&router, empty(Method::GET, "/v1/collections?")).await.status, 200);
+}
+
+#[tokio::test]
 async fn unknown_routes_and_methods_are_problems() {
     let (_directory, state) = state(HttpConfig::default());
     let router = router(state);

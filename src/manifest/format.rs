@@ -20,11 +20,15 @@ pub(super) const SEGMENT_BYTES: usize = 56;
 const FLAGS: u32 = 0;
 const CRC_BYTES: usize = 4;
 
-/// Bounds what a length that was read may allocate; a definition is a few kilobytes.
-const DEFINITION_LIMIT_BYTES: usize = 16 << 20;
+/// Longest definition that is written, in bytes. One has some kilobytes, and had what fits a record of the log before
+/// all its parts were bounded.
+const MAX_DEFINITION_BYTES: usize = 64 << 20;
+/// Bounds what a length that was read may allocate. A list of short names takes three times its encoded size in memory,
+/// so this refuses nothing that was written.
+const DECODE_LIMIT_BYTES: usize = 8 * MAX_DEFINITION_BYTES;
 
-const fn config() -> Configuration<LittleEndian, Fixint, Limit<DEFINITION_LIMIT_BYTES>> {
-    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<DEFINITION_LIMIT_BYTES>()
+const fn config() -> Configuration<LittleEndian, Fixint, Limit<DECODE_LIMIT_BYTES>> {
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<DECODE_LIMIT_BYTES>()
 }
 
 pub(super) fn encode_format(store_id: StoreId) -> Vec<u8> {
@@ -84,6 +88,11 @@ pub(super) fn encode_manifest(manifest: &Manifest) -> Result<Vec<u8>, ManifestEr
 fn encode_collection(collection: &CollectionEntry, out: &mut Vec<u8>) -> Result<(), ManifestError> {
     let definition = bincode::encode_to_vec(&collection.definition, config())
         .map_err(|e| ManifestError::Invalid { reason: e.to_string() })?;
+    if definition.len() > MAX_DEFINITION_BYTES {
+        let (name, len) = (&collection.name, definition.len());
+        let reason = format!("the definition of {name} has {len} bytes, and {MAX_DEFINITION_BYTES} can be read again");
+        return Err(ManifestError::Invalid { reason });
+    }
     let name = collection.name.as_str().as_bytes();
     out.extend(collection.id.0.to_le_bytes());
     out.extend(collection.generation.to_le_bytes());

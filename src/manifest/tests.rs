@@ -94,6 +94,31 @@ fn what_is_published_is_loaded() {
     assert_eq!(manifest.version, 3);
 }
 
+/// A manifest whose only collection has a guard that allows these fields.
+fn allowing(allow: impl IntoIterator<Item = String>) -> Manifest {
+    let mut manifest = sample(StoreId(*b"0123456789abcdef"));
+    manifest.collections.truncate(1);
+    manifest.collections[0].definition.guard.as_mut().unwrap().allow = allow.into_iter().collect();
+    manifest
+}
+
+#[test]
+fn a_guard_that_allowed_much_before_that_was_bounded_is_read() {
+    // Short names take three times their bytes in memory.
+    let names = (0..700_000).map(|n| n.to_string());
+    for manifest in [allowing(names), allowing(["x".repeat(17 << 20)])] {
+        let bytes = encode_manifest(&manifest).unwrap();
+        let read = decode_manifest(Path::new("MANIFEST"), &bytes);
+        assert!(read.is_ok_and(|read| read == manifest), "a manifest of {} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let error = encode_manifest(&allowing(["x".repeat(64 << 20)])).unwrap_err();
+    assert!(error.to_string().contains("the definition of docs has"), "{error}");
+}
+
 #[test]
 fn golden_bytes() {
     let store_id = StoreId(*b"0123456789abcdef");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::collection::{Collection, ListRequest};
 use crate::postgres::{Param, PostgresError, Row, Session, Type, value};
-use crate::types::limits::MAX_PAGE;
+use crate::types::limits::{MAX_ANSWER_BYTES, MAX_PAGE};
 use crate::types::{Document, DocumentId, Seq};
 
 use super::ReplicateError;
@@ -329,7 +329,8 @@ fn hashed(layout: &Layout, document: &Document) -> Expected {
 fn each_document(collection: &Collection, visit: &mut dyn FnMut(&Document)) -> Result<(), ReplicateError> {
     let mut after = None;
     loop {
-        let request = ListRequest { after, limit: MAX_PAGE, filter: None };
+        let request =
+            ListRequest { after, limit: MAX_PAGE, max_bytes: Some(MAX_ANSWER_BYTES), ..ListRequest::default() };
         let page = tokio::task::block_in_place(|| collection.list(&request))?;
         page.documents.iter().for_each(&mut *visit);
         match page.next {

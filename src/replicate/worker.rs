@@ -15,6 +15,7 @@ use super::verify::{Kind, RepairReport, VerifyReport};
 use super::{ReplicateError, drift, index};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
+use crate::types::limits::MAX_ANSWER_BYTES;
 use crate::types::{DocumentId, Seq};
 
 /// Bytes of documents in one transaction, about.
@@ -275,7 +276,8 @@ impl Worker {
         let (pages, read) = mpsc::channel(PAGES_AHEAD);
         tokio::task::spawn_blocking(move || {
             loop {
-                let page = collection.list(&ListRequest { after, limit: PAGE, filter: None });
+                let max_bytes = Some(MAX_ANSWER_BYTES);
+                let page = collection.list(&ListRequest { after, limit: PAGE, max_bytes, ..ListRequest::default() });
                 let next = page.as_ref().ok().and_then(|page| page.next.clone());
                 if pages.blocking_send(page).is_err() || next.is_none() {
                     break;

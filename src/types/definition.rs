@@ -159,11 +159,13 @@ pub enum DefinitionError {
         /// As asked for.
         dim: u32,
     },
-    /// A declared field has no name, or too long a one.
-    #[error("a declared field's name has 1 to {MAX_FIELD_BYTES} bytes, {field:?} has {}", field.len())]
+    /// A field that the definition names has no name, or too long a one.
+    #[error("a field's name has 1 to {MAX_FIELD_BYTES} bytes, {field:?} has {len}")]
     FieldName {
-        /// The name.
+        /// The name as given, cut to 100 characters.
         field: String,
+        /// Its length, in bytes.
+        len: usize,
     },
     /// A text cannot be divided into weighed fields and into chunks at once.
     #[error(
@@ -182,6 +184,13 @@ pub enum DefinitionError {
     },
 }
 
+impl DefinitionError {
+    /// That a name of a field is empty or too long.
+    pub(super) fn field_name(field: &str) -> Self {
+        Self::FieldName { field: field.chars().take(100).collect(), len: field.len() }
+    }
+}
+
 /// What a field of a type that has a form of its own looks like.
 fn form_of(expected: FieldType) -> &'static str {
     match expected {
@@ -191,7 +200,7 @@ fn form_of(expected: FieldType) -> &'static str {
 }
 
 impl Definition {
-    /// Checks every number against its range, and the names of the declared fields.
+    /// Checks every number against its range, and the names of the declared fields. What is stored passes it.
     ///
     /// # Errors
     /// [`DefinitionError::OutOfRange`] or [`DefinitionError::FieldName`] names the first setting that is outside.
@@ -218,9 +227,19 @@ impl Definition {
         }
         self.template.as_ref().map_or(Ok(()), TemplateDefinition::check)?;
         match self.fields.keys().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
-            Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),
+            Some(field) => Err(DefinitionError::field_name(field)),
             None => Ok(()),
         }
+    }
+
+    /// As [`Definition::check`], for a definition that somebody asks for. Bounds also what had no bound before, and of
+    /// which stored definitions may have more: what a guard allows.
+    ///
+    /// # Errors
+    /// As [`Definition::check`].
+    pub fn check_new(&self) -> Result<(), DefinitionError> {
+        self.check()?;
+        self.guard.as_ref().map_or(Ok(()), GuardDefinition::check)
     }
 
     /// Checks a document's metadata against the declared fields, nested ones by their path. Null and missing fit any type.

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::DefinitionError;
+use super::limits::{MAX_DECLARED_FIELDS, MAX_FIELD_BYTES};
+
 /// Which personal data documents may not carry, and what happens to a document that does.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct GuardDefinition {
@@ -12,6 +15,28 @@ pub struct GuardDefinition {
     pub kinds: BTreeSet<PersonalData>,
     /// Metadata fields that are not looked into, nested ones by their path.
     pub allow: BTreeSet<String>,
+}
+
+impl GuardDefinition {
+    /// Checks the number of fields that it allows, and their names.
+    ///
+    /// # Errors
+    /// [`DefinitionError::OutOfRange`], [`DefinitionError::FieldName`].
+    pub(super) fn check(&self) -> Result<(), DefinitionError> {
+        let (got, max) = (self.allow.len() as u64, MAX_DECLARED_FIELDS as u64);
+        if got > max {
+            return Err(DefinitionError::OutOfRange {
+                name: "the number of a guard's allowed fields",
+                got,
+                min: 0,
+                max,
+            });
+        }
+        match self.allow.iter().find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
+            Some(field) => Err(DefinitionError::field_name(field)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What happens to a document with personal data.

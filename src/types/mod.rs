@@ -42,4 +42,4 @@ pub use search::{
     SearchRequest, SearchResponse,
 };
 pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
-pub use vector::{VectorError, admit_vector, check_vector, check_vector_for, normalise, round_to_half};
+pub use vector::{NUMBER_BYTES, VectorError, admit_vector, check_vector, check_vector_for, normalise, round_to_half};

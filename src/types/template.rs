@@ -51,6 +51,23 @@ impl Weight {
 }
 
 impl FieldsTemplate {
+    /// Checks counts and the lengths of names.
+    ///
+    /// # Errors
+    /// [`DefinitionError`].
+    pub fn check(&self) -> Result<(), DefinitionError> {
+        let Self { only, exclude, weights } = self;
+        for names in [only, exclude] {
+            within("the number of a template's fields", names.len(), 0, MAX_DECLARED_FIELDS)?;
+        }
+        within("the number of a template's weights", weights.len(), 0, MAX_TEMPLATE_WEIGHTS)?;
+        let mut names = only.iter().chain(exclude).chain(weights.keys());
+        match names.find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
+            Some(field) => Err(DefinitionError::field_name(field)),
+            None => Ok(()),
+        }
+    }
+
     /// The fields that are left out where nothing says which: of [`DEFAULT_EXCLUDED_FIELDS`] those that are not asked for.
     pub fn default_exclude(only: &[String]) -> Vec<String> {
         let is_asked = |field: &&str| only.iter().any(|name| name == field);
@@ -58,6 +75,7 @@ impl FieldsTemplate {
     }
 
     /// What cannot all be meant, as a sentence. Not part of [`TemplateDefinition::check`]: stored definitions may have it.
+    /// It compares every pair of names.
     pub fn contradiction(&self) -> Option<String> {
         let Self { only, exclude, weights } = self;
         if let Some(field) = only.iter().find(|field| exclude.contains(field)) {
@@ -85,24 +103,18 @@ impl TemplateDefinition {
     /// # Errors
     /// [`DefinitionError`].
     pub fn check(&self) -> Result<(), DefinitionError> {
-        let within = |name, got: usize, min: u64, max: u64| match (min..=max).contains(&(got as u64)) {
-            true => Ok(()),
-            false => Err(DefinitionError::OutOfRange { name, got: got as u64, min, max }),
-        };
         match self {
-            Self::Jinja(source) => within("the template's length in bytes", source.len(), 1, MAX_TEMPLATE_BYTES as u64),
-            Self::Fields(FieldsTemplate { only, exclude, weights }) => {
-                for names in [only, exclude] {
-                    within("the number of a template's fields", names.len(), 0, MAX_DECLARED_FIELDS as u64)?;
-                }
-                within("the number of a template's weights", weights.len(), 0, MAX_TEMPLATE_WEIGHTS as u64)?;
-                let mut names = only.iter().chain(exclude).chain(weights.keys());
-                match names.find(|name| name.is_empty() || name.len() > MAX_FIELD_BYTES) {
-                    Some(field) => Err(DefinitionError::FieldName { field: field.clone() }),
-                    None => Ok(()),
-                }
-            }
+            Self::Jinja(source) => within("the template's length in bytes", source.len(), 1, MAX_TEMPLATE_BYTES),
+            Self::Fields(fields) => fields.check(),
         }
+    }
+}
+
+fn within(name: &'static str, got: usize, min: usize, max: usize) -> Result<(), DefinitionError> {
+    let [got, min, max] = [got, min, max].map(|number| number as u64);
+    match (min..=max).contains(&got) {
+        true => Ok(()),
+        false => Err(DefinitionError::OutOfRange { name, got, min, max }),
     }
 }
 

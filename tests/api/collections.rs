@@ -91,12 +91,27 @@ fn definitions_that_cannot_be_are_refused() {
         (json!({"embedding": {"template": "{{title"}}), "invalid_template"),
         (json!({"embedding": {"template": {"weights": {"a": -1}}}}), "invalid_definition"),
         (json!({"dim": 3, "fields": {"a": "date"}}), "invalid_value"),
+        (json!({"dim": 3, "fields": {"": "keyword"}}), "invalid_definition"),
+        (json!({"dim": 3, "guard": {"action": "refuse", "allow": names(129)}}), "invalid_definition"),
+        (json!({"dim": 3, "guard": {"action": "refuse", "allow": [""]}}), "invalid_definition"),
+        (json!({"dim": 3, "guard": {"action": "refuse", "allow": ["x".repeat(257)]}}), "invalid_definition"),
+        (json!({"embedding": {"template": "{{".repeat(10_000)}}), "invalid_definition"),
+        (json!({"embedding": {"template": {"fields": names(129), "exclude": names(129)}}}), "invalid_definition"),
     ];
     for (body, code) in cases {
         let answer = server.put("/v1/collections/c", &body);
         answer.refused(422, code);
     }
     assert_eq!(server.get("/v1/collections").ok(), json!({"collections": []}));
+    let long = json!({"dim": 3, "guard": {"action": "refuse", "allow": ["x".repeat(1 << 20)]}});
+    let detail = server.put("/v1/collections/c", &long).refused(422, "invalid_definition");
+    assert!(detail.len() < 300 && detail.ends_with("has 1048576"), "{detail}");
+    let most = json!({"dim": 3, "guard": {"action": "refuse", "allow": names(128)}});
+    assert_eq!(server.put("/v1/collections/c", &most).ok()["guard"]["allow"].as_array().map(Vec::len), Some(128));
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| n.to_string()).collect()
 }
 
 #[test]

@@ -123,6 +123,11 @@ pub fn documents_are_deleted_by_ids_or_by_filter() {
         (json!({"ids": [1]}), "invalid_value"),
         (json!({"ids": [""]}), "invalid_name"),
         (json!({"filter": {}}), "invalid_filter"),
+        (json!({"filter": {"$and": [{}]}}), "invalid_filter"),
+        (json!({"filter": {"$and": [{}, {"$and": [{}, {}]}]}}), "invalid_filter"),
+        (json!({"filter": {"$or": [{"n": 1}, {}]}}), "invalid_filter"),
+        (json!({"filter": {"n": {"$nin": []}}}), "invalid_filter"),
+        (json!({"filter": {"$not": {"n": {"$in": []}}}}), "invalid_filter"),
         (json!({"filter": {"$any": []}}), "invalid_filter"),
         (json!({"all": true}), "unknown_field"),
     ] {

@@ -50,7 +50,7 @@ fn so_many_documents_and_no_more() {
 }
 
 #[test]
-fn answers_carry_so_much_and_no_more() {
+pub fn answers_carry_so_much_and_no_more() {
     let limits = Limits { answer_bytes: 10_000, ..Limits::default() };
     let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
     server.put("/v1/collections/c", &json!({"dim": 2})).ok();

@@ -26,6 +26,9 @@ again! {
         parameters_of_a_listing_are_checked,
         documents_are_deleted_by_ids_or_by_filter,
     }
+    limits {
+        answers_carry_so_much_and_no_more,
+    }
     search {
         the_nearest_come_first_with_their_scores,
         a_document_is_no_hit_of_its_own,

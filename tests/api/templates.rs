@@ -62,4 +62,8 @@ fn what_is_kept_of_a_source_comes_back_until_it_is_forgotten() {
     assert_eq!(server.delete("/admin/sources/s").ok(), json!({"deleted": true}));
     assert_eq!(server.delete("/admin/sources/s").ok(), json!({"deleted": false}));
     server.put("/admin/sources/S!", &kept).refused(422, "invalid_name");
+    // What takes many times its text in memory, as in documents.
+    let heavy = json!({"a": vec![json!({"": 0}); 200_000]});
+    server.put("/admin/sources/s", &heavy).refused(413, "body_too_large");
+    server.get("/admin/sources/s").refused(404, "source_not_found");
 }

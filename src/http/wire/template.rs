@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::document::DocumentBody;
 use super::json::Object;
 use super::list::AtMost;
-use crate::collection::Preview;
+use crate::collection::{CollectionError, Preview};
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{
@@ -73,7 +73,7 @@ impl<'de> Deserialize<'de> for WireTemplate {
 
 impl WireTemplate {
     /// # Errors
-    /// A weight outside its range; fields that contradict one another.
+    /// A weight or a number of fields outside its range; fields that contradict one another.
     pub(crate) fn into_definition(self) -> Result<TemplateDefinition, ApiError> {
         let WireFields { fields, exclude, weights } = match self {
             Self::Jinja(source) => return Ok(TemplateDefinition::Jinja(source)),
@@ -91,6 +91,8 @@ impl WireTemplate {
             only: fields,
             weights: weights.into_iter().map(weight).collect::<Result<_, _>>()?,
         };
+        // The counts come first: contradictions are looked for in every pair of names.
+        template.check().map_err(CollectionError::from)?;
         match template.contradiction() {
             Some(detail) => Err(ApiError::new(Code::InvalidTemplate, detail)),
             None => Ok(TemplateDefinition::Fields(template)),
@@ -147,7 +149,7 @@ pub(crate) struct WireGuard {
     action: WireGuardAction,
     /// What is looked for; all kinds when left out.
     kinds: Option<BTreeSet<WirePersonalData>>,
-    /// Metadata fields that are not looked into, nested ones by their path.
+    /// Metadata fields that are not looked into, nested ones by their path; at most 128.
     #[serde(default)]
     allow: BTreeSet<String>,
 }
@@ -270,6 +272,9 @@ mod tests {
         ] {
             assert!(template(contradicting).unwrap_err().contains(said), "{contradicting}");
         }
+        // However many contradict one another, they are counted first.
+        let many = format!(r#"{{"fields":[{0}],"exclude":[{0}]}}"#, vec!["\"a\""; 129].join(","));
+        assert!(template(&many).unwrap_err().contains("is 129, allowed are 0 to 128"), "{many}");
     }
 
     #[test]

@@ -92,6 +92,9 @@ pub enum FilterError {
         /// Which conditions exclude each other.
         reason: String,
     },
+    /// Every document passes, and what passes is to be deleted.
+    #[error("every document passes the filter, so it would delete all; delete the collection to mean that")]
+    PassesEverything,
 }
 
 impl Filter {

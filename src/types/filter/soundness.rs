@@ -1,4 +1,5 @@
-//! Filters that are mistakes: conditions that a declared type cannot meet, and conditions that exclude each other.
+//! Filters that are mistakes: conditions that a declared type cannot meet, conditions that exclude each other, and
+//! filters that nothing depends on.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -18,6 +19,23 @@ impl Filter {
         match self.impossible(fields) {
             Some(reason) => Err(FilterError::Contradiction { reason }),
             None => Ok(()),
+        }
+    }
+
+    /// Whether every document passes, whatever it holds: `{}`, also as the part that decides, and an empty `$nin`.
+    pub fn passes_everything(&self) -> bool {
+        self.constant() == Some(true)
+    }
+
+    /// Whether documents pass, where that does not depend on them.
+    fn constant(&self) -> Option<bool> {
+        match self {
+            Filter::And(parts) => constant_of(parts, false),
+            Filter::Or(parts) => constant_of(parts, true),
+            Filter::Not(part) => part.constant().map(|passes| !passes),
+            Filter::Field { condition: Condition::In(values), .. } => values.is_empty().then_some(false),
+            Filter::Field { condition: Condition::Nin(values), .. } => values.is_empty().then_some(true),
+            Filter::Field { .. } => None,
         }
     }
 
@@ -56,6 +74,19 @@ impl Filter {
             other => parts.push(other),
         }
     }
+}
+
+/// What parts say together of every document, where one that says `decisive` is enough.
+fn constant_of(parts: &[Filter], decisive: bool) -> Option<bool> {
+    let mut together = Some(!decisive);
+    for part in parts {
+        match part.constant() {
+            Some(passes) if passes == decisive => return Some(decisive),
+            Some(_) => {}
+            None => together = None,
+        }
+    }
+    together
 }
 
 /// Why parts that must all hold cannot.
@@ -327,6 +358,38 @@ mod tests {
                 let error = filter.check_fields(&fields()).unwrap_err();
                 assert!(matches!(error, FilterError::Contradiction { .. }), "{filter:?}");
             }
+        }
+    }
+
+    #[test]
+    fn filters_that_depend_on_nothing_are_known() {
+        let (all, none) = (|| Filter::And(vec![]), || Filter::Or(vec![]));
+        let some = || field("any", Condition::Exists(true));
+        let not = |part| Filter::Not(Box::new(part));
+        for filter in [
+            all(),
+            Filter::And(vec![all(), all()]),
+            Filter::And(vec![Filter::And(vec![all()])]),
+            Filter::Or(vec![some(), all()]),
+            not(none()),
+            not(Filter::And(vec![some(), none()])),
+            not(field("any", Condition::In(vec![]))),
+            field("any", Condition::Nin(vec![])),
+        ] {
+            assert!(filter.passes_everything(), "{filter:?}");
+        }
+        for filter in [
+            some(),
+            none(),
+            not(all()),
+            not(some()),
+            Filter::And(vec![all(), some()]),
+            Filter::Or(vec![some(), none()]),
+            Filter::And(vec![all(), Filter::Or(vec![some()])]),
+            field("any", Condition::In(vec![])),
+            field("any", Condition::Nin(vec![Value::Null])),
+        ] {
+            assert!(!filter.passes_everything(), "{filter:?}");
         }
     }
 

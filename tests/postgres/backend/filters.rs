@@ -103,7 +103,7 @@ fn filters_mean_the_same_on(version: Version) {
         }
         for _ in 0..250 {
             let filter = filter(&mut random, 2);
-            let request = ListRequest { after: None, limit: 1_000, filter: Some(filter.clone()) };
+            let request = ListRequest { limit: 1_000, filter: Some(filter.clone()), ..ListRequest::default() };
             let listed = match collection.list(&request) {
                 Err(CollectionError::Filter(_)) => continue,
                 other => other.unwrap_or_else(|error| panic!("{filter:?}: {error}")).documents,
