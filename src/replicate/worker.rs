@@ -111,7 +111,12 @@ impl Worker {
             };
             // After a success the failure is a new one.
             failures = if self.status.read().transactions > before { 1 } else { failures + 1 };
-            tracing::warn!(sink = self.name, code = error.code(), error = error.without_values(), "a sink stopped for now");
+            tracing::warn!(
+                sink = self.name,
+                code = error.code(),
+                error = error.without_values(),
+                "a sink stopped for now"
+            );
             let fenced = matches!(error, ReplicateError::Fenced { .. });
             let phase = match error.is_of_the_table() {
                 true => Phase::Drifted,
