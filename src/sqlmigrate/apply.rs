@@ -100,8 +100,8 @@ impl Migrator {
         Ok(Status::of(&track.steps, &track.table.rows(&self.session).await?))
     }
 
-    /// Applies what waits, up to a version. `done` hears of each. Files without a statement, and those that depend on one
-    /// beyond that version, are refused before anything is done.
+    /// Applies what waits, up to a version. `done` hears of each. Files without a statement, and those that depend on
+    /// one beyond that version, are refused before anything is done.
     ///
     /// # Errors
     /// [`MigrateError`]; migrations before the one that failed stay applied.
@@ -326,8 +326,8 @@ impl Migrator {
         Ok(session::reset(&self.session, self.options.lock_timeout).await?)
     }
 
-    /// Looks at deferred constraints as a COMMIT would. They wait as before then: the next step of a dry run finds them as
-    /// its own transaction would.
+    /// Looks at deferred constraints as a COMMIT would. They wait as before then: the next step of a dry run finds them
+    /// as its own transaction would.
     async fn check_constraints(&self, path: &Path) -> Result<(), MigrateError> {
         let sql = "savepoint pannier_constraints; set constraints all immediate; \
                    rollback to savepoint pannier_constraints; release savepoint pannier_constraints";

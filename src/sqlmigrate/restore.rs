@@ -28,13 +28,13 @@ pub struct RestoredTable {
     pub was_made: bool,
 }
 
-/// Puts the tables of a snapshot back in one transaction: rows that are there are replaced, tables that are gone are made
-/// again. Nobody else writes to them meanwhile, and their triggers rest. `lock_timeout`: how long a statement may wait for
-/// a lock on a table. `dry_run`: does it all and takes it back.
+/// Puts the tables of a snapshot back in one transaction: rows that are there are replaced, tables that are gone are
+/// made again. Nobody else writes to them meanwhile, and their triggers rest. `lock_timeout`: how long a statement may
+/// wait for a lock on a table. `dry_run`: does it all and takes it back.
 ///
 /// # Errors
-/// [`MigrateError::Snapshot`] when the snapshot is damaged, a table's columns are others, with every difference, or a table
-/// is gone that cannot be made again as it was, [`MigrateError::Postgres`].
+/// [`MigrateError::Snapshot`] when the snapshot is damaged, a table's columns are others, with every difference, or a
+/// table is gone that cannot be made again as it was, [`MigrateError::Postgres`].
 /// Nothing is changed then.
 pub async fn restore(
     session: &Session,

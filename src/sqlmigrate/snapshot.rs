@@ -173,8 +173,8 @@ pub(super) async fn lock(session: &Session, names: &[Named], mode: &str) -> Resu
     Ok(session.batch("lock the affected tables", &sql).await?)
 }
 
-/// The tables that statements change, with those that change with them: what inherits from them, and what refers to them by
-/// keys that act. A partition beside its parent is left out, since its rows are those of the parent.
+/// The tables that statements change, with those that change with them: what inherits from them, and what refers to
+/// them by keys that act. A partition beside its parent is left out, since its rows are those of the parent.
 async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
     let letter = |change: &Change| match change {
         Change::Insert => "'i'",

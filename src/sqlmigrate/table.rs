@@ -36,8 +36,8 @@ struct Column {
 }
 
 impl Table {
-    /// `name` or `schema.name`. A table without a schema is the one that the search path finds now, or would be made in: a
-    /// migration may set another search path.
+    /// `name` or `schema.name`. A table without a schema is the one that the search path finds now, or would be made
+    /// in: a migration may set another search path.
     pub async fn find(session: &Session, name: &str) -> Result<Self, MigrateError> {
         let parts: Vec<String> = name.split('.').map(quote_identifier).collect();
         let (mut sql, plain) = (parts.join("."), name.to_owned());

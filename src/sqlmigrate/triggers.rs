@@ -12,7 +12,8 @@ use crate::postgres::Session;
 /// Has them rest, those of partitions too. Returns the statements that let them act again.
 ///
 /// # Errors
-/// [`MigrateError::Snapshot`] with their names where the role does not own a table of theirs, [`MigrateError::Postgres`].
+/// [`MigrateError::Snapshot`] with their names where the role does not own a table of theirs,
+/// [`MigrateError::Postgres`].
 pub(super) async fn disable(session: &Session, dir: &Path, names: &[Named]) -> Result<Vec<String>, MigrateError> {
     let oids = oids(names);
     // In a trigger's type, 4 stands for INSERT and 8 for DELETE.
