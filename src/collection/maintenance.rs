@@ -187,22 +187,22 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
                 continue;
             }
             Job::Seal(state) => {
-                let done = guarded(|| seal_all(shared, &state, progress, cancel));
+                let done = attempt(shared, || seal_all(shared, &state, progress, cancel));
                 state.note_seal(done.as_ref().err().map(|error| SealRefusal {
                     reason: format!("what was written before cannot be sealed: {}", Chain(error)),
                     disk_full: is_disk_full(error),
+                    stops: is_failed_sync(error),
                 }));
                 (state, done)
             }
             Job::Drop(state) => {
-                let done = guarded(|| install::remove_collection(shared, &state));
+                let done = attempt(shared, || install::remove_collection(shared, &state));
                 (state, done)
             }
         };
         match done {
             Ok(()) => progress.ask_to_merge(&state),
             Err(error) => {
-                shared.stop_on_failed_sync(&error);
                 let name = &state.identity.name;
                 tracing::error!(collection = %name, error = %Chain(&error), "background work failed");
                 if shared.log().is_some_and(|log| log.failed().is_some()) {
@@ -214,6 +214,11 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             }
         }
     }
+}
+
+/// As [`guarded`]. A failed sync stops the store before anybody hears of it.
+fn attempt<T>(shared: &Shared, work: impl FnOnce() -> Result<T, CollectionError>) -> Result<T, CollectionError> {
+    guarded(work).inspect_err(|error| shared.stop_on_failed_sync(error))
 }
 
 /// Makes a panic an error: the thread has other collections to look after, and whoever waits is to hear of it.
@@ -300,11 +305,10 @@ impl Quiet {
 
 fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
     while let Some((id, scope)) = next_merge(progress) {
-        let ended = match guarded(|| merge_once(shared, id, scope, cancel)) {
+        let ended = match attempt(shared, || merge_once(shared, id, scope, cancel)) {
             Ok(ended) => ended,
             Err(error) => {
                 if !matches!(error, CollectionError::Index(IndexError::Cancelled)) {
-                    shared.stop_on_failed_sync(&error);
                     tracing::error!(collection = %id, error = %Chain(&error), "merging segments failed; trying again later");
                 }
                 Ended::Failed { reason: Chain(&error).to_string(), again: !is_failed_sync(&error) }

@@ -70,6 +70,8 @@ pub struct SealRefusal {
     pub reason: String,
     /// Whether the disk is full.
     pub disk_full: bool,
+    /// Whether a sync failed, so that the store has stopped.
+    pub stops: bool,
 }
 
 /// What the segments know when a collection is opened.
@@ -367,7 +369,7 @@ impl CollectionState {
     ///
     /// # Errors
     /// [`CollectionError::Overloaded`] when sealing does not keep up, [`LogError::NotWritten`] when the disk refuses the
-    /// segment, [`CollectionError::NotFound`] once dropped.
+    /// segment, [`CollectionError::Stopped`] when a sync of it failed, [`CollectionError::NotFound`] once dropped.
     pub fn wait_for_room(&self) -> Result<(), CollectionError> {
         let deadline = Instant::now() + ROOM_TIMEOUT;
         loop {
@@ -378,8 +380,12 @@ impl CollectionState {
                 return Ok(());
             }
             // More time makes no room on a disk.
-            if let Some(SealRefusal { reason, disk_full }) = self.refusal().clone() {
-                return Err(LogError::NotWritten { reason, disk_full }.into());
+            match self.refusal().clone() {
+                Some(SealRefusal { reason, stops: true, .. }) => return Err(CollectionError::Stopped { reason }),
+                Some(SealRefusal { reason, disk_full, .. }) => {
+                    return Err(LogError::NotWritten { reason, disk_full }.into());
+                }
+                None => {}
             }
             if Instant::now() >= deadline {
                 return Err(CollectionError::Overloaded);
