@@ -34,8 +34,8 @@ pub struct Options {
     /// One search in so many is answered again without the graph, in the background, to sample recall
     /// ([`crate::collection::CollectionStats::recall`]); `None` for 1,000, 0 for none.
     pub sampled_one_in: Option<u32>,
-    /// Most bytes of memory for what filters that are asked often let through, packed so that it is searched faster; `None`
-    /// for 16 MiB, 0 for none.
+    /// Most bytes of memory for what filters that are asked often let through, packed so that it is searched faster;
+    /// `None` for 16 MiB, 0 for none.
     pub packed_bytes: Option<usize>,
     /// Bytes a second that merging segments writes at most; `None` for no limit.
     pub merge_bytes_per_s: Option<NonZeroU64>,

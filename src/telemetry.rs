@@ -1,7 +1,8 @@
 //! Names of the metrics, and the recorder that renders them for Prometheus.
 //!
-//! Base units, one-word prefix, and no label whose values are unbounded: never an id or a query. Recall alone is told by
-//! collection, of those that stand at the scrape, since a mean over several would hide the one that is searched badly.
+//! Base units, one-word prefix, and no label whose values are unbounded: never an id or a query. Recall alone is told
+//! by collection, of those that stand at the scrape, since a mean over several would hide the one that is searched
+//! badly.
 
 use std::sync::{Mutex, PoisonError};
 

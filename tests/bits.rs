@@ -1,4 +1,5 @@
-//! Searches that go by one bit a component: of what has no graph yet, and of what filters that are asked often let through.
+//! Searches that go by one bit a component: of what has no graph yet, and of what filters that are asked often let
+//! through.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};

@@ -208,8 +208,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Cut, or filled with zeros, from each byte of the last group on. Where the store was killed, everything before that group
-/// is there, and it starts; where it was closed, the group had been durable and is missed.
+/// Cut, or filled with zeros, from each byte of the last group on. Where the store was killed, everything before that
+/// group is there, and it starts; where it was closed, the group had been durable and is missed.
 #[test]
 fn a_torn_or_zeroed_tail_costs_the_last_group_alone() {
     let step = number_from("PANNIER_TEST_TAIL_STEP", 29) as usize;
@@ -322,7 +322,8 @@ fn a_newer_format_is_refused_and_nothing_is_touched() {
         let text = with_causes(&error);
         assert!(text.contains("99") && text.contains(path.file_name().unwrap().to_str().unwrap()), "{kind}: {text}");
         let mut left = read_files(&bad);
-        // Whoever tried to open the store stands in LOCK, and that the index is in use in CHECK: both are not the store's.
+        // Whoever tried to open the store stands in LOCK, and that the index is in use in CHECK: both are not the
+        // store's.
         for path in ["LOCK", "meta.sled/CHECK"] {
             left.remove(Path::new(path));
             files.remove(Path::new(path));

@@ -13,8 +13,8 @@ fn poison() -> impl Strategy<Value = f32> {
     prop_oneof![Just(f32::NAN), Just(-f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY), Just(1e25), Just(-1e25)]
 }
 
-/// Vectors of no use for a metric: one poisoned component among good ones, or all of them zero or near it, where the metric
-/// needs a direction.
+/// Vectors of no use for a metric: one poisoned component among good ones, or all of them zero or near it, where the
+/// metric needs a direction.
 fn unusable(metric: Metric) -> BoxedStrategy<Vec<f32>> {
     let good = prop::collection::vec(-10.0f32..10.0, DIM);
     let poisoned = (good, 0..DIM, poison()).prop_map(|(mut vector, at, x)| {
@@ -88,8 +88,8 @@ fn distances_are_told_of_the_zero_vector_too() {
     }
 }
 
-/// 1,000 near-duplicates, 20 outliers, 500 near-duplicates: the near ones have all but one code, so that a walk among them
-/// needs links that lead off them.
+/// 1,000 near-duplicates, 20 outliers, 500 near-duplicates: the near ones have all but one code, so that a walk among
+/// them needs links that lead off them.
 #[test]
 fn every_search_finds_every_outlier_among_near_duplicates() {
     const WIDE: usize = 32;

@@ -1,4 +1,5 @@
-//! Recall sampled while searches run: counted by collection, told by the figures, and switched off where nobody wants it.
+//! Recall sampled while searches run: counted by collection, told by the figures, and switched off where nobody wants
+//! it.
 
 use pannier::types::{Query, SearchRequest};
 use pannier::{Collection, Database, DefinitionRequest, Options};

@@ -1,5 +1,5 @@
-//! Every document written ten times: what is left after compaction is as small and as well found as if written once; and
-//! compaction that is held back, closed or killed loses nothing.
+//! Every document written ten times: what is left after compaction is as small and as well found as if written once;
+//! and compaction that is held back, closed or killed loses nothing.
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;

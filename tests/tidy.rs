@@ -66,6 +66,8 @@ const NAMES: &[(&str, &[&str])] = &[
 
 /// Longest file of non-test code, in lines.
 const MAX_LINES: usize = 500;
+/// `max_width` of rustfmt.toml, in characters.
+const MAX_WIDTH: usize = 120;
 
 fn source() -> PathBuf {
     PathBuf::from("src")
@@ -176,6 +178,17 @@ fn every_file_says_what_it_is_and_stays_short() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// rustfmt holds code to its width and leaves comments as they are.
+#[test]
+fn comments_are_no_wider_than_code() {
+    let mut wrong = Vec::new();
+    for (path, code) in files() {
+        let wide = |line: &&str| is_comment(line) && line.chars().count() > MAX_WIDTH;
+        wrong.extend(code.lines().filter(wide).map(|line| format!("{path}: {}", line.trim())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn unsafe_stands_only_where_it_is_allowed_and_explained() {
     let mut wrong = Vec::new();
@@ -207,8 +220,8 @@ fn unsafe_stands_only_where_it_is_allowed_and_explained() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The API's description knows a schema by its name alone: of two of one name it shows one, and the other's requests and
-/// answers do not fit it.
+/// The API's description knows a schema by its name alone: of two of one name it shows one, and the other's requests
+/// and answers do not fit it.
 #[test]
 fn schemas_of_the_api_have_names_of_their_own() {
     let mut seen: Vec<String> = Vec::new();

@@ -109,13 +109,13 @@ impl Collections {
         Ok(CreatedAnywhere { collection: AnyCollection::Local(created.collection), created: created.created })
     }
 
-    /// Creates a collection in a database: makes its table, or takes over the one that another process made with the same
-    /// definition.
+    /// Creates a collection in a database: makes its table, or takes over the one that another process made with the
+    /// same definition.
     ///
     /// # Errors
     /// [`CollectionError::NotOnBackend`] for what the backend has not, [`CollectionError::Exists`] where another
-    /// collection has the name, [`CollectionError::Backend`] where the database or its table is not as needed, and what a
-    /// definition is refused for.
+    /// collection has the name, [`CollectionError::Backend`] where the database or its table is not as needed, and what
+    /// a definition is refused for.
     pub fn create_remote(
         &self,
         name: &CollectionName,

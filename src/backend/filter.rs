@@ -163,7 +163,8 @@ impl Where {
         self.of_value(path, &fits)
     }
 
-    /// Whether one side equals a value. Within arrays and objects 1 is not 1.0, which `jsonb` tells apart only in its text.
+    /// Whether one side equals a value. Within arrays and objects 1 is not 1.0, which `jsonb` tells apart only in its
+    /// text.
     fn equal(&mut self, side: &str, value: &Value) -> Result<String, String> {
         let other = self.json(value)?;
         Ok(match value {

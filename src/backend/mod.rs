@@ -1,5 +1,5 @@
-//! Collections wherever their documents stand: in the store of this process, or in a table of Postgres that any number of
-//! processes share.
+//! Collections wherever their documents stand: in the store of this process, or in a table of Postgres that any number
+//! of processes share.
 
 mod collections;
 mod fault;

@@ -123,8 +123,8 @@ impl Pool {
         }
     }
 
-    /// Runs a call that changes nothing, and leaves no transaction open where the session goes on. Blocks; not for threads that
-    /// drive tasks.
+    /// Runs a call that changes nothing, and leaves no transaction open where the session goes on. Blocks; not for
+    /// threads that drive tasks.
     ///
     /// # Errors
     /// [`Failure::Clear`], [`Failure::Busy`].
@@ -204,8 +204,8 @@ impl Pool {
     }
 }
 
-/// Whether what a call did is not known. A statement that the server refused has done nothing; one without an answer may
-/// have, and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
+/// Whether what a call did is not known. A statement that the server refused has done nothing; one without an answer
+/// may have, and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
 fn is_unanswered(error: &PostgresError) -> bool {
     let is_of_the_way = |code: &str| ["08", "57P0", "58"].iter().any(|class| code.starts_with(class));
     error.code().is_none_or(is_of_the_way)

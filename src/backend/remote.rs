@@ -99,7 +99,8 @@ impl RemoteCollection {
         let passes = self.condition(request.filter.as_ref(), 2)?;
         let after = request.after.as_ref().map_or("", DocumentId::as_str);
         let max_bytes = request.max_bytes.map_or(i64::MAX, |max| i64::try_from(max).unwrap_or(i64::MAX)).max(1);
-        // One more than wanted, to know whether there are more. The database cuts by what they carry, and sends no more.
+        // One more than wanted, to know whether there are more. The database cuts by what they carry, and sends no
+        // more.
         let sql = |guard: &str| {
             let (table, limit) = (self.table(), request.limit + 1);
             let (passes, vector_bytes) = (&passes.sql, self.inner.definition.dim as usize * NUMBER_BYTES);
@@ -324,8 +325,8 @@ impl RemoteCollection {
         Ok(Seq(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))))
     }
 
-    /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the condition's
-    /// parameters begin at `$2`.
+    /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the
+    /// condition's parameters begin at `$2`.
     fn delete_where(&self, condition: &str, params: &[Param<'_>]) -> Result<Deleted, CollectionError> {
         let table = self.table();
         let sql = |guard: &str| {
@@ -393,8 +394,8 @@ impl RemoteCollection {
         self.guarded(|guard| self.inner.pool.write(async |session| call(session, guard).await))
     }
 
-    /// Runs a call on the table that was looked at. Where another has its name since, which another server may have made
-    /// with another definition, that one is looked at first.
+    /// Runs a call on the table that was looked at. Where another has its name since, which another server may have
+    /// made with another definition, that one is looked at first.
     fn guarded<T>(&self, run: impl Fn(&str) -> Result<T, Failure>) -> Result<T, CollectionError> {
         let mut checked = self.checked()?;
         for _ in 0..TABLES {

@@ -20,8 +20,8 @@ const COMPARE_ALL: &str = "set local enable_indexscan = off; set local enable_in
 
 /// In which order rows are asked for.
 enum Order {
-    /// Before version 17 Postgres reads an index in the order of distances only where nothing else is asked for. Which of
-    /// equals come is left to the index.
+    /// Before version 17 Postgres reads an index in the order of distances only where nothing else is asked for. Which
+    /// of equals come is left to the index.
     ByDistance,
     /// Of equal scores the lower id comes first.
     ByScore,
@@ -227,8 +227,8 @@ impl RemoteCollection {
     }
 }
 
-/// Whether a page of these candidates, best first and cut at `depth`, begins or ends between equal scores: which of them
-/// an index hands out is another set for each depth, so pages would not fit together.
+/// Whether a page of these candidates, best first and cut at `depth`, begins or ends between equal scores: which of
+/// them an index hands out is another set for each depth, so pages would not fit together.
 fn is_cut_within_equals(candidates: &[Candidate], depth: usize, request: &SearchRequest) -> bool {
     let is_between = |at: usize| match (candidates.get(at.wrapping_sub(1)), candidates.get(at)) {
         (Some(before), Some(after)) => before.score == after.score,

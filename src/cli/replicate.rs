@@ -75,8 +75,8 @@ pub struct AddArgs {
     /// Read the connection URL from stdin and store it in clear in the data directory
     #[arg(long)]
     store_url: bool,
-    /// Shape of the table: pannier, learning_vectors_384_v1, embeddings, product_embeddings, jobs, vecs, match_documents
-    /// or custom
+    /// Shape of the table: pannier, learning_vectors_384_v1, embeddings, product_embeddings, jobs, vecs,
+    /// match_documents or custom
     #[arg(long, value_name = "NAME")]
     layout: Option<String>,
     /// Table, with its schema; parts may stand in double quotes [default: the layout's]
@@ -103,7 +103,8 @@ pub struct AddArgs {
     /// Column and what it holds (layout custom), such as body=text or lang=metadata.language; may be repeated
     #[arg(long = "column", value_name = "COLUMN=FIELD", value_parser = parse_column)]
     columns: Vec<(String, String)>,
-    /// What becomes of rows that the collection lacks, in a table that is there: refuse, keep or delete [default: refuse]
+    /// What becomes of rows that the collection lacks, in a table that is there: refuse, keep or delete
+    /// [default: refuse]
     #[arg(long, value_name = "WHAT")]
     extra_rows: Option<String>,
     /// Schema of the sink's own state [default: pannier]

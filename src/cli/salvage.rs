@@ -21,8 +21,8 @@ pub struct SalvageArgs {
 /// Runs `salvage`.
 ///
 /// # Errors
-/// [`CliError::Lost`] after everything readable was written and every loss was printed; [`CliError::Salvage`] when nothing
-/// was.
+/// [`CliError::Lost`] after everything readable was written and every loss was printed; [`CliError::Salvage`] when
+/// nothing was.
 pub(super) fn run(args: &SalvageArgs, context: &Context) -> Result<(), CliError> {
     if context.server.is_some() {
         let text = "salvage reads the data directory itself: stop the server and leave --server out";

@@ -23,7 +23,8 @@ pub struct VerifyArgs {
 /// Runs `verify`. The directory is opened as a server would open it, so no server may hold it.
 ///
 /// # Errors
-/// [`CliError::Damaged`], or [`CliError::SnapshotDamaged`] where the store itself is sound, after every problem was printed.
+/// [`CliError::Damaged`], or [`CliError::SnapshotDamaged`] where the store itself is sound, after every problem was
+/// printed.
 pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> {
     let holds_something = std::fs::read_dir(&context.data).is_ok_and(|mut entries| entries.next().is_some());
     if !holds_something {

@@ -124,8 +124,9 @@ impl Changes {
 }
 
 impl Changes {
-    /// Tells apart histories of one store that have the same seqs, as where a data directory was copied and both went on:
-    /// a checksum of every change of the store up to the cursor. `None` where the log no longer has what stands there.
+    /// Tells apart histories of one store that have the same seqs, as where a data directory was copied and both went
+    /// on: a checksum of every change of the store up to the cursor. `None` where the log no longer has what stands
+    /// there.
     ///
     /// # Errors
     /// [`CollectionError::Log`] when the log is damaged.

@@ -3,9 +3,9 @@
 use crate::distance::dot_f32;
 
 /// Picks `count` of the candidates, one after another: each time the one with the greatest
-/// `(1 - diversity) * relevance - diversity * likeness`, where likeness is the greatest cosine similarity to those picked
-/// already (Carbonell & Goldstein 1998). Relevance is the score brought to [0, 1] over the candidates, so that it weighs
-/// the same in every mode.
+/// `(1 - diversity) * relevance - diversity * likeness`, where likeness is the greatest cosine similarity to those
+/// picked already (Carbonell & Goldstein 1998). Relevance is the score brought to [0, 1] over the candidates, so that
+/// it weighs the same in every mode.
 ///
 /// `scores`: falling. `vectors`: f32, shape `[candidates, dim]`. Returns places in `scores`, in the order of the picks.
 pub fn pick(scores: &[f32], vectors: &[Vec<f32>], diversity: f32, count: usize) -> Vec<usize> {

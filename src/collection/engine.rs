@@ -1,4 +1,5 @@
-//! What the collections of a store share: the log, the document index, the manifest, the models, the background threads.
+//! What the collections of a store share: the log, the document index, the manifest, the models, the background
+//! threads.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering};

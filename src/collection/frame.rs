@@ -30,8 +30,8 @@ pub trait Shelf {
     /// [`CollectionError::QueryDocumentNotFound`].
     fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError>;
 
-    /// The `depth` nearest to a vector (f32, shape `[dim]`, as [`Frame::admit_query`] makes it) but for `excluded`: best
-    /// first, ties by ascending id; fewer only where there are no more.
+    /// The `depth` nearest to a vector (f32, shape `[dim]`, as [`Frame::admit_query`] makes it) but for `excluded`:
+    /// best first, ties by ascending id; fewer only where there are no more.
     ///
     /// # Errors
     /// [`CollectionError`] when documents cannot be read.

@@ -23,8 +23,8 @@ pub struct HeldFiles<'a> {
 
 /// Holds the files of a store still for as long as `take` runs.
 ///
-/// Writers go on meanwhile: the log continues in a new file, and only the installing of segments waits. The lists of dead
-/// rows that the manifest names were written before it, so they know of no change beyond `last_seq`.
+/// Writers go on meanwhile: the log continues in a new file, and only the installing of segments waits. The lists of
+/// dead rows that the manifest names were written before it, so they know of no change beyond `last_seq`.
 ///
 /// # Errors
 /// [`CollectionError`] when the log cannot go on in a new file, or what `take` returns.

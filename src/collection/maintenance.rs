@@ -32,12 +32,13 @@ pub enum Job {
     Close,
 }
 
-/// The sealing thread looks this often whether the log has grown too long, or a memtable is written to no longer; and this
-/// often large segments give back what was mapped of them for few reads.
+/// The sealing thread looks this often whether the log has grown too long, or a memtable is written to no longer; and
+/// this often large segments give back what was mapped of them for few reads.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
-/// A memtable of so many rows that nobody writes to is sealed before it is full: a segment is searched in a tenth of the time.
+/// A memtable of so many rows that nobody writes to is sealed before it is full: a segment is searched in a tenth of
+/// the time.
 const QUIET_ROWS: u32 = 2_048;
 /// A memtable is sealed at the end of a log file where that has more than the segments' bytes divided by this.
 const SEGMENT_BYTES_PER_LOG_BYTE: u64 = 4;
@@ -247,8 +248,8 @@ fn seal_all(
     Ok(())
 }
 
-/// Lets the log go on in a new file where the present one is large beside the segments, so that it can be deleted once what
-/// it holds is sealed: a small store that is written over and over is not to carry a log many times its size.
+/// Lets the log go on in a new file where the present one is large beside the segments, so that it can be deleted once
+/// what it holds is sealed: a small store that is written over and over is not to carry a log many times its size.
 fn end_log_file(shared: &Shared) -> Result<(), CollectionError> {
     let Some(log) = shared.log() else { return Ok(()) };
     let segments: u64 = {

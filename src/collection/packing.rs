@@ -1,5 +1,5 @@
-//! Filters that are asked again and again: what they let through of a segment is packed in the background, within bounded
-//! memory, and searched where it is.
+//! Filters that are asked again and again: what they let through of a segment is packed in the background, within
+//! bounded memory, and searched where it is.
 //!
 //! A filter is known by the rows that the field index found for it, which it remembers as long as the filter is in use
 //! and the segment stands: once it forgets them, what was packed of them goes too.
@@ -13,10 +13,11 @@ use crate::index::LiveSegment;
 use crate::meta::RowBounds;
 use crate::segment::PackedRows;
 
-/// Memory for packed rows where nobody says otherwise: those of some 30 filters that 10,000 rows of 384 components pass.
+/// Memory for packed rows where nobody says otherwise: those of some 30 filters that 10,000 rows of 384 components
+/// pass.
 pub const DEFAULT_PACKED_BYTES: usize = 16 << 20;
-/// A filter is packed when it is asked so often: what packing costs comes back in some hundred searches, and a filter that was
-/// asked so often is asked on.
+/// A filter is packed when it is asked so often: what packing costs comes back in some hundred searches, and a filter
+/// that was asked so often is asked on.
 const ASKED_OFTEN: u32 = 16;
 /// Filters that may wait to be packed; what is asked beyond them is counted again.
 const MAX_WAITING: usize = 256;

@@ -18,8 +18,8 @@ const MAX_POOL: usize = 2_000;
 const POOL_PER_GROUPED_HIT: usize = 4;
 /// Candidates whose values are counted, at least, where there are as many.
 const COUNTED: usize = 1_000;
-/// A hybrid search fuses so many of each kind, the fewest that reach as deep as it must. Few steps, so that most pages of one
-/// search fuse the same rankings.
+/// A hybrid search fuses so many of each kind, the fewest that reach as deep as it must. Few steps, so that most pages
+/// of one search fuse the same rankings.
 const FUSED: [usize; 3] = [100, 1_000, 10_000];
 /// The same with a cursor: all pages of one search fuse the same rankings, and end with them.
 const FUSED_BY_CURSOR: usize = 1_000;

@@ -25,8 +25,8 @@ const SCAN_ROW_NS: f64 = 12.0;
 const BLOCK_ROW_NS: f64 = 3.0;
 /// A scan of packed rows, however few: the query's tables, and the candidates compared by codes.
 const PACKED_SCAN_NS: f64 = 12_000.0;
-/// A row compared in a scan of packed rows: 3 to 4 ns on a machine that walks in half the time that the figures below say, so
-/// twice as much beside them.
+/// A row compared in a scan of packed rows: 3 to 4 ns on a machine that walks in half the time that the figures below
+/// say, so twice as much beside them.
 const PACKED_ROW_NS: f64 = 6.0;
 /// A byte of codes or nibbles in a scan.
 const SCAN_BYTE_NS: f64 = 0.1;
@@ -270,7 +270,8 @@ impl Selected {
     }
 }
 
-/// Chooses the cheapest way that finds enough, and says what another would cost that would be cheaper once the rows are packed.
+/// Chooses the cheapest way that finds enough, and says what another would cost that would be cheaper once the rows are
+/// packed.
 fn decide(facts: &Facts) -> Decision {
     let decision = decide_unpacked(facts);
     let chosen_ns = match decision.method {

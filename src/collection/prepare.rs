@@ -137,7 +137,8 @@ impl Frame<'_> {
 }
 
 impl Collection {
-    /// What the guard and a template make of documents, which are not written. `template`: in place of the collection's.
+    /// What the guard and a template make of documents, which are not written. `template`: in place of the
+    /// collection's.
     ///
     /// # Errors
     /// As [`Collection::upsert`] for the texts of documents.

@@ -1,9 +1,9 @@
 //! Recall as searches have it while the store runs: a few are answered again without the graph, in the background.
 //!
-//! The second answer reads the codes of every row, and of the best the vectors; where codes are bits, or there are none,
-//! it is exact. So it reads nothing that searches would not, and what it misses of the exact answer is far below what is
-//! measured. It costs at most a hundredth of one core: after one that took a second, the next comes a hundred seconds
-//! later.
+//! The second answer reads the codes of every row, and of the best the vectors; where codes are bits, or there are
+//! none, it is exact. So it reads nothing that searches would not, and what it misses of the exact answer is far below
+//! what is measured. It costs at most a hundredth of one core: after one that took a second, the next comes a hundred
+//! seconds later.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;

@@ -61,7 +61,8 @@ pub fn recover(
             cleared => cleared?,
         }
     }
-    // Only now: a manifest that is not this store's last one is refused above, and must not cost what the last one names.
+    // Only now: a manifest that is not this store's last one is refused above, and must not cost what the last one
+    // names.
     let manifest = shared.manifest().clone();
     remove_leftovers(&shared.paths, &manifest)?;
     install::rewrite_dead(&shared, &lost)?;

@@ -1,4 +1,5 @@
-//! Taking in what was rescued of another store, as it was: definitions complete, documents with their times and vectors.
+//! Taking in what was rescued of another store, as it was: definitions complete, documents with their times and
+//! vectors.
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ pub fn create_as(
 }
 
 impl Collection {
-    /// Writes documents as they are. Their vectors have the collection's dim, and its length where the metric is cosine.
+    /// Writes documents as they are. Their vectors have the collection's dim, and its length where the metric is
+    /// cosine.
     ///
     /// # Errors
     /// [`CollectionError`] when they cannot be logged.

@@ -19,9 +19,9 @@ type Embedded = (Vec<f32>, bool);
 impl Collection {
     /// Finds the documents that fit a query best: best first, ties by ascending id.
     ///
-    /// By vector it is approximate where a segment is searched by its graph; raising `ef_search` trades time for recall,
-    /// and `exact: true` compares with every document. It sees every write that was acknowledged before the call; words
-    /// are seen within a second, or at once with `refresh`. What was replaced or deleted is never a hit.
+    /// By vector it is approximate where a segment is searched by its graph; raising `ef_search` trades time for
+    /// recall, and `exact: true` compares with every document. It sees every write that was acknowledged before the
+    /// call; words are seen within a second, or at once with `refresh`. What was replaced or deleted is never a hit.
     ///
     /// # Errors
     /// [`CollectionError`] names what in the request is to be changed, or what is damaged.
@@ -144,7 +144,8 @@ impl Frame<'_> {
         Ok((embeddings.vectors.pop().unwrap_or_default(), truncated))
     }
 
-    /// The mean of what is liked, and as far again from the mean of what is not: 2 p - n (Rocchio 1971 with equal weights).
+    /// The mean of what is liked, and as far again from the mean of what is not: 2 p - n (Rocchio 1971 with equal
+    /// weights).
     fn vector_like(
         &self,
         shelf: &dyn Shelf,

@@ -1,5 +1,5 @@
-//! Readers under a scheduler that tries orders of threads' steps, while segments take the places of memtables and of other
-//! segments.
+//! Readers under a scheduler that tries orders of threads' steps, while segments take the places of memtables and of
+//! other segments.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -192,7 +192,8 @@ impl Store {
         self.state.forget_relocations(&inputs);
     }
 
-    /// Every look finds what is there, in no older version than the look before, and nothing that was deleted before it.
+    /// Every look finds what is there, in no older version than the look before, and nothing that was deleted before
+    /// it.
     fn read(&self) {
         let mut seen = Seq(0);
         for look in 0..LOOKS {

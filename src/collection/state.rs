@@ -1,8 +1,9 @@
 //! One collection in memory: its definition, its current view, and how a change is applied to it.
 //!
-//! Locks, in this order: `committing`, `applying`, `view`. `committing` is held by writers from before a change is handed to
-//! the log until it is applied: shared, or alone by one whose change depends on what stands there. `applying` is held while
-//! a change is applied and while a segment is swapped in; readers take only `view`, to clone the `Arc` in it.
+//! Locks, in this order: `committing`, `applying`, `view`. `committing` is held by writers from before a change is
+//! handed to the log until it is applied: shared, or alone by one whose change depends on what stands there. `applying`
+//! is held while a change is applied and while a segment is swapped in; readers take only `view`, to clone the `Arc` in
+//! it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -110,8 +111,9 @@ impl CollectionState {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads every place of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by ones
-    /// that the view lacks, and neither may be seen: then `read` is asked again, and in the end with changes kept waiting.
+    /// Reads every place of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by
+    /// ones that the view lacks, and neither may be seen: then `read` is asked again, and in the end with changes kept
+    /// waiting.
     ///
     /// # Errors
     /// What `read` returns.
@@ -132,8 +134,8 @@ impl CollectionState {
         self.committing.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For as long as one writer commits alone: everything that others have handed to the log is applied, and nothing more
-    /// comes. Once asked for, later writers wait behind it.
+    /// For as long as one writer commits alone: everything that others have handed to the log is applied, and nothing
+    /// more comes. Once asked for, later writers wait behind it.
     pub fn commit_alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.committing.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,8 +238,8 @@ impl CollectionState {
             match self.look(&view, meta, id)? {
                 Look::Found(place) => return Ok(Some(place)),
                 Look::Deleted => return Ok(None),
-                // Otherwise a younger version may have come after the memtables were asked, and a merge may have taken the
-                // older one out of the document index.
+                // Otherwise a younger version may have come after the memtables were asked, and a merge may have taken
+                // the older one out of the document index.
                 Look::Nowhere
                     if Arc::ptr_eq(&view, &self.view())
                         && view.memtables().all(|memtable| memtable.entry(id).is_none()) =>
@@ -317,8 +319,8 @@ impl CollectionState {
         });
     }
 
-    /// Puts a merged segment in the place of its inputs, or nothing where no row was left. `relocations`: by input, where
-    /// its rows went; they stay until [`CollectionState::forget_relocations`].
+    /// Puts a merged segment in the place of its inputs, or nothing where no row was left. `relocations`: by input,
+    /// where its rows went; they stay until [`CollectionState::forget_relocations`].
     pub fn swap_merged(
         &self,
         inputs: &[Arc<LiveSegment>],
@@ -368,8 +370,8 @@ impl CollectionState {
     /// Waits until few enough memtables wait to be sealed.
     ///
     /// # Errors
-    /// [`CollectionError::Overloaded`] when sealing does not keep up, [`LogError::NotWritten`] when the disk refuses the
-    /// segment, [`CollectionError::Stopped`] when a sync of it failed, [`CollectionError::NotFound`] once dropped.
+    /// [`CollectionError::Overloaded`] when sealing does not keep up, [`LogError::NotWritten`] when the disk refuses
+    /// the segment, [`CollectionError::Stopped`] when a sync of it failed, [`CollectionError::NotFound`] once dropped.
     pub fn wait_for_room(&self) -> Result<(), CollectionError> {
         let deadline = Instant::now() + ROOM_TIMEOUT;
         loop {

@@ -1,5 +1,5 @@
-//! Whose segments are merged next: collections take turns of one merge each, so that one which is written to without a pause
-//! holds up no other.
+//! Whose segments are merged next: collections take turns of one merge each, so that one which is written to without a
+//! pause holds up no other.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -94,8 +94,8 @@ impl Turns {
         self.merging
     }
 
-    /// Ends the turn. A collection of which more may be due is at the end of those that wait in the same moment, so that
-    /// nobody who waits for it sees a gap.
+    /// Ends the turn. A collection of which more may be due is at the end of those that wait in the same moment, so
+    /// that nobody who waits for it sees a gap.
     pub fn end(&mut self, now: Instant, ended: Ended) {
         let Some(turn) = self.merging.take() else { return };
         let (reason, again) = match ended {

@@ -54,8 +54,8 @@ enum Piece {
 }
 
 impl Frame<'_> {
-    /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by document
-    /// the vectors of the same text, where it stands already.
+    /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by
+    /// document the vectors of the same text, where it stands already.
     ///
     /// # Errors
     /// [`CollectionError`] names the document.

@@ -27,9 +27,9 @@ pub struct VerifyReport {
     pub problems: Vec<String>,
 }
 
-/// Reads every block of every segment against its checksum, every graph against its bounds, every list of dead rows, and
-/// what the manifest says of each segment. Every living row must stand in the document index, and no dead one; the field index
-/// must hold of each segment what its documents say. The log was
+/// Reads every block of every segment against its checksum, every graph against its bounds, every list of dead rows,
+/// and what the manifest says of each segment. Every living row must stand in the document index, and no dead one; the
+/// field index must hold of each segment what its documents say. The log was
 /// read and checked whole when the store was opened. `progress` gets the bytes done and the bytes in all.
 pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, CollectionError> {
     let shared = &engine.shared;

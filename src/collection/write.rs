@@ -115,8 +115,8 @@ impl Collection {
         }
     }
 
-    /// Of documents that passed a filter, deletes those that do when no other change can come between. `None` where there
-    /// are none.
+    /// Of documents that passed a filter, deletes those that do when no other change can come between. `None` where
+    /// there are none.
     fn delete_still_matching(&self, ids: Vec<DocumentId>, filter: &Filter) -> Result<Option<Deleted>, CollectionError> {
         if ids.is_empty() {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Kernels for codes and for rows of four bits a component on x86-64 with AVX2.
 //!
-//! `vpmaddubsw` multiplies unsigned by signed bytes and saturates sums of two products at 16 bits. Codes within -127..=127
-//! never get there: `a * b = |b| * (a with the sign of b)`, and two such products are at most 2 * 127 * 127.
+//! `vpmaddubsw` multiplies unsigned by signed bytes and saturates sums of two products at 16 bits. Codes within
+//! -127..=127 never get there: `a * b = |b| * (a with the sign of b)`, and two such products are at most 2 * 127 * 127.
 
 use std::arch::x86_64::*;
 

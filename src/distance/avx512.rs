@@ -254,7 +254,8 @@ pub(super) unsafe fn select_members<const IN: bool>(
         let lanes = u16::MAX >> (ROWS_AT_ONCE - sixteen.len());
         // SAFETY: only as many are read as there are.
         let numbers = unsafe { _mm512_maskz_loadu_epi32(lanes, sixteen.as_ptr().cast()) };
-        // The look-up takes all rows that are below `rows` and need not wait for which of them come before one that is not.
+        // The look-up takes all rows that are below `rows` and need not wait for which of them come before one that is
+        // not.
         let below = _mm512_mask_cmplt_epu32_mask(lanes, numbers, end);
         // SAFETY: these rows are below `rows`, whose words in halves of 32 bits, the lower first, lie in `words`.
         let halves = unsafe {

@@ -44,8 +44,8 @@ pub struct BitQuery {
 }
 
 impl BitQuery {
-    /// `centered`: the query less the center for dot products, or for distances: f32, shape `[dim]`. `stride`: bytes of a
-    /// row, a multiple of 64 that has room for `dim` bits and the two numbers.
+    /// `centered`: the query less the center for dot products, or for distances: f32, shape `[dim]`. `stride`: bytes of
+    /// a row, a multiple of 64 that has room for `dim` bits and the two numbers.
     ///
     /// # Panics
     /// When `stride` is not such a number.

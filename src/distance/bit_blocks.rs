@@ -1,9 +1,9 @@
 //! A query against blocks of 32 rows of one bit a component.
 //!
-//! A block holds the bytes of its rows' signs by position: first the first byte of each row, then the second of each. What
-//! the query's numbers under four bits of a row add up to is one of 16 values, so a table of these answers for 32 rows at
-//! once with one instruction (the fast scan of André, Kermarrec & Le Scouarnec 2017, with the estimator of RaBitQ, Gao &
-//! Long 2024).
+//! A block holds the bytes of its rows' signs by position: first the first byte of each row, then the second of each.
+//! What the query's numbers under four bits of a row add up to is one of 16 values, so a table of these answers for 32
+//! rows at once with one instruction (the fast scan of André, Kermarrec & Le Scouarnec 2017, with the estimator of
+//! RaBitQ, Gao & Long 2024).
 
 use super::nibbles::row_of;
 
@@ -70,8 +70,8 @@ impl BitBlockQuery {
         self.tables.len() / (2 * TABLE)
     }
 
-    /// Replaces `closeness` by that of each row of a block, which rises as the row gets nearer. Returns which rows are not
-    /// farther than `floor`: a bit each, from the lowest on.
+    /// Replaces `closeness` by that of each row of a block, which rises as the row gets nearer. Returns which rows are
+    /// not farther than `floor`: a bit each, from the lowest on.
     ///
     /// # Panics
     /// When `block` has another length than [`block_bytes`] says.
@@ -115,8 +115,8 @@ fn scalar_sums(signs: &[u8], tables: &[u8]) -> [u32; BLOCK_ROWS] {
     sums
 }
 
-/// Writes 32 rows of bits, as `distance/binary.rs` has them, as a block. `rows`: u8, shape `[rows, stride]`, at most 32 rows,
-/// each its signs and at its end its two numbers; where there are fewer, the others are zero. `block`: u8, of
+/// Writes 32 rows of bits, as `distance/binary.rs` has them, as a block. `rows`: u8, shape `[rows, stride]`, at most 32
+/// rows, each its signs and at its end its two numbers; where there are fewer, the others are zero. `block`: u8, of
 /// [`block_bytes`] for `positions`.
 ///
 /// # Panics
@@ -165,7 +165,8 @@ mod avx2 {
     /// `line`: slope and base, and the floor.
     ///
     /// # Safety
-    /// The machine has AVX2; `block` is one with two tables for every 32 bytes of signs, and as many tables has `tables`.
+    /// The machine has AVX2; `block` is one with two tables for every 32 bytes of signs, and as many tables has
+    /// `tables`.
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn compare(
         block: &[u8],

@@ -1,5 +1,5 @@
-//! Kernels between a row of half-precision numbers and a query of f32. simsimd has none for such a pair, and rounding the
-//! query too would double the error.
+//! Kernels between a row of half-precision numbers and a query of f32. simsimd has none for such a pair, and rounding
+//! the query too would double the error.
 
 use crate::types::half;
 

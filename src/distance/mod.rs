@@ -1,8 +1,8 @@
 //! How close two vectors are: SIMD kernels with a scalar reference each, and queries prepared for many comparisons; and
 //! which rows of a list are in a set.
 //!
-//! "Closeness" rises as vectors get nearer: the dot product for cosine (vectors have length 1) and dot, minus the squared
-//! Euclidean distance for L2. It orders candidates; [`score`] turns it into what users see.
+//! "Closeness" rises as vectors get nearer: the dot product for cosine (vectors have length 1) and dot, minus the
+//! squared Euclidean distance for L2. It orders candidates; [`score`] turns it into what users see.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

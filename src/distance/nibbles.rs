@@ -60,7 +60,8 @@ impl NibbleQuery {
         self.codes.len() / 2
     }
 
-    /// Replaces `closeness` by the dot product with each of `rows`, in their order. `codes`: u8, shape `[rows, stride]`.
+    /// Replaces `closeness` by the dot product with each of `rows`, in their order. `codes`: u8, shape
+    /// `[rows, stride]`.
     ///
     /// # Panics
     /// When a row lies beyond `codes`.
@@ -99,8 +100,8 @@ impl NibbleQuery {
         }
     }
 
-    /// The standard deviation of what rounding rows to sixteen steps does to a dot product, the same for every row: each
-    /// component errs by 1 / sqrt(12) of a step.
+    /// The standard deviation of what rounding rows to sixteen steps does to a dot product, the same for every row:
+    /// each component errs by 1 / sqrt(12) of a step.
     pub fn rounding_error(&self) -> f32 {
         let squared: f32 = self.codes.iter().map(|&code| f32::from(code) * f32::from(code)).sum();
         (squared / 12.0).sqrt()

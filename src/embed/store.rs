@@ -136,8 +136,8 @@ fn shown(name: &str) -> String {
 /// records what was hashed.
 ///
 /// # Errors
-/// [`EmbedError::NotInstalled`] when a required file is missing, [`EmbedError::Damaged`] when one is another than it must
-/// be, [`EmbedError::Malformed`] for a lock that cannot be read, [`EmbedError::Storage`].
+/// [`EmbedError::NotInstalled`] when a required file is missing, [`EmbedError::Damaged`] when one is another than it
+/// must be, [`EmbedError::Malformed`] for a lock that cannot be read, [`EmbedError::Storage`].
 pub(super) fn check_files(place: &Place, check: Check) -> Result<Vec<VerifiedFile>, EmbedError> {
     let before = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
     let mut lock = Lock::default();

@@ -12,8 +12,8 @@ use crate::{Collection, CollectionError, Database};
 /// What a collection may hold, one of them.
 pub(super) type Allowed<'a> = Vec<&'a Option<Arc<Model>>>;
 
-/// What may be there after `acknowledged` requests of each client: their outcome, or that of the request which was under
-/// way too, as a whole.
+/// What may be there after `acknowledged` requests of each client: their outcome, or that of the request which was
+/// under way too, as a whole.
 pub(super) fn allowed<'a>(clients: &'a [Client], acknowledged: &[usize]) -> Vec<Allowed<'a>> {
     let both = |(client, &done): (&'a Client, &usize)| client.states.iter().skip(done).take(2).collect();
     clients.iter().zip(acknowledged).map(both).collect()

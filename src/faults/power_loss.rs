@@ -1,5 +1,5 @@
-//! Power cuts at every point of recorded histories: whatever the disk kept, every acknowledged request is there whole, no
-//! deleted document is back, and the store goes on.
+//! Power cuts at every point of recorded histories: whatever the disk kept, every acknowledged request is there whole,
+//! no deleted document is back, and the store goes on.
 //!
 //! `PANNIER_TEST_POWER_STATES` is the number of states; docs/operations/durability.md has the figures of the large run.
 

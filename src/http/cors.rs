@@ -21,8 +21,8 @@ pub(crate) fn allow(headers: &mut HeaderMap, origin: &str) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
 }
 
-/// Answers a preflight of an allowed origin. Its pages may send whatever headers they ask for: clients add their own, and one
-/// that means nothing to us does nothing.
+/// Answers a preflight of an allowed origin. Its pages may send whatever headers they ask for: clients add their own,
+/// and one that means nothing to us does nothing.
 pub(crate) fn preflight(origin: &str, asked: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();

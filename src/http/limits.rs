@@ -119,8 +119,8 @@ impl Gate {
         run_in(places, call).await
     }
 
-    /// As [`Gate::run`], for a call that does nothing but embed: beside the others, from which it takes no place while it
-    /// waits for the model.
+    /// As [`Gate::run`], for a call that does nothing but embed: beside the others, from which it takes no place while
+    /// it waits for the model.
     ///
     /// # Errors
     /// As [`Gate::run`].
@@ -233,8 +233,8 @@ pub(crate) fn slow_body(limit: Duration) -> ApiError {
     ApiError::new(Code::BodyTimeout, detail)
 }
 
-/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`], 408 when its body does, and 429
-/// when it found no place.
+/// Answers 504 when a request that does not write takes longer than [`Limits::read_timeout`], 408 when its body does,
+/// and 429 when it found no place.
 pub(crate) async fn read_timeout(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let limit = state.config().limits.read_timeout;
     let waits_for = Arc::new(AtomicU8::new(Wait::Answer as u8));

@@ -29,7 +29,8 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The routes that say whether the server is well and nothing more.
 pub(crate) const HEALTH_ROUTES: [&str; 4] = ["/livez", "/readyz", "/healthz", "/health"];
 
-/// Gives every request an id and a span, guards it, counts it, and writes the body of a failed one, or one that panicked.
+/// Gives every request an id and a span, guards it, counts it, and writes the body of a failed one, or one that
+/// panicked.
 pub(crate) async fn observe(
     State((guard, state)): State<(Arc<Guard>, AppState)>,
     request: Request,

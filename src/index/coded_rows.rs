@@ -1,8 +1,8 @@
 //! Int8 codes of some vectors, which tell how close each can be at most: what cannot be among the nearest need not be
 //! compared in f32.
 //!
-//! With `x^` for what the codes of `x` stand for, `|q . r - q^ . r^| <= |q - q^| |r| + |q^| |r - r^|`, by Cauchy and Schwarz.
-//! The bound holds for every vector, so that a search that goes by it is exact.
+//! With `x^` for what the codes of `x` stand for, `|q . r - q^ . r^| <= |q - q^| |r| + |q^| |r - r^|`, by Cauchy and
+//! Schwarz. The bound holds for every vector, so that a search that goes by it is exact.
 
 use crate::distance::{CodeQuery, VectorQuery, dot_f32};
 use crate::segment::{Quantizer, largest_component};
@@ -90,8 +90,8 @@ pub struct CodedQuery {
     norm: f32,
     /// How far the query is from what its codes stand for.
     error: f32,
-    /// What f32 may err by in a sum of products, as a share of the lengths that are multiplied: an ulp a step (Higham 2002,
-    /// section 3.1).
+    /// What f32 may err by in a sum of products, as a share of the lengths that are multiplied: an ulp a step (Higham
+    /// 2002, section 3.1).
     rounding: f32,
 }
 

@@ -1,9 +1,9 @@
 //! Makes every row of a graph findable: a walk of the default effort for its own vector finds it.
 //!
-//! Builders choose links by distances between rows, and drop the farthest when a list is full. Among near-duplicates, whose
-//! codes are nearly one, no link may be left that leads to an outlier, and a walk ends as soon as its pool is full of rows
-//! that are equally far. Here every row is searched for as searches of the finished segment will, and rows that these miss
-//! are linked from where they end.
+//! Builders choose links by distances between rows, and drop the farthest when a list is full. Among near-duplicates,
+//! whose codes are nearly one, no link may be left that leads to an outlier, and a walk ends as soon as its pool is
+//! full of rows that are equally far. Here every row is searched for as searches of the finished segment will, and rows
+//! that these miss are linked from where they end.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -30,9 +30,9 @@ const MAX_ROUNDS: usize = 40;
 /// Searches that one task makes, so that threads share work in pieces worth sharing.
 const MIN_SEARCHES: usize = 64;
 
-/// Mends level 0 of `graph`, which is strongly connected and stays so. Where links alone do not suffice, the calibration
-/// becomes one that asks for more effort. `seen`: the rows as a search for the vector of one of them sees them.
-/// `distance`: between two rows. Returns for how many rows links were set.
+/// Mends level 0 of `graph`, which is strongly connected and stays so. Where links alone do not suffice, the
+/// calibration becomes one that asks for more effort. `seen`: the rows as a search for the vector of one of them sees
+/// them. `distance`: between two rows. Returns for how many rows links were set.
 ///
 /// Searches in parallel on the threads of the current rayon pool; the result does not depend on their number.
 ///
@@ -89,8 +89,8 @@ struct Lost {
     ends: Vec<Ordinal>,
 }
 
-/// All rows, each beside one that it is linked with as far as can be: searches for them, made in this order, read what the
-/// ones before have brought to the processor's caches.
+/// All rows, each beside one that it is linked with as far as can be: searches for them, made in this order, read what
+/// the ones before have brought to the processor's caches.
 fn side_by_side(graph: &Graph) -> Vec<Ordinal> {
     let view = graph.view();
     let (mut order, mut met) = (Vec::with_capacity(view.rows() as usize), vec![false; view.rows() as usize]);
@@ -183,8 +183,8 @@ impl<'a> Lists<'a> {
         self.links_to.get(self.graph.level0[place] as usize).copied().unwrap_or(0)
     }
 
-    /// Where in `level0` a link from `row` can be set: a free place, or that of a link that `can_go` and is missed least.
-    /// Many links lead to the same row, and best a neighbour that stays leads to it too.
+    /// Where in `level0` a link from `row` can be set: a free place, or that of a link that `can_go` and is missed
+    /// least. Many links lead to the same row, and best a neighbour that stays leads to it too.
     fn place(&self, row: Ordinal, can_go: impl Fn(usize) -> bool) -> Option<usize> {
         let view = self.graph.view();
         let m0 = 2 * self.graph.m as usize;
@@ -211,8 +211,8 @@ mod tests {
     const CROWD: u32 = 300;
     static NEVER: AtomicBool = AtomicBool::new(false);
 
-    /// 300 rows crowd at the beginning of a line, each linked to those beside it; one far row is linked from the last of
-    /// them only, which a walk from the first does not meet before its pool is full.
+    /// 300 rows crowd at the beginning of a line, each linked to those beside it; one far row is linked from the last
+    /// of them only, which a walk from the first does not meet before its pool is full.
     fn line(calibration: Calibration) -> Graph {
         let mut level0 = vec![NO_NEIGHBOUR; (CROWD as usize + 1) * 4];
         for (row, list) in (0..=CROWD).zip(level0.chunks_exact_mut(4)) {

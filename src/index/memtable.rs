@@ -145,8 +145,8 @@ impl Memtable {
         self.page(None, usize::MAX)
     }
 
-    /// Adds a document with one vector, or one for each of its chunks. Returns whether the id had an entry here already; where it had none, older places are the
-    /// caller's to mark.
+    /// Adds a document with one vector, or one for each of its chunks. Returns whether the id had an entry here
+    /// already; where it had none, older places are the caller's to mark.
     ///
     /// # Panics
     /// When the memtable has no room left: the caller seals a full one before the next change.

@@ -81,8 +81,8 @@ pub fn full(candidates: &[Candidate]) -> Option<MergePlan> {
     }
 }
 
-/// The place of the input whose graph is taken over, for the rows of the others to be inserted into it: the largest that is
-/// worth it.
+/// The place of the input whose graph is taken over, for the rows of the others to be inserted into it: the largest
+/// that is worth it.
 pub fn start(inputs: &[Candidate]) -> Option<usize> {
     let merged: u64 = inputs.iter().map(Candidate::live).sum();
     let is_worth_it = |c: &Candidate| {

@@ -1,7 +1,7 @@
 //! Makes every row of a graph reachable, and a place to walk on from.
 //!
-//! Builders drop a row's farthest links when its list is full. That cuts off outliers among near-duplicates: no effort of
-//! a search would find them. Here level 0 becomes strongly connected. As few links as possible are exchanged.
+//! Builders drop a row's farthest links when its list is full. That cuts off outliers among near-duplicates: no effort
+//! of a search would find them. Here level 0 becomes strongly connected. As few links as possible are exchanged.
 
 use std::collections::VecDeque;
 
@@ -13,8 +13,8 @@ const NONE: u32 = u32::MAX;
 /// Candidates for the other end of a missing link.
 const EF: usize = 64;
 
-/// Mends level 0 of `graph`, whose lists are sound. `distance`: between two rows. `stays`: whether the link at a place of
-/// level 0 is exchanged only where nothing else can be. Returns how many links were set.
+/// Mends level 0 of `graph`, whose lists are sound. `distance`: between two rows. `stays`: whether the link at a place
+/// of level 0 is exchanged only where nothing else can be. Returns how many links were set.
 pub(super) fn connect(
     graph: &mut Graph,
     distance: impl Fn(Ordinal, Ordinal) -> f32,
@@ -91,8 +91,8 @@ impl<D: Fn(Ordinal, Ordinal) -> f32, S: Fn(usize) -> bool> Repair<'_, D, S> {
         }
     }
 
-    /// Rows that `live` takes near `row`, nearest first: those that a search for `row` meets, so that a link from one of
-    /// them makes such a search find it.
+    /// Rows that `live` takes near `row`, nearest first: those that a search for `row` meets, so that a link from one
+    /// of them makes such a search find it.
     fn nearest(&self, row: Ordinal, live: impl FnMut(Ordinal) -> bool) -> Vec<Ordinal> {
         self.graph.view().nearest(EF, |other| -(self.distance)(row, other), live)
     }

@@ -38,7 +38,8 @@ pub enum LogError {
         /// Whether the disk is full.
         disk_full: bool,
     },
-    /// A sync failed, or a write that could not be undone: whether the change is in the log is not known, and nothing more is accepted.
+    /// A sync failed, or a write that could not be undone: whether the change is in the log is not known, and nothing
+    /// more is accepted.
     #[error("the log stopped: {reason}")]
     Failed {
         /// What failed, with its causes.

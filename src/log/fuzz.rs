@@ -7,8 +7,8 @@ use super::survey::{damaged_ranges, is_torn, record_at};
 use super::{EncodedRecord, payload};
 use crate::types::Seq;
 
-/// A file's records, what is damaged in it, and the payload of any kind and version. What can be read can be written and
-/// read again.
+/// A file's records, what is damaged in it, and the payload of any kind and version. What can be read can be written
+/// and read again.
 pub fn log(bytes: &[u8]) {
     let tag = match FileHeader::decode(Path::new("fuzz"), bytes) {
         Ok((header, tag)) => {

@@ -157,7 +157,8 @@ impl Ticket {
     /// Waits until the change is durable and applied. Returns its seq.
     ///
     /// # Errors
-    /// [`LogError::NotWritten`]: the change is not in the log. [`LogError::Failed`]: whether the change is in the log shows only when the log is read again.
+    /// [`LogError::NotWritten`]: the change is not in the log. [`LogError::Failed`]: whether the change is in the log
+    /// shows only when the log is read again.
     pub fn wait(self) -> Result<Seq, LogError> {
         self.answer.recv().unwrap_or_else(|_| Err(LogError::Failed { reason: ENDED.into() }))
     }

@@ -1,10 +1,10 @@
-//! Which log file is the newest and how long it is at least, beside the log's directory: without it, a log whose newest file
-//! was deleted, or whose end was cut off, reads like a shorter one.
+//! Which log file is the newest and how long it is at least, beside the log's directory: without it, a log whose newest
+//! file was deleted, or whose end was cut off, reads like a shorter one.
 //!
-//! The mark is written once what it names is durable: when the log is opened, before a change in a new file is answered,
-//! and when the log is closed. So the file that it names, or a later one, is there with at least as many bytes, unless
-//! somebody removed them. Nothing else depends on it: stores without a mark, or with a damaged one, are read as they are,
-//! and get one when they are opened for writing.
+//! The mark is written once what it names is durable: when the log is opened, before a change in a new file is
+//! answered, and when the log is closed. So the file that it names, or a later one, is there with at least as many
+//! bytes, unless somebody removed them. Nothing else depends on it: stores without a mark, or with a damaged one, are
+//! read as they are, and get one when they are opened for writing.
 
 use std::path::Path;
 

@@ -11,8 +11,8 @@ use super::survey::{is_torn, record_at};
 use crate::storage::{DataPaths, Mapped, Publishing, StorageError, crc32c_append, create_dir_all, publish};
 use crate::types::Seq;
 
-/// The log files to which nothing is added any more and that hold changes after `after`, oldest first, and the last change
-/// that can be in them. Files that are named here never change; trimming may remove them.
+/// The log files to which nothing is added any more and that hold changes after `after`, oldest first, and the last
+/// change that can be in them. Files that are named here never change; trimming may remove them.
 ///
 /// # Errors
 /// [`LogError::Storage`].
@@ -23,12 +23,12 @@ pub fn closed_files(paths: &DataPaths, after: Seq) -> Result<(Vec<PathBuf>, Seq)
     Ok((needed.map(|pair| pair[0].path.clone()).collect(), last))
 }
 
-/// Copies the newest log file as far as whole records stand in it, to its place below `to`. Returns its path and its last
-/// change; nothing where there is no log.
+/// Copies the newest log file as far as whole records stand in it, to its place below `to`. Returns its path and its
+/// last change; nothing where there is no log.
 ///
 /// # Errors
-/// [`LogError::Damaged`] when something else than an unfinished write follows them, or changes that were durable when the
-/// log was last opened or closed are gone from it; [`LogError::Missing`] when the whole file is.
+/// [`LogError::Damaged`] when something else than an unfinished write follows them, or changes that were durable when
+/// the log was last opened or closed are gone from it; [`LogError::Missing`] when the whole file is.
 pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf, Seq)>, LogError> {
     let mut files = files::list(from)?;
     let durable_len = newest::check(from, &files)?;

@@ -25,8 +25,8 @@ pub struct LogLoss {
     pub reason: String,
 }
 
-/// Gives every change that can be read to `visit`, in the order of the files, and says what is lost. Nothing is changed.
-/// `needed_after`: the change up to which segments have everything, where that is known.
+/// Gives every change that can be read to `visit`, in the order of the files, and says what is lost. Nothing is
+/// changed. `needed_after`: the change up to which segments have everything, where that is known.
 ///
 /// # Errors
 /// [`LogError::Storage`] when a file cannot be opened or mapped.

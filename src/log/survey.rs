@@ -31,7 +31,8 @@ pub(super) fn record_at(file: &[u8], offset: usize, tag: u32) -> Result<(RecordH
 /// Whether bytes from `offset` on, where the record `expected` cannot be read, can be what a crash left of the last
 /// group. They cannot if a later group follows: it was begun only after the one before it had been synced.
 pub(super) fn is_torn(file: &[u8], offset: usize, tag: u32, expected: Seq) -> bool {
-    // A header is stamped only on a record of an allowed length, so this one was not torn but written by another program.
+    // A header is stamped only on a record of an allowed length, so this one was not torn but written by another
+    // program.
     let impossible = |header: &RecordHeader| header.payload_len as usize > MAX_PAYLOAD_BYTES;
     !headers(file, offset, tag)
         .any(|(at, header)| header.group_start() > expected || (at == offset && impossible(&header)))

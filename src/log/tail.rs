@@ -52,8 +52,8 @@ impl LogTail {
         Self { paths, identity, collection, after, place: None, digest: None }
     }
 
-    /// Tells histories apart that have the same seqs: the crc32c of the file that holds the change at the cursor, up to its
-    /// end. A file's header holds that of the file before it, so it covers every change since the log began.
+    /// Tells histories apart that have the same seqs: the crc32c of the file that holds the change at the cursor, up to
+    /// its end. A file's header holds that of the file before it, so it covers every change since the log began.
     ///
     /// `None` where the log no longer has that change, nor the one after it.
     ///

@@ -32,8 +32,8 @@ pub fn trim(paths: &DataPaths, up_to: Seq) -> Result<Trimmed, LogError> {
 /// Deletes, oldest first, the files in which every change is at most `up_to`; never the newest file. The youngest of
 /// them stay while they hold changes after `keep.after` and have together at most `keep.max_bytes`.
 ///
-/// Publish a manifest whose `log_start` is at least `up_to` before, or the next open will miss the deleted files. It may
-/// run beside a writer: that only ever adds newer files.
+/// Publish a manifest whose `log_start` is at least `up_to` before, or the next open will miss the deleted files. It
+/// may run beside a writer: that only ever adds newer files.
 ///
 /// # Errors
 /// [`LogError::Storage`]; the files before the one that could not be deleted are gone, and the log is whole.

@@ -114,8 +114,8 @@ impl LogWriter {
     ///
     /// # Errors
     /// [`LogError::NotWritten`] when the disk refused the write, as a full one does: the group is not in the log, and a
-    /// later one may succeed. [`LogError::Failed`], now and from now on, when the sync failed: the group may be in the log
-    /// or not, and the sync is not tried again.
+    /// later one may succeed. [`LogError::Failed`], now and from now on, when the sync failed: the group may be in the
+    /// log or not, and the sync is not tried again.
     ///
     /// # Panics
     /// When there are more than 65,536 records.

@@ -12,8 +12,8 @@ const VERSION: u32 = 1;
 /// What makes a store, in the order in which it leaves: without `MANIFEST` no program opens what is half way.
 const PARTS: [&str; 6] = ["MANIFEST", "FORMAT", "NEWEST", "log", "segments", "MIGRATIONS"];
 
-/// Puts the store in `restore/` in the place of the one in the directory, which moves to `before-restore/`. Call it under
-/// the directory's lock.
+/// Puts the store in `restore/` in the place of the one in the directory, which moves to `before-restore/`. Call it
+/// under the directory's lock.
 ///
 /// # Errors
 /// [`ManifestError`]. The next call of [`finish_replacement`] then leaves the old store or the new one.

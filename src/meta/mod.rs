@@ -346,7 +346,8 @@ impl MetaIndex {
         self.apply(batch)
     }
 
-    /// Answers nothing from now on, and is made again at the next start: a change could not be taken in, or damage was met.
+    /// Answers nothing from now on, and is made again at the next start: a change could not be taken in, or damage was
+    /// met.
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Release);
     }

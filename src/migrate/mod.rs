@@ -1,7 +1,7 @@
 //! Migrations of a store: ordered steps from older formats to the present one, and a journal of what was done.
 //!
-//! A step finds what it has to do by looking at the files, changes them one by one, each by an atomic publish, and can be
-//! begun again from anywhere. docs/operations/migrations.md has the promises.
+//! A step finds what it has to do by looking at the files, changes them one by one, each by an atomic publish, and can
+//! be begun again from anywhere. docs/operations/migrations.md has the promises.
 
 mod error;
 mod journal;

@@ -17,7 +17,8 @@ use super::steps::{Down, STEPS, Step, Work};
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepState {
-    /// It was applied, at this time in milliseconds since the Unix epoch; `None` where the store was made as it leaves it.
+    /// It was applied, at this time in milliseconds since the Unix epoch; `None` where the store was made as it leaves
+    /// it.
     Applied(Option<i64>),
     /// It was begun and not finished.
     HalfDone,
@@ -122,13 +123,15 @@ impl Migrations {
     /// Where every step stands, in order.
     ///
     /// # Errors
-    /// [`MigrateError::Modified`] and [`MigrateError::Missing`] when the journal speaks of other steps than this program's.
+    /// [`MigrateError::Modified`] and [`MigrateError::Missing`] when the journal speaks of other steps than this
+    /// program's.
     pub fn status(&self) -> Result<Vec<StepStatus>, MigrateError> {
         let journal = self.journal()?;
         self.steps.iter().map(|step| status_of(step, &journal, &self.paths)).collect()
     }
 
-    /// Runs the pending steps on a copy that shares its files, and says what they did there. Nothing of the store changes.
+    /// Runs the pending steps on a copy that shares its files, and says what they did there. Nothing of the store
+    /// changes.
     ///
     /// # Errors
     /// What running them would fail with.
@@ -153,12 +156,12 @@ impl Migrations {
         outcome
     }
 
-    /// Runs the pending steps, in order. `before` is called once, after everything was checked and before anything changes,
-    /// and only where something will: it takes the snapshot.
+    /// Runs the pending steps, in order. `before` is called once, after everything was checked and before anything
+    /// changes, and only where something will: it takes the snapshot.
     ///
     /// # Errors
-    /// As [`Migrations::status`]; [`MigrateError::Before`]; whatever stops a step. The steps before it stay applied, and
-    /// calling this again goes on.
+    /// As [`Migrations::status`]; [`MigrateError::Before`]; whatever stops a step. The steps before it stay applied,
+    /// and calling this again goes on.
     pub fn up(&self, before: &mut Before<'_>) -> Result<Vec<Changed>, MigrateError> {
         let pending: Vec<&Step> = {
             let status = self.status()?;

@@ -1,4 +1,5 @@
-//! Real stores of old formats, migrated: to the end, twice, dry, back, killed at every step, and with a strange journal.
+//! Real stores of old formats, migrated: to the end, twice, dry, back, killed at every step, and with a strange
+//! journal.
 
 use std::fs;
 use std::path::Path;

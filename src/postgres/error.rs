@@ -137,8 +137,8 @@ impl PostgresError {
         }
     }
 
-    /// What may be kept of it for others to read: without its detail, and without the values that a message about a value
-    /// quotes.
+    /// What may be kept of it for others to read: without its detail, and without the values that a message about a
+    /// value quotes.
     pub fn without_values(&self) -> String {
         match self {
             Self::Statement { code, message, .. } if code.starts_with("22") => unquoted(message),

@@ -1,4 +1,5 @@
-//! Metadata as Postgres prints a `jsonb`: what we send is what its text is there, so that both sides hash the same bytes.
+//! Metadata as Postgres prints a `jsonb`: what we send is what its text is there, so that both sides hash the same
+//! bytes.
 //!
 //! How a finite number is written is the caller's: [`plain_number`], or a function that keeps more of it.
 
@@ -6,8 +7,8 @@ use std::fmt::Write;
 
 use crate::types::{Metadata, Value};
 
-/// The text of an object as `jsonb::text` prints it: keys by length, then by bytes; one blank after `:` and `,`; numbers
-/// as `number` writes them.
+/// The text of an object as `jsonb::text` prints it: keys by length, then by bytes; one blank after `:` and `,`;
+/// numbers as `number` writes them.
 pub fn object(metadata: &Metadata, number: fn(f64) -> String) -> String {
     let mut out = String::new();
     write_object(metadata, number, &mut out);

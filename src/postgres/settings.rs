@@ -85,8 +85,8 @@ pub struct ConnectSettings {
 
 impl ConnectSettings {
     /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
-    /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds. Parameters that only name a
-    /// pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
+    /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds. Parameters that only
+    /// name a pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
     /// `connection_limit`) are passed over. `sslrootcert=system` is `sslmode=verify-full`, and goes with no other.
     ///
     /// # Errors

@@ -32,8 +32,8 @@ impl QualifiedName {
         Self { schema: schema.into(), name: name.into() }
     }
 
-    /// Reads `name` or `schema.name`; a name without a schema is in `public`. A part may stand in double quotes, as in SQL; one
-    /// without is taken as it is, in whichever case.
+    /// Reads `name` or `schema.name`; a name without a schema is in `public`. A part may stand in double quotes, as in
+    /// SQL; one without is taken as it is, in whichever case.
     pub fn parse(text: &str) -> Self {
         let (first, rest) = match quoted(text) {
             Some((first, rest)) => (first, rest.strip_prefix('.')),

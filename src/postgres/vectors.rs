@@ -10,8 +10,8 @@ use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 pub struct VectorArray(pub Vec<Option<Vec<f32>>>);
 
 impl ToSql for VectorArray {
-    /// An array of one dimension (array_recv), whose elements are as vector_recv of pgvector 0.8 reads them: dim and zero
-    /// as 16 bits, then the numbers, all big-endian.
+    /// An array of one dimension (array_recv), whose elements are as vector_recv of pgvector 0.8 reads them: dim and
+    /// zero as 16 bits, then the numbers, all big-endian.
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         let Kind::Array(element) = ty.kind() else { return Err("vectors go into an array".into()) };
         out.put_i32(1);

@@ -16,8 +16,8 @@ pub(super) fn statement(layout: &Layout) -> String {
     format!("copy {} ({}) from stdin with (format binary)", layout.table, columns.join(", "))
 }
 
-/// What follows it: header, rows and trailer (the manual's chapter on COPY). Columns have the very types of their kinds,
-/// as in a table of our own making.
+/// What follows it: header, rows and trailer (the manual's chapter on COPY). Columns have the very types of their
+/// kinds, as in a table of our own making.
 pub(super) fn encode(layout: &Layout, rows: &[Row]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + rows.iter().map(|row| row.bytes + 8 * row.cells.len()).sum::<usize>());
     out.extend(SIGNATURE);

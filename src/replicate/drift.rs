@@ -1,7 +1,7 @@
 //! Tells a table that is no longer as the sink needs it from rows that Postgres refuses for what they hold.
 //!
-//! The difference matters: a row is put aside and the others go on, but a table that refuses one for its own sake refuses
-//! all of them.
+//! The difference matters: a row is put aside and the others go on, but a table that refuses one for its own sake
+//! refuses all of them.
 
 use crate::postgres::{PostgresError, Session, Type, quote_identifier, value};
 
@@ -12,7 +12,8 @@ use super::{ReplicateError, inspect};
 /// What Postgres says where a column that must have a value gets none.
 const NOT_NULL: &str = "23502";
 
-/// Looks, after a statement was refused and outside of a transaction, whether something is not there or not ours to use.
+/// Looks, after a statement was refused and outside of a transaction, whether something is not there or not ours to
+/// use.
 ///
 /// # Errors
 /// As [`look_at_table`], and [`ReplicateError::StateGone`].
@@ -27,8 +28,8 @@ pub(super) async fn look(session: &Session, layout: &Layout, fence: &Fence) -> R
 /// stays so until the transaction ends.
 ///
 /// # Errors
-/// [`ReplicateError::Drift`], [`ReplicateError::Dim`], [`ReplicateError::Rights`]; [`ReplicateError::Changed`] where it is
-/// another and will do.
+/// [`ReplicateError::Drift`], [`ReplicateError::Dim`], [`ReplicateError::Rights`]; [`ReplicateError::Changed`] where it
+/// is another and will do.
 pub(super) async fn hold_table(session: &Session, layout: &Layout) -> Result<(), ReplicateError> {
     session.batch("hold the table", &format!("select 1 from {} limit 0", layout.table)).await?;
     look_at_table(session, layout).await

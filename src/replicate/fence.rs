@@ -186,8 +186,8 @@ impl Fence {
         Ok(true)
     }
 
-    /// Adds the column of the shape to a state of an earlier version. Without it sinks work as they did there: a role that
-    /// does not own the table goes on.
+    /// Adds the column of the shape to a state of an earlier version. Without it sinks work as they did there: a role
+    /// that does not own the table goes on.
     async fn add_shape(session: &Session, sinks: &QualifiedName) -> Result<(), PostgresError> {
         let sql = format!("alter table {sinks} add column if not exists target_shape text");
         match session.batch("add a column to the sink's state", &sql).await {
@@ -208,8 +208,8 @@ impl Fence {
     /// table from another sink.
     ///
     /// # Errors
-    /// [`ReplicateError::Foreign`] where another store's state stands there, [`ReplicateError::TableTaken`] where another
-    /// sink writes the same rows; neither with `take_over`.
+    /// [`ReplicateError::Foreign`] where another store's state stands there, [`ReplicateError::TableTaken`] where
+    /// another sink writes the same rows; neither with `take_over`.
     pub(super) async fn claim(
         session: &Session,
         schema: &str,
@@ -338,9 +338,9 @@ impl Fence {
         Err(ReplicateError::TableTaken { table: target.table.clone(), sink, owner })
     }
 
-    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline and shape on.
-    /// Returns the stamp to keep once the transaction is committed. A transaction that may not write is over when this
-    /// returns, and whatever follows in it fails.
+    /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline and shape
+    /// on. Returns the stamp to keep once the transaction is committed. A transaction that may not write is over when
+    /// this returns, and whatever follows in it fails.
     ///
     /// # Errors
     /// [`ReplicateError::Fenced`] where another process took the sink over, [`ReplicateError::Overtaken`] where another
@@ -454,8 +454,8 @@ impl Fence {
         session.execute("forget dead letters", &sql, &params).await.map(drop)
     }
 
-    /// The ids of the documents that could not be stored. Outside of a transaction: the table is made again where somebody
-    /// dropped it.
+    /// The ids of the documents that could not be stored. Outside of a transaction: the table is made again where
+    /// somebody dropped it.
     pub(super) async fn buried(&self, session: &Session) -> Result<Vec<String>, PostgresError> {
         let sql = format!("select document_id from {} where sink = $1 order by 1", self.dead);
         let mut rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;

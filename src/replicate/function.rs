@@ -97,8 +97,9 @@ impl Function {
         let qualified = format!("{}({})", layout.extension.name(vector), layout.dim);
         let body = body(layout, &quote_identifier(&name.name), id);
         // Both extras have defaults, since one client leaves out the count and the other sends it. It is planned anew
-        // for each call, since a plan for any count would rather sort; and scanned on where a filter leaves too few. The
-        // planner does not see what reading vectors that are stored apart costs, so it may not read the table through.
+        // for each call, since a plan for any count would rather sort; and scanned on where a filter leaves too few.
+        // The planner does not see what reading vectors that are stored apart costs, so it may not read the table
+        // through.
         let statement = format!(
             "create or replace function {name}(query_embedding {qualified}, match_count int default null, \
              filter jsonb default '{{}}')\n\

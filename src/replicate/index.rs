@@ -248,8 +248,8 @@ async fn make(
                 _ => Err(error.into()),
             };
         }
-        // In a transaction, in a pooler's or on a partitioned table it cannot be made beside writes; or the pooler's own
-        // limit on statements was too short for it, which a SET LOCAL can mend.
+        // In a transaction, in a pooler's or on a partitioned table it cannot be made beside writes; or the pooler's
+        // own limit on statements was too short for it, which a SET LOCAL can mend.
         Err(error) if !error.ends_session() && error.trouble() != Trouble::Rights => {
             tracing::info!(%error, "the index is made while writes to the table wait");
         }

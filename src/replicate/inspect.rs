@@ -49,8 +49,8 @@ struct Found {
 const TIME_DIGITS: i32 = 3;
 
 impl Found {
-    /// Whether every value of its kind stands there as it was written: else every comparison finds it different. A `varchar`
-    /// is not asked for its length, beyond which a row becomes a dead letter.
+    /// Whether every value of its kind stands there as it was written: else every comparison finds it different. A
+    /// `varchar` is not asked for its length, beyond which a row becomes a dead letter.
     fn holds_every_value(&self) -> bool {
         match self.type_name.as_str() {
             "float4" | "bpchar" => false,

@@ -26,9 +26,9 @@ impl Worker {
         settled.ok_or(ReplicateError::Busy { phase: "behind".to_owned(), reason })
     }
 
-    /// Compares, after the changes up to now were written, until nothing differs that changed meanwhile. Of what changes all
-    /// the while nothing is known in the end, so it is no difference; its next change writes it again. `None` where the log
-    /// no longer has the changes.
+    /// Compares, after the changes up to now were written, until nothing differs that changed meanwhile. Of what
+    /// changes all the while nothing is known in the end, so it is no difference; its next change writes it again.
+    /// `None` where the log no longer has the changes.
     pub(super) async fn settled(
         &self,
         ready: &mut Ready,

@@ -89,7 +89,8 @@ impl Link<'_> {
         }
     }
 
-    /// Of rows that are all that were to be written, and all refused: whether a policy or a trigger refuses whatever comes.
+    /// Of rows that are all that were to be written, and all refused: whether a policy or a trigger refuses whatever
+    /// comes.
     fn look_for_a_closed_table(&self, refused: &[(&Row, ReplicateError)]) -> Result<(), ReplicateError> {
         let [(_, ReplicateError::Postgres(first)), ..] = refused else { return Ok(()) };
         let code = first.code().filter(|code| *code == "42501" || code.starts_with("P0")).unwrap_or_default();

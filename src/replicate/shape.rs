@@ -1,6 +1,7 @@
 //! What a sink's rows hold, as its state keeps it: whether a cursor says anything about them.
 
-/// What stands in the rows of a sink: a cursor of another shape says nothing about them. Kept as a text of its three parts.
+/// What stands in the rows of a sink: a cursor of another shape says nothing about them. Kept as a text of its three
+/// parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     /// The number of the collection, which one of the same name that is made later has not.

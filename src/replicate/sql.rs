@@ -183,8 +183,8 @@ pub(super) fn delete(layout: &Layout, overwrites: Overwrites) -> String {
     }
 }
 
-/// That a JSON column has the field. Arrays and strings have it too for `?`, where an element or the whole is its name: those
-/// are somebody else's.
+/// That a JSON column has the field. Arrays and strings have it too for `?`, where an element or the whole is its name:
+/// those are somebody else's.
 fn has_field(column: &str, field: &str) -> String {
     let (column, field) = (quote_identifier(column), quote_literal(field));
     format!("jsonb_typeof(t.{column}) = 'object' and t.{column} ? {field}")

@@ -83,8 +83,8 @@ impl Worker {
         Ok(None)
     }
 
-    /// Whether the change at the cursor is one of ours, and not only one of the same number: a copied data directory and
-    /// its original count on from the same seq.
+    /// Whether the change at the cursor is one of ours, and not only one of the same number: a copied data directory
+    /// and its original count on from the same seq.
     fn has_history(&self, cursor: &Cursor) -> Result<bool, ReplicateError> {
         if cursor.seq > self.collection.store_seq() {
             return Ok(false);

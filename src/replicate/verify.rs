@@ -60,8 +60,8 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether every document has its row, and every row its document. Documents without a row to write into do not count;
-    /// dead letters do.
+    /// Whether every document has its row, and every row its document. Documents without a row to write into do not
+    /// count; dead letters do.
     pub fn is_equal(&self) -> bool {
         self.has_equal_rows() && self.dead_letters == 0
     }

@@ -1,4 +1,5 @@
-//! A sink at work: connects, looks at the table, writes everything once, then follows the changes; again after failures.
+//! A sink at work: connects, looks at the table, writes everything once, then follows the changes; again after
+//! failures.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -435,8 +436,8 @@ fn cursor_scans(cursor: &Cursor) -> bool {
     cursor.scan.as_ref().is_some_and(|scan| scan.why == ScanReason::First)
 }
 
-/// Answers whoever asked. A failure also ends the session, since it may have broken it; where the table may be at fault, it is
-/// looked at first.
+/// Answers whoever asked. A failure also ends the session, since it may have broken it; where the table may be at
+/// fault, it is looked at first.
 async fn answer<T>(ready: &Ready, reply: Reply<T>, done: Result<T, ReplicateError>) -> Result<(), ReplicateError> {
     let error = match done {
         Ok(report) => {

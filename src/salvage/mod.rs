@@ -1,7 +1,7 @@
 //! Salvage: what can still be read of a damaged store, written to a new one, with every loss named.
 //!
-//! The damaged directory is only read. Of several versions of a document the youngest readable one is taken, and only where
-//! no readable list of dead rows, tombstone or delete says that it is gone.
+//! The damaged directory is only read. Of several versions of a document the youngest readable one is taken, and only
+//! where no readable list of dead rows, tombstone or delete says that it is gone.
 
 mod collect;
 mod error;
@@ -43,13 +43,13 @@ impl Report {
     }
 }
 
-/// Rescues what can be read of the store in `from` into a new store in `to`, which must be empty or missing; until it is
-/// whole, it stands beside it under a name that ends with `.unfinished`. `progress` gets the documents written and their
-/// number.
+/// Rescues what can be read of the store in `from` into a new store in `to`, which must be empty or missing; until it
+/// is whole, it stands beside it under a name that ends with `.unfinished`. `progress` gets the documents written and
+/// their number.
 ///
 /// # Errors
-/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, or the new store cannot be written. What is damaged is no
-/// error: it stands in the report.
+/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, or the new
+/// store cannot be written. What is damaged is no error: it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
     if !from.is_dir() {

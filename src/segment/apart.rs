@@ -1,8 +1,8 @@
 //! Large segments: what searches read of them seldom is read by calls, and does not stay memory of this process.
 //!
-//! A walk reads codes and links, and of a few dozen rows the vectors. Read through a map, each of these would make the pages
-//! around it count as memory of this process, in the end all vectors, which are several times as large as all that walks
-//! read. A call for each costs less than a page that has to be mapped.
+//! A walk reads codes and links, and of a few dozen rows the vectors. Read through a map, each of these would make the
+//! pages around it count as memory of this process, in the end all vectors, which are several times as large as all
+//! that walks read. A call for each costs less than a page that has to be mapped.
 
 use std::path::Path;
 

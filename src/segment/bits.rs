@@ -1,5 +1,5 @@
-//! Binary codes: the signs of a vector's components as seen from the segment's center, and two numbers for each row that
-//! make closeness of them (`distance/binary.rs`).
+//! Binary codes: the signs of a vector's components as seen from the segment's center, and two numbers for each row
+//! that make closeness of them (`distance/binary.rs`).
 //!
 //! With the center c, a row x and o = x - c, the dot product of a query q with x is q.o + q.c, of which the last is the
 //! same for all rows; and q.o = (q - c).o + c.o. The signs s of o stand for o: (q - c).o is about (q - c).s times
@@ -174,7 +174,8 @@ mod tests {
                     (f64::from(bits.closeness(&row)), f64::from(exact))
                 })
                 .collect();
-            // The same for all rows but for the error, which for numbers spread evenly is 0.58 of |q - c| |o| / sqrt(dim).
+            // The same for all rows but for the error, which for numbers spread evenly is 0.58 of |q - c| |o| /
+            // sqrt(dim).
             let mean = pairs.iter().map(|(got, exact)| got - exact).sum::<f64>() / pairs.len() as f64;
             let error = pairs.iter().map(|(got, exact)| (got - exact - mean).powi(2)).sum::<f64>() / pairs.len() as f64;
             let wanted = 0.75 * (2.0f64 / 3.0).sqrt() * (1.0f64 / 3.0).sqrt() * (DIM as f64).sqrt();

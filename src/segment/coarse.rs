@@ -1,7 +1,7 @@
 //! Whether int8 codes tell the vectors of a segment apart, measured before a graph is built over them.
 //!
-//! One scale serves all components, so where vectors all point nearly the same way, as features that are all positive do, what
-//! they differ by is smaller than a step of the codes. Walks by such codes lead anywhere.
+//! One scale serves all components, so where vectors all point nearly the same way, as features that are all positive
+//! do, what they differ by is smaller than a step of the codes. Walks by such codes lead anywhere.
 
 use super::SegmentSpec;
 use super::calibration::CALIBRATED_TOP_K;

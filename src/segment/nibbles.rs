@@ -28,8 +28,8 @@ pub(super) fn section_bytes(rows: u64, dim: u32) -> u64 {
     rows * stride(dim) as u64 + 8 * u64::from(dim)
 }
 
-/// Whether graphs over such rows may be walked on nibbles: where dot products tell distances, as of vectors of length 1,
-/// beside codes that the best are compared by, and of so many components that they take fewer cache lines.
+/// Whether graphs over such rows may be walked on nibbles: where dot products tell distances, as of vectors of length
+/// 1, beside codes that the best are compared by, and of so many components that they take fewer cache lines.
 pub fn suits_nibbles(metric: Metric, dim: u32, index: &IndexDefinition) -> bool {
     metric == Metric::Cosine && index.quantization == Quantization::Int8 && stride(dim) < super::quantize::stride(dim)
 }
@@ -96,8 +96,8 @@ impl NibbleQuantizer {
         }
     }
 
-    /// Prepares `query`, whose dot products with rows order these. `memory`: for the query's codes; its content does not
-    /// matter.
+    /// Prepares `query`, whose dot products with rows order these. `memory`: for the query's codes; its content does
+    /// not matter.
     pub fn query(&self, query: &[f32], mut memory: Vec<i8>) -> NibbleQuery {
         // The lows add the same to every row's dot product.
         let weight = |(x, step): (&f32, &f32)| x * step;
@@ -115,8 +115,8 @@ impl NibbleQuantizer {
     }
 }
 
-/// The whole number nearest to `x`, which lies within -127..=127. One and a half times 2^23 leaves f32 no bits below one, and
-/// the lowest byte is then the number's: a conversion that minds every f32 is not made for many at once.
+/// The whole number nearest to `x`, which lies within -127..=127. One and a half times 2^23 leaves f32 no bits below
+/// one, and the lowest byte is then the number's: a conversion that minds every f32 is not made for many at once.
 fn nearest_code(x: f32) -> i8 {
     (x + 12_582_912.0).to_bits() as i8
 }

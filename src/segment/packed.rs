@@ -1,10 +1,10 @@
-//! Rows that are searched again and again, packed: their bits side by side in memory, in blocks as `scan_bits.rs` has them of
-//! all rows of a segment without a graph.
+//! Rows that are searched again and again, packed: their bits side by side in memory, in blocks as `scan_bits.rs` has
+//! them of all rows of a segment without a graph.
 //!
 //! What passes a filter lies scattered over a segment, and each row that a search compares is a few cache lines to wait
-//! for. Packed, 32 rows are compared at once, one after the other in memory. The center is that of these rows, so that bits
-//! say how they differ among themselves. How many of the best by bits have to be compared again is measured when rows are
-//! packed.
+//! for. Packed, 32 rows are compared at once, one after the other in memory. The center is that of these rows, so that
+//! bits say how they differ among themselves. How many of the best by bits have to be compared again is measured when
+//! rows are packed.
 
 use super::SegmentSpec;
 use super::apart::ReadRow;
@@ -24,8 +24,8 @@ use crate::types::Ordinal;
 const CENTER_ROWS: usize = 1_024;
 /// Queries to measure with: half of them near packed rows, half near any.
 const QUERIES: usize = 32;
-/// Candidates are so many times those that were needed, for queries that were not measured: to compare one more by its code
-/// takes as long as ten rows by their bits.
+/// Candidates are so many times those that were needed, for queries that were not measured: to compare one more by its
+/// code takes as long as ten rows by their bits.
 const MARGIN: usize = 2;
 /// Candidates for each result at least.
 const LEAST_PER_RESULT: usize = 4;
@@ -90,8 +90,8 @@ impl Segment {
         blocks_are_fast() && suits_bits(*dim, index) && !self.header.has_chunks
     }
 
-    /// Packs `rows`, which ascend. `None` where the segment does not [pack](Self::packs), or bits would not find what codes
-    /// find among few enough candidates. Takes 2 to 5 us a row of 384 components.
+    /// Packs `rows`, which ascend. `None` where the segment does not [pack](Self::packs), or bits would not find what
+    /// codes find among few enough candidates. Takes 2 to 5 us a row of 384 components.
     ///
     /// # Errors
     /// [`SegmentError::NoSuchRow`], [`SegmentError::Damaged`].
@@ -164,8 +164,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Finds the `top_k` nearest of the packed rows for which `live` holds: the best by bits are compared by codes, and the best of
-    /// these in f32. `packed`: of this segment. `out` as for [`Segment::scan_rows`].
+    /// Finds the `top_k` nearest of the packed rows for which `live` holds: the best by bits are compared by codes, and
+    /// the best of these in f32. `packed`: of this segment. `out` as for [`Segment::scan_rows`].
     ///
     /// # Errors
     /// As [`Segment::search`].

@@ -41,8 +41,8 @@ impl Quantizer {
     /// With the scale that suits `rows` vectors of `dim` finite components that are searched by these codes.
     ///
     /// A dot product rises with a component without bound, so that a row which is clipped may be lost to every search:
-    /// then none is. By distance a clipped row seems too near to some queries, which costs a comparison; one that is near
-    /// to it [has no code](Self::clips).
+    /// then none is. By distance a clipped row seems too near to some queries, which costs a comparison; one that is
+    /// near to it [has no code](Self::clips).
     pub fn fit<'a>(metric: Metric, rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
         if metric != Metric::Dot {
             return Self::fit_most(rows, dim, vector);
@@ -87,8 +87,8 @@ impl Quantizer {
         }
     }
 
-    /// Whether clipping moves `query` farther than rounding does, so that codes do not tell what is near it: the distance
-    /// of a row would be that from another point.
+    /// Whether clipping moves `query` farther than rounding does, so that codes do not tell what is near it: the
+    /// distance of a row would be that from another point.
     pub fn clips(self, query: &VectorQuery) -> bool {
         let beyond = |x: &f32| ((x * self.scale).abs() - LARGEST).max(0.0);
         let squared = || query.vector().iter().map(beyond).map(|steps| steps * steps).sum::<f32>();
@@ -96,8 +96,8 @@ impl Quantizer {
         query.metric() == Metric::L2 && squared() > query.vector().len() as f32 / 12.0
     }
 
-    /// Prepares `query`, which these codes do not [clip](Self::clips), for rows of them. `memory`: for the query's codes; its
-    /// content does not matter.
+    /// Prepares `query`, which these codes do not [clip](Self::clips), for rows of them. `memory`: for the query's
+    /// codes; its content does not matter.
     pub fn query(self, query: &VectorQuery, mut memory: Vec<i8>) -> CodeQuery {
         memory.clear();
         memory.resize(stride(query.vector().len() as u32), 0);

@@ -1,9 +1,9 @@
 //! Queries to measure a segment with: points between its vectors.
 //!
-//! Rows would be easy ones: where each has near copies, as texts that overlap or were written twice have, its nearest are all
-//! in one place. Questions lie between texts. A row that is moved some way towards another one, drawn from all, asks for
-//! about as much effort as a question does: of 100,000 and of 250,000 texts, copies among them, walks find the nearest of
-//! both alike (docs/benchmarks.md, "A million").
+//! Rows would be easy ones: where each has near copies, as texts that overlap or were written twice have, its nearest
+//! are all in one place. Questions lie between texts. A row that is moved some way towards another one, drawn from all,
+//! asks for about as much effort as a question does: of 100,000 and of 250,000 texts, copies among them, walks find the
+//! nearest of both alike (docs/benchmarks.md, "A million").
 
 use crate::distance::VectorRef;
 use crate::types::Ordinal;

@@ -1,10 +1,10 @@
 //! Bits beside int8 codes, for scans of segments that have no graph yet.
 //!
-//! What was just written is scanned by every search until a graph is built over it, and a scan compares far more rows than
-//! it keeps. In blocks of 32 (`distance/bit_blocks.rs`) a row of bits is compared in a sixth of the time of a row of codes:
-//! with 384 components and AVX2 3.4 ns. What bits misplace is put right by comparing the best of them again by codes, and
-//! the best of these in f32. How many have to be compared depends on the vectors, so it is measured before the bits are
-//! written, and where they do not find what codes find, there are none.
+//! What was just written is scanned by every search until a graph is built over it, and a scan compares far more rows
+//! than it keeps. In blocks of 32 (`distance/bit_blocks.rs`) a row of bits is compared in a sixth of the time of a row
+//! of codes: with 384 components and AVX2 3.4 ns. What bits misplace is put right by comparing the best of them again
+//! by codes, and the best of these in f32. How many have to be compared depends on the vectors, so it is measured
+//! before the bits are written, and where they do not find what codes find, there are none.
 
 use super::SegmentSpec;
 use super::bits::{self, BitQuantizer};
@@ -164,8 +164,8 @@ pub(super) fn offer_block(
 }
 
 impl Segment {
-    /// Whether a scan for the nearest of so many vectors had better be [`Segment::scan`]: where the segment has bits, of which it
-    /// compares those of all vectors in blocks, in less time than codes of more than an eighth of them.
+    /// Whether a scan for the nearest of so many vectors had better be [`Segment::scan`]: where the segment has bits,
+    /// of which it compares those of all vectors in blocks, in less time than codes of more than an eighth of them.
     pub fn scans_in_blocks(&self, candidates: u32) -> bool {
         self.header.has_bits && blocks_are_fast() && candidates > self.vector_count() / FEW_OF_ALL
     }

@@ -1,8 +1,8 @@
 //! Searches of one segment: the graph walk, the scan and the exact scan.
 //!
 //! A first pass finds candidates by the shortest form that the segment has of its rows; the best of them are compared
-//! again by longer ones, and what is returned always by its vector. The rows that are compared and returned are vectors: where
-//! the segment has chunks, [`Segment::owners`] says whose.
+//! again by longer ones, and what is returned always by its vector. The rows that are compared and returned are
+//! vectors: where the segment has chunks, [`Segment::owners`] says whose.
 
 use super::bits::BitQuantizer;
 use super::error::SegmentError;
@@ -65,8 +65,8 @@ trait FirstPass {
 }
 
 impl Segment {
-    /// Finds the `top_k` nearest rows for which `live` holds, approximately: by the graph, or by [`Segment::scan`] where
-    /// the segment has none.
+    /// Finds the `top_k` nearest rows for which `live` holds, approximately: by the graph, or by [`Segment::scan`]
+    /// where the segment has none.
     ///
     /// `query`: of the segment's metric and dim. `out` is replaced by the candidates, nearest first, ties by ascending
     /// ordinal, compared in f32: their closeness is the [score](crate::distance::score). Rows that are not live are
@@ -119,8 +119,8 @@ impl Segment {
         Ok(Some(done))
     }
 
-    /// Compares every row by the shortest form that the segment has of it, and the best for which `live` holds again in f32:
-    /// where it has no graph, by bits. Otherwise as [`Segment::scan_rows`].
+    /// Compares every row by the shortest form that the segment has of it, and the best for which `live` holds again in
+    /// f32: where it has no graph, by bits. Otherwise as [`Segment::scan_rows`].
     ///
     /// # Errors
     /// As [`Segment::search`].
@@ -155,10 +155,10 @@ impl Segment {
         assert_eq!((query.vector().len(), query.metric()), (self.dim(), metric), "dim and metric of the query");
     }
 
-    /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in f32.
-    /// Nearly exact: a row is lost only where rounding moved it by more than four standard deviations by int8 codes,
-    /// three by nibbles, however near to each other the rows are; by binary codes more are. Exact in a segment without
-    /// codes, and for a query that its codes clip.
+    /// Compares the rows `ordinals` by the shortest form that the segment has of them, and the best of them again in
+    /// f32. Nearly exact: a row is lost only where rounding moved it by more than four standard deviations by int8
+    /// codes, three by nibbles, however near to each other the rows are; by binary codes more are. Exact in a segment
+    /// without codes, and for a query that its codes clip.
     ///
     /// `admit` is asked of the rows that are near enough to count, and leaves the others out: what it costs is paid for
     /// few rows.
@@ -256,8 +256,8 @@ impl Segment {
         })
     }
 
-    /// Replaces `out` by the `top_k` nearest of what a first pass finds. Returns what that tells, and how many candidates
-    /// were compared in f32 after it.
+    /// Replaces `out` by the `top_k` nearest of what a first pass finds. Returns what that tells, and how many
+    /// candidates were compared in f32 after it.
     fn answer<P: FirstPass>(
         &self,
         by: By<'_>,
@@ -301,8 +301,8 @@ impl Segment {
     }
 
     /// Compares the best of the scratch's pool, none below `floor`, again: by codes, where that saves reading vectors,
-    /// and the best of these in f32. Returns how many in f32. `from_all`: the pool holds all that may count, and none of
-    /// it is left out but by what rounding allows.
+    /// and the best of these in f32. Returns how many in f32. `from_all`: the pool holds all that may count, and none
+    /// of it is left out but by what rounding allows.
     #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn refine(
         &self,
@@ -344,7 +344,8 @@ impl Segment {
         self.rescore(query, top_k, kept, floor, scratch, out)
     }
 
-    /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how many.
+    /// Compares the `candidates` best of the scratch's pool, none below `floor`, again by their vectors. Returns how
+    /// many.
     #[expect(clippy::too_many_arguments, reason = "the state of one pass")]
     fn rescore(
         &self,

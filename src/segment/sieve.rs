@@ -8,9 +8,9 @@ const MOST_RESERVED: usize = 1_024;
 
 /// Keeps the nearest `keep`, and some more that have not been sifted out yet.
 ///
-/// A pool searches and moves its entries for each row that is taken, which no processor foresees. This one only adds the row
-/// at the end, and when half as many more are held as wanted, the farthest are dropped: what that takes, spread over the rows
-/// added, is a few comparisons of whole numbers.
+/// A pool searches and moves its entries for each row that is taken, which no processor foresees. This one only adds
+/// the row at the end, and when half as many more are held as wanted, the farthest are dropped: what that takes, spread
+/// over the rows added, is a few comparisons of whole numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sieve {
     keep: usize,
@@ -42,7 +42,8 @@ impl Sieve {
         self.keep = keep;
     }
 
-    /// The row that is the `rank`-th nearest, counted from 1, and the last of as many as it keeps; `None` where it holds fewer.
+    /// The row that is the `rank`-th nearest, counted from 1, and the last of as many as it keeps; `None` where it
+    /// holds fewer.
     pub(super) fn ranked(&mut self, rank: usize) -> Option<(Candidate, Candidate)> {
         self.sift();
         let last = self.keep.checked_sub(1).filter(|_| self.held.len() == self.keep && rank <= self.keep)?;
@@ -65,8 +66,8 @@ impl Sieve {
         self.floor
     }
 
-    /// Whether a row of this closeness may be among the nearest of all seen so far, of which those seen earlier come first
-    /// where they are as near.
+    /// Whether a row of this closeness may be among the nearest of all seen so far, of which those seen earlier come
+    /// first where they are as near.
     #[inline]
     pub(super) fn admits(&self, closeness: f32) -> bool {
         closeness > self.floor || self.held.len() < self.keep
@@ -81,8 +82,8 @@ impl Sieve {
         }
     }
 
-    /// The nearest, at most as many as it keeps, in no order. Of those equally far at the end the ones of the lowest ordinals,
-    /// where rows were seen in ascending order.
+    /// The nearest, at most as many as it keeps, in no order. Of those equally far at the end the ones of the lowest
+    /// ordinals, where rows were seen in ascending order.
     pub(super) fn nearest(&mut self) -> impl ExactSizeIterator<Item = Candidate> + '_ {
         self.sift();
         self.held.iter().map(|&key| candidate(key))
@@ -105,8 +106,8 @@ impl Sieve {
     }
 }
 
-/// A number that is smaller the nearer a row is, and among equally near ones the lower its ordinal. Negative numbers count down
-/// from the sign on, so their other bits are turned; closer is less, so all are.
+/// A number that is smaller the nearer a row is, and among equally near ones the lower its ordinal. Negative numbers
+/// count down from the sign on, so their other bits are turned; closer is less, so all are.
 #[inline]
 fn key(candidate: Candidate) -> u64 {
     let bits = candidate.closeness.to_bits();

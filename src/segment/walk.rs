@@ -143,8 +143,8 @@ pub(crate) fn nearest_on_level<L: Links, R: Rows<Error = L::Error>>(
 }
 
 /// Whether a walk to the `ef` nearest rows misses `row`, although what it finds is farther: the row where it reached
-/// level 0, then those that it ends up with, nearest first. Of many rows as near a walk need not find all. Every walk of
-/// more effort goes on where this one ends, and so finds what this one does.
+/// level 0, then those that it ends up with, nearest first. Of many rows as near a walk need not find all. Every walk
+/// of more effort goes on where this one ends, and so finds what this one does.
 pub(crate) fn walk_without<L: Links, R: Rows<Error = L::Error>>(
     links: &L,
     rows: &R,

@@ -48,13 +48,13 @@ const PACED_BYTES: u64 = 1 << 16;
 
 /// Publishes a segment at `path`, whose directory exists.
 ///
-/// `rows`: in the order of their ordinals; vectors of shape `[dim]`, or `[chunks, dim]` where there are chunks, checked.
-/// `tombstones`: in any order; of several for one id the latest is written. `graph`: over exactly these vectors, or `None`
-/// for a segment that is to be scanned. `pace`: `None` for as fast as the disk takes it.
+/// `rows`: in the order of their ordinals; vectors of shape `[dim]`, or `[chunks, dim]` where there are chunks,
+/// checked. `tombstones`: in any order; of several for one id the latest is written. `graph`: over exactly these
+/// vectors, or `None` for a segment that is to be scanned. `pace`: `None` for as fast as the disk takes it.
 ///
 /// # Errors
-/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`], [`SegmentError::Cancelled`]. On an error nothing stands at `path` that was not there
-/// before.
+/// [`SegmentError::TooManyRows`], [`SegmentError::Storage`], [`SegmentError::Cancelled`]. On an error nothing stands at
+/// `path` that was not there before.
 ///
 /// # Panics
 /// When a vector has another dim, a document is no frame, or the graph is not one over these rows: broken invariants of

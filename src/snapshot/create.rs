@@ -36,12 +36,12 @@ pub struct Created {
 /// One at a time: two would remove each other's staging.
 static CREATING: Mutex<()> = Mutex::new(());
 
-/// Takes a snapshot of the store at its last acknowledged change, while writes go on. Without a name it gets that of the
-/// time.
+/// Takes a snapshot of the store at its last acknowledged change, while writes go on. Without a name it gets that of
+/// the time.
 ///
 /// # Errors
-/// [`SnapshotError::Exists`]; the others when a file could not be linked or read. Nothing is left then but what the next
-/// call removes.
+/// [`SnapshotError::Exists`]; the others when a file could not be linked or read. Nothing is left then but what the
+/// next call removes.
 pub fn create(database: &Database, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
     let paths = DataPaths::new(database.path());
     create_from(&paths, name, &mut |staging| database.hold_files(|held| link_all(&paths, &held, staging)))

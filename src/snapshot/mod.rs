@@ -1,7 +1,7 @@
 //! Snapshots: a store at one seq, of which immutable files are shared with the store itself.
 //!
-//! A snapshot is a directory below `snapshots/`: docs/formats/snapshot.md. Its files are hard links, so it costs no time and no
-//! room until the store has merged them away. One file for transport is an [`archive`].
+//! A snapshot is a directory below `snapshots/`: docs/formats/snapshot.md. Its files are hard links, so it costs no
+//! time and no room until the store has merged them away. One file for transport is an [`archive`].
 
 pub mod archive;
 mod contents;

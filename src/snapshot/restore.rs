@@ -40,15 +40,15 @@ pub enum Source {
 /// Below `restore/`: where an archive is unpacked.
 const UNPACKED: &str = "unpacked";
 
-/// Restores a snapshot into the directory, which no process may hold; it is made where it is missing. `progress` gets the
-/// bytes verified and the bytes in all.
+/// Restores a snapshot into the directory, which no process may hold; it is made where it is missing. `progress` gets
+/// the bytes verified and the bytes in all.
 ///
-/// What stood there is kept in `before-restore/` until [`discard_replaced`]. The restored store begins a new timeline, so
-/// that whoever follows the store sees that its history forked.
+/// What stood there is kept in `before-restore/` until [`discard_replaced`]. The restored store begins a new timeline,
+/// so that whoever follows the store sees that its history forked.
 ///
 /// # Errors
-/// [`SnapshotError`], also where an earlier restore's `before-restore/` is still there; the directory then holds what it held before. After an error of the last steps, the next opening
-/// finds the old store or the new one.
+/// [`SnapshotError`], also where an earlier restore's `before-restore/` is still there; the directory then holds what
+/// it held before. After an error of the last steps, the next opening finds the old store or the new one.
 pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Restored, SnapshotError> {
     let paths = &DataPaths::new(data);
     let is_new = !data.exists();

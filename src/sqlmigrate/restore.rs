@@ -156,8 +156,9 @@ async fn put_back(
     Ok(RestoredTable { table: format!("{}.{}", plain("schema"), plain("name")), rows: written, was_made })
 }
 
-/// Which tables are there. Those must have the columns of the snapshot, no more and no fewer: rows that are put back would
-/// lose what is in another. Those that are gone must be plain ones: what partitions or inherits cannot be made again.
+/// Which tables are there. Those must have the columns of the snapshot, no more and no fewer: rows that are put back
+/// would lose what is in another. Those that are gone must be plain ones: what partitions or inherits cannot be made
+/// again.
 ///
 /// # Errors
 /// [`MigrateError::Snapshot`] with every difference.

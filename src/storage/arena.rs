@@ -10,8 +10,8 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::Plain;
 
-/// Memory for large tables that are written once and read often, in the system's large pages where it has them: a page of
-/// 4 KiB ends what the hardware reads ahead. Tables of one arena lie side by side, so that large pages are filled.
+/// Memory for large tables that are written once and read often, in the system's large pages where it has them: a page
+/// of 4 KiB ends what the hardware reads ahead. Tables of one arena lie side by side, so that large pages are filled.
 #[derive(Debug, Default)]
 pub struct Arena {
     /// The map that tables are cut from, and how much of it is cut.
@@ -60,8 +60,8 @@ fn anonymous(len_bytes: usize) -> std::io::Result<MmapRaw> {
 impl<T: Plain> Piece<T> {
     /// Its numbers.
     pub fn as_slice(&self) -> &[T] {
-        // SAFETY: the arena cut `from..from + len` for this piece alone, aligned to a cache line, from a map that `self`
-        // keeps; any bytes are a `Plain` number; `&self` keeps writers away. Covered by `pieces_are_apart`.
+        // SAFETY: the arena cut `from..from + len` for this piece alone, aligned to a cache line, from a map that
+        // `self` keeps; any bytes are a `Plain` number; `&self` keeps writers away. Covered by `pieces_are_apart`.
         unsafe { std::slice::from_raw_parts(self.start(), self.len) }
     }
 

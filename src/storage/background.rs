@@ -3,17 +3,17 @@
 #[cfg(feature = "local-models")]
 use std::{thread::JoinHandle, time::Duration};
 
-/// How far behind others a thread stands: Linux gives it about a tenth of the time that an ordinary one gets of the same
-/// core. Less would hold work up for as long as others keep every core busy, as a long import does.
+/// How far behind others a thread stands: Linux gives it about a tenth of the time that an ordinary one gets of the
+/// same core. Less would hold work up for as long as others keep every core busy, as a long import does.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
-/// So long it may go on, in nanoseconds, when an ordinary thread wakes: the shortest slice that Linux grants. Without it a
-/// search waits for milliseconds. Linux before 6.12 has one slice for all.
+/// So long it may go on, in nanoseconds, when an ordinary thread wakes: the shortest slice that Linux grants. Without
+/// it a search waits for milliseconds. Linux before 6.12 has one slice for all.
 #[cfg(target_os = "linux")]
 const SLICE_NS: u64 = 100_000;
 
-/// Has the system run the calling thread mostly where nobody else wants a core, for as long as it lives. Only speed depends on
-/// it, so a system that refuses, or is not Linux, changes nothing.
+/// Has the system run the calling thread mostly where nobody else wants a core, for as long as it lives. Only speed
+/// depends on it, so a system that refuses, or is not Linux, changes nothing.
 ///
 /// Not for a thread that holds locks that others wait for.
 pub fn give_way() {
@@ -29,8 +29,8 @@ pub fn give_way() {
             sched_deadline: 0,
             sched_period: 0,
         };
-        // SAFETY: the system reads as many bytes of `attributes` as its `size` says. 0 stands for the calling thread, and
-        // there are no flags.
+        // SAFETY: the system reads as many bytes of `attributes` as its `size` says. 0 stands for the calling thread,
+        // and there are no flags.
         let refused = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } != 0;
         if refused {
             tracing::debug!(error = %std::io::Error::last_os_error(), "the priority of a thread stays as it is");

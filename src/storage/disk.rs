@@ -100,7 +100,8 @@ impl DiskFile {
         Ok(done)
     }
 
-    /// Writes all of `bytes` from `offset` on; a gap before them reads as zeros. After an error any part may be written.
+    /// Writes all of `bytes` from `offset` on; a gap before them reads as zeros. After an error any part may be
+    /// written.
     pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         #[cfg(test)]
         return fault::pass_write(&self.path, offset, bytes, |part| write_all(&self.file, offset, part));
@@ -144,7 +145,8 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     change!(Step::CreateDir { path }, fs::create_dir(path))
 }
 
-/// A directory that is open. Only Unix lets a directory be opened and synced; elsewhere a rename itself is what there is.
+/// A directory that is open. Only Unix lets a directory be opened and synced; elsewhere a rename itself is what there
+/// is.
 #[derive(Debug)]
 pub(super) struct DiskDirectory {
     path: PathBuf,

@@ -61,8 +61,8 @@ impl DirectoryLock {
 }
 
 impl Drop for DirectoryLock {
-    /// Closing the file would do, but for a child process that is being started at this moment: until it runs its program
-    /// it has the file open too.
+    /// Closing the file would do, but for a child process that is being started at this moment: until it runs its
+    /// program it has the file open too.
     fn drop(&mut self) {
         let unlocked = self.directory.iter().try_for_each(File::unlock);
         if let Err(error) = self.file.handle().unlock().and(unlocked) {

@@ -27,8 +27,8 @@ plain!(i8, u8, u16, u32, u64, i64, f32);
 
 /// A whole file, mapped read-only.
 ///
-/// The file must not be truncated or written while it is mapped: map only published files, which never change, and files
-/// of the log before a writer opens them. Another program that truncates one makes reads of it fail with SIGBUS.
+/// The file must not be truncated or written while it is mapped: map only published files, which never change, and
+/// files of the log before a writer opens them. Another program that truncates one makes reads of it fail with SIGBUS.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,
@@ -48,8 +48,8 @@ impl Mapped {
         if len == 0 {
             return Ok(Self { path, map: None });
         }
-        // SAFETY: the map is read-only, and this program, which holds the directory's lock, neither writes nor truncates
-        // a file while it is mapped; removing it only unlinks the name. Covered by `views_are_checked`.
+        // SAFETY: the map is read-only, and this program, which holds the directory's lock, neither writes nor
+        // truncates a file while it is mapped; removing it only unlinks the name. Covered by `views_are_checked`.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| StorageError::io(&path, "map", e))?;
         Ok(Self { path, map: Some(map) })
     }
@@ -100,8 +100,8 @@ impl Mapped {
         self.advise(Advice::Sequential);
     }
 
-    /// Tells the operating system that reads jump about in these bytes all the time, so that it maps them in large pages
-    /// where its cache of the file has such, and reads them into such.
+    /// Tells the operating system that reads jump about in these bytes all the time, so that it maps them in large
+    /// pages where its cache of the file has such, and reads them into such.
     pub fn advise_large_pages(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
         self.advise_range(Advice::HugePage, range);
@@ -117,16 +117,16 @@ impl Mapped {
         let _ = range;
     }
 
-    /// Takes these bytes out of the memory that counts as this process's, until they are read again. The system's cache of
-    /// the file keeps them as long as it likes.
+    /// Takes these bytes out of the memory that counts as this process's, until they are read again. The system's cache
+    /// of the file keeps them as long as it likes.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Some(map) = &self.map
             && range.end <= map.len()
             && !range.is_empty()
         {
-            // SAFETY: pages of a shared map of a file that is only read are mapped again, with the same bytes, by the next
-            // read. Covered by `what_is_released_is_read_again`.
+            // SAFETY: pages of a shared map of a file that is only read are mapped again, with the same bytes, by the
+            // next read. Covered by `what_is_released_is_read_again`.
             let done = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
             if let Err(error) = done {
                 tracing::debug!(path = %self.path.display(), %error, "pages of a mapped file were not released");

@@ -113,8 +113,8 @@ impl Publishing {
         Ok(Self { path: path.to_owned(), temporary, position: 0, writer })
     }
 
-    /// Begins a file outside the data directory, where no start cleans up: removes what processes that died while they wrote
-    /// the same file left. The temporary is locked as long as it is written.
+    /// Begins a file outside the data directory, where no start cleans up: removes what processes that died while they
+    /// wrote the same file left. The temporary is locked as long as it is written.
     ///
     /// # Errors
     /// [`StorageError::Io`], also while another process writes the same file.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::StorageError;
 use super::disk::DiskFile;
 
-/// A published file, which never changes. What is read of it is copied, so that it does not become memory of this process
-/// as the pages of a map do.
+/// A published file, which never changes. What is read of it is copied, so that it does not become memory of this
+/// process as the pages of a map do.
 #[derive(Debug)]
 pub struct ReadOnlyFile(DiskFile);
 

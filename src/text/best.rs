@@ -70,8 +70,8 @@ impl Best {
         self.kept.push(Found { score, segment, document });
     }
 
-    /// Those that are better than the last of the best, and those that are equal to it. Where there are fewer than wanted,
-    /// the first are all.
+    /// Those that are better than the last of the best, and those that are equal to it. Where there are fewer than
+    /// wanted, the first are all.
     pub fn into_found(self) -> (Vec<Found>, Vec<Found>) {
         let worst = self.worst().unwrap_or(-1.0);
         let (better, others): (Vec<_>, Vec<_>) = self.kept.into_iter().partition(|found| found.score > worst);

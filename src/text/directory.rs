@@ -1,8 +1,8 @@
 //! Where an index's files stand: mapped for reading, written without syncing, each with a checksum at its end.
 //!
 //! The index is derived, so its writes need not be durable and must not slow the log's syncs down. In return nothing is
-//! believed: a file is compared with its checksum when it is first opened, so that what a power cut or a flipped bit left
-//! is an error before the index reads it.
+//! believed: a file is compared with its checksum when it is first opened, so that what a power cut or a flipped bit
+//! left is an error before the index reads it.
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};

@@ -1,7 +1,7 @@
 //! Keyword search: one tantivy index a collection, a view of the log that is made again whenever it cannot be trusted.
 //!
-//! Nothing here is durable and nothing here is true: a hit names a document and the change that wrote it, and the caller
-//! asks the collection whether that version still lives. The format is docs/formats/text.md.
+//! Nothing here is durable and nothing here is true: a hit names a document and the change that wrote it, and the
+//! caller asks the collection whether that version still lives. The format is docs/formats/text.md.
 
 mod analysis;
 mod best;
@@ -16,8 +16,9 @@ mod search;
 mod tests;
 mod writer;
 
-/// A directive for logs. An index drops files of which every document was replaced, also while it merges them with others.
-/// tantivy then leaves the merge out, which costs nothing, and warns of it in two lines that nobody can do anything about.
+/// A directive for logs. An index drops files of which every document was replaced, also while it merges them with
+/// others. tantivy then leaves the merge out, which costs nothing, and warns of it in two lines that nobody can do
+/// anything about.
 pub const QUIETED_LOG: &str = "tantivy::indexer::segment_manager=error";
 
 pub use analysis::{MAX_WORD_BYTES, Words};

@@ -1,5 +1,5 @@
-//! What a keyword index says of itself in the payload of every commit: whose it is, how far it has read the log, and how
-//! much it could not read.
+//! What a keyword index says of itself in the payload of every commit: whose it is, how far it has read the log, and
+//! how much it could not read.
 
 use crate::types::{CollectionId, Language, Seq};
 

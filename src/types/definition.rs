@@ -242,7 +242,8 @@ impl Definition {
         self.guard.as_ref().map_or(Ok(()), GuardDefinition::check)
     }
 
-    /// Checks a document's metadata against the declared fields, nested ones by their path. Null and missing fit any type.
+    /// Checks a document's metadata against the declared fields, nested ones by their path. Null and missing fit any
+    /// type.
     ///
     /// # Errors
     /// [`DefinitionError::FieldType`] names the first field that does not fit.

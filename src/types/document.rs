@@ -62,7 +62,8 @@ pub struct Document {
     pub stored: StoredDocument,
     /// The change that wrote it.
     pub seq: Seq,
-    /// f32, shape `[dim]`; normalised to length 1 where the metric is cosine. The mean of its chunks where it has several.
+    /// f32, shape `[dim]`; normalised to length 1 where the metric is cosine. The mean of its chunks where it has
+    /// several.
     pub vector: Vec<f32>,
     /// In a collection that has chunks: each with its vector, as compared.
     pub chunks: Vec<Chunk>,

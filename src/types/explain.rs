@@ -13,8 +13,8 @@ pub enum Method {
     Exact,
     /// Every row that may pass was compared by its code, the best again in f32.
     Scan,
-    /// Every row that passes was compared by bits that are packed for this filter, the best by codes, the best of these in
-    /// f32.
+    /// Every row that passes was compared by bits that are packed for this filter, the best by codes, the best of these
+    /// in f32.
     PackedScan,
     /// A walk over the graph; rows that do not pass are walked through.
     Walk,

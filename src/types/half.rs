@@ -10,7 +10,8 @@ pub fn narrow(x: f32) -> u16 {
         return sign | 0x7e00;
     }
     let magnitude = x.abs().min(MAX);
-    // Below 2^-14 numbers are multiples of 2^-24, and adding 2^-1 leaves just these bits; above, 13 bits are rounded away.
+    // Below 2^-14 numbers are multiples of 2^-24, and adding 2^-1 leaves just these bits; above, 13 bits are rounded
+    // away.
     let bits = if magnitude < f32::from_bits(0x3880_0000) {
         (magnitude + 0.5).to_bits() - 0.5f32.to_bits()
     } else {

@@ -46,8 +46,8 @@ pub enum Mode {
 /// How a hybrid search makes one ranking of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Fusion {
-    /// Reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): the sum of 1 / (60 + rank) over the rankings that have the
-    /// document. Scores are above 0, at most 2/61.
+    /// Reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): the sum of 1 / (60 + rank) over the rankings that have
+    /// the document. Scores are above 0, at most 2/61.
     #[default]
     ReciprocalRank,
     /// `alpha` times the vector's score and 1 - `alpha` times the words', each brought to [0, 1] over the candidates.
@@ -185,8 +185,8 @@ impl SearchRequest {
 /// How a search was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Every document that passed the filter was compared: the answer is exact where [`SearchRequest::exact`] asked for it, and
-    /// nearly so otherwise, since codes and bits choose what is compared in f32.
+    /// Every document that passed the filter was compared: the answer is exact where [`SearchRequest::exact`] asked for
+    /// it, and nearly so otherwise, since codes and bits choose what is compared in f32.
     Exact,
     /// At least one segment was searched by its graph: the answer is approximate.
     Graph,

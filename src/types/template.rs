@@ -68,14 +68,15 @@ impl FieldsTemplate {
         }
     }
 
-    /// The fields that are left out where nothing says which: of [`DEFAULT_EXCLUDED_FIELDS`] those that are not asked for.
+    /// The fields that are left out where nothing says which: of [`DEFAULT_EXCLUDED_FIELDS`] those that are not asked
+    /// for.
     pub fn default_exclude(only: &[String]) -> Vec<String> {
         let is_asked = |field: &&str| only.iter().any(|name| name == field);
         DEFAULT_EXCLUDED_FIELDS.iter().filter(|field| !is_asked(field)).map(|field| (*field).to_owned()).collect()
     }
 
-    /// What cannot all be meant, as a sentence. Not part of [`TemplateDefinition::check`]: stored definitions may have it.
-    /// It compares every pair of names.
+    /// What cannot all be meant, as a sentence. Not part of [`TemplateDefinition::check`]: stored definitions may have
+    /// it. It compares every pair of names.
     pub fn contradiction(&self) -> Option<String> {
         let Self { only, exclude, weights } = self;
         if let Some(field) = only.iter().find(|field| exclude.contains(field)) {

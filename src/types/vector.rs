@@ -7,7 +7,8 @@ use super::{Metric, half};
 const MIN_NORM: f64 = 1e-12;
 const MAX_NORM: f64 = 1e12;
 
-/// How far rounding to half precision may move a vector, as a share of its norm: twice what 11 significant bits move it by at most.
+/// How far rounding to half precision may move a vector, as a share of its norm: twice what 11 significant bits move it
+/// by at most.
 const MAX_MOVED_BY_HALF: f64 = 1.0 / 1024.0;
 
 /// About how many bytes a number of a vector has as JSON.
@@ -84,7 +85,8 @@ pub fn check_vector(vector: &[f32], dim: usize) -> Result<f64, VectorError> {
     }
 }
 
-/// As [`check_vector`], of a vector to be compared by `metric`: distances need no direction, so that for them it may be zero.
+/// As [`check_vector`], of a vector to be compared by `metric`: distances need no direction, so that for them it may be
+/// zero.
 ///
 /// # Errors
 /// As [`check_vector`].

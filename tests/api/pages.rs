@@ -6,7 +6,8 @@ use super::server::Server;
 
 const DOCUMENTS: usize = 330;
 
-/// A server with a collection of documents that differ in their vectors; a third of them by their words, the others not.
+/// A server with a collection of documents that differ in their vectors; a third of them by their words, the others
+/// not.
 fn server() -> Server {
     let server = Server::start();
     server.put("/v1/collections/c", &json!({"dim": 3, "text": {"language": "english"}})).ok();

@@ -41,7 +41,8 @@ impl Server {
         Self::start_with(HttpConfig::default())
     }
 
-    /// A server with the small model and the small cross-encoder; the first is also the one of the routes that name none.
+    /// A server with the small model and the small cross-encoder; the first is also the one of the routes that name
+    /// none.
     pub fn with_model() -> Self {
         Self::with_default_model(SMALL_MODEL)
     }

@@ -1,5 +1,5 @@
-//! A table that changes under a sink: named with what mends it, never taken for rows that cannot be stored; and the dead
-//! letters, which count as differences and are tried again.
+//! A table that changes under a sink: named with what mends it, never taken for rows that cannot be stored; and the
+//! dead letters, which count as differences and are tried again.
 
 use pannier::replicate::{Kind, Phase, SinkStatus};
 

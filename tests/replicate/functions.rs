@@ -1,4 +1,5 @@
-//! The function `match_documents`: as its clients call it, by the index, made for tables that stand, never over another's.
+//! The function `match_documents`: as its clients call it, by the index, made for tables that stand, never over
+//! another's.
 
 use pannier::DefinitionRequest;
 use pannier::replicate::{LayoutKind, SinkSettings};

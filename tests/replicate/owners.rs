@@ -152,7 +152,8 @@ fn a_table_that_another_store_writes_is_refused_by_the_database() {
     store.write(20..25, 1);
     store.wait_until_copied();
     store.assert_equal();
-    // Asked to, it takes the table; the other is fenced and changes nothing more. What stands there is still asked about.
+    // Asked to, it takes the table; the other is fenced and changes nothing more. What stands there is still asked
+    // about.
     block_on(other.replicator.take_over("s2")).unwrap();
     wait(&|| status().error.is_some_and(|(code, _)| code == "extra_rows"));
     store.write(0..1, 5);

@@ -102,8 +102,8 @@ impl Proxy {
         *self.shared.echo.lock().unwrap() = Some(later);
     }
 
-    /// Says once more, each on a connection of its own, everything that the connections which ended have said, and waits
-    /// until the database has answered. Returns how many there were.
+    /// Says once more, each on a connection of its own, everything that the connections which ended have said, and
+    /// waits until the database has answered. Returns how many there were.
     pub fn replay(&self) -> usize {
         let all = self.shared.recorded.lock().unwrap().clone();
         for bytes in &all {

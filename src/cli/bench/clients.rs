@@ -130,8 +130,8 @@ fn query_latencies(server: &LocalServer, set: &Cranfield, count: usize) -> Resul
     Ok(Latencies::new((0..count).map(query).collect::<Result<_, _>>()?))
 }
 
-/// The same searches while one client imports abstracts to be embedded, a stream of a few hundred lines after the other:
-/// one without an end would be buffered for minutes ahead. Returns also documents a second of the import.
+/// The same searches while one client imports abstracts to be embedded, a stream of a few hundred lines after the
+/// other: one without an end would be buffered for minutes ahead. Returns also documents a second of the import.
 fn during_import(server: &LocalServer, set: &Cranfield, count: usize) -> Result<(Latencies, f64), CliError> {
     let stop = AtomicBool::new(false);
     let url = server.url(&format!("/v1/collections/{COLLECTION}/import"));

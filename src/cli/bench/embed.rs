@@ -234,8 +234,8 @@ struct Workload<'a> {
 }
 
 impl<'a> Workload<'a> {
-    /// Embeds all texts once by each model, which warms the caches and counts their tokens, and puts them in order: the longest first
-    /// where they are to be sorted.
+    /// Embeds all texts once by each model, which warms the caches and counts their tokens, and puts them in order: the
+    /// longest first where they are to be sorted.
     fn prepare<'m>(
         texts: &[&'a str],
         models: impl Iterator<Item = &'m TextModel>,

@@ -1,8 +1,8 @@
 //! `bench search --filters`: recall and speed of filtered searches beside the unfiltered one, on the same vectors.
 //!
 //! Two kinds of metadata: drawn at random, so that what passes lies everywhere, and the closeness to one row, so that
-//! what passes lies in one place, near some queries and far from most. Each filter is measured as one that is seldom asked, and as
-//! one that is asked often, whose rows are packed.
+//! what passes lies in one place, near some queries and far from most. Each filter is measured as one that is seldom
+//! asked, and as one that is asked often, whose rows are packed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -186,8 +186,8 @@ fn ask_often(collection: &Collection, vectors: &Vectors) -> Result<(), CliError>
     }
 }
 
-/// Measures the cases in turn, [`ROUNDS`] times, so that what else the machine does meanwhile falls on all alike: medians,
-/// and of what a case has to the unfiltered one the median of the rounds' ratios.
+/// Measures the cases in turn, [`ROUNDS`] times, so that what else the machine does meanwhile falls on all alike:
+/// medians, and of what a case has to the unfiltered one the median of the rounds' ratios.
 fn measure(collection: &Collection, vectors: &Vectors, context: &Context) -> Result<Vec<Value>, CliError> {
     let cases = cases();
     let progress = report::progress(context, (1 + ROUNDS) * cases.len() * vectors.queries.len(), "queries measured");

@@ -52,7 +52,8 @@ struct Places {
     /// Directory of the data sets and the peers' scripts
     #[arg(long, global = true, value_name = "DIR", env = "PANNIER_SHARED", default_value = "../shared")]
     shared: PathBuf,
-    /// Directory for temporary databases; its disk is the one that is measured [default: the system's temporary directory]
+    /// Directory for temporary databases; its disk is the one that is measured
+    /// [default: the system's temporary directory]
     #[arg(long, global = true, value_name = "DIR")]
     scratch: Option<PathBuf>,
 }

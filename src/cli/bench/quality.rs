@@ -1,4 +1,5 @@
-//! `bench quality`: how well each mode's answers fit the judgements of the Cranfield collection, and whether exact is exact.
+//! `bench quality`: how well each mode's answers fit the judgements of the Cranfield collection, and whether exact is
+//! exact.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

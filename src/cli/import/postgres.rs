@@ -19,7 +19,8 @@ use run::Run;
 /// Runs `import postgres`.
 ///
 /// # Errors
-/// [`CliError::Lines`] when some rows did not get in. On a schedule, a run that fails is printed, and the next one comes.
+/// [`CliError::Lines`] when some rows did not get in. On a schedule, a run that fails is printed, and the next one
+/// comes.
 pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError> {
     let name = CollectionName::new(&args.collection)?;
     let schedule = args.schedule()?;

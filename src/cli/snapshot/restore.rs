@@ -30,8 +30,8 @@ pub struct RestoreArgs {
 /// Runs `snapshot restore`.
 ///
 /// # Errors
-/// [`CliError::Snapshot`], and then nothing has changed; [`CliError::Open`] when the restored store cannot be opened, and
-/// then `before-restore/` has the one before.
+/// [`CliError::Snapshot`], and then nothing has changed; [`CliError::Open`] when the restored store cannot be opened,
+/// and then `before-restore/` has the one before.
 pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError> {
     if context.server.is_some() {
         let text = "a running server is not restored: stop it, and leave --server out";

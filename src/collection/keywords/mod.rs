@@ -1,9 +1,9 @@
 //! The keyword index of a collection as a view of the log: what it has still to read, how far it is, who reads.
 //!
-//! Applying a change only notes the ids that it wrote. One thread ([`KeywordWorker`]) looks up what stands under them and
-//! tells the index; so a write waits for nothing, and an index that is behind catches up from segments and memtables.
-//! Whether a hit still lives is for the search to ask: a version that was replaced or deleted is never returned, however
-//! far the index is behind.
+//! Applying a change only notes the ids that it wrote. One thread ([`KeywordWorker`]) looks up what stands under them
+//! and tells the index; so a write waits for nothing, and an index that is behind catches up from segments and
+//! memtables. Whether a hit still lives is for the search to ask: a version that was replaced or deleted is never
+//! returned, however far the index is behind.
 //!
 //! Locks: `pending`, `status` and the bell's are leaves. None of them is held while another lock is taken.
 
@@ -70,8 +70,8 @@ struct Status {
 }
 
 impl Keywords {
-    /// `last_seq`: the collection's youngest change. `sealed_seq`: changes up to here are in segments. `sealed`: whether it has segments, which may hold texts that an index
-    /// has to know.
+    /// `last_seq`: the collection's youngest change. `sealed_seq`: changes up to here are in segments. `sealed`:
+    /// whether it has segments, which may hold texts that an index has to know.
     pub fn new(last_seq: Seq, sealed_seq: Seq, sealed: bool) -> Self {
         Self {
             sealed_at_open: sealed_seq,
@@ -209,8 +209,8 @@ impl KeywordSearch {
 }
 
 impl Collection {
-    /// Makes every write that was acknowledged before the call visible to keyword search, which happens by itself within
-    /// a second.
+    /// Makes every write that was acknowledged before the call visible to keyword search, which happens by itself
+    /// within a second.
     ///
     /// # Errors
     /// [`CollectionError::KeywordsNotReady`] with the reason when the index cannot follow.

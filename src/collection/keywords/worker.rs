@@ -102,8 +102,8 @@ impl Worker {
         self.failed.iter().filter(|failed| failed.due <= now).for_each(|f| self.shared.bell.ring_urgently(&f.state));
     }
 
-    /// Whether its next attempt is still to wait, however many writes and searches call. One that was dropped is cleared
-    /// up at once.
+    /// Whether its next attempt is still to wait, however many writes and searches call. One that was dropped is
+    /// cleared up at once.
     fn is_waiting(&self, state: &Arc<CollectionState>) -> bool {
         let now = Instant::now();
         !state.is_dropped() && self.failed.iter().any(|f| Arc::ptr_eq(&f.state, state) && f.due > now)

@@ -14,8 +14,8 @@ thread_local! {
 /// Says whether somebody still waits for an answer. Clones are one.
 ///
 /// [`Cancellation::scope`] puts it around a call; texts that the call has waiting to be embedded are dropped once it is
-/// cancelled, those that have not been tokenised are left so, and the call fails with [`EmbedError::Cancelled`]. What has
-/// been embedded already is not undone, and no text is interrupted while it is tokenised or computed.
+/// cancelled, those that have not been tokenised are left so, and the call fails with [`EmbedError::Cancelled`]. What
+/// has been embedded already is not undone, and no text is interrupted while it is tokenised or computed.
 #[derive(Clone, Default)]
 pub struct Cancellation {
     deadline: Option<Instant>,
@@ -39,8 +39,8 @@ impl Cancellation {
         Self::default()
     }
 
-    /// One that nobody has cancelled, of a caller that will have gone at `deadline`: texts that would not be embedded by then
-    /// are refused at once, with [`EmbedError::Overloaded`]. It does not cancel by itself.
+    /// One that nobody has cancelled, of a caller that will have gone at `deadline`: texts that would not be embedded
+    /// by then are refused at once, with [`EmbedError::Overloaded`]. It does not cancel by itself.
     pub fn with_deadline(deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..Self::default() }
     }

@@ -34,7 +34,8 @@ const INTERACTIVE_TOKENS: usize = 256;
 /// Runs the passes of one model.
 pub(super) trait Encode: Send + Sync {
     /// Encodes sequences in one pass, with up to `helpers` threads beside one. Returns one pooled vector a sequence, in
-    /// order; it depends neither on the sequences beside it nor on the threads, but for the rounding of what candle runs.
+    /// order; it depends neither on the sequences beside it nor on the threads, but for the rounding of what candle
+    /// runs.
     ///
     /// # Errors
     /// [`EmbedError`] for the whole pass.
@@ -91,8 +92,8 @@ impl Batcher {
     /// Encodes sequences by `encoder` and waits for them. Returns one pooled vector a sequence, in order.
     ///
     /// # Errors
-    /// [`EmbedError::Overloaded`] when too much waits already, or more than is embedded before the deadline of the caller's
-    /// [`Cancellation`]; [`EmbedError::Cancelled`] when that says so first; and what the encoder says.
+    /// [`EmbedError::Overloaded`] when too much waits already, or more than is embedded before the deadline of the
+    /// caller's [`Cancellation`]; [`EmbedError::Cancelled`] when that says so first; and what the encoder says.
     pub(super) fn encode(
         &self,
         encoder: &Arc<dyn Encode>,

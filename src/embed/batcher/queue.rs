@@ -95,12 +95,12 @@ impl Queue {
         }
     }
 
-    /// Queues the entries of one request, which is given up after `patience`. Where nobody waits before them and a place is
-    /// free, returns their first pass, for the caller to run.
+    /// Queues the entries of one request, which is given up after `patience`. Where nobody waits before them and a
+    /// place is free, returns their first pass, for the caller to run.
     ///
     /// # Errors
-    /// [`EmbedError::Overloaded`], also where they would not be embedded within `patience`. Where the lane is empty a request
-    /// of any size is taken.
+    /// [`EmbedError::Overloaded`], also where they would not be embedded within `patience`. Where the lane is empty a
+    /// request of any size is taken.
     pub(super) fn submit(
         &mut self,
         entries: Vec<Entry>,

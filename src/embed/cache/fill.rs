@@ -3,12 +3,12 @@
 use super::{Key, Known, VectorCache};
 use crate::embed::{EmbedError, Embeddings};
 
-/// Bytes of text that are computed before they are kept: some 16,000 tokens, at which a slow core works for some seconds.
-/// Who gives up waiting for many texts, and sends them again, finds most of them known.
+/// Bytes of text that are computed before they are kept: some 16,000 tokens, at which a slow core works for some
+/// seconds. Who gives up waiting for many texts, and sends them again, finds most of them known.
 const KEPT_AT_ONCE: usize = 64 << 10;
 
-/// Embeds texts, of which only those that are not in `cache` reach `compute`, in their order, part by part. `dim`: numbers
-/// in a vector.
+/// Embeds texts, of which only those that are not in `cache` reach `compute`, in their order, part by part. `dim`:
+/// numbers in a vector.
 ///
 /// # Errors
 /// What `compute` says, with positions among all of `texts`.

@@ -36,8 +36,8 @@ impl Table {
         self.candidates(key, part).filter(|&slot| self.tags[slot] == tag).collect()
     }
 
-    /// The slot to write a part of a vector to, and the tag it has from now on: its own where it stands already, else an
-    /// empty one of the emptier set, else one of the sixteen that the key itself decides. Which one goes is thus as
+    /// The slot to write a part of a vector to, and the tag it has from now on: its own where it stands already, else
+    /// an empty one of the emptier set, else one of the sixteen that the key itself decides. Which one goes is thus as
     /// good as random: of a corpus larger than the cache, read over and over in one order, a share stays, where the
     /// least recently used would always be the next one needed.
     pub(super) fn claim(&mut self, key: &Key, part: u16) -> (usize, u64) {

@@ -1,4 +1,5 @@
-//! Encoders by candle: other devices, shapes that our kernels do not take, and the reference that they are tested against.
+//! Encoders by candle: other devices, shapes that our kernels do not take, and the reference that they are tested
+//! against.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,8 @@ use super::weights::Weights;
 const BATCH: usize = 32;
 /// Most scores that a head of a pass has: those of a full batch of 512 tokens each.
 const BATCH_SCORES: usize = BATCH * 512 * 512;
-/// Most tokens of a sequence. Attention holds several tables of all scores of a layer, tokens times tokens for each head.
+/// Most tokens of a sequence. Attention holds several tables of all scores of a layer, tokens times tokens for each
+/// head.
 const MAX_TOKENS: usize = 2_048;
 /// Most scores of a sequence in a layer: those of 16 heads and so many tokens, 256 MiB a table.
 const MAX_SCORES: usize = 16 * MAX_TOKENS * MAX_TOKENS;
@@ -111,8 +113,8 @@ impl CandleEncoder {
         Ok(Self { model, device, pad_token: architecture.pad_token_id as u32, running: Mutex::default() })
     }
 
-    /// Waits until no other pass runs. One pass computes on all threads, and several would only need more memory. Not to be
-    /// asked within a pool: a thread that waits for its part of a pass may take up another pass meanwhile.
+    /// Waits until no other pass runs. One pass computes on all threads, and several would only need more memory. Not
+    /// to be asked within a pool: a thread that waits for its part of a pass may take up another pass meanwhile.
     pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

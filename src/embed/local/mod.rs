@@ -90,8 +90,9 @@ impl Encoder {
     }
 
     /// Encodes sequences of 1 to [`most_tokens`] tokens of the vocabulary in one pass: on the calling thread, or, with
-    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`, one pass at a
-    /// time. Not to be called within `pool`. Returns one pooled vector a sequence, in order, shape `[hidden]`, not normalised.
+    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`, one pass at
+    /// a time. Not to be called within `pool`. Returns one pooled vector a sequence, in order, shape `[hidden]`, not
+    /// normalised.
     ///
     /// # Errors
     /// [`EmbedError::Compute`].
@@ -114,7 +115,8 @@ impl Encoder {
 }
 
 /// Tokens of the longest sequence that an encoder of this architecture is given: as many as it has positions, unless it
-/// needs candle, whose attention takes memory with the square of the length. The same in every build, as it decides vectors.
+/// needs candle, whose attention takes memory with the square of the length. The same in every build, as it decides
+/// vectors.
 pub(super) fn most_tokens(architecture: &Architecture) -> usize {
     let positions = architecture.usable_positions();
     match transformer::fits(architecture) {

@@ -23,9 +23,9 @@ pub(super) fn relative_bias(
     Ok(RelativeBias::new(heads, architecture.usable_positions(), of))
 }
 
-/// The bucket of a key `distance` tokens after the query. Keys before it have the lower half of the buckets, keys after it
-/// the upper; of each half the first half is for one distance each, and the rest grows with the logarithm (Raffel et al.
-/// 2020, section 2.1, as MPNet has it). At least 4 buckets.
+/// The bucket of a key `distance` tokens after the query. Keys before it have the lower half of the buckets, keys after
+/// it the upper; of each half the first half is for one distance each, and the rest grows with the logarithm (Raffel et
+/// al. 2020, section 2.1, as MPNet has it). At least 4 buckets.
 pub(super) fn bucket(distance: isize, buckets: usize) -> usize {
     let half = buckets / 2;
     let side = if distance > 0 { half } else { 0 };

@@ -67,7 +67,8 @@ fn linear(loader: &Loader, name: &str, shape: [usize; 2], with_bias: bool) -> Re
     Linear::new(loader, shape[1], &[Part { weight: &weight, bias: None, scale: 1.0 }])
 }
 
-/// Queries, keys and values, which the file holds as one tensor; the queries are divided by the root of the head's width.
+/// Queries, keys and values, which the file holds as one tensor; the queries are divided by the root of the head's
+/// width.
 fn qkv(loader: &Loader, architecture: &Architecture, name: &str, with_bias: bool) -> Result<Linear, EmbedError> {
     let hidden = architecture.hidden_size;
     let weight = loader.weights.tensor(&format!("{name}.weight"), &[3 * hidden, hidden])?;

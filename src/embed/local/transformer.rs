@@ -1,4 +1,5 @@
-//! A transformer encoder of blocks: sequences laid end to end without padding, each layer normalised after its residuals.
+//! A transformer encoder of blocks: sequences laid end to end without padding, each layer normalised after its
+//! residuals.
 
 use super::super::Pooling;
 use super::super::settings::{Architecture, Family};
@@ -42,9 +43,9 @@ impl Transformer {
         Self { embeddings, position, layers, workspaces: Workspaces::new(widths) }
     }
 
-    /// Encodes whole sequences in one pass. Every sequence has 1 to `max_positions` tokens of the vocabulary. Returns one
-    /// pooled vector a sequence, shape `[hidden]`, in f64 and not normalised; it does not depend on the sequences beside it. Up to
-    /// `helpers` other threads of the current pool help.
+    /// Encodes whole sequences in one pass. Every sequence has 1 to `max_positions` tokens of the vocabulary. Returns
+    /// one pooled vector a sequence, shape `[hidden]`, in f64 and not normalised; it does not depend on the sequences
+    /// beside it. Up to `helpers` other threads of the current pool help.
     pub(super) fn encode(&self, sequences: &[&[u32]], pooling: Pooling, helpers: usize) -> Vec<Vec<f64>> {
         self.workspaces.with(|workspace| {
             workspace.scratch.helpers = helpers;

@@ -47,8 +47,8 @@ impl Weights {
     /// Maps the file and checks its header. Names count from where the tensor `landmark` is found.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] where it is not a whole safetensors file with that tensor; [`EmbedError::Pickle`] where it
-    /// is a pickle under another name; [`EmbedError::Storage`].
+    /// [`EmbedError::Malformed`] where it is not a whole safetensors file with that tensor; [`EmbedError::Pickle`]
+    /// where it is a pickle under another name; [`EmbedError::Storage`].
     pub(super) fn open(path: &Path, landmark: &str) -> Result<Self, EmbedError> {
         let file = Mapped::open(path)?;
         let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(|e| {
@@ -76,8 +76,8 @@ impl Weights {
     /// The named tensor as f32, in place where it is stored so.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`] where it is missing or of another shape or kind, or holds a number that is not finite: int8
-    /// would round it to some number.
+    /// [`EmbedError::Malformed`] where it is missing or of another shape or kind, or holds a number that is not finite:
+    /// int8 would round it to some number.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, EmbedError> {
         let values = self.table(name, shape)?;
         // Without a branch for each number it costs a fraction of the packing.
@@ -102,8 +102,8 @@ impl Weights {
         Ok(Cow::Owned(values.map_err(|e| EmbedError::malformed(self.path(), format!("{name}: {e}")))?))
     }
 
-    /// What `pack` makes of some tensors. Then the pages that were read of the file are given back, so that memory does not
-    /// hold all tensors while they are packed one after the other.
+    /// What `pack` makes of some tensors. Then the pages that were read of the file are given back, so that memory does
+    /// not hold all tensors while they are packed one after the other.
     pub(super) fn lend<T>(&self, pack: impl FnOnce() -> T) -> T {
         let packed = pack();
         self.file.release(0..self.file.bytes().len());

@@ -84,7 +84,8 @@ impl Hub {
         builder.build().map_err(|e| SourceError::failed(&e))
     }
 
-    /// The commit at which the registry's revision stands now; `None` of a hub that tells no commits, or has no such model.
+    /// The commit at which the registry's revision stands now; `None` of a hub that tells no commits, or has no such
+    /// model.
     fn newest_commit(&self) -> Result<Option<String>, SourceError> {
         let (sender, answer) = mpsc::channel();
         let (api, repository) = (self.api()?, repository(self.known, self.known.revision));
@@ -109,8 +110,8 @@ impl Hub {
         }
     }
 
-    /// Downloads in a thread of its own, since the client has no limit on silence. A thread that is given up stays blocked
-    /// on its socket until that fails.
+    /// Downloads in a thread of its own, since the client has no limit on silence. A thread that is given up stays
+    /// blocked on its socket until that fails.
     fn download(
         &mut self,
         file: &ModelFile,

@@ -35,8 +35,8 @@ trait Source {
     /// For progress and errors: the kind of source and its address.
     fn label(&self) -> String;
 
-    /// What it has now: files of equal versions are one model's. Asked before a file is. `None` where they may change unnoticed,
-    /// so that those of two pulls are never mixed.
+    /// What it has now: files of equal versions are one model's. Asked before a file is. `None` where they may change
+    /// unnoticed, so that those of two pulls are never mixed.
     fn version(&mut self) -> Result<Option<String>, SourceError> {
         Ok(Some(self.label()))
     }
@@ -85,8 +85,8 @@ impl SourceError {
 
 /// Makes sure that the model is installed and can be used; see [`super::Models::pull`].
 ///
-/// What a source has is put together apart, tried out by `usable`, and only then put where models lie: a source that breaks
-/// off, or has a model that cannot be used, changes nothing there.
+/// What a source has is put together apart, tried out by `usable`, and only then put where models lie: a source that
+/// breaks off, or has a model that cannot be used, changes nothing there.
 pub(super) fn pull(
     place: &Place,
     models_dir: &Path,
@@ -97,8 +97,8 @@ pub(super) fn pull(
     pull_through(place, models_dir, from.is_none(), &|staging| sources(place, from, staging), usable, progress)
 }
 
-/// As [`pull`], from sources that are given where they may download to. `keeps`: whether a later pull may go on with what
-/// this one leaves.
+/// As [`pull`], from sources that are given where they may download to. `keeps`: whether a later pull may go on with
+/// what this one leaves.
 fn pull_through(
     place: &Place,
     models_dir: &Path,
@@ -166,8 +166,8 @@ fn pull_through(
     Err(EmbedError::Pull { name: place.name.clone(), failures })
 }
 
-/// Leaves in `staged` the files that an earlier pull took from the same source, where this one `goes_on`, and those that are
-/// known by their hash, installed ones among them. What another source left may be of another model.
+/// Leaves in `staged` the files that an earlier pull took from the same source, where this one `goes_on`, and those
+/// that are known by their hash, installed ones among them. What another source left may be of another model.
 /// `recorded`: the hashes that the model's files must have.
 fn prepare(place: &Place, staged: &Place, goes_on: bool, recorded: Option<&Path>) -> Result<(), EmbedError> {
     let mut pinned: Vec<String> = Vec::new();
@@ -193,8 +193,8 @@ fn prepare(place: &Place, staged: &Place, goes_on: bool, recorded: Option<&Path>
     Ok(())
 }
 
-/// Puts the files of `staged`, of which each was checked, where those of `place` belong, or what an earlier pull has left of
-/// them. Their lock goes first: until they are all there, what lies there is refused as damaged.
+/// Puts the files of `staged`, of which each was checked, where those of `place` belong, or what an earlier pull has
+/// left of them. Their lock goes first: until they are all there, what lies there is refused as damaged.
 fn publish(staged: &Place, place: &Place) -> Result<(), EmbedError> {
     let lock = Lock::read(&staged.dir)?;
     if lock.records.is_empty() {

@@ -56,8 +56,8 @@ impl Package {
 
     fn download_wheel(&self, name: &str) -> Result<PathBuf, SourceError> {
         let python = if cfg!(windows) { "python" } else { "python3" };
-        // pip runs in the staging directory, so that no module of the user's directory is taken for pip; and takes wheels
-        // only, so that no package's build runs.
+        // pip runs in the staging directory, so that no module of the user's directory is taken for pip; and takes
+        // wheels only, so that no package's build runs.
         let output = Command::new(python)
             .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"])
             .args(["--disable-pip-version-check", "--retries", "1", "--timeout", "15", "--dest", "."])

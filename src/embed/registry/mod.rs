@@ -53,8 +53,8 @@ pub struct KnownModel {
 /// Packages of the Python package index that carry a model's files.
 #[derive(Debug)]
 pub struct KnownPackage {
-    /// The package whose wheel holds the files; or several, in order, whose wheels hold one part each of an archive that
-    /// was cut.
+    /// The package whose wheel holds the files; or several, in order, whose wheels hold one part each of an archive
+    /// that was cut.
     pub names: &'static [&'static str],
     /// The only version of each that is taken.
     pub version: &'static str,

@@ -159,8 +159,8 @@ impl File {
         }
     }
 
-    /// Whether words are cut at blanks first, no step before that looks beyond one, and no added token holds or swallows
-    /// a blank.
+    /// Whether words are cut at blanks first, no step before that looks beyond one, and no added token holds or
+    /// swallows a blank.
     fn splits_at_blanks(&self) -> bool {
         let splits = match kind(&self.pre_tokenizer) {
             "BertPreTokenizer" => true,

@@ -178,8 +178,8 @@ impl TextTokenizer {
         Ok(Side(encoding))
     }
 
-    /// The ids of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not fit,
-    /// and each has half where neither does.
+    /// The ids of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not
+    /// fit, and each has half where neither does.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`].
@@ -255,7 +255,8 @@ fn within_origins(origins: &[usize], start: usize, stop: usize) -> (usize, usize
     (first, last.max(first))
 }
 
-/// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none does.
+/// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none
+/// does.
 fn cut_at_blank(text: &str, limit_bytes: usize) -> &str {
     if text.len() <= limit_bytes {
         return text;

@@ -44,8 +44,8 @@ pub(crate) struct SearchView<'a> {
 #[derive(Serialize, ToSchema)]
 pub(super) struct HitView<'a> {
     id: &'a str,
-    /// Rises with relevance. Mode `vector`: cosine similarity in [-1, 1], dot product, or minus the distance. `keyword`:
-    /// BM25, above 0. `hybrid`: fused, above 0; at most 2/61 with `rrf`, at most 1 with `weighted`.
+    /// Rises with relevance. Mode `vector`: cosine similarity in [-1, 1], dot product, or minus the distance.
+    /// `keyword`: BM25, above 0. `hybrid`: fused, above 0; at most 2/61 with `rrf`, at most 1 with `weighted`.
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -87,8 +87,8 @@ struct HitChunkView<'a> {
 pub(super) enum WirePlan {
     /// Approximate, by the graph.
     Graph,
-    /// Every document that passed the filter was compared: exact with `exact`, nearly so otherwise, since codes and bits choose
-    /// what is compared in f32.
+    /// Every document that passed the filter was compared: exact with `exact`, nearly so otherwise, since codes and
+    /// bits choose what is compared in f32.
     Exact,
     /// By the keyword index.
     Keyword,

@@ -9,12 +9,12 @@ const POWERS: [f64; 23] = [
 ];
 /// Bits of an f64's mantissa that an f32 has not.
 const DROPPED_BITS: u32 = f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS;
-/// Last places of an f64 by which the quotient below may be off: half a one for the mantissa, doubled where the quotient
-/// has a smaller exponent, half a one for the division, and one to spare.
+/// Last places of an f64 by which the quotient below may be off: half a one for the mantissa, doubled where the
+/// quotient has a smaller exponent, half a one for the division, and one to spare.
 const MAX_ERROR: u64 = 3;
 
-/// The number that `text` begins with, as the standard library reads it, and its length; `None` where that has to do it:
-/// long mantissas, exponents, and what lies next to the middle between two f32. `text`: a part of valid JSON.
+/// The number that `text` begins with, as the standard library reads it, and its length; `None` where that has to do
+/// it: long mantissas, exponents, and what lies next to the middle between two f32. `text`: a part of valid JSON.
 #[inline]
 pub(super) fn decimal(text: &[u8]) -> Option<(f32, usize)> {
     let is_negative = text.first() == Some(&b'-');
@@ -99,7 +99,8 @@ mod tests {
         let mut read = 0;
         for round in 0..200_000u64 {
             let float = f32::from_bits(next() as u32);
-            // Every length of a mantissa, f32 as an f64 is printed, and middles between two f32 with what is next to them.
+            // Every length of a mantissa, f32 as an f64 is printed, and middles between two f32 with what is next to
+            // them.
             let middle = f64::from(float) + f64::from(float) * f64::from(f32::EPSILON) / 2.0;
             let text = match round % 7 {
                 0 => format!("{}.{}", next() % 10u64.pow((next() % 10) as u32), next()),

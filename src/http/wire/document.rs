@@ -166,8 +166,8 @@ pub(crate) struct UpsertedView {
     embedded: usize,
     /// Texts whose vector was known already.
     cached: usize,
-    /// Ids of documents whose text, embedded now or taken from the cache, is longer than the model reads; their vector is
-    /// that of the text's start.
+    /// Ids of documents whose text, embedded now or taken from the cache, is longer than the model reads; their vector
+    /// is that of the text's start.
     truncated: Vec<String>,
     /// Where `refresh` asked for it: whether keyword search sees the documents now. They are written either way.
     #[serde(skip_serializing_if = "Option::is_none")]

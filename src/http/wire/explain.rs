@@ -89,8 +89,8 @@ enum WireMethod {
     Exact,
     /// Every row that may pass was compared by its code, the best again in f32.
     Scan,
-    /// Every row that passes was compared by bits that are packed for this filter, which is asked often; the best by their
-    /// codes, the best of these in f32.
+    /// Every row that passes was compared by bits that are packed for this filter, which is asked often; the best by
+    /// their codes, the best of these in f32.
     PackedScan,
     /// By the graph, through rows that do not pass.
     Walk,

@@ -73,8 +73,8 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// An object of conditions, all of which hold; several keys mean and. `required`: no document passes the whole filter that
-/// does not pass this one, as some do below `$or` and `$not`.
+/// An object of conditions, all of which hold; several keys mean and. `required`: no document passes the whole filter
+/// that does not pass this one, as some do below `$or` and `$not`.
 fn parse(value: Value, required: bool) -> Result<Filter, Refusal> {
     let Value::Object(object) = value else {
         return Err(format!("a filter is an object such as {{\"field\": \"value\"}}, not {}", value.kind()).into());

@@ -16,7 +16,8 @@ use crate::http::error::{ApiError, Code};
 use crate::http::trim;
 use crate::types::limits::MAX_JSON_DEPTH;
 
-/// Bytes of memory that metadata, filters and inputs may take for each byte of their text: objects of a few short entries take 15,
+/// Bytes of memory that metadata, filters and inputs may take for each byte of their text: objects of a few short
+/// entries take 15,
 const VALUE_BYTES_A_BYTE: usize = 20;
 /// and at least.
 const MIN_VALUE_BYTES: usize = 32 << 20;
@@ -24,8 +25,8 @@ const MIN_VALUE_BYTES: usize = 32 << 20;
 /// Parses a JSON object.
 ///
 /// # Errors
-/// 400 where the text is not JSON or too deep, 422 where it is JSON of another shape, 413 where its values would take many
-/// times the memory of the text.
+/// 400 where the text is not JSON or too deep, 422 where it is JSON of another shape, 413 where its values would take
+/// many times the memory of the text.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if let Err(error) = std::str::from_utf8(bytes) {
         let detail = format!("the body is not UTF-8 (byte {}); send JSON encoded as UTF-8", error.valid_up_to());

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// An array of at most `N` items. Of a longer one as many are kept and one more; the rest are only counted, so that a body of
-/// millions of them costs no memory before it is refused.
+/// An array of at most `N` items. Of a longer one as many are kept and one more; the rest are only counted, so that a
+/// body of millions of them costs no memory before it is refused.
 #[derive(Debug)]
 pub(crate) struct AtMost<T, const N: usize> {
     items: Vec<T>,

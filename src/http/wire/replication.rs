@@ -50,8 +50,8 @@ pub(crate) struct SinkBody {
     /// `updated_at`, `seq`, or a constant in single quotes.
     #[serde(default)]
     columns: BTreeMap<String, String>,
-    /// What becomes of rows that the collection lacks, in a table that is there: `refuse` (the default: a table that has any
-    /// is not adopted), `keep` or `delete`.
+    /// What becomes of rows that the collection lacks, in a table that is there: `refuse` (the default: a table that
+    /// has any is not adopted), `keep` or `delete`.
     extra_rows: Option<String>,
     /// The schema of the sink's own state; `pannier` where it is left out.
     state_schema: Option<String>,
@@ -136,8 +136,8 @@ pub(crate) struct SinkView {
 struct CopyView {
     collection: String,
     table: String,
-    /// `starting`, `scanning`, `indexing`, `streaming`, `verifying`, `waiting`, `drifted` (the table is not as it should be),
-    /// `fenced` or `stopped`.
+    /// `starting`, `scanning`, `indexing`, `streaming`, `verifying`, `waiting`, `drifted` (the table is not as it
+    /// should be), `fenced` or `stopped`.
     #[schema(value_type = String)]
     phase: &'static str,
     /// Changes up to here are in the copy.
@@ -219,8 +219,8 @@ pub(crate) struct RemovedView {
 /// What a comparison found, for each collection.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VerifiedView {
-    /// Whether every document has its row as it should be, and every row its document; not where there are dead letters.
-    /// Documents without a row to write into do not count.
+    /// Whether every document has its row as it should be, and every row its document; not where there are dead
+    /// letters. Documents without a row to write into do not count.
     equal: bool,
     copies: Vec<ComparedView>,
 }

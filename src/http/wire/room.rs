@@ -1,5 +1,5 @@
-//! Memory for values that a client nests and names as it likes: they take many times their text, so they are counted while
-//! they are read.
+//! Memory for values that a client nests and names as it likes: they take many times their text, so they are counted
+//! while they are read.
 
 use std::cell::Cell;
 

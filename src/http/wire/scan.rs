@@ -81,8 +81,8 @@ pub(crate) fn scan(text: &[u8]) -> Result<(), ScanError> {
 }
 
 /// With how many digits in a row the block ends, where nothing in it changes the depth, begins a string or may be an
-/// integer that is too long. `digits`: in a row, right before it. Those that follow a point are not counted, as long as they
-/// stand in one block with it.
+/// integer that is too long. `digits`: in a row, right before it. Those that follow a point are not counted, as long as
+/// they stand in one block with it.
 fn plain_block(block: &[u8; BLOCK], digits: usize) -> Option<usize> {
     let Bytes { digit, point, other } = kinds_of(block);
     // Added to the first of a row of ones, a carry goes through them all and ends beyond the last.

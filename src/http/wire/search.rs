@@ -56,8 +56,8 @@ pub(crate) struct SearchBody {
     /// How much a hit loses for being like those before it.
     #[schema(minimum = 0, maximum = 1)]
     diversity: Option<f64>,
-    /// Has the best candidates put in order by a cross-encoder, which reads the query's `text` and theirs together; scores
-    /// are its then.
+    /// Has the best candidates put in order by a cross-encoder, which reads the query's `text` and theirs together;
+    /// scores are its then.
     #[schema(value_type = Option<RerankBody>)]
     rerank: Option<Object<RerankBody>>,
     /// Metadata fields whose values are counted over the best 1,000 documents that match.

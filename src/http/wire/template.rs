@@ -39,8 +39,8 @@ pub(crate) struct WireFields {
     /// These fields, in this order; every field, by name, when left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fields: Vec<String>,
-    /// Fields that are left out. When this is left out: product_id, updated_at, created_at and deleted, unless `fields` names
-    /// them.
+    /// Fields that are left out. When this is left out: product_id, updated_at, created_at and deleted, unless `fields`
+    /// names them.
     exclude: Option<Vec<String>>,
     /// Fields that are embedded apart, and how much each counts in the sum: 0.001 to 1000. All others together count 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -12,7 +12,8 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use super::room;
 use crate::types::{Metadata, Value};
 
-/// A metadata value as a client sent it. Its depth is bounded by the scan before parsing, its memory by [`room::within`].
+/// A metadata value as a client sent it. Its depth is bounded by the scan before parsing, its memory by
+/// [`room::within`].
 #[derive(Debug, PartialEq)]
 pub(crate) struct WireValue(pub(crate) Value);
 

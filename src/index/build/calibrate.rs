@@ -17,8 +17,8 @@ pub(super) const ALL: f64 = f64::INFINITY;
 const RECALL: f64 = 0.95;
 const MOST_EFFORT: f64 = 1.7;
 
-/// Measures on the threads of the current rayon pool, which compares every row with every query. `nibbles`: those of the rows
-/// where walks may read them. Returns with the recalls whether they should.
+/// Measures on the threads of the current rayon pool, which compares every row with every query. `nibbles`: those of
+/// the rows where walks may read them. Returns with the recalls whether they should.
 pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: Option<&NibbleTable>) -> (Calibration, bool) {
     let rows = points.rows();
     if rows <= CALIBRATED_TOP_K {
@@ -48,8 +48,8 @@ fn is_worth_it(by_codes: &Calibration, by_nibbles: &Calibration) -> bool {
     by_nibbles.reaches(RECALL) && effort(by_nibbles) <= MOST_EFFORT * effort(by_codes)
 }
 
-/// By effort. Those beyond the first that reaches `enough` are not measured, and count as 1. `hits`: how many of the exact
-/// answer to a query an effort finds.
+/// By effort. Those beyond the first that reaches `enough` are not measured, and count as 1. `hits`: how many of the
+/// exact answer to a query an effort finds.
 pub(super) fn recalls(samples: &[Sample], enough: f64, hits: impl Fn(&Sample, usize) -> u64 + Sync) -> Calibration {
     let wanted = (samples.len() * CALIBRATED_TOP_K) as f64;
     let mut reached = 0.0;
@@ -81,8 +81,8 @@ fn tenths(points: &Points<'_>, queries: &[Vec<f32>]) -> Vec<f32> {
     nearest.into_iter().map(|nearest| nearest.into_iter().fold(f32::INFINITY, f32::min)).collect()
 }
 
-/// Rows of the exact answer among those that a walk over `rows` ends up with, of which the best are compared again as they
-/// are `seen`.
+/// Rows of the exact answer among those that a walk over `rows` ends up with, of which the best are compared again as
+/// they are `seen`.
 fn hits(
     graph: &Graph,
     rows: &impl Rows<Error = std::convert::Infallible>,

@@ -53,8 +53,8 @@ impl BuildOptions<'_> {
 ///
 /// Every row can be reached from every other on level 0. A walk of the default effort for a row's own vector finds it,
 /// unless what it finds is as near. The own builder goes on from `start` where there is one, and
-/// needs about 400 bytes a row beside the vectors, which are not copied; with quantization their int8 codes are, and their
-/// nibbles where these suit them, and without it those in half precision are widened.
+/// needs about 400 bytes a row beside the vectors, which are not copied; with quantization their int8 codes are, and
+/// their nibbles where these suit them, and without it those in half precision are widened.
 ///
 /// # Errors
 /// [`IndexError::Cancelled`], [`IndexError::Threads`].

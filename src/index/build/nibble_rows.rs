@@ -1,5 +1,5 @@
-//! The rows as walks on nibbles see them: those that look for neighbours of a row that is inserted, and those that measure a
-//! finished graph before it is written.
+//! The rows as walks on nibbles see them: those that look for neighbours of a row that is inserted, and those that
+//! measure a finished graph before it is written.
 
 use rayon::prelude::*;
 
@@ -9,7 +9,8 @@ use crate::segment::{NibbleQuantizer, Rows};
 use crate::storage::{Arena, Piece};
 use crate::types::Ordinal;
 
-/// Neighbours are looked for by nibbles where of so many nearest of a row this share is among so many that look nearest.
+/// Neighbours are looked for by nibbles where of so many nearest of a row this share is among so many that look
+/// nearest.
 const NEAREST: usize = 32;
 const LOOKED_AT: usize = 2 * NEAREST;
 const SHARE: f64 = 0.99;

@@ -1,7 +1,8 @@
 //! The own builder: rows are inserted in batches, each searched for in the graph as it was before its batch.
 //!
 //! Within a batch rows only read the graph, so threads need no locks; then the links of the batch are set, ordered by
-//! row. The graph therefore depends on the rows and nothing else (the batch insertion of ParlayANN, Manohar et al. 2024).
+//! row. The graph therefore depends on the rows and nothing else (the batch insertion of ParlayANN, Manohar et al.
+//! 2024).
 
 use rayon::prelude::*;
 
@@ -34,8 +35,8 @@ pub struct Start<'a> {
     pub rows: Vec<Option<Ordinal>>,
 }
 
-/// Builds the graph over `points` on the threads of the current rayon pool. `nibbles`: theirs, where the neighbours of a row
-/// are to be looked for by these.
+/// Builds the graph over `points` on the threads of the current rayon pool. `nibbles`: theirs, where the neighbours of
+/// a row are to be looked for by these.
 pub(super) fn build(
     points: &Points<'_>,
     nibbles: Option<&NibbleTable>,
@@ -143,8 +144,8 @@ fn arrive(growing: &Growing, points: &Points<'_>, row: Ordinal) -> Arrival {
 /// How the neighbours of a row that is to be inserted are found.
 struct NeighbourSearch<'a> {
     points: &'a Points<'a>,
-    /// What walks on level 0 read, which is where nearly all comparisons are; half the memory of codes. What they find is
-    /// compared again by these.
+    /// What walks on level 0 read, which is where nearly all comparisons are; half the memory of codes. What they find
+    /// is compared again by these.
     nibbles: Option<&'a NibbleTable>,
     ef: usize,
 }

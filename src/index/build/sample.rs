@@ -18,8 +18,8 @@ pub(super) struct Sample {
     pub(super) tenth: f32,
 }
 
-/// Queries between `rows` rows, at least one, on the threads of the current rayon pool. `tenths`: how close the last of the
-/// exact answer to each of some queries is, in their order.
+/// Queries between `rows` rows, at least one, on the threads of the current rayon pool. `tenths`: how close the last of
+/// the exact answer to each of some queries is, in their order.
 pub(super) fn sample<'a>(
     rows: usize,
     vector: impl Fn(Ordinal) -> VectorRef<'a> + Sync,

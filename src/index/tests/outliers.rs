@@ -1,8 +1,10 @@
-//! Outliers among near-duplicates are found by walks of the default effort, whatever these read and wherever they stand.
+//! Outliers among near-duplicates are found by walks of the default effort, whatever these read and wherever they
+//! stand.
 
 use super::*;
 
-/// `count` rows of which those at `outliers` stand anywhere, and the others within a thousandth of one of `crowds` points.
+/// `count` rows of which those at `outliers` stand anywhere, and the others within a thousandth of one of `crowds`
+/// points.
 fn crowd(count: usize, dim: usize, crowds: usize, outliers: &[usize], seed: u64) -> Vec<Vec<f32>> {
     let mut random = Random(seed);
     let mut anywhere = || (0..dim).map(|_| random.uniform() - 0.5).collect::<Vec<f32>>();

@@ -44,8 +44,8 @@ pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument) -> Result<()
     inspect_object(guard, "", &mut document.metadata)
 }
 
-/// Looks through a text that was made of a document's metadata, each field of which was looked into: together they may be
-/// what none is alone. What allowed fields hold may stand in it.
+/// Looks through a text that was made of a document's metadata, each field of which was looked into: together they may
+/// be what none is alone. What allowed fields hold may stand in it.
 ///
 /// # Errors
 /// [`GuardError`] for the first finding that stays.

@@ -48,8 +48,8 @@ fn luhn(digits: &[u8]) -> bool {
     digits.iter().rev().enumerate().map(doubled).sum::<u32>().is_multiple_of(10)
 }
 
-/// Telephone numbers: a plus sign and 8 to 15 digits (E.164), three groups of North America, or eleven digits after 8 or
-/// 7 in groups, as in Russia.
+/// Telephone numbers: a plus sign and 8 to 15 digits (E.164), three groups of North America, or eleven digits after 8
+/// or 7 in groups, as in Russia.
 pub(super) fn phones(text: &str) -> Vec<Range<usize>> {
     find(text, |c| is_space(c) || is_dash(c) || matches!(c, '.' | '(' | ')' | '/'), |groups, _| is_phone(groups))
 }
@@ -91,8 +91,8 @@ fn is_dash(c: char) -> bool {
     matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
 
-/// Groups that follow each other and are a number, from left to right, each as long as it can be. `is_number` learns whether
-/// the groups are all that stand together.
+/// Groups that follow each other and are a number, from left to right, each as long as it can be. `is_number` learns
+/// whether the groups are all that stand together.
 fn find(
     text: &str,
     is_separator: impl Fn(char) -> bool,
@@ -121,8 +121,8 @@ fn find(
     found
 }
 
-/// Groups of digits that no letter, digit or decimal point touches, those together that have one or two separators between
-/// them.
+/// Groups of digits that no letter, digit or decimal point touches, those together that have one or two separators
+/// between them.
 fn runs(text: &str, is_separator: impl Fn(char) -> bool) -> Vec<Vec<Group<'_>>> {
     let mut runs: Vec<Vec<Group>> = vec![Vec::new()];
     let mut at = 0;

@@ -6,7 +6,8 @@ use super::Templater;
 use crate::types::limits::MAX_TEXT_BYTES;
 use crate::types::{DocumentId, FieldsTemplate, Metadata, TemplateDefinition, Value};
 
-/// The text before the first zero byte as a template; what is between the next ones is names and values of a document's fields.
+/// The text before the first zero byte as a template; what is between the next ones is names and values of a document's
+/// fields.
 pub fn template(bytes: &[u8]) {
     let mut parts = bytes.split(|&byte| byte == 0).map(String::from_utf8_lossy);
     let source = parts.next().unwrap_or_default().into_owned();

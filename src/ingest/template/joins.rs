@@ -63,8 +63,8 @@ fn is_trimming(source: &str, at: usize) -> bool {
     source[..at].ends_with("{{") || source[..at].ends_with("{%")
 }
 
-/// Whether a piece ends an operand, after those at `before` and `earlier`. A field may be named like a keyword, and `is not`
-/// asks.
+/// Whether a piece ends an operand, after those at `before` and `earlier`. A field may be named like a keyword, and
+/// `is not` asks.
 fn ends(token: &Token, before: Option<&Token>, earlier: Option<&Token>) -> bool {
     let is_word = |token: Option<&Token>, word: &str| matches!(token, Some(Token::Word(found)) if found == word);
     let is_point = |token: Option<&Token>| token == Some(&Token::Sign('.'));

@@ -340,7 +340,8 @@ fn recovery_that_crashes_at_any_step_can_be_repeated() {
         let result = store.writer(WriterOptions::default());
         let fired = faults.fired();
         drop(faults);
-        // Truncate and its sync, then the last group once more and its sync; a log whose length cannot be noted is opened.
+        // Truncate and its sync, then the last group once more and its sync; a log whose length cannot be noted is
+        // opened.
         assert!(if fail_at < 4 { result.is_err() && fired } else { fired || result.is_ok() }, "{fail_at}");
         assert_eq!(store.read(EVERYTHING).unwrap().1, changes(3), "{fail_at}");
         if !fired {

@@ -57,8 +57,8 @@ impl RowBounds {
         self.possible.as_ref().unwrap_or(&self.certain)
     }
 
-    /// The rows that pass, ascending, where every row is decided and few pass: read faster than from the set, where the way
-    /// to the next row is a branch that no processor foresees.
+    /// The rows that pass, ascending, where every row is decided and few pass: read faster than from the set, where the
+    /// way to the next row is a branch that no processor foresees.
     pub fn list(&self) -> Option<&[Ordinal]> {
         self.has_list().then(|| &**self.list.get_or_init(|| self.certain.iter().collect()))
     }

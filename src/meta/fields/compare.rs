@@ -10,8 +10,8 @@ use crate::types::{CollectionId, SegmentId};
 const FIELD_BYTES: usize = 2;
 
 impl MetaIndex {
-    /// Whether the postings of a segment are all there and say what its documents say. `None` where it has none, or they
-    /// were removed meanwhile: filters are then evaluated on the documents.
+    /// Whether the postings of a segment are all there and say what its documents say. `None` where it has none, or
+    /// they were removed meanwhile: filters are then evaluated on the documents.
     ///
     /// # Errors
     /// [`MetaError`] when sled fails or a row cannot be read.

@@ -76,8 +76,8 @@ impl<'a> PageTerms<'a> {
     /// Adds a row of the page; rows come in ascending order.
     pub fn add(&mut self, row: u16, metadata: &Metadata) {
         if has_dots(metadata) {
-            // Several ways may lead to one path, and `lookup` says which counts. In order, so that where there are too many,
-            // the same fields are indexed when the postings are made again.
+            // Several ways may lead to one path, and `lookup` says which counts. In order, so that where there are too
+            // many, the same fields are indexed when the postings are made again.
             let mut paths = BTreeSet::new();
             walk(metadata, &mut String::new(), &mut |path, _| _ = paths.insert(path.to_owned()));
             for path in paths {

@@ -165,7 +165,8 @@ struct Found {
 }
 
 impl Segment<'_> {
-    /// As [`Self::evaluate`], and remembers what several conditions together decide: asked again, a filter has the same rows.
+    /// As [`Self::evaluate`], and remembers what several conditions together decide: asked again, a filter has the same
+    /// rows.
     fn evaluate_whole(&self, filter: &Filter, undecided: &mut BTreeSet<String>) -> Result<Arc<RowBounds>, Broken> {
         if matches!(filter, Filter::Field { .. }) {
             return self.evaluate(filter, undecided);

@@ -127,8 +127,8 @@ fn fault_of_name(settings: &SinkSettings, table: &QualifiedName) -> Option<Strin
     })
 }
 
-/// The table, where two copies of one database would write the same rows: of one table, unless tenant or entity type tell
-/// them apart.
+/// The table, where two copies of one database would write the same rows: of one table, unless tenant or entity type
+/// tell them apart.
 ///
 /// # Errors
 /// [`ReplicateError::Settings`].

@@ -189,8 +189,8 @@ impl Layout {
         if all.is_empty() { "true".to_owned() } else { all.join(" and ") }
     }
 
-    /// What stands in the rows, of a collection by its number. A change of how sources are shown costs a comparison of all
-    /// rows, no more.
+    /// What stands in the rows, of a collection by its number. A change of how sources are shown costs a comparison of
+    /// all rows, no more.
     pub(in crate::replicate) fn shape(&self, collection: u32) -> Shape {
         let columns: Vec<String> = self.columns.iter().map(|c| format!("{:?} {:?}", c.name, c.source)).collect();
         let place = format!("{:?} {:?}", self.table, self.scope_condition());

@@ -100,7 +100,8 @@ fn rows_are_not_packed_where_bits_say_too_little() {
     }
     let short = Sample::new(ROWS, 100, Metric::L2, Quantization::Int8).open();
     assert!(!short.packs() && short.pack(&rows).unwrap().is_none());
-    // Two groups on either side of the center: signs tell which, and no more, since all rows have the same sizes elsewhere.
+    // Two groups on either side of the center: signs tell which, and no more, since all rows have the same sizes
+    // elsewhere.
     let mut opposite = Sample::new(ROWS, DIM, Metric::L2, Quantization::Int8);
     for (row, vector) in opposite.vectors.iter_mut().enumerate() {
         let side = if row % 4 < 2 { 1.0 } else { -1.0 };

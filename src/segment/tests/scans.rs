@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// The share of the `top_k` nearest of the rows from `first` on that a scan of them finds, over some queries near the last row.
+/// The share of the `top_k` nearest of the rows from `first` on that a scan of them finds, over some queries near the
+/// last row.
 fn recall(sample: &Sample, segment: &Segment, first: Ordinal, top_k: usize) -> f64 {
     const QUERIES: usize = 20;
     let (rows, dim) = (sample.vectors.len() as Ordinal, sample.spec.dim as usize);

@@ -11,8 +11,8 @@ use crate::snapshot::contents::Contents;
 /// Fast enough for a fuzzer.
 const LEVEL: i32 = 1;
 
-/// The bytes as a list of contents, as an archive, as a tar that was compressed well, and as a list whose digest is right
-/// with members behind it. A list that can be read is written as the same bytes.
+/// The bytes as a list of contents, as an archive, as a tar that was compressed well, and as a list whose digest is
+/// right with members behind it. A list that can be read is written as the same bytes.
 pub fn snapshot(bytes: &[u8]) {
     contents(bytes);
     archive(bytes);

@@ -25,7 +25,8 @@ const MAX_RATIO: u64 = 2_000;
 const RATIO_SLACK_BYTES: u64 = 1 << 20;
 const COPY_BYTES: u64 = 1 << 20;
 
-/// Unpacks an archive into the new directory `into`, as a snapshot. `progress` gets the bytes done and the bytes in all.
+/// Unpacks an archive into the new directory `into`, as a snapshot. `progress` gets the bytes done and the bytes in
+/// all.
 ///
 /// # Errors
 /// [`SnapshotError::Refused`] and [`SnapshotError::BadArchive`] for whatever [`super::pack`] would not have written;

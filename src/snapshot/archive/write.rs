@@ -26,12 +26,12 @@ pub struct Packed {
     pub archive_bytes: u64,
 }
 
-/// Writes a snapshot as an archive at `file`, over what stands there. Every member is checked on the way. `progress` gets
-/// the bytes done and the bytes in all.
+/// Writes a snapshot as an archive at `file`, over what stands there. Every member is checked on the way. `progress`
+/// gets the bytes done and the bytes in all.
 ///
 /// # Errors
-/// [`SnapshotError::Damaged`] when a member is not what the snapshot says, [`SnapshotError::Storage`]; what stood at `file`
-/// is then still there.
+/// [`SnapshotError::Damaged`] when a member is not what the snapshot says, [`SnapshotError::Storage`]; what stood at
+/// `file` is then still there.
 pub fn pack(snapshot: &Snapshot, file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Packed, SnapshotError> {
     let fail = |e| SnapshotError::from(StorageError::io(file, "write", e));
     if file.symlink_metadata().is_ok() {

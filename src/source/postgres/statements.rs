@@ -62,8 +62,8 @@ fn is_endless(source: &TableSource, shape: &Shape) -> Option<String> {
     Some(format!("q.{}::text in ({ends})", quote_identifier(name)))
 }
 
-/// Rows: their keys as a JSON array, their cursor, their flag, their columns as JSON. Not as `jsonb`, which fails the statement
-/// for one `json` value that it cannot hold.
+/// Rows: their keys as a JSON array, their cursor, their flag, their columns as JSON. Not as `jsonb`, which fails the
+/// statement for one `json` value that it cannot hold.
 pub(super) fn page(source: &TableSource, shape: &Shape, begin: &Begin) -> Statement {
     let column = |name: &String| format!("q.{}", quote_identifier(name));
     let keys: Vec<String> = source.key.iter().map(column).collect();

@@ -142,8 +142,8 @@ impl Run<'_> {
         writer.counts.failed += left_out.without_key + left_out.repeated;
     }
 
-    /// Moves the cursor on, and remembers the rows that the next run will meet again; not those that were refused, which
-    /// it tries again.
+    /// Moves the cursor on, and remembers the rows that the next run will meet again; not those that were refused,
+    /// which it tries again.
     fn note(&self, state: &mut SourceState, met: &mut Boundary, rows: &[Row], writer: &Writer<'_>) {
         for row in rows {
             let Some(cursor) = &row.cursor else { continue };

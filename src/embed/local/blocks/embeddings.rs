@@ -46,8 +46,8 @@ enum Words {
 }
 
 impl Added {
-    /// Position vectors of shape `[positions, hidden]`, each with `vector` added. With `padding`, a token, the first row is
-    /// at `padding + 1`, and tokens of that kind do not count: they have row `padding`, as in RoBERTa.
+    /// Position vectors of shape `[positions, hidden]`, each with `vector` added. With `padding`, a token, the first
+    /// row is at `padding + 1`, and tokens of that kind do not count: they have row `padding`, as in RoBERTa.
     pub(in crate::embed::local) fn by_position(
         table: &[f32],
         padding: Option<usize>,
@@ -96,8 +96,8 @@ impl Positions {
 }
 
 impl Embeddings {
-    /// Reads the table of token vectors, `name` of shape `[vocabulary, hidden]`. Called last: it gives the mapped weights
-    /// back, but for this table.
+    /// Reads the table of token vectors, `name` of shape `[vocabulary, hidden]`. Called last: it gives the mapped
+    /// weights back, but for this table.
     ///
     /// # Errors
     /// [`EmbedError::Malformed`], [`EmbedError::Storage`].

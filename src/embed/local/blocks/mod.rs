@@ -1,4 +1,5 @@
-//! What transformer encoders are made of, on our kernels: each block holds its packed weights and hides their precision.
+//! What transformer encoders are made of, on our kernels: each block holds its packed weights and hides their
+//! precision.
 
 mod attention;
 mod embeddings;

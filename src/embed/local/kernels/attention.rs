@@ -1,8 +1,8 @@
 //! Self-attention of one sequence: every token looks at every token, head by head.
 //!
-//! Scores are kept the other way round, a row for each key and a column for each query, so that registers hold the scores
-//! of several queries: softmax then needs no sums across a register, and its result has the order in which the second
-//! product reads it. Only queries are laid out anew; keys and values are read where they lie.
+//! Scores are kept the other way round, a row for each key and a column for each query, so that registers hold the
+//! scores of several queries: softmax then needs no sums across a register, and its result has the order in which the
+//! second product reads it. Only queries are laid out anew; keys and values are read where they lie.
 
 use super::RelativeBias;
 use super::math::exp;
@@ -122,8 +122,8 @@ unsafe fn score<S: Simd>(args: &Args, block: &Block) {
     }
 }
 
-/// Replaces the scores of each column by e^(score - the largest) and returns what makes their sums one. Columns without a
-/// query hold some finite numbers.
+/// Replaces the scores of each column by e^(score - the largest) and returns what makes their sums one. Columns without
+/// a query hold some finite numbers.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(scores: *mut f32, count: usize) -> [f32; MAX_TILE_COLUMNS] {
     let mut scales = [0.0; MAX_TILE_COLUMNS];

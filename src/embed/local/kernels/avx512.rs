@@ -145,8 +145,8 @@ impl Simd for Avx512 {
                     x[i] = _mm512_loadu_ps(from.wrapping_add(i.wrapping_mul(stride)));
                 }
             }
-            // Each step doubles what stands together: pairs of rows, fours of rows (register 4 i + j then holds column j of
-            // each quarter, of rows 4 i to 4 i + 3), eights, all.
+            // Each step doubles what stands together: pairs of rows, fours of rows (register 4 i + j then holds column
+            // j of each quarter, of rows 4 i to 4 i + 3), eights, all.
             let mut y = x;
             for i in 0..8 {
                 y[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);

@@ -1,8 +1,8 @@
 //! Products of 8-bit weights and activations, summed exactly in 32 bits.
 //!
 //! Rows and columns are cut into blocks of products, each rounded on its own, so that a large number coarsens its block
-//! alone. Within a block `x = scale * (code - zero)` with codes in 0..=255, or in -128..=127 where the instructions multiply
-//! signed numbers, and `w = step * weight_code`, so that
+//! alone. Within a block `x = scale * (code - zero)` with codes in 0..=255, or in -128..=127 where the instructions
+//! multiply signed numbers, and `w = step * weight_code`, so that
 //! `sum(x * w) = scale * step * (sum(code * weight_code) - zero * sum(weight_code))`.
 
 use std::ops::Range;
@@ -39,8 +39,8 @@ pub(super) trait Int8: Copy {
     unsafe fn add_products(sums: Self::Sums, codes: Self::Codes, weights: Self::Weights) -> Self::Sums;
     /// The sums, rounded to what f32 holds.
     unsafe fn to_float(sums: Self::Sums) -> <Self::Float as Simd>::F32;
-    /// Stores `round(x) + zero` as codes, what is outside them as the nearest one; ties are rounded to even. Numbers are in
-    /// order, `x` is within 2^15 and `zero` a code.
+    /// Stores `round(x) + zero` as codes, what is outside them as the nearest one; ties are rounded to even. Numbers
+    /// are in order, `x` is within 2^15 and `zero` a code.
     unsafe fn store_codes(to: *mut Self::Code, x: [<Self::Float as Simd>::F32; TOGETHER], zero: i32);
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS` of `Float`.
     unsafe fn tile(rows: usize, tile: &Int8Tile<Self>);
@@ -152,7 +152,8 @@ unsafe fn one_tile<I: Int8>(args: &Args, (row, rows): (usize, usize), panel: usi
     }
 }
 
-/// Computes a tile of `M` rows, its bias added. Sums of a block live in registers, what they stand for gathers in `out`.
+/// Computes a tile of `M` rows, its bias added. Sums of a block live in registers, what they stand for gathers in
+/// `out`.
 ///
 /// # Safety
 /// `Simd`'s promise, and every pointer of the tile covers `M` rows.
@@ -183,7 +184,8 @@ pub(super) unsafe fn compute<I: Int8, const M: usize>(tile: &Int8Tile<I>) {
                 codes = codes.wrapping_add(M * I::GROUP);
                 weights = weights.wrapping_add(2 * half);
             }
-            // Were it known to hold what the block before left there, that would stay in registers, which the sums need.
+            // Were it known to hold what the block before left there, that would stay in registers, which the sums
+            // need.
             let out = std::hint::black_box(tile.out);
             let block = Block { scales, zeros, steps, weight_sums, addend, addend_stride, out };
             settle::<I, M>(&block, &left);
@@ -218,8 +220,8 @@ impl Block {
     }
 }
 
-/// Stores what a block's sums stand for, the addend added, as one register of each row of the output. Two short loops, one
-/// for each register, are unrolled, a long one is not.
+/// Stores what a block's sums stand for, the addend added, as one register of each row of the output. Two short loops,
+/// one for each register, are unrolled, a long one is not.
 ///
 /// # Safety
 /// As for [`compute`].

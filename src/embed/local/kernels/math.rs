@@ -48,8 +48,8 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::F32) -> S::F32 {
 
 /// [`gelu`] within 5e-5, in half the time: erf(|x| / sqrt 2) as |x| times a polynomial in x^2.
 ///
-/// The polynomial was fitted over |x| <= 4.45, beyond which erf is 1 within 1e-5, by least squares whose weights were raised
-/// where the result erred most, until the largest error was 2.9e-5.
+/// The polynomial was fitted over |x| <= 4.45, beyond which erf is 1 within 1e-5, by least squares whose weights were
+/// raised where the result erred most, until the largest error was 2.9e-5.
 #[inline(always)]
 pub(super) unsafe fn near_gelu<S: Simd>(x: S::F32) -> S::F32 {
     const END: f32 = 4.45;

@@ -142,8 +142,8 @@ impl Kernels {
         PackedMatrix::new(columns, depth, precision, self.layout(precision), arena)
     }
 
-    /// `out = epilogue(x * weights)`: shapes `[count, depth]`, `[depth, columns]` and `[count, columns]`. A row's result
-    /// does not depend on the rows beside it, nor on threads.
+    /// `out = epilogue(x * weights)`: shapes `[count, depth]`, `[depth, columns]` and `[count, columns]`. A row's
+    /// result does not depend on the rows beside it, nor on threads.
     ///
     /// # Panics
     /// If the shapes do not fit, or the weights were packed by other kernels.
@@ -233,8 +233,8 @@ impl Kernels {
     }
 
     /// Self-attention within each sequence. `qkv`: rows of queries (scaled), keys and values, shape
-    /// `[tokens, 3 * heads * head_width]`; `lengths`: tokens of each sequence, in order, none of them 0; `bias` is added to
-    /// the scores.
+    /// `[tokens, 3 * heads * head_width]`; `lengths`: tokens of each sequence, in order, none of them 0; `bias` is
+    /// added to the scores.
     ///
     /// # Panics
     /// If the shapes do not fit, or a sequence is longer than the bias reaches.

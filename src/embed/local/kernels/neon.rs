@@ -225,9 +225,10 @@ unsafe fn transpose_four(x: [float32x4_t; 4]) -> [float32x4_t; 4] {
     }
 }
 
-// Two products of codes in -128..=127 and weights in -127..=127 are within 2 * 128 * 127, less than 2^15: they are summed in
-// 16 bits, then pairs of such sums in 32. The sums, weights, codes and products in work take all 32 registers, so both steps
-// are written out and not `pure`: the compiler keeps their order, and no codes wait in registers for their turn.
+// Two products of codes in -128..=127 and weights in -127..=127 are within 2 * 128 * 127, less than 2^15: they are
+// summed in 16 bits, then pairs of such sums in 32. The sums, weights, codes and products in work take all 32
+// registers, so both steps are written out and not `pure`: the compiler keeps their order, and no codes wait in
+// registers for their turn.
 // SAFETY of every function below: the caller's promise of `Int8`.
 impl Int8 for Neon {
     type Float = Neon;

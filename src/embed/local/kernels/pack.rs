@@ -19,7 +19,8 @@ pub(super) fn len(count: usize, width: usize) -> usize {
     count * width + MAX_LANES * MAX_LANES
 }
 
-/// Packs a matrix for tiles of at most `TILE_ROWS`, fewer than a register has numbers. What a tile writes behind its end is where the next one begins.
+/// Packs a matrix for tiles of at most `TILE_ROWS`, fewer than a register has numbers. What a tile writes behind its
+/// end is where the next one begins.
 ///
 /// # Safety
 /// `Simd`'s promise; pointers cover what is said of them.

@@ -4,8 +4,8 @@ use super::half::narrow;
 use crate::embed::Precision;
 use crate::storage::{Arena, Piece};
 
-/// Products of a block: a tile's rows of this depth stay in the first-level cache. Panels are stored block after block, so
-/// that a product of a few rows reads its weights from front to back.
+/// Products of a block: a tile's rows of this depth stay in the first-level cache. Panels are stored block after block,
+/// so that a product of a few rows reads its weights from front to back.
 pub(super) const DEPTH_BLOCK: usize = 384;
 
 /// int8 products of a block, of which a large weight or activation coarsens the others.
@@ -20,8 +20,8 @@ pub(super) struct Layout {
     pub group: usize,
 }
 
-/// Weights of a linear layer, shape `[columns, depth]` as stored, laid out in panels of some columns: within a panel, row
-/// `k` holds the panel's columns of product `k` side by side.
+/// Weights of a linear layer, shape `[columns, depth]` as stored, laid out in panels of some columns: within a panel,
+/// row `k` holds the panel's columns of product `k` side by side.
 #[derive(Debug)]
 pub(crate) struct PackedMatrix {
     pub(super) columns: usize,
@@ -169,8 +169,8 @@ impl Int8Panels {
     }
 }
 
-/// The nearest whole number, ties to even, for x within 2^22: the sum leaves no bits below one. Processors of the oldest
-/// x86-64 kind have no instruction for it.
+/// The nearest whole number, ties to even, for x within 2^22: the sum leaves no bits below one. Processors of the
+/// oldest x86-64 kind have no instruction for it.
 fn round(x: f32) -> f32 {
     const WHOLE: f32 = 12_582_912.0;
     (x + WHOLE) - WHOLE

@@ -1,8 +1,8 @@
 //! Rows rounded to codes of 8 bits, and laid out for the tiles of a product.
 //!
-//! Of each tile's rows one block is taken at a time. Smallest and largest numbers are gathered with a lane for each row, so
-//! that no register is summed across; codes of one row stand together for a moment, then [`Simd::transpose`] moves them, as
-//! words of 32 bits, to where the tile reads them.
+//! Of each tile's rows one block is taken at a time. Smallest and largest numbers are gathered with a lane for each
+//! row, so that no register is summed across; codes of one row stand together for a moment, then [`Simd::transpose`]
+//! moves them, as words of 32 bits, to where the tile reads them.
 
 use super::int8::Int8;
 use super::simd::{MAX_LANES, Simd};
@@ -24,7 +24,8 @@ pub(super) struct Args {
 /// Where quantised rows lie.
 #[derive(Clone, Copy)]
 pub(super) struct QuantisedRows {
-    /// Codes as `Int8::Code`, in words of [`super::pack::len`]: tile after tile, each of shape `[width / GROUP, rows, GROUP]`.
+    /// Codes as `Int8::Code`, in words of [`super::pack::len`]: tile after tile, each of shape
+    /// `[width / GROUP, rows, GROUP]`.
     pub codes: *mut f32,
     /// Shape `[blocks, stride]`, of which the first `count` numbers of each row are in use.
     pub scales: *mut f32,
@@ -87,8 +88,8 @@ pub(super) unsafe fn run<I: Int8>(args: &Args) {
             let block = Block { x, rows, width: args.block.min(args.width - column) };
             let at = index * args.rows.stride + from;
             let codes = args.rows.codes.wrapping_add((from * args.width + column * rows) / I::GROUP);
-            // SAFETY: the caller's promise; the block lies within the matrix, and what is written behind a tile's end is
-            // where the next one begins, or padding.
+            // SAFETY: the caller's promise; the block lies within the matrix, and what is written behind a tile's end
+            // is where the next one begins, or padding.
             unsafe {
                 let (scales, zeros) = (args.rows.scales.wrapping_add(at), args.rows.zeros.wrapping_add(at));
                 scale::<I::Float>(args, &block, &mut room, scales, zeros, I::LOWEST_CODE as f32);
@@ -98,7 +99,8 @@ pub(super) unsafe fn run<I: Int8>(args: &Args) {
     }
 }
 
-/// Stores what one step of the codes is in each row, and which code stands for 0; the smallest number has `lowest_code`.
+/// Stores what one step of the codes is in each row, and which code stands for 0; the smallest number has
+/// `lowest_code`.
 #[inline(always)]
 unsafe fn scale<S: Simd>(
     args: &Args,

@@ -3,7 +3,8 @@
 /// A bias for each head and each distance between two tokens.
 #[derive(Debug)]
 pub(crate) struct RelativeBias {
-    /// Shape `[heads, distances]`, keys that stand furthest behind their query last, then [`PADDING`] numbers that are read and never used.
+    /// Shape `[heads, distances]`, keys that stand furthest behind their query last, then [`PADDING`] numbers that are
+    /// read and never used.
     values: Vec<f32>,
     /// Longest sequence.
     reach: usize,
@@ -14,7 +15,8 @@ pub(crate) struct RelativeBias {
 const PADDING: usize = 32;
 
 impl RelativeBias {
-    /// `of(head, distance)` for every distance `key position - query position` within sequences of up to `reach` tokens.
+    /// `of(head, distance)` for every distance `key position - query position` within sequences of up to `reach`
+    /// tokens.
     ///
     /// # Panics
     /// If `reach` is 0.
@@ -35,8 +37,8 @@ impl RelativeBias {
         self.heads
     }
 
-    /// The bias of `head` for a query and a key at one position. That of a query `n` tokens later stands `n` numbers later,
-    /// that of a query before it earlier; all of the table may be read through the pointer.
+    /// The bias of `head` for a query and a key at one position. That of a query `n` tokens later stands `n` numbers
+    /// later, that of a query before it earlier; all of the table may be read through the pointer.
     ///
     /// # Panics
     /// If there is no such head.

@@ -46,8 +46,8 @@ pub(super) trait Simd: Copy {
     /// `1 / x` within 3e-7 of its value, for x in 1..=1e18.
     unsafe fn reciprocal(x: Self::F32) -> Self::F32;
     unsafe fn sum(x: Self::F32) -> f32;
-    /// Writes `LANES` columns of at most `LANES` rows as `LANES` rows, in order, each followed by zeros up to `LANES` numbers.
-    /// Bits are kept, so that any numbers of 32 bits may be moved.
+    /// Writes `LANES` columns of at most `LANES` rows as `LANES` rows, in order, each followed by zeros up to `LANES`
+    /// numbers. Bits are kept, so that any numbers of 32 bits may be moved.
     unsafe fn transpose(from: *const f32, stride: usize, rows: usize, to: *mut f32, to_stride: usize);
     /// Computes a tile of `rows` rows, 1 to `TILE_ROWS`.
     unsafe fn tile<W: Weight, O: Order>(rows: usize, tile: &Tile<W>);

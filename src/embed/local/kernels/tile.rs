@@ -58,8 +58,8 @@ pub(super) trait Order: Copy {
 #[derive(Clone, Copy)]
 pub(super) struct ByRow;
 
-/// Product after product, `stride` elements apart, each with the numbers of all rows side by side. So the tile reads one
-/// stream, and needs no arithmetic for addresses.
+/// Product after product, `stride` elements apart, each with the numbers of all rows side by side. So the tile reads
+/// one stream, and needs no arithmetic for addresses.
 #[derive(Clone, Copy)]
 pub(super) struct ByProduct;
 
@@ -122,15 +122,15 @@ pub(super) struct Tile<W> {
     pub finish: Finish,
 }
 
-/// How far ahead of their use weights are fetched that come from memory: what a core computes while a line is on its way,
-/// some 300 ns.
+/// How far ahead of their use weights are fetched that come from memory: what a core computes while a line is on its
+/// way, some 300 ns.
 const FROM_MEMORY_BYTES: usize = 8192;
 /// The same for what the second-level cache holds.
 pub(super) const FROM_CACHE_BYTES: usize = 1024;
 const CACHE_LINE: usize = 64;
 
-/// How far ahead of their use weights are fetched, in bytes, for a tile that begins at `row`: the first rows bring them to
-/// the second-level cache, where the others find them.
+/// How far ahead of their use weights are fetched, in bytes, for a tile that begins at `row`: the first rows bring them
+/// to the second-level cache, where the others find them.
 pub(super) fn ahead(row: usize) -> usize {
     if row == 0 { FROM_MEMORY_BYTES } else { FROM_CACHE_BYTES }
 }
@@ -255,8 +255,8 @@ impl Finish {
     }
 }
 
-/// Cuts `count` rows into as few tiles of at most `most` rows as there can be, all of about one height. Yields where each
-/// begins and how many rows it has.
+/// Cuts `count` rows into as few tiles of at most `most` rows as there can be, all of about one height. Yields where
+/// each begins and how many rows it has.
 #[inline(always)]
 pub(super) fn heights(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = count.div_ceil(most);
