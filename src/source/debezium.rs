@@ -193,6 +193,10 @@ enum Kind {
     ScaledDecimal,
     /// A text that holds JSON.
     Json,
+    /// So many units since midnight, of so many nanoseconds each.
+    TimeOfDay {
+        nanoseconds: u64,
+    },
     /// An array of these.
     Array(Box<Kind>),
 }
@@ -217,6 +221,9 @@ fn kind_of(field: &Json) -> Option<Kind> {
         "Timestamp" => Kind::Milliseconds,
         "MicroTimestamp" => Kind::Microseconds,
         "NanoTimestamp" => Kind::Nanoseconds,
+        "Time" => Kind::TimeOfDay { nanoseconds: 1_000_000 },
+        "MicroTime" => Kind::TimeOfDay { nanoseconds: 1_000 },
+        "NanoTime" => Kind::TimeOfDay { nanoseconds: 1 },
         "Decimal" => Kind::Decimal { scale: field["parameters"]["scale"].as_str()?.parse().ok()? },
         "VariableScaleDecimal" => Kind::ScaledDecimal,
         "Json" => Kind::Json,
@@ -240,6 +247,9 @@ fn convert(value: Json, kind: Option<&Kind>) -> Json {
         (Some(kind @ (Kind::Decimal { .. } | Kind::ScaledDecimal)), value) => {
             digits(value, kind).and_then(|digits| serde_json::from_str(&digits).ok())
         }
+        (Some(Kind::TimeOfDay { nanoseconds }), Json::Number(n)) => {
+            n.as_u64().and_then(|n| time_of_day(n.checked_mul(*nanoseconds)?))
+        }
         (Some(Kind::Json), Json::String(text)) => serde_json::from_str(text).ok(),
         _ => None,
     };
@@ -253,6 +263,15 @@ fn date(days: i64) -> Option<Json> {
 
 fn time(nanoseconds: i128) -> Option<Json> {
     Timestamp::from_nanosecond(nanoseconds).ok().map(|time| Json::from(time.to_string()))
+}
+
+/// As Postgres writes it, which has `24:00:00` too.
+fn time_of_day(nanoseconds: u64) -> Option<Json> {
+    let (seconds, fraction) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    let whole = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let fraction = format!(".{fraction:09}");
+    (nanoseconds <= 86_400_000_000_000)
+        .then(|| Json::from(whole + fraction.trim_end_matches('0').trim_end_matches('.')))
 }
 
 /// Whether a value stands for one that was not sent.
@@ -389,12 +408,14 @@ mod tests {
         let fields = [
             field("d", "io.debezium.time.Date"),
             field("m", "io.debezium.time.MicroTimestamp"),
+            field("t", "io.debezium.time.MicroTime"),
+            field("e", "org.apache.kafka.connect.data.Time"),
             field("n", "org.apache.kafka.connect.data.Decimal"),
             field("j", "io.debezium.data.Json"),
             r#"{"field":"id","type":"string","name":"io.debezium.data.Uuid"}"#.to_owned(),
         ];
         let line = format!(
-            r#"{{"schema":{{"fields":[{{"field":"after","fields":[{}]}}]}},"payload":{{"op":"c","after":{{"id":"u","d":19723,"m":1700000000000000,"n":"/zg=","j":"{{\"a\":[1]}}"}}}}}}"#,
+            r#"{{"schema":{{"fields":[{{"field":"after","fields":[{}]}}]}},"payload":{{"op":"c","after":{{"id":"u","d":19723,"m":1700000000000000,"t":45296789000,"e":86400000,"n":"/zg=","j":"{{\"a\":[1]}}"}}}}}}"#,
             fields.join(",")
         );
         let wanted = upsert(
@@ -403,6 +424,8 @@ mod tests {
                 ("id", Value::String("u".into())),
                 ("d", Value::String("2024-01-01".into())),
                 ("m", Value::String("2023-11-14T22:13:20Z".into())),
+                ("t", Value::String("12:34:56.789".into())),
+                ("e", Value::String("24:00:00".into())),
                 ("n", Value::Float(-2.0)),
                 ("j", Value::Object([("a".to_owned(), Value::Array(vec![Value::Int(1)]))].into())),
             ],

@@ -180,7 +180,7 @@ impl Migrator {
             track.table.insert(&self.session, step).await?;
             Ok(Some(applied(step, step.up.len(), true, snapshot.clone())))
         };
-        let result = discarding(self.end(run.await).await, &snapshot)?;
+        let result = discarding(self.end(&step.path, run.await).await, &snapshot)?;
         if result.is_some() && !is_noted(&track.table.rows(&self.session).await?, step.version) {
             return Err(MigrateError::CommitLost { version: step.version });
         }
@@ -306,7 +306,7 @@ impl Migrator {
             self.files.table.remove(&self.session, step.version).await?;
             Ok(Some(applied(step, script.statements.len(), true, snapshot.clone())))
         };
-        discarding(self.end(run.await).await, &snapshot)
+        discarding(self.end(&script.path, run.await).await, &snapshot)
     }
 
     async fn snapshot(&self, step: &Step, statements: &[Statement]) -> Result<Vec<TakenTable>, MigrateError> {
@@ -335,13 +335,16 @@ impl Migrator {
         checked.map_err(|source| MigrateError::CommitRefused { path: path.to_owned(), source })
     }
 
-    /// Commits what went well and rolls back what did not.
-    async fn end<T>(&self, result: Result<T, MigrateError>) -> Result<T, MigrateError> {
+    /// Commits what a file did well and rolls back what it did not.
+    async fn end<T>(&self, path: &Path, result: Result<T, MigrateError>) -> Result<T, MigrateError> {
         match result {
-            Ok(value) => {
-                self.session.batch("commit a migration", "commit").await?;
-                Ok(value)
-            }
+            Ok(value) => match self.session.batch("commit a migration", "commit").await {
+                Ok(()) => Ok(value),
+                Err(source) if !source.ends_session() => {
+                    Err(MigrateError::CommitRefused { path: path.to_owned(), source })
+                }
+                Err(error) => Err(error.into()),
+            },
             Err(error) => {
                 self.roll_back().await;
                 Err(error)

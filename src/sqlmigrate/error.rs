@@ -112,8 +112,8 @@ pub enum MigrateError {
         #[source]
         source: PostgresError,
     },
-    /// A dry run found deferred constraints that the COMMIT would refuse.
-    #[error("{}: its COMMIT would be refused; nothing was changed", path.display())]
+    /// The COMMIT was refused, or a dry run found deferred constraints for which it would be.
+    #[error("{}: its COMMIT is refused; nothing was changed", path.display())]
     CommitRefused {
         /// The file.
         path: PathBuf,

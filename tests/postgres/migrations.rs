@@ -283,9 +283,9 @@ fn a_dry_run_finds_what_the_commit_would_refuse() {
     place.write("002_swap.sql", "update a set b = 2 where id = 1; update a set b = 1 where id = 2;");
     place.succeed(&["up", "--dry-run"]);
     place.write("003_twice.sql", "insert into a values (3, 1);");
-    place.refused(&["up", "--dry-run"], &["003_twice.sql: its COMMIT would be refused", "duplicate key"]);
+    place.refused(&["up", "--dry-run"], &["003_twice.sql: its COMMIT is refused", "duplicate key"]);
     place.succeed(&["up", "--to", "1"]);
-    place.refused(&["down", "--dry-run"], &["001_fill.down.sql: its COMMIT would be refused", "duplicate key"]);
+    place.refused(&["down", "--dry-run"], &["001_fill.down.sql: its COMMIT is refused", "duplicate key"]);
     assert_eq!(place.database.column("select b from a order by id"), ["1", "2"]);
 }
 
@@ -374,7 +374,7 @@ fn a_failed_migration_leaves_no_snapshot_behind() {
     assert_eq!(snapshots(), 0);
     // At the COMMIT, which the server refuses.
     place.write("001_fails.sql", "insert into a values (2, 1);");
-    place.refused(&["up"], &["duplicate key"]);
+    place.refused(&["up"], &["001_fails.sql: its COMMIT is refused", "duplicate key"]);
     assert_eq!(snapshots(), 0);
     place.write("001_fails.sql", "update a set id = 3;");
     place.succeed(&["up"]);
