@@ -70,6 +70,7 @@ fn of_writes(statement: &Statement, all: &mut Affected) {
         let (name, changes) = match (statement.word(at), statement.word(at + 1)) {
             (Some("insert"), Some("into")) if statement.has(&["do", "update"]) => (at + 2, &[Change::Update][..]),
             (Some("insert"), Some("into")) => (at + 2, &[Change::Insert][..]),
+            (Some("copy"), _) if at == 0 && statement.has(&["from"]) => (at + 1, &[Change::Insert][..]),
             // What a MERGE does stands at its end, perhaps after words of what it reads.
             (Some("merge"), Some("into")) => (at + 2, &[Change::Update, Change::Delete][..]),
             (Some("delete"), Some("from")) => (at + 2, &[Change::Delete][..]),
@@ -151,7 +152,10 @@ mod tests {
 
     #[test]
     fn what_happens_to_a_table_is_told() {
-        let cases: [(&str, &[Change]); 7] = [
+        let cases: [(&str, &[Change]); 10] = [
+            ("copy a (i) from '/file' with (format csv)", &[Change::Insert]),
+            ("copy a to '/file'", &[]),
+            ("copy (select 1 from a) to '/file'", &[]),
             ("insert into a values (1)", &[Change::Insert]),
             ("insert into a values (1) on conflict (i) do update set i = 2", &[Change::Update]),
             ("update a set i = 1; delete from a", &[Change::Update, Change::Delete]),
