@@ -192,7 +192,8 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
                 state.note_seal(done.as_ref().err().map(|error| SealRefusal {
                     reason: format!("what was written before cannot be sealed: {}", Chain(error)),
                     disk_full: is_disk_full(error),
-                    stops: is_failed_sync(error),
+                    // Also where another file's sync failed before: sealing needs the log.
+                    stops: has_stopped(shared),
                 }));
                 (state, done)
             }
@@ -206,7 +207,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             Err(error) => {
                 let name = &state.identity.name;
                 tracing::error!(collection = %name, error = %Chain(&error), "background work failed");
-                if shared.log().is_some_and(|log| log.failed().is_some()) {
+                if has_stopped(shared) {
                     // The next start takes it up.
                     continue;
                 }
@@ -215,6 +216,11 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             }
         }
     }
+}
+
+/// Whether the store takes no more writes since a sync failed.
+fn has_stopped(shared: &Shared) -> bool {
+    shared.log().is_some_and(|log| log.failed().is_some())
 }
 
 /// As [`guarded`]. A failed sync stops the store before anybody hears of it.

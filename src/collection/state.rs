@@ -71,7 +71,7 @@ pub struct SealRefusal {
     pub reason: String,
     /// Whether the disk is full.
     pub disk_full: bool,
-    /// Whether a sync failed, so that the store has stopped.
+    /// Whether a sync failed, of this segment or of another file, so that the store has stopped.
     pub stops: bool,
 }
 
@@ -371,7 +371,7 @@ impl CollectionState {
     ///
     /// # Errors
     /// [`CollectionError::Overloaded`] when sealing does not keep up, [`LogError::NotWritten`] when the disk refuses
-    /// the segment, [`CollectionError::Stopped`] when a sync of it failed, [`CollectionError::NotFound`] once dropped.
+    /// the segment, [`CollectionError::Stopped`] when a sync failed, [`CollectionError::NotFound`] once dropped.
     pub fn wait_for_room(&self) -> Result<(), CollectionError> {
         let deadline = Instant::now() + ROOM_TIMEOUT;
         loop {

@@ -3,8 +3,9 @@
 //!
 //! With the center c, a row x and o = x - c, the dot product of a query q with x is q.o + q.c, of which the last is the
 //! same for all rows; and q.o = (q - c).o + c.o. The signs s of o stand for o: (q - c).o is about (q - c).s times
-//! |o|^2 / |o|_1, which makes it exact where q - c is o. So the factor is |o|^2 / |o|_1 and the offset c.o. For distances,
-//! -|q - x|^2 / 2 is (q - c).o - |o|^2 / 2 and a part that is the same for all rows: the offset is -|o|^2 / 2.
+//! |o|^2 / |o|_1, which makes it exact where q - c is o. So the factor is |o|^2 / |o|_1 and the offset c.o. For
+//! distances, -|q - x|^2 / 2 is (q - c).o - |o|^2 / 2 and a part that is the same for all rows: the offset is
+//! -|o|^2 / 2.
 
 use crate::distance::{BitBlockQuery, BitQuery, VectorQuery, VectorRef, set_corrections};
 use crate::types::Metric;
