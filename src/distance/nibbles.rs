@@ -103,8 +103,9 @@ impl NibbleQuery {
     /// The standard deviation of what rounding rows to sixteen steps does to a dot product, the same for every row:
     /// each component errs by 1 / sqrt(12) of a step.
     pub fn rounding_error(&self) -> f32 {
-        let squared: f32 = self.codes.iter().map(|&code| f32::from(code) * f32::from(code)).sum();
-        (squared / 12.0).sqrt()
+        // Whole numbers can be added in any order, and so many at once. Codes are too few to overflow i64.
+        let squared: i64 = self.codes.iter().map(|&code| i64::from(i32::from(code) * i32::from(code))).sum();
+        (squared as f32 / 12.0).sqrt()
     }
 
     /// The codes, for their memory to be used again.

@@ -5,6 +5,7 @@
 
 use crate::distance::VectorQuery;
 use crate::segment::{Candidate, FilteredOptions, SearchStats, WalkOptions};
+use crate::types::limits::MAX_EF;
 use crate::types::{Method, Ordinal, RowSet};
 
 use super::IndexError;
@@ -85,6 +86,10 @@ impl Pass<'_> {
         found: &mut Vec<Candidate>,
     ) -> Result<(), IndexError> {
         let live = verifier.live;
+        // A walk keeps in order what it finds, which costs its square; a scan is there in a fraction of the time.
+        if self.wanted > MAX_EF && matches!(*used, Method::Walk | Method::FilteredWalk) {
+            *used = Method::Scan;
+        }
         if *used == Method::FilteredWalk && !self.walk_among(stats, verifier, found)? {
             *used = Method::Scan;
         }

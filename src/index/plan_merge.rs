@@ -68,7 +68,8 @@ pub fn due(candidates: &[Candidate]) -> Option<MergePlan> {
     }
     let (rows, dead) = candidates.iter().fold((0, 0), |(rows, dead), c| (rows + c.rows, dead + c.dead));
     // Each too small to be written again alone, and together what a small store is mostly made of.
-    let small: Vec<_> = scanned.into_iter().filter(|c| c.dead > 0).collect();
+    let is_small = |c: &&Candidate| c.dead > 0 && (!c.has_graph || c.rows < REWRITE_ROWS);
+    let small: Vec<_> = candidates.iter().filter(is_small).copied().collect();
     (dead as f64 > DEAD_SHARE * rows as f64 && !small.is_empty()).then(|| plan(small, false))
 }
 
@@ -171,6 +172,12 @@ mod tests {
         let small = [candidate(1, 700, 600, false), candidate(2, 700, 0, false), candidate(3, 500, 100, false)];
         assert_eq!(due(&small).map(|p| ids(&p)), Some(vec![1, 3]), "more than a share of all rows is dead");
         assert_eq!(due(&[candidate(1, 700, 600, false), candidate(2, 9_000, 0, true)]), None);
+        let with_graph = [candidate(1, 1_000, 900, true), candidate(2, 700, 0, false)];
+        assert_eq!(
+            due(&with_graph).map(|p| (ids(&p), p.with_graph)),
+            Some((vec![1], false)),
+            "a small one has a graph"
+        );
     }
 
     #[test]

@@ -12,7 +12,8 @@ use super::build::{BuildOptions, Start, build_graph};
 use super::params::{WANTED_RECALL, ef_for};
 use crate::distance::{VectorQuery, VectorRef};
 use crate::segment::{
-    Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, write_segment,
+    Candidate, FilteredOptions, Graph, RowRef, Segment, SegmentSpec, WalkOptions, encode_document, fitting,
+    write_segment,
 };
 use crate::types::{
     CollectionId, DocumentId, EmbeddingState, GraphBuilder, IndexDefinition, Metadata, Metric, Ordinal, Quantization,

@@ -50,10 +50,11 @@ pub(super) fn walk_filtered<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<FilteredStats, L::Error> {
     let mut stats = SearchStats::default();
+    // As in a walk of all rows.
+    scratch.pool.reset(options.ef.max(options.top_k));
     let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
     scratch.unmet.copy_from(passing);
-    scratch.pool.reset(options.ef.max(options.top_k));
     scratch.batch.clear();
     scratch.batch.extend(seeds.iter().copied().filter(|&seed| scratch.unmet.take(seed)));
     compare(rows, &mut stats, scratch)?;

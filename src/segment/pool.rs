@@ -4,6 +4,8 @@ use crate::types::Ordinal;
 
 /// Marks an expanded entry; ordinals stay below it.
 const EXPANDED: u32 = 1 << 31;
+/// A list of fewer candidates is short.
+const SHORT: usize = 64;
 
 /// A row and how close it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,9 +55,28 @@ impl Pool {
         if self.entries.len() == self.capacity {
             self.entries.pop();
         }
-        let at = self.entries.partition_point(|entry| entry.closeness >= candidate.closeness);
-        self.entries.insert(at, candidate);
+        let at = match self.entries.len() {
+            0..SHORT => self.insert_in_short(candidate),
+            _ => {
+                let at = self.entries.partition_point(|entry| entry.closeness >= candidate.closeness);
+                self.entries.insert(at, candidate);
+                at
+            }
+        };
         self.cursor = self.cursor.min(at);
+    }
+
+    /// Moves the farther ones one by one, which are too few for a search and a copy to pay.
+    #[inline]
+    fn insert_in_short(&mut self, candidate: Candidate) -> usize {
+        let mut at = self.entries.len();
+        self.entries.push(candidate);
+        while at > 0 && self.entries[at - 1].closeness < candidate.closeness {
+            self.entries[at] = self.entries[at - 1];
+            at -= 1;
+        }
+        self.entries[at] = candidate;
+        at
     }
 
     /// The closeness of the nearest candidate that is not expanded.

@@ -38,18 +38,28 @@ impl Quantizer {
         Self { scale: LARGEST / largest.max(MIN_LARGEST_COMPONENT) }
     }
 
-    /// With the scale that suits `rows` vectors of `dim` finite components that are searched by these codes.
-    ///
-    /// A dot product rises with a component without bound, so that a row which is clipped may be lost to every search:
-    /// then none is. By distance a clipped row seems too near to some queries, which costs a comparison; one that is
-    /// near to it [has no code](Self::clips).
+    /// With the scale that suits `rows` vectors of `dim` finite components that are searched by these codes: the finest
+    /// that clips no row farther than rounding moves it, so that what a search allows for rounding finds every row. A
+    /// row that is clipped more would seem farther than it is by dot products, and nearer than those that are nearest
+    /// by distance. Of dot products, which rise with a component without bound, none is clipped at all.
     pub fn fit<'a>(metric: Metric, rows: usize, dim: usize, vector: impl Fn(usize) -> VectorRef<'a>) -> Self {
-        if metric != Metric::Dot {
-            return Self::fit_most(rows, dim, vector);
-        }
+        let (mut fitting, mut reaches) = match metric {
+            Metric::Dot => (Self::for_largest(0.0), 0.0),
+            Metric::Cosine | Metric::L2 => {
+                let most = Self::fit_most(rows, dim, &vector);
+                (most, LARGEST / most.scale)
+            }
+        };
         let mut memory = Vec::new();
-        let largest = (0..rows).map(|row| largest_component(vector(row).read(&mut memory))).fold(0.0, f32::max);
-        Self::for_largest(largest)
+        for row in 0..rows {
+            let vector = vector(row);
+            let vector = vector.read(&mut memory);
+            let largest = largest_component(vector);
+            if largest > reaches && (metric == Metric::Dot || fitting.moves(vector)) {
+                (fitting, reaches) = (Self::for_largest(largest), largest);
+            }
+        }
+        fitting
     }
 
     /// With the scale that suits most of `rows` vectors of `dim` finite components, and clips what is rare.
@@ -90,10 +100,15 @@ impl Quantizer {
     /// Whether clipping moves `query` farther than rounding does, so that codes do not tell what is near it: the
     /// distance of a row would be that from another point.
     pub fn clips(self, query: &VectorQuery) -> bool {
+        query.metric() == Metric::L2 && self.moves(query.vector())
+    }
+
+    /// Whether clipping moves a vector farther than rounding does.
+    fn moves(self, vector: &[f32]) -> bool {
         let beyond = |x: &f32| ((x * self.scale).abs() - LARGEST).max(0.0);
-        let squared = || query.vector().iter().map(beyond).map(|steps| steps * steps).sum::<f32>();
+        let squared = vector.iter().map(beyond).map(|steps| steps * steps).sum::<f32>();
         // Rounding errs by 1 / sqrt(12) in each component.
-        query.metric() == Metric::L2 && squared() > query.vector().len() as f32 / 12.0
+        squared > vector.len() as f32 / 12.0
     }
 
     /// Prepares `query`, which these codes do not [clip](Self::clips), for rows of them. `memory`: for the query's
@@ -170,8 +185,22 @@ mod tests {
         many[77_777] = 100.0;
         let row = |row: usize| VectorRef::Float32(&many[row * 100..][..100]);
         assert_eq!(Quantizer::fit(Metric::Dot, 1_000, 100, row).scale(), 1.27);
-        assert_eq!(Quantizer::fit(Metric::L2, 1_000, 100, row).scale(), 127.0);
         assert!(Quantizer::fit(Metric::Dot, 0, 3, |_| VectorRef::Float32(&[])).scale().is_finite());
+    }
+
+    #[test]
+    fn no_row_is_clipped_farther_than_rounding_moves_it() {
+        for metric in [Metric::Cosine, Metric::L2] {
+            let scale = |largest: f32| {
+                let mut many = vec![1.0f32; 100_000];
+                many[77_777] = largest;
+                Quantizer::fit(metric, 1_000, 100, |row| VectorRef::Float32(&many[row * 100..][..100])).scale()
+            };
+            // Rounding moves a row of 100 components by 2.9 steps, each of 1 / 127.
+            assert_eq!(scale(1.02), 127.0, "{metric:?}");
+            assert_eq!(scale(1.04), 127.0 / 1.04, "{metric:?}");
+            assert_eq!(scale(100.0), 1.27, "{metric:?}");
+        }
     }
 
     #[test]

@@ -272,18 +272,18 @@ impl Segment {
         with_scratch(|scratch| match by {
             By::Nibbles(nibbles, codes) => {
                 let rows = self.nibble_rows(nibbles, query, scratch);
-                let done = pass.run(&rows, keep(nibble_over_fetch(top_k)), scratch);
+                let done = pass.run(&rows, keep(nibble_over_fetch(top_k)), scratch)?;
                 let floor = rows.floor(top_k, scratch);
                 scratch.nibbles = rows.query.into_codes();
-                Ok((done?, self.refine(codes, query, top_k, floor, P::FROM_ALL, scratch, out)?))
+                Ok((done, self.refine(codes, query, top_k, floor, P::FROM_ALL, scratch, out)?))
             }
             By::Codes(codes) => {
                 let rows = self.code_rows(codes, query, scratch);
-                let done = pass.run(&rows, keep(over_fetch(top_k)), scratch);
+                let done = pass.run(&rows, keep(over_fetch(top_k)), scratch)?;
                 let floor = rows.floor(top_k, scratch);
                 scratch.codes = rows.query.into_codes();
                 let candidates = if P::FROM_ALL { usize::MAX } else { over_fetch(top_k) };
-                Ok((done?, self.rescore(query, top_k, candidates, floor, scratch, out)?))
+                Ok((done, self.rescore(query, top_k, candidates, floor, scratch, out)?))
             }
             By::Bits(bits) => {
                 // A walk keeps as many as were measured to suffice, and all are compared.

@@ -87,9 +87,10 @@ pub(super) fn walk<L: Links, R: Rows<Error = L::Error>>(
     scratch: &mut Scratch,
 ) -> Result<SearchStats, L::Error> {
     let mut stats = SearchStats::default();
+    // What an earlier search left must not pass for this one's where a row cannot be read.
+    scratch.pool.reset(ef);
     let start = descend(links, rows, scratch, &mut stats)?;
     scratch.visited.reset(links.rows());
-    scratch.pool.reset(ef);
     scratch.frontier.clear();
     scratch.visited.insert(start.ordinal);
     offer(start, &mut live, scratch);

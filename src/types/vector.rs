@@ -144,9 +144,9 @@ fn squared_sum(vector: &[f32]) -> f64 {
 /// # Errors
 /// As [`check_vector`].
 pub fn normalise(vector: &mut [f32], dim: usize) -> Result<(), VectorError> {
-    let norm = check_vector(vector, dim)?;
+    let scale = check_vector(vector, dim)?.recip();
     for x in vector {
-        *x = (f64::from(*x) / norm) as f32;
+        *x = (f64::from(*x) * scale) as f32;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Measures which recall walks of a finished graph reach, with a sample of queries.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use super::nibble_rows::NibbleTable;
@@ -18,28 +20,34 @@ const RECALL: f64 = 0.95;
 const MOST_EFFORT: f64 = 1.7;
 
 /// Measures on the threads of the current rayon pool, which compares every row with every query. `nibbles`: those of
-/// the rows where walks may read them. Returns with the recalls whether they should.
-pub(super) fn calibrate(points: &Points<'_>, graph: &Graph, nibbles: Option<&NibbleTable>) -> (Calibration, bool) {
+/// the rows where walks may read them. Returns with the recalls whether they should; soon, and something without
+/// meaning, once `cancel` is true.
+pub(super) fn calibrate(
+    points: &Points<'_>,
+    graph: &Graph,
+    nibbles: Option<&NibbleTable>,
+    cancel: &AtomicBool,
+) -> (Calibration, bool) {
     let rows = points.rows();
     if rows <= CALIBRATED_TOP_K {
         return (Calibration::default(), false);
     }
-    let samples = sample(rows, |row| points.vector(row), |queries| tenths(points, queries));
+    let samples = sample(rows, |row| points.vector(row), |queries| tenths(points, queries, cancel), cancel);
     let with_codes = |sample: &Sample, ef: usize| {
         let rows = points.searched_for(sample.query.clone());
         hits(graph, &rows, ef, &rows, sample.tenth)
     };
     if let Some(table) = nibbles {
-        let by_nibbles = recalls(&samples, ALL, |sample, ef| {
+        let by_nibbles = recalls(&samples, ALL, cancel, |sample, ef| {
             let rows = table.searched_for(&sample.query);
             hits(graph, &rows, ef, &points.searched_for(sample.query.clone()), sample.tenth)
         });
         // What is beyond does not decide.
-        if is_worth_it(&recalls(&samples, RECALL, with_codes), &by_nibbles) {
+        if is_worth_it(&recalls(&samples, RECALL, cancel, with_codes), &by_nibbles) {
             return (by_nibbles, true);
         }
     }
-    (recalls(&samples, ALL, with_codes), false)
+    (recalls(&samples, ALL, cancel, with_codes), false)
 }
 
 /// Whether walks on nibbles need little more effort than those on codes.
@@ -49,8 +57,17 @@ fn is_worth_it(by_codes: &Calibration, by_nibbles: &Calibration) -> bool {
 }
 
 /// By effort. Those beyond the first that reaches `enough` are not measured, and count as 1. `hits`: how many of the
-/// exact answer to a query an effort finds.
-pub(super) fn recalls(samples: &[Sample], enough: f64, hits: impl Fn(&Sample, usize) -> u64 + Sync) -> Calibration {
+/// exact answer to a query an effort finds. Of no meaning once `cancel` is true.
+pub(super) fn recalls(
+    samples: &[Sample],
+    enough: f64,
+    cancel: &AtomicBool,
+    hits: impl Fn(&Sample, usize) -> u64 + Sync,
+) -> Calibration {
+    let hits = |sample: &Sample, ef: usize| match cancel.load(Ordering::Relaxed) {
+        true => 0,
+        false => hits(sample, ef),
+    };
     let wanted = (samples.len() * CALIBRATED_TOP_K) as f64;
     let mut reached = 0.0;
     Calibration::measured(CALIBRATED_EF.map(|ef| {
@@ -63,11 +80,11 @@ pub(super) fn recalls(samples: &[Sample], enough: f64, hits: impl Fn(&Sample, us
 }
 
 /// How close the last of the exact answer to each query is.
-fn tenths(points: &Points<'_>, queries: &[Vec<f32>]) -> Vec<f32> {
+fn tenths(points: &Points<'_>, queries: &[Vec<f32>], cancel: &AtomicBool) -> Vec<f32> {
     let seen: Vec<SearchedFor<'_>> = queries.iter().map(|query| points.searched_for(query.clone())).collect();
     let mut nearest = vec![Vec::with_capacity(CHUNK + CALIBRATED_TOP_K); queries.len()];
     let (mut closeness, rows) = (Vec::new(), points.rows() as Ordinal);
-    for start in (0..rows).step_by(CHUNK) {
+    for start in (0..rows).step_by(CHUNK).take_while(|_| !cancel.load(Ordering::Relaxed)) {
         let chunk: Vec<Ordinal> = (start..rows.min(start + CHUNK as Ordinal)).collect();
         for (seen, nearest) in seen.iter().zip(&mut nearest) {
             let Ok(()) = seen.compare(&chunk, &mut closeness);
@@ -108,9 +125,16 @@ mod tests {
             16..24 => 9,
             _ => panic!("16 reaches what is enough, and {ef} was measured"),
         };
-        let calibration = recalls(&samples, 0.9, hits);
+        let go_on = AtomicBool::new(false);
+        let calibration = recalls(&samples, 0.9, &go_on, hits);
         assert_eq!((calibration.ef_for(0.8), calibration.ef_for(0.9)), (Some(10), Some(16)));
-        assert!(recalls(&samples, ALL, |_, ef| (ef / 39) as u64).ef_for(0.9) == Some(384));
+        assert!(recalls(&samples, ALL, &go_on, |_, ef| (ef / 39) as u64).ef_for(0.9) == Some(384));
+    }
+
+    #[test]
+    fn nothing_is_measured_once_it_is_cancelled() {
+        let samples: Vec<Sample> = (0..8).map(|_| Sample { query: Vec::new(), tenth: 0.0 }).collect();
+        recalls(&samples, ALL, &AtomicBool::new(true), |_, ef| panic!("{ef} was measured"));
     }
 
     #[test]

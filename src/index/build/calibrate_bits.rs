@@ -2,6 +2,7 @@
 //! their vectors are its answer.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -15,14 +16,25 @@ use crate::types::{Metric, Ordinal};
 ///
 /// Walks see rows as they will in a segment, and the exact answer is that of the vectors: so what bits lose is measured
 /// too, and the effort that searches go by makes up for it.
-pub(super) fn calibrate(rows: &[VectorRef<'_>], metric: Metric, graph: &Graph, table: &BitTable) -> Calibration {
+/// Returns soon, and something without meaning, once `cancel` is true.
+pub(super) fn calibrate(
+    rows: &[VectorRef<'_>],
+    metric: Metric,
+    graph: &Graph,
+    table: &BitTable,
+    cancel: &AtomicBool,
+) -> Calibration {
     if rows.len() <= CALIBRATED_TOP_K {
         return Calibration::default();
     }
     let query_of = |vector: &[f32]| VectorQuery::new(metric, vector.to_vec());
-    let tenths = |queries: &[Vec<f32>]| queries.iter().map(|query| closeness_of_last(rows, &query_of(query))).collect();
-    let samples = sample(rows.len(), |row| rows[row as usize], tenths);
-    recalls(&samples, ALL, |sample, ef| {
+    let tenth = |query: &Vec<f32>| match cancel.load(Ordering::Relaxed) {
+        true => 0.0,
+        false => closeness_of_last(rows, &query_of(query)),
+    };
+    let tenths = |queries: &[Vec<f32>]| queries.iter().map(tenth).collect();
+    let samples = sample(rows.len(), |row| rows[row as usize], tenths, cancel);
+    recalls(&samples, ALL, cancel, |sample, ef| {
         let (query, seen) = (query_of(&sample.query), table.searched_for(&sample.query));
         let Ok(found) = walk_to_nearest(&graph.view(), &seen, ef);
         let closeness = found.iter().map(|near| query.closeness_of(rows[near.ordinal as usize]));

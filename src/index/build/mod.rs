@@ -79,6 +79,7 @@ pub fn build_graph(
     let points = pool.install(|| Points::new(rows, metric, index.quantization));
     let nibbles =
         suits_nibbles(metric, rows[0].dim() as u32, index).then(|| pool.install(|| NibbleTable::new(&points)));
+    let nibbles = nibbles.filter(|table| !table.clips());
     let mut graph = match options.builder {
         GraphBuilder::Own => pool.install(|| {
             let finding = nibbles.as_ref().filter(|table| table.finds_neighbours(&points));
@@ -93,11 +94,13 @@ pub fn build_graph(
         options.go_on()?;
         if index.quantization == Quantization::Binary {
             let table = BitTable::new(rows, metric);
-            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table);
+            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table, options.cancel);
+            options.go_on()?;
             let seen = |row: Ordinal| table.searched_for(&rows[row as usize].in_full());
             return Ok((connected, findable::mend(&mut graph, seen, distance, options.cancel)?));
         }
-        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles.as_ref());
+        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles.as_ref(), options.cancel);
+        options.go_on()?;
         let mended = match nibbles.as_ref().filter(|_| graph.nibbles) {
             Some(table) => {
                 let seen = |row: Ordinal| table.searched_for(&points.vector(row).in_full());

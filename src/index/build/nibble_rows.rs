@@ -1,6 +1,8 @@
 //! The rows as walks on nibbles see them: those that look for neighbours of a row that is inserted, and those that
 //! measure a finished graph before it is written.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use super::points::Points;
@@ -22,6 +24,7 @@ const SAMPLE_QUERIES: usize = 64;
 pub(super) struct NibbleTable {
     quantizer: NibbleQuantizer,
     nibbles: Piece<u8>,
+    clips: bool,
 }
 
 impl NibbleTable {
@@ -31,13 +34,24 @@ impl NibbleTable {
         let quantizer = NibbleQuantizer::fit(points.rows(), dim, |row| points.vector(row as Ordinal));
         let stride = quantizer.query(points.vector(0).read(&mut Vec::new()), Vec::new()).stride();
         let mut nibbles = Arena::default().zeroed(points.rows() * stride);
+        let clips = AtomicBool::new(false);
         nibbles.as_mut_slice().par_chunks_exact_mut(stride).enumerate().for_each_init(
             Vec::new,
             |memory, (row, nibbles)| {
-                quantizer.encode(points.vector(row as Ordinal).read(memory), nibbles);
+                let vector = points.vector(row as Ordinal);
+                let vector = vector.read(memory);
+                quantizer.encode(vector, nibbles);
+                if quantizer.clips(vector) {
+                    clips.store(true, Ordering::Relaxed);
+                }
             },
         );
-        Self { quantizer, nibbles }
+        Self { quantizer, nibbles, clips: clips.into_inner() }
+    }
+
+    /// Whether a row lies so far from the others that its nibbles do not tell what it is near.
+    pub(super) fn clips(&self) -> bool {
+        self.clips
     }
 
     /// Whether those that look nearest by nibbles hold those that are, among a sample of the rows.

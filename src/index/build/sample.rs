@@ -1,5 +1,7 @@
 //! Queries that a finished graph is measured with.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use crate::distance::VectorRef;
@@ -19,14 +21,19 @@ pub(super) struct Sample {
 }
 
 /// Queries between `rows` rows, at least one, on the threads of the current rayon pool. `tenths`: how close the last of
-/// the exact answer to each of some queries is, in their order.
+/// the exact answer to each of some queries is, in their order; of no meaning once `cancel` is true.
 pub(super) fn sample<'a>(
     rows: usize,
     vector: impl Fn(Ordinal) -> VectorRef<'a> + Sync,
     tenths: impl Fn(&[Vec<f32>]) -> Vec<f32> + Sync + Send,
+    cancel: &AtomicBool,
 ) -> Vec<Sample> {
     let sampled = SampledQueries::new(rows, QUERIES);
     let queries: Vec<Vec<f32>> = (0..sampled.count()).map(|at| sampled.query(at, &vector)).collect();
-    let tenths: Vec<Vec<f32>> = queries.par_chunks(TOGETHER).map(tenths).collect();
+    let tenths_unless = |queries: &[Vec<f32>]| match cancel.load(Ordering::Relaxed) {
+        true => vec![0.0; queries.len()],
+        false => tenths(queries),
+    };
+    let tenths: Vec<Vec<f32>> = queries.par_chunks(TOGETHER).map(tenths_unless).collect();
     queries.into_iter().zip(tenths.into_iter().flatten()).map(|(query, tenth)| Sample { query, tenth }).collect()
 }

@@ -127,3 +127,74 @@ fn searches_for_vectors_near_outliers_find_most_of_these() {
         assert!(missed <= 1, "{metric:?} {dim} {quantization:?}: {missed} of 20");
     }
 }
+
+/// A segment over the vectors as one would be written, with a graph.
+fn segment_as_fits(vectors: &[Vec<f32>], metric: Metric) -> (Segment, tempfile::TempDir) {
+    let (id, collection, index) = (SegmentId(1), CollectionId(1), IndexDefinition::default());
+    let spec = SegmentSpec { id, collection, generation: 1, metric, dim: vectors[0].len() as u32, index };
+    let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
+    segment(vectors, metric, fitting(&spec, &rows).index.quantization)
+}
+
+/// What a walk and a scan of all rows find, and what there is.
+fn found(segment: &Segment, query: &VectorQuery, top_k: usize) -> ([Vec<Candidate>; 2], Vec<Candidate>) {
+    let (mut walked, mut scanned, mut exact) = (Vec::new(), Vec::new(), Vec::new());
+    segment.search(query, WalkOptions { top_k, ef: 64 }, |_| true, &mut walked).unwrap();
+    segment.scan_rows(query, top_k, 0..segment.rows(), |_| true, &mut scanned).unwrap();
+    segment.scan_exact(query, top_k, |_| true, &mut exact).unwrap();
+    ([walked, scanned], exact)
+}
+
+/// Clipped to what codes of the others reach, they would lie right beside the query.
+#[test]
+fn rows_with_one_large_component_do_not_stand_in_for_the_nearest() {
+    for (dim, large) in [(32, 999.0), (32, 5.0), (200, 30.0)] {
+        let mut random = Random(3);
+        let mut vectors: Vec<Vec<f32>> = (0..5_000).map(|_| (0..dim).map(|_| random.uniform()).collect()).collect();
+        let mut near = vectors[0].clone();
+        near[0] = 0.98;
+        for row in (100..800).step_by(100) {
+            vectors[row] = near.clone();
+            vectors[row][0] = large;
+        }
+        let (segment, _dir) = segment_as_fits(&vectors, Metric::L2);
+        let query = VectorQuery::new(Metric::L2, near);
+        for top_k in [1, 10] {
+            let (found, exact) = found(&segment, &query, top_k);
+            let last = exact.last().unwrap().closeness;
+            for found in found {
+                let right = found.iter().filter(|found| found.closeness >= last).count();
+                assert!(right >= top_k - top_k / 10, "dim {dim}, {large}: {found:?} for {exact:?}");
+            }
+        }
+    }
+}
+
+/// Clipped to what codes and nibbles of the others reach, it would lie far from what it is near.
+#[test]
+fn a_row_of_few_components_is_found_among_rows_of_many() {
+    const DIM: usize = 256;
+    for rows in [700, 3_000] {
+        let mut random = Random(5);
+        let mut vectors: Vec<Vec<f32>> =
+            (0..rows).map(|_| (0..DIM).map(|_| random.uniform() - 0.5).collect()).collect();
+        let topic = vectors[0].clone();
+        for vector in &mut vectors[1..36] {
+            vector.iter_mut().zip(&topic).for_each(|(x, topic)| *x = 0.3 * *x + topic);
+        }
+        vectors[500] = (0..DIM).map(|at| if at < 2 { 1.0 } else { 0.0 }).collect();
+        let vectors = prepared(vectors, Metric::Cosine);
+        let (segment, _dir) = segment_as_fits(&vectors, Metric::Cosine);
+        for share in [0.0, 0.5, 0.7] {
+            let mut near: Vec<f32> = vectors[500].iter().zip(&vectors[0]).map(|(x, topic)| x + share * topic).collect();
+            normalise(&mut near, DIM).unwrap();
+            for top_k in [1, 10] {
+                let (found, exact) = found(&segment, &VectorQuery::new(Metric::Cosine, near.clone()), top_k);
+                assert_eq!(exact[0].ordinal, 500, "{rows}, {share}");
+                for found in found {
+                    assert_eq!(found[0].ordinal, 500, "{rows}, {share}: {found:?} for {exact:?}");
+                }
+            }
+        }
+    }
+}

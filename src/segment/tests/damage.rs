@@ -40,6 +40,7 @@ fn every_bit_flip_is_found() {
         Sample::new(3, 3, Metric::Cosine, Quantization::Binary).stored_as(VectorStorage::Float16).with_graph(),
         Sample::new(0, 2, Metric::Dot, Quantization::Int8).with_tombstones(),
         Sample::new(2, 65, Metric::Cosine, Quantization::Int8).with_graph(),
+        Sample::new(3, 2, Metric::L2, Quantization::Int8).with_graph(),
     ] {
         sample.write();
         let sound: Vec<String> = answers(&sample.path(), &sample).into_iter().map(Result::unwrap).collect();
@@ -58,6 +59,30 @@ fn every_bit_flip_is_found() {
             assert!(verified.is_err(), "bit {bit} was not found");
             overwrite(&path, bit / 8, bytes[bit / 8]);
         }
+    }
+}
+
+/// What a search of a larger segment left in this thread's memory is not taken for what the damaged one holds.
+#[test]
+fn damage_where_a_walk_begins_is_an_error_after_any_search() {
+    for (metric, dim) in [(Metric::L2, 8), (Metric::Cosine, 8), (Metric::Cosine, 65)] {
+        let large = Sample::new(500, dim, metric, Quantization::Int8).with_graph();
+        let large_segment = large.open();
+        let small = Sample::new(40, dim, metric, Quantization::Int8).with_graph();
+        let segment = small.open();
+        let section = match segment.nibble_quantizer().unwrap() {
+            Some(_) => Section::Nibbles,
+            None => Section::Codes,
+        };
+        let at = segment.section_range(section).start;
+        drop(segment);
+        let byte = std::fs::read(small.path()).unwrap()[at];
+        overwrite(&small.path(), at, byte ^ 1);
+        let segment = Segment::open(&small.path(), &small.spec).unwrap();
+        let (query, options, mut out) = (small.query(3), WalkOptions { top_k: 10, ef: 40 }, Vec::new());
+        large_segment.search(&large.query(3), options, |_| true, &mut out).unwrap();
+        let error = segment.search(&query, options, |_| true, &mut out).unwrap_err();
+        assert!(error.to_string().contains(&small.path().display().to_string()), "{metric:?} {dim}: {error}");
     }
 }
 
