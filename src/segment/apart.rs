@@ -10,7 +10,7 @@ use super::error::SegmentError;
 use super::format::Section;
 use super::reader::{Segment, row_range};
 use crate::distance::VectorRef;
-use crate::storage::{BLOCK_BYTES, ReadOnlyFile};
+use crate::storage::ReadOnlyFile;
 use crate::types::{Ordinal, VectorStorage};
 
 /// A segment with more bytes of vectors is large.
@@ -49,6 +49,8 @@ impl Segment {
         if (vectors.len() as u64) > most_mapped {
             self.apart = Some(ReadOnlyFile::open(path)?);
             self.seldom_read().for_each(|section| self.file.advise_small_pages(self.section_range(section)));
+            // Opening may have mapped a large page of them.
+            self.release();
         }
         Ok(())
     }
@@ -78,11 +80,8 @@ impl Segment {
         let storage = self.header.spec.index.storage;
         let range = row_range(ordinal, vectors.len() / self.header.vectors as usize);
         let range = vectors.start + range.start..vectors.start + range.end;
-        if !self.is_verified(range.clone()) {
-            self.ensure(range.clone())?;
-            let first = range.start / BLOCK_BYTES * BLOCK_BYTES;
-            self.file.release(first..range.end.next_multiple_of(BLOCK_BYTES).min(vectors.end));
-        }
+        // Of what is checked through the map, the system would map the pages around it too.
+        self.ensure_by_calls(file, range.clone(), &mut row.bytes)?;
         row.bytes.resize(range.len(), 0);
         file.read_exact_at(range.start as u64, &mut row.bytes)?;
         Ok(row.numbers(storage))

@@ -282,12 +282,6 @@ impl Segment {
         range.start as usize..range.end as usize
     }
 
-    /// Whether the blocks of `range`, as bytes of the file, were compared with their checksums.
-    #[inline]
-    pub(super) fn is_verified(&self, range: Range<usize>) -> bool {
-        self.blocks.are_verified(range)
-    }
-
     /// The bytes `range` of a section, checked.
     pub(super) fn bytes(&self, section: Section, range: Range<usize>) -> Result<&[u8], SegmentError> {
         let range = self.file_range::<u8>(section, range);
@@ -337,6 +331,25 @@ impl Segment {
     #[inline]
     pub(super) fn ensure(&self, range: Range<usize>) -> Result<(), SegmentError> {
         self.blocks.ensure(self.file.bytes(), range).map_err(|damage| SegmentError::block(self.path(), damage))
+    }
+
+    /// As [`Segment::ensure`], with blocks that are read from `file` into `memory`.
+    #[inline]
+    pub(super) fn ensure_by_calls(
+        &self,
+        file: &ReadOnlyFile,
+        range: Range<usize>,
+        memory: &mut Vec<u8>,
+    ) -> Result<(), SegmentError> {
+        if self.blocks.are_verified(range.clone()) {
+            return Ok(());
+        }
+        for block in self.blocks.unverified(range) {
+            memory.resize(block.len(), 0);
+            file.read_exact_at(block.start as u64, memory)?;
+            self.blocks.verify(block.start, memory).map_err(|damage| SegmentError::block(self.path(), damage))?;
+        }
+        Ok(())
     }
 
     /// Damage `at` bytes into a section.

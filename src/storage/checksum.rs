@@ -134,6 +134,25 @@ impl VerifiedBlocks {
         })
     }
 
+    /// The blocks of `range`, which lies in the bytes, that were not checked yet: where each stands.
+    pub fn unverified(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let blocks = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
+        blocks.filter(|&block| !self.is_verified(block)).map(|block| self.range_of(block))
+    }
+
+    /// Makes sure that `bytes` are what was written as the block that stands at `start`, wherever they were read from.
+    ///
+    /// # Errors
+    /// [`Damage`] where they differ.
+    pub fn verify(&self, start: usize, bytes: &[u8]) -> Result<(), Damage> {
+        self.compare(start / BLOCK_BYTES, Some(bytes))
+    }
+
+    fn range_of(&self, block: usize) -> Range<usize> {
+        let start = block * BLOCK_BYTES;
+        start..self.len.min(start + BLOCK_BYTES)
+    }
+
     #[inline]
     fn is_verified(&self, block: usize) -> bool {
         self.verified[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) != 0
@@ -142,15 +161,15 @@ impl VerifiedBlocks {
     #[cold]
     #[inline(never)]
     fn verify_block(&self, bytes: &[u8], block: usize) -> Result<(), Damage> {
-        let start = block * BLOCK_BYTES;
-        let end = self.len.min(start + BLOCK_BYTES);
-        let expected = self.expected[block];
-        let Some(bytes) = bytes.get(start..end) else {
-            return Err(Damage { offset: start as u64, expected, got: 0 });
-        };
-        let got = crc32c(bytes);
-        if got != expected {
-            return Err(Damage { offset: start as u64, expected, got });
+        self.compare(block, bytes.get(self.range_of(block)))
+    }
+
+    /// `bytes`: the block's, where there are so many.
+    fn compare(&self, block: usize, bytes: Option<&[u8]>) -> Result<(), Damage> {
+        let (offset, expected) = ((block * BLOCK_BYTES) as u64, self.expected[block]);
+        let got = bytes.map_or(0, crc32c);
+        if bytes.is_none() || got != expected {
+            return Err(Damage { offset, expected, got });
         }
         let bit = 1 << (block % 64);
         // Of two threads that verify one block only the one that sets the bit counts it.
@@ -229,6 +248,22 @@ mod tests {
         assert!(blocks.are_verified(range) && !blocks.are_verified(59 * BLOCK_BYTES..61 * BLOCK_BYTES));
         blocks.ensure(&bytes, 0..bytes.len()).unwrap();
         assert!(blocks.are_verified(0..bytes.len()));
+    }
+
+    #[test]
+    fn blocks_may_be_read_from_elsewhere() {
+        let (mut bytes, checksums) = sample(2 * BLOCK_BYTES + 10);
+        let blocks = VerifiedBlocks::new(checksums, bytes.len()).unwrap();
+        blocks.ensure(&bytes, 0..1).unwrap();
+        let left: Vec<_> = blocks.unverified(5..bytes.len()).collect();
+        assert_eq!(left, [BLOCK_BYTES..2 * BLOCK_BYTES, 2 * BLOCK_BYTES..2 * BLOCK_BYTES + 10]);
+        assert_eq!(blocks.unverified(5..BLOCK_BYTES).count(), 0);
+        blocks.verify(left[1].start, &bytes[left[1].clone()]).unwrap();
+        assert!(blocks.are_verified(left[1].clone()) && !blocks.are_verified(left[0].clone()));
+        bytes[BLOCK_BYTES] ^= 1;
+        let damage = blocks.verify(left[0].start, &bytes[left[0].clone()]).unwrap_err();
+        assert_eq!(damage.offset, BLOCK_BYTES as u64);
+        assert!(!blocks.are_verified(left[0].clone()), "damage is found again");
     }
 
     #[test]
