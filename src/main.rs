@@ -73,7 +73,7 @@ fn exit_code(failure: Failure) -> u8 {
 }
 
 fn print_error(error: &CliError) {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", cli::printable(&error.to_string()));
     if error.failure() == Failure::Locked {
         eprintln!(
             "  where a server holds it, --server URL sends the command there, such as --server http://127.0.0.1:7117"
@@ -85,7 +85,7 @@ fn print_error(error: &CliError) {
         let text = cause.to_string();
         // Some errors quote their cause in their own sentence.
         if !printed.contains(&text) {
-            eprintln!("  because: {text}");
+            eprintln!("  because: {}", cli::printable(&text));
         }
         printed = text;
         next = cause.source();

@@ -212,7 +212,7 @@ fn create(args: &CreateArgs, context: &Context) -> Result<(), CliError> {
     let target = Target::of(context, Access::Create)?;
     let definition = target.call("PUT", &collection_path(&name), Some(&args.body()?))?;
     if context.json {
-        return output::line(definition);
+        return output::json(definition);
     }
     output::hint(context, format!("collection {name} is there"));
     Ok(())
@@ -221,7 +221,7 @@ fn create(args: &CreateArgs, context: &Context) -> Result<(), CliError> {
 fn list(context: &Context) -> Result<(), CliError> {
     let target = Target::of(context, Access::Existing)?;
     if context.json {
-        return output::line(target.call("GET", "/v1/collections", None)?);
+        return output::json(target.call("GET", "/v1/collections", None)?);
     }
     let answer = target.value("GET", "/v1/collections", None)?;
     let collections = answer["collections"].as_array().map_or(&[][..], Vec::as_slice);
@@ -249,7 +249,7 @@ fn show(name: &CollectionName, context: &Context) -> Result<(), CliError> {
     let mut shown = target.value("GET", &collection_path(name), None)?;
     shown["stats"] = target.value("GET", &format!("{}/stats", collection_path(name)), None)?;
     if context.json {
-        return output::line(shown);
+        return output::json(shown);
     }
     let mut rows = Vec::new();
     flatten("", &shown, &mut rows);
@@ -280,7 +280,7 @@ fn delete(name: &CollectionName, yes: bool, context: &Context) -> Result<(), Cli
     }
     let answer = target.call("DELETE", &collection_path(name), None)?;
     if context.json {
-        return output::line(answer);
+        return output::json(answer);
     }
     output::hint(context, format!("collection {name} with {documents} is deleted"));
     Ok(())

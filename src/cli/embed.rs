@@ -107,8 +107,9 @@ impl<W: Write> Stream<'_, W> {
                 Err(error) => {
                     failed += 1;
                     if failed <= MAX_PRINTED {
-                        self.progress
-                            .suspend(|| eprintln!("stdin: line {position}: {} ({})", error.detail, error.code));
+                        self.progress.suspend(|| {
+                            output::complain(format!("stdin: line {position}: {} ({})", error.detail, error.code))
+                        });
                     }
                 }
             }

@@ -35,6 +35,7 @@ use crate::embed::{Models, Precision, default_models_dir};
 
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
+pub use output::printable;
 
 /// Most compute threads: more than any machine has cores for.
 const MAX_THREADS: usize = 1_024;

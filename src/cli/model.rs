@@ -50,7 +50,7 @@ fn pull(models: &Models, name: &str, from: Option<&PathBuf>, context: &Context) 
     shown.bar.finish_and_clear();
     let model = model?;
     if context.json {
-        return output::line(installed_json(&model));
+        return output::json(installed_json(&model));
     }
     output::hint(context, format!("{} is installed in {}", model.name, model.dir.display()));
     Ok(())
@@ -85,7 +85,7 @@ fn list(models: &Models, context: &Context) -> Result<(), CliError> {
             json!({"name": known.name, "installed": false, "dim": known.dim, "max_tokens": known.max_tokens,
                 "pooling": known.pooling.name(), "licence": known.licence})
         }));
-        return output::line(json!({"directory": models.dir(), "models": listed}));
+        return output::json(json!({"directory": models.dir(), "models": listed}));
     }
     let mut rows = vec![["name", "dim", "max tokens", "pooling", "licence", "size"].map(str::to_owned).to_vec()];
     for model in installed.values() {
@@ -136,7 +136,7 @@ fn verify(models: &Models, name: Option<&str>, context: &Context) -> Result<(), 
         Some((_, error)) if count == 1 => Err(error.into()),
         Some(last) => {
             failed.push(last);
-            failed.iter().for_each(|(name, error)| eprintln!("{name}: {error}"));
+            failed.iter().for_each(|(name, error)| output::complain(format!("{name}: {error}")));
             Err(CliError::Refused(format!("{count} models are not what they must be")))
         }
     }
@@ -145,7 +145,7 @@ fn verify(models: &Models, name: Option<&str>, context: &Context) -> Result<(), 
 fn print_verified(verified: &[(String, Vec<VerifiedFile>)], context: &Context) -> Result<(), CliError> {
     if context.json {
         let models: Vec<Value> = verified.iter().map(|(name, files)| verified_json(name, files)).collect();
-        return output::line(json!({"models": models}));
+        return output::json(json!({"models": models}));
     }
     for (name, files) in verified {
         let size = files.iter().map(|file| file.size_bytes).sum();

@@ -7,12 +7,32 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, Context, LogFormat};
 
-/// Writes one line of a result.
+/// Writes one line of a result for a person.
 ///
 /// # Errors
 /// [`CliError::Io`], also when nobody reads any more.
 pub(super) fn line(text: impl Display) -> Result<(), CliError> {
+    json(printable(&text.to_string()))
+}
+
+/// Writes a result for a program, as it is.
+///
+/// # Errors
+/// As [`line`].
+pub(super) fn json(text: impl Display) -> Result<(), CliError> {
     writeln!(io::stdout(), "{text}").map_err(|e| CliError::io("write to stdout", e))
+}
+
+/// Says on stderr what is wrong with a part of the input or of the store.
+pub(super) fn complain(text: impl Display) {
+    eprintln!("{}", printable(&text.to_string()));
+}
+
+/// A text for a terminal: texts are other people's, and what a terminal would take as a command is U+FFFD. Ends of
+/// lines and tabs stay.
+pub fn printable(text: &str) -> String {
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.chars().map(|c| if is_command(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Writes a hint for a person; among log lines for programs, as one of them.
@@ -20,7 +40,7 @@ pub(super) fn hint(context: &Context, text: impl Display) {
     match context.log_format {
         _ if context.quiet => {}
         LogFormat::Json => tracing::info!("{text}"),
-        LogFormat::Text => eprintln!("{text}"),
+        LogFormat::Text => complain(text),
     }
 }
 
@@ -111,6 +131,14 @@ mod tests {
             assert_eq!(count(number), wanted);
         }
         assert_eq!((counted(1, "line"), counted(2_000, "line")), ("1 line".into(), "2,000 lines".into()));
+    }
+
+    #[test]
+    fn no_text_commands_the_terminal() {
+        let clipboard = "\u{1b}]52;c;aGk=\u{7}";
+        assert_eq!(printable(clipboard), "\u{fffd}]52;c;aGk=\u{fffd}");
+        assert_eq!(printable("\u{9b}2J\u{7f}\r\0"), "\u{fffd}2J\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(printable("a\tb\nдом — ½ 🏠"), "a\tb\nдом — ½ 🏠");
     }
 
     #[test]

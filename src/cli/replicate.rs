@@ -205,7 +205,7 @@ fn path(name: &str, rest: &str) -> String {
 
 fn answer(context: &Context, body: &str, hint: String) -> Result<(), CliError> {
     if context.json {
-        return output::line(body);
+        return output::json(body);
     }
     output::hint(context, hint);
     Ok(())
@@ -221,7 +221,7 @@ fn items(value: &Value) -> &[Value] {
 
 fn list(sinks: &Value, context: &Context) -> Result<(), CliError> {
     if context.json {
-        return output::line(sinks);
+        return output::json(sinks);
     }
     let mut rows = vec![
         ["name", "collection", "layout", "table", "phase", "lag", "dead letters", "error"].map(str::to_owned).to_vec(),
@@ -249,7 +249,7 @@ fn list(sinks: &Value, context: &Context) -> Result<(), CliError> {
 
 fn status(sink: &Value, context: &Context) -> Result<(), CliError> {
     if context.json {
-        return output::line(sink);
+        return output::json(sink);
     }
     let mut rows: Vec<Vec<String>> =
         ["name", "layout", "url", "paused"].iter().map(|key| vec![(*key).to_owned(), text(&sink[*key])]).collect();
@@ -285,7 +285,7 @@ fn print_compared<'a>(copies: impl Iterator<Item = &'a Value>) -> Result<(), Cli
 
 fn verify(report: &Value, context: &Context) -> Result<(), CliError> {
     if context.json {
-        output::line(report)?;
+        output::json(report)?;
     } else {
         print_compared(items(&report["copies"]).iter())?;
         for copy in items(&report["copies"]) {
@@ -319,7 +319,7 @@ fn unequal(report: &Value) -> String {
 
 fn repair(report: &Value, dry_run: bool, context: &Context) -> Result<(), CliError> {
     if context.json {
-        return output::line(report);
+        return output::json(report);
     }
     print_compared(items(&report["copies"]).iter().map(|copy| &copy["before"]))?;
     let sum = |key: &str| items(&report["copies"]).iter().filter_map(|copy| copy[key].as_u64()).sum::<u64>();

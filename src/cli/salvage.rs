@@ -36,11 +36,11 @@ pub(super) fn run(args: &SalvageArgs, context: &Context) -> Result<(), CliError>
     bar.finish_and_clear();
     let report = report?;
     if context.json {
-        output::line(
+        output::json(
             json!({"collections": report.collections, "documents": report.documents(), "losses": report.losses}),
         )?;
     } else {
-        report.losses.iter().for_each(|loss| eprintln!("lost: {loss}"));
+        report.losses.iter().for_each(|loss| output::complain(format!("lost: {loss}")));
         let collections = output::counted(report.collections.len() as u64, "collection");
         let documents = output::counted(report.documents(), "document");
         output::line(format!("{documents} of {collections} rescued into {}", args.to.display()))?;

@@ -111,7 +111,7 @@ pub(super) fn run(args: &SearchArgs, context: &Context) -> Result<(), CliError> 
     let target = Target::of(context, Access::Existing)?;
     let path = format!("{}/search", collection_path(&name));
     if context.json {
-        return output::line(target.call("POST", &path, Some(&body))?);
+        return output::json(target.call("POST", &path, Some(&body))?);
     }
     let answer = target.value("POST", &path, Some(&body))?;
     let hits = hits_of(&answer);

@@ -250,7 +250,7 @@ fn announce(context: &Context, address: SocketAddr, database: &Database) -> Resu
     let base = format!("http://{reachable}");
     if context.json {
         let version = env!("CARGO_PKG_VERSION");
-        return output::line(json!({"address": base, "version": version, "pid": process::id()}));
+        return output::json(json!({"address": base, "version": version, "pid": process::id()}));
     }
     output::line(format!("Pannier {} is ready at {base}", env!("CARGO_PKG_VERSION")))?;
     let key = context.api_key_file.as_ref().map(|file| format!("-H \"x-api-key: $(cat '{}')\" ", file.display()));

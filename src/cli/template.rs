@@ -164,7 +164,7 @@ pub(super) fn run(command: &TemplateCommand, context: &Context) -> Result<(), Cl
     }
     let answer = target.value("POST", &format!("{}/template/preview", collection_path(&name)), Some(&body))?;
     if context.json {
-        return output::line(answer);
+        return output::json(answer);
     }
     for preview in answer["previews"].as_array().into_iter().flatten() {
         let id = preview["id"].as_str().unwrap_or_default();

@@ -57,13 +57,13 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
     report.problems.extend(in_snapshots);
     let recovered = database.recovered();
     if context.json {
-        output::line(json!({
+        output::json(json!({
             "segments": report.segments, "bytes": report.bytes, "rows": report.rows, "dead_rows": report.dead_rows,
             "field_indexes": report.field_indexes, "snapshots": snapshots, "problems": report.problems,
             "replayed": recovered.replayed, "torn_bytes": recovered.torn_bytes, "last_seq": recovered.last_seq.0,
         }))?;
     } else {
-        report.problems.iter().for_each(|problem| eprintln!("damaged: {problem}"));
+        report.problems.iter().for_each(|problem| output::complain(format!("damaged: {problem}")));
         output::line(format!(
             "{} with {} and {} read; {} replayed from the log",
             output::counted(report.segments, "segment"),

@@ -24,7 +24,7 @@ pub(super) fn write(
     people: impl FnOnce() -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     if context.json {
-        return output::line(report);
+        return output::json(report);
     }
     output::line(machine::line(&report["machine"]))?;
     people()

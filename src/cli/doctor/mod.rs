@@ -79,7 +79,7 @@ fn print(findings: &[Finding], context: &Context) -> Result<(), CliError> {
             .iter()
             .map(|finding| json!({"status": finding.status.word(), "name": finding.name, "detail": finding.detail}))
             .collect();
-        return output::line(json!({"checks": checks}));
+        return output::json(json!({"checks": checks}));
     }
     let rows: Vec<Vec<String>> = findings
         .iter()

@@ -130,7 +130,7 @@ impl InputRead<'_> {
         self.printed.set(printed + 1);
         if printed < MAX_PRINTED {
             let unit = self.format.unit();
-            eprintln!("{}: {unit} {position}: {} ({})", self.file, error.detail, error.code);
+            output::complain(format!("{}: {unit} {position}: {} ({})", self.file, error.detail, error.code));
         } else if printed == MAX_PRINTED {
             eprintln!("{}: more were refused; --json lists the first 1,000", self.file);
         }

@@ -128,7 +128,7 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     let report = Report::new(answer?, &read, started.elapsed());
     report.print_refusals(&read);
     if context.json {
-        output::line(report.to_json())?;
+        output::json(report.to_json())?;
     }
     output::hint(context, report.summary(&name, &read));
     for field in read.unseen.iter().filter(|_| read.count > 0) {

@@ -60,7 +60,7 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
         });
         let Some(schedule) = &schedule else { return done };
         if let Err(error) = done {
-            eprintln!("this run failed: {}", Chain(&error));
+            output::complain(format!("this run failed: {}", Chain(&error)));
         }
         let Some(wait) = schedule.wait(began, jiff::Timestamp::now()) else { return Ok(()) };
         std::thread::sleep(wait);

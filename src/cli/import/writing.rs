@@ -105,7 +105,7 @@ impl<'a> Writer<'a> {
 
     fn print(&self, id: &str, error: &Json) {
         if self.counts.failed < MAX_PRINTED {
-            eprintln!("{id}: {}", error["detail"].as_str().unwrap_or("it was refused"));
+            output::complain(format!("{id}: {}", error["detail"].as_str().unwrap_or("it was refused")));
         }
     }
 }
@@ -146,7 +146,7 @@ impl Counts {
         context: &Context,
     ) -> Result<(), CliError> {
         if context.json {
-            output::line(self.to_json(seconds))?;
+            output::json(self.to_json(seconds))?;
         }
         output::hint(context, self.summary(name, seconds));
         match self.failed {

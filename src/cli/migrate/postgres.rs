@@ -129,7 +129,7 @@ fn status(args: &PostgresMigrateArgs, context: &Context) -> Result<(), CliError>
         migrator.status().await.map_err(refused)
     })?;
     if context.json {
-        return output::line(json!({"own": json_of(&own), "files": json_of(&files)}));
+        return output::json(json!({"own": json_of(&own), "files": json_of(&files)}));
     }
     let (applied, pending) = (own.applied.len() + files.applied.len(), own.pending.len() + files.pending.len());
     output::line(format!("Applied {applied}, pending {pending}"))?;
@@ -207,7 +207,7 @@ fn migrate(
     });
     if context.json {
         let steps: Vec<Value> = all.iter().map(json_of_applied).collect();
-        output::line(json!({"steps": steps, "dry_run": dry_run}))?;
+        output::json(json!({"steps": steps, "dry_run": dry_run}))?;
     }
     done.map_err(refused)?;
     if all.is_empty() {
@@ -262,7 +262,7 @@ fn put_back(
             .iter()
             .map(|table| json!({"table": table.table, "rows": table.rows, "made": table.was_made}))
             .collect();
-        return output::line(json!({"tables": tables, "dry_run": dry_run}));
+        return output::json(json!({"tables": tables, "dry_run": dry_run}));
     }
     for table in &restored {
         let made = if table.was_made { ", made again" } else { "" };

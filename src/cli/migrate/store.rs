@@ -47,7 +47,7 @@ fn print_status(steps: &[StepStatus], verbose: bool, context: &Context) -> Resul
     let is_applied = |step: &&StepStatus| matches!(step.state, StepState::Applied(_));
     let applied = steps.iter().filter(is_applied).count();
     if context.json {
-        return output::line(json!({
+        return output::json(json!({
             "applied": applied, "pending": steps.len() - applied,
             "steps": steps.iter().map(as_json).collect::<Vec<_>>(),
         }));
@@ -145,7 +145,7 @@ fn print_changed(changed: &[Changed], verb: &str, end: Option<&str>, context: &C
         let steps = changed.iter().map(|c| {
             json!({"id": c.id, "name": c.name, "files": c.change.files, "bytes": c.change.bytes, "took_ms": c.took_ms})
         });
-        return output::line(json!({"changed": steps.collect::<Vec<_>>(), "dry_run": end.is_some()}));
+        return output::json(json!({"changed": steps.collect::<Vec<_>>(), "dry_run": end.is_some()}));
     }
     for Changed { id, name, change, took_ms } in changed {
         output::line(format!("  ok {id:03} {name}   ({}; {took_ms} ms)", sentence(verb, *change)))?;

@@ -113,7 +113,7 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
         answer["archive_bytes"] = packed.archive_bytes.into();
     }
     if context.json {
-        return output::line(answer);
+        return output::json(answer);
     }
     let number = |key: &str| answer[key].as_u64().unwrap_or(0);
     output::line(format!(
@@ -140,7 +140,7 @@ fn list(context: &Context) -> Result<(), CliError> {
         None => serde_json::to_value(SnapshotsView::of(&context.data)?).map_err(|e| CliError::Other(Box::new(e)))?,
     };
     if context.json {
-        return output::line(answer);
+        return output::json(answer);
     }
     let entries = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let (snapshots, damaged) = (entries("snapshots"), entries("damaged"));
@@ -163,7 +163,7 @@ fn list(context: &Context) -> Result<(), CliError> {
     }
     output::table(&rows, &[2, 3, 4, 5])?;
     for entry in &damaged {
-        eprintln!("damaged: {}", entry["problem"].as_str().unwrap_or_default());
+        output::complain(format!("damaged: {}", entry["problem"].as_str().unwrap_or_default()));
     }
     Ok(())
 }
@@ -199,9 +199,9 @@ fn verify(source: &SourceArgs, context: &Context) -> Result<(), CliError> {
     };
     bar.finish_and_clear();
     if context.json {
-        output::line(json!({"files": report.members, "bytes": report.bytes, "problems": report.problems}))?;
+        output::json(json!({"files": report.members, "bytes": report.bytes, "problems": report.problems}))?;
     } else {
-        report.problems.iter().for_each(|problem| eprintln!("damaged: {problem}"));
+        report.problems.iter().for_each(|problem| output::complain(format!("damaged: {problem}")));
         output::line(format!(
             "{} with {} read",
             output::counted(report.members as u64, "file"),
@@ -238,7 +238,7 @@ fn pack(name: &SnapshotName, file: &Path, context: &Context) -> Result<archive::
 
 fn print_packed(file: &Path, packed: archive::Packed, context: &Context) -> Result<(), CliError> {
     if context.json {
-        return output::line(json!({"bytes": packed.bytes, "archive_bytes": packed.archive_bytes}));
+        return output::json(json!({"bytes": packed.bytes, "archive_bytes": packed.archive_bytes}));
     }
     let (bytes, all) = (output::bytes(packed.archive_bytes), output::bytes(packed.bytes));
     output::line(format!("{}  {bytes}, of {all}", file.display()))

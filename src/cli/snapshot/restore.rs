@@ -67,7 +67,7 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
         snapshot::discard_replaced(&context.data)?;
     }
     if context.json {
-        return output::line(json!({
+        return output::json(json!({
             "seq": restored.seq.0, "timeline": restored.timeline, "bytes": restored.bytes,
             "restore_ms": swapped_ms, "open_ms": opened_ms, "kept": kept,
         }));
