@@ -1,5 +1,7 @@
 //! `collection`: create, list, show, delete.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -89,7 +91,7 @@ struct BackendArgs {
     url_variable: Option<String>,
     /// File on the server with the database's URL
     #[arg(long, value_name = "FILE", requires = "backend")]
-    url_file: Option<String>,
+    url_file: Option<PathBuf>,
     /// Schema of the table [default: pannier]
     #[arg(long, value_name = "NAME", requires = "backend")]
     schema: Option<String>,
@@ -99,17 +101,17 @@ struct BackendArgs {
 }
 
 impl BackendArgs {
-    fn body(&self) -> Option<Value> {
-        let mut backend = Map::from_iter([("type".to_owned(), json!(self.backend.as_ref()?))]);
-        for (key, value) in [
-            ("url_variable", &self.url_variable),
-            ("url_file", &self.url_file),
-            ("schema", &self.schema),
-            ("table", &self.table),
-        ] {
+    fn body(&self) -> Result<Option<Value>, CliError> {
+        let Some(name) = &self.backend else { return Ok(None) };
+        let mut backend = Map::from_iter([("type".to_owned(), json!(name))]);
+        // The server may run elsewhere than this command.
+        let url_file = self.url_file.as_ref().map(std::path::absolute).transpose();
+        let url_file = url_file.map_err(|e| CliError::io("find the file of the URL", e))?;
+        insert(&mut backend, "url_file", url_file.map(|path| json!(path)));
+        for (key, value) in [("url_variable", &self.url_variable), ("schema", &self.schema), ("table", &self.table)] {
             insert(&mut backend, key, value.as_ref().map(|value| json!(value)));
         }
-        Some(Value::Object(backend))
+        Ok(Some(Value::Object(backend)))
     }
 }
 
@@ -183,7 +185,7 @@ impl CreateArgs {
         insert(&mut embedding, "template", self.template.body()?);
         insert(&mut body, "embedding", (!embedding.is_empty()).then_some(Value::Object(embedding)));
         insert(&mut body, "guard", self.guard.body());
-        insert(&mut body, "backend", self.backend.body());
+        insert(&mut body, "backend", self.backend.body()?);
         insert(&mut body, "index", (!index.is_empty()).then_some(Value::Object(index)));
         let fields: Map<_, _> = self.fields.iter().map(|(name, kind)| (name.clone(), json!(kind))).collect();
         insert(&mut body, "fields", (!fields.is_empty()).then_some(Value::Object(fields)));
@@ -343,6 +345,9 @@ mod tests {
         let named = ["--backend", "postgres", "--url-file", "/run/url", "--schema", "s", "--table", "t"];
         let wanted = json!({"backend": {"type": "postgres", "url_file": "/run/url", "schema": "s", "table": "t"}});
         assert_eq!(body(&named).unwrap(), wanted);
+        let relative = body(&["--backend", "postgres", "--url-file", "url"]).unwrap();
+        let absolute = std::env::current_dir().unwrap().join("url");
+        assert_eq!(relative["backend"]["url_file"], absolute.to_str().unwrap());
         for wrong in [&["--table", "t"][..], &["--backend", "mysql"]] {
             assert!(body(wrong).is_err(), "{wrong:?}");
         }

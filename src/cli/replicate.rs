@@ -319,9 +319,10 @@ fn unequal(report: &Value) -> String {
 
 fn repair(report: &Value, dry_run: bool, context: &Context) -> Result<(), CliError> {
     if context.json {
-        return output::json(report);
+        output::json(report)?;
+    } else {
+        print_compared(items(&report["copies"]).iter().map(|copy| &copy["before"]))?;
     }
-    print_compared(items(&report["copies"]).iter().map(|copy| &copy["before"]))?;
     let sum = |key: &str| items(&report["copies"]).iter().filter_map(|copy| copy[key].as_u64()).sum::<u64>();
     let left = |copy: &Value| {
         ["missing_count", "extra_count", "different_count", "dead_letters"]
@@ -334,7 +335,9 @@ fn repair(report: &Value, dry_run: bool, context: &Context) -> Result<(), CliErr
         true => "nothing was changed".to_owned(),
         false => format!("{} written, {} deleted, {left} left", sum("written"), sum("deleted")),
     };
-    output::hint(context, done);
+    if !context.json {
+        output::hint(context, done);
+    }
     match left == 0 || dry_run {
         true => Ok(()),
         false => Err(CliError::Refused("some rows could not be mended".to_owned())),
@@ -352,6 +355,18 @@ mod tests {
         match cli.command {
             Command::Replicate(ReplicateCommand::Add(args)) => args.body(|| Ok("postgres://h/x\n".into())).unwrap(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_repair_that_leaves_rows_fails_in_json_too() {
+        let report = |left: u64| json!({"copies": [{"written": 1, "deleted": 0, "after": {"missing_count": left}}]});
+        for form in [&["--quiet"][..], &["--json"]] {
+            let context = Cli::try_parse_from([&["pannier", "doctor"], form].concat()).unwrap().context;
+            assert!(repair(&report(0), false, &context).is_ok(), "{form:?}");
+            assert!(repair(&report(2), true, &context).is_ok(), "{form:?}, dry run");
+            let left = repair(&report(2), false, &context).unwrap_err();
+            assert!(left.to_string().contains("could not be mended"), "{form:?} {left}");
         }
     }
 
