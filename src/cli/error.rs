@@ -78,7 +78,8 @@ pub enum CliError {
     },
     /// No server answers where one was asked for.
     #[error(
-        "no server answers at {address}; start one with `pannier serve`, or leave --server out to open the data directory"
+        "no server answers at {address}; start one with `pannier serve`, or leave --server out, and PANNIER_SERVER unset, \
+         to open the data directory"
     )]
     Unreachable {
         /// Where.

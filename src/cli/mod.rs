@@ -37,6 +37,8 @@ pub use error::{CliError, Failure};
 pub use logging::LogFormat;
 pub use output::printable;
 
+/// As it stands on the command line.
+const SERVER_FLAG: &str = "--server";
 /// Most compute threads: more than any machine has cores for.
 const MAX_THREADS: usize = 1_024;
 
@@ -73,13 +75,18 @@ pub fn variable_at_fault(error: &clap::Error) -> Option<String> {
     // As clap writes it: `--threads <N>`.
     let flag = text(ContextKind::InvalidArg)?.split(' ').next()?;
     let value = text(ContextKind::InvalidValue)?;
-    let is_argument =
-        |given: String| given == flag || given.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
-    if std::env::args_os().any(|given| is_argument(given.to_string_lossy().into_owned())) {
+    if is_given(flag) {
         return None;
     }
     let variable = variable_of(&command(), flag.strip_prefix("--")?)?;
     std::env::var(&variable).is_ok_and(|set| set == value).then_some(variable)
+}
+
+/// Whether a flag stands on the command line, as `--flag VALUE` or `--flag=VALUE`.
+fn is_given(flag: &str) -> bool {
+    let is_argument =
+        |given: String| given == flag || given.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
+    std::env::args_os().any(|given| is_argument(given.to_string_lossy().into_owned()))
 }
 
 /// The variable that stands for a flag, in a command or those below it.
@@ -179,6 +186,29 @@ impl Context {
         Ok(Database::open_with(&self.data, self.options())?)
     }
 
+    /// Refuses a server for a command on the data directory itself. `why` begins the sentence.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] that says how the server was named.
+    fn refuse_server(&self, why: &str) -> Result<(), CliError> {
+        match &self.server {
+            None => Ok(()),
+            Some(_) if is_given(SERVER_FLAG) => Err(CliError::Usage(format!("{why} and leave {SERVER_FLAG} out"))),
+            Some(_) => Err(CliError::Usage(format!("{why} and unset PANNIER_SERVER"))),
+        }
+    }
+
+    /// Refuses the flag of a server for a command that runs in this process. The variable is a setting of others.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`].
+    fn refuse_server_flag(&self, command: &str) -> Result<(), CliError> {
+        if self.server.is_some() && is_given(SERVER_FLAG) {
+            return Err(CliError::Usage(format!("{command} runs in this process: leave {SERVER_FLAG} out")));
+        }
+        Ok(())
+    }
+
     /// The models, without a database.
     pub fn model_store(&self) -> Models {
         self.model_store_of(self.precision)
@@ -209,6 +239,9 @@ fn precision_parser() -> impl TypedValueParser<Value = Precision> {
 pub fn run(cli: Cli) -> Result<(), CliError> {
     let Cli { context, command } = cli;
     logging::start(context.log_format, matches!(command, Command::Serve(_)))?;
+    if let Some(name) = own_process(&command) {
+        context.refuse_server_flag(name)?;
+    }
     match command {
         Command::Serve(args) => serve::run(&args, &context),
         Command::Model(command) => model::run(&command, &context),
@@ -224,6 +257,17 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Verify(args) => verify::run(&args, &context),
         Command::Bench(args) => bench::run(args, &context),
+    }
+}
+
+/// The name of a command that no server carries out.
+fn own_process(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Serve(_) => Some("serve"),
+        Command::Model(_) => Some("model"),
+        Command::Embed(_) => Some("embed"),
+        Command::Bench(_) => Some("bench"),
+        _ => None,
     }
 }
 

@@ -24,10 +24,7 @@ pub struct SalvageArgs {
 /// [`CliError::Lost`] after everything readable was written and every loss was printed; [`CliError::Salvage`] when
 /// nothing was.
 pub(super) fn run(args: &SalvageArgs, context: &Context) -> Result<(), CliError> {
-    if context.server.is_some() {
-        let text = "salvage reads the data directory itself: stop the server and leave --server out";
-        return Err(CliError::Usage(text.to_owned()));
-    }
+    context.refuse_server("salvage reads the data directory itself: stop the server")?;
     let bar = output::count_progress(context);
     let report = salvage(&context.data, &args.to, &mut |done, total| {
         bar.set_length(total);

@@ -30,11 +30,7 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<(), CliError> 
     if !holds_something {
         return Err(CliError::Refused(format!("there is no data directory at {}", context.data.display())));
     }
-    if context.server.is_some() {
-        return Err(CliError::Usage(
-            "verify reads the data directory itself: stop the server and leave --server out".to_owned(),
-        ));
-    }
+    context.refuse_server("verify reads the data directory itself: stop the server")?;
     let database = context.open()?;
     let bar = output::byte_progress(context, Some(0));
     let report = database.verify(&mut |done, total| {

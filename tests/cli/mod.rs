@@ -169,6 +169,25 @@ fn a_refused_value_of_a_variable_is_told_with_its_name() {
 }
 
 #[test]
+fn a_server_is_refused_where_it_means_nothing_and_the_refusal_says_where_it_was_named() {
+    let place = Place::with_colours();
+    let at = ["--server", "http://127.0.0.1:1"];
+    for arguments in [&["embed", "a"][..], &["model", "list"], &["bench", "search"], &["serve"]] {
+        place.run(&[&at[..], arguments].concat()).failed_with(2, &["runs in this process", "leave --server out"]);
+    }
+    let salvage = ["salvage", "--to", "x"];
+    let directory_only = [&["verify"][..], &["migrate", "status"], &["snapshot", "restore", "s"], &salvage];
+    for arguments in directory_only {
+        place.run(&[&at[..], arguments].concat()).failed_with(2, &["leave --server out"]);
+        let ran = Ran::of(place.command(arguments).env("PANNIER_SERVER", at[1]).output().unwrap());
+        ran.failed_with(2, &["unset PANNIER_SERVER"]);
+    }
+    // The variable is a setting of other commands.
+    let listed = place.command(&["model", "list"]).env("PANNIER_SERVER", at[1]).output().unwrap();
+    assert!(listed.status.success());
+}
+
+#[test]
 fn an_error_is_a_log_line_where_those_are_json() {
     let place = Place::new();
     let ran = place.run(&["--log-format", "json", "collection", "show", "nothing"]);

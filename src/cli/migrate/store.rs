@@ -13,10 +13,7 @@ use crate::snapshot::{self, SnapshotName};
 use crate::storage::publish;
 
 pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<(), CliError> {
-    if context.server.is_some() {
-        let text = "migrations change the data directory itself: stop the server and leave --server out";
-        return Err(CliError::Usage(text.to_owned()));
-    }
+    context.refuse_server("migrations change the data directory itself: stop the server")?;
     match &args.command {
         MigrateCommand::Status => status(args.verbose, context),
         MigrateCommand::Up { to: None, dry_run } => up(args, *dry_run, context),

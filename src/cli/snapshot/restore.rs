@@ -33,10 +33,7 @@ pub struct RestoreArgs {
 /// [`CliError::Snapshot`], and then nothing has changed; [`CliError::Open`] when the restored store cannot be opened,
 /// and then `before-restore/` has the one before.
 pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError> {
-    if context.server.is_some() {
-        let text = "a running server is not restored: stop it, and leave --server out";
-        return Err(CliError::Usage(text.to_owned()));
-    }
+    context.refuse_server("a running server is not restored: stop it")?;
     let source = match (&args.source.name, &args.source.archive) {
         (Some(name), _) => Source::Snapshot(SnapshotName::new(name)?),
         (None, Some(file)) => Source::Archive(file.clone()),
