@@ -188,6 +188,23 @@ fn a_server_is_refused_where_it_means_nothing_and_the_refusal_says_where_it_was_
 }
 
 #[test]
+fn a_data_directory_that_is_made_is_named_and_texts_do_not_command_the_terminal() {
+    let place = Place::new();
+    let create = |name: &str| place.succeed(&["collection", "create", name, "--dim", "1"]).stderr;
+    let made = format!("made a new data directory at {}", place.data().display());
+    let (first, second) = (create("a"), create("b"));
+    assert!(first.contains(&made) && !second.contains("made a new"), "{first}{second}");
+    let line = r#"{"id":"x","vector":[1],"text":"\u001b[2J \u009b2J","\u0007":1}"#;
+    let file = place.write("one.jsonl", line);
+    let ran = place.succeed(&["import", "a", &file]);
+    assert!(ran.stderr.contains(&format!("written into a at {}", place.data().display())), "{}", ran.stderr);
+    let shown = place.succeed(&["search", "a", "--vector", "[1]"]).stdout;
+    assert!(shown.contains("\u{fffd}[2J \u{fffd}2J"), "{shown:?}");
+    let answer = place.succeed(&["search", "a", "--vector", "[1]", "--json"]).stdout;
+    assert!(answer.contains("\u{9b}2J"), "{answer:?}");
+}
+
+#[test]
 fn an_error_is_a_log_line_where_those_are_json() {
     let place = Place::new();
     let ran = place.run(&["--log-format", "json", "collection", "show", "nothing"]);

@@ -85,7 +85,7 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
     }
     apply(&mut writer, waiting)?;
     progress.finish_and_clear();
-    writer.counts.report(&name, started.elapsed().as_secs_f64(), "event", context)
+    writer.counts.report(&name, &target.place(), started.elapsed().as_secs_f64(), "event", context)
 }
 
 fn apply(writer: &mut Writer, waiting: BTreeMap<String, Option<(String, Metadata)>>) -> Result<(), CliError> {

@@ -130,7 +130,7 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     if context.json {
         output::json(report.to_json())?;
     }
-    output::hint(context, report.summary(&name, &read));
+    output::hint(context, report.summary(&name, &target.place(), &read));
     for field in read.unseen.iter().filter(|_| read.count > 0) {
         output::hint(context, format!("No {} of {file} has the field {field:?}; is it misspelt?", format.unit()));
     }

@@ -83,12 +83,12 @@ impl Report {
         })
     }
 
-    /// The outcome in a sentence or two.
-    pub(super) fn summary(&self, name: &CollectionName, read: &InputRead<'_>) -> String {
+    /// The outcome in a sentence or two. `place`: where the collection is.
+    pub(super) fn summary(&self, name: &CollectionName, place: &str, read: &InputRead<'_>) -> String {
         let seconds = self.took.as_secs_f64();
         let speed = self.upserted as f64 / seconds.max(1e-3);
         let written = output::counted(self.upserted, "document");
-        let mut text = format!("{written} written into {name} in {seconds:.1} s ({speed:.0}/s).");
+        let mut text = format!("{written} written into {name} at {place} in {seconds:.1} s ({speed:.0}/s).");
         if self.truncated > 0 {
             let cut = output::counted(self.truncated, "text");
             text.push_str(&format!(" {cut} longer than the model reads: the vector is that of the start."));
@@ -133,8 +133,8 @@ mod tests {
         );
         assert_eq!((json["errors"][0]["line"].as_u64(), json["errors"][1]["line"].as_u64()), (Some(1), Some(4)));
         let name = CollectionName::new("c").unwrap();
-        let summary = report.summary(&name, &read);
-        assert!(summary.starts_with("1 document written into c in 2.0 s (0/s)."), "{summary}");
+        let summary = report.summary(&name, "/data", &read);
+        assert!(summary.starts_with("1 document written into c at /data in 2.0 s (0/s)."), "{summary}");
         assert!(summary.ends_with("2 lines refused."), "{summary}");
     }
 }

@@ -112,11 +112,11 @@ impl<'a> Writer<'a> {
 
 impl Counts {
     /// The outcome in a sentence.
-    pub(super) fn summary(&self, name: &CollectionName, seconds: f64) -> String {
+    fn summary(&self, name: &CollectionName, place: &str, seconds: f64) -> String {
         let written = output::counted(self.upserted, "document");
         let speed = (self.upserted + self.unchanged) as f64 / seconds.max(1e-3);
         let mut text = format!(
-            "{written} written into {name} in {seconds:.1} s ({speed:.0}/s): {} embedded, {} with the vector they had.",
+            "{written} written into {name} at {place} in {seconds:.1} s ({speed:.0}/s): {} embedded, {} with the vector they had.",
             output::count(self.embedded),
             output::count(self.kept)
         );
@@ -134,13 +134,14 @@ impl Counts {
             "failed": self.failed, "unchanged": self.unchanged, "took_ms": (seconds * 1e3) as u64})
     }
 
-    /// Prints the outcome; an error where rows were refused.
+    /// Prints the outcome; an error where rows were refused. `place`: where the collection is.
     ///
     /// # Errors
     /// [`CliError::Lines`].
     pub(super) fn report(
         self,
         name: &CollectionName,
+        place: &str,
         seconds: f64,
         unit: &'static str,
         context: &Context,
@@ -148,7 +149,7 @@ impl Counts {
         if context.json {
             output::json(self.to_json(seconds))?;
         }
-        output::hint(context, self.summary(name, seconds));
+        output::hint(context, self.summary(name, place, seconds));
         match self.failed {
             0 => Ok(()),
             failed => {

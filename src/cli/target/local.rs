@@ -1,6 +1,7 @@
 //! A data directory that this process opened, behind the API's own routes.
 
 use std::io::Read;
+use std::path::{self, PathBuf};
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +25,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(in crate::cli) struct Local {
     router: Router,
     runtime: Runtime,
+    directory: PathBuf,
 }
 
 impl Local {
@@ -35,7 +37,13 @@ impl Local {
             .enable_all()
             .build()
             .map_err(|e| CliError::io("start a thread", e))?;
-        Ok(Self { router: router(AppState::new(database, HttpConfig::default(), None)), runtime })
+        let directory = path::absolute(database.path()).unwrap_or_else(|_| database.path().to_owned());
+        Ok(Self { router: router(AppState::new(database, HttpConfig::default(), None)), runtime, directory })
+    }
+
+    /// The data directory, from the root.
+    pub(super) fn directory(&self) -> path::Display<'_> {
+        self.directory.display()
     }
 
     pub(super) fn call(&self, method: &str, path: &str, body: Option<String>) -> Result<Answer, CliError> {

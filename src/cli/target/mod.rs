@@ -10,7 +10,7 @@ use std::io::{self, Read};
 
 use serde_json::Value;
 
-use super::{CliError, Context, Failure};
+use super::{CliError, Context, Failure, output};
 use crate::manifest::Manifest;
 use crate::storage::DataPaths;
 use crate::types::CollectionName;
@@ -57,7 +57,8 @@ impl Target {
         }
         let paths = DataPaths::new(&context.data);
         // Opening finishes a restore that was cut short.
-        if access == Access::Existing && !paths.format().exists() && !paths.restore_marker().exists() {
+        let is_new = !paths.format().exists() && !paths.restore_marker().exists();
+        if access == Access::Existing && is_new {
             let detail = format!(
                 "there is no data directory at {}; name another with --data, or a server with --server, or make one \
                  with `pannier import` or `pannier collection create`",
@@ -66,7 +67,13 @@ impl Target {
             return Err(CliError::Refused(detail));
         }
         match context.open() {
-            Ok(database) => Ok(Self::Directory(Box::new(Local::new(database)?))),
+            Ok(database) => {
+                let local = Local::new(database)?;
+                if is_new {
+                    output::hint(context, format!("made a new data directory at {}", local.directory()));
+                }
+                Ok(Self::Directory(Box::new(local)))
+            }
             Err(error) if error.failure() == Failure::Locked => match server_of_store(context) {
                 Some(remote) => Ok(Self::Server(remote)),
                 None => Err(error),
@@ -106,6 +113,14 @@ impl Target {
             Self::Directory(local) => local.stream(path, lines)?,
         };
         self.parse(&self.unpack(answer)?)
+    }
+
+    /// Where documents go: the server's address, or the data directory.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Server(remote) => remote.base().to_owned(),
+            Self::Directory(local) => local.directory().to_string(),
+        }
     }
 
     /// A collection's definition, or `None` where there is no such collection.
