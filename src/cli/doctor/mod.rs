@@ -14,9 +14,9 @@ use crate::embed::{DEFAULT_MODEL, EmbedError};
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
-    /// Address that the server listens at, or is to
-    #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE, default_value = DEFAULT_ADDRESS)]
-    addr: String,
+    /// Address that the server listens at, or is to [default: 127.0.0.1:7117]
+    #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE)]
+    addr: Option<String>,
     /// Model to check
     #[arg(long, value_name = "NAME", default_value = DEFAULT_MODEL)]
     model: String,
@@ -64,7 +64,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<(), CliError> 
     let mut findings = data::check(&context.data);
     findings.extend(machine::check());
     findings.push(model(context, &args.model));
-    findings.push(address(context, &args.addr));
+    findings.push(address(context, args.addr.as_deref()));
     findings.extend(settings::check());
     print(&findings, context)?;
     match findings.iter().filter(|finding| finding.status == Status::Fail).count() as u64 {
@@ -103,10 +103,20 @@ fn model(context: &Context, name: &str) -> Finding {
     }
 }
 
-fn address(context: &Context, address: &str) -> Finding {
+fn address(context: &Context, address: Option<&str>) -> Finding {
     const NAME: &str = "address";
-    let server = context.server.as_deref().unwrap_or(address);
-    let version = Remote::new(server, context).ok().and_then(|remote| remote.version());
+    let named = context.server.as_deref().or(address);
+    let address = address.unwrap_or(DEFAULT_ADDRESS);
+    let server = named.unwrap_or(DEFAULT_ADDRESS);
+    let remote = Remote::expected(named, context).ok();
+    let version = remote.as_ref().and_then(Remote::version);
+    if version.is_none() && remote.is_some_and(|remote| remote.wants_key()) {
+        let detail = format!(
+            "who answers at {server} wants an API key; name the server with --server and its key's file with \
+             --api-key-file"
+        );
+        return Finding::new(Status::Warn, NAME, detail);
+    }
     match (version, &context.server) {
         (Some(version), _) => {
             let number = version["version"].as_str().unwrap_or("unknown");

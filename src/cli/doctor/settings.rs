@@ -21,15 +21,17 @@ fn of_arguments(arguments: Vec<std::ffi::OsString>) -> Vec<Finding> {
     // The line was parsed before; what the server would take from the environment is seen by parsing its own command.
     let everywhere = command().try_get_matches_from(arguments).ok();
     let serve = command().try_get_matches_from(["pannier", "serve"]).ok();
-    let mut findings = Vec::new();
-    let shared = ["data", "server", "api_key_file", "addr", "models", "threads", "precision"];
-    if let Some(matches) = &everywhere {
-        let own = matches.subcommand().map_or(matches, |(_, own)| own);
-        findings.extend(shared.iter().filter_map(|id| setting(own, id)));
-    }
-    if let Some((_, matches)) = serve.as_ref().and_then(|matches| matches.subcommand()) {
-        let ids = of_serve().into_iter().filter(|id| !shared.contains(&id.as_str()));
-        findings.extend(ids.filter_map(|id| setting(matches, &id)));
+    let own = everywhere.as_ref().map(|matches| matches.subcommand().map_or(matches, |(_, own)| own));
+    let of_server = serve.as_ref().and_then(|matches| matches.subcommand()).map(|(_, matches)| matches);
+    let shared = ["data", "server", "api_key_file", "addr", "models", "threads", "precision"].map(str::to_owned);
+    let (mut listed, mut findings) = (Vec::new(), Vec::new());
+    for (matches, ids) in [(own, shared.to_vec()), (of_server, of_serve())] {
+        for id in ids {
+            if let Some(finding) = matches.filter(|_| !listed.contains(&id)).and_then(|matches| setting(matches, &id)) {
+                findings.push(finding);
+                listed.push(id);
+            }
+        }
     }
     findings
 }
@@ -85,6 +87,7 @@ mod tests {
         assert!(details.contains(&"--data = /d, from the command line".to_owned()), "{details:?}");
         assert!(details.contains(&"--addr = 127.0.0.1:7200, from the command line".to_owned()), "{details:?}");
         assert!(details.iter().any(|detail| detail.starts_with("--snapshot-keep = 7")), "{details:?}");
+        assert_eq!(details.iter().filter(|detail| detail.starts_with("--addr = ")).count(), 1, "{details:?}");
         // Those without a value are not listed.
         for id in of_serve().iter().filter(|id| !["snapshot_every", "merge_mib_per_s"].contains(&id.as_str())) {
             let start = format!("--{} = ", id.replace('_', "-"));

@@ -169,13 +169,12 @@ pub(super) fn collection_path(name: &CollectionName) -> String {
     format!("/v1/collections/{name}")
 }
 
-/// The server that holds the data directory, if it listens where servers listen by default. Another store's server
-/// must not get what was meant for this one.
+/// The server that holds the data directory, if it listens where the environment says, or where servers listen by
+/// default. Another store's server must not get what was meant for this one.
 fn server_of_store(context: &Context) -> Option<Remote> {
     let store_id = store_id(context)?;
     let named = std::env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
-    let address = named.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-    let remote = Remote::new(&format!("http://{address}"), context).ok()?;
+    let remote = Remote::expected(named.as_deref(), context).ok()?;
     (remote.version()?["store_id"].as_str() == Some(&store_id)).then_some(remote)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, read_body};
+use super::{Answer, DEFAULT_ADDRESS, read_body};
 use crate::cli::{CliError, Context};
 
 /// A server on this machine or its network answers a connection at once, or not at all.
@@ -27,6 +27,23 @@ impl Remote {
     /// # Errors
     /// [`CliError::Usage`] for an address that is none.
     pub(in crate::cli) fn new(address: &str, context: &Context) -> Result<Self, CliError> {
+        let key = context.api_key_file.as_deref().map(read_key).transpose()?;
+        Self::with_key(address, key)
+    }
+
+    /// A server at the address that was named; else at the one where servers listen by default, and then without the
+    /// key: somebody else's program may listen there.
+    ///
+    /// # Errors
+    /// As [`Remote::new`].
+    pub(in crate::cli) fn expected(named: Option<&str>, context: &Context) -> Result<Self, CliError> {
+        match named {
+            Some(address) => Self::new(address, context),
+            None => Self::with_key(DEFAULT_ADDRESS, None),
+        }
+    }
+
+    fn with_key(address: &str, key: Option<String>) -> Result<Self, CliError> {
         let base = address.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
         if !(base.starts_with("http://") || base.starts_with("https://")) {
@@ -34,7 +51,6 @@ impl Remote {
                 "{address:?} is not a server's address; write it as http://127.0.0.1:7117"
             )));
         }
-        let key = context.api_key_file.as_deref().map(read_key).transpose()?;
         let agent = ureq::AgentBuilder::new()
             .timeout_connect(CONNECT_TIMEOUT)
             .timeout_read(READ_TIMEOUT)
@@ -54,6 +70,11 @@ impl Remote {
         let answer = self.call("GET", "/version", None).ok()?;
         let version: Value = serde_json::from_str(&answer.body).ok()?;
         (version["name"] == env!("CARGO_PKG_NAME")).then_some(version)
+    }
+
+    /// Whether whoever answers wants an API key, or another one.
+    pub(in crate::cli) fn wants_key(&self) -> bool {
+        self.call("GET", "/version", None).is_ok_and(|answer| answer.status == 401)
     }
 
     pub(super) fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Answer, CliError> {
@@ -96,4 +117,27 @@ pub(in crate::cli) fn read_key(path: &Path) -> Result<String, CliError> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| CliError::io(format!("read the API key file {}", path.display()), e))?;
     Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn context(arguments: &[&str]) -> Context {
+        Cli::try_parse_from([&["pannier", "doctor"], arguments].concat()).unwrap().context
+    }
+
+    #[test]
+    fn a_key_goes_to_addresses_that_were_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "0123456789abcdef\n").unwrap();
+        let context = context(&["--api-key-file", file.to_str().unwrap()]);
+        let key = |named| Remote::expected(named, &context).unwrap().key;
+        assert_eq!(key(Some("127.0.0.1:1")).as_deref(), Some("0123456789abcdef"));
+        assert_eq!(key(None), None);
+    }
 }
