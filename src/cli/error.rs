@@ -88,6 +88,18 @@ pub enum CliError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A server that was reached gave no answer.
+    #[error(
+        "the connection to {address} broke before its answer came, or nothing came for too long; the server's log says \
+         more, and whether it did what was asked is not known"
+    )]
+    Unanswered {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The API refused a request.
     #[error("{detail}")]
     Api {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
 use super::extract::{InCollection, NoParams, check_encoding, media_type};
-use super::limits::IMPORT_IDLE_TIMEOUT;
+use super::limits::{IMPORT_IDLE_TIMEOUT, READ_ON_BYTES, READ_ON_TIME};
 use super::ndjson::{Line, LineContent, LineSplitter};
 use super::problem::Problem;
 use super::state::AppState;
@@ -100,14 +100,30 @@ pub(crate) async fn import(
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<JsonText, ApiError> {
-    check_media_type(&headers)?;
-    check_encoding(&headers)?;
-    // An unknown collection is refused before the first byte is read.
-    state.on_collection(name.clone(), |_| Ok(())).await?;
+    let imported = match admit(&state, &name, &headers).await {
+        Ok(()) => import_lines(state, name, &mut body).await,
+        // Such a client sends nothing before it is asked to.
+        Err(error) if headers.contains_key(header::EXPECT) => return Err(error),
+        Err(error) => Err(error),
+    };
+    if imported.is_err() {
+        tokio::spawn(read_on(body));
+    }
+    imported
+}
+
+/// Refuses what is no import, and an unknown collection, before the first byte is read.
+async fn admit(state: &AppState, name: &CollectionName, headers: &HeaderMap) -> Result<(), ApiError> {
+    check_media_type(headers)?;
+    check_encoding(headers)?;
+    state.on_collection(name.clone(), |_| Ok(())).await
+}
+
+async fn import_lines(state: AppState, name: CollectionName, body: &mut Body) -> Result<JsonText, ApiError> {
     let mut import = Import { state, name, batch: Batch::default(), taken: 0, report: ImportView::default() };
     let mut splitter = LineSplitter::new(MAX_LINE_BYTES);
     loop {
-        let chunk = match next_chunk(&mut body, &import.state).await {
+        let chunk = match next_chunk(body, &import.state).await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
             Err(error) => return Err(import.abandon(error).await),
@@ -136,6 +152,21 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
             Err(ApiError::new(Code::UnsupportedMediaType, detail))
         }
     }
+}
+
+/// Reads what comes after an early answer, and throws it away. Most clients read no answer before they have sent all,
+/// and would lose it with the connection.
+async fn read_on(mut body: Body) {
+    let rest = async {
+        let mut left = READ_ON_BYTES;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whoever is slower loses the answer.
+    _ = tokio::time::timeout(READ_ON_TIME, rest).await;
 }
 
 async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, ApiError> {

@@ -21,6 +21,10 @@ pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest pause between two chunks of an import.
 pub(crate) const IMPORT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// What is read on, at most, of an import that was answered before its end,
+pub(crate) const READ_ON_BYTES: usize = 16 << 20;
+/// and for how long.
+pub(crate) const READ_ON_TIME: Duration = Duration::from_secs(5);
 
 /// Limits of one server; the defaults are the documented ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

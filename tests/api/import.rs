@@ -141,6 +141,37 @@ pub fn an_import_that_ends_early_says_from_which_line_to_go_on() {
 }
 
 #[test]
+fn a_client_that_sends_all_before_it_reads_learns_why_its_import_ended() {
+    let server = Server::with_documents(&[]);
+    let text = "x".repeat(1 << 10);
+    let lines = |count: usize| -> String {
+        (0..count).map(|n| format!("{{\"id\":\"{n}\",\"vector\":[1,0,0],\"text\":\"{text}\"}}\n")).collect()
+    };
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", PATH).header("content-type", "application/x-ndjson");
+    stream.write_all(&request.head("transfer-encoding: chunked")).unwrap();
+    let mut send = |lines: String| {
+        stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).unwrap();
+    };
+    send(lines(256));
+    while server.ids().len() < 256 {
+        std::thread::yield_now();
+    }
+    server.delete("/v1/collections/c").ok();
+    // More than the system's buffers hold.
+    (0..14).for_each(|_| send(lines(900)));
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let answer = read_answer(&mut stream);
+    answer.refused(404, "collection_not_found");
+    assert_eq!(answer.json()["progress"]["done_through"], 256);
+    // Refused before the first line was read.
+    Request::new("POST", PATH)
+        .body("application/x-ndjson", lines(9_000))
+        .send(server.address)
+        .refused(404, "collection_not_found");
+}
+
+#[test]
 fn a_line_that_is_too_long_is_an_error_of_that_line() {
     let server = Server::with_documents(&[]);
     let long = "x".repeat(9 << 20);

@@ -1,6 +1,6 @@
 //! A running server, and the commands that talk to it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
 use super::{Place, Ran, THREE};
@@ -70,6 +70,54 @@ fn commands_go_to_the_server_and_a_signal_ends_it_well() {
     assert_eq!((run(&pack).code, packed.exists()), (0, true));
     assert_eq!(server.stop(), 0);
     assert_eq!(place.hits(&["--vector", "[1,0,0]"]), ["red", "lime", "blue"]);
+}
+
+#[test]
+fn an_import_that_the_server_ends_says_why() {
+    let place = Place::with_colours();
+    let server = Server::start(&place, &[]);
+    let at = ["--server", server.address.as_str()];
+    let run = |arguments: &[&str]| place.succeed(&[&at[..], arguments].concat());
+    let mut command = place.command(&[&at[..], &["import", "colours", "-"]].concat());
+    let mut import = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = import.stdin.take().unwrap();
+    let text = "x".repeat(1 << 10);
+    let mut send = |count: usize| -> std::io::Result<()> {
+        (0..count).try_for_each(|n| writeln!(lines, "{{\"id\":\"{n}\",\"vector\":[1,0,0],\"text\":\"{text}\"}}"))
+    };
+    send(1_000).unwrap();
+    let written = || {
+        let shown: serde_json::Value =
+            serde_json::from_str(&run(&["collection", "show", "colours", "--json"]).stdout).unwrap();
+        shown["stats"]["documents"].as_u64().unwrap()
+    };
+    while written() == 0 {
+        std::thread::yield_now();
+    }
+    run(&["collection", "delete", "colours", "--yes"]);
+    // More than the system's buffers hold. The command may end before it has read all.
+    _ = send(12_000);
+    drop(lines);
+    let ended = Ran::of(import.wait_with_output().unwrap());
+    ended.failed_with(1, &["there is no collection", "documents had been written"]);
+}
+
+#[test]
+fn a_long_import_goes_in_parts_and_is_told_as_one() {
+    let place = Place::with_colours();
+    let server = Server::start(&place, &[]);
+    let text = "x".repeat(1 << 10);
+    let line = |n: usize| match n % 4_000 {
+        7 => format!("{{\"id\":\"{n}\",\"vector\":[1],\"text\":\"{text}\"}}\n"),
+        _ => format!("{{\"id\":\"{n}\",\"vector\":[1,0,0],\"text\":\"{text}\"}}\n"),
+    };
+    let file = place.write("long.jsonl", (0..9_000).map(line).collect::<String>());
+    let ran = place.run(&["--server", &server.address, "import", "colours", &file, "--json"]);
+    ran.failed_with(1, &["3 of 9000 lines failed", &format!("written into colours at {}", server.address)]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((report["upserted"].as_u64(), report["failed"].as_u64()), (Some(8_997), Some(3)));
+    let lines: Vec<_> = report["errors"].as_array().unwrap().iter().map(|error| error["line"].as_u64()).collect();
+    assert_eq!(lines, [8, 4_008, 8_008].map(Some));
 }
 
 #[test]

@@ -4,9 +4,10 @@
 //! code path and one set of errors.
 
 mod local;
+mod portions;
 mod remote;
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use serde_json::Value;
 
@@ -16,10 +17,13 @@ use crate::storage::DataPaths;
 use crate::types::CollectionName;
 
 use local::Local;
+use portions::{Portion, Reports};
 pub(super) use remote::{Remote, read_key};
 
 /// Where a server is expected unless another address is given.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:7117";
+/// Bytes of a stream that wait to be sent.
+const SEND_BUFFER_BYTES: usize = 32 << 10;
 /// The variable with another address.
 pub(super) const ADDRESS_VARIABLE: &str = "PANNIER_ADDR";
 
@@ -92,7 +96,7 @@ impl Target {
             Self::Server(remote) => remote.call(method, path, body.as_deref())?,
             Self::Directory(local) => local.call(method, path, body)?,
         };
-        self.unpack(answer)
+        self.unpack(answer, 0)
     }
 
     /// As [`Target::call`], read into a value.
@@ -108,11 +112,21 @@ impl Target {
     /// # Errors
     /// As [`Target::value`].
     pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Value, CliError> {
-        let answer = match self {
-            Self::Server(remote) => remote.stream(path, lines)?,
-            Self::Directory(local) => local.stream(path, lines)?,
+        let remote = match self {
+            Self::Server(remote) => remote,
+            Self::Directory(local) => return self.parse(&self.unpack(local.stream(path, lines)?, 0)?),
         };
-        self.parse(&self.unpack(answer)?)
+        let mut lines = BufReader::with_capacity(SEND_BUFFER_BYTES, lines);
+        let mut reports = Reports::default();
+        loop {
+            let mut portion = Portion::of(&mut lines);
+            let answer = remote.stream(path, &mut portion)?;
+            let line_count = portion.line_count;
+            reports.add(self.parse(&self.unpack(answer, reports.upserted())?)?, line_count);
+            if lines.fill_buf().map_err(|e| CliError::io("read the input", e))?.is_empty() {
+                return Ok(reports.into_sum());
+            }
+        }
     }
 
     /// Where documents go: the server's address, or the data directory.
@@ -147,7 +161,8 @@ impl Target {
             .map_err(|error| CliError::Protocol { address: self.address(), reason: error.to_string() })
     }
 
-    fn unpack(&self, answer: Answer) -> Result<String, CliError> {
+    /// The body of a success. `written`: documents that earlier parts of the same stream have written.
+    fn unpack(&self, answer: Answer, written: u64) -> Result<String, CliError> {
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
         }
@@ -156,9 +171,10 @@ impl Target {
             let reason = format!("status {}", answer.status);
             return Err(CliError::Protocol { address: self.address(), reason });
         };
-        let detail = match problem["progress"]["upserted"].as_u64() {
-            Some(upserted) => format!("{detail} ({upserted} documents had been written)"),
-            None => detail.to_owned(),
+        let upserted = problem["progress"]["upserted"].as_u64();
+        let detail = match upserted.map_or(written, |upserted| written + upserted) {
+            0 if upserted.is_none() => detail.to_owned(),
+            all => format!("{detail} ({all} documents had been written)"),
         };
         Err(CliError::Api { code: code.to_owned(), detail })
     }

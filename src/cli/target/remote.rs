@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use ureq::ErrorKind;
 
 use super::{Answer, DEFAULT_ADDRESS, read_body};
 use crate::cli::{CliError, Context};
@@ -86,7 +87,9 @@ impl Remote {
     }
 
     pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Answer, CliError> {
-        self.answer(self.request("POST", path).set("content-type", "application/x-ndjson").send(lines))
+        let request = self.request("POST", path).set("content-type", "application/x-ndjson");
+        // The next lines may be long in coming, and a connection that the server closes meanwhile would fail them.
+        self.answer(request.set("connection", "close").send(lines))
     }
 
     fn request(&self, method: &str, path: &str) -> ureq::Request {
@@ -100,12 +103,20 @@ impl Remote {
     fn answer(&self, result: Result<ureq::Response, ureq::Error>) -> Result<Answer, CliError> {
         let response = match result {
             Ok(response) | Err(ureq::Error::Status(_, response)) => response,
-            Err(error @ ureq::Error::Transport(_)) => {
-                return Err(CliError::Unreachable { address: self.base.clone(), source: Box::new(error) });
-            }
+            Err(ureq::Error::Transport(error)) => return Err(self.failed(error)),
         };
         let status = response.status();
         Ok(Answer { status, body: read_body(response.into_reader(), &self.base)? })
+    }
+
+    /// Why there is no answer.
+    fn failed(&self, error: ureq::Transport) -> CliError {
+        let address = self.base.clone();
+        match error.kind() {
+            ErrorKind::Io => CliError::Unanswered { address, source: Box::new(error) },
+            ErrorKind::BadStatus | ErrorKind::BadHeader => CliError::Protocol { address, reason: error.to_string() },
+            _ => CliError::Unreachable { address, source: Box::new(error) },
+        }
     }
 }
 
@@ -121,6 +132,9 @@ pub(in crate::cli) fn read_key(path: &Path) -> Result<String, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
     use clap::Parser;
 
     use super::*;
@@ -139,5 +153,29 @@ mod tests {
         let key = |named| Remote::expected(named, &context).unwrap().key;
         assert_eq!(key(Some("127.0.0.1:1")).as_deref(), Some("0123456789abcdef"));
         assert_eq!(key(None), None);
+    }
+
+    #[test]
+    fn a_server_that_breaks_off_is_not_called_missing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let remote = Remote::new(&listener.local_addr().unwrap().to_string(), &context(&[])).unwrap();
+        let answered = |answer: &'static [u8]| {
+            let served = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut stream = listener.accept().unwrap().0;
+                    _ = stream.read(&mut [0; 4_096]).unwrap();
+                    stream.write_all(answer).unwrap();
+                });
+                remote.call("GET", "/version", None).map(|answer| answer.status)
+            });
+            served.unwrap_err()
+        };
+        let broken = answered(b"");
+        assert!(matches!(broken, CliError::Unanswered { .. }), "{broken}");
+        let foreign = answered(b"220 mail.example ESMTP\r\n\r\n");
+        assert!(matches!(foreign, CliError::Protocol { .. }), "{foreign}");
+        drop(listener);
+        let gone = remote.call("GET", "/version", None).map(|answer| answer.status).unwrap_err();
+        assert!(matches!(gone, CliError::Unreachable { .. }), "{gone}");
     }
 }
