@@ -152,9 +152,10 @@ impl Collections {
         }
         let pool = self.inner.connections.pool(&placement.url).map_err(|reason| failed(name, reason))?;
         let now = jiff::Timestamp::now().as_millisecond();
-        // Sent again, it finds what it made: so it may be tried again.
-        let made =
-            pool.read(async |session| fault::settled(table::create(session, &placement, name, &definition, now).await));
+        // Sent again, it finds what it made.
+        let made = pool.write_again(async |session| {
+            fault::settled(table::create(session, &placement, name, &definition, now).await)
+        });
         let standing = fault::settle(name, made)?;
         let collection = self.collection(name, definition, placement, standing, pool);
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
@@ -186,11 +187,11 @@ impl Collections {
             return self.inner.database.drop_collection(name);
         };
         let inner = &collection.inner;
-        // Sent again, it finds nothing: so it may be tried again.
+        // Sent again, it finds nothing.
         let version = match keep_table {
             true => 0,
             false => {
-                let dropped = inner.pool.read(async |session| {
+                let dropped = inner.pool.write_again(async |session| {
                     fault::settled(table::drop_table(session, &inner.placement, &inner.definition).await)
                 });
                 fault::settle(name, dropped)?

@@ -11,6 +11,7 @@ mod rows;
 mod search;
 mod settings;
 mod table;
+mod transaction;
 
 pub use collections::{Collections, CreatedAnywhere};
 pub use pool::PoolFigures;

@@ -10,12 +10,13 @@ use tokio::sync::Semaphore;
 use crate::postgres::{PostgresError, Session, Trouble};
 
 use super::settings::UrlFrom;
+use super::transaction;
 
 /// Sessions that are open at once.
 const MAX_SESSIONS: usize = 8;
 /// So long a call waits for a session.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
-/// So long a statement may take.
+/// So long a statement may take; the server ends it a little before.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(25);
 /// A session that rested longer is asked whether it still is one before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -37,13 +38,27 @@ pub(super) enum Failure {
     Busy,
 }
 
-/// What may be done when a connection breaks during a call.
+/// Why a try of a call did not come to its end.
+struct Stopped {
+    error: PostgresError,
+    /// Whether COMMIT was sent and not answered.
+    may_be_done: bool,
+}
+
+impl Stopped {
+    /// Before a COMMIT, without which a transaction changes nothing.
+    fn clear(error: PostgresError) -> Self {
+        Self { error, may_be_done: false }
+    }
+}
+
+/// What may be done once a COMMIT was not answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Do it again.
-    Read,
+enum Then {
+    /// Do it again: it finds what it did.
+    Repeat,
     /// Ask the caller: another's write may have come between.
-    Write,
+    Ask,
 }
 
 /// The threads that talk to databases.
@@ -129,19 +144,36 @@ impl Pool {
     /// # Errors
     /// [`Failure::Clear`], [`Failure::Busy`].
     pub fn read<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
-        self.threads.block_on(self.run(Kind::Read, call))
+        let call = async |session: &Session| call(session).await.map_err(Stopped::clear);
+        self.threads.block_on(self.run(Then::Repeat, call))
     }
 
-    /// Runs a call whose one transaction changes something: it is tried again only where the first try surely did
-    /// nothing. Blocks; not for threads that drive tasks.
+    /// Runs a call in a transaction, which what it refuses (`Ok(Err(_))`) rolls back. It is tried again only where the
+    /// first try surely did nothing. Blocks; not for threads that drive tasks.
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn write<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
-        self.threads.block_on(self.run(Kind::Write, call))
+    pub fn write<T, E>(
+        &self,
+        call: impl AsyncFn(&Session) -> Result<Result<T, E>, PostgresError>,
+    ) -> Result<Result<T, E>, Failure> {
+        let call = async |session: &Session| transact(session, &call).await;
+        self.threads.block_on(self.run(Then::Ask, call))
     }
 
-    async fn run<T>(&self, kind: Kind, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
+    /// As [`Pool::write`], of a call that may be done twice.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn write_again<T, E>(
+        &self,
+        call: impl AsyncFn(&Session) -> Result<Result<T, E>, PostgresError>,
+    ) -> Result<Result<T, E>, Failure> {
+        let call = async |session: &Session| transact(session, &call).await;
+        self.threads.block_on(self.run(Then::Repeat, call))
+    }
+
+    async fn run<T>(&self, then: Then, call: impl AsyncFn(&Session) -> Result<T, Stopped>) -> Result<T, Failure> {
         let place = match self.places.try_acquire() {
             Ok(place) => Ok(Ok(place)),
             Err(_) => {
@@ -150,7 +182,7 @@ impl Pool {
             }
         };
         let _place = place.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
-        let mut pause = PAUSE;
+        let (mut pause, mut may_be_done) = (PAUSE, false);
         for attempt in 1.. {
             let error = match self.session().await {
                 Err(error) => error,
@@ -159,23 +191,19 @@ impl Pool {
                         self.put_back(session);
                         return Ok(done);
                     }
-                    Err(error) if is_unanswered(&error) => {
-                        // The session is of no more use.
-                        if kind == Kind::Write {
-                            return Err(Failure::Unknown(error));
-                        }
-                        error
-                    }
-                    Err(error) => {
-                        if !error.ends_session() {
+                    Err(stopped) => {
+                        // Else the session is of no more use.
+                        if !stopped.error.ends_session() && !is_unanswered(&stopped.error) {
                             self.put_back(session);
                         }
-                        error
+                        may_be_done |= stopped.may_be_done;
+                        stopped.error
                     }
                 },
             };
-            if attempt >= ATTEMPTS || !matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict) {
-                return Err(Failure::Clear(error));
+            let passes_by = matches!(error.trouble(), Trouble::Unreachable | Trouble::Conflict);
+            if attempt >= ATTEMPTS || !passes_by || (may_be_done && then == Then::Ask) {
+                return Err(if may_be_done { Failure::Unknown(error) } else { Failure::Clear(error) });
             }
             tracing::warn!(%error, attempt, "a call to Postgres is tried again");
             tokio::time::sleep(pause).await;
@@ -204,8 +232,25 @@ impl Pool {
     }
 }
 
-/// Whether what a call did is not known. A statement that the server refused has done nothing; one without an answer
-/// may have, and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
+/// Runs a call between BEGIN and COMMIT.
+async fn transact<T, E>(
+    session: &Session,
+    call: &impl AsyncFn(&Session) -> Result<Result<T, E>, PostgresError>,
+) -> Result<Result<T, E>, Stopped> {
+    session.batch("begin", &transaction::begin(session, "")).await.map_err(Stopped::clear)?;
+    let done = session.rolled_back(call(session).await, PostgresError::ends_session).await.map_err(Stopped::clear)?;
+    if done.is_err() {
+        session.batch("roll back", "rollback").await.map_err(Stopped::clear)?;
+        return Ok(done);
+    }
+    // By itself: what is given up before is never committed.
+    let committed = session.batch("commit", "commit").await;
+    committed.map_err(|error| Stopped { may_be_done: is_unanswered(&error), error })?;
+    Ok(done)
+}
+
+/// Whether what a COMMIT did is not known. One that the server refused has done nothing; one without an answer may have,
+/// and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
 fn is_unanswered(error: &PostgresError) -> bool {
     let is_of_the_way = |code: &str| ["08", "57P0", "58"].iter().any(|class| code.starts_with(class));
     error.code().is_none_or(is_of_the_way)

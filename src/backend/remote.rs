@@ -9,7 +9,7 @@ use crate::collection::{
     Page, Prepared, Preview, SampledRecall, Upserted,
 };
 use crate::embed::Models;
-use crate::postgres::{Param, PostgresError, Session, Type, jsonb};
+use crate::postgres::{Param, Row, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
     CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NUMBER_BYTES, NewDocument, SearchRequest,
@@ -23,6 +23,7 @@ use super::pool::{Failure, Pool};
 use super::rows::{self, COLUMNS, VECTOR, vector_text};
 use super::settings::Placement;
 use super::table::{self, Checked, TableError};
+use super::transaction;
 
 /// Documents up to which every one is compared: fewer milliseconds than what the index's plan may cost.
 pub(super) const COMPARED_UP_TO: i64 = 4_096;
@@ -114,8 +115,7 @@ impl RemoteCollection {
             )
         };
         let params = texts([after].into_iter().chain(passes.params.iter().map(String::as_str)).collect());
-        let rows =
-            self.read(async |session, guard| session.query("list documents", &sql(guard), &params.typed()).await)?;
+        let rows = self.read("list documents", "", sql, &params.typed())?;
         let mut documents = self.documents_of(&rows)?;
         documents.truncate(request.limit);
         let more = rows.first().is_some_and(|row| row.get::<_, i64>(8) > documents.len() as i64);
@@ -210,7 +210,7 @@ impl RemoteCollection {
             )
         };
         let params: [Param<'_>; 1] = [(&table, Type::TEXT)];
-        let rows = self.read(async |session, guard| session.query("count documents", &sql(guard), &params).await)?;
+        let rows = self.read("count documents", "", sql, &params)?;
         let number = |at: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(at)).unwrap_or(0));
         Ok(CollectionStats {
             documents: number(0),
@@ -252,12 +252,11 @@ impl RemoteCollection {
     pub(super) fn documents(&self, ids: &[&str]) -> Result<Vec<Document>, CollectionError> {
         let table = self.table();
         let sql = |guard: &str| format!("select {COLUMNS}, {VECTOR} from {table} where {guard} and id = any($1)");
-        let params: [Param<'_>; 1] = [(&ids, Type::TEXT_ARRAY)];
-        let rows = self.read(async |session, guard| session.query("read documents", &sql(guard), &params).await)?;
+        let rows = self.read("read documents", "", sql, &[(&ids, Type::TEXT_ARRAY)])?;
         self.documents_of(&rows)
     }
 
-    pub(super) fn documents_of(&self, rows: &[crate::postgres::Row]) -> Result<Vec<Document>, CollectionError> {
+    pub(super) fn documents_of(&self, rows: &[Row]) -> Result<Vec<Document>, CollectionError> {
         rows.iter().map(|row| rows::document(row).map_err(|e| self.fault(BackendFault::Conflict, e))).collect()
     }
 
@@ -291,7 +290,7 @@ impl RemoteCollection {
         Ok(())
     }
 
-    /// Writes rows by one statement, which is a transaction of its own.
+    /// Writes rows by one statement.
     fn insert(&self, rows: &[NewRow]) -> Result<Seq, CollectionError> {
         let (vector, table) = (self.checked()?.extension.vector(self.definition()), self.table());
         let sql = |guard: &str| {
@@ -321,8 +320,7 @@ impl RemoteCollection {
             (&embedded, Type::BOOL_ARRAY),
             (&table, Type::TEXT),
         ];
-        let rows = self.write(async |session, guard| session.query("write documents", &sql(guard), &params).await)?;
-        Ok(Seq(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))))
+        self.write("write documents", sql, &params, |row| Ok(Seq(number(row, 0))))
     }
 
     /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the
@@ -338,11 +336,10 @@ impl RemoteCollection {
         };
         let params: Vec<Param<'_>> =
             [(&table as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)].into_iter().chain(params.to_vec()).collect();
-        let rows = self.write(async |session, guard| session.query("delete documents", &sql(guard), &params).await)?;
         // A table whose `version` lost its sequence numbers nothing.
-        let number = |at: usize| rows.first().and_then(|row| row.get::<_, Option<i64>>(at)).unwrap_or(0);
-        let seq = Seq(u64::try_from(number(1)).unwrap_or(0));
-        Ok(Deleted { deleted: usize::try_from(number(0)).unwrap_or(0), seq })
+        self.write("delete documents", sql, &params, |row| {
+            Ok(Deleted { deleted: usize::try_from(number(row, 0)).unwrap_or(usize::MAX), seq: Seq(number(row, 1)) })
+        })
     }
 
     /// Whether there are so many documents that the index pays.
@@ -356,7 +353,7 @@ impl RemoteCollection {
         let (table, limit) = (self.table(), COMPARED_UP_TO + 1);
         let sql =
             |guard: &str| format!("select count(*) from (select from {table} where {guard} limit {limit}) as counted");
-        let rows = self.read(async |session, guard| session.query("count documents", &sql(guard), &[]).await)?;
+        let rows = self.read("count documents", "", sql, &[])?;
         let is_large = rows.first().is_some_and(|row| row.get::<_, i64>(0) > COMPARED_UP_TO);
         *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner) = Some((is_large, Instant::now()));
         Ok(is_large)
@@ -380,18 +377,38 @@ impl RemoteCollection {
         *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Runs a call that changes nothing. Its statement must have the condition that it is given, as
+    /// Runs a statement that changes nothing, under `settings`. It must have the condition that `sql` is given, as
     /// [`table::guard`] makes it.
-    pub(super) fn read<T>(
+    pub(super) fn read(
         &self,
-        call: impl AsyncFn(&Session, &str) -> Result<T, PostgresError>,
-    ) -> Result<T, CollectionError> {
-        self.guarded(|guard| self.inner.pool.read(async |session| call(session, guard).await))
+        doing: &'static str,
+        settings: &str,
+        sql: impl Fn(&str) -> String,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, CollectionError> {
+        self.guarded(|guard| {
+            let sql = sql(guard);
+            self.inner.pool.read(async |session| transaction::read(session, doing, settings, &sql, params).await)
+        })
     }
 
-    /// Runs a call of one statement that changes something, with the condition that it is given.
-    fn write<T>(&self, call: impl AsyncFn(&Session, &str) -> Result<T, PostgresError>) -> Result<T, CollectionError> {
-        self.guarded(|guard| self.inner.pool.write(async |session| call(session, guard).await))
+    /// Runs a statement that changes something, with the condition that `sql` is given, and commits what `take` takes
+    /// from its one row. What that refuses, with the reason, is rolled back.
+    fn write<T>(
+        &self,
+        doing: &'static str,
+        sql: impl Fn(&str) -> String,
+        params: &[Param<'_>],
+        take: impl Fn(&Row) -> Result<T, String>,
+    ) -> Result<T, CollectionError> {
+        let written = self.guarded(|guard| {
+            let sql = sql(guard);
+            self.inner.pool.write(async |session| {
+                let rows = session.query(doing, &sql, params).await?;
+                Ok(rows.first().map_or_else(|| Err("the database answered without a row".to_owned()), &take))
+            })
+        })?;
+        written.map_err(|detail| self.fault(BackendFault::Refused, detail))
     }
 
     /// Runs a call on the table that was looked at. Where another has its name since, which another server may have
@@ -429,6 +446,11 @@ impl RemoteCollection {
     fn settle<T>(&self, settled: Result<Result<T, TableError>, Failure>) -> Result<T, CollectionError> {
         settle(self.name(), settled)
     }
+}
+
+/// A count or a number of a sequence; 0 where there is none.
+fn number(row: &Row, at: usize) -> u64 {
+    row.try_get::<_, Option<i64>>(at).ok().flatten().and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
 }
 
 /// Texts as parameters.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, is_exact, sort};
 use crate::index::Place;
-use crate::postgres::{Param, PostgresError, Row, Session};
+use crate::postgres::Row;
 use crate::types::{DocumentId, Explain, Filter, Metric, Mode, Paging, Plan, SearchRequest};
 
 use super::remote::{RemoteCollection, texts};
@@ -37,27 +37,11 @@ struct Statement {
 }
 
 impl Statement {
-    async fn run(&self, session: &Session, guard: &str, settings: &str) -> Result<Vec<Row>, PostgresError> {
+    fn run(&self, collection: &RemoteCollection, settings: &str) -> Result<Vec<Row>, CollectionError> {
         let params = texts(self.params.iter().map(String::as_str).collect());
-        let sql = format!("{}{guard}{}", self.before, self.after);
-        in_transaction(session, settings, &sql, &params.typed()).await
+        let sql = |guard: &str| format!("{}{guard}{}", self.before, self.after);
+        collection.read("search", settings, sql, &params.typed())
     }
-}
-
-/// Runs one statement under settings that end with their transaction, as poolers need it.
-async fn in_transaction(
-    session: &Session,
-    settings: &str,
-    sql: &str,
-    params: &[Param<'_>],
-) -> Result<Vec<Row>, PostgresError> {
-    let run = async {
-        session.batch("begin", &format!("begin read only; {settings}")).await?;
-        let rows = session.query("search", sql, params).await?;
-        session.batch("commit", "commit").await?;
-        Ok(rows)
-    };
-    session.rolled_back(run.await, PostgresError::ends_session).await
 }
 
 impl Shelf for RemoteCollection {
@@ -103,7 +87,7 @@ impl Shelf for RemoteCollection {
         };
         let mut by_walk = None;
         if by_index {
-            let rows = self.read(async |session, guard| walk.run(session, guard, &walk_settings).await)?;
+            let rows = walk.run(self, &walk_settings)?;
             // The index gives up after so many rows that do not pass: then every row that does is compared.
             let is_filled = rows.len() >= wanted;
             by_walk = Some(found(rows)?).filter(|found| is_filled && !is_cut_within_equals(found, depth, request));
@@ -111,7 +95,7 @@ impl Shelf for RemoteCollection {
         let plan = if by_walk.is_some() { Plan::Graph } else { Plan::Exact };
         let mut candidates = match by_walk {
             Some(candidates) => candidates,
-            None => found(self.read(async |session, guard| compare.run(session, guard, COMPARE_ALL).await)?)?,
+            None => found(compare.run(self, COMPARE_ALL)?)?,
         };
         let explain = match request.explain {
             true => {
@@ -148,7 +132,7 @@ impl Shelf for RemoteCollection {
         }
         let params = std::iter::once(words.text.clone()).chain(passes.params).collect();
         let statement = Statement { before, after, params };
-        let rows = self.read(async |session, guard| statement.run(session, guard, "").await)?;
+        let rows = statement.run(self, "")?;
         let mut candidates = self.candidates(&rows, |row| row.get::<_, f64>(8) as f32)?;
         sort(&mut candidates);
         Ok(candidates)
@@ -207,14 +191,14 @@ impl RemoteCollection {
     ) -> Result<Explain, CollectionError> {
         let Statement { before, after, params } = statement;
         let explained = Statement { before: format!("explain {before}"), after: after.clone(), params: params.clone() };
-        let lines = self.read(async |session, guard| explained.run(session, guard, settings).await)?;
+        let lines = explained.run(self, settings)?;
         let passes = self.condition(filter, 1)?;
         let rows = Statement {
             before: format!("explain (format text) select from {} where ", self.table()),
             after: format!(" and {}", passes.sql),
             params: passes.params,
         };
-        let estimate = self.read(async |session, guard| rows.run(session, guard, "").await)?;
+        let estimate = rows.run(self, "")?;
         let first = estimate.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
         Ok(Explain {
             plan,

@@ -14,8 +14,9 @@ use super::settings::{Placement, REGISTER};
 const OLDEST: &str = "0.8.4";
 /// What Postgres says where [`guard`] fails a statement.
 const DIVISION_BY_ZERO: &str = "22012";
-/// Begins a transaction that makes or drops a table: they come one after the other, whoever's they are.
-const ALONE: &str = "begin; select pg_advisory_xact_lock(7117, 3)";
+/// Within a transaction that makes or drops a table: they come one after the other, whoever's they are. Nobody else's
+/// statements wait longer than this behind a table that somebody holds.
+const ALONE: &str = "set local lock_timeout = '3s'; select pg_advisory_xact_lock(7117, 3)";
 /// Largest dimension that pgvector indexes, of `vector` and of `halfvec`.
 const MAX_DIM: u32 = 2_000;
 const MAX_HALF_DIM: u32 = 4_000;
@@ -131,12 +132,6 @@ pub(super) enum TableError {
     Lacking(String),
 }
 
-impl TableError {
-    fn ends_session(&self) -> bool {
-        matches!(self, Self::Postgres(error) if error.ends_session())
-    }
-}
-
 impl From<PostgresError> for TableError {
     fn from(error: PostgresError) -> Self {
         Self::Postgres(error)
@@ -159,23 +154,12 @@ pub(super) struct Standing {
     pub creation: String,
 }
 
-/// Makes the table of a collection, or takes over one that another process made with the same definition.
+/// Makes the table of a collection, or takes over one that another process made with the same definition. Within a
+/// transaction; what it does may be done twice.
 ///
 /// # Errors
-/// [`TableError`]; nothing is changed then.
+/// [`TableError`]; the transaction is to be rolled back then.
 pub(super) async fn create(
-    session: &Session,
-    placement: &Placement,
-    name: &CollectionName,
-    definition: &Definition,
-    created_at_ms: i64,
-) -> Result<Standing, TableError> {
-    let done = create_within(session, placement, name, definition, created_at_ms).await;
-    session.rolled_back(done, TableError::ends_session).await
-}
-
-/// Does it in a transaction that a failure leaves open.
-async fn create_within(
     session: &Session,
     placement: &Placement,
     name: &CollectionName,
@@ -184,7 +168,7 @@ async fn create_within(
 ) -> Result<Standing, TableError> {
     let schema = quote_identifier(&placement.schema);
     // Two processes that begin at once come one after the other.
-    session.batch("begin", ALONE).await?;
+    session.batch("wait for others", ALONE).await?;
     let has_schema = "select to_regnamespace($1) is not null";
     let rows = session.query("look for the schema", has_schema, &[(&schema, Type::TEXT)]).await?;
     if !rows.iter().any(|row| row.get(0)) {
@@ -202,19 +186,17 @@ async fn create_within(
         session.batch("make the register of collections", &make_register).await?;
     }
     let there = columns(session, placement).await?;
-    let standing = match (registered(session, placement).await?, there) {
-        (Some(creation), Some(_)) => take_over(session, placement, name, definition, creation).await?,
+    match (registered(session, placement).await?, there) {
+        (Some(creation), Some(_)) => take_over(session, placement, name, definition, creation).await,
         (None, Some(_)) => {
             let table = placement.qualified().plain();
-            return Err(TableError::Conflict(format!(
+            Err(TableError::Conflict(format!(
                 "table {table} is there and was not made by Pannier; name another in \"backend.table\""
-            )));
+            )))
         }
         // A table that was dropped by hand is made again.
-        (_, None) => make(session, placement, name, definition, created_at_ms, &extension).await?,
-    };
-    session.batch("commit", "commit").await?;
-    Ok(standing)
+        (_, None) => make(session, placement, name, definition, created_at_ms, &extension).await,
+    }
 }
 
 /// Finds pgvector, and installs it where it is missing and the role may.
@@ -455,22 +437,18 @@ async fn make(
 }
 
 /// Drops the table and what the register has of it. What is not there is passed over. Returns the number of the change.
+/// Within a transaction; what it does may be done twice.
 ///
 /// # Errors
-/// [`TableError::Conflict`] where another's table has the name; nothing is changed then, nor after any other.
+/// [`TableError::Conflict`] where another's table has the name; the transaction is to be rolled back then, as after any
+/// other.
 pub(super) async fn drop_table(
     session: &Session,
     placement: &Placement,
     definition: &Definition,
 ) -> Result<i64, TableError> {
-    let done = drop_within(session, placement, definition).await;
-    session.rolled_back(done, TableError::ends_session).await
-}
-
-/// Does it in a transaction that a failure leaves open.
-async fn drop_within(session: &Session, placement: &Placement, definition: &Definition) -> Result<i64, TableError> {
     // Nobody makes the table anew between looking at it and dropping it.
-    session.batch("begin", ALONE).await?;
+    session.batch("wait for others", ALONE).await?;
     let (table, has_register) = (placement.qualified(), has_register(session, placement).await?);
     let is_registered = has_register && check_registered(session, placement, definition).await?;
     let is_there = columns(session, placement).await?.is_some();
@@ -491,7 +469,7 @@ async fn drop_within(session: &Session, placement: &Placement, definition: &Defi
         let forget = format!("delete from {} where table_name = $1", register(placement));
         session.execute("forget the table", &forget, &[(&placement.table, Type::TEXT)]).await?;
     }
-    session.batch("drop the table", &format!("drop table if exists {table}; commit")).await?;
+    session.batch("drop the table", &format!("drop table if exists {table}")).await?;
     Ok(version)
 }
 

@@ -3,6 +3,7 @@
 
 mod faults;
 mod filters;
+mod limits;
 mod shared;
 
 use std::path::Path;

@@ -105,13 +105,14 @@ fn a_write_whose_server_went_away_is_neither_refused_nor_sent_again() {
     let postgres = database();
     let one = Sidecar::new(&postgres.url);
     let collection = one.create();
-    // The answers of a pooler that lost its server.
+    // The answers of a pooler that lost its server, to the COMMIT.
     postgres.run(
         "create sequence pannier.tries;
          create function pannier.lose() returns trigger language plpgsql as $$ begin
            perform nextval('pannier.tries');
            raise exception 'server conn crashed?' using errcode = new.content; end $$;
-         create trigger lose before insert on pannier.shared for each row execute function pannier.lose()",
+         create constraint trigger lose after insert on pannier.shared deferrable initially deferred
+           for each row execute function pannier.lose()",
     );
     for (n, (code, expected)) in [
         ("08P01", BackendFault::Unknown),

@@ -1,0 +1,103 @@
+//! What the database itself bounds: how long statements run there, how much of a search is sent, and writes of which it
+//! does a part.
+
+use pannier::collection::{BackendFault, ListRequest};
+use pannier::postgres::{ConnectSettings, Session};
+
+use super::{Sidecar, fault, found, search};
+use crate::support::postgres::{TestDatabase, database};
+use crate::support::{document, id, name};
+
+/// A role that may use the table of [`Sidecar::create`], `columns` of it where they are named, and a process that does.
+fn other_role(postgres: &TestDatabase, columns: &str) -> (String, Sidecar) {
+    let (role, port, database) = (format!("other_{}", postgres.name), postgres.port, &postgres.name);
+    postgres.run(&format!(
+        "create role {role} login; grant usage on schema pannier to {role};
+         grant select on pannier.pannier_collections to {role};
+         grant select{columns}, insert, update, delete on pannier.shared to {role};
+         grant usage on all sequences in schema pannier to {role}"
+    ));
+    let sidecar = Sidecar::new(&format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable"));
+    (role, sidecar)
+}
+
+#[test]
+fn the_server_ends_a_statement_before_it_is_given_up() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    one.create();
+    // Writes note their limit; reads without one see no row.
+    postgres.run(
+        "create function pannier.note() returns trigger language plpgsql as
+           $$ begin new.content := current_setting('statement_timeout'); return new; end $$;
+         create trigger note before insert or update on pannier.shared for each row execute function pannier.note();
+         create function pannier.is_limited() returns boolean language sql as
+           $$ select current_setting('statement_timeout') <> '0' $$;
+         alter table pannier.shared enable row level security;
+         create policy limited on pannier.shared using (pannier.is_limited()) with check (true)",
+    );
+    let (role, other) = other_role(&postgres, "");
+    let collection = other.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    let limit = |id_text: &str| collection.get(&id(id_text)).unwrap().and_then(|document| document.stored.text);
+    assert_eq!(limit("a").as_deref(), Some("22916ms"));
+    assert_eq!(found(&collection, &search(&[1.0, 0.0, 0.0])), ["a"]);
+    assert_eq!(collection.list(&ListRequest { limit: 10, ..ListRequest::default() }).unwrap().documents.len(), 1);
+    assert_eq!(collection.stats().unwrap().documents, 1);
+    assert_eq!(collection.delete(&[id("a")]).unwrap().deleted, 1);
+    // What the role has of its own counts where it is less.
+    for (own, wanted) in [("5s", "5s"), ("1min", "22916ms"), ("0", "22916ms")] {
+        postgres.run(&format!("alter role {role} set statement_timeout = '{own}'"));
+        let other = other_with_the_same_url(&other);
+        other.create().upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+        assert_eq!(limit("a").as_deref(), Some(wanted), "{own}");
+    }
+    drop(other);
+    postgres.run(&format!("drop owned by {role}; drop role {role}"));
+}
+
+fn other_with_the_same_url(other: &Sidecar) -> Sidecar {
+    Sidecar::new(&std::fs::read_to_string(other.directory.path().join("url")).unwrap())
+}
+
+#[test]
+fn a_table_that_somebody_holds_is_neither_dropped_nor_dropped_later() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let holder = runtime.block_on(async {
+        let holder = Session::connect(&ConnectSettings::from_url(&postgres.url).unwrap()).await.unwrap();
+        holder.batch("hold the table", "begin; lock table pannier.shared in access share mode").await.unwrap();
+        holder
+    });
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!(kind, BackendFault::Busy, "{detail}");
+    assert!(detail.contains("nothing was changed"), "{detail}");
+    runtime.block_on(holder.batch("give it up", "rollback")).unwrap();
+    // Nobody is left there who waits for it.
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    assert_eq!(postgres.value(waiting), "0");
+    assert_eq!(collection.stats().unwrap().documents, 1);
+    one.collections.drop_collection(&name("c"), false).unwrap();
+    assert_eq!(postgres.value("select to_regclass('pannier.shared') is null"), "t");
+}
+
+#[test]
+fn a_write_that_breaks_off_before_its_commit_is_done_again() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    postgres.run(
+        "create sequence pannier.tries;
+         create function pannier.break_off() returns trigger language plpgsql as $$ begin
+           if nextval('pannier.tries') = 1 then perform pg_terminate_backend(pg_backend_pid()); end if;
+           return new; end $$;
+         create trigger break_off before insert on pannier.shared for each row execute function pannier.break_off()",
+    );
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    assert_eq!(postgres.value("select last_value from pannier.tries"), "2");
+    assert_eq!(collection.stats().unwrap().documents, 1);
+}
