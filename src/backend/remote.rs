@@ -304,7 +304,7 @@ impl RemoteCollection {
                  with ordinality as new(id, content, metadata, embedding, embedded, n), change where {guard} order by n \
                  on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
                  embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
-                 version = excluded.version returning version) select max(version) from written"
+                 version = excluded.version returning version) select max(version), count(*) from written"
             )
         };
         let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
@@ -320,7 +320,11 @@ impl RemoteCollection {
             (&embedded, Type::BOOL_ARRAY),
             (&table, Type::TEXT),
         ];
-        self.write("write documents", sql, &params, |row| Ok(Seq(number(row, 0))))
+        let asked = rows.len() as u64;
+        self.write("write documents", sql, &params, |row| match number(row, 1) {
+            written if written == asked => Ok(Seq(number(row, 0))),
+            written => Err(self.passed_over(asked.saturating_sub(written), asked, "written")),
+        })
     }
 
     /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the
@@ -329,17 +333,30 @@ impl RemoteCollection {
         let table = self.table();
         let sql = |guard: &str| {
             format!(
-                "with gone as (delete from {table} where {guard} and id in \
-                 (select id from {table} where {condition} order by id for update) returning 1) \
-                 select count(*), nextval(pg_get_serial_sequence($1, 'version')) from gone"
+                "with asked as materialized (select id from {table} where {condition} order by id for update), \
+                 gone as (delete from {table} where {guard} and id in (select id from asked) returning 1) \
+                 select (select count(*) from gone), nextval(pg_get_serial_sequence($1, 'version')), \
+                 (select count(*) from asked)"
             )
         };
         let params: Vec<Param<'_>> =
             [(&table as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)].into_iter().chain(params.to_vec()).collect();
-        // A table whose `version` lost its sequence numbers nothing.
-        self.write("delete documents", sql, &params, |row| {
-            Ok(Deleted { deleted: usize::try_from(number(row, 0)).unwrap_or(usize::MAX), seq: Seq(number(row, 1)) })
+        self.write("delete documents", sql, &params, |row| match (number(row, 0), number(row, 2)) {
+            // A table whose `version` lost its sequence numbers nothing.
+            (gone, asked) if gone == asked => {
+                Ok(Deleted { deleted: usize::try_from(gone).unwrap_or(usize::MAX), seq: Seq(number(row, 1)) })
+            }
+            (gone, asked) => Err(self.passed_over(asked.saturating_sub(gone), asked, "deleted")),
         })
+    }
+
+    /// Why a write is rolled back that the database did in part and called done.
+    fn passed_over(&self, count: u64, asked: u64, done: &str) -> String {
+        let table = self.inner.placement.qualified().plain();
+        format!(
+            "a trigger of table {table} passes over {count} of {asked} documents; nothing was {done}. Drop the trigger, \
+             or have it raise an error"
+        )
     }
 
     /// Whether there are so many documents that the index pays.

@@ -3,6 +3,7 @@
 
 use pannier::collection::{BackendFault, ListRequest};
 use pannier::postgres::{ConnectSettings, Session};
+use pannier::types::{Filter, Value};
 
 use super::{Sidecar, fault, found, search};
 use crate::support::postgres::{TestDatabase, database};
@@ -100,4 +101,34 @@ fn a_write_that_breaks_off_before_its_commit_is_done_again() {
     collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
     assert_eq!(postgres.value("select last_value from pannier.tries"), "2");
     assert_eq!(collection.stats().unwrap().documents, 1);
+}
+
+#[test]
+fn what_a_trigger_passes_over_is_no_write() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    let of = |ids: &[&str]| ids.iter().map(|id| document(id, &[1.0, 0.0, 0.0], 1)).collect::<Vec<_>>();
+    collection.upsert(of(&["a", "b"])).unwrap();
+    postgres.run(
+        "create function pannier.pass_over() returns trigger language plpgsql as $$ begin
+           if coalesce(new.id, old.id) like 'b%' then return null; end if;
+           return coalesce(new, old); end $$;
+         create trigger pass_over before insert or update or delete on pannier.shared
+           for each row execute function pannier.pass_over()",
+    );
+    for (ids, wanted) in [(&["b1"][..], "1 of 1"), (&["c", "b1", "d"], "1 of 3"), (&["a", "b", "b1"], "2 of 3")] {
+        let (kind, detail) = fault(collection.upsert(of(ids)));
+        assert_eq!(kind, BackendFault::Refused, "{detail}");
+        assert!(detail.contains(wanted) && detail.contains("nothing was written"), "{detail}");
+    }
+    let filter = Filter::eq("group", Value::Int(1));
+    for refused in [collection.delete(&[id("b"), id("none")]), collection.delete_matching(&filter)].map(fault) {
+        let (kind, detail) = refused;
+        assert_eq!(kind, BackendFault::Refused, "{detail}");
+        assert!(detail.contains("nothing was deleted"), "{detail}");
+    }
+    assert_eq!(postgres.value("select string_agg(id, ' ' order by id) from pannier.shared"), "a b");
+    collection.upsert(of(&["a", "c"])).unwrap();
+    assert_eq!(collection.delete(&[id("a"), id("none")]).unwrap().deleted, 1);
 }
