@@ -20,7 +20,7 @@ use super::fault::{failed, settle, settled};
 use super::filter::Where;
 use super::json;
 use super::pool::{Failure, Pool};
-use super::rows::{self, COLUMNS, VECTOR, vector_text};
+use super::rows::{self, Columns, vector_text};
 use super::settings::Placement;
 use super::table::{self, Checked, TableError};
 use super::transaction;
@@ -103,10 +103,10 @@ impl RemoteCollection {
         // One more than wanted, to know whether there are more. The database cuts by what they carry, and sends no
         // more.
         let sql = |guard: &str| {
-            let (table, limit) = (self.table(), request.limit + 1);
+            let (table, limit, columns) = (self.table(), request.limit + 1, Columns::ALL.sql());
             let (passes, vector_bytes) = (&passes.sql, self.inner.definition.dim as usize * NUMBER_BYTES);
             format!(
-                "select {COLUMNS}, {VECTOR}, there from (select *, count(*) over () as there, \
+                "select {columns}, there from (select *, count(*) over () as there, \
                  sum(octet_length(id) + coalesce(octet_length(content), 0) + octet_length(metadata::text) \
                  + {vector_bytes}) over (order by id rows between unbounded preceding and 1 preceding) as carried_before \
                  from (select id, content, metadata, embedding, embedded, created_at, updated_at, version from {table} \
@@ -250,8 +250,8 @@ impl RemoteCollection {
 
     /// Those of some ids that are there, in no order.
     pub(super) fn documents(&self, ids: &[&str]) -> Result<Vec<Document>, CollectionError> {
-        let table = self.table();
-        let sql = |guard: &str| format!("select {COLUMNS}, {VECTOR} from {table} where {guard} and id = any($1)");
+        let (table, columns) = (self.table(), Columns::ALL.sql());
+        let sql = |guard: &str| format!("select {columns} from {table} where {guard} and id = any($1)");
         let rows = self.read("read documents", "", sql, &[(&ids, Type::TEXT_ARRAY)])?;
         self.documents_of(&rows)
     }

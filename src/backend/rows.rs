@@ -3,24 +3,63 @@
 use std::sync::Arc;
 
 use crate::index::MemRow;
-use crate::postgres::{FromSql, Row};
+use crate::postgres::{FromSql, Row, quote_literal};
 use crate::types::{Document, DocumentId, EmbeddingState, Seq, StoredDocument};
 
 use super::json;
 
-/// What a row is read from, without its vector; the vector comes after it. Times are milliseconds since the Unix epoch;
-/// infinity, which is no number, is the last or the first time that is shown.
-pub(super) const COLUMNS: &str = "id, content, metadata::text, embedded, \
-     case when isfinite(created_at) then (extract(epoch from created_at) * 1000)::bigint \
+/// Times are milliseconds since the Unix epoch; infinity, which is no number, is the last or the first time that is
+/// shown.
+const TIMES: &str = "case when isfinite(created_at) then (extract(epoch from created_at) * 1000)::bigint \
      when created_at > 'epoch' then 253402207200999 else -377705023201000 end, \
      case when isfinite(updated_at) then (extract(epoch from updated_at) * 1000)::bigint \
-     when updated_at > 'epoch' then 253402207200999 else -377705023201000 end, version";
-/// The vector as numbers.
-pub(super) const VECTOR: &str = "embedding::real[]";
-/// In place of [`VECTOR`] where nobody looks at it.
-pub(super) const NO_VECTOR: &str = "null::real[]";
+     when updated_at > 'epoch' then 253402207200999 else -377705023201000 end";
 
-/// Reads the columns [`COLUMNS`] and a vector after them.
+/// What is read of a row beside what is small; the rest is empty in the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub content: bool,
+    pub metadata: Keys,
+    pub vector: bool,
+}
+
+/// Which of a row's metadata are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    All,
+    /// What fields of these paths are looked up in.
+    Of(Vec<String>),
+}
+
+impl Columns {
+    pub const ALL: Self = Self { content: true, metadata: Keys::All, vector: true };
+    pub const NONE: Self = Self { content: false, metadata: Keys::Of(Vec::new()), vector: false };
+
+    /// Eight columns, as [`document`] reads them.
+    pub fn sql(&self) -> String {
+        let content = if self.content { "content" } else { "null::text" };
+        let vector = if self.vector { "embedding::real[]" } else { "null::real[]" };
+        let metadata = match &self.metadata {
+            Keys::All => "metadata::text".to_owned(),
+            Keys::Of(paths) if paths.is_empty() => "'{}'::text".to_owned(),
+            Keys::Of(paths) => {
+                let tops = paths.iter().flat_map(|path| {
+                    // A name may have dots itself.
+                    path.match_indices('.').map(|(dot, _)| &path[..dot]).chain([path.as_str()])
+                });
+                let tops: Vec<String> = tops.map(quote_literal).collect();
+                format!(
+                    "(select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each(metadata) \
+                     where key in ({}))::text",
+                    tops.join(", ")
+                )
+            }
+        };
+        format!("id, {content}, {metadata}, embedded, {TIMES}, version, {vector}")
+    }
+}
+
+/// Reads the columns that [`Columns::sql`] names.
 ///
 /// # Errors
 /// What cannot be a document of ours.

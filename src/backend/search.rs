@@ -1,14 +1,15 @@
 //! Searches of a table: by the index on its vectors, by comparing every row, by its words.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, is_exact, sort};
 use crate::index::Place;
-use crate::postgres::Row;
-use crate::types::{DocumentId, Explain, Filter, Metric, Mode, Paging, Plan, SearchRequest};
+use crate::postgres::{Param, Row, Type};
+use crate::types::{Document, DocumentId, Explain, Filter, Metric, Mode, Paging, Plan, SearchRequest};
 
 use super::remote::{RemoteCollection, texts};
-use super::rows::{self, COLUMNS, NO_VECTOR, VECTOR, vector_text};
+use super::rows::{self, Columns, Keys, vector_text};
 use super::table::configuration;
 
 /// Largest `hnsw.ef_search` of pgvector.
@@ -112,14 +113,16 @@ impl Shelf for RemoteCollection {
     fn matching(
         &self,
         words: &QueryWords,
-        filter: Option<&Filter>,
+        request: &SearchRequest,
         depth: usize,
     ) -> Result<Vec<Candidate>, CollectionError> {
-        let passes = self.condition(filter, 2)?;
+        let passes = self.condition(request.filter.as_ref(), 2)?;
         let configuration = configuration(self.definition());
+        // Who was found by words alone gets a score by vector too.
+        let columns = ranked(request, matches!(request.mode, Mode::Hybrid(_))).sql();
         // A document with one of the words is found, as by our own index; lexemes are quoted as tsquery reads them.
         let before = format!(
-            "select {COLUMNS}, {VECTOR}, ts_rank(words, query, 1)::float8 from {}, \
+            "select {columns}, ts_rank(words, query, 1)::float8 from {}, \
              (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
              as query from unnest(tsvector_to_array(to_tsvector('{configuration}', $1))) as word) as asked \
              where words @@ query and ",
@@ -137,10 +140,50 @@ impl Shelf for RemoteCollection {
         sort(&mut candidates);
         Ok(candidates)
     }
+
+    /// As they stand now: one that was replaced since it was ranked, and that still passes, is shown anew.
+    fn fetch(
+        &self,
+        candidates: Vec<Candidate>,
+        request: &SearchRequest,
+    ) -> Result<Vec<Option<Candidate>>, CollectionError> {
+        let include = request.include;
+        let is_reranked = request.rerank.is_some();
+        let columns = Columns {
+            content: include.text || request.highlight || is_reranked,
+            metadata: if include.metadata || is_reranked { Keys::All } else { Keys::Of(Vec::new()) },
+            vector: include.vector,
+        };
+        if columns == Columns::NONE {
+            return Ok(candidates.into_iter().map(Some).collect());
+        }
+        let passes = self.condition(request.filter.as_ref(), 2)?;
+        let (table, columns) = (self.table(), columns.sql());
+        let sql =
+            |guard: &str| format!("select {columns} from {table} where {guard} and id = any($1) and {}", passes.sql);
+        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.id.as_str()).collect();
+        let filter = texts(passes.params.iter().map(String::as_str).collect());
+        let mut params: Vec<Param<'_>> = vec![(&ids, Type::TEXT_ARRAY)];
+        params.extend(filter.typed());
+        let rows = self.read("read documents", "", sql, &params)?;
+        let place = |document: Document| (document.stored.id.clone(), Place::Elsewhere(rows::in_memory(document)));
+        let places: HashMap<DocumentId, Place> = self.documents_of(&rows)?.into_iter().map(place).collect();
+        let fetched = |candidate: Candidate| {
+            places.get(&candidate.id).map(|place| Candidate { place: place.clone(), ..candidate })
+        };
+        Ok(candidates.into_iter().map(fetched).collect())
+    }
+}
+
+/// What is read of rows to rank them; the rest is read of hits alone.
+fn ranked(request: &SearchRequest, vector: bool) -> Columns {
+    let group = request.grouping.iter().map(|grouping| &grouping.field);
+    let paths = request.facets.iter().chain(group).cloned().collect();
+    Columns { content: false, metadata: Keys::Of(paths), vector: vector || request.diversity.is_some() }
 }
 
 impl RemoteCollection {
-    /// The number after the vector is the score with the other sign, in the precision in which scores are shown.
+    /// The number after the columns is the score with the other sign, in the precision in which scores are shown.
     fn nearest_statement(
         &self,
         vector: &[f32],
@@ -152,9 +195,6 @@ impl RemoteCollection {
         let (extension, definition) = (self.checked()?.extension, self.definition());
         let distance =
             format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition));
-        let is_looked_at =
-            request.include.vector || request.diversity.is_some() || matches!(request.mode, Mode::Hybrid(_));
-        let vector_column = if is_looked_at { VECTOR } else { NO_VECTOR };
         let shown = match definition.metric {
             Metric::Cosine => format!("(({distance}) - 1)::real"),
             Metric::Dot | Metric::L2 => format!("({distance})::real"),
@@ -163,16 +203,16 @@ impl RemoteCollection {
             Order::ByDistance => distance,
             Order::ByScore => "9, id".to_owned(),
         };
-        let before = format!("select {COLUMNS}, {vector_column}, {shown} from {} where ", self.table());
+        let before = format!("select {}, {shown} from {} where ", ranked(request, false).sql(), self.table());
         let after = format!(" and {} order by {order} limit {count}", passes.sql);
         let params = std::iter::once(vector_text(vector)).chain(passes.params).collect();
         Ok(Statement { before, after, params })
     }
 
-    /// `score`: of a row, by the number after the vector.
+    /// `score`: of a row, by the number after the columns.
     fn candidates(&self, rows: &[Row], score: impl Fn(&Row) -> f32) -> Result<Vec<Candidate>, CollectionError> {
         let documents = self.documents_of(rows)?;
-        let candidate = |(document, row): (crate::types::Document, &Row)| Candidate {
+        let candidate = |(document, row): (Document, &Row)| Candidate {
             id: document.stored.id.clone(),
             score: score(row),
             place: Place::Elsewhere(rows::in_memory(document)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::distance::VectorQuery;
 use crate::index::{self, IndexQuery, Neighbour, Place, View};
-use crate::types::{DocumentId, Explain, Filter, Fusion, Language, Method, Mode, Plan, SearchRequest, Seq};
+use crate::types::{DocumentId, Explain, Fusion, Language, Method, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
@@ -121,7 +121,7 @@ impl Frame<'_> {
                 (candidates, plan, complete, explain)
             }
             (Mode::Keyword, _, Some(words)) => {
-                let candidates = shelf.matching(words, request.filter.as_ref(), depth)?;
+                let candidates = shelf.matching(words, request, depth)?;
                 let complete = candidates.len() < depth;
                 (candidates, Plan::Keyword, complete, None)
             }
@@ -145,7 +145,7 @@ impl Frame<'_> {
     ) -> Result<Ranking, CollectionError> {
         let each = depths.fused.max(depths.counted);
         let Nearest { candidates: mut near, explain, .. } = shelf.nearest(vector, &query.excluded, request, each)?;
-        let mut matching = shelf.matching(words, request.filter.as_ref(), each)?;
+        let mut matching = shelf.matching(words, request, each)?;
         let all_ranked = near.len() < depths.fused && matching.len() < depths.fused;
         // What facets count would move hits if it were fused with them.
         let counted = match depths.counted {
@@ -286,12 +286,12 @@ impl Shelf for Collection {
     fn matching(
         &self,
         words: &QueryWords,
-        filter: Option<&Filter>,
+        request: &SearchRequest,
         depth: usize,
     ) -> Result<Vec<Candidate>, CollectionError> {
         let search = self.keyword_search(&words.query)?;
         let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
-        let mut passing = filter.map(|filter| Passing::new(self, filter));
+        let mut passing = request.filter.as_ref().map(|filter| Passing::new(self, filter));
         loop {
             let hits = search.hits(from, count)?;
             let last = hits.len() < count;

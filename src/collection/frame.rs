@@ -50,9 +50,22 @@ pub trait Shelf {
     fn matching(
         &self,
         words: &QueryWords,
-        filter: Option<&Filter>,
+        request: &SearchRequest,
         depth: usize,
     ) -> Result<Vec<Candidate>, CollectionError>;
+
+    /// Candidates with all that hits of the request are made of, in their places, where they were ranked without it:
+    /// `None` for one that is gone since.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when documents cannot be read.
+    fn fetch(
+        &self,
+        candidates: Vec<Candidate>,
+        _request: &SearchRequest,
+    ) -> Result<Vec<Option<Candidate>>, CollectionError> {
+        Ok(candidates.into_iter().map(Some).collect())
+    }
 }
 
 impl<'a> Frame<'a> {

@@ -7,7 +7,7 @@ use crate::types::{Paging, Rerank, SearchRequest, Value, lookup};
 
 use super::candidates::{Candidate, Prepared, Ranking, sort};
 use super::check::text_of;
-use super::{CollectionError, Frame, out_of_range};
+use super::{CollectionError, Frame, Shelf, out_of_range};
 
 impl Frame<'_> {
     /// Gives the candidates of a ranking, `top_n` of them, the scores of a cross-encoder.
@@ -16,12 +16,15 @@ impl Frame<'_> {
     /// [`CollectionError::Query`] names a document without a text, or a model that cannot rerank.
     pub(super) fn rerank(
         &self,
+        shelf: &dyn Shelf,
         request: &SearchRequest,
         prepared: &Prepared,
         ranking: &mut Ranking,
     ) -> Result<(), CollectionError> {
         let (Some(rerank), Some(query)) = (&request.rerank, text_of(&request.query)) else { return Ok(()) };
         let model = self.cross_encoder(rerank)?;
+        let found = shelf.fetch(std::mem::take(&mut ranking.candidates), request)?;
+        ranking.candidates = found.into_iter().flatten().collect();
         let texts = ranking.candidates.iter().map(|candidate| self.text_to_rerank(candidate, rerank, prepared));
         let texts = texts.collect::<Result<Vec<String>, _>>()?;
         let scores = model.score(query, &texts.iter().map(String::as_str).collect::<Vec<_>>())?;

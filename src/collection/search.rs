@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use crate::embed::InputKind;
 use crate::types::limits::{MAX_EF, MAX_TOP_K};
-use crate::types::{DocumentId, Facet, HitGroup, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector};
+use crate::types::{
+    DocumentId, Facet, Hit, HitGroup, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector,
+};
 
 use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
 use super::check::{check_parts, text_of, too_deep};
@@ -12,6 +14,9 @@ use super::facets::Counts;
 use super::hits::{Carried, Carry};
 use super::page::{self, Content};
 use super::{Collection, CollectionError, Frame, Shelf, out_of_range};
+
+/// Documents that are in memory at once while hits are made of them, where they stand elsewhere.
+const FETCHED_AT_ONCE: usize = 64;
 
 /// A query text's vector, and whether the model read less than all of the text.
 type Embedded = (Vec<f32>, bool);
@@ -189,7 +194,7 @@ impl Frame<'_> {
         let mut depths = page::first_depths(request);
         let (ranking, facets, page) = loop {
             let mut ranking = self.rank(shelf, prepared, request, depths)?;
-            self.rerank(request, prepared, &mut ranking)?;
+            self.rerank(shelf, request, prepared, &mut ranking)?;
             if let Some(least) = request.threshold {
                 ranking.keep_from(least);
             }
@@ -205,21 +210,25 @@ impl Frame<'_> {
             }
         };
         let carry = Carry::new(request, prepared, self.definition());
-        // A loop, as collected results do not tell how many there are, and hits are large to move.
-        let mut hits = |candidates: Vec<Candidate>| {
-            let mut hits = Vec::with_capacity(candidates.len());
-            for candidate in candidates {
-                let hit = carry.hit(candidate)?;
-                carried.add(&hit, request.max_bytes)?;
-                hits.push(hit);
-            }
-            Ok::<_, CollectionError>(hits)
-        };
         let (hits, groups) = match page.content {
-            Content::Hits(candidates) => (hits(candidates)?, None),
-            Content::Groups(groups) => {
-                let groups = groups.into_iter().map(|(value, found)| Ok(HitGroup { value, hits: hits(found)? }));
-                (Vec::new(), Some(groups.collect::<Result<Vec<_>, CollectionError>>()?))
+            Content::Hits(candidates) => {
+                let mut hits = Vec::with_capacity(candidates.len());
+                each_hit(shelf, request, &carry, carried, candidates, &mut |_, hit| hits.push(hit))?;
+                (hits, None)
+            }
+            Content::Groups(found) => {
+                let group_of: Vec<usize> =
+                    found.iter().enumerate().flat_map(|(n, (_, hits))| vec![n; hits.len()]).collect();
+                let (mut groups, mut candidates) =
+                    (Vec::with_capacity(found.len()), Vec::with_capacity(group_of.len()));
+                for (value, hits) in found {
+                    groups.push(HitGroup { value, hits: Vec::with_capacity(hits.len()) });
+                    candidates.extend(hits);
+                }
+                let mut place = |at: usize, hit: Hit| groups[group_of[at]].hits.push(hit);
+                each_hit(shelf, request, &carry, carried, candidates, &mut place)?;
+                groups.retain(|group| !group.hits.is_empty());
+                (Vec::new(), Some(groups))
             }
         };
         Ok(SearchResponse {
@@ -251,6 +260,36 @@ impl Frame<'_> {
         self.check_filter(request.filter.as_ref())?;
         check_parts(request)
     }
+}
+
+/// Makes hits of candidates, some at a time, and gives each to `take` with the place of its candidate.
+fn each_hit(
+    shelf: &dyn Shelf,
+    request: &SearchRequest,
+    carry: &Carry<'_>,
+    carried: &mut Carried,
+    mut candidates: Vec<Candidate>,
+    take: &mut dyn FnMut(usize, Hit),
+) -> Result<(), CollectionError> {
+    let mut first = 0;
+    while !candidates.is_empty() {
+        let rest = candidates.split_off(FETCHED_AT_ONCE.min(candidates.len()));
+        let piece = std::mem::replace(&mut candidates, rest);
+        let count = piece.len();
+        // Those of a reranking were fetched for it.
+        let piece = match request.rerank {
+            Some(_) => piece.into_iter().map(Some).collect(),
+            None => shelf.fetch(piece, request)?,
+        };
+        for (n, candidate) in piece.into_iter().enumerate() {
+            let Some(candidate) = candidate else { continue };
+            let hit = carry.hit(candidate)?;
+            carried.add(&hit, request.max_bytes)?;
+            take(first + n, hit);
+        }
+        first += count;
+    }
+    Ok(())
 }
 
 /// Counts over everything that was ranked.

@@ -1,9 +1,11 @@
 //! What the database itself bounds: how long statements run there, how much of a search is sent, and writes of which it
 //! does a part.
 
+use pannier::DefinitionRequest;
+use pannier::backend::AnyCollection;
 use pannier::collection::{BackendFault, ListRequest};
 use pannier::postgres::{ConnectSettings, Session};
-use pannier::types::{Filter, Value};
+use pannier::types::{Facet, Filter, Fusion, Grouping, Hit, Include, Mode, Query, SearchRequest, Value};
 
 use super::{Sidecar, fault, found, search};
 use crate::support::postgres::{TestDatabase, database};
@@ -131,4 +133,56 @@ fn what_a_trigger_passes_over_is_no_write() {
     assert_eq!(postgres.value("select string_agg(id, ' ' order by id) from pannier.shared"), "a b");
     collection.upsert(of(&["a", "c"])).unwrap();
     assert_eq!(collection.delete(&[id("a"), id("none")]).unwrap().deleted, 1);
+}
+
+/// The hits of a search, with the place of their group, and its facets.
+fn answer(collection: &AnyCollection, request: &SearchRequest) -> (Vec<(usize, Hit)>, Vec<Facet>) {
+    let answer = collection.search(request).unwrap();
+    let grouped = answer.groups.into_iter().flatten().enumerate();
+    let grouped = grouped.flat_map(|(n, group)| group.hits.into_iter().map(move |hit| (n, hit)));
+    (answer.hits.into_iter().map(|hit| (0, hit)).chain(grouped).collect(), answer.facets)
+}
+
+#[test]
+fn a_ranking_reads_no_texts_and_hits_read_theirs() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let remote = one.create();
+    let local = one.collections.create_local(&name("l"), &DefinitionRequest::vectors(3)).unwrap().collection;
+    // More than are fetched at once.
+    let documents: Vec<_> = (0..150).map(|n| document(&format!("{n:03}"), &[1.0, n as f32, 0.0], n % 3)).collect();
+    for collection in [&remote, &local] {
+        collection.upsert(documents.clone()).unwrap();
+    }
+    let (role, other) =
+        other_role(&postgres, " (id, metadata, embedding, embedded, created_at, updated_at, version, words)");
+    let without_texts = other.create();
+    let plain = SearchRequest { top_k: 150, facets: vec!["group".to_owned()], ..search(&[1.0, 0.0, 0.0]) };
+    let grouping = Some(Grouping { field: "group".to_owned(), size: 40 });
+    let grouped = SearchRequest { top_k: 3, grouping, ..plain.clone() };
+    let diverse = SearchRequest { top_k: 40, diversity: Some(0.5), ..plain.clone() };
+    let vectors = SearchRequest { include: Include { vector: true, ..Include::default() }, ..plain.clone() };
+    let passing = SearchRequest { filter: Some(Filter::eq("group", Value::Int(1))), ..plain.clone() };
+    let query = Query::TextAndVector { text: "text of 007".to_owned(), vector: vec![1.0, 0.0, 0.0] };
+    let hybrid = SearchRequest { query, mode: Mode::Hybrid(Fusion::default()), ..plain.clone() };
+    for (request, count) in
+        [(&plain, 150), (&grouped, 120), (&diverse, 40), (&vectors, 150), (&passing, 50), (&hybrid, 150)]
+    {
+        let (hits, facets) = answer(&remote, request);
+        assert_eq!(hits.len(), count, "{request:?}");
+        // Words have another score there.
+        if request.mode == Mode::Vector {
+            assert_eq!((hits.clone(), facets), answer(&local, request), "{request:?}");
+        }
+        assert!(hits.iter().all(|(_, hit)| hit.text == Some(format!("text of {}", hit.id))), "{request:?}");
+        // The role may not read texts.
+        let (kind, detail) = fault(without_texts.search(request));
+        assert_eq!(kind, BackendFault::Rights, "{detail}");
+        let include = Include { text: false, ..request.include };
+        let (seen, _) = answer(&without_texts, &SearchRequest { include, ..request.clone() });
+        let wanted = hits.into_iter().map(|(n, hit)| (n, Hit { text: None, ..hit }));
+        assert_eq!(seen, wanted.collect::<Vec<_>>(), "{request:?}");
+    }
+    drop((without_texts, other));
+    postgres.run(&format!("drop owned by {role}; drop role {role}"));
 }
