@@ -1,7 +1,7 @@
 //! A few sessions with one database, for all collections that stand there.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
@@ -20,6 +20,8 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(25);
 /// A session that rested longer is asked whether it still is one before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// So long the answer to that may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// A session that rested longer is closed.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How often a call is tried in all.
@@ -93,7 +95,19 @@ pub(super) struct Pool {
     threads: Arc<Threads>,
     places: Semaphore,
     waiting: AtomicUsize,
-    resting: Mutex<Vec<(Session, Instant)>>,
+    resting: Mutex<Resting<Session>>,
+}
+
+/// Sessions that wait for the next call: the one that came last goes first.
+struct Resting<S>(Vec<(S, Instant)>);
+
+impl<S> Resting<S> {
+    /// Adds one, and gives back those that rested too long.
+    fn put(&mut self, session: S, now: Instant) -> Vec<(S, Instant)> {
+        let kept_from = self.0.partition_point(|(_, since)| now.duration_since(*since) >= KEPT_FOR);
+        self.0.push((session, now));
+        self.0.drain(..kept_from).collect()
+    }
 }
 
 /// The sessions with one database at a moment.
@@ -126,14 +140,14 @@ impl Drop for Waiting<'_> {
 impl Pool {
     pub fn new(url: UrlFrom, threads: Arc<Threads>) -> Self {
         let (places, waiting) = (Semaphore::new(MAX_SESSIONS), AtomicUsize::new(0));
-        Self { url, threads, places, waiting, resting: Mutex::default() }
+        Self { url, threads, places, waiting, resting: Mutex::new(Resting(Vec::new())) }
     }
 
     /// Its sessions at this moment.
     pub fn figures(&self) -> PoolFigures {
         PoolFigures {
             in_use: MAX_SESSIONS - self.places.available_permits(),
-            resting: self.resting.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            resting: self.resting().0.len(),
             waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
@@ -214,21 +228,35 @@ impl Pool {
 
     /// A session that is known to work, or worked a moment ago.
     async fn session(&self) -> Result<Session, PostgresError> {
-        loop {
-            let rested = self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some((session, since)) = rested else { break };
+        while let Some((session, since)) = self.newest() {
             if since.elapsed() < TRUSTED_FOR {
                 return Ok(session);
             }
-            if since.elapsed() < KEPT_FOR && session.batch("answer", "select 1").await.is_ok() {
+            if since.elapsed() >= KEPT_FOR {
+                continue;
+            }
+            if session.long_batch("answer", "select 1", ANSWER_LIMIT).await.is_ok() {
                 return Ok(session);
             }
+            // Those below it rested longer: whatever ended this one has ended them.
+            let gone = std::mem::take(&mut self.resting().0);
+            drop(gone);
         }
         Session::connect(&self.url.connection()?.with_statement_timeout(STATEMENT_LIMIT)).await
     }
 
     fn put_back(&self, session: Session) {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner).push((session, Instant::now()));
+        let too_old = self.resting().put(session, Instant::now());
+        drop(too_old);
+    }
+
+    /// The session that rested least.
+    fn newest(&self) -> Option<(Session, Instant)> {
+        self.resting().0.pop()
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Resting<Session>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -259,6 +287,20 @@ fn is_unanswered(error: &PostgresError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_that_rested_too_long_go_also_where_others_are_used() {
+        let (start, mut resting) = (Instant::now(), Resting(Vec::new()));
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        for (n, seconds) in [(1, 0), (2, 1), (3, 30)] {
+            assert!(resting.put(n, at(seconds)).is_empty(), "{n}");
+        }
+        // The same one is used again and again.
+        let (third, _) = resting.0.pop().unwrap();
+        let gone: Vec<u32> = resting.put(third, at(61)).into_iter().map(|(n, _)| n).collect();
+        assert_eq!(gone, [1, 2]);
+        assert_eq!(resting.0.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3]);
+    }
 
     #[test]
     fn what_a_pooler_says_of_a_server_that_went_away_is_no_refusal() {
