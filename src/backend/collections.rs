@@ -61,9 +61,10 @@ impl Collections {
     /// The collection of this name.
     ///
     /// # Errors
-    /// [`CollectionError::NotFound`].
+    /// [`CollectionError::NotFound`]; [`CollectionError::Backend`] where the store has one of the name and a database too.
     pub fn get(&self, name: &CollectionName) -> Result<AnyCollection, CollectionError> {
         if let Some(collection) = self.remote(name)? {
+            self.check_alone(&collection)?;
             return Ok(AnyCollection::Remote(collection));
         }
         match self.inner.database.collection(name) {
@@ -74,14 +75,16 @@ impl Collections {
         }
     }
 
-    /// Every collection, by name.
+    /// Every collection, by name: once, where the store has one of a name and a database too.
     pub fn all(&self) -> Vec<AnyCollection> {
         let mut all: Vec<_> = self.inner.database.collections().into_iter().map(AnyCollection::Local).collect();
         if let Ok(remote) = &self.inner.remote {
             let remote = remote.read().unwrap_or_else(PoisonError::into_inner);
             all.extend(remote.values().cloned().map(AnyCollection::Remote));
         }
+        // A stable sort: the store's come first.
         all.sort_by(|a, b| a.name().cmp(b.name()));
+        all.dedup_by(|later, first| later.name() == first.name());
         all
     }
 
@@ -94,7 +97,8 @@ impl Collections {
     /// Creates a collection in the store of this process, or finds the one that stands already.
     ///
     /// # Errors
-    /// As [`Database::create_collection`].
+    /// As [`Database::create_collection`]; [`CollectionError::Backend`] for a new one while those in databases, which may
+    /// have its name, are not known.
     pub fn create_local(
         &self,
         name: &CollectionName,
@@ -102,8 +106,12 @@ impl Collections {
     ) -> Result<CreatedAnywhere, CollectionError> {
         let _defining = self.defining();
         if let Some(there) = self.remote(name)? {
+            self.check_alone(&there)?;
             let difference = format!("backend: {} != none", there.placement().qualified().plain());
             return Err(CollectionError::Exists { name: name.clone(), difference });
+        }
+        if self.inner.database.collection(name).is_err() {
+            self.unknown(name)?;
         }
         let created = self.inner.database.create_collection(name, request)?;
         Ok(CreatedAnywhere { collection: AnyCollection::Local(created.collection), created: created.created })
@@ -186,6 +194,9 @@ impl Collections {
             }
             return self.inner.database.drop_collection(name);
         };
+        if !keep_table {
+            self.check_alone(&collection)?;
+        }
         let inner = &collection.inner;
         // Sent again, it finds nothing.
         let version = match keep_table {
@@ -229,6 +240,21 @@ impl Collections {
 
     fn unknown(&self, name: &CollectionName) -> Result<(), CollectionError> {
         self.known(name).map(drop)
+    }
+
+    /// Refuses a collection whose name the store has too, as after the restore of a snapshot: which of them is meant,
+    /// nobody knows.
+    fn check_alone(&self, remote: &RemoteCollection) -> Result<(), CollectionError> {
+        let name = remote.name();
+        if self.inner.database.collection(name).is_err() {
+            return Ok(());
+        }
+        let detail = format!(
+            "one of this name stands in the store, and another in table {}; DELETE it with \"keep_table=true\": that \
+             forgets the table here, which stays as it is, and leaves the store's",
+            remote.placement().qualified().plain()
+        );
+        Err(CollectionError::Backend { name: name.clone(), fault: BackendFault::Conflict, detail })
     }
 
     fn remote(&self, name: &CollectionName) -> Result<Option<RemoteCollection>, CollectionError> {

@@ -4,9 +4,8 @@
 mod faults;
 mod filters;
 mod limits;
+mod names;
 mod shared;
-
-use std::path::Path;
 
 use pannier::backend::{AnyCollection, Collections, CreatedAnywhere, Placement, UrlFrom};
 use pannier::collection::{BackendFault, ChunkRequest};
@@ -464,18 +463,4 @@ fn the_api_shows_the_backend_and_says_what_it_has_not() {
     let answer = server.put("/v1/collections/c", &json!({"dim": 3, "backend": backend}));
     answer.refused(503, "backend_unreachable");
     assert!(answer.header("retry-after").is_some());
-}
-
-#[test]
-fn a_damaged_list_of_collections_stops_nothing_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    drop(Database::open(&data).unwrap());
-    std::fs::write(Path::new(&data).join("backends.json"), b"{").unwrap();
-    let one = Sidecar::over(directory);
-    one.collections.create_local(&name("l"), &DefinitionRequest::vectors(3)).unwrap();
-    one.collections.get(&name("l")).unwrap();
-    let (kind, detail) = fault(one.collections.get(&name("c")));
-    assert_eq!(kind, BackendFault::Failed);
-    assert!(detail.contains("backends.json"), "{detail}");
 }
