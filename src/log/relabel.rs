@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use super::files;
+use super::files::{self, LogFile};
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES, RecordHeader};
 use super::newest::{self, Mark};
 use super::survey::{is_torn, record_at};
@@ -48,6 +48,17 @@ pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf
     create_dir_all(&to.log_dir())?;
     publish(&to.log_file(newest.first_seq.0), &bytes[..offset])?;
     Ok(Some((newest.path, Seq(next.0.saturating_sub(1)))))
+}
+
+/// The newest timeline of this store that the headers of the log's files name. Files that cannot be read are passed
+/// over.
+pub fn newest_timeline(paths: &DataPaths, store_id: [u8; 16]) -> Option<u32> {
+    let timeline = |file: LogFile| {
+        let mapped = Mapped::open(&file.path).ok()?;
+        let (header, _) = FileHeader::decode(&file.path, mapped.bytes()).ok()?;
+        (header.identity.store_id == store_id).then_some(header.identity.timeline)
+    };
+    files::list(paths).ok()?.into_iter().filter_map(timeline).max()
 }
 
 /// Writes the log of `from`, which belongs to `identity` and ends with change `last_seq`, as the log of `to` in

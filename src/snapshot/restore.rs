@@ -39,6 +39,8 @@ pub enum Source {
 
 /// Below `restore/`: where an archive is unpacked.
 const UNPACKED: &str = "unpacked";
+/// How far sources were read, each with the timeline that it was read into.
+const SOURCES: &str = "sources";
 
 /// Restores a snapshot into the directory, which no process may hold; it is made where it is missing. `progress` gets
 /// the bytes verified and the bytes in all.
@@ -69,6 +71,11 @@ pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64))
         }
     }
     let (snapshot, timeline) = prepared?;
+    if !timeline.is_above_all {
+        // What was read into a timeline that is used again would seem to be in it.
+        remove_dir_all(&data.join(SOURCES))?;
+    }
+    let timeline = timeline.number;
     replace_store(paths)?;
     // Whatever part of a store there was, sound or not.
     let is_empty = before.read_dir().is_ok_and(|mut parts| parts.next().is_none());
@@ -85,7 +92,7 @@ fn prepare(
     paths: &DataPaths,
     source: &Source,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(Snapshot, u32), SnapshotError> {
+) -> Result<(Snapshot, Timeline), SnapshotError> {
     let staged = DataPaths::new(paths.restore_dir());
     create_dir_all(staged.root())?;
     let snapshot = match source {
@@ -100,7 +107,7 @@ fn prepare(
         Source::Archive(file) => archive::unpack(file, &staged.root().join(UNPACKED), progress)?,
     };
     let timeline = next_timeline(paths, &snapshot)?;
-    stage(&snapshot, &staged, timeline)?;
+    stage(&snapshot, &staged, timeline.number)?;
     Ok((snapshot, timeline))
 }
 
@@ -133,7 +140,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "backends.json",
         "MIGRATIONS",
         "dry-run",
-        "sources",
+        SOURCES,
     ];
     if paths.format().exists() {
         return Ok(());
@@ -149,24 +156,29 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// One above every timeline of this store that is known here.
-fn next_timeline(paths: &DataPaths, snapshot: &Snapshot) -> Result<u32, SnapshotError> {
+/// A timeline that begins.
+struct Timeline {
+    number: u32,
+    /// Whether that of the store that stood here is known, where it was the same store.
+    is_above_all: bool,
+}
+
+/// One above every timeline of this store that is known here, by its manifest, its log and the snapshots.
+fn next_timeline(paths: &DataPaths, snapshot: &Snapshot) -> Result<Timeline, SnapshotError> {
     let store_id = snapshot.contents.store_id;
-    let mut last = snapshot.contents.timeline;
-    if let Ok(current) = Manifest::load(paths)
-        && current.store_id == store_id
-    {
-        last = last.max(current.timeline);
-    }
+    let of_manifest = Manifest::load(paths).ok().filter(|current| current.store_id == store_id);
+    let here = of_manifest.map(|current| current.timeline).max(log::newest_timeline(paths, store_id.0));
+    let mut last = snapshot.contents.timeline.max(here.unwrap_or_default());
     for other in list(paths.root())?.into_iter().filter_map(|found| found.snapshot.ok()) {
         if other.contents.store_id == store_id {
             last = last.max(other.contents.timeline);
         }
     }
-    last.checked_add(1).ok_or_else(|| SnapshotError::Damaged {
+    let number = last.checked_add(1).ok_or_else(|| SnapshotError::Damaged {
         path: snapshot.home.clone(),
         reason: "no timeline is left after its own".to_owned(),
-    })
+    })?;
+    Ok(Timeline { number, is_above_all: here.is_some() })
 }
 
 /// Puts a whole store together: the snapshot's files under the names of a store, and a manifest and log of `timeline`.

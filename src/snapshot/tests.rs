@@ -132,6 +132,33 @@ fn whatever_part_of_a_store_there_was_is_kept() {
 }
 
 #[test]
+fn a_timeline_is_never_used_twice_where_the_manifest_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    create(&database, Some(name("first"))).unwrap();
+    drop(database);
+    assert_eq!(restore_named(data, "first").unwrap().timeline, 2);
+    discard_replaced(data).unwrap();
+    drop(open(data));
+    fs::create_dir(data.join("sources")).unwrap();
+    let source = data.join("sources/x.json");
+    fs::write(&source, "timeline 2").unwrap();
+    // The log tells.
+    fs::write(data.join("MANIFEST"), "damaged").unwrap();
+    assert_eq!(restore_named(data, "first").unwrap().timeline, 3);
+    assert!(source.exists());
+    discard_replaced(data).unwrap();
+    // Where nothing tells, what was read into the lost timeline is no longer taken for read.
+    fs::write(data.join("MANIFEST"), "damaged").unwrap();
+    for log in fs::read_dir(data.join("log")).unwrap() {
+        fs::write(log.unwrap().path(), "damaged").unwrap();
+    }
+    assert_eq!(restore_named(data, "first").unwrap().timeline, 2);
+    assert!(!source.exists());
+}
+
+#[test]
 fn the_same_state_gives_the_same_bytes_and_known_digests_are_not_taken_again() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path();
