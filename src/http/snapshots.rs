@@ -128,6 +128,7 @@ impl From<SnapshotError> for ApiError {
             SnapshotError::Exists { .. } => Code::SnapshotExists,
             SnapshotError::NotFound { .. } => Code::SnapshotNotFound,
             SnapshotError::Damaged { .. } | SnapshotError::Unsupported { .. } => Code::SnapshotDamaged,
+            SnapshotError::NoRoomToCopy { .. } => Code::StorageFull,
             _ => {
                 return match error {
                     SnapshotError::Collection(error) => error.into(),

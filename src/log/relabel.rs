@@ -61,6 +61,24 @@ pub fn newest_timeline(paths: &DataPaths, store_id: [u8; 16]) -> Option<u32> {
     files::list(paths).ok()?.into_iter().filter_map(timeline).max()
 }
 
+/// Checks that a log which belongs to `identity` can be restored: that it holds every change after `after` up to
+/// `last_seq`, where it ends, and that each record's checksums are right.
+///
+/// # Errors
+/// A [`LogError`] that names the file that is not sound.
+pub fn check(paths: &DataPaths, identity: LogIdentity, after: Seq, last_seq: Seq) -> Result<(), LogError> {
+    let mut first = last_seq.next();
+    each_file(paths, identity, last_seq, &mut |file| {
+        first = first.min(file.header.first_seq);
+        file.each_record(&mut |_, _| Ok(()))
+    })?;
+    let needed = after.next();
+    if first > needed {
+        return Err(LogError::Missing { seq: needed, path: paths.log_file(needed.0) });
+    }
+    Ok(())
+}
+
 /// Writes the log of `from`, which belongs to `identity` and ends with change `last_seq`, as the log of `to` in
 /// `timeline`. A log without records becomes one whose next change follows `last_seq`.
 ///
@@ -74,8 +92,67 @@ pub fn relabel(
     last_seq: Seq,
 ) -> Result<(), LogError> {
     create_dir_all(&to.log_dir())?;
-    let (mut previous, mut next, mut newest) = ((0, 0), None, None);
-    for file in files::list(from)? {
+    let identity_of_new = LogIdentity { timeline, ..identity };
+    let (mut previous, mut newest) = ((0, 0), None);
+    each_file(from, identity, last_seq, &mut |file| {
+        let header = FileHeader {
+            identity: identity_of_new,
+            first_seq: file.header.first_seq,
+            previous_len: previous.0,
+            previous_crc: previous.1,
+        };
+        let (crc, after) = write_file(&file, &to.log_file(header.first_seq.0), &header)?;
+        previous = (file.bytes.len() as u64, crc);
+        newest = Some(Mark { first_seq: header.first_seq, len: previous.0 });
+        Ok(after)
+    })?;
+    let mark = match newest {
+        Some(mark) => mark,
+        None => {
+            let identity = identity_of_new;
+            let header = FileHeader { identity, first_seq: last_seq.next(), previous_len: 0, previous_crc: 0 };
+            publish(&to.log_file(header.first_seq.0), &header.encode())?;
+            Mark { first_seq: header.first_seq, len: FILE_HEADER_BYTES as u64 }
+        }
+    };
+    Ok(newest::mark(to, mark)?)
+}
+
+/// A file to which nothing is added any more.
+struct Closed<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    header: FileHeader,
+    tag: u32,
+}
+
+impl Closed<'_> {
+    /// Gives the frame and the payload with its padding of each record to `visit`, and returns the change that follows.
+    fn each_record(&self, visit: &mut dyn FnMut(RecordHeader, &[u8]) -> Result<(), LogError>) -> Result<Seq, LogError> {
+        let Self { path, bytes, tag, .. } = *self;
+        let (mut offset, mut next) = (FILE_HEADER_BYTES, self.header.first_seq);
+        while offset < bytes.len() {
+            let (record, _) = record_at(bytes, offset, tag)
+                .and_then(|found| if found.0.seq == next { Ok(found) } else { Err("a record has the wrong seq") })
+                .map_err(|reason| damaged(path, offset, bytes.len(), reason))?;
+            let end = offset + record.record_bytes();
+            visit(record, &bytes[offset + RECORD_HEADER_BYTES..end])?;
+            (offset, next) = (end, next.next());
+        }
+        Ok(next)
+    }
+}
+
+/// Gives the files of a log that belongs to `identity` and ends with `last_seq` to `visit`, which returns the change
+/// that follows each.
+fn each_file(
+    paths: &DataPaths,
+    identity: LogIdentity,
+    last_seq: Seq,
+    visit: &mut dyn FnMut(Closed<'_>) -> Result<Seq, LogError>,
+) -> Result<(), LogError> {
+    let mut next = None;
+    for file in files::list(paths)? {
         let mapped = Mapped::open(&file.path)?;
         let (header, tag) = FileHeader::decode(&file.path, mapped.bytes())?;
         let expected = next.unwrap_or(header.first_seq);
@@ -83,36 +160,16 @@ pub fn relabel(
             let reason = format!("it is not the file of this log that begins with change {expected}");
             return Err(LogError::BadHeader { path: file.path, reason });
         }
-        let header = FileHeader {
-            identity: LogIdentity { timeline, ..identity },
-            first_seq: header.first_seq,
-            previous_len: previous.0,
-            previous_crc: previous.1,
-        };
-        let target = to.log_file(header.first_seq.0);
-        let (crc, after) = write_file(&file.path, mapped.bytes(), tag, &target, &header)?;
-        previous = (mapped.bytes().len() as u64, crc);
-        next = Some(after);
-        newest = Some(Mark { first_seq: header.first_seq, len: previous.0 });
+        next = Some(visit(Closed { path: &file.path, bytes: mapped.bytes(), header, tag })?);
     }
     match next {
-        Some(next) if next == last_seq.next() => {}
-        Some(next) => {
-            let path = from.log_file(next.0);
-            return Err(LogError::Missing { seq: next, path });
-        }
-        None => {
-            let identity = LogIdentity { timeline, ..identity };
-            let header = FileHeader { identity, first_seq: last_seq.next(), previous_len: 0, previous_crc: 0 };
-            publish(&to.log_file(header.first_seq.0), &header.encode())?;
-            newest = Some(Mark { first_seq: header.first_seq, len: FILE_HEADER_BYTES as u64 });
-        }
+        Some(next) if next != last_seq.next() => Err(LogError::Missing { seq: next, path: paths.log_file(next.0) }),
+        _ => Ok(()),
     }
-    Ok(newest.map_or(Ok(()), |mark| newest::mark(to, mark))?)
 }
 
 /// Writes one file and returns its checksum and the change that follows it.
-fn write_file(path: &Path, bytes: &[u8], tag: u32, target: &Path, header: &FileHeader) -> Result<(u32, Seq), LogError> {
+fn write_file(file: &Closed<'_>, target: &Path, header: &FileHeader) -> Result<(u32, Seq), LogError> {
     let mut out = Publishing::create(target)?;
     let mut crc = 0;
     let mut write = |bytes: &[u8]| {
@@ -120,16 +177,10 @@ fn write_file(path: &Path, bytes: &[u8], tag: u32, target: &Path, header: &FileH
         out.write_all(bytes).map_err(|e| StorageError::io(target, "write", e))
     };
     write(&header.encode())?;
-    let (mut offset, mut next) = (FILE_HEADER_BYTES, header.first_seq);
-    while offset < bytes.len() {
-        let (record, _) = record_at(bytes, offset, tag)
-            .and_then(|found| if found.0.seq == next { Ok(found) } else { Err("a record has the wrong seq") })
-            .map_err(|reason| damaged(path, offset, bytes.len(), reason))?;
-        let end = offset + record.record_bytes();
+    let next = file.each_record(&mut |record, payload| {
         write(&RecordHeader { file_tag: header.tag(), ..record }.encode())?;
-        write(&bytes[offset + RECORD_HEADER_BYTES..end])?;
-        (offset, next) = (end, next.next());
-    }
+        Ok(write(payload)?)
+    })?;
     out.commit()?;
     Ok((crc, next))
 }
@@ -182,6 +233,32 @@ mod tests {
         let identity = LogIdentity { timeline: 2, ..OLD };
         assert_eq!(changes(&new, identity).unwrap(), changes(&old, OLD).unwrap());
         assert!(matches!(changes(&new, OLD), Err(LogError::Foreign { .. })));
+    }
+
+    #[test]
+    fn what_could_not_be_restored_is_found_without_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
+        check(&new, OLD, Seq(4), Seq(4)).unwrap();
+        let refused = check(&new, OLD, Seq(3), Seq(4)).unwrap_err();
+        assert!(matches!(refused, LogError::Missing { seq: Seq(4), .. }), "{refused}");
+        write(&old);
+        check(&old, OLD, Seq(0), Seq(4)).unwrap();
+        let refused = check(&old, OLD, Seq(0), Seq(5)).unwrap_err();
+        assert!(matches!(refused, LogError::Missing { seq: Seq(5), .. }), "{refused}");
+        let refused = check(&old, LogIdentity { timeline: 2, ..OLD }, Seq(0), Seq(4)).unwrap_err();
+        assert!(matches!(refused, LogError::BadHeader { .. }), "{refused}");
+        assert_eq!((newest_timeline(&old, [7; 16]), newest_timeline(&old, [8; 16])), (Some(1), None));
+        let whole = std::fs::read(old.log_file(1)).unwrap();
+        let mut bytes = whole.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(old.log_file(1), bytes).unwrap();
+        let refused = check(&old, OLD, Seq(0), Seq(4)).unwrap_err();
+        assert!(matches!(refused, LogError::Damaged { .. }), "{refused}");
+        std::fs::remove_file(old.log_file(1)).unwrap();
+        check(&old, OLD, Seq(2), Seq(4)).unwrap();
+        let refused = check(&old, OLD, Seq(1), Seq(4)).unwrap_err();
+        assert!(matches!(refused, LogError::Missing { seq: Seq(2), .. }), "{refused}");
     }
 
     #[test]

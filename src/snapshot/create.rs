@@ -2,22 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rayon::prelude::*;
 
 use crate::collection::HeldFiles;
 use crate::database::Database;
-use crate::log;
+use crate::log::{self, LogIdentity};
 use crate::manifest::{Manifest, SNAPSHOT_FILE, StoreId};
 use crate::migrate::JOURNAL_FILE;
 use crate::storage::{
-    DataPaths, Transfer, create_dir_all, link_or_copy, publish, remove_dir_all, rename, sync_directory,
+    DataPaths, copy, create_dir_all, disk_free, file_len, link, publish, remove_dir_all, rename, sync_directory,
 };
 use crate::types::Seq;
 
-use super::list::{CREATED_FILE, STAGING, Snapshot, find, list, staging_dir};
+use super::list::{CREATED_FILE, STAGING, Snapshot, find, list, staging, staging_dir};
 use super::{Contents, Digest, Member, SnapshotError, SnapshotName};
 
 /// What taking a snapshot did.
@@ -33,15 +32,12 @@ pub struct Created {
     pub hashed_bytes: u64,
 }
 
-/// One at a time: two would remove each other's staging.
-static CREATING: Mutex<()> = Mutex::new(());
-
 /// Takes a snapshot of the store at its last acknowledged change, while writes go on. Without a name it gets that of
 /// the time.
 ///
 /// # Errors
-/// [`SnapshotError::Exists`]; the others when a file could not be linked or read. Nothing is left then but what the
-/// next call removes.
+/// [`SnapshotError::Exists`]; [`SnapshotError::NoRoomToCopy`] where files cannot be linked; [`SnapshotError::Log`] when
+/// a file of the log is damaged; the others when a file could not be linked or read. Nothing is left then.
 pub fn create(database: &Database, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
     let paths = DataPaths::new(database.path());
     create_from(&paths, name, &mut |staging| database.hold_files(|held| link_all(&paths, &held, staging)))
@@ -51,7 +47,7 @@ pub fn create(database: &Database, name: Option<SnapshotName>) -> Result<Created
 /// directory's lock.
 ///
 /// # Errors
-/// As [`create`]; [`SnapshotError::Log`] when the log is damaged.
+/// As [`create`].
 pub fn create_closed(data: &Path, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
     let paths = DataPaths::new(data);
     let manifest = Manifest::load(&paths)?;
@@ -73,7 +69,7 @@ fn create_from(
     name: Option<SnapshotName>,
     take: &mut dyn FnMut(&Path) -> Result<Taken, SnapshotError>,
 ) -> Result<Created, SnapshotError> {
-    let _creating = CREATING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _staging = staging();
     let now = Timestamp::now();
     let name = name.unwrap_or_else(|| SnapshotName::of_time(now));
     let home = paths.snapshots_dir().join(name.as_str());
@@ -81,16 +77,36 @@ fn create_from(
         return Err(SnapshotError::Exists { name });
     }
     remove_staging(paths)?;
-    let known = Known::of_latest(paths)?;
     let staging = staging_dir(paths, &name);
-    create_dir_all(&staging)?;
-    let Taken { store_id, timeline, seq, files, copied } = take(&staging)?;
-    let (members, hashed_bytes) = digest_all(&staging, &files, &known)?;
+    let created = create_in(paths, &name, now, &staging, take);
+    // The room that it took may be what the store lacks.
+    if created.is_err()
+        && let Err(error) = remove_dir_all(&staging)
+    {
+        tracing::warn!(%error, "what a failed snapshot left is removed with the next one");
+    }
+    created
+}
+
+fn create_in(
+    paths: &DataPaths,
+    name: &SnapshotName,
+    now: Timestamp,
+    staging: &Path,
+    take: &mut dyn FnMut(&Path) -> Result<Taken, SnapshotError>,
+) -> Result<Created, SnapshotError> {
+    let known = Known::of_latest(paths)?;
+    create_dir_all(staging)?;
+    let Taken { store_id, timeline, log_start, seq, files, copied } = take(staging)?;
+    let identity = LogIdentity { store_id: store_id.0, timeline };
+    // While the store is open nobody reads closed files of the log, and a digest would be that of the damage.
+    log::check(&DataPaths::new(staging), identity, log_start, seq)?;
+    let (members, hashed_bytes) = digest_all(staging, &files, &known)?;
     let contents = Contents { store_id, timeline, seq, members };
     publish(&staging.join(CREATED_FILE), format!("{}\n", now.as_millisecond()).as_bytes())?;
     publish(&staging.join(SNAPSHOT_FILE), &contents.encode())?;
-    rename(&staging, &home)?;
-    Ok(Created { snapshot: find(paths.root(), &name)?, linked: files.len() - copied, copied, hashed_bytes })
+    rename(staging, &paths.snapshots_dir().join(name.as_str()))?;
+    Ok(Created { snapshot: find(paths.root(), name)?, linked: files.len() - copied, copied, hashed_bytes })
 }
 
 /// Removes what interrupted snapshots and deletions left.
@@ -110,13 +126,15 @@ fn remove_staging(paths: &DataPaths) -> Result<(), SnapshotError> {
 struct Taken {
     store_id: StoreId,
     timeline: u32,
+    /// The change up to which its log is not needed.
+    log_start: Seq,
     seq: Seq,
     /// Paths below it, in ascending order.
     files: Vec<String>,
     copied: usize,
 }
 
-/// Gives every file of the held store a second name.
+/// Gives every file of the held store a second name, or copies it where it can have none and there is room.
 fn link_all(paths: &DataPaths, held: &HeldFiles<'_>, staging: &Path) -> Result<Taken, SnapshotError> {
     let manifest = held.manifest;
     let mut sources: Vec<PathBuf> = vec![paths.format(), paths.manifest()];
@@ -133,19 +151,35 @@ fn link_all(paths: &DataPaths, held: &HeldFiles<'_>, staging: &Path) -> Result<T
         }
     }
     let (mut files, mut copied, mut directories) = (Vec::with_capacity(sources.len()), 0, BTreeSet::new());
-    for source in &sources {
+    for (n, source) in sources.iter().enumerate() {
         let below = source.strip_prefix(paths.root()).expect("every file of a store stands below its root");
         let target = staging.join(below);
         let directory = target.parent().expect("it stands below the staging directory").to_owned();
         create_dir_all(&directory)?;
         directories.insert(directory);
-        copied += usize::from(link_or_copy(source, &target)? == Transfer::Copied);
+        if !link(source, &target)? {
+            if copied == 0 {
+                check_room(staging, &sources[n..])?;
+            }
+            copy(source, &target)?;
+            copied += 1;
+        }
         files.push(name_below(paths, source));
     }
     directories.iter().try_for_each(|directory| sync_directory(directory))?;
     files.sort();
-    let (store_id, timeline, seq) = (manifest.store_id, manifest.timeline, held.last_seq);
-    Ok(Taken { store_id, timeline, seq, files, copied })
+    let Manifest { store_id, timeline, log_start, .. } = *manifest;
+    Ok(Taken { store_id, timeline, log_start, seq: held.last_seq, files, copied })
+}
+
+/// Refuses to copy files for which there is no room.
+fn check_room(staging: &Path, sources: &[PathBuf]) -> Result<(), SnapshotError> {
+    let needed = sources.iter().map(|source| file_len(source)).sum::<Result<u64, _>>()?;
+    let free = disk_free(staging)?;
+    if needed > free {
+        return Err(SnapshotError::NoRoomToCopy { path: staging.to_owned(), needed, free });
+    }
+    Ok(())
 }
 
 /// A file's path below the root, as a member's.
@@ -207,4 +241,22 @@ fn digest_all(staging: &Path, files: &[String], known: &Known) -> Result<(Vec<Me
         .collect::<Result<_, SnapshotError>>()?;
     let hashed_bytes = members.iter().map(|(_, bytes)| bytes).sum();
     Ok((members.into_iter().map(|(member, _)| member).collect(), hashed_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_copied_only_where_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        std::fs::write(&file, "x").unwrap();
+        check_room(dir.path(), &[file.clone()]).unwrap();
+        // It takes no room itself.
+        std::fs::File::options().write(true).open(&file).unwrap().set_len(1 << 40).unwrap();
+        let many = vec![file; 1 << 12];
+        let refused = check_room(dir.path(), &many).unwrap_err();
+        assert!(matches!(refused, SnapshotError::NoRoomToCopy { needed: 0x0010_0000_0000_0000, .. }), "{refused}");
+    }
 }

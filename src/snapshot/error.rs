@@ -103,6 +103,20 @@ pub enum SnapshotError {
         /// Bytes that are there.
         free: u64,
     },
+    /// Files cannot be linked, and there is not enough room to copy them; nothing was copied.
+    #[error(
+        "files cannot be linked to {path}; copying them takes {needed} bytes and {free} are free; make room, or write an \
+         archive to another disk",
+        path = path.display()
+    )]
+    NoRoomToCopy {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that are there.
+        free: u64,
+    },
     /// A file could not be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -1,6 +1,7 @@
 //! Which snapshots a data directory has, and removing one.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use crate::manifest::SNAPSHOT_FILE;
@@ -34,6 +35,12 @@ pub struct Found {
     pub name: SnapshotName,
     /// The snapshot, or why it cannot be read.
     pub snapshot: Result<Snapshot, SnapshotError>,
+}
+
+/// Whoever uses a staging directory holds this: two would remove each other's.
+pub(super) fn staging() -> MutexGuard<'static, ()> {
+    static STAGING: Mutex<()> = Mutex::new(());
+    STAGING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn staging_dir(paths: &DataPaths, name: &SnapshotName) -> PathBuf {
@@ -93,11 +100,12 @@ pub fn find(data: &Path, name: &SnapshotName) -> Result<Snapshot, SnapshotError>
     Ok(Snapshot { name: name.clone(), home, created_at_ms, contents })
 }
 
-/// Removes a snapshot, sound or not. Bytes that the store or another snapshot shares stay on disk.
+/// Removes a snapshot, sound or not, once none is being taken any more. Bytes that the store or another snapshot shares stay on disk.
 ///
 /// # Errors
 /// [`SnapshotError::NotFound`], [`SnapshotError::Storage`]; it is then there as a whole, or gone from every list.
 pub fn delete(data: &Path, name: &SnapshotName) -> Result<(), SnapshotError> {
+    let _staging = staging();
     let paths = DataPaths::new(data);
     let home = paths.snapshots_dir().join(name.as_str());
     if !home.is_dir() {

@@ -159,6 +159,61 @@ fn a_timeline_is_never_used_twice_where_the_manifest_is_damaged() {
 }
 
 #[test]
+fn a_log_that_is_damaged_on_disk_is_in_no_sound_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    create(&database, Some(name("first"))).unwrap();
+    // A closed file, which the store shares with the snapshot.
+    let member = find(data, &name("first")).unwrap().contents.members.into_iter().find(|m| m.path.starts_with("log/"));
+    let member = member.expect("a log is in it").path;
+    let mut bytes = fs::read(data.join(&member)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::remove_file(data.join(&member)).unwrap();
+    fs::write(data.join(&member), &bytes).unwrap();
+    let refused = create(&database, Some(name("second"))).unwrap_err();
+    assert!(matches!(refused, SnapshotError::Log(_)), "{refused}");
+    assert_eq!(list(data).unwrap().len(), 1);
+    drop(database);
+    let refused = create_closed(data, Some(name("second"))).unwrap_err();
+    assert!(matches!(refused, SnapshotError::Log(_)), "{refused}");
+    // One that was taken of it by an earlier program: its digests are those of the damage.
+    let mut snapshot = find(data, &name("first")).unwrap();
+    fs::remove_file(snapshot.home.join(&member)).unwrap();
+    fs::write(snapshot.home.join(&member), &bytes).unwrap();
+    let (_, digest) = Digest::of_file(&snapshot.home.join(&member)).unwrap();
+    snapshot.contents.members.iter_mut().find(|m| m.path == member).unwrap().digest = digest;
+    fs::write(snapshot.home.join("SNAPSHOT"), snapshot.contents.encode()).unwrap();
+    let problems = verify(&find(data, &name("first")).unwrap(), &mut quiet).unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].contains("damaged"), "{problems:?}");
+    assert!(restore_named(data, "first").is_err());
+}
+
+#[test]
+fn a_snapshot_that_fails_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(make(dir.path()));
+    for fail_at in 0.. {
+        let of_run = tempfile::tempdir().unwrap();
+        let data = of_run.path();
+        copy(dir.path(), data);
+        // Under the lock, as nobody has it open.
+        let faults = Faults::arm(data, fail_at, Then::Recover);
+        let created = create_closed(data, Some(name("s")));
+        let fired = faults.fired();
+        drop(faults);
+        assert_eq!(created.is_err(), fired, "{fail_at}");
+        let left = fs::read_dir(data.join("snapshots")).into_iter().flatten();
+        let hidden = left.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
+        assert_eq!(hidden.count(), 0, "{fail_at}");
+        if !fired {
+            assert!(fail_at > 10, "{fail_at}");
+            break;
+        }
+    }
+}
+
+#[test]
 fn the_same_state_gives_the_same_bytes_and_known_digests_are_not_taken_again() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path();

@@ -1,8 +1,9 @@
-//! Whether a snapshot can be restored: every byte against its digest, every segment against its format.
+//! Whether a snapshot can be restored: every byte against its digest, every segment and the log against their formats.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::log::{self, LogIdentity};
 use crate::manifest::{Manifest, SNAPSHOT_FILE};
 use crate::segment::{DeadRows, Segment, SegmentError, SegmentSpec};
 use crate::storage::{DataPaths, list_files_below};
@@ -92,7 +93,8 @@ fn verify_store(snapshot: &Snapshot, problems: &mut Vec<String>) -> Result<(), S
             }
         }
     }
-    Ok(())
+    let identity = LogIdentity { store_id: manifest.store_id.0, timeline: manifest.timeline };
+    Ok(log::check(&paths, identity, manifest.log_start, snapshot.contents.seq)?)
 }
 
 /// The snapshot's manifest, which must be of the store and timeline that the contents name.

@@ -56,4 +56,4 @@ pub use random_access::RandomAccessFile;
 pub use read_only::ReadOnlyFile;
 #[cfg(feature = "text")]
 pub use sequential::SequentialFile;
-pub use transfer::{Transfer, link_or_copy, rename};
+pub use transfer::{copy, link, link_or_copy, rename};

@@ -9,15 +9,6 @@ use super::directory::{open_directory, parent_of, sync_opened};
 use super::disk;
 use super::publish::Publishing;
 
-/// How a second name for a file's bytes came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transfer {
-    /// The same bytes on disk under both names.
-    Linked,
-    /// Bytes of its own: the file systems differ, or this one has no links.
-    Copied,
-}
-
 /// Gives a file or directory another name on the same file system, durably. What stood at `to` as a file is replaced.
 ///
 /// # Errors
@@ -30,25 +21,37 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
     if old == new { Ok(()) } else { sync_opened(&opened.0) }
 }
 
-/// Gives a published file, which never changes, a second name. Its directory must exist and is the caller's to sync:
-/// of many files, once.
+/// Gives a published file, which never changes, a second name, or the same bytes where it can have none. Its directory
+/// must exist and is the caller's to sync: of many files, once.
 ///
 /// # Errors
 /// [`StorageError::Io`]; nothing then stands at `to`.
-pub fn link_or_copy(from: &Path, to: &Path) -> Result<Transfer, StorageError> {
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<(), StorageError> {
+    match link(from, to)? {
+        true => Ok(()),
+        false => copy(from, to),
+    }
+}
+
+/// Gives a published file a second name. `false` where it can have none: another file system, one without links, or too
+/// many of them; bytes can always be copied.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub fn link(from: &Path, to: &Path) -> Result<bool, StorageError> {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
     match disk::hard_link(from, to) {
-        Ok(()) => Ok(Transfer::Linked),
-        // Another file system, one without links, or too many of them: bytes can always be copied.
-        Err(e) if matches!(e.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported) => {
-            copy(from, to).map(|()| Transfer::Copied)
-        }
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported) => Ok(false),
         Err(e) => Err(StorageError::io(from, "link", e)),
     }
 }
 
 /// Copies a file, durably.
-fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
+///
+/// # Errors
+/// [`StorageError::Io`]; nothing then stands at `to`.
+pub fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
     let mut file = File::open(from).map_err(|e| StorageError::io(from, "open", e))?;
     let mut copy = Publishing::create(to)?;
     io::copy(&mut file, &mut copy).map_err(|e| StorageError::io(to, "write", e))?;
@@ -66,7 +69,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("a"), "bytes").unwrap();
-        assert_eq!(link_or_copy(&path("a"), &path("b")).unwrap(), Transfer::Linked);
+        link_or_copy(&path("a"), &path("b")).unwrap();
         copy(&path("a"), &path("c")).unwrap();
         fs::write(path("a"), "other").unwrap();
         let read = |name: &str| fs::read_to_string(path(name)).unwrap();
