@@ -3,8 +3,12 @@
 //! The new store stands whole and durable in `restore/`. Publishing the marker `RESTORE` is the step that decides; what
 //! follows only moves names, can be done again from anywhere, and is finished by whoever opens the directory next.
 
+use std::path::Path;
+
 use super::ManifestError;
-use crate::storage::{DataPaths, crc32c, create_dir_all, publish, read_file, remove_dir_all, remove_file, rename};
+use crate::storage::{
+    DataPaths, StorageError, crc32c, create_dir_all, publish, read_file, remove_dir_all, remove_file, rename,
+};
 
 const MAGIC: [u8; 8] = *b"PANNREST";
 const VERSION: u32 = 1;
@@ -39,24 +43,29 @@ pub fn finish_replacement(paths: &DataPaths) -> Result<bool, ManifestError> {
     for part in PARTS {
         let present = paths.root().join(part);
         // Where the new one has moved in already, what stands there is not the old one.
-        if staged.join(part).exists() && present.exists() {
+        if is_there(&staged.join(part))? && is_there(&present)? {
             rename(&present, &before.join(part))?;
         }
     }
-    if staged.join("MANIFEST").exists() {
+    if is_there(&staged.join("MANIFEST"))? {
         // Both speak of the old store, and are made again.
         remove_dir_all(&paths.meta_dir())?;
         remove_dir_all(&paths.text_dir())?;
     }
     for part in PARTS.iter().rev() {
         let waiting = staged.join(part);
-        if waiting.exists() {
+        if is_there(&waiting)? {
             rename(&waiting, &paths.root().join(part))?;
         }
     }
     remove_file(&paths.restore_marker())?;
     remove_dir_all(&staged)?;
     Ok(true)
+}
+
+/// What cannot be looked at may be there: taken for gone, it would be removed with `restore/`.
+fn is_there(path: &Path) -> Result<bool, ManifestError> {
+    Ok(path.try_exists().map_err(|e| StorageError::io(path, "look for", e))?)
 }
 
 fn marker() -> Vec<u8> {

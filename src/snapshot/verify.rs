@@ -1,6 +1,6 @@
 //! Whether a snapshot can be restored: every byte against its digest, every segment and the log against their formats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::log::{self, LogIdentity};
@@ -40,18 +40,18 @@ pub fn verify(snapshot: &Snapshot, progress: &mut dyn FnMut(u64, u64)) -> Result
 pub(super) fn verify_bytes(snapshot: &Snapshot, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SnapshotError> {
     let mut report = Report::default();
     let total = snapshot.contents.bytes();
-    let mut expected: Vec<PathBuf> = vec![snapshot.home.join(SNAPSHOT_FILE), snapshot.home.join(CREATED_FILE)];
+    let mut expected = BTreeSet::from([SNAPSHOT_FILE, CREATED_FILE].map(|file| snapshot.home.join(file)));
     for member in &snapshot.contents.members {
         let path = snapshot.home.join(&member.path);
         if let Err(reason) = member.digest.check(&path, member.len_bytes) {
             report.problems.push(format!("{} is damaged: {reason}", path.display()));
         }
-        expected.push(path);
+        expected.insert(path);
         report.members += 1;
         report.bytes += member.len_bytes;
         progress(report.bytes, total);
     }
-    for file in list_files_below(&snapshot.home)?.iter().filter(|file| !expected.contains(file)) {
+    for file in list_files_below(&snapshot.home)?.iter().filter(|file| !expected.contains(*file)) {
         report.problems.push(format!("{} is no part of the snapshot", file.display()));
     }
     Ok(report)
