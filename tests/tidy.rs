@@ -200,6 +200,7 @@ fn unsafe_stands_only_where_it_is_allowed_and_explained() {
             "storage/arena.rs",
             "storage/background.rs",
             "storage/heap.rs",
+            "storage/owner.rs",
             "distance/",
             "embed/local/",
         ]

@@ -50,11 +50,7 @@ impl UrlFrom {
         let url = match self {
             Self::Variable(name) => std::env::var(name)
                 .map_err(|_| wrong(format!("the environment variable {name} is not set for this process")))?,
-            Self::File(path) => {
-                let bytes = read_file(path).map_err(|error| wrong(error.to_string()))?;
-                let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-                text.ok_or_else(|| wrong(format!("the file {} is missing or not UTF-8", path.display())))?
-            }
+            Self::File(path) => return ConnectSettings::from_file(path),
         };
         ConnectSettings::from_url(&url)
     }

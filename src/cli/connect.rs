@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CliError;
+use super::{CliError, read_secret};
 use crate::postgres::ConnectSettings;
 use crate::source::{Found, connection};
 
@@ -45,8 +45,8 @@ impl ConnectArgs {
         }
         if let Some(path) = &self.url_file {
             let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|e| CliError::io(format!("read {shown}"), e))?;
-            return of_url(text.trim(), shown);
+            let text = read_secret(path).map_err(|e| CliError::io(format!("read {shown}"), e))?;
+            return of_url(&text, shown);
         }
         let lookup = |name: &str| std::env::var(name).ok();
         connection(&lookup, self.env_prefix.as_deref()).map_err(|error| CliError::Refused(error.to_string()))

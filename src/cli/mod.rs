@@ -23,8 +23,10 @@ mod target;
 mod template;
 mod verify;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
@@ -32,6 +34,7 @@ use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
 use crate::database::{Database, Options};
 use crate::embed::{Models, Precision, default_models_dir};
+use crate::storage::keep_new_files_to_owner;
 
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
@@ -41,6 +44,8 @@ pub use output::printable;
 const SERVER_FLAG: &str = "--server";
 /// Most compute threads: more than any machine has cores for.
 const MAX_THREADS: usize = 1_024;
+/// Most bytes of a file that holds a secret.
+const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// A vector database beside your application: embeds text on this machine, keeps documents, finds the nearest.
 #[derive(Debug, Parser)]
@@ -171,6 +176,18 @@ pub enum Command {
     Bench(bench::BenchArgs),
 }
 
+impl Command {
+    /// Whether documents may stand in the files that it makes. Models are for every user of a machine, and the files
+    /// of a new migration for whoever works on the program.
+    fn writes_documents(&self) -> bool {
+        match self {
+            Self::Model(_) => false,
+            Self::Migrate(args) => !args.is_new(),
+            _ => true,
+        }
+    }
+}
+
 impl Context {
     /// How to open a store with these settings.
     pub fn options(&self) -> Options {
@@ -220,6 +237,19 @@ impl Context {
     }
 }
 
+/// Reads a secret, such as a key, from its file, which may be a pipe; the space around it does not count.
+///
+/// # Errors
+/// The system's; also where there is more than any secret has.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_SECRET_BYTES as u64 + 1).read_to_string(&mut text)?;
+    match text.len() > MAX_SECRET_BYTES {
+        true => Err(io::Error::other(format!("it has more than {MAX_SECRET_BYTES} bytes"))),
+        false => Ok(text.trim().to_owned()),
+    }
+}
+
 /// Reads a number of threads.
 fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MAX_THREADS);
@@ -241,6 +271,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     logging::start(context.log_format, matches!(command, Command::Serve(_)))?;
     if let Some(name) = own_process(&command) {
         context.refuse_server_flag(name)?;
+    }
+    if command.writes_documents() {
+        keep_new_files_to_owner();
     }
     match command {
         Command::Serve(args) => serve::run(&args, &context),
@@ -275,6 +308,17 @@ fn own_process(command: &Command) -> Option<&'static str> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn what_is_no_secret_is_not_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, " s3cret\n").unwrap();
+        assert_eq!(read_secret(&file).unwrap(), "s3cret");
+        std::fs::write(&file, "x".repeat(MAX_SECRET_BYTES + 1)).unwrap();
+        assert!(read_secret(&file).unwrap_err().to_string().contains("more than"));
+        assert!(read_secret(&dir.path().join("absent")).is_err());
+    }
 
     #[test]
     fn the_arguments_contradict_nowhere() {

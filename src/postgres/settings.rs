@@ -1,7 +1,7 @@
 //! How to reach a Postgres: from a URL or from parts, with nothing secret in what is printed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,7 +9,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 use super::PostgresError;
+use crate::storage::read_small;
+use crate::types::Chain;
 
+/// Most bytes of a file that holds a URL.
+const MAX_URL_BYTES: u64 = 64 << 10;
 /// So long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// So long a statement may take, unless it is told otherwise.
@@ -111,6 +115,18 @@ impl ConnectSettings {
         }
         let (ssl_mode, ssl_root_cert) = of_system(ssl_mode, ssl_root_cert)?;
         Ok(Self::checked(config, ssl_mode.unwrap_or_default(), ssl_root_cert)?.with_statement_timeout(limit))
+    }
+
+    /// Reads a URL, as [`ConnectSettings::from_url`], from a file that a client may have named.
+    ///
+    /// # Errors
+    /// [`PostgresError::Settings`] that names the file, never what is in it; also for what is no regular file and for
+    /// one of more than 64 KiB.
+    pub fn from_file(path: &Path) -> Result<Self, PostgresError> {
+        let bytes = read_small(path, MAX_URL_BYTES).map_err(|error| settings(Chain(&error).to_string()))?;
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.ok_or_else(|| settings(format!("the file {} is missing or not UTF-8", path.display())))?;
+        Self::from_url(&text)
     }
 
     /// From single values.
@@ -326,6 +342,18 @@ mod tests {
                 assert!(refused.unwrap_err().to_string().contains("verify-full only"), "{mode}");
             }
         }
+    }
+
+    #[test]
+    fn a_url_in_a_file_is_no_longer_than_urls_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("url");
+        std::fs::write(&file, "postgres://me:s3cret@h/x\n").unwrap();
+        assert_eq!(ConnectSettings::from_file(&file).unwrap().place(), "me@h:5432/x");
+        let padded = format!("postgres://me:s3cret@h/x{}", " ".repeat(64 << 10));
+        std::fs::write(&file, padded).unwrap();
+        let error = ConnectSettings::from_file(&file).unwrap_err().to_string();
+        assert!(error.contains("more than 65536 bytes") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,11 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{ConnectSettings, PostgresError, SslMode};
+use crate::storage::read_small;
+use crate::types::Chain;
+
+/// Most bytes of a file of roots: many times what a system trusts in all.
+const MAX_ROOTS_BYTES: u64 = 4 << 20;
 
 /// What makes the TLS of a connection.
 ///
@@ -42,7 +47,9 @@ fn webpki(
     match roots_given {
         Some(path) => {
             let unreadable = |error: &dyn std::fmt::Display| wrong(format!("sslrootcert {}: {error}", path.display()));
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
+            let pem = read_small(path, MAX_ROOTS_BYTES).map_err(|e| unreadable(&Chain(&e)))?;
+            let pem = pem.ok_or_else(|| unreadable(&"there is no such file"))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|e| unreadable(&e))?;
                 roots.add(certificate).map_err(|e| unreadable(&e))?;
             }
@@ -143,5 +150,19 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_without_an_end_are_not_read() {
+        for file in ["/dev/zero", "/dev/null", "/nowhere/roots.pem"] {
+            let url = format!("postgres://me@h/x?sslmode=require&sslrootcert={file}");
+            let refused = connector(&ConnectSettings::from_url(&url).unwrap()).err().map(|error| error.to_string());
+            assert!(refused.as_ref().is_some_and(|text| text.contains(file)), "{refused:?}");
+        }
     }
 }

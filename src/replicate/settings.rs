@@ -65,13 +65,7 @@ impl SecretFrom {
             Self::Variable(name) => std::env::var(name).map_err(|_| ReplicateError::Settings {
                 reason: format!("the environment variable {name} is not set for this process"),
             })?,
-            Self::File(path) => {
-                let bytes = read_file(path)?;
-                let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-                text.ok_or_else(|| ReplicateError::Settings {
-                    reason: format!("the file {} is missing or not UTF-8", path.display()),
-                })?
-            }
+            Self::File(path) => return Ok(ConnectSettings::from_file(path)?),
             Self::Clear(url) => url.clone(),
         };
         Ok(ConnectSettings::from_url(&url)?)

@@ -171,22 +171,30 @@ pub fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     }
 }
 
-/// Lets nobody but its owner read or write a file that others may read or write.
+/// A whole file of at most `limit` bytes; `None` where there is none. For a file that a client named, which may as well
+/// be a device or a pipe: those have no end, and are not opened.
 ///
 /// # Errors
-/// [`StorageError::Io`].
+/// [`StorageError::Io`], also for what is no regular file and for one that is longer.
 #[cfg(feature = "postgres")]
-pub fn keep_to_owner(path: &Path) -> Result<(), StorageError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let found = fs::metadata(path).map_err(|e| StorageError::io(path, "look at", e))?;
-        if found.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-                .map_err(|e| StorageError::io(path, "protect", e))?;
-        }
+pub fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StorageError> {
+    use std::io::Read;
+    let fail = |e| StorageError::io(path, "read", e);
+    let opened = match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(io::Error::other("it is no regular file")),
+        found => found.and_then(|_| disk::open_unwaiting(path)),
+    };
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+    match bytes.len() as u64 > limit {
+        true => Err(fail(io::Error::other(format!("it has more than {limit} bytes")))),
+        false => Ok(Some(bytes)),
     }
-    Ok(())
 }
 
 /// Bytes that this process may still write to the file system of `path`.
@@ -245,6 +253,30 @@ mod tests {
         let _faults = Faults::arm_only(root.path(), Operation::Sync, 0, Then::Recover);
         let error = sync_opened(&opened).unwrap_err();
         assert!(is_failed_sync(&error), "{error}");
+    }
+
+    #[cfg(all(unix, feature = "postgres"))]
+    #[test]
+    fn of_what_clients_name_only_small_regular_files_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("a");
+        assert_eq!(read_small(&file, 4).unwrap(), None);
+        fs::write(&file, "four").unwrap();
+        assert_eq!(read_small(&file, 4).unwrap(), Some(b"four".to_vec()));
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_small(&link, 4).unwrap(), Some(b"four".to_vec()));
+        let pipe = root.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (path, limit, why) in [
+            (file.as_path(), 3, "more than 3 bytes"),
+            (root.path(), 4, "no regular file"),
+            (Path::new("/dev/zero"), 4, "no regular file"),
+            (&pipe, 4, "no regular file"),
+        ] {
+            let error = read_small(path, limit).unwrap_err();
+            assert!(crate::types::Chain(&error).to_string().contains(why), "{}: {error:?}", path.display());
+        }
     }
 
     #[test]

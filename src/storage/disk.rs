@@ -124,6 +124,16 @@ impl DiskFile {
     }
 }
 
+/// Opens a file that is there, only to be read, and waits for nobody at the other end of it.
+#[cfg(feature = "postgres")]
+pub(super) fn open_unwaiting(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.open(path)
+}
+
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     change!(Step::Rename { from, to }, fs::rename(from, to))
 }

@@ -15,6 +15,8 @@ mod fields;
 mod heap;
 mod lock;
 mod mmap;
+#[cfg(feature = "postgres")]
+mod owner;
 mod pace;
 mod paths;
 mod publish;
@@ -31,7 +33,7 @@ pub use background::cpu_time;
 pub use background::give_way;
 pub use checksum::{BLOCK_BYTES, BlockChecksums, Damage, VerifiedBlocks, crc32c, crc32c_append};
 #[cfg(feature = "postgres")]
-pub use directory::keep_to_owner;
+pub use directory::read_small;
 #[cfg(feature = "text")]
 pub use directory::remove_unsynced;
 pub use directory::{
@@ -44,6 +46,10 @@ pub use fields::Fields;
 pub use heap::give_back_free_memory;
 pub use lock::DirectoryLock;
 pub use mmap::{Mapped, Plain};
+#[cfg(feature = "postgres")]
+pub use owner::keep_to_owner;
+#[cfg(feature = "server")]
+pub use owner::{is_open_to_others, keep_new_files_to_owner};
 pub use pace::RateLimit;
 pub use paths::DataPaths;
 #[cfg(feature = "postgres")]

@@ -283,11 +283,42 @@ fn doctor_looks_at_everything_and_leaves_nothing() {
         check.unwrap_or_else(|| panic!("{name} is not in {report}"))["status"].as_str().unwrap().to_owned()
     };
     assert_eq!((status("data directory"), status("lock"), status("address")), ("ok".into(), "ok".into(), "ok".into()));
-    assert_eq!(status("model"), "warn");
+    assert_eq!((status("model"), status("readers")), ("warn".into(), "ok".into()));
     assert!(["ok", "warn"].contains(&status("fsync").as_str()));
     assert_eq!(std::fs::read_dir(place.data()).unwrap().count(), before);
     damage(&place.data().join("MANIFEST"));
     place.run(&["doctor", "--addr", "127.0.0.1:0"]).failed_with(1, &["failed"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn documents_are_for_nobody_but_their_owner_to_read() {
+    use std::os::unix::fs::PermissionsExt;
+    fn walk(path: &Path, wrong: &mut Vec<String>) {
+        let found = std::fs::symlink_metadata(path).unwrap();
+        if found.permissions().mode() & 0o077 != 0 {
+            wrong.push(format!("{} {:o}", path.display(), found.permissions().mode()));
+        }
+        if found.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), wrong));
+        }
+    }
+    let place = Place::with_colours();
+    let file = place.write("three.jsonl", THREE);
+    place.succeed(&["import", "colours", &file]);
+    let archive = place.path("a.tar.zst");
+    place.succeed(&["snapshot", "create", "a", "--archive", archive.to_str().unwrap()]);
+    place.succeed(&["snapshot", "restore", "a", "--yes"]);
+    assert_eq!(place.hits(&["--vector", "[1,0,0]", "-k", "1"]), ["red"]);
+    let mut wrong = Vec::new();
+    [place.data(), archive].iter().for_each(|made| walk(made, &mut wrong));
+    assert_eq!(wrong, Vec::<String>::new());
+    // What people work on together stays theirs.
+    let steps = place.path("steps");
+    place.succeed(&["migrate", "--target", "postgres", "--dir", steps.to_str().unwrap(), "new", "add things"]);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    let ours = std::fs::read_dir(&steps).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(mode(&ours), mode(Path::new(&file)));
 }
 
 #[test]

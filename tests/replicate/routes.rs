@@ -93,6 +93,18 @@ fn documents_without_a_row_to_write_into_are_counted_apart() {
 }
 
 #[test]
+fn what_has_no_end_is_no_url_of_a_sink() {
+    let server = Server::with_documents(&[]);
+    let body = json!({"name": "x", "collection": "c", "url_file": "/dev/zero"});
+    let detail = server.post("/admin/replication", &body).refused(422, "invalid_sink");
+    assert!(detail.contains("/dev/zero: it is no regular file"), "{detail}");
+    let backend = json!({"type": "postgres", "url_file": "/dev/zero"});
+    let answer = server.put("/v1/collections/d", &json!({"dim": 3, "backend": backend}));
+    let detail = answer.refused(502, "backend_settings");
+    assert!(detail.contains("/dev/zero: it is no regular file"), "{detail}");
+}
+
+#[test]
 fn settings_that_are_wrong_are_refused_with_a_code() {
     let server = Server::with_documents(&[]);
     let cases = [

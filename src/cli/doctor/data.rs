@@ -10,7 +10,7 @@ use super::{Finding, Status};
 use crate::log::check_newest;
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::migrate::{Migrations, StepState};
-use crate::storage::{AppendFile, DataPaths, DirectoryLock, StorageError, disk_free};
+use crate::storage::{AppendFile, DataPaths, DirectoryLock, StorageError, disk_free, is_open_to_others, list_entries};
 
 /// Less room than this, and the next merge may not fit.
 const LITTLE_FREE_BYTES: u64 = 2 << 30;
@@ -27,6 +27,7 @@ pub(super) fn check(data: &Path) -> Vec<Finding> {
     let is_store = paths.format().exists();
     let mut findings = vec![directory(&paths, is_store)];
     if is_store {
+        findings.push(readers(&paths));
         findings.push(lock(&paths));
         findings.extend(migrations(&paths));
         findings.extend(replaced(&paths));
@@ -69,6 +70,22 @@ fn directory(paths: &DataPaths, is_store: bool) -> Finding {
             None => Finding::new(Status::Ok, NAME, format!("{root}, store {}", manifest.store_id)),
         },
         Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+/// Whether the machine's other users may read the store. What an earlier version or another program made may be open to
+/// them; it does not matter in a directory that they cannot enter.
+fn readers(paths: &DataPaths) -> Finding {
+    const NAME: &str = "readers";
+    let root = paths.root();
+    let open = is_open_to_others(root).then(|| list_entries(root).unwrap_or_default());
+    match open.and_then(|entries| entries.into_iter().find(|entry| is_open_to_others(entry))) {
+        None => Finding::new(Status::Ok, NAME, "nobody but the owner may read the data directory"),
+        Some(entry) => {
+            let (entry, root) = (entry.display(), root.display());
+            let detail = format!("other users of this machine may read {entry}; run `chmod -R go= {root}`");
+            Finding::new(Status::Warn, NAME, detail)
+        }
     }
 }
 
@@ -245,6 +262,30 @@ mod tests {
             fs::write(&file, bytes).unwrap();
         }
         assert_eq!(check(dir.path())[0].status, Status::Ok);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_that_others_may_read_is_a_warning() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        Manifest::create(&paths).unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let found = || check(dir.path()).into_iter().find(|finding| finding.name == "readers").unwrap();
+        for (of_root, of_manifest, status) in
+            [(0o755, 0o600, Status::Ok), (0o755, 0o640, Status::Warn), (0o700, 0o644, Status::Ok)]
+        {
+            set(&paths.format(), 0o600);
+            set(&paths.manifest(), of_manifest);
+            if paths.lock().exists() {
+                set(&paths.lock(), 0o600);
+            }
+            set(dir.path(), of_root);
+            let found = found();
+            assert_eq!(found.status, status, "{of_root:o} {of_manifest:o}: {found:?}");
+            assert!(status == Status::Ok || found.detail.contains("MANIFEST"), "{found:?}");
+        }
     }
 
     #[test]

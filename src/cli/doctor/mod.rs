@@ -4,12 +4,16 @@ mod data;
 mod machine;
 mod settings;
 
+use std::path::Path;
+
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, store_id};
+use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, store_id};
 use super::{CliError, Context, output};
 use crate::embed::{DEFAULT_MODEL, EmbedError};
+use crate::storage::is_open_to_others;
+use crate::types::Chain;
 
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
@@ -64,6 +68,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<(), CliError> 
     let mut findings = data::check(&context.data);
     findings.extend(machine::check());
     findings.push(model(context, &args.model));
+    findings.extend(context.api_key_file.as_deref().map(key_file));
     findings.push(address(context, args.addr.as_deref()));
     findings.extend(settings::check());
     print(&findings, context)?;
@@ -100,6 +105,19 @@ fn model(context: &Context, name: &str) -> Finding {
             Finding::new(Status::Warn, NAME, error.to_string())
         }
         Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+    }
+}
+
+fn key_file(path: &Path) -> Finding {
+    const NAME: &str = "API key";
+    let shown = path.display();
+    match read_key(path) {
+        Err(error) => Finding::new(Status::Fail, NAME, Chain(&error).to_string()),
+        Ok(_) if is_open_to_others(path) => {
+            let detail = format!("other users of this machine may read {shown}; run `chmod go= {shown}`");
+            Finding::new(Status::Warn, NAME, detail)
+        }
+        Ok(_) => Finding::new(Status::Ok, NAME, format!("nobody but its owner may read {shown}")),
     }
 }
 

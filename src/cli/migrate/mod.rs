@@ -48,6 +48,13 @@ pub struct MigrateArgs {
     command: MigrateCommand,
 }
 
+impl MigrateArgs {
+    /// Whether it writes the files of a new migration, and nothing else.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.command, MigrateCommand::New { .. })
+    }
+}
+
 /// What can be migrated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum MigrateTarget {
@@ -122,7 +129,7 @@ pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> 
 
 /// Options that would do nothing: most likely the target was forgotten.
 fn refuse_postgres_options(args: &MigrateArgs) -> Result<(), CliError> {
-    let dir = (args.dir.is_some() && !matches!(args.command, MigrateCommand::New { .. })).then_some("--dir");
+    let dir = (args.dir.is_some() && !args.is_new()).then_some("--dir");
     #[cfg(feature = "postgres")]
     let given = dir.or_else(|| args.postgres.given());
     #[cfg(not(feature = "postgres"))]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use ureq::ErrorKind;
 
 use super::{Answer, DEFAULT_ADDRESS, read_body};
-use crate::cli::{CliError, Context};
+use crate::cli::{CliError, Context, read_secret};
 
 /// A server on this machine or its network answers a connection at once, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -125,9 +125,7 @@ impl Remote {
 /// # Errors
 /// [`CliError::Io`].
 pub(in crate::cli) fn read_key(path: &Path) -> Result<String, CliError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| CliError::io(format!("read the API key file {}", path.display()), e))?;
-    Ok(text.trim().to_owned())
+    read_secret(path).map_err(|e| CliError::io(format!("read the API key file {}", path.display()), e))
 }
 
 #[cfg(test)]
