@@ -2,7 +2,7 @@
 //!
 //! Base units, one-word prefix, and no label whose values are unbounded: never an id or a query. Recall alone is told
 //! by collection, of those that stand at the scrape, since a mean over several would hide the one that is searched
-//! badly.
+//! badly; copies are told by sink, likewise.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -149,15 +149,6 @@ fn describe() {
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");
-    describe_gauge!(REPLICATION_LAG_SEQS, "Changes that the copy lacks, also while it is paused.");
-    describe_gauge!(
-        REPLICATION_LAG_SECONDS,
-        Unit::Seconds,
-        "So long the copy has lacked a change, as this process saw."
-    );
-    describe_gauge!(REPLICATION_ROWS_WRITTEN, "Rows written to the copy since the process began.");
-    describe_gauge!(REPLICATION_DEAD_LETTERS, "Documents that no row of the copy could hold.");
-    describe_gauge!(REPLICATION_STREAMING, "1 while the copy follows the changes, else 0.");
     describe_gauge!(BACKEND_CONNECTIONS_IN_USE, "Connections with the database of collections that a call uses now.");
     describe_gauge!(BACKEND_CONNECTIONS_RESTING, "Connections with it that are kept for the next call.");
     describe_gauge!(BACKEND_CALLS_WAITING, "Calls that wait for a connection with it.");

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use crate::collection::{BackendFault, CollectionError, DefinitionRequest, difference};
 use crate::database::Database;
 use crate::log::{Change, creation_of_text};
+use crate::manifest::ManifestError;
+use crate::storage::StorageError;
 use crate::types::{CollectionName, Definition, Quantization, Seq};
 
 use super::pool::{Pool, PoolFigures, Threads};
@@ -122,8 +124,8 @@ impl Collections {
     ///
     /// # Errors
     /// [`CollectionError::NotOnBackend`] for what the backend has not, [`CollectionError::Exists`] where another
-    /// collection has the name, [`CollectionError::Backend`] where the database or its table is not as needed, and what
-    /// a definition is refused for.
+    /// collection has the name, [`CollectionError::Backend`] where the database or its table is not as needed,
+    /// [`CollectionError::Manifest`] where the data directory takes no note of it, and what a definition is refused for.
     pub fn create_remote(
         &self,
         name: &CollectionName,
@@ -170,7 +172,7 @@ impl Collections {
         known.insert(name.clone(), collection.clone());
         if let Err(error) = self.save(&known) {
             known.remove(name);
-            return Err(failed(name, error.to_string()));
+            return Err(not_noted(error));
         }
         Ok(CreatedAnywhere { collection: AnyCollection::Remote(collection), created: true })
     }
@@ -180,7 +182,8 @@ impl Collections {
     ///
     /// # Errors
     /// [`CollectionError::NotFound`], [`CollectionError::Stopped`], [`CollectionError::Backend`],
-    /// [`CollectionError::Query`] for a table to keep where there is none.
+    /// [`CollectionError::Query`] for a table to keep where there is none, [`CollectionError::Manifest`] where the data
+    /// directory takes no note of it: the collection is then known still, its table perhaps gone; drop it again.
     pub fn drop_collection(&self, name: &CollectionName, keep_table: bool) -> Result<Seq, CollectionError> {
         let _defining = self.defining();
         let Some(collection) = self.remote(name)? else {
@@ -210,8 +213,11 @@ impl Collections {
         };
         let known = self.known(name)?;
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
-        known.remove(name);
-        self.save(&known).map_err(|error| failed(name, error.to_string()))?;
+        let forgotten = known.remove(name);
+        if let Err(error) = self.save(&known) {
+            known.extend(forgotten.map(|collection| (name.clone(), collection)));
+            return Err(not_noted(error));
+        }
         Ok(Seq(u64::try_from(version).unwrap_or(0)))
     }
 
@@ -263,7 +269,7 @@ impl Collections {
         Ok(known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
     }
 
-    fn save(&self, known: &BTreeMap<CollectionName, RemoteCollection>) -> Result<(), crate::storage::StorageError> {
+    fn save(&self, known: &BTreeMap<CollectionName, RemoteCollection>) -> Result<(), StorageError> {
         let entry = |collection: &RemoteCollection| Entry {
             name: collection.name().to_string(),
             placement: collection.inner.placement.clone(),
@@ -306,6 +312,11 @@ fn failed(name: &CollectionName, detail: String) -> CollectionError {
     CollectionError::Backend { name: name.clone(), fault: BackendFault::Failed, detail }
 }
 
+/// A failure of the data directory, not of the database.
+fn not_noted(error: StorageError) -> CollectionError {
+    CollectionError::Manifest(ManifestError::Storage(error))
+}
+
 impl Connections {
     fn pool(&self, url: &UrlFrom) -> Result<Arc<Pool>, String> {
         let make = || {
@@ -315,5 +326,37 @@ impl Connections {
         let threads = self.threads.get_or_init(make).clone().ok_or("no threads for connections to databases")?;
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(pools.entry(url.clone()).or_insert_with(|| Arc::new(Pool::new(url.clone(), threads))).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::creation_to_text;
+    use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
+    use crate::storage::is_disk_full;
+    use crate::types::CollectionId;
+
+    #[test]
+    fn a_drop_that_cannot_be_noted_is_the_disks_failure_and_can_be_sent_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let name = CollectionName::new("a").unwrap();
+        let definition = DefinitionRequest::vectors(3).complete(database.models()).unwrap();
+        let change = Change::CreateCollection { id: CollectionId(0), name: name.clone(), definition, created_at_ms: 1 };
+        let creation = creation_to_text(&change).unwrap();
+        let placement = Placement::new(&name, None, None, None);
+        settings::save(dir.path(), vec![Entry { name: name.to_string(), placement, creation }]).unwrap();
+        let collections = Collections::open(&database);
+        let plan = Plan { only: &[Operation::Create], fail_at: 0, then: Then::Recover, errno: ENOSPC };
+        let faults = Faults::with(dir.path(), plan);
+        let error = collections.drop_collection(&name, true).unwrap_err();
+        assert!(faults.fired() && is_disk_full(&error), "{error:?}");
+        drop(faults);
+        assert!(collections.get(&name).is_ok(), "it stands in the file still");
+        assert_eq!(settings::load(dir.path()).unwrap().len(), 1);
+        collections.drop_collection(&name, true).unwrap();
+        assert!(matches!(collections.get(&name), Err(CollectionError::NotFound { .. })), "it was forgotten");
+        assert_eq!(settings::load(dir.path()).unwrap(), []);
     }
 }

@@ -23,9 +23,10 @@ impl From<ReplicateError> for ApiError {
             ReplicateError::Settings { .. } => Code::InvalidSink,
             ReplicateError::Postgres(error) if error.trouble() == Trouble::Settings => Code::InvalidSink,
             ReplicateError::Busy { .. } => Code::SinkBusy,
-            ReplicateError::Collection(_)
-            | ReplicateError::Storage(_)
-            | ReplicateError::Failed { code: "store", .. } => return Self::internal(error),
+            ReplicateError::Storage(_) => return Self::storage(error),
+            ReplicateError::Collection(_) | ReplicateError::Failed { code: "store", .. } => {
+                return Self::internal(error);
+            }
             error if error.is_of_the_table() => Code::SinkBusy,
             _ => Code::SinkFailed,
         };
@@ -192,4 +193,21 @@ pub(crate) async fn repair(
     }
     let reports = state.replicator()?.repair(&name, body.dry_run).await?;
     JsonText::of(&RepairedView::of(reports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::StorageError;
+
+    #[test]
+    fn a_full_disk_is_told_as_one() {
+        let error = |errno| StorageError::Io {
+            path: "replication.json".into(),
+            action: "write",
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        assert_eq!(ApiError::from(ReplicateError::Storage(error(28))).code, Code::StorageFull);
+        assert_eq!(ApiError::from(ReplicateError::Storage(error(5))).code, Code::Storage);
+    }
 }

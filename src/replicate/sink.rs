@@ -129,25 +129,6 @@ impl Sink {
         for (status, collection) in working.chain(resting) {
             status.observe(collection.store_seq());
         }
-        #[cfg(feature = "server")]
-        self.publish();
-    }
-
-    /// The figures for Prometheus: of a sink of many collections the worst lag and the sums.
-    #[cfg(feature = "server")]
-    fn publish(&self) {
-        use crate::telemetry as names;
-        use metrics::gauge;
-        let name = self.settings.name.as_str().to_owned();
-        let all: Vec<SinkStatus> = self.statuses().map(|(_, status)| status).collect();
-        let sum = |figure: fn(&SinkStatus) -> u64| all.iter().map(figure).sum::<u64>() as f64;
-        let worst = |figure: fn(&SinkStatus) -> f64| all.iter().map(figure).fold(0.0, f64::max);
-        gauge!(names::REPLICATION_LAG_SEQS, "sink" => name.clone()).set(worst(|status| status.lag_seqs as f64));
-        gauge!(names::REPLICATION_LAG_SECONDS, "sink" => name.clone()).set(worst(|status| status.lag_seconds));
-        gauge!(names::REPLICATION_ROWS_WRITTEN, "sink" => name.clone()).set(sum(|status| status.rows_written));
-        gauge!(names::REPLICATION_DEAD_LETTERS, "sink" => name.clone()).set(sum(|status| status.dead_letters));
-        let streaming = all.iter().all(|status| status.phase == Phase::Streaming) && !all.is_empty();
-        gauge!(names::REPLICATION_STREAMING, "sink" => name).set(if streaming { 1.0 } else { 0.0 });
     }
 }
 

@@ -93,6 +93,21 @@ fn documents_without_a_row_to_write_into_are_counted_apart() {
 }
 
 #[test]
+fn a_sink_is_measured_until_it_is_removed() {
+    let server = Server::with_documents(&[("a", [1.0, 0.0, 0.0])]);
+    let body = json!({"name": "measured", "collection": "c", "url": "postgres://me@127.0.0.1:1/x?sslmode=disable"});
+    server.post("/admin/replication", &body).ok();
+    let lines = || {
+        let text = server.get("/metrics").text();
+        text.lines().filter(|line| line.contains("sink=\"measured\"")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(lines().contains(&"pannier_replication_streaming{sink=\"measured\"} 0".to_owned()), "{:?}", lines());
+    assert_eq!(lines().len(), 5, "{:?}", lines());
+    server.delete("/admin/replication/measured").ok();
+    assert_eq!(lines(), Vec::<String>::new());
+}
+
+#[test]
 fn what_has_no_end_is_no_url_of_a_sink() {
     let server = Server::with_documents(&[]);
     let body = json!({"name": "x", "collection": "c", "url_file": "/dev/zero"});
