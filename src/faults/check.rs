@@ -60,7 +60,7 @@ fn open(root: &Path) -> Result<Database, String> {
 }
 
 /// Everything a collection answers, where its answers agree.
-fn read(database: &Database, client: &Client) -> Result<Option<Model>, String> {
+pub(super) fn read(database: &Database, client: &Client) -> Result<Option<Model>, String> {
     let collection = match database.collection(&client.name) {
         Ok(collection) => collection,
         Err(CollectionError::NotFound { .. }) => return Ok(None),
@@ -96,6 +96,6 @@ fn search(collection: &Collection) -> Result<Vec<String>, String> {
     Ok(ids)
 }
 
-fn text(error: impl std::error::Error) -> String {
+pub(super) fn text(error: impl std::error::Error) -> String {
     Chain(&error).to_string()
 }

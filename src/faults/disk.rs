@@ -53,6 +53,15 @@ enum NameEdit {
 }
 
 impl NameEdit {
+    fn touches(&self, dir: &Path) -> bool {
+        let (Self::Link { path, .. }
+        | Self::Unlink { path }
+        | Self::Rename { to: path, .. }
+        | Self::MakeDir { path }
+        | Self::RemoveDir { path }) = self;
+        path.starts_with(dir) || matches!(self, Self::Rename { from, .. } if from.starts_with(dir))
+    }
+
     fn dir(&self) -> &Path {
         let (Self::Link { path, .. }
         | Self::Unlink { path }
@@ -116,6 +125,33 @@ impl Disk {
         }
         disk.live = disk.durable.clone();
         disk
+    }
+
+    /// The same disk, seen below another root.
+    pub(super) fn moved_to(mut self, root: &Path) -> Self {
+        root.clone_into(&mut self.root);
+        self
+    }
+
+    /// The same disk without a directory, as if it had never been there.
+    pub(super) fn without(mut self, dir: &Path) -> Self {
+        for names in [&mut self.live, &mut self.durable] {
+            names.dirs.retain(|path| !path.starts_with(dir));
+            names.files.retain(|path, _| !path.starts_with(dir));
+        }
+        self.pending.retain(|edit| !edit.touches(dir));
+        self
+    }
+
+    /// What programs see now: all that happened, durable or not.
+    pub(super) fn live(&self) -> Contents {
+        let bytes = |inode: &Inode| {
+            let mut bytes = inode.durable.clone();
+            inode.pending.iter().for_each(|edit| apply(&mut bytes, edit));
+            bytes
+        };
+        let files = self.live.files.iter().map(|(path, &inode)| (path.clone(), bytes(&self.inodes[inode])));
+        Contents { dirs: self.live.dirs.clone(), files: files.collect() }
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
@@ -323,6 +359,24 @@ mod tests {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let one = |contents: Contents| contents.files.iter().map(|(p, b)| (p.display().to_string(), text(b))).collect();
         (0..2_000).map(|_| one(disk.cut(&mut random))).collect()
+    }
+
+    #[test]
+    fn what_was_not_synced_is_seen_until_the_cut() {
+        let old = Contents { dirs: BTreeSet::new(), files: [("a".into(), b"old".to_vec())].into() };
+        let mut disk = Disk::new(Path::new("/d"), &old);
+        for (kind, name) in [("create", "t"), ("write", "t"), ("sync", "t"), ("rename", "a")] {
+            disk.apply(&event(kind, name));
+        }
+        let new = Contents { dirs: BTreeSet::new(), files: [("a".into(), b"new".to_vec())].into() };
+        assert_eq!(disk.live(), new);
+        let mut random = Random(1);
+        let left: BTreeSet<_> = (0..100).map(|_| disk.cut(&mut random).files[Path::new("a")].clone()).collect();
+        assert_eq!(left, [b"new".to_vec(), b"old".to_vec()].into());
+        // A sync by another process makes it last.
+        let mut elsewhere = disk.moved_to(Path::new("/e"));
+        elsewhere.apply(&Event::SyncDir { path: "/e".into() });
+        assert!((0..100).all(|_| elsewhere.cut(&mut random) == new));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 mod check;
 mod disk;
+mod jobs;
+mod killed;
 mod power_loss;
 mod random;
 mod workload;

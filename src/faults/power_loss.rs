@@ -7,20 +7,18 @@ use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex};
 
 use super::check::{allowed, check};
 use super::disk::{Contents, Disk};
+use super::jobs::{check_all, fast_directory};
 use super::random::Random;
 use super::workload::{self, Run, options};
 use crate::Database;
 use crate::storage::fault::{Event, History};
 
 const DEFAULT_STATES: usize = 1_000;
-/// Checking waits for disks and threads more than it computes.
-const WORKERS: usize = 12;
 /// States taken after each event of a history.
 const STATES_PER_EVENT: usize = 3;
 
@@ -33,28 +31,28 @@ struct Job {
     event: usize,
 }
 
+/// How many states are wanted, and the seed of the first history.
+pub(super) fn sizes() -> (usize, u64) {
+    let number = |name| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
+    let states = number("PANNIER_TEST_POWER_STATES").map_or(DEFAULT_STATES, |n| n as usize);
+    (states, number("PANNIER_TEST_SEED").unwrap_or(1))
+}
+
 #[test]
 fn every_state_that_a_power_cut_may_leave_holds_what_was_acknowledged() {
-    let wanted = std::env::var("PANNIER_TEST_POWER_STATES").map_or(DEFAULT_STATES, |n| n.parse().unwrap());
-    let first_seed = std::env::var("PANNIER_TEST_SEED").map_or(1, |n| n.parse().unwrap());
-    let (sender, jobs) = sync_channel(2 * WORKERS);
-    let (jobs, failure, twice) = (Mutex::new(jobs), Mutex::new(None), AtomicUsize::new(0));
-    let mut made = 0;
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| work(&jobs, &failure, &twice));
-        }
+    let (wanted, first_seed) = sizes();
+    let (mut made, twice) = (0, AtomicUsize::new(0));
+    let make = |send: &dyn Fn(Job) -> bool| {
         let mut seen = HashSet::new();
         for seed in first_seed.. {
-            made += cut_everywhere(seed, wanted - made, &mut seen, &|job| sender.send(job).is_ok());
-            if made >= wanted || failure.lock().unwrap().is_some() {
+            let before = made;
+            made += cut_everywhere(seed, wanted - made, &mut seen, send);
+            if made >= wanted || made == before {
                 break;
             }
         }
-        drop(sender);
-    });
-    let failure: Option<String> = failure.into_inner().unwrap();
-    assert!(failure.is_none(), "{}", failure.unwrap());
+    };
+    check_all(make, |path, job| check_one(path, job, &twice));
     println!("{made} states, all different; power was cut again while recovering from {}", twice.into_inner());
     assert!(made >= wanted);
 }
@@ -90,7 +88,7 @@ fn cut_everywhere(seed: u64, most: usize, seen: &mut HashSet<u64>, send: &dyn Fn
 }
 
 /// sled's files do not pass our own layer. After a power cut the index is not trusted, whatever it holds.
-fn without_index(mut contents: Contents, random: &mut Random) -> Contents {
+pub(super) fn without_index(mut contents: Contents, random: &mut Random) -> Contents {
     contents.files.retain(|path, _| !path.starts_with("meta.sled"));
     if random.chance(2) && contents.dirs.contains(Path::new("meta.sled")) {
         let rubbish = (0..random.below(400)).map(|_| random.next() as u8).collect::<Vec<_>>();
@@ -101,32 +99,22 @@ fn without_index(mut contents: Contents, random: &mut Random) -> Contents {
     contents
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, failure: &Mutex<Option<String>>, twice: &AtomicUsize) {
-    let root = fast_directory();
-    let path = root.path().join("data");
-    loop {
-        let Ok(job) = jobs.lock().unwrap().recv() else { return };
-        if failure.lock().unwrap().is_some() {
-            continue;
-        }
-        let mut random = Random(job.seed << 32 ^ job.event as u64);
-        let allowed = allowed(&job.run.clients, &job.acknowledged);
-        let mut contents = job.contents.clone();
-        let cut_again = random.chance(6);
-        if cut_again {
-            contents = cut_while_recovering(&path, &contents, &mut random);
-            twice.fetch_add(1, Ordering::Relaxed);
-        }
-        contents.put(&path);
-        let checked = check(&path, &job.run.clients, &allowed, random.chance(3));
-        if let Err(reason) = checked {
-            let files: Vec<_> = contents.files.iter().map(|(path, bytes)| (path, bytes.len())).collect();
-            let Job { seed, event, .. } = job;
-            let happened = &job.run.events[event.saturating_sub(6)..=event];
-            let text = format!("seed {seed}, event {event}, again {cut_again}: {reason}\n{files:?}\n{happened:?}");
-            failure.lock().unwrap().get_or_insert(text);
-        }
+fn check_one(path: &Path, job: Job, twice: &AtomicUsize) -> Result<(), String> {
+    let mut random = Random(job.seed << 32 ^ job.event as u64);
+    let allowed = allowed(&job.run.clients, &job.acknowledged);
+    let mut contents = job.contents;
+    let cut_again = random.chance(6);
+    if cut_again {
+        contents = cut_while_recovering(path, &contents, &mut random);
+        twice.fetch_add(1, Ordering::Relaxed);
     }
+    contents.put(path);
+    check(path, &job.run.clients, &allowed, random.chance(3)).map_err(|reason| {
+        let files: Vec<_> = contents.files.iter().map(|(path, bytes)| (path, bytes.len())).collect();
+        let (seed, event) = (job.seed, job.event);
+        let happened = &job.run.events[event.saturating_sub(6)..=event];
+        format!("seed {seed}, event {event}, again {cut_again}: {reason}\n{files:?}\n{happened:?}")
+    })
 }
 
 /// Opens a store on `contents`, and cuts the power at some point of that.
@@ -140,10 +128,4 @@ fn cut_while_recovering(path: &Path, contents: &Contents, random: &mut Random) -
     let mut disk = Disk::new(path, contents);
     events[..random.below(events.len() + 1)].iter().for_each(|event| disk.apply(event));
     without_index(disk.cut(random), random)
-}
-
-/// In memory, where there is such a place.
-fn fast_directory() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }

@@ -70,24 +70,33 @@ pub(super) fn run(root: &Path, seed: u64) -> Run {
     let history = History::record(root);
     for _ in 0..OPENINGS {
         let database = Database::open_with(root, options()).unwrap();
-        std::thread::scope(|scope| {
-            for (number, client) in clients.iter_mut().enumerate() {
-                let (database, history) = (&database, &history);
-                scope.spawn(move || {
-                    for _ in 0..REQUESTS {
-                        client.request(database);
-                        history.mark((number as u64) << 32 | (client.states.len() as u64 - 1));
-                        client.maintain(database);
-                    }
-                });
-            }
-        });
+        send(&database, &history, &mut clients, REQUESTS);
         database.close();
     }
     Run { events: history.events(), clients }
 }
 
+/// Sends so many requests of each client, all at once, and marks each answer.
+pub(super) fn send(database: &Database, history: &History, clients: &mut [Client], requests: usize) {
+    std::thread::scope(|scope| {
+        for (number, client) in clients.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for _ in 0..requests {
+                    client.request(database);
+                    history.mark((number as u64) << 32 | (client.states.len() as u64 - 1));
+                    client.maintain(database);
+                }
+            });
+        }
+    });
+}
+
 impl Client {
+    /// The same client as it goes on with a store in which it found `state`.
+    pub(super) fn going_on(&self, state: Option<Model>, seed: u64) -> Self {
+        Self { states: vec![state.map(Arc::new)], random: Random(seed), ..self.clone() }
+    }
+
     /// One request that is acknowledged.
     fn request(&mut self, database: &Database) {
         let next = match self.states.last().unwrap().clone() {

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::ManifestError;
 use crate::storage::{
     DataPaths, StorageError, crc32c, create_dir_all, publish, read_file, remove_dir_all, remove_file, rename,
+    sync_directories, sync_directory, sync_name,
 };
 
 const MAGIC: [u8; 8] = *b"PANNREST";
@@ -24,15 +25,39 @@ const PARTS: [&str; 6] = ["MANIFEST", "FORMAT", "NEWEST", "log", "segments", "MI
 pub fn replace_store(paths: &DataPaths) -> Result<(), ManifestError> {
     remove_dir_all(&paths.before_restore_dir())?;
     publish(&paths.restore_marker(), &marker())?;
-    finish_replacement(paths).map(drop)
+    move_in(paths).map(drop)
 }
 
 /// Finishes a replacement that was decided, or removes what one that was not has left. Returns whether the store was
-/// replaced. Call it under the directory's lock, before anything is read.
+/// replaced. All names of the store are durable then. Call it under the directory's lock, before anything is read.
 ///
 /// # Errors
 /// [`ManifestError`]; calling it again goes on.
 pub fn finish_replacement(paths: &DataPaths) -> Result<bool, ManifestError> {
+    settle_names(paths)?;
+    move_in(paths)
+}
+
+/// Makes the names durable that stand in the directory. A process that was killed before it synced one, or whose sync
+/// failed, leaves a name that may be gone after a power cut. What is decided and acknowledged by it must not outlive it.
+fn settle_names(paths: &DataPaths) -> Result<(), ManifestError> {
+    if !paths.format().exists() {
+        sync_name(paths.root())?;
+    }
+    sync_directory(paths.root())?;
+    for dir in [paths.log_dir(), paths.segments_dir()] {
+        sync_directories(&dir)?;
+    }
+    // Of these only what stands directly in them is moved, or asked for.
+    for dir in [paths.restore_dir(), paths.before_restore_dir(), paths.snapshots_dir()] {
+        if dir.is_dir() {
+            sync_directory(&dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn move_in(paths: &DataPaths) -> Result<bool, ManifestError> {
     let (staged, before) = (paths.restore_dir(), paths.before_restore_dir());
     let Some(bytes) = read_file(&paths.restore_marker())? else {
         remove_dir_all(&staged)?;
@@ -94,7 +119,8 @@ fn check_marker(paths: &DataPaths, bytes: &[u8]) -> Result<(), ManifestError> {
 mod tests {
     use super::*;
     use crate::manifest::Manifest;
-    use crate::storage::fault::{Faults, Then};
+    use crate::storage::fault::{Event, Faults, History, Operation, Then};
+    use crate::storage::is_failed_sync;
     use std::fs;
 
     /// A store with a file in `log/` that names it.
@@ -145,6 +171,22 @@ mod tests {
         }
         assert!(outcomes.len() > 15 && outcomes.is_sorted_by(|a, b| a >= b), "{outcomes:?}");
         assert!(outcomes.contains(&"old") && outcomes.contains(&"new"), "{outcomes:?}");
+    }
+
+    #[test]
+    fn names_are_durable_before_anything_is_decided_by_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        store(&paths, "a");
+        fs::create_dir_all(paths.segment_dir(1, 1)).unwrap();
+        let history = History::record(dir.path());
+        assert!(!finish_replacement(&paths).unwrap());
+        let synced = [paths.root().to_owned(), paths.log_dir(), paths.segments_dir(), paths.collection_dir(1)];
+        let synced = synced.into_iter().chain([paths.segment_dir(1, 1)]);
+        assert_eq!(history.events(), synced.map(|path| Event::SyncDir { path }).collect::<Vec<_>>());
+        drop(history);
+        let _faults = Faults::arm_only(dir.path(), Operation::Sync, 0, Then::Recover);
+        assert!(is_failed_sync(&Manifest::open(&paths).unwrap_err()), "what the disk holds is not known");
     }
 
     #[test]

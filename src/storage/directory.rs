@@ -15,6 +15,31 @@ pub fn sync_directory(dir: &Path) -> Result<(), StorageError> {
     sync_opened(&open_directory(dir)?)
 }
 
+/// As [`sync_directory`], of a directory and all below it; one that is not there has no names.
+///
+/// # Errors
+/// As [`sync_directory`].
+pub fn sync_directories(dir: &Path) -> Result<(), StorageError> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    sync_directory(dir)?;
+    // A link is not followed: what it leads to is not ours.
+    let below = list_entries(dir)?.into_iter().filter(|entry| !entry.is_symlink());
+    below.into_iter().try_for_each(|entry| sync_directories(&entry))
+}
+
+/// Makes a directory's own name durable, where this process may look into the directory that holds it.
+///
+/// # Errors
+/// As [`sync_directory`].
+pub fn sync_name(dir: &Path) -> Result<(), StorageError> {
+    match DiskDirectory::open(parent_of(dir)) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        opened => sync_opened(&opened.map_err(|e| StorageError::io(parent_of(dir), "open", e))?),
+    }
+}
+
 /// Opens a directory in which a name is about to change. Once the name has changed nothing but the sync can fail, and a
 /// directory that is gone, or cannot be opened, is not taken for a disk that failed.
 ///
@@ -253,6 +278,18 @@ mod tests {
         let _faults = Faults::arm_only(root.path(), Operation::Sync, 0, Then::Recover);
         let error = sync_opened(&opened).unwrap_err();
         assert!(is_failed_sync(&error), "{error}");
+    }
+
+    #[test]
+    fn the_names_of_a_whole_tree_are_synced() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/b")).unwrap();
+        fs::write(root.path().join("a/b/file"), "x").unwrap();
+        let faults = Faults::watch(root.path());
+        sync_directories(&root.path().join("a")).unwrap();
+        sync_directories(&root.path().join("absent")).unwrap();
+        sync_name(&root.path().join("a")).unwrap();
+        assert_eq!(faults.seen(), [Operation::Sync; 3]);
     }
 
     #[cfg(all(unix, feature = "postgres"))]

@@ -38,7 +38,7 @@ pub use directory::read_small;
 pub use directory::remove_unsynced;
 pub use directory::{
     create_dir_all, disk_free, file_len, list_entries, list_files, list_files_below, read_file, remove_dir_all,
-    remove_file, sync_directory,
+    remove_file, sync_directories, sync_directory, sync_name,
 };
 pub use error::{StorageError, is_disk_full, is_failed_sync};
 pub use fields::Fields;
