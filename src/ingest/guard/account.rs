@@ -7,7 +7,8 @@ use super::number::is_space;
 /// Letters and digits that such a number has, at least and at most.
 const LEN: std::ops::RangeInclusive<usize> = 15..=34;
 
-/// Numbers with right check digits, together or in groups of four.
+/// Numbers with right check digits, together or in groups of four. They may overlap: where one begins within another,
+/// either may be the number that was meant.
 pub(super) fn ibans(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut before = ' ';
@@ -15,8 +16,8 @@ pub(super) fn ibans(text: &str) -> Vec<Range<usize>> {
         let begins = c.is_ascii_alphabetic() && !before.is_alphanumeric();
         before = c;
         if begins
-            && found.last().is_none_or(|last| at >= last.end)
             && let Some(end) = iban_at(text, at)
+            && found.last().is_none_or(|last| end > last.end)
         {
             found.push(at..end);
         }

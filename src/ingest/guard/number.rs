@@ -91,17 +91,17 @@ fn is_dash(c: char) -> bool {
     matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
 
-/// Groups that follow each other and are a number, from left to right, each as long as it can be. `is_number` learns
-/// whether the groups are all that stand together.
+/// Groups that follow each other and are a number, from left to right, each as long as it can be. They may overlap:
+/// where one begins within another, either may be the number that was meant. `is_number` learns whether the groups are
+/// all that stand together.
 fn find(
     text: &str,
     is_separator: impl Fn(char) -> bool,
     is_number: impl Fn(&[Group], bool) -> bool,
 ) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
+    let mut found: Vec<Range<usize>> = Vec::new();
     for run in runs(text, is_separator) {
-        let mut first = 0;
-        while first < run.len() {
+        for first in 0..run.len() {
             let mut digits = 0;
             let fits = |group: &&Group| {
                 digits += group.digits.len();
@@ -109,12 +109,10 @@ fn find(
             };
             let most = first + run[first..].iter().take_while(fits).count();
             let is_one = |end: &usize| is_number(&run[first..*end], first == 0 && *end == run.len());
-            match (first + 1..=most).rev().find(is_one) {
-                Some(end) => {
-                    found.push(run[first].start..run[end - 1].end);
-                    first = end;
-                }
-                None => first += 1,
+            let Some(end) = (first + 1..=most).rev().find(is_one) else { continue };
+            let number = run[first].start..run[end - 1].end;
+            if found.last().is_none_or(|last| number.end > last.end) {
+                found.push(number);
             }
         }
     }

@@ -15,9 +15,24 @@ pub(super) struct Finding {
     pub end: usize,
 }
 
-/// What of the wanted kinds stands in a text, from left to right, no two of them overlapping. Where two kinds claim
-/// the same place, the one that begins first stands, and of those the longer one.
-pub(super) fn find(text: &str, kinds: &BTreeSet<PersonalData>) -> Vec<Finding> {
+/// What of the wanted kinds stands in a text and is not allowed, from left to right, no two of them overlapping. What
+/// overlaps is one finding, so that no part of either is left: of the kind that begins first, and of those the longest.
+pub(super) fn find(text: &str, kinds: &BTreeSet<PersonalData>, is_allowed: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let mut all = of_each(text, kinds);
+    all.retain(|finding| !is_allowed(&text[finding.start..finding.end]));
+    all.sort_by_key(|finding| (finding.start, usize::MAX - finding.end));
+    all.dedup_by(|next, last| {
+        let overlaps = next.start < last.end;
+        if overlaps {
+            last.end = last.end.max(next.end);
+        }
+        overlaps
+    });
+    all
+}
+
+/// What is found of each kind by itself.
+fn of_each(text: &str, kinds: &BTreeSet<PersonalData>) -> Vec<Finding> {
     let mut all = Vec::new();
     for &kind in kinds {
         let ranges = match kind {
@@ -30,15 +45,6 @@ pub(super) fn find(text: &str, kinds: &BTreeSet<PersonalData>) -> Vec<Finding> {
         };
         all.extend(ranges.into_iter().map(|Range { start, end }| Finding { kind, start, end }));
     }
-    all.sort_by_key(|finding| (finding.start, usize::MAX - finding.end));
-    let mut end = 0;
-    all.retain(|finding| {
-        let is_free = finding.start >= end;
-        if is_free {
-            end = finding.end;
-        }
-        is_free
-    });
     all
 }
 
@@ -49,14 +55,23 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Any text is searched without a panic, and what is found can be cut out.
+        /// Any text is searched without a panic, what is found can be cut out, and nothing that was found of a kind is
+        /// left then.
         #[test]
-        fn findings_are_ranges_of_characters(text in "[ -~äд\\n]{0,60}|[0-9 .()+:-]{0,40}|[A-Za-z0-9@.: ]{0,50}") {
+        fn findings_are_ranges_of_characters_and_leave_nothing_out(
+            text in "[ -~äд\\n]{0,60}|[0-9 .()+:-]{0,40}|[A-Za-z0-9@.: ]{0,50}|\\+?([2-6][0-9]{3} ){1,8}[0-9]{1,4}",
+        ) {
+            let kinds = PersonalData::ALL.into();
+            let findings = find(&text, &kinds, |_| false);
             let mut end = 0;
-            for finding in find(&text, &PersonalData::ALL.into()) {
+            for finding in &findings {
                 prop_assert!(finding.start >= end && finding.end > finding.start);
                 prop_assert!(text.get(finding.start..finding.end).is_some());
                 end = finding.end;
+            }
+            for part in of_each(&text, &kinds) {
+                let holds = |finding: &Finding| finding.start <= part.start && part.end <= finding.end;
+                prop_assert!(findings.iter().any(holds), "{part:?} of {text:?}: {findings:?}");
             }
         }
     }
