@@ -1,6 +1,7 @@
 //! What handlers take from a request: names from the path, parameters, JSON bodies; every refusal is an `ApiError`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
@@ -12,7 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::error::{ApiError, Code};
-use super::limits::{self, BODY_READ_TIMEOUT};
+use super::limits;
+use super::state::AppState;
 use super::trim;
 use super::wire::json;
 use crate::snapshot::SnapshotName;
@@ -156,31 +158,31 @@ impl<S: Send + Sync> FromRequestParts<S> for NoParams {
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
             return Err(ApiError::new(Code::UnsupportedMediaType, "send JSON with \"Content-Type: application/json\""));
         }
-        parse(read(&parts.headers, body).await?).await.map(Self)
+        parse(read(&parts.headers, body, state.config().limits.body_timeout).await?).await.map(Self)
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for UntypedJsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for UntypedJsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        parse(read(&parts.headers, body).await?).await.map(Self)
+        parse(read(&parts.headers, body, state.config().limits.body_timeout).await?).await.map(Self)
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Default + Send + 'static> FromRequest<S> for OptionalJsonBody<T> {
+impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<AppState> for OptionalJsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         if request.body().is_end_stream() {
             return Ok(Self(T::default()));
         }
@@ -198,8 +200,8 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Reads a whole body within [`MAX_BODY_BYTES`] and [`BODY_READ_TIMEOUT`].
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+/// Reads a whole body within [`MAX_BODY_BYTES`] and `timeout`.
+async fn read(headers: &HeaderMap, body: Body, timeout: Duration) -> Result<Bytes, ApiError> {
     check_encoding(headers)?;
     let too_large = || {
         let detail =
@@ -210,7 +212,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(too_large());
     }
-    let read = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect());
+    let read = tokio::time::timeout(timeout, Limited::new(body, MAX_BODY_BYTES).collect());
     match limits::reading_body(read).await {
         Ok(Ok(collected)) => {
             let bytes = collected.to_bytes();
@@ -219,7 +221,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         }
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
-        Err(_) => Err(limits::slow_body(BODY_READ_TIMEOUT)),
+        Err(_) => Err(limits::slow_body(timeout)),
     }
 }
 

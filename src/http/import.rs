@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
 use super::extract::{InCollection, NoParams, check_encoding, media_type};
-use super::limits::{IMPORT_IDLE_TIMEOUT, READ_ON_BYTES, READ_ON_TIME};
+use super::limits::{READ_ON_BYTES, READ_ON_TIME};
 use super::ndjson::{Line, LineContent, LineSplitter};
 use super::problem::Problem;
 use super::state::AppState;
@@ -170,6 +170,7 @@ async fn read_on(mut body: Body) {
 }
 
 async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, ApiError> {
+    let idle_timeout = state.config().limits.import_idle_timeout;
     loop {
         let frame = tokio::select! {
             biased;
@@ -177,7 +178,7 @@ async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, 
                 let detail = "the server is stopping; send the lines after \"done_through\" of \"progress\" again";
                 return Err(ApiError::new(Code::Stopping, detail));
             }
-            frame = tokio::time::timeout(IMPORT_IDLE_TIMEOUT, body.frame()) => frame,
+            frame = tokio::time::timeout(idle_timeout, body.frame()) => frame,
         };
         match frame {
             Ok(None) => return Ok(None),
@@ -189,7 +190,7 @@ async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, 
             }
             Ok(Some(Err(_))) => return Err(ApiError::new(Code::BodyIncomplete, "the stream broke before its end")),
             Err(_) => {
-                let detail = format!("no byte came for {} s", IMPORT_IDLE_TIMEOUT.as_secs());
+                let detail = format!("no byte came for {} s", idle_timeout.as_secs());
                 return Err(ApiError::new(Code::BodyTimeout, detail));
             }
         }

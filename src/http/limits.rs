@@ -15,12 +15,6 @@ use super::state::AppState;
 use crate::embed::Cancellation;
 use crate::types::limits::MAX_ANSWER_BYTES;
 
-/// Longest time for a request's headers to arrive.
-pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for a JSON body to arrive.
-pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest pause between two chunks of an import.
-pub(crate) const IMPORT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is read on, at most, of an import that was answered before its end,
 pub(crate) const READ_ON_BYTES: usize = 16 << 20;
 /// and for how long.
@@ -41,6 +35,12 @@ pub struct Limits {
     pub waiting_calls: usize,
     /// Most bytes that the documents of one answer carry: a listing's page ends before, a search is refused.
     pub answer_bytes: usize,
+    /// Longest time for a request's headers to arrive.
+    pub header_timeout: Duration,
+    /// Longest time for a JSON body to arrive.
+    pub body_timeout: Duration,
+    /// Longest pause between two chunks of an import.
+    pub import_idle_timeout: Duration,
     /// Longest time to answer a request that does not write. Writes are never cut off.
     pub read_timeout: Duration,
     /// Longest time in which a client takes nothing of its answer.
@@ -57,6 +57,9 @@ impl Default for Limits {
             embedding_calls: 32,
             waiting_calls: 128,
             answer_bytes: MAX_ANSWER_BYTES,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            import_idle_timeout: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),

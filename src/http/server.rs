@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::impatient::Impatient;
-use super::limits::HEADER_READ_TIMEOUT;
+use super::limits::Limits;
 use super::router::bound_router;
 use super::state::AppState;
 use crate::telemetry;
@@ -68,16 +68,16 @@ pub async fn serve(
     let router = bound_router(state.clone(), Some(address));
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let write_timeout = state.config().limits.write_timeout;
+    let limits = state.config().limits;
     tracing::info!(%address, "serving");
     let stopped = tokio::select! {
-        never = accept_all(&listener, &router, &graceful, &places, write_timeout) => match never {},
+        never = accept_all(&listener, &router, &graceful, &places, limits) => match never {},
         () = shutdown => None,
         reason = database_stopped(&state) => Some(reason),
     };
     drop(listener);
     state.begin_shutdown();
-    let drained = drain(graceful, &places, state.config().limits.shutdown_deadline).await;
+    let drained = drain(graceful, &places, limits.shutdown_deadline).await;
     match stopped {
         Some(reason) => Err(ServeError::DatabaseStopped { reason }),
         None => drained,
@@ -89,7 +89,7 @@ async fn accept_all(
     router: &Router,
     graceful: &GracefulShutdown,
     places: &Arc<Semaphore>,
-    write_timeout: Duration,
+    limits: Limits,
 ) -> std::convert::Infallible {
     loop {
         // The place is taken before the connection: those beyond the limit wait in the kernel's queue.
@@ -99,8 +99,9 @@ async fn accept_all(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "could not set TCP_NODELAY");
                 }
-                let stream = Impatient::new(stream, write_timeout);
-                tokio::spawn(connection(stream, router.clone(), graceful.watcher(), place));
+                let stream = Impatient::new(stream, limits.write_timeout);
+                let (router, watcher) = (router.clone(), graceful.watcher());
+                tokio::spawn(connection(stream, limits.header_timeout, router, watcher, place));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -117,12 +118,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
-async fn connection(stream: Impatient<TcpStream>, router: Router, watcher: Watcher, place: OwnedSemaphorePermit) {
+async fn connection(
+    stream: Impatient<TcpStream>,
+    header_timeout: Duration,
+    router: Router,
+    watcher: Watcher,
+    place: OwnedSemaphorePermit,
+) {
     let _place = place;
     let _counted = Open::enter();
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(served).await {
         tracing::debug!(%error, "a connection ended early");

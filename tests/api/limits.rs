@@ -1,6 +1,7 @@
 //! Sizes, counts, keys, hosts and origins.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::time::Duration;
 
 use pannier::http::{ApiKey, AuthPolicy, HttpConfig, Limits};
 use serde_json::{Value, json};
@@ -117,4 +118,50 @@ fn pages_of_others_cannot_reach_the_server() {
     let allowed = with("origin", "https://app.example");
     allowed.ok();
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
+}
+
+#[test]
+fn a_client_whose_headers_do_not_come_loses_its_connection() {
+    let limits = Limits { header_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    for begun in ["", "GET / HTTP/1.1\r\nhost: loc"] {
+        let mut stream = connect(server.address);
+        stream.write_all(begun.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        assert!(ended.is_ok() && answer.is_empty(), "{begun:?}: {ended:?} {:?}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[test]
+fn a_write_whose_body_stops_is_told_so_and_changes_nothing() {
+    let limits = Limits { body_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 3})).ok();
+    let whole = json!({"documents": [{"id": "a", "vector": [1, 0, 0]}]}).to_string();
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", DOCUMENTS).header("content-type", "application/json");
+    stream.write_all(&request.head(&format!("content-length: {}", whole.len() + 1))).unwrap();
+    stream.write_all(whole.as_bytes()).unwrap();
+    read_answer(&mut stream).refused(408, "body_timeout");
+    assert_eq!(server.ids(), Vec::<String>::new());
+}
+
+#[test]
+fn an_import_that_falls_silent_ends_with_its_report() {
+    let limits = Limits { import_idle_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 3})).ok();
+    let mut sent = Request::new("POST", "/v1/collections/c/import").head("content-length: 1000");
+    sent.extend_from_slice(b"{\"id\":\"a\",\"vector\":[1,0,0]}\n{\"id\":");
+    let mut stream = connect(server.address);
+    stream.write_all(&sent).unwrap();
+    let answer = read_answer(&mut stream);
+    answer.refused(408, "body_timeout");
+    let progress = &answer.json()["progress"];
+    assert_eq!(
+        (&progress["lines"], &progress["upserted"], &progress["done_through"]),
+        (&json!(1), &json!(1), &json!(1))
+    );
+    assert_eq!(server.ids(), ["a"]);
 }
