@@ -374,7 +374,9 @@ impl From<MetadataError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::CollectionName;
+    use crate::ingest::{GuardError, TemplateError};
+    use crate::manifest::ManifestError;
+    use crate::types::{CollectionName, DocumentId, FieldType, PersonalData};
 
     #[test]
     fn codes_are_snake_case_and_unique() {
@@ -408,6 +410,95 @@ mod tests {
         assert_eq!(ApiError::from(dim).code, Code::DimMismatch);
         let zero = CollectionError::QueryVector(VectorError::Norm { norm: 0.0 });
         assert_eq!(ApiError::from(zero).code, Code::InvalidVector);
+    }
+
+    #[test]
+    fn every_failure_of_a_collection_has_its_code() {
+        use CollectionError as E;
+        let name = || CollectionName::new("a").unwrap();
+        let id = || DocumentId::new("a").unwrap();
+        let text = String::new;
+        let guard = GuardError { place: text(), kind: PersonalData::Card, can_redact: false };
+        let syntax = || TemplateError::Syntax { line: 1, reason: text() };
+        let field = || DefinitionError::FieldType { field: text(), expected: FieldType::Number, got: "null" };
+        let dim = || VectorError::DimMismatch { expected: 3, got: 2 };
+        let changed = E::ModelChanged { name: name(), model: text(), expected: text(), got: text() };
+        let unknown = || EmbedError::Unknown { name: text(), known: text() };
+        let invalid = ManifestError::Invalid { reason: text() };
+        let failures = [
+            (E::NotFound { name: name() }, Code::CollectionNotFound),
+            (E::Exists { name: name(), difference: text() }, Code::DefinitionConflict),
+            (E::Name(NameError::Document { got: text() }), Code::InvalidName),
+            (E::Definition(DefinitionError::WeighedChunks), Code::InvalidDefinition),
+            (E::Definition(DefinitionError::BinaryDim { dim: 1 }), Code::QuantizationNotSupported),
+            (E::Fields { id: id(), source: field() }, Code::FieldTypeMismatch),
+            (E::DocumentVector { id: id(), source: dim() }, Code::DimMismatch),
+            (E::QueryVector(VectorError::Norm { norm: 0.0 }), Code::InvalidVector),
+            (E::Metadata { id: id(), source: MetadataError::TooDeep }, Code::InvalidMetadata),
+            (E::TooLong { what: text(), got: 2, max: 1 }, Code::TooLong),
+            (E::TooManyDocuments { got: 2, max: 1 }, Code::TooManyDocuments),
+            (E::TooManyChunks { what: text(), got: 2, max: 1 }, Code::TooManyChunks),
+            (E::Chunks { id: id(), detail: text() }, Code::InvalidChunks),
+            (E::DuplicateId { id: id() }, Code::DuplicateId),
+            (E::NothingToIndex { id: id() }, Code::NothingToIndex),
+            (E::TextIsMade { id: id() }, Code::TextIsMade),
+            (E::TemplateDefinition { source: syntax() }, Code::InvalidTemplate),
+            (E::Template { id: id(), source: syntax() }, Code::TemplateFailed),
+            (E::Guard { id: id(), source: guard }, Code::PersonalData),
+            (E::NoModel { name: name() }, Code::NoModel),
+            (changed, Code::ModelChanged),
+            (E::QueryDocumentNotFound { id: id() }, Code::DocumentNotFound),
+            (E::Query { detail: text() }, Code::InvalidQuery),
+            (E::KeywordsOff, Code::ModeNotSupported),
+            (E::Filter(FilterError::TooDeep), Code::InvalidFilter),
+            (E::Filter(FilterError::Contradiction { reason: text() }), Code::ContradictoryFilter),
+            (E::AnswerTooLarge { max: 1 }, Code::AnswerTooLarge),
+            (E::OutOfRange { name: "n", got: text(), min: text(), max: text() }, Code::OutOfRange),
+            (E::NotOnBackend { name: name(), cannot: text() }, Code::NotOnBackend),
+            (E::Overloaded, Code::Overloaded),
+            (E::KeywordsNotReady { name: name(), reason: text() }, Code::KeywordsNotReady),
+            (E::Unmerged { reason: text() }, Code::Storage),
+            (E::Stopped { reason: text() }, Code::Stopped),
+            (E::Embed(unknown()), Code::UnknownModel),
+            (E::Embed(EmbedError::Disabled), Code::ModelNotInstalled),
+            (E::Embed(EmbedError::Compute { reason: text() }), Code::ModelFailed),
+            (E::Log(LogError::Closed), Code::Stopped),
+            (E::Log(LogError::Encode { reason: text() }), Code::Storage),
+            (E::Index(IndexError::Cancelled), Code::Storage),
+            (E::Manifest(invalid), Code::Storage),
+        ];
+        for (failure, code) in failures {
+            let said = failure.to_string();
+            assert_eq!(ApiError::from(failure).code, code, "{said}");
+        }
+        // Asked for by name, a model that is not known is not found.
+        assert_eq!(ApiError::from(unknown()).code, Code::ModelNotFound);
+    }
+
+    #[test]
+    fn every_fault_of_a_backend_has_its_code() {
+        let cases = [
+            (BackendFault::Unreachable, Code::BackendUnreachable),
+            (BackendFault::Busy, Code::BackendBusy),
+            (BackendFault::Timeout, Code::BackendTimeout),
+            (BackendFault::Unknown, Code::WriteUnknown),
+            (BackendFault::Refused, Code::BackendRefused),
+            (BackendFault::Conflict, Code::BackendConflict),
+            (BackendFault::Drift, Code::BackendDrift),
+            (BackendFault::Dim, Code::BackendDimMismatch),
+            (BackendFault::Authentication, Code::BackendAuthentication),
+            (BackendFault::Tls, Code::BackendTls),
+            (BackendFault::Rights, Code::BackendRights),
+            (BackendFault::Extension, Code::BackendExtension),
+            (BackendFault::Settings, Code::BackendSettings),
+            (BackendFault::Failed, Code::BackendFailed),
+        ];
+        for (fault, code) in cases {
+            let name = CollectionName::new("a").unwrap();
+            let error = ApiError::from(CollectionError::Backend { name, fault, detail: "the server's words".into() });
+            assert_eq!((error.code, error.cause.is_some()), (code, false), "{fault:?}");
+            assert_eq!(error.detail, "collection \"a\": the server's words");
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Bad input: each a 4xx with a code and a sentence, and nothing changes.
 
+use std::io::Write;
+use std::net::Shutdown;
+
 use serde_json::{Value, json};
 
-use super::client::Request;
+use super::client::{Request, connect, read_answer};
 use super::server::Server;
 
 const DOCUMENTS: &str = "/v1/collections/c/documents";
@@ -95,6 +98,27 @@ fn text_that_is_no_json_is_refused() {
     send(b"{\"docs\":[]}").refused(422, "unknown_field");
     send(b"{}").refused(422, "missing_field");
     send(b"{\"documents\":[]}").refused(422, "invalid_value");
+    assert_eq!(server.ids(), Vec::<String>::new());
+}
+
+#[test]
+fn a_body_that_ends_early_is_refused() {
+    let server = Server::with_documents(&[]);
+    let whole = "{\"documents\":[{\"id\":\"a\",\"vector\":[1,0,0]}]}";
+    let chunk = format!("{:x}\r\n{whole}\r\n", whole.len());
+    let cases = [
+        ("content-length: 100", whole.to_owned()),
+        ("transfer-encoding: chunked", chunk.clone()),
+        ("transfer-encoding: chunked", format!("{chunk}no length\r\n")),
+    ];
+    for (framing, body) in cases {
+        let request = Request::new("POST", DOCUMENTS).header("content-type", "application/json");
+        let mut stream = connect(server.address);
+        stream.write_all(&request.head(framing)).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        read_answer(&mut stream).refused(400, "body_incomplete");
+    }
     assert_eq!(server.ids(), Vec::<String>::new());
 }
 

@@ -43,3 +43,24 @@ fn what_cannot_be_done_is_refused() {
     assert!(restore("a").refused(409, "restore_needs_stop").contains("pannier snapshot restore a"));
     restore("b").refused(404, "snapshot_not_found");
 }
+
+#[test]
+fn a_damaged_snapshot_is_refused_by_its_file() {
+    let server = Server::with_documents(&[("a", [1.0, 0.0, 0.0])]);
+    for name in ["good", "bad"] {
+        Request::new("POST", "/admin/snapshots").json(&json!({"name": name})).send(server.address).ok();
+    }
+    let file = server.data().join("snapshots/bad/SNAPSHOT");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let verify = |name: &str| Request::new("POST", &format!("/admin/snapshots/{name}/verify")).send(server.address);
+    for answer in [verify("bad"), server.get("/admin/snapshots/bad")] {
+        let detail = answer.refused(500, "snapshot_damaged");
+        assert!(detail.contains("snapshots/bad/SNAPSHOT is damaged"), "{detail}");
+    }
+    assert_eq!(verify("good").ok()["problems"], json!([]));
+    let list = server.get("/admin/snapshots").ok();
+    assert_eq!((&list["snapshots"][0]["name"], &list["damaged"][0]["name"]), (&json!("good"), &json!("bad")));
+}
