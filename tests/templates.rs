@@ -1,9 +1,10 @@
 //! Templates and guards in a store: what is embedded, what is not embedded again, what is kept out.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
-use pannier::embed::InputKind;
+use pannier::embed::{InputKind, Precision};
 use pannier::types::{
     FieldsTemplate, GuardAction, GuardDefinition, Metadata, Metric, NewDocument, PersonalData, Query, SearchRequest,
     TemplateDefinition, Value, Weight,
@@ -16,7 +17,12 @@ use crate::support::{id, name};
 
 /// A store with the small model and without the cache of vectors.
 fn open(root: &Path, models: &str) -> Database {
-    let options = Options { models_dir: Some(root.join(models)), vector_cache_bytes: Some(0), ..Options::default() };
+    open_with(root, models, Precision::default())
+}
+
+fn open_with(root: &Path, models: &str, precision: Precision) -> Database {
+    let models_dir = Some(root.join(models));
+    let options = Options { models_dir, precision, vector_cache_bytes: Some(0), ..Options::default() };
     Database::open_with(root.join("data"), options).unwrap()
 }
 
@@ -73,6 +79,53 @@ fn editing_an_excluded_field_calls_no_model() {
         let changed = rows.upsert(vec![row("a", &[("name", "a c"), ("updated_at", "2")])]);
         assert!(matches!(changed, Err(CollectionError::Embed(_))), "{:?}", changed.is_ok());
     }
+}
+
+#[test]
+fn a_model_that_changed_neither_writes_nor_searches() {
+    let (root, database) = store();
+    let request = DefinitionRequest { model: Some(SMALL_MODEL.into()), ..Default::default() };
+    let rows = database.create_collection(&name("c"), &request).unwrap().collection;
+    let document = |id_text: &str, text: &str| NewDocument::from_text(id(id_text), text);
+    rows.upsert(vec![document("a", "a b")]).unwrap();
+    let vector = rows.get(&id("a")).unwrap().unwrap().vector;
+    drop(rows);
+    database.close();
+
+    let search = || SearchRequest::new(Query::Text("a".into()));
+    let with_texts = |rows: &Collection| {
+        let search_all = rows.search_all(&[search()]).map_err(|(_, error)| error);
+        [rows.upsert(vec![document("b", "c")]).map(drop), rows.search(&search()).map(drop), search_all.map(drop)]
+    };
+    let refuses = |precision| {
+        let database = open_with(root.path(), "models", precision);
+        let rows = database.collection(&name("c")).unwrap();
+        for (n, result) in with_texts(&rows).into_iter().enumerate() {
+            assert!(matches!(result, Err(CollectionError::ModelChanged { .. })), "{n}: {result:?}");
+        }
+        assert_eq!(rows.stats().documents, 1);
+        // What needs no model goes on.
+        assert_eq!(rows.search(&SearchRequest::new(Query::Vector(vector.clone()))).unwrap().hits.len(), 1);
+        let same = rows.upsert(vec![document("a", "a b")]).unwrap();
+        assert_eq!((same.embedded, same.cached), (0, 1));
+        drop(rows);
+        database.close();
+    };
+    refuses(Precision::Float16);
+    let model = root.path().join("models").join(SMALL_MODEL);
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let install = |config: String| {
+        fs::write(model.join("config.json"), config).unwrap();
+        fs::remove_file(model.join("pannier.lock")).unwrap();
+    };
+    install(config.replace("1e-12", "1e-5"));
+    refuses(Precision::default());
+
+    install(config);
+    let database = open(root.path(), "models");
+    let rows = database.collection(&name("c")).unwrap();
+    with_texts(&rows).into_iter().for_each(Result::unwrap);
+    assert_eq!(rows.stats().documents, 2);
 }
 
 #[test]
@@ -184,26 +237,27 @@ fn a_template_that_cannot_be_read_makes_no_collection() {
     assert!(database.collections().is_empty());
 }
 
+fn guarded(database: &Database, text: &str, template: TemplateDefinition, action: GuardAction) -> Collection {
+    let guard = GuardDefinition { action, kinds: PersonalData::ALL.into(), allow: Default::default() };
+    let request = DefinitionRequest {
+        model: Some(SMALL_MODEL.into()),
+        template: Some(template),
+        guard: Some(guard),
+        ..Default::default()
+    };
+    database.create_collection(&name(text), &request).unwrap().collection
+}
+
 #[test]
 fn personal_data_are_refused_or_marked_before_anything_is_stored() {
     let (_root, database) = store();
-    let guard = |action| GuardDefinition { action, kinds: PersonalData::ALL.into(), allow: Default::default() };
-    let create = |text: &str, action| {
-        let request = DefinitionRequest {
-            model: Some(SMALL_MODEL.into()),
-            template: Some(fields(&[])),
-            guard: Some(guard(action)),
-            ..Default::default()
-        };
-        database.create_collection(&name(text), &request).unwrap().collection
-    };
     let personal = || row("a", &[("name", "a"), ("note", "ask bob@example.com")]);
-    let refusing = create("refusing", GuardAction::Refuse);
+    let refusing = guarded(&database, "refusing", fields(&[]), GuardAction::Refuse);
     let error = refusing.upsert(vec![row("b", &[("name", "a")]), personal()]).unwrap_err().to_string();
     assert!(error.contains("\"note\"") && error.contains("email") && !error.contains("bob"), "{error}");
     assert_eq!(refusing.stats().documents, 0, "a refused request changes nothing");
 
-    let redacting = create("redacting", GuardAction::Redact);
+    let redacting = guarded(&database, "redacting", fields(&[]), GuardAction::Redact);
     redacting.upsert(vec![personal()]).unwrap();
     let stored = redacting.get(&id("a")).unwrap().unwrap().stored;
     assert_eq!(stored.text.as_deref(), Some("name: a. note: ask [email]."));
@@ -212,4 +266,29 @@ fn personal_data_are_refused_or_marked_before_anything_is_stored() {
         ("note".to_owned(), Value::String("ask [email]".into())),
     ]);
     assert_eq!(stored.metadata, wanted);
+}
+
+#[test]
+fn personal_data_that_only_the_template_puts_together_stay_out() {
+    let (_root, database) = store();
+    let template = || TemplateDefinition::Jinja("{{user}}@{{host}}".into());
+    let halves = || row("a", &[("user", "bob"), ("host", "example.com")]);
+    let refusing = guarded(&database, "refusing", template(), GuardAction::Refuse);
+    let error = refusing.upsert(vec![halves()]).unwrap_err().to_string();
+    assert!(error.contains("the text that the template makes holds an email") && !error.contains("bob"), "{error}");
+    assert_eq!(refusing.stats().documents, 0);
+
+    let redacting = guarded(&database, "redacting", template(), GuardAction::Redact);
+    redacting.upsert(vec![halves()]).unwrap();
+    let stored = redacting.get(&id("a")).unwrap().unwrap().stored;
+    assert_eq!((stored.text.as_deref(), stored.metadata), (Some("[email]"), halves().metadata));
+
+    // Parts are embedded apart from the text.
+    let weighted = guarded(&database, "weighted", fields(&[("415", 2.0)]), GuardAction::Redact);
+    let inner = |name: &str, value| Value::Object(Metadata::from([(name.to_owned(), value)]));
+    let mut document = row("a", &[("name", "b")]);
+    document.metadata.insert("415".into(), inner("555", inner("2671", Value::String("a".into()))));
+    let preview = weighted.preview(vec![document], None).unwrap().remove(0);
+    assert_eq!(preview.text.as_deref(), Some("[phone]: a. name: b."));
+    assert_eq!(preview.parts, [("[phone]: a.".to_owned(), 2.0), ("name: b.".to_owned(), 1.0)]);
 }

@@ -142,6 +142,13 @@ impl Server {
         page["documents"].as_array().unwrap().iter().map(id).collect()
     }
 
+    /// Shuts down, and starts again over the same directory.
+    pub fn restarted(mut self) -> Self {
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        self.stop().unwrap();
+        Self::start_in(directory, HttpConfig::default())
+    }
+
     /// Begins the shutdown without waiting for its end.
     pub fn begin_shutdown(&mut self) {
         if let Some(shutdown) = self.shutdown.take() {

@@ -106,6 +106,40 @@ pub fn documents_that_were_embedded_before_are_not_embedded_again() {
 }
 
 #[test]
+fn a_model_that_changed_is_told_until_the_old_one_is_back() {
+    let server = Server::with_model();
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    let documents = |id: &str, text: &str| json!({"documents": [{"id": id, "text": text}]});
+    let path = "/v1/collections/c/documents";
+    server.post(path, &documents("x", "a b")).ok();
+    let model = server.data().with_file_name("models").join(SMALL_MODEL);
+    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let install = |config: String| {
+        std::fs::write(model.join("config.json"), config).unwrap();
+        std::fs::remove_file(model.join("pannier.lock")).unwrap();
+    };
+    install(config.replace("1e-12", "1e-5"));
+    let server = server.restarted();
+    let line = documents("y", "c")["documents"][0].to_string();
+    let import = Request::new("POST", "/v1/collections/c/import").body("application/x-ndjson", line);
+    let answers = [
+        server.post(path, &documents("y", "c")),
+        import.send(server.address),
+        server.post("/v1/collections/c/search", &json!({"text": "a"})),
+        server.post("/v1/collections/c/search/batch", &json!({"searches": [{"text": "a"}]})),
+    ];
+    for answer in answers {
+        let detail = answer.refused(503, "model_changed");
+        assert!(detail.contains(SMALL_MODEL) && detail.contains("install the same files again"), "{detail}");
+    }
+    assert_eq!(server.post(path, &documents("x", "a b")).ok()["cached"], 1);
+    assert_eq!(server.ids(), ["x"]);
+    install(config);
+    let server = server.restarted();
+    assert_eq!(server.post(path, &documents("y", "c")).ok()["upserted"], 1);
+}
+
+#[test]
 fn a_client_that_goes_leaves_a_server_that_answers() {
     let server = Server::with_model();
     for _ in 0..20 {
