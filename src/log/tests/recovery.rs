@@ -8,7 +8,7 @@ use super::*;
 use crate::log::format::{FILE_HEADER_BYTES, FileHeader, RECORD_HEADER_BYTES, RecordHeader};
 use crate::log::{LogPosition, trim};
 use crate::storage::crc32c;
-use crate::storage::fault::{Faults, Then};
+use crate::storage::fault::{Event, Faults, History, Then};
 
 /// Offsets at which the records of a file end, the header's end first.
 fn record_ends(bytes: &[u8]) -> Vec<usize> {
@@ -328,6 +328,23 @@ fn a_crash_while_trimming_leaves_a_log_without_holes() {
             break;
         }
     }
+}
+
+/// After a sync that failed in an earlier process its bytes may stand in the page cache alone.
+#[test]
+fn opening_writes_the_last_group_again() {
+    let store = Store::with_groups(&[2, 3], 1 << 20);
+    let (path, bytes) = store.contents().remove(0);
+    let group = record_ends(&bytes)[2];
+    let history = History::record(store.paths.root());
+    store.writer(WriterOptions::default()).unwrap();
+    let is_of_the_file = |event: &Event| match event {
+        Event::Write { path: changed, .. } | Event::SyncFile { path: changed } => *changed == path,
+        _ => false,
+    };
+    let events: Vec<_> = history.events().into_iter().filter(is_of_the_file).collect();
+    let written = Event::Write { path: path.clone(), offset: group as u64, bytes: bytes[group..].to_vec() };
+    assert_eq!(events, [written, Event::SyncFile { path }]);
 }
 
 #[test]
