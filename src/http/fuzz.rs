@@ -5,17 +5,18 @@ use super::wire::filter::WireFilter;
 use super::wire::json;
 use super::wire::search::{SearchBody, SearchesBody};
 
-/// A filter in a query string.
-pub fn filter(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        _ = WireFilter::from_parameter(text);
-    }
+/// A filter in a query string. Whether it is one.
+pub fn filter(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| WireFilter::from_parameter(text).is_ok())
 }
 
-/// The bodies of searches, upserts and deletions.
-pub fn body(bytes: &[u8]) {
-    _ = json::parse::<SearchBody>(bytes).and_then(SearchBody::into_request);
-    _ = json::parse::<SearchesBody>(bytes).and_then(SearchesBody::into_requests);
-    _ = json::parse::<UpsertBody>(bytes).and_then(UpsertBody::into_documents);
-    _ = json::parse::<DeleteBody>(bytes).and_then(DeleteBody::into_deletion);
+/// The bodies of searches, upserts and deletions. Whether it is one of them.
+pub fn body(bytes: &[u8]) -> bool {
+    let is_one = [
+        json::parse::<SearchBody>(bytes).and_then(SearchBody::into_request).is_ok(),
+        json::parse::<SearchesBody>(bytes).and_then(SearchesBody::into_requests).is_ok(),
+        json::parse::<UpsertBody>(bytes).and_then(UpsertBody::into_documents).is_ok(),
+        json::parse::<DeleteBody>(bytes).and_then(DeleteBody::into_deletion).is_ok(),
+    ];
+    is_one.contains(&true)
 }

@@ -82,7 +82,7 @@ impl DeadRows {
         Self::decode(path, &bytes, segment, rows)
     }
 
-    fn encode(&self, segment: SegmentId) -> Vec<u8> {
+    pub(super) fn encode(&self, segment: SegmentId) -> Vec<u8> {
         // The count is of these very words: a mark that comes meanwhile is in both or in neither.
         let words: Vec<u64> = self.words.iter().map(|word| word.load(Ordering::Acquire)).collect();
         let dead: u32 = words.iter().map(|word| word.count_ones()).sum();

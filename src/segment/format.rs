@@ -302,7 +302,8 @@ impl Header {
         Ok((header, layout))
     }
 
-    fn read(bytes: &[u8], flags: u32) -> Result<Self, (usize, String)> {
+    /// What the fields of a header say, unchecked.
+    pub(super) fn read(bytes: &[u8], flags: u32) -> Result<Self, (usize, String)> {
         let recall = |at: usize| u16::from_le_bytes([bytes[CALIBRATION + 2 * at], bytes[CALIBRATION + 2 * at + 1]]);
         let graph = GraphHeader {
             entry: u32_at(bytes, 84),
@@ -342,7 +343,7 @@ impl Header {
     }
 
     /// Checks each number against its range; the layout is computed only afterwards.
-    fn check_ranges(&self, file_len: u64) -> Result<(), (usize, String)> {
+    pub(super) fn check_ranges(&self, file_len: u64) -> Result<(), (usize, String)> {
         let index = &self.spec.index;
         let checks = [
             (40, "rows", self.rows <= MAX_ROWS),

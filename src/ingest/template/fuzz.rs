@@ -7,8 +7,8 @@ use crate::types::limits::MAX_TEXT_BYTES;
 use crate::types::{DocumentId, FieldsTemplate, Metadata, TemplateDefinition, Value};
 
 /// The text before the first zero byte as a template; what is between the next ones is names and values of a document's
-/// fields.
-pub fn template(bytes: &[u8]) {
+/// fields. Whether it is a template that makes a text of them.
+pub fn template(bytes: &[u8]) -> bool {
     let mut parts = bytes.split(|&byte| byte == 0).map(String::from_utf8_lossy);
     let source = parts.next().unwrap_or_default().into_owned();
     let parts: Vec<_> = parts.collect();
@@ -19,14 +19,18 @@ pub fn template(bytes: &[u8]) {
     let id = DocumentId::new("fuzz").expect("a constant");
 
     let fields = FieldsTemplate { only: Vec::new(), exclude: vec![source.clone()], weights: BTreeMap::new() };
-    for definition in [TemplateDefinition::Jinja(source), TemplateDefinition::Fields(fields)] {
+    let makes_a_text = |definition: TemplateDefinition| {
         if definition.check().is_ok()
             && let Ok(templater) = Templater::new(&definition)
             && let Ok(rendered) = templater.render(&id, &metadata)
         {
             assert!(rendered.text.len() <= MAX_TEXT_BYTES, "{} bytes", rendered.text.len());
+            return true;
         }
-    }
+        false
+    };
+    makes_a_text(TemplateDefinition::Fields(fields));
+    makes_a_text(TemplateDefinition::Jinja(source))
 }
 
 fn value(text: &str) -> Value {
