@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::check::{allowed, check, read, text};
 use super::disk::{Contents, Disk};
 use super::jobs::{check_all, fast_directory};
-use super::power_loss::{sizes, without_index};
+use super::power_loss::{sizes, with_rubbish, without_index};
 use super::random::Random;
 use super::workload::{self, Run, options};
 use crate::Database;
@@ -115,7 +115,7 @@ fn start_again(path: &Path, kill: Kill) -> Result<(), String> {
             }
         }
         applied = cut;
-        let contents = without_index(disk.cut(&mut random), &mut random);
+        let contents = with_rubbish(without_index(disk.cut(&mut random)), &mut random);
         contents.put(path);
         let allowed = if is_open { allowed(&clients, &acknowledged) } else { of_first.clone() };
         check(path, &clients, &allowed, random.chance(3)).map_err(|reason| {

@@ -19,8 +19,10 @@ use crate::Database;
 use crate::storage::fault::{Event, History};
 
 const DEFAULT_STATES: usize = 1_000;
-/// States taken after each event of a history.
-const STATES_PER_EVENT: usize = 3;
+/// Most states taken of one history, spread over all of its events: a run plays many histories.
+const STATES_PER_HISTORY: usize = 100;
+/// Most cuts after one event.
+const CUTS_PER_EVENT: usize = 3;
 
 /// A state to be checked, and how far each client had got.
 struct Job {
@@ -57,26 +59,33 @@ fn every_state_that_a_power_cut_may_leave_holds_what_was_acknowledged() {
     assert!(made >= wanted);
 }
 
-/// Runs one workload and sends states of it until there are `most`. Returns how many were sent.
+/// Runs one workload and sends states of it, of all parts of its history, until there are `most`. Returns how many were
+/// sent.
 fn cut_everywhere(seed: u64, most: usize, seen: &mut HashSet<u64>, send: &dyn Fn(Job) -> bool) -> usize {
     let root = fast_directory();
     let run = Arc::new(workload::run(root.path(), seed));
     let mut disk = Disk::new(root.path(), &Contents::default());
     let mut random = Random(seed);
     let mut acknowledged = vec![0; run.clients.len()];
-    let mut sent = 0;
+    let (mut sent, most) = (0, most.min(STATES_PER_HISTORY));
     for (event, happened) in run.events.iter().enumerate() {
         disk.apply(happened);
         if let Event::Mark { number } = happened {
             acknowledged[(number >> 32) as usize] = *number as u32 as usize;
         }
-        for _ in 0..STATES_PER_EVENT {
-            let contents = without_index(disk.cut(&mut random), &mut random);
+        // One that was met before is made up for after a later event.
+        let due = (event + 1) * most / run.events.len();
+        for _ in 0..CUTS_PER_EVENT {
+            if sent >= due {
+                break;
+            }
+            let contents = without_index(disk.cut(&mut random));
             let mut hasher = DefaultHasher::new();
             (seed, &contents, &acknowledged).hash(&mut hasher);
-            if sent >= most || !seen.insert(hasher.finish()) {
+            if !seen.insert(hasher.finish()) {
                 continue;
             }
+            let contents = with_rubbish(contents, &mut random);
             let job = Job { run: run.clone(), contents, acknowledged: acknowledged.clone(), seed, event };
             if !send(job) {
                 return sent;
@@ -87,9 +96,14 @@ fn cut_everywhere(seed: u64, most: usize, seen: &mut HashSet<u64>, send: &dyn Fn
     sent
 }
 
-/// sled's files do not pass our own layer. After a power cut the index is not trusted, whatever it holds.
-pub(super) fn without_index(mut contents: Contents, random: &mut Random) -> Contents {
+/// sled's files do not pass our own layer.
+pub(super) fn without_index(mut contents: Contents) -> Contents {
     contents.files.retain(|path, _| !path.starts_with("meta.sled"));
+    contents
+}
+
+/// After a power cut the index is not trusted, whatever it holds.
+pub(super) fn with_rubbish(mut contents: Contents, random: &mut Random) -> Contents {
     if random.chance(2) && contents.dirs.contains(Path::new("meta.sled")) {
         let rubbish = (0..random.below(400)).map(|_| random.next() as u8).collect::<Vec<_>>();
         contents.dirs.insert("meta.sled/db".into());
@@ -127,5 +141,5 @@ fn cut_while_recovering(path: &Path, contents: &Contents, random: &mut Random) -
     drop(history);
     let mut disk = Disk::new(path, contents);
     events[..random.below(events.len() + 1)].iter().for_each(|event| disk.apply(event));
-    without_index(disk.cut(random), random)
+    with_rubbish(without_index(disk.cut(random)), random)
 }
