@@ -99,7 +99,6 @@ fn start_again(path: &Path, kill: Kill) -> Result<(), String> {
     history.mark(OPENED);
     workload::send(&database, &history, &mut clients, REQUESTS);
     database.close();
-    drop(database);
     let events = history.events();
     drop(history);
     let mut cuts: Vec<_> = (0..CUTS).map(|_| random.below(events.len() + 1)).collect();
