@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::workload::{Client, DIM, Model, definition, document, options};
 use crate::collection::ListRequest;
-use crate::types::{Chain, DocumentId, Query, SearchRequest};
+use crate::types::{Chain, CollectionName, DocumentId, Query, SearchRequest};
 use crate::{Collection, CollectionError, Database};
 
 /// What a collection may hold, one of them.
@@ -25,7 +25,7 @@ pub(super) fn check(root: &Path, clients: &[Client], allowed: &[Allowed<'_>], go
     let mut found = Vec::new();
     for (client, allowed) in clients.iter().zip(allowed) {
         let name = &client.name;
-        let state = read(&database, client)?;
+        let state = read(&database, name)?;
         if !allowed.iter().any(|allowed| allowed.as_deref() == state.as_ref()) {
             return Err(format!("collection {name} is {state:?}, allowed are {allowed:?}"));
         }
@@ -47,7 +47,7 @@ pub(super) fn check(root: &Path, clients: &[Client], allowed: &[Allowed<'_>], go
     drop(database);
     let database = open(root)?;
     for (client, expected) in clients.iter().zip(&found) {
-        let state = read(&database, client)?;
+        let state = read(&database, &client.name)?;
         if state != *expected {
             return Err(format!("after going on, {} is {state:?}, expected {expected:?}", client.name));
         }
@@ -60,8 +60,8 @@ fn open(root: &Path) -> Result<Database, String> {
 }
 
 /// Everything a collection answers, where its answers agree.
-pub(super) fn read(database: &Database, client: &Client) -> Result<Option<Model>, String> {
-    let collection = match database.collection(&client.name) {
+pub(super) fn read(database: &Database, name: &CollectionName) -> Result<Option<Model>, String> {
+    let collection = match database.collection(name) {
         Ok(collection) => collection,
         Err(CollectionError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(text(error)),
@@ -69,12 +69,12 @@ pub(super) fn read(database: &Database, client: &Client) -> Result<Option<Model>
     let listed = list(&collection)?;
     let searched = search(&collection)?;
     if collection.stats().documents != listed.len() as u64 || searched != listed.keys().cloned().collect::<Vec<_>>() {
-        return Err(format!("{} lists {listed:?} and finds {searched:?}", client.name));
+        return Err(format!("{name} lists {listed:?} and finds {searched:?}"));
     }
     for (id, vector) in &listed {
         let got = collection.get(&DocumentId::new(id).unwrap()).map_err(text)?;
         if got.map(|document| document.vector).as_ref() != Some(vector) {
-            return Err(format!("{} lists {id} and does not get it", client.name));
+            return Err(format!("{name} lists {id} and does not get it"));
         }
     }
     Ok(Some(listed))

@@ -6,6 +6,7 @@
 //! may keep any subset of the changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::random::Random;
@@ -22,6 +23,32 @@ pub(super) struct Contents {
 }
 
 impl Contents {
+    /// Everything below `root`.
+    pub(super) fn read(root: &Path) -> Self {
+        let mut contents = Self::default();
+        let mut waiting = vec![root.to_owned()];
+        while let Some(dir) = waiting.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                let below = path.strip_prefix(root).unwrap().to_owned();
+                if path.is_dir() {
+                    contents.dirs.insert(below);
+                    waiting.push(path);
+                } else {
+                    contents.files.insert(below, std::fs::read(path).unwrap());
+                }
+            }
+        }
+        contents
+    }
+
+    /// The same without a name in its root.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.dirs.retain(|path| !path.starts_with(name));
+        self.files.retain(|path, _| !path.starts_with(name));
+        self
+    }
+
     /// Writes everything into `root`, which is emptied before.
     pub(super) fn put(&self, root: &Path) {
         _ = std::fs::remove_dir_all(root);
@@ -43,56 +70,79 @@ struct Inode {
     pending: Vec<Edit>,
 }
 
+/// What a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    File(usize),
+    Dir(usize),
+}
+
+/// A name in a directory: the directory's number, and the name.
+type Place = (usize, OsString);
+
 #[derive(Clone, Debug)]
 enum NameEdit {
-    Link { path: PathBuf, inode: usize },
-    Unlink { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf, inode: usize },
-    MakeDir { path: PathBuf },
-    RemoveDir { path: PathBuf },
+    Link { place: Place, node: Node },
+    Unlink { place: Place },
+    Rename { from: Place, to: Place, node: Node },
 }
 
 impl NameEdit {
-    fn touches(&self, dir: &Path) -> bool {
-        let (Self::Link { path, .. }
-        | Self::Unlink { path }
-        | Self::Rename { to: path, .. }
-        | Self::MakeDir { path }
-        | Self::RemoveDir { path }) = self;
-        path.starts_with(dir) || matches!(self, Self::Rename { from, .. } if from.starts_with(dir))
-    }
-
-    fn dir(&self) -> &Path {
-        let (Self::Link { path, .. }
-        | Self::Unlink { path }
-        | Self::Rename { to: path, .. }
-        | Self::MakeDir { path }
-        | Self::RemoveDir { path }) = self;
-        path.parent().unwrap()
+    /// The name that comes or goes; of a rename, the new one.
+    fn place(&self) -> &Place {
+        let (Self::Link { place, .. } | Self::Unlink { place } | Self::Rename { to: place, .. }) = self;
+        place
     }
 }
 
-#[derive(Clone, Debug, Default)]
-struct Names {
-    dirs: BTreeSet<PathBuf>,
-    files: BTreeMap<PathBuf, usize>,
-}
+/// The number of the root.
+const ROOT: usize = 0;
+
+/// The names in each directory, by its number.
+#[derive(Clone, Debug)]
+struct Names(Vec<BTreeMap<OsString, Node>>);
 
 impl Names {
     fn apply(&mut self, edit: &NameEdit) {
         match edit {
-            NameEdit::Link { path, inode } => _ = self.files.insert(path.clone(), *inode),
-            NameEdit::Unlink { path } => _ = self.files.remove(path),
-            NameEdit::Rename { from, to, inode } => {
-                self.files.remove(from);
-                self.files.insert(to.clone(), *inode);
-            }
-            NameEdit::MakeDir { path } => _ = self.dirs.insert(path.clone()),
-            NameEdit::RemoveDir { path } => {
-                self.dirs.retain(|dir| !dir.starts_with(path));
-                self.files.retain(|file, _| !file.starts_with(path));
+            NameEdit::Link { place, node } => _ = self.0[place.0].insert(place.1.clone(), *node),
+            NameEdit::Unlink { place } => _ = self.0[place.0].remove(&place.1),
+            NameEdit::Rename { from, to, node } => {
+                self.0[from.0].remove(&from.1);
+                self.0[to.0].insert(to.1.clone(), *node);
             }
         }
+    }
+
+    fn find(&self, path: &Path) -> Option<Node> {
+        path.iter().try_fold(Node::Dir(ROOT), |node, name| match node {
+            Node::Dir(dir) => self.0[dir].get(name).copied(),
+            Node::File(_) => None,
+        })
+    }
+
+    /// Every directory and file below a directory, by path.
+    fn below(&self, dir: usize, path: &Path, found: &mut Vec<(PathBuf, Node)>) {
+        for (name, &node) in &self.0[dir] {
+            let path = path.join(name);
+            found.push((path.clone(), node));
+            if let Node::Dir(dir) = node {
+                self.below(dir, &path, found);
+            }
+        }
+    }
+
+    /// All that can be reached, with the bytes that `bytes` says a file has.
+    fn contents(&self, mut bytes: impl FnMut(usize) -> Vec<u8>) -> Contents {
+        let (mut found, mut contents) = (Vec::new(), Contents::default());
+        self.below(ROOT, Path::new(""), &mut found);
+        for (path, node) in found {
+            match node {
+                Node::Dir(_) => _ = contents.dirs.insert(path),
+                Node::File(inode) => _ = contents.files.insert(path, bytes(inode)),
+            }
+        }
+        contents
     }
 }
 
@@ -111,19 +161,16 @@ pub(super) struct Disk {
 impl Disk {
     /// A disk on which `contents` is durable below `root`.
     pub(super) fn new(root: &Path, contents: &Contents) -> Self {
-        let mut disk = Self {
-            root: root.to_owned(),
-            inodes: Vec::new(),
-            live: Names::default(),
-            durable: Names::default(),
-            pending: Vec::new(),
-        };
-        disk.durable.dirs.extend(contents.dirs.iter().cloned());
+        let none = || Names(vec![BTreeMap::new()]);
+        let mut disk =
+            Self { root: root.to_owned(), inodes: Vec::new(), live: none(), durable: none(), pending: Vec::new() };
+        contents.dirs.iter().for_each(|dir| disk.make_dir(dir));
         for (path, bytes) in &contents.files {
-            disk.durable.files.insert(path.clone(), disk.inodes.len());
-            disk.inodes.push(Inode { durable: bytes.clone(), pending: Vec::new() });
+            let inode = disk.make_file(path).unwrap();
+            disk.inodes[inode].durable.clone_from(bytes);
         }
-        disk.live = disk.durable.clone();
+        disk.durable = disk.live.clone();
+        disk.pending.clear();
         disk
     }
 
@@ -133,34 +180,64 @@ impl Disk {
         self
     }
 
-    /// The same disk without a directory, as if it had never been there.
-    pub(super) fn without(mut self, dir: &Path) -> Self {
+    /// The same disk without a name in its root, as if it had never been there.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        let place: Place = (ROOT, name.into());
         for names in [&mut self.live, &mut self.durable] {
-            names.dirs.retain(|path| !path.starts_with(dir));
-            names.files.retain(|path, _| !path.starts_with(dir));
+            names.0[ROOT].remove(&place.1);
         }
-        self.pending.retain(|edit| !edit.touches(dir));
+        self.pending.retain(|edit| edit.place() != &place);
         self
     }
 
     /// What programs see now: all that happened, durable or not.
     pub(super) fn live(&self) -> Contents {
-        let bytes = |inode: &Inode| {
-            let mut bytes = inode.durable.clone();
-            inode.pending.iter().for_each(|edit| apply(&mut bytes, edit));
+        self.live.contents(|inode| {
+            let Inode { durable, pending } = &self.inodes[inode];
+            let mut bytes = durable.clone();
+            pending.iter().for_each(|edit| apply(&mut bytes, edit));
             bytes
-        };
-        let files = self.live.files.iter().map(|(path, &inode)| (path.clone(), bytes(&self.inodes[inode])));
-        Contents { dirs: self.live.dirs.clone(), files: files.collect() }
+        })
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).unwrap().to_owned()
     }
 
+    /// Where a name stands or is to stand; `None` for the root, and below what did not pass our own layer.
+    fn place(&self, path: &Path) -> Option<Place> {
+        match self.live.find(path.parent()?)? {
+            Node::Dir(dir) => Some((dir, path.file_name()?.to_owned())),
+            Node::File(_) => None,
+        }
+    }
+
+    fn inode(&self, path: &Path) -> Option<usize> {
+        match self.live.find(&self.relative(path))? {
+            Node::File(inode) => Some(inode),
+            Node::Dir(_) => None,
+        }
+    }
+
     fn name(&mut self, edit: NameEdit) {
         self.live.apply(&edit);
         self.pending.push(edit);
+    }
+
+    fn make_file(&mut self, path: &Path) -> Option<usize> {
+        let place = self.place(path)?;
+        let inode = self.inodes.len();
+        self.inodes.push(Inode::default());
+        self.name(NameEdit::Link { place, node: Node::File(inode) });
+        Some(inode)
+    }
+
+    fn make_dir(&mut self, path: &Path) {
+        let Some(place) = self.place(path) else { return };
+        let node = Node::Dir(self.live.0.len());
+        self.live.0.push(BTreeMap::new());
+        self.durable.0.push(BTreeMap::new());
+        self.name(NameEdit::Link { place, node });
     }
 
     /// The next thing that happens.
@@ -169,15 +246,10 @@ impl Disk {
             Event::Mark { .. } => {}
             Event::CreateFile { path } | Event::OpenOrCreate { path } => {
                 let empties = matches!(event, Event::CreateFile { .. });
-                let path = self.relative(path);
-                match self.live.files.get(&path) {
-                    Some(&inode) if empties => self.inodes[inode].pending.push(Edit::Truncate { len: 0 }),
+                match self.inode(path) {
+                    Some(inode) if empties => self.inodes[inode].pending.push(Edit::Truncate { len: 0 }),
                     Some(_) => {}
-                    None => {
-                        let inode = self.inodes.len();
-                        self.inodes.push(Inode::default());
-                        self.name(NameEdit::Link { path, inode });
-                    }
+                    None => _ = self.make_file(&self.relative(path)),
                 }
             }
             Event::Write { path, offset, bytes } => {
@@ -186,51 +258,56 @@ impl Disk {
             }
             Event::Truncate { path, len } => self.edit(path, Edit::Truncate { len: *len as usize }),
             Event::SyncFile { path } => {
-                if let Some(&inode) = self.live.files.get(&self.relative(path)) {
+                if let Some(inode) = self.inode(path) {
                     let Inode { durable, pending } = &mut self.inodes[inode];
                     pending.drain(..).for_each(|edit| apply(durable, &edit));
                 }
             }
             Event::SyncDir { path } => {
-                let dir = self.relative(path);
-                let (synced, pending) = self.pending.drain(..).partition(|edit: &NameEdit| edit.dir() == dir);
-                self.pending = pending;
-                synced.iter().for_each(|edit| self.durable.apply(edit));
-            }
-            Event::CreateDir { path } => {
-                let path = self.relative(path);
-                if !path.as_os_str().is_empty() {
-                    self.name(NameEdit::MakeDir { path });
+                if let Some(Node::Dir(dir)) = self.live.find(&self.relative(path)) {
+                    let (synced, pending) = self.pending.drain(..).partition(|edit: &NameEdit| edit.place().0 == dir);
+                    self.pending = pending;
+                    synced.iter().for_each(|edit| self.durable.apply(edit));
                 }
             }
+            Event::CreateDir { path } => self.make_dir(&self.relative(path)),
             Event::Rename { from, to } => {
                 let (from, to) = (self.relative(from), self.relative(to));
-                let inode = self.live.files[&from];
-                self.name(NameEdit::Rename { from, to, inode });
+                if let (Some(node), Some(from), Some(to)) = (self.live.find(&from), self.place(&from), self.place(&to))
+                {
+                    self.name(NameEdit::Rename { from, to, node });
+                }
             }
             Event::Link { from, to } => {
-                let (from, path) = (self.relative(from), self.relative(to));
-                let inode = self.live.files[&from];
-                self.name(NameEdit::Link { path, inode });
+                let (from, to) = (self.relative(from), self.relative(to));
+                if let (Some(node), Some(place)) = (self.live.find(&from), self.place(&to)) {
+                    self.name(NameEdit::Link { place, node });
+                }
             }
             Event::RemoveFile { path } => {
-                let path = self.relative(path);
-                self.name(NameEdit::Unlink { path });
+                if let Some(place) = self.place(&self.relative(path)) {
+                    self.name(NameEdit::Unlink { place });
+                }
             }
             Event::RemoveDir { path } => self.remove_dir(&self.relative(path)),
         }
     }
 
-    /// Files first, then the directory: a cut may come between.
+    /// What is in it first, then the directory: a cut may come between.
     fn remove_dir(&mut self, path: &Path) {
-        let files: Vec<_> = self.live.files.keys().filter(|file| file.starts_with(path)).cloned().collect();
-        files.into_iter().for_each(|path| self.name(NameEdit::Unlink { path }));
-        self.name(NameEdit::RemoveDir { path: path.to_owned() });
+        let (Some(Node::Dir(dir)), Some(place)) = (self.live.find(path), self.place(path)) else { return };
+        let mut below = Vec::new();
+        self.live.below(dir, path, &mut below);
+        for (path, _) in below.iter().rev() {
+            let place = self.place(path).unwrap();
+            self.name(NameEdit::Unlink { place });
+        }
+        self.name(NameEdit::Unlink { place });
     }
 
     fn edit(&mut self, path: &Path, edit: Edit) {
         // A file that was removed while it was open leaves nothing.
-        if let Some(&inode) = self.live.files.get(&self.relative(path)) {
+        if let Some(inode) = self.inode(path) {
             self.inodes[inode].pending.push(edit);
         }
     }
@@ -239,19 +316,9 @@ impl Disk {
     pub(super) fn cut(&self, random: &mut Random) -> Contents {
         let mut names = self.durable.clone();
         subset(&self.pending, random).into_iter().for_each(|edit| names.apply(edit));
-        let mut dirs = BTreeSet::new();
-        for dir in &names.dirs {
-            if dir.parent().is_none_or(|parent| parent.as_os_str().is_empty() || dirs.contains(parent)) {
-                dirs.insert(dir.clone());
-            }
-        }
-        let has_place = |path: &Path| {
-            let parent = path.parent().unwrap();
-            parent.as_os_str().is_empty() || dirs.contains(parent)
-        };
-        let files = names.files.iter().filter(|(path, _)| has_place(path));
-        let files = files.map(|(path, &inode)| (path.clone(), left_of(&self.inodes[inode], random))).collect();
-        Contents { dirs, files }
+        // A file of two names has the same bytes under both.
+        let mut left = BTreeMap::new();
+        names.contents(|inode| left.entry(inode).or_insert_with(|| left_of(&self.inodes[inode], random)).clone())
     }
 }
 
@@ -377,6 +444,25 @@ mod tests {
         let mut elsewhere = disk.moved_to(Path::new("/e"));
         elsewhere.apply(&Event::SyncDir { path: "/e".into() });
         assert!((0..100).all(|_| elsewhere.cut(&mut random) == new));
+    }
+
+    #[test]
+    fn a_directory_that_is_renamed_takes_along_what_was_synced_in_it() {
+        let mut disk = Disk::new(Path::new("/d"), &Contents::default());
+        let dir = |name: &str| Path::new("/d").join(name);
+        disk.apply(&Event::CreateDir { path: dir("new") });
+        disk.apply(&Event::CreateFile { path: dir("new/a") });
+        disk.apply(&Event::SyncDir { path: dir("new") });
+        disk.apply(&Event::Link { from: dir("new/a"), to: dir("new/b") });
+        disk.apply(&Event::Rename { from: dir("new"), to: dir("old") });
+        disk.apply(&Event::SyncDir { path: dir("") });
+        let mut random = Random(1);
+        let left: BTreeSet<Vec<_>> = (0..100).map(|_| disk.cut(&mut random).files.into_keys().collect()).collect();
+        assert_eq!(left, [vec!["old/a".into()], vec!["old/a".into(), "old/b".into()]].into());
+        disk.apply(&Event::SyncDir { path: dir("old") });
+        assert_eq!(disk.cut(&mut random), disk.live());
+        disk.apply(&Event::RemoveDir { path: dir("old") });
+        assert_eq!(disk.live(), Contents::default());
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn start_again(path: &Path, kill: Kill) -> Result<(), String> {
     let Kill { run, disk, acknowledged, seed, event } = kill;
     let mut random = Random(seed << 32 ^ event as u64);
     // sled's files do not pass our own layer: the index counts as lost.
-    let mut disk = disk.moved_to(path).without(Path::new("meta.sled"));
+    let mut disk = disk.moved_to(path).without("meta.sled");
     disk.live().put(path);
     let of_first = allowed(&run.clients, &acknowledged);
     let told = |reason: String| {
@@ -90,7 +90,7 @@ fn start_again(path: &Path, kill: Kill) -> Result<(), String> {
     let database = Database::open_with(path, options()).map_err(|error| told(text(error)))?;
     let mut clients = Vec::new();
     for (client, allowed) in run.clients.iter().zip(&of_first) {
-        let found = read(&database, client).map_err(told)?;
+        let found = read(&database, &client.name).map_err(told)?;
         if !allowed.iter().any(|allowed| allowed.as_deref() == found.as_ref()) {
             return Err(told(format!("{} is {found:?}, allowed are {allowed:?}", client.name)));
         }

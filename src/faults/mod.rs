@@ -7,4 +7,5 @@ mod jobs;
 mod killed;
 mod power_loss;
 mod random;
+mod restored;
 mod workload;
