@@ -16,6 +16,10 @@ pub const MAX_DIVERSE_WINDOW: usize = 1_000;
 pub const MAX_GROUP_SIZE: usize = 100;
 /// Most fields whose values one search counts.
 pub const MAX_FACETS: usize = 16;
+/// Most different values that one search counts: one for each of its fields and of the documents that it can reach.
+pub const MAX_COUNTED_VALUES: usize = MAX_FACETS * MAX_SEARCH_WINDOW;
+/// Longest string that is a value of a group or a facet, in bytes.
+pub const MAX_SHARED_STRING_BYTES: usize = 512;
 /// Most documents that one search is to be like, and unlike.
 pub const MAX_LIKE: usize = 100;
 /// Most candidates that one search has reranked.
@@ -44,6 +48,8 @@ pub const MAX_METADATA_BYTES: usize = 1 << 20;
 pub const MAX_DECLARED_FIELDS: usize = 128;
 /// Longest declared field, its path for a nested one, in bytes.
 pub const MAX_FIELD_BYTES: usize = 256;
+/// Longest name of a metadata field, and longest path to one in a search, in bytes.
+pub const MAX_FIELD_NAME_BYTES: usize = 1_024;
 /// Longest template of a collection, in bytes.
 pub const MAX_TEMPLATE_BYTES: usize = 16 << 10;
 /// Longest collection name, in bytes.

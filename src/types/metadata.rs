@@ -7,7 +7,7 @@ use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Decode, Encode};
 
-use super::limits::MAX_JSON_DEPTH;
+use super::limits::{MAX_FIELD_NAME_BYTES, MAX_JSON_DEPTH};
 
 /// A document's metadata: field name to value, in key order.
 pub type Metadata = BTreeMap<String, Value>;
@@ -44,7 +44,21 @@ pub enum MetadataError {
         /// Top-level field.
         field: String,
     },
+    /// A field's name is longer than [`MAX_FIELD_NAME_BYTES`].
+    #[error(
+        "the name of a metadata field has {len} bytes, at most {MAX_FIELD_NAME_BYTES} are allowed; it begins with \
+         {start:?}"
+    )]
+    LongName {
+        /// How long it is, in bytes.
+        len: usize,
+        /// Its first characters.
+        start: String,
+    },
 }
+
+/// Characters of a name that is too long, for the error.
+const SHOWN_CHARS: usize = 32;
 
 impl Value {
     /// The kind of value, in JSON's words.
@@ -67,18 +81,33 @@ impl Value {
         match self {
             Value::Float(x) if !x.is_finite() => Err(MetadataError::NotFinite { field: field.to_owned() }),
             Value::Array(items) => items.iter().try_for_each(|v| v.check(field, depth + 1)),
-            Value::Object(map) => map.values().try_for_each(|v| v.check(field, depth + 1)),
+            Value::Object(map) => map.iter().try_for_each(|(name, v)| {
+                check_name(name)?;
+                v.check(field, depth + 1)
+            }),
             _ => Ok(()),
         }
     }
 }
 
-/// Checks depth and numbers of a document's metadata.
+fn check_name(name: &str) -> Result<(), MetadataError> {
+    match name.len() {
+        len if len > MAX_FIELD_NAME_BYTES => {
+            Err(MetadataError::LongName { len, start: name.chars().take(SHOWN_CHARS).collect() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks names, depth and numbers of a document's metadata.
 ///
 /// # Errors
 /// [`MetadataError`] names what is wrong.
 pub fn check_metadata(metadata: &Metadata) -> Result<(), MetadataError> {
-    metadata.iter().try_for_each(|(field, value)| value.check(field, 2))
+    metadata.iter().try_for_each(|(field, value)| {
+        check_name(field)?;
+        value.check(field, 2)
+    })
 }
 
 /// The value at a path: a field of that very name, else the field named by the part before a dot and the rest below it.
@@ -86,10 +115,16 @@ pub fn lookup<'a>(metadata: &'a Metadata, path: &str) -> Option<&'a Value> {
     if let Some(value) = metadata.get(path) {
         return Some(value);
     }
-    path.match_indices('.').find_map(|(dot, _)| match metadata.get(&path[..dot]) {
-        Some(Value::Object(inner)) => lookup(inner, &path[dot + 1..]),
+    let below = |name: &str, value: &'a Value| match value {
+        Value::Object(inner) => lookup(inner, &path[name.len() + 1..]),
         _ => None,
-    })
+    };
+    // Of names or dots, whichever are fewer: a path may be nothing but dots. Both ways shorter names come first.
+    if path.bytes().filter(|byte| *byte == b'.').count() > metadata.len() {
+        let starts = |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        return metadata.iter().filter(|(name, _)| starts(name)).find_map(|(name, value)| below(name, value));
+    }
+    path.match_indices('.').find_map(|(dot, _)| below(&path[..dot], metadata.get(&path[..dot])?))
 }
 
 /// What metadata weigh against their limit: bytes of all names and strings, and 9 for each value.
@@ -103,6 +138,23 @@ pub fn metadata_bytes(metadata: &Metadata) -> usize {
         }
     }
     metadata.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
+}
+
+/// Memory that metadata take, about, in bytes. It may be many times [`metadata_bytes`].
+pub fn metadata_memory(metadata: &Metadata) -> usize {
+    /// Entries of a node of a B-tree, which is half full or more.
+    const NODE_ENTRIES: usize = 11;
+    const NODE_BYTES: usize = NODE_ENTRIES * (size_of::<String>() + size_of::<Value>());
+    fn below(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(|item| size_of::<Value>() + below(item)).sum(),
+            Value::Object(map) => metadata_memory(map),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+        }
+    }
+    let nodes = metadata.len().div_ceil(NODE_ENTRIES) * NODE_BYTES;
+    nodes + metadata.iter().map(|(name, value)| name.len() + below(value)).sum::<usize>()
 }
 
 const NULL: u8 = 0;
@@ -196,6 +248,50 @@ mod tests {
             bytes.extend(1u64.to_le_bytes());
         }
         assert!(bincode::decode_from_slice::<Value, _>(&bytes, config()).is_err());
+    }
+
+    fn object(pairs: &[(&str, Value)]) -> Metadata {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    #[test]
+    fn names_have_a_limit_at_every_depth() {
+        let longest = "ä".repeat(MAX_FIELD_NAME_BYTES / 2);
+        let named = |name: &str| object(&[(name, Value::Null)]);
+        assert_eq!(check_metadata(&named(&longest)), Ok(()));
+        let long = format!("{longest}.");
+        let below = Value::Array(vec![Value::Object(named(&long))]);
+        for metadata in [named(&long), object(&[("a", below)])] {
+            let error = check_metadata(&metadata).unwrap_err();
+            assert_eq!(error, MetadataError::LongName { len: MAX_FIELD_NAME_BYTES + 1, start: "ä".repeat(32) });
+            assert!(error.to_string().contains("at most 1024"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_looked_up_the_same_way_by_names_and_by_dots() {
+        let leaf = |n: i64| Value::Object(object(&[("b", Value::Int(n)), ("b.c", Value::Int(n + 1))]));
+        let few = object(&[("a", leaf(1)), ("a.b", leaf(3))]);
+        let more: Vec<_> = ["v", "w", "x", "y", "z"].iter().map(|name| (*name, Value::Null)).collect();
+        for metadata in [few.clone(), few.into_iter().chain(object(&more)).collect()] {
+            let found = |path: &str| lookup(&metadata, path).cloned();
+            assert_eq!(found("a.b"), Some(leaf(3)));
+            assert_eq!(found("a.b.c"), Some(Value::Int(2)));
+            assert_eq!(found("a.b.b"), Some(Value::Int(3)));
+            assert_eq!(found("a.b.b.c"), Some(Value::Int(4)));
+            assert_eq!(found("a.b.d.e.f.g.h.i"), None);
+            assert_eq!(found(".........."), None);
+        }
+    }
+
+    #[test]
+    fn memory_is_that_of_every_value() {
+        let small = object(&[("", Value::Int(0))]);
+        let nested = Value::Array(vec![Value::Object(small.clone()); 10]);
+        assert!(metadata_memory(&object(&[("a", nested)])) > 10 * metadata_memory(&small));
+        let text = object(&[("a", Value::String("x".repeat(10_000)))]);
+        assert!((10_000..11_000).contains(&metadata_memory(&text)));
+        assert_eq!(metadata_memory(&Metadata::new()), 0);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
 pub use guard::{GuardAction, GuardDefinition, PersonalData};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
-pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes};
+pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes, metadata_memory};
 pub use panic::{guarded, panic_message};
 pub use row_set::RowSet;
 pub use search::{

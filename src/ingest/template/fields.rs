@@ -13,10 +13,7 @@ pub(super) fn render(template: &FieldsTemplate, metadata: &Metadata) -> Result<R
     let (mut text, mut rest, mut parts) = (String::new(), String::new(), Vec::new());
     for (name, value) in chosen(template, metadata) {
         let from = text.len();
-        write_field(name, value, template, &mut text);
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(TemplateError::TooLong { max: MAX_TEXT_BYTES });
-        }
+        write_field(name, value, template, &mut text)?;
         let written = text[from..].trim_end();
         match template.weights.get(name) {
             _ if written.is_empty() => {}
@@ -49,15 +46,18 @@ fn is_excluded(template: &FieldsTemplate, path: &str) -> bool {
 }
 
 /// Writes `name: value. `, an object as its fields by their paths, and nothing where there is no value.
-fn write_field(path: &str, value: &Value, template: &FieldsTemplate, out: &mut String) {
+///
+/// # Errors
+/// [`TemplateError::TooLong`] as soon as `out` is: a path stands there once for each field below it.
+fn write_field(path: &str, value: &Value, template: &FieldsTemplate, out: &mut String) -> Result<(), TemplateError> {
     if let Value::Object(inner) = value {
         for (name, value) in inner {
             let below = format!("{path}.{name}");
             if !is_excluded(template, &below) {
-                write_field(&below, value, template, out);
+                write_field(&below, value, template, out)?;
             }
         }
-        return;
+        return Ok(());
     }
     let start = out.len();
     out.push_str(path);
@@ -67,6 +67,10 @@ fn write_field(path: &str, value: &Value, template: &FieldsTemplate, out: &mut S
     match out[value_start..].trim().is_empty() {
         true => out.truncate(start),
         false => out.push_str(". "),
+    }
+    match out.len() > MAX_TEXT_BYTES {
+        true => Err(TemplateError::TooLong { max: MAX_TEXT_BYTES }),
+        false => Ok(()),
     }
 }
 
@@ -108,6 +112,16 @@ pub(super) fn plain(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_path_above_many_fields_is_refused_before_it_is_written_for_each() {
+        let inner: Metadata = (0..1_000).map(|n| (format!("f{n}"), Value::Int(1))).collect();
+        let path = "p".repeat(MAX_TEXT_BYTES / 4);
+        let mut text = String::new();
+        let written = write_field(&path, &Value::Object(inner), &FieldsTemplate::default(), &mut text);
+        assert_eq!(written, Err(TemplateError::TooLong { max: MAX_TEXT_BYTES }));
+        assert!(text.len() < 2 * MAX_TEXT_BYTES, "{}", text.len());
+    }
 
     #[test]
     fn numbers_are_plain() {

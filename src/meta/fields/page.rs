@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::block::Table;
 use super::term::{MAX_DECLARED_BYTES, MAX_UNDECLARED_BYTES, Term, kind, terms_of};
+use crate::types::limits::MAX_FIELD_BYTES;
 use crate::types::{FieldType, Metadata, Value, lookup};
 
 /// Rows of one page: as many as 16 bits tell apart.
 pub const PAGE_ROWS: u32 = 1 << 16;
 /// Most fields of a page that are indexed; declared ones always are.
 const MAX_FIELDS: usize = 256;
-/// Longest path that is indexed without being declared.
-const MAX_PATH_BYTES: usize = 256;
+/// Longest path that is indexed. No declared one is longer.
+const MAX_PATH_BYTES: usize = MAX_FIELD_BYTES;
 /// Memory for the terms of a page. When it is passed, the largest field that is not declared is given up.
 const MAX_BYTES: usize = 64 << 20;
 /// What a term takes beside its bytes: its place in the map, its list, their allocations.
@@ -79,14 +80,15 @@ impl<'a> PageTerms<'a> {
             // Several ways may lead to one path, and `lookup` says which counts. In order, so that where there are too
             // many, the same fields are indexed when the postings are made again.
             let mut paths = BTreeSet::new();
-            walk(metadata, &mut String::new(), &mut |path, _| _ = paths.insert(path.to_owned()));
+            self.overflowed |= walk(metadata, &mut String::new(), &mut |path, _| _ = paths.insert(path.to_owned()));
             for path in paths {
                 if let Some(value) = lookup(metadata, &path) {
                     self.add_value(row, &path, value);
                 }
             }
         } else {
-            walk(metadata, &mut String::new(), &mut |path, value| self.add_value(row, path, value));
+            let overflowed = walk(metadata, &mut String::new(), &mut |path, value| self.add_value(row, path, value));
+            self.overflowed |= overflowed;
         }
         while self.bytes > self.max_bytes && self.give_up_largest() {}
     }
@@ -94,7 +96,7 @@ impl<'a> PageTerms<'a> {
     fn add_value(&mut self, row: u16, path: &str, value: &Value) {
         if !self.fields.contains_key(path) {
             let declared = self.declared.contains_key(path);
-            if !declared && (self.fields.len() >= MAX_FIELDS || path.len() > MAX_PATH_BYTES) {
+            if !declared && self.fields.len() >= MAX_FIELDS {
                 self.overflowed = true;
                 return;
             }
@@ -137,18 +139,25 @@ fn has_dots(metadata: &Metadata) -> bool {
     metadata.iter().any(|(name, value)| name.contains('.') || matches!(value, Value::Object(inner) if has_dots(inner)))
 }
 
-/// Calls `visit` with every path below `metadata` and its value; `path` is the way there.
-fn walk(metadata: &Metadata, path: &mut String, visit: &mut impl FnMut(&str, &Value)) {
+/// Calls `visit` with every path below `metadata` of up to [`MAX_PATH_BYTES`] and its value; `path` is the way there.
+/// Returns whether there are longer ones.
+fn walk(metadata: &Metadata, path: &mut String, visit: &mut impl FnMut(&str, &Value)) -> bool {
     let start = path.len();
+    let mut longer = false;
     for (name, value) in metadata {
+        if start + name.len() > MAX_PATH_BYTES {
+            longer = true;
+            continue;
+        }
         path.push_str(name);
         visit(path, value);
         if let Value::Object(inner) = value {
             path.push('.');
-            walk(inner, path, visit);
+            longer |= walk(inner, path, visit);
         }
         path.truncate(start);
     }
+    longer
 }
 
 #[cfg(test)]
@@ -215,6 +224,25 @@ mod tests {
         assert_eq!(found.rows("id", &[kind::OPAQUE]), (0..200).collect::<Vec<_>>());
         assert_eq!(found.kinds("kept").len(), 201);
         assert_eq!(found.kinds("flag"), [kind::PRESENT, kind::TRUE]);
+    }
+
+    #[test]
+    fn paths_beyond_the_limit_are_not_walked() {
+        let inner: Metadata = (0..100_000).map(|n| (format!("f{n:05}"), Value::Null)).collect();
+        for long in [".", "a"].map(|start| format!("{start}{}", "a".repeat(MAX_PATH_BYTES))) {
+            let longest = "b".repeat(MAX_PATH_BYTES);
+            let document = object(&[
+                (long.as_str(), Value::Object(inner.clone())),
+                (longest.as_str(), Value::Null),
+                ("c", Value::Null),
+            ]);
+            let mut visited = Vec::new();
+            assert!(walk(&document, &mut String::new(), &mut |path, _| visited.push(path.to_owned())));
+            assert_eq!(visited, [longest.as_str(), "c"]);
+            let found = build(&[document], &[], usize::MAX);
+            assert!(found.table.overflowed);
+            assert_eq!(found.table.paths, [longest.as_str(), "c"]);
+        }
     }
 
     #[test]
