@@ -116,7 +116,7 @@ fn open_collection(
         };
         let live = Arc::new(LiveSegment { id: segment.id, segment: opened, dead });
         if let Some(error) = damage {
-            tracing::warn!(%error, "a list of dead rows is damaged; it is made again from the document index");
+            tracing::warn!(%error, "a list of dead rows is damaged; it is made again with the document index");
             lost.push((entry.id, live.clone()));
         }
         segments.push(live);
@@ -142,6 +142,10 @@ fn open_index(
 ) -> Result<(MetaIndex, Option<String>), CollectionError> {
     let identity = meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline };
     let (meta, rebuilt) = match MetaIndex::open(&paths.meta_dir(), identity)? {
+        // It may have rows of merged segments that died while they were merged, which only the lists tell.
+        Opened::Usable(index) if !lost.is_empty() => {
+            (index.make_again(identity)?, Some("a list of dead rows is damaged or missing".to_owned()))
+        }
         Opened::Usable(index) => (index, None),
         // A new store has none, and that is nothing to report.
         Opened::Fresh(index, _) if manifest.collections.is_empty() => (index, None),
@@ -184,7 +188,8 @@ fn bring_up(meta: &MetaIndex, catalog: &Catalog, lost: &LostDead) -> Result<(), 
     Ok(())
 }
 
-/// A row is dead when the document index knows another place for its id, or none.
+/// A row is dead when the document index knows another place for its id, or none. Of an index that has just been made
+/// of all segments, oldest first: then tombstones come after the rows that they hide.
 fn find_dead_rows(
     meta: &MetaIndex,
     collection: CollectionId,
@@ -268,6 +273,39 @@ mod tests {
             assert!(things.get(&id("a")).unwrap().is_some());
             assert!(things.engine.shared.meta.locate(things.state.identity.id, &id("a")).unwrap().is_some());
         }
+    }
+
+    #[test]
+    fn a_lost_list_of_dead_rows_brings_nothing_back() {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let things = create(&database, "things");
+            let document = |n: usize| NewDocument {
+                vector: Some(vec![1.0, 2.0]),
+                ..NewDocument::from_text(id(&format!("b{n}")), "")
+            };
+            things.upsert((0..20).map(document).collect()).unwrap();
+            things.flush().unwrap();
+            things.delete(&[id("b7")]).unwrap();
+            things.flush().unwrap();
+            let (meta, number) = (&things.engine.shared.meta, things.state.identity.id);
+            assert_eq!(meta.locate(number, &id("b7")).unwrap(), None);
+            // As where a merge read the row, it was deleted, and then the merge was installed.
+            let view = things.state.view();
+            let live = view.segments.iter().find(|live| live.dead.count() == 1).unwrap();
+            install::index_rows(meta, &things.state, live, &[]).unwrap();
+            assert!(meta.locate(number, &id("b7")).unwrap().is_some());
+        }
+        let is_list = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "dead");
+        let lists: Vec<_> = storage::list_files_below(directory.path()).unwrap().into_iter().filter(is_list).collect();
+        assert!(!lists.is_empty());
+        lists.iter().for_each(|list| _ = storage::remove_file(list).unwrap());
+        let database = Database::open(directory.path()).unwrap();
+        let things = &database.collections()[0];
+        assert!(things.get(&id("b7")).unwrap().is_none());
+        assert_eq!(things.stats().documents, 20);
+        assert!(database.recovered().index_rebuilt.is_some());
     }
 
     #[test]

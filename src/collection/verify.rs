@@ -19,7 +19,7 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Rows looked up in the document index.
     pub rows: u64,
-    /// Dead rows of which the document index must know nothing.
+    /// Dead rows. The document index may still have their places, which count for nothing.
     pub dead_rows: u64,
     /// Segments whose postings were held against their documents.
     pub field_indexes: u64,
@@ -28,9 +28,9 @@ pub struct VerifyReport {
 }
 
 /// Reads every block of every segment against its checksum, every graph against its bounds, every list of dead rows,
-/// and what the manifest says of each segment. Every living row must stand in the document index, and no dead one; the
-/// field index must hold of each segment what its documents say. The log was
-/// read and checked whole when the store was opened. `progress` gets the bytes done and the bytes in all.
+/// and what the manifest says of each segment. Every living row must stand in the document index; the field index must
+/// hold of each segment what its documents say. The log was read and checked whole when the store was opened.
+/// `progress` gets the bytes done and the bytes in all.
 pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, CollectionError> {
     let shared = &engine.shared;
     let (collections, _) = shared.catalog.all();
