@@ -47,6 +47,26 @@ fn a_long_text_is_split_and_its_chunks_told() {
 }
 
 #[test]
+fn places_of_given_chunks_move_with_a_redacted_text() {
+    let server = Server::with_documents(&[]);
+    server.put("/v1/collections/g", &json!({"dim": 2, "chunks": {}, "guard": {"action": "redact"}})).ok();
+    let documents = "/v1/collections/g/documents";
+    let chunks = json!([{"vector": [1, 0], "start": 0, "end": 36}, {"vector": [0, 1], "start": 37, "end": 49}]);
+    let text = "Write to anna.long.name@example.com. Second part.";
+    server.post(documents, &json!({"documents": [{"id": "a", "text": text, "chunks": chunks}]})).ok();
+    let nearest = |vector: Value| {
+        let body = json!({"vector": vector, "include": ["chunk"]});
+        server.post("/v1/collections/g/search", &body).ok()["hits"][0]["chunk"]["text"].clone()
+    };
+    assert_eq!(nearest(json!([1, 0])), "Write to [email].");
+    assert_eq!(nearest(json!([0, 1])), "Second part.");
+    // As it was read, it can be written.
+    let read = server.get(&format!("{documents}/a?include=text,metadata,vector")).ok();
+    let again = json!({"documents": [{"id": "a", "text": read["text"], "chunks": read["chunks"]}]});
+    server.post(documents, &again).ok();
+}
+
+#[test]
 fn a_document_counts_once_whatever_its_chunks() {
     let server = server(json!({"max_tokens": 5}));
     let long = "a b c d a b c d a b c d a b c d a b c d";

@@ -8,7 +8,9 @@ mod address;
 mod number;
 mod scan;
 
-use crate::types::{GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Value, lookup};
+use std::ops::Range;
+
+use crate::types::{ChunkSpan, GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Value, lookup};
 
 use scan::{Finding, find};
 
@@ -28,7 +30,7 @@ pub struct GuardError {
 }
 
 /// Looks through a document. With [`GuardAction::Redact`], what is found in texts and strings is marked, such as
-/// `[email]`, and numbers become null; ids and field names cannot be marked.
+/// `[email]`, and numbers become null; ids and field names cannot be marked. The places of chunks move with the text.
 ///
 /// # Errors
 /// [`GuardError`] for the first finding that stays.
@@ -39,7 +41,10 @@ pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument) -> Result<()
     };
     refuse("the id", first(guard, document.id.as_str()))?;
     if let Some(text) = &mut document.text {
-        inspect_text(guard, text, || "the text".to_owned())?;
+        let rounds = inspect_text(guard, text, || "the text".to_owned())?;
+        for span in document.chunks.iter_mut().filter_map(|chunk| chunk.span.as_mut()) {
+            *span = rounds.iter().fold(*span, |span, marks| moved(span, marks));
+        }
     }
     inspect_object(guard, "", &mut document.metadata)
 }
@@ -52,7 +57,7 @@ pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument) -> Result<()
 pub fn inspect_made(guard: &GuardDefinition, metadata: &Metadata, text: &mut String) -> Result<(), GuardError> {
     let allowed: Vec<&str> = guard.allow.iter().filter_map(|path| lookup(metadata, path)).flat_map(strings).collect();
     let is_allowed = |found: &str| allowed.iter().any(|text| text.contains(found));
-    inspect_text_but(guard, text, || "the text that the template makes".to_owned(), is_allowed)
+    inspect_text_but(guard, text, || "the text that the template makes".to_owned(), is_allowed).map(drop)
 }
 
 /// The strings of a value.
@@ -80,7 +85,7 @@ fn inspect_object(guard: &GuardDefinition, path: &str, object: &mut Metadata) ->
 
 fn inspect_value(guard: &GuardDefinition, path: &str, value: &mut Value) -> Result<(), GuardError> {
     match value {
-        Value::String(text) => inspect_text(guard, text, || format!("field {path:?}")),
+        Value::String(text) => inspect_text(guard, text, || format!("field {path:?}")).map(drop),
         Value::Array(items) => items.iter_mut().try_for_each(|item| inspect_value(guard, path, item)),
         Value::Object(inner) => inspect_object(guard, path, inner),
         Value::Int(number) => {
@@ -109,41 +114,74 @@ fn inspect_value(guard: &GuardDefinition, path: &str, value: &mut Value) -> Resu
     }
 }
 
-fn inspect_text(guard: &GuardDefinition, text: &mut String, place: impl Fn() -> String) -> Result<(), GuardError> {
+/// A mark in a text, in characters.
+struct Mark {
+    /// What it stands for, in the text before.
+    was: Range<u32>,
+    is: Range<u32>,
+}
+
+fn inspect_text(
+    guard: &GuardDefinition,
+    text: &mut String,
+    place: impl Fn() -> String,
+) -> Result<Vec<Vec<Mark>>, GuardError> {
     inspect_text_but(guard, text, place, |_| false)
 }
 
+/// Returns the marks that were set, round after round, each from left to right.
 fn inspect_text_but(
     guard: &GuardDefinition,
     text: &mut String,
     place: impl Fn() -> String,
     is_allowed: impl Fn(&str) -> bool,
-) -> Result<(), GuardError> {
+) -> Result<Vec<Vec<Mark>>, GuardError> {
+    let mut rounds = Vec::new();
     // Once a mark stands in a place, what is beside it may have a form that it had not together with that. Marks have
     // none, so this ends.
     loop {
         let findings = find(text, &guard.kinds, &is_allowed);
         match (guard.action, findings.first()) {
-            (_, None) => return Ok(()),
+            (_, None) => return Ok(rounds),
             (GuardAction::Refuse, Some(finding)) => {
                 return Err(GuardError { place: place(), kind: finding.kind, can_redact: true });
             }
-            (GuardAction::Redact, Some(_)) => *text = marked(text, &findings),
+            (GuardAction::Redact, Some(_)) => rounds.push(redact(text, &findings)),
         }
     }
 }
 
-/// The text with a mark in the place of each finding.
-fn marked(text: &str, findings: &[Finding]) -> String {
-    let mut marked = String::with_capacity(text.len());
-    let mut end = 0;
-    for finding in findings {
-        marked.push_str(&text[end..finding.start]);
-        marked.extend(["[", finding.kind.name(), "]"]);
-        end = finding.end;
+/// Puts marks in the place of what was found from left to right.
+fn redact(text: &mut String, findings: &[Finding]) -> Vec<Mark> {
+    let characters = |part: &str| part.chars().count() as u32;
+    let mut redacted = String::with_capacity(text.len());
+    let mut marks: Vec<Mark> = Vec::with_capacity(findings.len());
+    let mut from = 0;
+    for &Finding { kind, start, end } in findings {
+        let mark = format!("[{}]", kind.name());
+        let between = characters(&text[from..start]);
+        let (was, is) = marks.last().map_or((0, 0), |last| (last.was.end, last.is.end));
+        let (was, is) = (was + between, is + between);
+        marks.push(Mark { was: was..was + characters(&text[start..end]), is: is..is + characters(&mark) });
+        redacted.push_str(&text[from..start]);
+        redacted.push_str(&mark);
+        from = end;
     }
-    marked.push_str(&text[end..]);
-    marked
+    redacted.push_str(&text[from..]);
+    *text = redacted;
+    marks
+}
+
+/// Where a place is after its text was marked. One that begins or ends within a mark takes in all of it.
+fn moved(span: ChunkSpan, marks: &[Mark]) -> ChunkSpan {
+    let place = |at: u32, within: fn(&Range<u32>) -> u32| {
+        let before = marks.partition_point(|mark| mark.was.end <= at);
+        match marks.get(before).filter(|mark| mark.was.start < at) {
+            Some(mark) => within(&mark.is),
+            None => marks[..before].last().map_or(at, |last| at - last.was.end + last.is.end),
+        }
+    };
+    ChunkSpan { start: place(span.start, |mark| mark.start), end: place(span.end, |mark| mark.end) }
 }
 
 fn first(guard: &GuardDefinition, text: &str) -> Option<Finding> {
@@ -155,7 +193,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::types::DocumentId;
+    use crate::types::{Chunk, DocumentId};
 
     fn guard(action: GuardAction) -> GuardDefinition {
         GuardDefinition {
@@ -229,6 +267,37 @@ mod tests {
         let cards = GuardDefinition { kinds: [PersonalData::Card].into(), ..guard(GuardAction::Redact) };
         inspect(&cards, &mut card).unwrap();
         assert_eq!(card.text.as_deref(), Some("[card]"));
+    }
+
+    #[test]
+    fn places_of_chunks_move_with_the_text() {
+        let text = "é: ann@example.com, bob@example.com. End";
+        let places =
+            [(0, 40), (0, 3), (3, 18), (0, 10), (10, 19), (3, 35), (20, 35), (35, 40), (37, 40), (5, 5), (40, 40)];
+        let mut found = document(text, &[]);
+        let chunk = |(start, end)| Chunk { span: Some(ChunkSpan { start, end }), vector: vec![1.0] };
+        found.chunks = places.map(chunk).into();
+        found.chunks.push(Chunk { span: None, vector: vec![1.0] });
+        inspect(&guard(GuardAction::Redact), &mut found).unwrap();
+        let text = found.text.unwrap();
+        assert_eq!(text, "é: [email], [email]. End");
+        let spans: Vec<_> = found.chunks.iter().filter_map(|chunk| chunk.span).collect();
+        let parts: Vec<_> = spans.iter().map(|span| span.of(&text).unwrap()).collect();
+        let wanted = [
+            text.as_str(),
+            "é: ",
+            "[email]",
+            "é: [email]",
+            "[email],",
+            "[email], [email]",
+            "[email]",
+            ". End",
+            "End",
+            "[email]",
+            "",
+        ];
+        assert_eq!(parts, wanted);
+        assert_eq!((spans.len(), found.chunks.len()), (places.len(), places.len() + 1));
     }
 
     #[test]
