@@ -66,7 +66,7 @@ impl Collection {
         }
         let upserted = logged.len();
         let _committing = self.state.commit_beside_others();
-        let seq = self.engine.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
+        let seq = self.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
         Ok(Upserted { upserted, seq, embedded, cached, truncated })
     }
 
@@ -135,8 +135,16 @@ impl Collection {
     fn commit_delete(&self, mut ids: Vec<DocumentId>) -> Result<Deleted, CollectionError> {
         ids.sort();
         let deleted = ids.len();
-        let seq = self.engine.commit(Change::Delete { collection: self.state.identity.id, ids })?;
+        let seq = self.commit(Change::Delete { collection: self.state.identity.id, ids })?;
         Ok(Deleted { deleted, seq })
+    }
+
+    /// Logs a change of this collection. One that comes after the collection's drop changes nothing, and is not
+    /// acknowledged.
+    fn commit(&self, change: Change) -> Result<Seq, CollectionError> {
+        let seq = self.engine.commit(change)?;
+        self.check_exists()?;
+        Ok(seq)
     }
 
     /// What of the document that stands under an id goes on with the new one.
@@ -237,6 +245,20 @@ mod tests {
         assert_eq!(collection.delete_still_matching(ids.clone(), &old()).unwrap(), None);
         let there = ids.iter().filter(|id| collection.get(id).unwrap().is_some());
         assert_eq!(there.map(DocumentId::as_str).collect::<Vec<_>>(), ["d1"]);
+    }
+
+    #[test]
+    fn a_write_that_is_logged_after_the_drop_is_not_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        collection.upsert(vec![document(0, "old")]).unwrap();
+        let before = database.drop_collection(&name).unwrap();
+        // As if the drop had come after the last look at whether it exists.
+        let refused = collection.commit_delete(vec![document(0, "old").id]).unwrap_err();
+        assert!(matches!(refused, CollectionError::NotFound { .. }), "{refused}");
+        assert!(collection.engine.shared.applied_seq() > before, "it was logged");
     }
 
     #[test]
