@@ -1,6 +1,8 @@
 //! What of a search does not go together, and what to send instead.
 
-use crate::types::limits::{MAX_DIVERSE_WINDOW, MAX_FACETS, MAX_GROUP_SIZE, MAX_LIKE, MAX_SEARCH_WINDOW};
+use crate::types::limits::{
+    MAX_DIVERSE_WINDOW, MAX_FACETS, MAX_FIELD_NAME_BYTES, MAX_GROUP_SIZE, MAX_LIKE, MAX_SEARCH_WINDOW,
+};
 use crate::types::{Fusion, Mode, Paging, Query, SearchRequest};
 
 use super::rerank::check_rerank;
@@ -16,12 +18,7 @@ pub fn check_parts(request: &SearchRequest) -> Result<(), CollectionError> {
     check_grouping(request)?;
     check_diversity(request)?;
     check_rerank(request)?;
-    if request.facets.len() > MAX_FACETS {
-        return Err(out_of_range("facets", request.facets.len(), 0, MAX_FACETS));
-    }
-    if request.facets.iter().any(String::is_empty) {
-        return refuse("\"facets\" names a field without a name; leave it out");
-    }
+    check_facets(&request.facets)?;
     if request.highlight && text_of(&request.query).is_none() {
         return refuse("\"highlight\" marks the words of a query text; send \"text\", or leave \"highlight\" out");
     }
@@ -106,6 +103,7 @@ fn check_grouping(request: &SearchRequest) -> Result<(), CollectionError> {
     if grouping.field.is_empty() {
         return refuse("\"group_by\" is empty; name a field there, or leave it out");
     }
+    check_field("group_by", &grouping.field)?;
     if request.diversity.is_some() {
         return refuse("\"group_by\" and \"diversity\" do not go together; leave one of them out");
     }
@@ -113,6 +111,32 @@ fn check_grouping(request: &SearchRequest) -> Result<(), CollectionError> {
         return refuse("groups have no cursor; page through them by \"offset\"");
     }
     Ok(())
+}
+
+fn check_facets(facets: &[String]) -> Result<(), CollectionError> {
+    if facets.len() > MAX_FACETS {
+        return Err(out_of_range("facets", facets.len(), 0, MAX_FACETS));
+    }
+    for (at, field) in facets.iter().enumerate() {
+        if field.is_empty() {
+            return refuse("\"facets\" names a field without a name; leave it out");
+        }
+        check_field("facets", field)?;
+        if facets[..at].contains(field) {
+            return refuse(format!("\"facets\" names {field:?} twice; name it once"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a field that no document can have. `option`: where it is named.
+pub fn check_field(option: &str, field: &str) -> Result<(), CollectionError> {
+    match field.len() {
+        len if len > MAX_FIELD_NAME_BYTES => {
+            refuse(format!("\"{option}\" names a field of {len} bytes, at most {MAX_FIELD_NAME_BYTES} are allowed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_diversity(request: &SearchRequest) -> Result<(), CollectionError> {
@@ -183,6 +207,8 @@ mod tests {
         let both = || SearchRequest::new(Query::TextAndVector { text: "a".into(), vector: vec![1.0] });
         let grouping = |size| Some(Grouping { field: "f".into(), size });
         let after = |rank, score| Paging::After(SearchAfter { rank, score, id: id("a") });
+        let long_group = Some(Grouping { field: ".".repeat(1_025), size: 1 });
+        let long_rerank = Some(Rerank { model: "m".into(), top_n: 10, field: Some(".".repeat(1_025)) });
         let cases = [
             (SearchRequest { mode: Mode::Keyword, ..vector() }, "needs \"text\""),
             (SearchRequest { mode: Mode::Hybrid(Fusion::ReciprocalRank), ..vector() }, "needs \"text\""),
@@ -204,6 +230,10 @@ mod tests {
             (SearchRequest { diversity: Some(0.1), paging: Paging::FirstPage, ..vector() }, "\"offset\""),
             (SearchRequest { diversity: Some(0.1), paging: Paging::Offset(991), ..vector() }, "0 to 990"),
             (SearchRequest { facets: vec!["a".into(); 17], ..vector() }, "0 to 16"),
+            (SearchRequest { facets: vec!["a".into(), "b".into(), "a".into()], ..vector() }, "name it once"),
+            (SearchRequest { facets: vec![".".repeat(1_025)], ..vector() }, "\"facets\" names a field of 1025 bytes"),
+            (SearchRequest { grouping: long_group, ..vector() }, "\"group_by\" names a field of 1025 bytes"),
+            (SearchRequest { rerank: long_rerank, ..text() }, "\"rerank.field\" names a field of 1025 bytes"),
             (SearchRequest { highlight: true, ..vector() }, "send \"text\""),
             (SearchRequest { rerank: rerank(10), ..vector() }, "send \"text\""),
             (SearchRequest { rerank: rerank(9), ..text() }, "10 to 200"),

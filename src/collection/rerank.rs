@@ -6,7 +6,7 @@ use crate::types::limits::MAX_RERANKED;
 use crate::types::{Paging, Rerank, SearchRequest, Value, lookup};
 
 use super::candidates::{Candidate, Prepared, Ranking, sort};
-use super::check::text_of;
+use super::check::{check_field, text_of};
 use super::{CollectionError, Frame, Shelf, out_of_range};
 
 impl Frame<'_> {
@@ -93,6 +93,9 @@ pub fn check_rerank(request: &SearchRequest) -> Result<(), CollectionError> {
     let refuse = |detail: &str| Err(CollectionError::Query { detail: detail.to_owned() });
     if text_of(&request.query).is_none() {
         return refuse("\"rerank\" compares texts with a query text; send \"text\", or leave \"rerank\" out");
+    }
+    if let Some(field) = &rerank.field {
+        check_field("rerank.field", field)?;
     }
     if request.grouping.is_some() || request.diversity.is_some() {
         return refuse("\"rerank\" goes with neither \"group_by\" nor \"diversity\"; leave one of them out");

@@ -5,7 +5,7 @@ mod soundness;
 
 pub use soundness::contradiction;
 
-use super::limits::{MAX_FILTER_NODES, MAX_JSON_DEPTH};
+use super::limits::{MAX_FIELD_NAME_BYTES, MAX_FILTER_NODES, MAX_JSON_DEPTH};
 use super::{FieldType, GeoPoint, Value};
 
 /// A condition on metadata.
@@ -74,6 +74,12 @@ pub enum FilterError {
     /// Too many levels.
     #[error("the filter is nested deeper than {MAX_JSON_DEPTH} levels")]
     TooDeep,
+    /// A path is too long.
+    #[error("the filter names a field of {len} bytes, at most {MAX_FIELD_NAME_BYTES} are allowed")]
+    LongPath {
+        /// How long it is, in bytes.
+        len: usize,
+    },
     /// A condition that a field of the declared type can never be asked.
     #[error("the filter asks {path:?}, which is declared as {declared}, for {asked}; {fix}")]
     WrongType {
@@ -103,7 +109,7 @@ impl Filter {
         Filter::Field { path: path.into(), condition: Condition::Eq(value) }
     }
 
-    /// Checks size and depth.
+    /// Checks size, depth and the length of paths.
     ///
     /// # Errors
     /// [`FilterError`] says which limit is passed.
@@ -124,6 +130,9 @@ impl Filter {
                 parts.iter().map(|p| p.count_nodes(depth + 1)).sum::<Result<usize, _>>()?
             }
             Filter::Not(part) => part.count_nodes(depth + 1)?,
+            Filter::Field { path, .. } if path.len() > MAX_FIELD_NAME_BYTES => {
+                return Err(FilterError::LongPath { len: path.len() });
+            }
             Filter::Field { condition: Condition::In(values) | Condition::Nin(values), .. } => values.len(),
             Filter::Field { .. } => 0,
         })
@@ -143,5 +152,9 @@ mod tests {
             deep = Filter::Not(Box::new(deep));
         }
         assert_eq!(deep.check(), Err(FilterError::TooDeep));
+        let of = |path: String| Filter::Not(Box::new(Filter::eq(path, Value::Null)));
+        assert_eq!(of(".".repeat(MAX_FIELD_NAME_BYTES)).check(), Ok(()));
+        let len = MAX_FIELD_NAME_BYTES + 1;
+        assert_eq!(of(".".repeat(len)).check(), Err(FilterError::LongPath { len }));
     }
 }
