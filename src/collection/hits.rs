@@ -8,20 +8,20 @@ use super::CollectionError;
 use super::candidates::{Candidate, Prepared};
 use super::keywords::KeywordQuery;
 
-/// What the hits of one call carry together.
+/// What the answers of one call carry together.
 #[derive(Debug, Default)]
 pub struct Carried {
     bytes: usize,
 }
 
 impl Carried {
-    /// Adds a hit.
+    /// Adds what a hit, a group or a facet carries.
     ///
     /// # Errors
     /// [`CollectionError::AnswerTooLarge`] where they carry more than `max` bytes with it.
-    pub fn add(&mut self, hit: &Hit, max: Option<usize>) -> Result<(), CollectionError> {
+    pub fn add(&mut self, bytes: usize, max: Option<usize>) -> Result<(), CollectionError> {
         let Some(max) = max else { return Ok(()) };
-        self.bytes += hit.carried_bytes();
+        self.bytes += bytes;
         if self.bytes > max { Err(CollectionError::AnswerTooLarge { max }) } else { Ok(()) }
     }
 }

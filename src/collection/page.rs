@@ -1,6 +1,7 @@
 //! From a ranking to the part of it that a search returns: a page of hits, of diverse hits, or of groups.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::types::limits::MAX_SEARCH_WINDOW;
 use crate::types::{Grouping, Mode, Paging, SearchAfter, SearchRequest, Value};
@@ -173,16 +174,19 @@ fn group(
     for candidate in candidates {
         let metadata = candidate.place.document()?.metadata;
         for value in facets::values(&metadata, &grouping.field) {
-            let place = *places.entry(facets::key(value)).or_insert_with(|| {
-                groups.push((value.clone(), Vec::new()));
-                groups.len() - 1
-            });
+            let place = match places.entry(facets::key(value)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(_) if groups.len() == count => continue,
+                Entry::Vacant(new) => {
+                    groups.push((value.clone(), Vec::new()));
+                    *new.insert(groups.len() - 1)
+                }
+            };
             let hits = &mut groups[place].1;
             if hits.len() < grouping.size {
                 hits.push(candidate.clone());
             }
         }
     }
-    groups.truncate(count);
     Ok(groups)
 }

@@ -6,6 +6,7 @@ use crate::embed::InputKind;
 use crate::types::limits::{MAX_EF, MAX_TOP_K};
 use crate::types::{
     DocumentId, Facet, Hit, HitGroup, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector,
+    carried_value_bytes,
 };
 
 use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
@@ -210,6 +211,7 @@ impl Frame<'_> {
             }
         };
         let carry = Carry::new(request, prepared, self.definition());
+        carried.add(facets.iter().map(Facet::carried_bytes).sum(), request.max_bytes)?;
         let (hits, groups) = match page.content {
             Content::Hits(candidates) => {
                 let mut hits = Vec::with_capacity(candidates.len());
@@ -222,6 +224,7 @@ impl Frame<'_> {
                 let (mut groups, mut candidates) =
                     (Vec::with_capacity(found.len()), Vec::with_capacity(group_of.len()));
                 for (value, hits) in found {
+                    carried.add(carried_value_bytes(&value), request.max_bytes)?;
                     groups.push(HitGroup { value, hits: Vec::with_capacity(hits.len()) });
                     candidates.extend(hits);
                 }
@@ -297,7 +300,7 @@ fn facets(request: &SearchRequest, ranking: &Ranking) -> Result<Vec<Facet>, Coll
     let mut counts = Counts::new(&request.facets);
     if !request.facets.is_empty() {
         for candidate in ranking.candidates.iter().chain(&ranking.beyond) {
-            counts.add(&candidate.place.document()?.metadata);
+            counts.add(&candidate.place.document()?.metadata)?;
         }
     }
     Ok(counts.into_facets())

@@ -39,7 +39,7 @@ pub use panic::{guarded, panic_message};
 pub use row_set::RowSet;
 pub use search::{
     Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, Rerank, SearchAfter,
-    SearchRequest, SearchResponse,
+    SearchRequest, SearchResponse, carried_value_bytes,
 };
 pub use template::{DEFAULT_EXCLUDED_FIELDS, FieldsTemplate, TemplateDefinition, Weight};
 pub use vector::{NUMBER_BYTES, VectorError, admit_vector, check_vector, check_vector_for, normalise, round_to_half};

@@ -272,6 +272,21 @@ pub struct Facet {
     pub documents: u64,
 }
 
+impl Facet {
+    /// About how many bytes it carries, as JSON.
+    pub fn carried_bytes(&self) -> usize {
+        self.values.iter().map(|(value, _)| carried_value_bytes(value) + NUMBER_BYTES).sum()
+    }
+}
+
+/// About how many bytes the value of a group or of a facet carries, as JSON.
+pub fn carried_value_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        _ => NUMBER_BYTES,
+    }
+}
+
 /// The answer to a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchResponse {

@@ -82,6 +82,33 @@ pub fn answers_carry_so_much_and_no_more() {
 }
 
 #[test]
+fn values_of_groups_and_facets_count_towards_what_answers_carry() {
+    let limits = Limits { answer_bytes: 10_000, ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 2})).ok();
+    let document = |n: usize| json!({"id": n.to_string(), "vector": [1, n], "metadata": {"k": format!("{n:0400}")}});
+    server.post(DOCUMENTS, &json!({"documents": (0..40).map(document).collect::<Vec<_>>()})).ok();
+    let path = "/v1/collections/c/search";
+    let groups = |top_k: usize| json!({"vector": [0, 1], "group_by": "k", "top_k": top_k, "include": []});
+    assert_eq!(server.post(path, &groups(10)).ok()["groups"].as_array().unwrap().len(), 10);
+    server.post(path, &groups(40)).refused(422, "answer_too_large");
+    let facets = json!({"vector": [0, 1], "facets": ["k"], "top_k": 1, "include": []});
+    server.post(path, &facets).refused(422, "answer_too_large");
+}
+
+#[test]
+fn names_of_fields_have_a_limit() {
+    let server = Server::with_documents(&[]);
+    let document = |len: usize| json!({"id": "a", "vector": [1, 0, 0], "metadata": {"k": {"n".repeat(len): 1}}});
+    server.post(DOCUMENTS, &json!({"documents": [document(1_024)]})).ok();
+    let detail = server.post(DOCUMENTS, &json!({"documents": [document(1_025)]})).refused(422, "invalid_metadata");
+    assert!(detail.contains("1025 bytes, at most 1024"), "{detail}");
+    let search = json!({"vector": [1, 0, 0], "filter": {".".repeat(1_025): 1}});
+    let detail = server.post("/v1/collections/c/search", &search).refused(422, "invalid_filter");
+    assert!(detail.contains("1025 bytes, at most 1024"), "{detail}");
+}
+
+#[test]
 fn a_key_is_asked_for_when_one_is_set() {
     const KEY: &str = "a-key-of-some-length";
     let auth = AuthPolicy::Key(ApiKey::new(KEY).unwrap());
