@@ -13,7 +13,7 @@ use super::top_k::{Ranked, TopK};
 use crate::distance::{VectorQuery, score};
 use crate::segment::DeadRows;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
-use crate::types::{ChunkSpan, DocumentId, Filter, Ordinal, Seq, StoredDocument};
+use crate::types::{ChunkSpan, DocumentId, Filter, Ordinal, Seq, StoredDocument, metadata_memory};
 
 /// Most entries of a memtable before it is sealed, and the default.
 pub const MAX_ENTRIES: u32 = 16_384;
@@ -296,18 +296,19 @@ fn drop_replaced(found: &mut Vec<Ranked<(DocumentId, Ordinal)>>, settled: Ordina
     }
 }
 
-/// Memory that a row takes, about: metadata are counted as their entries' allocation.
+/// Memory that a row takes, about.
 fn row_bytes(document: &StoredDocument, vector: &[f32]) -> u64 {
     let text = document.text.as_ref().map_or(0, String::len);
     // A vector and its codes.
     let vector = (size_of::<f32>() + 1) * vector.len();
-    (size_of::<MemRow>() + 2 * document.id.as_str().len() + text + 128 * document.metadata.len() + vector) as u64
+    let metadata = metadata_memory(&document.metadata);
+    (size_of::<MemRow>() + 2 * document.id.as_str().len() + text + metadata + vector) as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{EmbeddingState, Metadata, Metric};
+    use crate::types::{EmbeddingState, Metadata, Metric, Value};
 
     fn id(text: &str) -> DocumentId {
         DocumentId::new(text).unwrap()
@@ -406,6 +407,15 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn metadata_count_with_all_that_they_hold() {
+        let memtable = Memtable::new(MAX_ENTRIES);
+        let object = |value| Metadata::from([(String::new(), value)]);
+        let objects = Value::Array(vec![Value::Object(object(Value::Int(0))); 1_000]);
+        memtable.insert(Seq(1), StoredDocument { metadata: object(objects), ..document("a") }, vec![0.5], Vec::new());
+        assert!(memtable.bytes() > 600_000, "{}", memtable.bytes());
     }
 
     #[test]
