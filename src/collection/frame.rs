@@ -126,7 +126,7 @@ impl<'a> Frame<'a> {
     /// [`CollectionError::Filter`].
     pub fn check_deletion(&self, filter: &Filter) -> Result<(), CollectionError> {
         self.check_filter(Some(filter))?;
-        match filter.passes_everything() {
+        match filter.passes_everything(&self.definition.fields) {
             true => Err(FilterError::PassesEverything.into()),
             false => Ok(()),
         }

@@ -22,9 +22,44 @@ impl Filter {
         }
     }
 
-    /// Whether every document passes, whatever it holds: `{}`, also as the part that decides, and an empty `$nin`.
-    pub fn passes_everything(&self) -> bool {
-        self.constant() == Some(true)
+    /// Whether every document of a collection that declares `fields` passes, whatever it holds, where that is plain to
+    /// see: `{}`, also as the part that decides, an empty `$nin`, and whatever no document can fail.
+    pub fn passes_everything(&self, fields: &BTreeMap<String, FieldType>) -> bool {
+        self.pushed(true).passes_nothing(fields)
+    }
+
+    /// Whether no document passes, where that is plain to see.
+    fn passes_nothing(&self, fields: &BTreeMap<String, FieldType>) -> bool {
+        self.constant() == Some(false)
+            || match self {
+                Filter::Or(parts) => parts.iter().all(|part| part.passes_nothing(fields)),
+                Filter::And(parts) => {
+                    parts.iter().any(|part| part.passes_nothing(fields)) || self.impossible(fields).is_some()
+                }
+                Filter::Not(_) | Filter::Field { .. } => false,
+            }
+    }
+
+    /// The same filter, or its contrary where `negate` is true, with `$not` only at conditions that have no contrary.
+    fn pushed(&self, negate: bool) -> Filter {
+        let pushed = |parts: &[Filter]| parts.iter().map(|part| part.pushed(negate)).collect();
+        match (self, negate) {
+            (Filter::And(parts), false) | (Filter::Or(parts), true) => Filter::And(pushed(parts)),
+            (Filter::Or(parts), false) | (Filter::And(parts), true) => Filter::Or(pushed(parts)),
+            (Filter::Not(part), _) => part.pushed(!negate),
+            (Filter::Field { .. }, false) => self.clone(),
+            (Filter::Field { path, condition }, true) => {
+                let condition = match condition {
+                    Condition::Eq(value) => Condition::Ne(value.clone()),
+                    Condition::Ne(value) => Condition::Eq(value.clone()),
+                    Condition::In(values) => Condition::Nin(values.clone()),
+                    Condition::Nin(values) => Condition::In(values.clone()),
+                    Condition::Exists(wanted) => Condition::Exists(!wanted),
+                    _ => return Filter::Not(Box::new(self.clone())),
+                };
+                Filter::Field { path: path.clone(), condition }
+            }
+        }
     }
 
     /// Whether documents pass, where that does not depend on them.
@@ -153,6 +188,10 @@ fn wanted(condition: &Condition) -> Option<&[Value]> {
 
 /// Whether one value may meet both; `true` in doubt.
 fn can_share_a_value(a: &Condition, b: &Condition) -> bool {
+    // That one is about an array as a whole, which may hold what the other wants beside it.
+    if [a, b].iter().any(|condition| matches!(condition, Condition::Contains(_))) {
+        return true;
+    }
     match (wanted(a), wanted(b)) {
         (Some(values), _) => values.is_empty() || values.iter().any(|value| meets(value, b)),
         (None, Some(values)) => values.is_empty() || values.iter().any(|value| meets(value, a)),
@@ -366,6 +405,9 @@ mod tests {
         let (all, none) = (|| Filter::And(vec![]), || Filter::Or(vec![]));
         let some = || field("any", Condition::Exists(true));
         let not = |part| Filter::Not(Box::new(part));
+        let eq = |n| field("any", Condition::Eq(Value::Int(n)));
+        let above = |n| field("any", Condition::Gt(Value::Int(n)));
+        let price = |condition| field("price", condition);
         for filter in [
             all(),
             Filter::And(vec![all(), all()]),
@@ -375,8 +417,17 @@ mod tests {
             not(Filter::And(vec![some(), none()])),
             not(field("any", Condition::In(vec![]))),
             field("any", Condition::Nin(vec![])),
+            not(Filter::And(vec![some(), not(some())])),
+            Filter::Or(vec![some(), not(some())]),
+            Filter::Or(vec![eq(1), not(eq(1))]),
+            Filter::Or(vec![eq(1), Filter::Or(vec![none(), field("any", Condition::Ne(Value::Int(1)))])]),
+            Filter::Or(vec![some(), field("any", Condition::Exists(false))]),
+            not(Filter::And(vec![field("any", Condition::Exists(false)), eq(1)])),
+            not(not(Filter::Or(vec![above(1), not(above(1))]))),
+            Filter::And(vec![all(), Filter::Or(vec![above(1), not(above(1))])]),
+            not(Filter::And(vec![price(Condition::Gt(Value::Int(5))), price(Condition::Lt(Value::Int(3)))])),
         ] {
-            assert!(filter.passes_everything(), "{filter:?}");
+            assert!(filter.passes_everything(&fields()), "{filter:?}");
         }
         for filter in [
             some(),
@@ -388,8 +439,24 @@ mod tests {
             Filter::And(vec![all(), Filter::Or(vec![some()])]),
             field("any", Condition::In(vec![])),
             field("any", Condition::Nin(vec![Value::Null])),
+            Filter::Or(vec![eq(1), not(eq(2))]),
+            Filter::Or(vec![above(1), not(above(2))]),
+            Filter::Or(vec![some(), field("other", Condition::Exists(false))]),
+            Filter::And(vec![eq(1), not(eq(1))]),
+            not(Filter::And(vec![above(5), field("any", Condition::Lt(Value::Int(3)))])),
         ] {
-            assert!(!filter.passes_everything(), "{filter:?}");
+            assert!(!filter.passes_everything(&fields()), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn an_array_may_contain_one_value_beside_another() {
+        let contains = Condition::Contains(text("green"));
+        for wanted in [Condition::In(vec![text("red"), text("blue")]), Condition::Eq(text("red"))] {
+            assert_eq!(contradiction("tags", &[&wanted, &contains], true), None);
+            assert_eq!(contradiction("tags", &[&contains, &wanted], true), None);
+            let array = Value::Array(vec![text("red"), text("green")]);
+            assert!(wanted.matches(Some(&array)) && contains.matches(Some(&array)));
         }
     }
 
