@@ -100,8 +100,10 @@ struct FilterFacts {
     passes_none: bool,
     /// Live rows that may pass.
     possible: f64,
-    /// Of them not decided yet.
+    /// Of them not decided yet, as far as can be told: which of the rows live is not asked.
     undecided: f64,
+    /// Whether every row is decided.
+    is_exact: bool,
     /// Live rows that should pass.
     matches: f64,
 }
@@ -151,13 +153,13 @@ impl Collection {
             let certain = f64::from(selected.filter_use.certain) * live_share;
             let matches = certain + undecided * selected.undecided_share;
             let passes_none = selected.filter_use.certain + selected.filter_use.undecided == 0;
-            FilterFacts { passes_none, possible: certain + undecided, undecided, matches }
+            let is_exact = selected.filter_use.undecided == 0;
+            FilterFacts { passes_none, possible: certain + undecided, undecided, is_exact, matches }
         });
         let candidates = filter.map_or(f64::from(live.live_rows()), |filter| filter.possible);
         let facts = Facts {
             live: f64::from(live.live_rows()),
-            in_blocks: filter.is_none_or(|filter| filter.undecided == 0.0)
-                && live.segment.scans_in_blocks(candidates as u32),
+            in_blocks: filter.is_none_or(|filter| filter.is_exact) && live.segment.scans_in_blocks(candidates as u32),
             has_graph: live.segment.has_graph(),
             // A scan compares every vector of a row.
             row_bytes: live.segment.scanned_bytes_a_row() as f64 * vectors
@@ -280,7 +282,7 @@ fn decide(facts: &Facts) -> Decision {
         Method::Skip | Method::Exact | Method::PackedScan => return decision,
     };
     // An effort that is asked for is meant for a walk.
-    let decided = facts.filter.filter(|filter| facts.has_graph && !facts.ef_is_asked && filter.undecided == 0.0);
+    let decided = facts.filter.filter(|filter| facts.has_graph && !facts.ef_is_asked && filter.is_exact);
     let packed_ns = decided.map(|filter| {
         let kept = over_fetch(facts.top_k).min(filter.possible);
         PACKED_SCAN_NS + filter.possible * PACKED_ROW_NS + kept * RESCORE_NS
@@ -326,7 +328,8 @@ fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f
     let through_ns = walked * THROUGH_NS * (1.0 + EXCLUDED_COST * (1.0 - share)) + decoded * DECODE_NS;
     let among_ef = facts.ef as f64 * if facts.ef_is_asked { 1.0 } else { AMONG_EF };
     let among_ns = among_ef * filtered_ef_ns(share, facts.m);
-    match filter.undecided >= 0.5 || through_ns < among_ns {
+    // Among passing rows leads no way to one that is not decided.
+    match !filter.is_exact || through_ns < among_ns {
         true => (Method::Walk, ef as usize, through_ns),
         false => (Method::FilteredWalk, (among_ef as usize).min(MAX_EF), among_ns),
     }
@@ -380,11 +383,13 @@ mod tests {
     }
 
     fn passing(matches: f64) -> Facts {
-        facts(Some(FilterFacts { passes_none: matches == 0.0, possible: matches, undecided: 0.0, matches }))
+        let passes_none = matches == 0.0;
+        facts(Some(FilterFacts { passes_none, possible: matches, undecided: 0.0, is_exact: true, matches }))
     }
 
     fn undecided(matches: f64) -> Facts {
-        facts(Some(FilterFacts { passes_none: false, possible: 100_000.0, undecided: 100_000.0, matches }))
+        let (possible, undecided) = (100_000.0, 100_000.0);
+        facts(Some(FilterFacts { passes_none: false, possible, undecided, is_exact: false, matches }))
     }
 
     #[test]
@@ -400,6 +405,8 @@ mod tests {
         }
         assert_eq!(decide(&passing(60_000.0)).method, Method::Walk);
         assert_eq!(decide(&passing(99_000.0)).method, Method::Walk);
+        let nearly_all_dead = FilterFacts { undecided: 0.4, is_exact: false, ..passing(10_000.0).filter.unwrap() };
+        assert_ne!(decide(&facts(Some(nearly_all_dead))).method, Method::FilteredWalk, "it meets decided rows only");
         assert_eq!(decide(&undecided(50_000.0)).method, Method::Walk);
         assert_eq!(decide(&undecided(50.0)).method, Method::Scan);
     }
