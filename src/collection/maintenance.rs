@@ -365,6 +365,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_frozen_is_sealed_where_the_log_cannot_begin_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let [things, others] = ["things", "others"].map(|name| {
+            let name = CollectionName::new(name).unwrap();
+            let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+            let id = DocumentId::new("a").unwrap();
+            let document = NewDocument { vector: Some(vec![1.0, 2.0]), ..NewDocument::from_text(id, "") };
+            collection.upsert(vec![document]).unwrap();
+            collection
+        });
+        let full = Plan { only: &[Operation::Create], fail_at: 0, then: Then::Recover, errno: ENOSPC };
+        let faults = Faults::with(&dir.path().join("log"), full);
+        assert!(things.flush().is_err() && faults.fired());
+        // One is sealed after the other, as they are asked for.
+        others.flush().unwrap();
+        assert_eq!(things.state.view().frozen.len(), 0);
+        assert_eq!(things.stats().sealed_seq, things.stats().last_seq);
+    }
+
+    #[test]
     fn a_merge_that_the_disk_refused_is_made_once_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(dir.path()).unwrap();

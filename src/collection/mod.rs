@@ -128,10 +128,10 @@ impl Collection {
         self.check_exists()?;
         self.state.freeze();
         // Sealing then finds every older log file at its end, and can delete it.
-        if let Some(log) = self.engine.shared.log() {
-            log.rotate()?;
-        }
+        let rotated = self.engine.shared.log().map_or(Ok(()), |log| log.rotate());
+        // Also where that failed: nobody else asks for what is frozen now.
         self.engine.shared.ask(Job::Seal(self.state.clone()));
+        rotated?;
         let deadline = Instant::now() + Duration::from_secs(600);
         while !self.state.view().frozen.is_empty() {
             if let Some(reason) = self.engine.stop_reason() {
