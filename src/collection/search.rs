@@ -287,7 +287,7 @@ fn each_hit(
         for (n, candidate) in piece.into_iter().enumerate() {
             let Some(candidate) = candidate else { continue };
             let hit = carry.hit(candidate)?;
-            carried.add(&hit, request.max_bytes)?;
+            carried.add(hit.carried_bytes(), request.max_bytes)?;
             take(first + n, hit);
         }
         first += count;

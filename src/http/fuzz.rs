@@ -4,6 +4,7 @@ use super::wire::document::{DeleteBody, UpsertBody};
 use super::wire::filter::WireFilter;
 use super::wire::json;
 use super::wire::search::{SearchBody, SearchesBody};
+use crate::types::CollectionName;
 
 /// A filter in a query string. Whether it is one.
 pub fn filter(bytes: &[u8]) -> bool {
@@ -12,9 +13,10 @@ pub fn filter(bytes: &[u8]) -> bool {
 
 /// The bodies of searches, upserts and deletions. Whether it is one of them.
 pub fn body(bytes: &[u8]) -> bool {
+    let Ok(name) = CollectionName::new("c") else { return false };
     let is_one = [
-        json::parse::<SearchBody>(bytes).and_then(SearchBody::into_request).is_ok(),
-        json::parse::<SearchesBody>(bytes).and_then(SearchesBody::into_requests).is_ok(),
+        json::parse::<SearchBody>(bytes).and_then(|body| body.into_request(&name)).is_ok(),
+        json::parse::<SearchesBody>(bytes).and_then(|body| body.into_requests(&name)).is_ok(),
         json::parse::<UpsertBody>(bytes).and_then(UpsertBody::into_documents).is_ok(),
         json::parse::<DeleteBody>(bytes).and_then(DeleteBody::into_deletion).is_ok(),
     ];

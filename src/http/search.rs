@@ -31,7 +31,8 @@ pub(crate) async fn search(
     _: NoParams,
     JsonBody(body): JsonBody<SearchBody>,
 ) -> Result<JsonText, ApiError> {
-    run(&state, name, body.into_request()?).await
+    let request = body.into_request(&name)?;
+    run(&state, name, request).await
 }
 
 /// Finds the documents nearest to a text.
@@ -67,14 +68,15 @@ pub(crate) async fn search_batch(
     _: NoParams,
     JsonBody(body): JsonBody<SearchesBody>,
 ) -> Result<JsonText, ApiError> {
-    let mut requests = body.into_requests()?;
+    let mut requests = body.into_requests(&name)?;
     let max_bytes = Some(state.config().limits.answer_bytes);
     requests.iter_mut().for_each(|request| request.max_bytes = max_bytes);
     let search = state.on_collection(name, move |collection| {
         let started = Instant::now();
         let responses = collection.search_all(&requests).map_err(|(n, error)| placed(n, error.into()))?;
         responses.iter().for_each(measure);
-        let results = responses.iter().zip(&requests).map(|(answer, asked)| SearchView::of(answer, asked)).collect();
+        let asked = responses.iter().zip(&requests);
+        let results = asked.map(|(answer, request)| SearchView::of(answer, request, collection.name())).collect();
         JsonText::of(&SearchesView { results, took_ms: started.elapsed().as_micros() as f64 / 1_000.0 })
     });
     search.await
@@ -92,7 +94,7 @@ async fn run(state: &AppState, name: CollectionName, mut request: SearchRequest)
 fn answer(collection: &AnyCollection, request: &SearchRequest) -> Result<JsonText, ApiError> {
     let response = collection.search(request)?;
     measure(&response);
-    JsonText::of(&SearchView::of(&response, request))
+    JsonText::of(&SearchView::of(&response, request, collection.name()))
 }
 
 fn measure(response: &SearchResponse) {

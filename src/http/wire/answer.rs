@@ -9,7 +9,7 @@ use super::cursor;
 use super::explain::ExplainView;
 use super::ranking::{FacetView, GroupView, facets_of, fingerprint};
 use super::value::MetadataView;
-use crate::types::{Hit, Paging, Plan, SearchRequest, SearchResponse};
+use crate::types::{CollectionName, Hit, Paging, Plan, SearchRequest, SearchResponse};
 
 /// The answer to a search.
 #[derive(Serialize, ToSchema)]
@@ -108,10 +108,10 @@ impl From<Plan> for WirePlan {
 }
 
 impl<'a> SearchView<'a> {
-    /// The answer to a request.
-    pub(crate) fn of(response: &'a SearchResponse, request: &SearchRequest) -> Self {
+    /// The answer to a request to a collection.
+    pub(crate) fn of(response: &'a SearchResponse, request: &SearchRequest, collection: &CollectionName) -> Self {
         let paged = !matches!(request.paging, Paging::Offset(_));
-        let next = || response.next.as_ref().map(|after| cursor::encode_hit(after, fingerprint(request)));
+        let next = || response.next.as_ref().map(|after| cursor::encode_hit(after, fingerprint(request, collection)));
         Self {
             hits: response.hits.iter().map(HitView::of).collect(),
             groups: response.groups.as_ref().map(|groups| groups.iter().map(GroupView::of).collect()),
@@ -164,8 +164,12 @@ mod tests {
     use crate::types::{ChunkSpan, DocumentId, Facet, HitChunk, HitGroup, Query, SearchAfter, Value};
     use std::time::Duration;
 
+    fn things() -> CollectionName {
+        CollectionName::new("things").unwrap()
+    }
+
     fn read(text: &str) -> Result<SearchRequest, ApiError> {
-        json::parse::<SearchBody>(text.as_bytes())?.into_request()
+        json::parse::<SearchBody>(text.as_bytes())?.into_request(&things())
     }
 
     #[test]
@@ -190,10 +194,10 @@ mod tests {
         };
         let request = SearchRequest::new(Query::Text("a".into()));
         let wanted = r#"{"hits":[{"id":"a","score":0.1,"text":"t","metadata":{"n":1},"chunk":{"index":2,"start":5,"end":9,"text":"u"}}],"took_ms":0.4,"plan":"graph"}"#;
-        assert_eq!(serde_json::to_string(&SearchView::of(&response, &request)).unwrap(), wanted);
+        assert_eq!(serde_json::to_string(&SearchView::of(&response, &request, &things())).unwrap(), wanted);
         response.truncated = true;
         assert!(
-            serde_json::to_string(&SearchView::of(&response, &request))
+            serde_json::to_string(&SearchView::of(&response, &request, &things()))
                 .unwrap()
                 .ends_with(r#""plan":"graph","truncated":true}"#)
         );
@@ -222,7 +226,7 @@ mod tests {
             explain: None,
         };
         let request = SearchRequest { paging: Paging::FirstPage, ..SearchRequest::new(Query::Text("a".into())) };
-        let written = serde_json::to_value(SearchView::of(&response, &request)).unwrap();
+        let written = serde_json::to_value(SearchView::of(&response, &request, &things())).unwrap();
         let cursor = written["next_cursor"].as_str().unwrap().to_owned();
         let wanted = serde_json::json!({
             "hits": [],
@@ -235,9 +239,12 @@ mod tests {
         assert!(matches!(next.paging, Paging::After(SearchAfter { rank: 1, .. })), "{next:?}");
         let other = read(&format!(r#"{{"text":"b","cursor":"{cursor}"}}"#));
         assert_eq!(other.unwrap_err().code, Code::InvalidCursor);
+        let body = json::parse::<SearchBody>(format!(r#"{{"text":"a","cursor":"{cursor}"}}"#).as_bytes()).unwrap();
+        let elsewhere = body.into_request(&CollectionName::new("others").unwrap());
+        assert_eq!(elsewhere.unwrap_err().code, Code::InvalidCursor);
         let last = SearchResponse { next: None, ..response };
         assert_eq!(
-            serde_json::to_value(SearchView::of(&last, &request)).unwrap()["next_cursor"],
+            serde_json::to_value(SearchView::of(&last, &request, &things())).unwrap()["next_cursor"],
             serde_json::Value::Null
         );
     }

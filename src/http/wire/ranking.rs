@@ -11,7 +11,9 @@ use super::list::AtMost;
 use super::value::{AnyValue, ValueView};
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_LIKE;
-use crate::types::{DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, Rerank, SearchRequest};
+use crate::types::{
+    CollectionName, DocumentId, Facet, Fusion, Grouping, HitGroup, Mode, Paging, Query, Rerank, SearchRequest,
+};
 
 /// What a search looks at.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -128,21 +130,26 @@ pub(crate) fn paging_of(offset: Option<usize>, cursor: Option<&str>) -> Result<P
     }
 }
 
-/// The page that a cursor stands for, in a request that is complete but for it.
+/// The page that a cursor stands for, in a request to a collection that is complete but for it.
 ///
 /// # Errors
 /// [`Code::InvalidCursor`] for one that is none, or that belongs to another search.
-pub(crate) fn turn_page(request: &mut SearchRequest, cursor: Option<&str>) -> Result<(), ApiError> {
+pub(crate) fn turn_page(
+    request: &mut SearchRequest,
+    collection: &CollectionName,
+    cursor: Option<&str>,
+) -> Result<(), ApiError> {
     if let Some(cursor) = cursor.filter(|cursor| *cursor != cursor::FIRST_PAGE) {
-        request.paging = Paging::After(cursor::decode_hit(cursor, fingerprint(request))?);
+        request.paging = Paging::After(cursor::decode_hit(cursor, fingerprint(request, collection))?);
     }
     Ok(())
 }
 
 /// Tells searches apart whose pages do not belong together. The size of a page and what its hits carry may change.
-pub(crate) fn fingerprint(request: &SearchRequest) -> u32 {
+pub(crate) fn fingerprint(request: &SearchRequest, collection: &CollectionName) -> u32 {
     let SearchRequest { query, mode, filter, threshold, exact, ef_search, .. } = request;
-    crate::storage::crc32c(format!("{query:?}{mode:?}{filter:?}{threshold:?}{exact}{ef_search:?}").as_bytes())
+    let search = format!("{collection}/{query:?}{mode:?}{filter:?}{threshold:?}{exact}{ef_search:?}");
+    crate::storage::crc32c(search.as_bytes())
 }
 
 /// # Errors

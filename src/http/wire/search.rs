@@ -11,7 +11,7 @@ use super::ranking::{LikeBody, RerankBody, WireFusion, WireMode, grouping_of, mo
 use super::vector::{VectorSchema, WireVector};
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::{MAX_FACETS, MAX_SEARCHES_PER_REQUEST};
-use crate::types::{DocumentId, Query, SearchRequest};
+use crate::types::{CollectionName, DocumentId, Query, SearchRequest};
 
 /// A search; give one of `text`, `vector`, `id` and `like`, or `text` and `vector` for a hybrid one.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -80,8 +80,9 @@ pub(crate) struct SearchBody {
 
 impl SearchBody {
     /// # Errors
-    /// No query or several, what is not supported yet, a filter or threshold that is not valid.
-    pub(crate) fn into_request(self) -> Result<SearchRequest, ApiError> {
+    /// No query or several, what is not supported yet, a filter or threshold that is not valid, a cursor of another
+    /// search or collection.
+    pub(crate) fn into_request(self, collection: &CollectionName) -> Result<SearchRequest, ApiError> {
         let query = match (self.text, self.vector, self.id, self.like) {
             (Some(text), None, None, None) => Query::Text(text),
             (None, Some(WireVector(vector)), None, None) => Query::Vector(vector),
@@ -112,7 +113,7 @@ impl SearchBody {
             explain: self.explain.unwrap_or(false),
             ..defaults
         };
-        turn_page(&mut request, self.cursor.as_deref())?;
+        turn_page(&mut request, collection, self.cursor.as_deref())?;
         Ok(request)
     }
 }
@@ -129,13 +130,15 @@ pub(crate) struct SearchesBody {
 impl SearchesBody {
     /// # Errors
     /// None or too many, and those of the first search that is not valid, with its place.
-    pub(crate) fn into_requests(self) -> Result<Vec<SearchRequest>, ApiError> {
+    pub(crate) fn into_requests(self, collection: &CollectionName) -> Result<Vec<SearchRequest>, ApiError> {
         let got = self.searches.count();
         if !(1..=MAX_SEARCHES_PER_REQUEST).contains(&got) {
             let detail = format!("\"searches\" holds {got}, allowed are 1 to {MAX_SEARCHES_PER_REQUEST}");
             return Err(ApiError::new(Code::OutOfRange, detail));
         }
-        let request = |(n, Object(body)): (usize, Object<SearchBody>)| body.into_request().map_err(|e| placed(n, e));
+        let request = |(n, Object(body)): (usize, Object<SearchBody>)| {
+            body.into_request(collection).map_err(|error| placed(n, error))
+        };
         self.searches.into_items().into_iter().enumerate().map(request).collect()
     }
 }
@@ -210,7 +213,7 @@ mod tests {
     use crate::types::{Filter, Fusion, Grouping, Include, Mode, Paging, Rerank, Value};
 
     fn read(text: &str) -> Result<SearchRequest, ApiError> {
-        json::parse::<SearchBody>(text.as_bytes())?.into_request()
+        json::parse::<SearchBody>(text.as_bytes())?.into_request(&CollectionName::new("things").unwrap())
     }
 
     #[test]
