@@ -439,7 +439,7 @@ mod tests {
     use crate::collection::ListRequest;
     use crate::storage::fault::{Faults, Operation, Then};
     use crate::storage::is_failed_sync;
-    use crate::types::{CollectionName, NewDocument};
+    use crate::types::{CollectionName, NewDocument, Query, SearchRequest};
     use crate::{Collection, Database, DefinitionRequest};
 
     /// A store with a collection and a document in its log.
@@ -531,6 +531,43 @@ mod tests {
         assert!(things.get(&a).unwrap().is_some(), "the segments are asked");
         drop((things, database));
         assert_eq!(reopened(directory.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_dies_during_a_merge_is_dead_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, things) = store(directory.path());
+        let (shared, state) = (&things.engine.shared, &things.state);
+        let id = |text: &str| DocumentId::new(text).unwrap();
+        let document = |text| NewDocument { vector: Some(vec![2.0, 1.0]), ..NewDocument::from_text(id(text), text) };
+        // So many that one dead row is no reason for another merge.
+        for texts in [["b", "c", "d"], ["e", "f", "g"]] {
+            things.upsert(texts.map(document).to_vec()).unwrap();
+            things.flush().unwrap();
+        }
+        let (spec, inputs) = (new_spec(shared, state).unwrap(), state.view().segments.clone());
+        let options = MergeOptions {
+            with_graph: true,
+            oldest_elsewhere: None,
+            builder: shared.settings.builder,
+            threads: shared.settings.threads,
+            rate: &shared.merge_rate,
+            cancel: &AtomicBool::new(false),
+        };
+        let mut merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options).unwrap();
+        let live = Arc::new(open_segment(shared, &spec).unwrap());
+        // The delete is in a segment before the merge ends, so the log does not replay it.
+        things.delete(&[id("a")]).unwrap();
+        things.flush().unwrap();
+        assert!(publish_merge(shared, state, &spec, &inputs, &mut merged, Some(&live)).unwrap());
+        drop((inputs, live, things, database));
+        let left = ["b", "c", "d", "e", "f", "g"];
+        assert_eq!(reopened(directory.path()), left);
+        let database = Database::open(directory.path()).unwrap();
+        assert_eq!(database.recovered().replayed, 0);
+        let request = SearchRequest { exact: true, ..SearchRequest::new(Query::Vector(vec![1.0, 2.0])) };
+        let hits = database.collections()[0].search(&request).unwrap().hits;
+        assert_eq!(hits.iter().map(|hit| hit.id.as_str()).collect::<Vec<_>>(), left);
     }
 
     #[test]
