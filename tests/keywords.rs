@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use pannier::types::{Filter, Fusion, Language, Mode, NewDocument, Query, SearchRequest, Value};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
 use crate::support::histories::{self, Doomed, Suite};
-use crate::support::{Random, document, id, name};
+use crate::support::{Random, comes_true, document, id, name};
 
 const DIM: usize = 3;
 const GROUPS: u64 = 3;
@@ -179,18 +178,6 @@ fn words_are_found_without_asking_for_a_refresh() {
     assert!(comes_true(|| !ids(&things, &keyword("lighthouses")).is_empty()), "the index never followed");
 }
 
-/// Waits until `look` says so, at most half a minute.
-fn comes_true(mut look: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !look() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::yield_now();
-    }
-    true
-}
-
 #[test]
 fn a_collection_that_is_written_to_without_a_pause_holds_up_no_other() {
     let directory = tempfile::tempdir().unwrap();
@@ -244,11 +231,8 @@ fn an_index_taken_away_from_a_running_store_is_made_again() {
     fs::remove_dir_all(directory.path().join("text")).unwrap();
     things.upsert(vec![with_text("c", "a tent and a boat")]).unwrap();
     things.delete(&[id("b")]).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while things.refresh().is_err() || things.search(&keyword("tent")).is_err() {
-        assert!(std::time::Instant::now() < deadline, "the index was never made again");
-        std::thread::yield_now();
-    }
+    let answers = || things.refresh().is_ok() && things.search(&keyword("tent")).is_ok();
+    assert!(comes_true(answers), "the index was never made again");
     let mut found = ids(&things, &keyword("tent boat"));
     found.sort();
     assert_eq!(found, ["a", "c"]);

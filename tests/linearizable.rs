@@ -12,6 +12,8 @@ use crate::support::{Random, number_from};
 
 const CLIENTS: u64 = 6;
 const KEYS: u64 = 4;
+/// Operations of a round that must have an answer.
+const LEAST_ANSWERED: u64 = 20;
 
 /// What a register holds; `None` where there is no document.
 type Held = Option<u64>;
@@ -146,6 +148,10 @@ fn single_documents_are_linearizable_over_http_and_kills() {
         }
         operations.extend(clients.into_iter().flat_map(|client| client.join().unwrap()));
     }
+    // Of a server that answers nothing everything would be true.
+    let answered = operations.iter().filter(|operation| operation.ended.is_some()).count() as u64;
+    let found = operations.iter().filter(|operation| matches!(operation.action, Action::Read(Some(_)))).count();
+    assert!(answered >= LEAST_ANSWERED * rounds && found > 0, "{answered} answers in {rounds} rounds, {found} finds");
     for key in 0..KEYS {
         let of_key: Vec<_> = operations.iter().filter(|operation| operation.key == key).cloned().collect();
         assert!(is_linearizable(&of_key), "no order fits what was seen of k{key}: {of_key:?}");

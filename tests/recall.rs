@@ -4,7 +4,7 @@
 use pannier::types::{Query, SearchRequest};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::{Random, document, name};
+use crate::support::{Random, comes_true, document, name};
 
 const DIM: usize = 8;
 
@@ -32,9 +32,11 @@ fn searches_are_answered_again_and_counted() {
     assert_eq!(collection.stats().recall.recall(), None);
     let mut random = Random(2);
     // The thread takes one at a time, so searches go on until it has judged some.
-    while collection.stats().recall.sampled_hits < 50 {
+    let has_judged_some = || {
         search(&collection, &mut random, |_| ());
-    }
+        collection.stats().recall.sampled_hits >= 50
+    };
+    assert!(comes_true(has_judged_some), "{:?}", collection.stats().recall);
     let recall = collection.stats().recall;
     assert!(recall.sampled_hits.is_multiple_of(10) && recall.found_hits <= recall.sampled_hits, "{recall:?}");
     assert!(recall.recall().is_some_and(|share| share >= 0.9), "{recall:?}");

@@ -5,12 +5,11 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use pannier::types::{NewDocument, Query, SearchRequest};
 use pannier::{Collection, Database, DefinitionRequest, Options};
 
-use crate::support::{Random, document, id, name};
+use crate::support::{Random, comes_true, document, id, name};
 
 const DIM: usize = 24;
 const DOCUMENTS: usize = 3_000;
@@ -168,9 +167,7 @@ fn a_merge_that_is_held_back_is_given_up_when_the_store_closes() {
     }
     collection.flush().unwrap();
     // Ten small segments are due to be merged, of 2 MB at 1 MiB a second.
-    while database.merges().written_bytes == 0 {
-        std::thread::yield_now();
-    }
+    assert!(comes_true(|| database.merges().written_bytes > 0), "nothing is merged");
     drop((collection, database));
     check_large(dir.path());
 }
@@ -187,7 +184,14 @@ fn a_merge_that_is_killed_begins_again_and_nothing_is_lost() {
         }
         collection.flush().unwrap();
     }
-    for _ in 0..3 {
+    let unfinished = || {
+        let mut files = Vec::new();
+        files_below(&dir.path().join("segments"), &mut files);
+        files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "tmp"))
+    };
+    for round in 0..3 {
+        // What the last round left would look like a merge that is under way.
+        unfinished().for_each(|path| std::fs::remove_file(path).unwrap());
         let mut server = Command::new(env!("CARGO_BIN_EXE_pannier"))
             .args(["serve", "--addr", "127.0.0.1:0", "--merge-mib-per-s", "1", "--data"])
             .arg(dir.path())
@@ -196,17 +200,10 @@ fn a_merge_that_is_killed_begins_again_and_nothing_is_lost() {
             .spawn()
             .unwrap();
         // Ten small segments are due to be merged; the merge is under way once its file is there.
-        let begun = || {
-            let mut files = Vec::new();
-            files_below(&dir.path().join("segments"), &mut files);
-            files.iter().any(|path| path.extension().is_some_and(|extension| extension == "tmp"))
-        };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !begun() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
+        let has_begun = comes_true(|| unfinished().next().is_some());
         server.kill().unwrap();
         server.wait().unwrap();
+        assert!(has_begun, "no merge began in round {round}");
     }
     check_large(dir.path());
 }

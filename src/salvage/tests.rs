@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::storage::list_files_below;
@@ -129,7 +130,9 @@ fn what_a_damaged_segment_held_is_taken_from_the_log() {
         let things = database.collection(&CollectionName::new("things").unwrap()).unwrap();
         let before = things.stats().sealed_seq;
         write(&things, 20..21, "second");
+        let deadline = Instant::now() + Duration::from_secs(60);
         while things.stats().sealed_seq == before {
+            assert!(Instant::now() < deadline, "nothing is sealed: {:?}", things.stats());
             std::thread::yield_now();
         }
         let files = list_files_below(&data.join("segments")).unwrap();

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::client::{Answer, Request, connect, read_answer};
 use super::server::Server;
+use crate::support::comes_true;
 use crate::support::model::SMALL_MODEL;
 
 const PATH: &str = "/v1/collections/c/import";
@@ -127,9 +128,7 @@ pub fn an_import_that_ends_early_says_from_which_line_to_go_on() {
     };
     // A whole batch is written at once; the next waits for its end.
     send(format!("\nnot json\n{}", lines("a", 256)));
-    while server.ids().len() < 256 {
-        std::thread::yield_now();
-    }
+    assert!(comes_true(|| server.ids().len() >= 256), "no batch is written");
     server.delete("/v1/collections/c").ok();
     send(format!("not json\n{}\nnot json\n", lines("b", 100)));
     stream.write_all(b"0\r\n\r\n").unwrap();

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::client::{Request, connect, read_answer};
 use super::server::Server;
+use crate::support::comes_true;
 
 #[test]
 fn an_import_under_way_is_ended_with_its_report_and_new_connections_are_refused() {
@@ -22,9 +23,7 @@ fn an_import_under_way_is_ended_with_its_report_and_new_connections_are_refused(
         stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).unwrap();
     }
     stream.write_all(b"5\r\n{\"id\"\r\n").unwrap();
-    while server.ids().len() < 256 {
-        std::thread::yield_now();
-    }
+    assert!(comes_true(|| server.ids().len() >= 256), "no batch is written");
     let started = Instant::now();
     server.begin_shutdown();
     let answer = read_answer(&mut stream);

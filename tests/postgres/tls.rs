@@ -104,6 +104,7 @@ fn a_server_certificate_is_checked_and_each_fault_has_its_words() {
     let (root, other) = (Root::new(&directory, "root.pem"), Root::new(&directory, "other.pem"));
     let (chain, key) = root.sign(&["localhost"]);
     let Some(server) = Server::start_with_tls(&chain, &key) else {
+        assert!(std::env::var_os("CI").is_none(), "no Postgres with TLS is installed (apt-get install postgresql)");
         eprintln!("NOT TESTED: no Postgres with TLS is installed (apt-get install postgresql)");
         return;
     };

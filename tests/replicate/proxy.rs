@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::LIMIT;
 use crate::support::Random;
 
 /// The simple query `commit` on the wire.
@@ -119,7 +120,9 @@ impl Proxy {
 
     /// Waits until the second connections have said everything. The first ones must have ended.
     pub fn settle(&self) {
+        let deadline = Instant::now() + LIMIT;
         while self.shared.speaking.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < deadline, "second connections still speak");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

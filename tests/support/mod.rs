@@ -7,6 +7,7 @@ pub mod postgres;
 pub mod process;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use pannier::types::{CollectionName, DocumentId, Metadata, NewDocument, Value};
 
@@ -28,6 +29,18 @@ pub fn document(id_text: &str, vector: &[f32], group: i64) -> NewDocument {
 /// The size of a heavy suite: an environment variable, or a small default.
 pub fn number_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Waits until `look` says so, at most a minute.
+pub fn comes_true(mut look: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !look() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }
 
 /// Small, seeded, and good enough for test data (Steele, Lea & Flood 2014, SplitMix64).

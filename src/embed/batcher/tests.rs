@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::queue::{Entry, Pass, Queue};
 use super::request::Request;
@@ -74,9 +74,12 @@ fn firsts(pass: &Pass) -> Vec<u32> {
     pass.entries.iter().map(|entry| entry.ids[0]).collect()
 }
 
-/// Waits until `is_so`; the test's own time limit is the harness's.
+/// Waits until `is_so`.
+#[track_caller]
 fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
+        assert!(Instant::now() < deadline, "it never came");
         thread::yield_now();
     }
 }
