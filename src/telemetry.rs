@@ -162,6 +162,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_on_metrics_has_every_name_and_no_other() {
+        let names = include_str!("telemetry.rs").lines().filter(|line| line.starts_with("pub const "));
+        let mut names: Vec<&str> = names.filter_map(|line| line.split('"').nth(1)).collect();
+        let page = include_str!("../docs/operations/metrics.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let mut listed: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        names.sort();
+        listed.sort();
+        assert!(names.len() > 40, "{}", names.len());
+        assert_eq!(listed, names);
+    }
+
+    #[test]
     fn the_recorder_is_installed_once_and_renders_what_is_counted() {
         let first = install_recorder().unwrap();
         let second = install_recorder().unwrap();

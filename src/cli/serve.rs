@@ -32,17 +32,31 @@ const SECOND_SIGNAL: i32 = 130;
 /// Arguments of `serve`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The first SIGINT or SIGTERM finishes what was accepted, ends import streams with a report of how far they got, and
-exits; a second one exits at once. Nothing that was answered is lost either way.")]
+The first SIGINT or SIGTERM finishes what was accepted within 30 s, ends import streams with a report of how far they
+got, and exits, with 1 where requests had to be cut off; a second one exits at once. Nothing that was answered is lost
+either way. Keys, names, origins, TLS, limits: docs/operations/serving.md.")]
 pub struct ServeArgs {
-    /// Address to listen at; one beyond this machine needs --api-key-file
+    /// Address to listen at, without TLS; one beyond this machine needs --api-key-file
     #[arg(long, value_name = "HOST:PORT", env = ADDRESS_VARIABLE, default_value = DEFAULT_ADDRESS)]
     addr: String,
-    /// Name that clients may put into the Host header beside localhost and the address; may be repeated
-    #[arg(long = "allow-host", value_name = "HOST", value_parser = parse_host)]
+    /// Name that clients may put into the Host header beside localhost and the address; may be repeated, or joined by
+    /// commas
+    #[arg(
+        long = "allow-host",
+        value_name = "HOST",
+        env = "PANNIER_ALLOW_HOSTS",
+        value_delimiter = ',',
+        value_parser = parse_host
+    )]
     allow_hosts: Vec<String>,
-    /// Origin whose web pages may call, such as https://app.example; may be repeated
-    #[arg(long = "allow-origin", value_name = "ORIGIN", value_parser = parse_origin)]
+    /// Origin whose web pages may call, such as https://app.example; may be repeated, or joined by commas
+    #[arg(
+        long = "allow-origin",
+        value_name = "ORIGIN",
+        env = "PANNIER_ALLOW_ORIGINS",
+        value_delimiter = ',',
+        value_parser = parse_origin
+    )]
     allow_origins: Vec<String>,
     /// Most documents of a collection in memory before they are written to a segment [default and most: 16384]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
@@ -331,7 +345,10 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
+    use crate::cli::{Cli, Command, command};
 
     #[test]
     fn beyond_loopback_a_key_is_needed() {
@@ -363,6 +380,33 @@ mod tests {
         assert!(good.iter().all(|origin| parse_origin(origin).is_ok()));
         let bad = ["app.example", "https://app.example/page", "https://", "*", "://a", "localhost:3000"];
         assert!(bad.iter().all(|origin| parse_origin(origin).is_err()));
+    }
+
+    #[test]
+    fn hosts_and_origins_may_be_joined_as_in_a_variable() {
+        let given = ["--allow-host", "a,b:80", "--allow-host", "c", "--allow-origin", "http://a:1,https://b"];
+        let matches = command().try_get_matches_from(["pannier", "serve"].into_iter().chain(given)).unwrap();
+        let Command::Serve(args) = Cli::from_arg_matches(&matches).unwrap().command else { panic!("another command") };
+        assert_eq!(
+            (args.allow_hosts.join(" "), args.allow_origins.join(" ")),
+            ("a b:80 c".into(), "http://a:1 https://b".into())
+        );
+        assert!(command().try_get_matches_from(["pannier", "serve", "--allow-host", "a,*.b"]).is_err());
+    }
+
+    #[test]
+    fn the_page_on_serving_has_every_flag_and_variable() {
+        let page = include_str!("../../docs/operations/serving.md");
+        let command = command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let flags: Vec<_> = serve.get_arguments().filter(|argument| !argument.is_global_set()).collect();
+        assert!(flags.len() >= 12, "{}", flags.len());
+        for flag in flags.iter().filter(|flag| flag.get_id() != "help" && flag.get_id() != "version") {
+            let name = format!("`--{}`", flag.get_long().unwrap());
+            assert!(page.contains(&name), "{name}");
+            let variable = flag.get_env().map(|variable| format!("`{}`", variable.to_str().unwrap()));
+            assert!(variable.as_ref().is_none_or(|variable| page.contains(variable)), "{variable:?}");
+        }
     }
 
     #[test]

@@ -33,11 +33,10 @@ pub(crate) enum Passage {
 impl Guard {
     /// `bound`: where the listener listens, when there is one.
     pub(crate) fn new(config: &HttpConfig, bound: Option<SocketAddr>) -> Self {
-        let lower = |names: &[String]| names.iter().map(|n| n.trim_end_matches('/').to_ascii_lowercase()).collect();
         Self {
             bound: bound.map(|address| address.ip()),
-            hosts: lower(&config.allowed_hosts),
-            origins: lower(&config.allowed_origins),
+            hosts: config.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            origins: config.allowed_origins.iter().map(|origin| as_sent(origin)).collect(),
         }
     }
 
@@ -46,8 +45,8 @@ impl Guard {
         let host = host_of(uri, headers)?;
         if !self.allows_host(&host) {
             let detail = format!(
-                "this server does not answer for host {host:?}; call it by localhost or its address, or add the name to \
-                 the allowed hosts"
+                "this server does not answer for host {host:?}; call it by localhost or its address, or start it with \
+                 `pannier serve --allow-host NAME`"
             );
             return Err(ApiError::new(Code::HostNotAllowed, detail));
         }
@@ -60,7 +59,10 @@ impl Guard {
         if is_same_origin(&origin, &host) {
             return Ok(Passage::Plain);
         }
-        let detail = format!("web pages of {origin:?} may not call this server; add it to the allowed origins");
+        let detail = format!(
+            "web pages of {origin:?} may not call this server; to let them, start it with `pannier serve --allow-origin \
+             ORIGIN`"
+        );
         Err(ApiError::new(Code::OriginNotAllowed, detail))
     }
 
@@ -99,6 +101,17 @@ fn without_port(host: &str) -> &str {
             if name.contains(':') && !name.ends_with(']') { host } else { name }
         }
         _ => host,
+    }
+}
+
+/// An origin as browsers send it: in lower case, without the port that its scheme has anyway.
+fn as_sent(origin: &str) -> String {
+    let origin = origin.trim_end_matches('/').to_ascii_lowercase();
+    let default_port = if origin.starts_with("https://") { ":443" } else { ":80" };
+    let is_web = origin.starts_with("https://") || origin.starts_with("http://");
+    match origin.strip_suffix(default_port) {
+        Some(without) if is_web => without.to_owned(),
+        _ => origin,
     }
 }
 
@@ -191,6 +204,34 @@ mod tests {
         ] {
             assert_eq!(check(&guard, "localhost:7117", Some(origin)), Err(Code::OriginNotAllowed), "{origin}");
         }
+    }
+
+    #[test]
+    fn the_port_that_a_scheme_has_anyway_may_be_written() {
+        for (written, sent) in [
+            ("https://App.example:443/", "https://app.example"),
+            ("http://app.example:80", "http://app.example"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("https://app.example:80", "https://app.example:80"),
+            ("http://app.example:443", "http://app.example:443"),
+            ("chrome-extension://abc:80", "chrome-extension://abc:80"),
+        ] {
+            let config = HttpConfig { allowed_origins: vec![written.into()], ..HttpConfig::default() };
+            let guard = Guard::new(&config, None);
+            assert_eq!(check(&guard, "localhost", Some(sent)), Ok(Passage::CrossOrigin(sent.into())), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_flag() {
+        let guard = guard("127.0.0.1:7117");
+        let detail = |host: &'static str, origin: &'static str| {
+            let headers = [(header::HOST, host), (header::ORIGIN, origin)];
+            let headers = HeaderMap::from_iter(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+            guard.check(&Method::GET, &Uri::from_static("/"), &headers).unwrap_err().detail
+        };
+        assert!(detail("pannier:7117", "null").contains("--allow-host"));
+        assert!(detail("localhost", "http://localhost:3000").contains("--allow-origin"));
     }
 
     #[test]

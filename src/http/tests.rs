@@ -114,6 +114,52 @@ async fn unknown_routes_and_methods_are_problems() {
     assert_eq!(answer.headers["allow"], "GET,HEAD");
 }
 
+#[test]
+fn the_page_on_serving_has_these_limits() {
+    use crate::types::limits;
+    let page = include_str!("../../docs/operations/serving.md");
+    let grouped = |number: usize| match number {
+        0..1_000 => number.to_string(),
+        1_000..1_000_000 => format!("{},{:03}", number / 1_000, number % 1_000),
+        _ => format!("{},{:03},{:03}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000),
+    };
+    let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
+    let Limits { engine_calls, writing_calls, embedding_calls, waiting_calls, .. } = Limits::default();
+    let (documents, numbers) = (limits::MAX_DOCUMENTS_PER_REQUEST, limits::MAX_REQUEST_NUMBERS);
+    for row in [
+        format!("| connections | {} |", limits::MAX_CONNECTIONS),
+        format!(
+            "| {engine_calls}, of them {writing_calls} that write; beside them {embedding_calls} that only embed |"
+        ),
+        format!("| calls that wait | {waiting_calls} |"),
+        format!("| body | {};", mib(limits::MAX_BODY_BYTES)),
+        format!("| {}, with {} numbers in their vectors together |", grouped(documents), grouped(numbers)),
+        format!("| id | {} bytes |", limits::MAX_DOCUMENT_ID_BYTES),
+        format!("| text of a document or a query | {} |", mib(limits::MAX_TEXT_BYTES)),
+        format!("| metadata of a document | {} |", mib(limits::MAX_METADATA_BYTES)),
+        format!("| nesting of JSON | {} |", limits::MAX_JSON_DEPTH),
+        format!("| name of a collection | {} bytes", limits::MAX_NAME_BYTES),
+        format!("| `dim` | {} |", grouped(limits::MAX_DIM)),
+        format!(
+            "| {}; `offset` and `top_k` together {} |",
+            grouped(limits::MAX_TOP_K),
+            grouped(limits::MAX_SEARCH_WINDOW)
+        ),
+        format!("| `ef_search` | {} |", grouped(limits::MAX_EF)),
+        format!("| searches of a batch | {} |", limits::MAX_SEARCHES_PER_REQUEST),
+        format!("| nodes of a filter | {} |", limits::MAX_FILTER_NODES),
+        format!("| facets of a search | {} fields |", limits::MAX_FACETS),
+        format!("| candidates of a reranking | {} |", limits::MAX_RERANKED),
+        format!("| chunks of a document | {} |", grouped(limits::MAX_CHUNKS)),
+        format!("| declared fields of a collection | {} |", limits::MAX_DECLARED_FIELDS),
+        format!("| documents on a page of a listing | {} |", grouped(limits::MAX_PAGE)),
+        format!("| documents of an answer | {} |", mib(limits::MAX_ANSWER_BYTES)),
+        format!("| texts of an embedding request | {} |", grouped(limits::MAX_EMBEDDING_INPUTS)),
+    ] {
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
 #[tokio::test]
 async fn request_ids_are_echoed_or_made() {
     let (_directory, state) = state(HttpConfig::default());
