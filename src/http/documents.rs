@@ -9,7 +9,7 @@ use super::state::AppState;
 use super::wire::cursor;
 use super::wire::document::{
     DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams, UpsertBody, UpsertedView,
-    include_of_parameter,
+    include_of_documents,
 };
 use super::wire::filter::WireFilter;
 use super::wire::json::JsonText;
@@ -72,7 +72,7 @@ pub(crate) async fn read(
     path: DocumentPath,
     Params(params): Params<ReadParams>,
 ) -> Result<JsonText, ApiError> {
-    let include = include_of_parameter(params.include.as_deref())?;
+    let include = include_of_documents(params.include.as_deref())?;
     let DocumentPath { collection, id } = path;
     let read = state.on_collection(collection, move |collection| match collection.get(&id)? {
         Some(document) => JsonText::of(&DocumentView::of(&document, include)),
@@ -99,7 +99,7 @@ pub(crate) async fn list(
     InCollection(name): InCollection,
     Params(params): Params<ListParams>,
 ) -> Result<JsonText, ApiError> {
-    let include = include_of_parameter(params.include.as_deref())?;
+    let include = include_of_documents(params.include.as_deref())?;
     let request = ListRequest {
         after: params.cursor.as_deref().map(cursor::decode).transpose()?,
         limit: params.limit.unwrap_or(DEFAULT_PAGE),

@@ -5,11 +5,14 @@ use std::sync::LazyLock;
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::schema::{Object, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{Content, Header, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi};
 
-use super::error::Code;
+use super::error::{ApiError, Code};
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
 use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search};
@@ -36,7 +39,7 @@ use super::{snapshots, sources, tei, template};
         ollama::embed, ollama::embed_prompt, ollama::tags, ollama::version,
     ),
     components(schemas(Problem, OpenAiError, TeiError, OllamaError)),
-    modifiers(&Failures, &Security),
+    modifiers(&Failures, &Progress, &Security),
 )]
 struct Api;
 
@@ -118,11 +121,35 @@ fn statuses(path: &str, changes: bool, operation: &Operation) -> Vec<u16> {
 }
 
 fn failure(status: u16, dialect: Dialect) -> Response {
-    let codes: Vec<&str> =
-        Code::ALL.iter().filter(|code| dialect.status(**code).as_u16() == status).map(|code| code.as_str()).collect();
+    let codes: Vec<Code> = Code::ALL.iter().copied().filter(|code| dialect.status(*code).as_u16() == status).collect();
+    let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
     let (media, schema) = dialect.schema();
-    let content = Content::new(Some(RefOr::Ref::<utoipa::openapi::Schema>(Ref::from_schema_name(schema))));
-    ResponseBuilder::new().description(format!("One of: {}.", codes.join(", "))).content(media, content).build()
+    let content = Content::new(Some(RefOr::Ref::<Schema>(Ref::from_schema_name(schema))));
+    let response = ResponseBuilder::new().description(format!("One of: {}.", names.join(", "))).content(media, content);
+    if codes.iter().all(|code| ApiError::new(*code, "").retry_after().is_none()) {
+        return response.build();
+    }
+    let wait = |name: &str, unit: &str| {
+        let mut header = Header::new(Object::with_type(Type::Integer));
+        header.description = Some(format!("{unit} after which the same request may succeed, where it may."));
+        (name.to_owned(), header)
+    };
+    let headers = [wait("Retry-After", "Seconds"), wait("retry-after-ms", "Milliseconds")];
+    headers.into_iter().fold(response, |response, (name, header)| response.header(name, header)).build()
+}
+
+/// Says what the problem of an import that ends early has beside its other members.
+struct Progress;
+
+impl Modify for Progress {
+    fn modify(&self, document: &mut Document) {
+        let problem = document.components.as_mut().and_then(|components| components.schemas.get_mut("Problem"));
+        if let Some(RefOr::T(Schema::Object(problem))) = problem {
+            let mut report = Ref::from_schema_name("ImportView");
+            report.description = "Of an import that ended early alone: the report so far.".to_owned();
+            problem.properties.insert("progress".to_owned(), report.into());
+        }
+    }
 }
 
 /// Says how a key is sent, where the server asks for one.
@@ -130,12 +157,18 @@ struct Security;
 
 impl Modify for Security {
     fn modify(&self, document: &mut Document) {
-        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        let components = document.components.get_or_insert_default();
-        components.security_schemes.insert("bearer".to_owned(), bearer);
+        let in_header = |name: &str| SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(name)));
+        let schemes = [
+            ("bearer", SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build())),
+            ("xApiKey", in_header("x-api-key")),
+            ("apiKey", in_header("api-key")),
+        ];
         // The empty requirement: a server on loopback may ask for no key.
-        let none = SecurityRequirement::default();
-        document.security = Some(vec![none, SecurityRequirement::new("bearer", Vec::<String>::new())]);
+        let mut allowed = vec![SecurityRequirement::default()];
+        allowed.extend(schemes.iter().map(|(name, _)| SecurityRequirement::new(*name, Vec::<String>::new())));
+        document.security = Some(allowed);
+        let components = document.components.get_or_insert_default();
+        components.security_schemes.extend(schemes.map(|(name, scheme)| (name.to_owned(), scheme)));
     }
 }
 
@@ -173,6 +206,27 @@ mod tests {
             ] {
                 let said = responses[status]["description"].as_str().unwrap_or_default();
                 assert!(said.contains(code), "{method} {path} {status}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_waits_and_the_report_of_an_import_are_described() {
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
+        let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+        let names: std::collections::BTreeSet<_> =
+            schemes.values().map(|scheme| scheme["name"].as_str().or(scheme["scheme"].as_str()).unwrap()).collect();
+        assert_eq!(names, ["api-key", "bearer", "x-api-key"].into());
+        let required = document["security"].as_array().unwrap();
+        assert!(schemes.keys().all(|name| required.iter().any(|one| one.get(name).is_some())), "{required:?}");
+        assert!(required.iter().any(|one| one.as_object().unwrap().is_empty()), "{required:?}");
+        let progress = &document["components"]["schemas"]["Problem"]["properties"]["progress"]["$ref"];
+        assert_eq!(progress, "#/components/schemas/ImportView");
+        let responses = &document["paths"]["/v1/collections/{collection}/documents"]["post"]["responses"];
+        for (status, waits) in [("429", true), ("503", true), ("507", true), ("413", false), ("500", false)] {
+            assert!(responses[status].is_object(), "{status}");
+            for name in ["Retry-After", "retry-after-ms"] {
+                assert_eq!(responses[status]["headers"][name].is_object(), waits, "{status} {name}");
             }
         }
     }

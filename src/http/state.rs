@@ -91,7 +91,7 @@ impl AppState {
 
     /// The sinks; at rest until they are started.
     pub(crate) fn replicator(&self) -> Result<&Replicator, ApiError> {
-        self.inner.replicator.as_ref().map_err(|reason| ApiError::new(Code::InvalidSink, reason.clone()))
+        self.inner.replicator.as_ref().map_err(|reason| ApiError::new(Code::Storage, reason.clone()))
     }
 
     /// Sets the sinks to work.

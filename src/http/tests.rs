@@ -161,6 +161,18 @@ fn the_page_on_serving_has_these_limits() {
 }
 
 #[tokio::test]
+async fn damaged_settings_of_sinks_are_the_stores_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    std::fs::write(directory.path().join("replication.json"), "{").unwrap();
+    let router = router(AppState::new(database, HttpConfig::default(), None));
+    let answer = send(&router, empty(Method::GET, "/admin/replication")).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "storage"));
+    assert!(answer.json()["detail"].as_str().unwrap().contains("replication.json"), "{}", answer.json());
+    assert_eq!(send(&router, empty(Method::GET, "/v1/collections")).await.status, 200);
+}
+
+#[tokio::test]
 async fn request_ids_are_echoed_or_made() {
     let (_directory, state) = state(HttpConfig::default());
     let router = router(state);

@@ -387,6 +387,20 @@ pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiErr
     Ok(include_of(Some(&parts.map(name).collect::<Result<Vec<_>, _>>()?)))
 }
 
+/// As [`include_of_parameter`], of documents that were not searched for, which have no chunk that was found.
+///
+/// # Errors
+/// [`Code::InvalidParameter`] for another name.
+pub(crate) fn include_of_documents(text: Option<&str>) -> Result<Include, ApiError> {
+    let include = include_of_parameter(text)?;
+    if include.chunk {
+        let detail = "\"include\" holds \"chunk\", which hits of a search have; allowed are text, metadata and vector, \
+                      joined by commas";
+        return Err(ApiError::new(Code::InvalidParameter, detail));
+    }
+    Ok(include)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -483,5 +497,11 @@ mod tests {
         assert_eq!(write(Some("vector")), format!(r#"{{"id":"a","vector":[0.5,1.0],{rest}"#));
         assert_eq!(write(Some("")), format!(r#"{{"id":"a",{rest}"#));
         assert_eq!(include_of_parameter(Some("text,body")).unwrap_err().code, Code::InvalidParameter);
+        assert!(include_of_parameter(Some("text,chunk")).is_ok_and(|include| include.chunk));
+        assert_eq!(include_of_documents(Some("text,chunk")).unwrap_err().code, Code::InvalidParameter);
+        assert_eq!(
+            include_of_documents(Some("vector,text")).unwrap(),
+            include_of_parameter(Some("vector,text")).unwrap()
+        );
     }
 }
