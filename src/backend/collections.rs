@@ -63,7 +63,8 @@ impl Collections {
     /// The collection of this name.
     ///
     /// # Errors
-    /// [`CollectionError::NotFound`]; [`CollectionError::Backend`] where the store has one of the name and a database too.
+    /// [`CollectionError::NotFound`]; [`CollectionError::Backend`] where the store has one of the name and a database
+    /// too.
     pub fn get(&self, name: &CollectionName) -> Result<AnyCollection, CollectionError> {
         if let Some(collection) = self.remote(name)? {
             self.check_alone(&collection)?;
@@ -99,8 +100,8 @@ impl Collections {
     /// Creates a collection in the store of this process, or finds the one that stands already.
     ///
     /// # Errors
-    /// As [`Database::create_collection`]; [`CollectionError::Backend`] for a new one while those in databases, which may
-    /// have its name, are not known.
+    /// As [`Database::create_collection`]; [`CollectionError::Backend`] for a new one while those in databases, which
+    /// may have its name, are not known.
     pub fn create_local(
         &self,
         name: &CollectionName,

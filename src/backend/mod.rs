@@ -12,6 +12,7 @@ mod search;
 mod settings;
 mod table;
 mod transaction;
+mod writes;
 
 pub use collections::{Collections, CreatedAnywhere};
 pub use pool::PoolFigures;

@@ -277,8 +277,8 @@ async fn transact<T, E>(
     Ok(done)
 }
 
-/// Whether what a COMMIT did is not known. One that the server refused has done nothing; one without an answer may have,
-/// and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
+/// Whether what a COMMIT did is not known. One that the server refused has done nothing; one without an answer may
+/// have, and so may one that was answered for a server that went away, as poolers do: with class 08, 57P0x or 58.
 fn is_unanswered(error: &PostgresError) -> bool {
     let is_of_the_way = |code: &str| ["08", "57P0", "58"].iter().any(|class| code.starts_with(class));
     error.code().is_none_or(is_of_the_way)

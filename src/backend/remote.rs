@@ -12,18 +12,18 @@ use crate::embed::Models;
 use crate::postgres::{Param, Row, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
-    CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, NUMBER_BYTES, NewDocument, SearchRequest,
-    SearchResponse, Seq, TemplateDefinition,
+    CollectionName, Definition, Document, DocumentId, Filter, NUMBER_BYTES, NewDocument, SearchRequest, SearchResponse,
+    Seq, TemplateDefinition,
 };
 
 use super::fault::{failed, settle, settled};
 use super::filter::Where;
-use super::json;
 use super::pool::{Failure, Pool};
-use super::rows::{self, Columns, vector_text};
+use super::rows::{self, Columns};
 use super::settings::Placement;
 use super::table::{self, Checked, TableError};
 use super::transaction;
+use super::writes::NewRow;
 
 /// Documents up to which every one is compared: fewer milliseconds than what the index's plan may cost.
 pub(super) const COMPARED_UP_TO: i64 = 4_096;
@@ -290,75 +290,6 @@ impl RemoteCollection {
         Ok(())
     }
 
-    /// Writes rows by one statement.
-    fn insert(&self, rows: &[NewRow]) -> Result<Seq, CollectionError> {
-        let (vector, table) = (self.checked()?.extension.vector(self.definition()), self.table());
-        let sql = |guard: &str| {
-            format!(
-                "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
-                 nextval(pg_get_serial_sequence($6, 'version')) as version), \
-                 written as (insert into {table} \
-                 (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
-                 select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
-                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \
-                 with ordinality as new(id, content, metadata, embedding, embedded, n), change where {guard} order by n \
-                 on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
-                 embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
-                 version = excluded.version returning version) select max(version), count(*) from written"
-            )
-        };
-        let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-        let contents: Vec<Option<&str>> = rows.iter().map(|row| row.content.as_deref()).collect();
-        let metadata: Vec<&str> = rows.iter().map(|row| row.metadata.as_str()).collect();
-        let vectors: Vec<&str> = rows.iter().map(|row| row.embedding.as_str()).collect();
-        let embedded: Vec<bool> = rows.iter().map(|row| row.embedded).collect();
-        let params: [Param<'_>; 6] = [
-            (&ids, Type::TEXT_ARRAY),
-            (&contents, Type::TEXT_ARRAY),
-            (&metadata, Type::TEXT_ARRAY),
-            (&vectors, Type::TEXT_ARRAY),
-            (&embedded, Type::BOOL_ARRAY),
-            (&table, Type::TEXT),
-        ];
-        let asked = rows.len() as u64;
-        self.write("write documents", sql, &params, |row| match number(row, 1) {
-            written if written == asked => Ok(Seq(number(row, 0))),
-            written => Err(self.passed_over(asked.saturating_sub(written), asked, "written")),
-        })
-    }
-
-    /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the
-    /// condition's parameters begin at `$2`.
-    fn delete_where(&self, condition: &str, params: &[Param<'_>]) -> Result<Deleted, CollectionError> {
-        let table = self.table();
-        let sql = |guard: &str| {
-            format!(
-                "with asked as materialized (select id from {table} where {condition} order by id for update), \
-                 gone as (delete from {table} where {guard} and id in (select id from asked) returning 1) \
-                 select (select count(*) from gone), nextval(pg_get_serial_sequence($1, 'version')), \
-                 (select count(*) from asked)"
-            )
-        };
-        let params: Vec<Param<'_>> =
-            [(&table as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)].into_iter().chain(params.to_vec()).collect();
-        self.write("delete documents", sql, &params, |row| match (number(row, 0), number(row, 2)) {
-            // A table whose `version` lost its sequence numbers nothing.
-            (gone, asked) if gone == asked => {
-                Ok(Deleted { deleted: usize::try_from(gone).unwrap_or(usize::MAX), seq: Seq(number(row, 1)) })
-            }
-            (gone, asked) => Err(self.passed_over(asked.saturating_sub(gone), asked, "deleted")),
-        })
-    }
-
-    /// Why a write is rolled back that the database did in part and called done.
-    fn passed_over(&self, count: u64, asked: u64, done: &str) -> String {
-        let table = self.inner.placement.qualified().plain();
-        format!(
-            "a trigger of table {table} passes over {count} of {asked} documents; nothing was {done}. Drop the trigger, \
-             or have it raise an error"
-        )
-    }
-
     /// Whether there are so many documents that the index pays.
     pub(super) fn is_large(&self) -> Result<bool, CollectionError> {
         let known = *self.inner.is_large.lock().unwrap_or_else(PoisonError::into_inner);
@@ -411,7 +342,7 @@ impl RemoteCollection {
 
     /// Runs a statement that changes something, with the condition that `sql` is given, and commits what `take` takes
     /// from its one row. What that refuses, with the reason, is rolled back.
-    fn write<T>(
+    pub(super) fn write<T>(
         &self,
         doing: &'static str,
         sql: impl Fn(&str) -> String,
@@ -465,11 +396,6 @@ impl RemoteCollection {
     }
 }
 
-/// A count or a number of a sequence; 0 where there is none.
-fn number(row: &Row, at: usize) -> u64 {
-    row.try_get::<_, Option<i64>>(at).ok().flatten().and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
-}
-
 /// Texts as parameters.
 pub(super) fn texts(values: Vec<&str>) -> Texts<'_> {
     Texts(values)
@@ -480,27 +406,5 @@ pub(super) struct Texts<'a>(Vec<&'a str>);
 impl Texts<'_> {
     pub fn typed(&self) -> Vec<Param<'_>> {
         self.0.iter().map(|text| (text as &(dyn crate::postgres::ToSql + Sync), Type::TEXT)).collect()
-    }
-}
-
-/// A row to write.
-struct NewRow {
-    id: DocumentId,
-    content: Option<String>,
-    metadata: String,
-    embedding: String,
-    embedded: bool,
-}
-
-impl NewRow {
-    fn of((prepared, (vectors, state)): (Prepared, (DocumentVectors, EmbeddingState))) -> Self {
-        let NewDocument { id, text, metadata, .. } = prepared.document;
-        Self {
-            id,
-            content: text,
-            metadata: json::object(&metadata),
-            embedding: vector_text(&vectors.numbers),
-            embedded: state == EmbeddingState::Embedded,
-        }
     }
 }

@@ -100,7 +100,8 @@ pub fn find(data: &Path, name: &SnapshotName) -> Result<Snapshot, SnapshotError>
     Ok(Snapshot { name: name.clone(), home, created_at_ms, contents })
 }
 
-/// Removes a snapshot, sound or not, once none is being taken any more. Bytes that the store or another snapshot shares stay on disk.
+/// Removes a snapshot, sound or not, once none is being taken any more. Bytes that the store or another snapshot shares
+/// stay on disk.
 ///
 /// # Errors
 /// [`SnapshotError::NotFound`], [`SnapshotError::Storage`]; it is then there as a whole, or gone from every list.

@@ -39,6 +39,7 @@ fn a_name_that_the_store_has_too_is_told_and_neither_is_hidden_nor_dropped() {
     // As a restored snapshot brings it back.
     let local = one.database.create_collection(&name("c"), &DefinitionRequest::vectors(3)).unwrap().collection;
     local.upsert(vec![document("ours", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    drop(local);
     let one = one.again();
     for refused in [
         fault(one.collections.get(&name("c"))),
