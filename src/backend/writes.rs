@@ -72,10 +72,7 @@ impl RemoteCollection {
     /// Why a write is rolled back that the database did in part and called done.
     fn passed_over(&self, count: u64, asked: u64, done: &str) -> String {
         let table = self.inner.placement.qualified().plain();
-        format!(
-            "a trigger of table {table} passes over {count} of {asked} documents; nothing was {done}. Drop the trigger, \
-             or have it raise an error"
-        )
+        format!("a trigger or a policy of table {table} passes over {count} of {asked} documents; nothing was {done}")
     }
 }
 
