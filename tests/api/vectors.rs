@@ -95,7 +95,7 @@ pub fn documents_that_were_embedded_before_are_not_embedded_again() {
     // A query has another prefix, and so another key; the second time it is known too.
     let search = || server.post("/v1/collections/c/search", &json!({"text": "a b", "top_k": 1})).ok();
     assert_eq!(search()["hits"], search()["hits"]);
-    assert!(server.metric("pannier_embedding_cache_hits_total") >= 6.0);
+    assert!(server.metric("pannier_embedding_cache_hits_total") >= 3.0);
     assert!(server.metric("pannier_embedding_cache_misses_total") >= 4.0);
     let metrics = server.get("/metrics").text();
     for name in
