@@ -13,8 +13,8 @@ static SMALL: LazyLock<Option<TextTokenizer>> = LazyLock::new(|| {
     TextTokenizer::from_bytes(file.to_vec(), "fuzz", LIMITS).ok()
 });
 
-/// A text, after a prefix, and a file that says how texts are cut. Whether it is such a file that cuts a text, or, where
-/// it does not begin as one, a text that can be cut.
+/// A text, after a prefix, and a file that says how texts are cut. Whether it is such a file that cuts a text, or,
+/// where it does not begin as one, a text that can be cut.
 pub fn tokenizer(bytes: &[u8]) -> bool {
     let small = SMALL.as_ref().expect("the corpus holds a good tokenizer");
     let tokens = small.encode("a ", &String::from_utf8_lossy(bytes));
