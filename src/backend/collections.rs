@@ -126,7 +126,8 @@ impl Collections {
     /// # Errors
     /// [`CollectionError::NotOnBackend`] for what the backend has not, [`CollectionError::Exists`] where another
     /// collection has the name, [`CollectionError::Backend`] where the database or its table is not as needed,
-    /// [`CollectionError::Manifest`] where the data directory takes no note of it, and what a definition is refused for.
+    /// [`CollectionError::Manifest`] where the data directory takes no note of it, and what a definition is refused
+    /// for.
     pub fn create_remote(
         &self,
         name: &CollectionName,

@@ -1,5 +1,5 @@
-//! Power cuts while a snapshot is taken and while one is restored: it is there whole or not at all, and the store is the
-//! old one or the new one.
+//! Power cuts while a snapshot is taken and while one is restored: it is there whole or not at all, and the store is
+//! the old one or the new one.
 
 use std::path::Path;
 

@@ -39,7 +39,8 @@ pub fn finish_replacement(paths: &DataPaths) -> Result<bool, ManifestError> {
 }
 
 /// Makes the names durable that stand in the directory. A process that was killed before it synced one, or whose sync
-/// failed, leaves a name that may be gone after a power cut. What is decided and acknowledged by it must not outlive it.
+/// failed, leaves a name that may be gone after a power cut. What is decided and acknowledged by it must not outlive
+/// it.
 fn settle_names(paths: &DataPaths) -> Result<(), ManifestError> {
     if !is_there(paths.root())? {
         return Ok(());
