@@ -42,6 +42,7 @@ pub struct ServeArgs {
     /// Name that clients may put into the Host header beside localhost and the address; may be repeated, or joined by
     /// commas
     #[arg(
+        id = "allow_host",
         long = "allow-host",
         value_name = "HOST",
         env = "PANNIER_ALLOW_HOSTS",
@@ -51,6 +52,7 @@ pub struct ServeArgs {
     allow_hosts: Vec<String>,
     /// Origin whose web pages may call, such as https://app.example; may be repeated, or joined by commas
     #[arg(
+        id = "allow_origin",
         long = "allow-origin",
         value_name = "ORIGIN",
         env = "PANNIER_ALLOW_ORIGINS",

@@ -89,7 +89,8 @@ mod tests {
         assert!(details.iter().any(|detail| detail.starts_with("--snapshot-keep = 7")), "{details:?}");
         assert_eq!(details.iter().filter(|detail| detail.starts_with("--addr = ")).count(), 1, "{details:?}");
         // Those without a value are not listed.
-        for id in of_serve().iter().filter(|id| !["snapshot_every", "merge_mib_per_s"].contains(&id.as_str())) {
+        const UNSET: [&str; 4] = ["snapshot_every", "merge_mib_per_s", "allow_host", "allow_origin"];
+        for id in of_serve().iter().filter(|id| !UNSET.contains(&id.as_str())) {
             let start = format!("--{} = ", id.replace('_', "-"));
             assert!(details.iter().any(|detail| detail.starts_with(&start)), "{start} {details:?}");
         }
