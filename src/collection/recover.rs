@@ -300,7 +300,7 @@ mod tests {
         let is_list = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "dead");
         let lists: Vec<_> = storage::list_files_below(directory.path()).unwrap().into_iter().filter(is_list).collect();
         assert!(!lists.is_empty());
-        lists.iter().for_each(|list| _ = storage::remove_file(list).unwrap());
+        lists.iter().for_each(|list| storage::remove_file(list).unwrap());
         let database = Database::open(directory.path()).unwrap();
         let things = &database.collections()[0];
         assert!(things.get(&id("b7")).unwrap().is_none());

@@ -126,9 +126,12 @@ struct Closed<'a> {
     tag: u32,
 }
 
+/// Takes the frame of a record, and its payload with the padding.
+type Visit<'a> = dyn FnMut(RecordHeader, &[u8]) -> Result<(), LogError> + 'a;
+
 impl Closed<'_> {
-    /// Gives the frame and the payload with its padding of each record to `visit`, and returns the change that follows.
-    fn each_record(&self, visit: &mut dyn FnMut(RecordHeader, &[u8]) -> Result<(), LogError>) -> Result<Seq, LogError> {
+    /// Gives each record to `visit`, and returns the change that follows.
+    fn each_record(&self, visit: &mut Visit<'_>) -> Result<Seq, LogError> {
         let Self { path, bytes, tag, .. } = *self;
         let (mut offset, mut next) = (FILE_HEADER_BYTES, self.header.first_seq);
         while offset < bytes.len() {

@@ -252,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
         std::fs::write(&file, "x").unwrap();
-        check_room(dir.path(), &[file.clone()]).unwrap();
+        check_room(dir.path(), std::slice::from_ref(&file)).unwrap();
         // It takes no room itself.
         std::fs::File::options().write(true).open(&file).unwrap().set_len(1 << 40).unwrap();
         let many = vec![file; 1 << 12];
