@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use crate::embed::{DEFAULT_MODEL, InputKind, Models, TextModel};
 use crate::ingest::Templater;
 use crate::types::limits::MAX_CHUNK_TOKENS;
 use crate::types::{
-    ChunkDefinition, Definition, EmbeddingDefinition, FieldType, GuardDefinition, IndexDefinition, Language, Metric,
-    Quantization, TemplateDefinition, TextDefinition, VectorStorage,
+    ChunkDefinition, Definition, EmbeddingDefinition, FieldType, FieldsTemplate, GuardDefinition, IndexDefinition,
+    Language, Metric, Quantization, TemplateDefinition, TextDefinition, VectorStorage,
 };
 
 use super::CollectionError;
+
+/// Characters of a setting that an error shows.
+const SHOWN_CHARACTERS: usize = 200;
 
 /// What a caller asks of a new collection; what is `None` is filled in.
 ///
@@ -132,26 +137,114 @@ fn room_for_chunks(model: &TextModel) -> Result<u32, CollectionError> {
     Ok(model.max_tokens().saturating_sub(taken) as u32)
 }
 
-/// The first setting in which two definitions differ, as `setting: existing != asked for`.
+/// The first setting in which two definitions differ, as `setting: existing != asked for`, in the words of requests.
 pub fn difference(existing: &Definition, asked: &Definition) -> Option<String> {
-    let rows: [(&str, String, String); 9] = [
-        ("dim", existing.dim.to_string(), asked.dim.to_string()),
-        ("metric", format!("{:?}", existing.metric), format!("{:?}", asked.metric)),
-        ("embedding", model_of(existing), model_of(asked)),
-        ("index", format!("{:?}", existing.index), format!("{:?}", asked.index)),
-        ("fields", format!("{:?}", existing.fields), format!("{:?}", asked.fields)),
-        ("text", format!("{:?}", existing.text), format!("{:?}", asked.text)),
-        ("template", format!("{:?}", existing.template), format!("{:?}", asked.template)),
-        ("guard", format!("{:?}", existing.guard), format!("{:?}", asked.guard)),
-        ("chunks", format!("{:?}", existing.chunks), format!("{:?}", asked.chunks)),
-    ];
-    let (name, old, new) = rows.into_iter().find(|(_, old, new)| old != new)?;
-    Some(format!("{name}: {old} != {new}"))
+    let (old, new) = (settings(existing), settings(asked));
+    let (name, old, new) =
+        old.into_iter().zip(new).find(|(old, new)| old != new).map(|((name, old), (_, new))| (name, old, new))?;
+    Some(format!("{name}: {} != {}", cut(&old), cut(&new)))
+}
+
+/// Every setting of a definition.
+fn settings(definition: &Definition) -> [(&'static str, String); 12] {
+    let Definition { dim, metric, embedding: _, index, fields, text, template, guard, chunks } = definition;
+    let IndexDefinition { m, ef_construction, quantization, storage } = index;
+    let TextDefinition { language } = text;
+    let fields: BTreeMap<_, _> = fields.iter().map(|(name, kind)| (name, word(kind))).collect();
+    let template = template.as_ref().map(|template| match template {
+        TemplateDefinition::Jinja(text) => json!(text),
+        TemplateDefinition::Fields(FieldsTemplate { only, exclude, weights }) => {
+            let weights: BTreeMap<_, _> =
+                weights.iter().map(|(name, weight)| (name, f64::from(weight.thousandths) / 1_000.0)).collect();
+            json!({"fields": only, "exclude": exclude, "weights": weights})
+        }
+    });
+    let guard = guard.as_ref().map(|GuardDefinition { action, kinds, allow }| {
+        let kinds: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        json!({"action": word(action), "kinds": kinds, "allow": allow})
+    });
+    let chunks = chunks.map(|ChunkDefinition { max_tokens, overlap_tokens }| {
+        json!({"max_tokens": max_tokens, "overlap_tokens": overlap_tokens})
+    });
+    let or_none = |value: Option<Value>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+    [
+        ("dim", dim.to_string()),
+        ("metric", word(metric)),
+        ("embedding", model_of(definition)),
+        ("index.m", m.to_string()),
+        ("index.ef_construction", ef_construction.to_string()),
+        ("index.quantization", word(quantization)),
+        ("index.storage", word(storage)),
+        ("fields", json!(fields).to_string()),
+        ("text.language", word(language)),
+        ("template", or_none(template)),
+        ("guard", or_none(guard)),
+        ("chunks", or_none(chunks)),
+    ]
+}
+
+/// The word of requests for a choice, whose names are single words.
+fn word(choice: &impl std::fmt::Debug) -> String {
+    format!("{choice:?}").to_lowercase()
+}
+
+/// As much as a sentence carries.
+fn cut(shown: &str) -> String {
+    match shown.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}..", &shown[..end]),
+        None => shown.to_owned(),
+    }
 }
 
 fn model_of(definition: &Definition) -> String {
     match &definition.embedding {
         Some(embedding) => format!("{} ({})", embedding.model, embedding.fingerprint),
         None => "none".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{GuardAction, PersonalData, Weight};
+
+    #[test]
+    fn a_difference_is_told_in_the_words_of_requests() {
+        let models = Models::new("/nowhere".into(), None);
+        let plain = DefinitionRequest::vectors(3).complete(&models).unwrap();
+        let told = |change: fn(&mut Definition)| {
+            let mut asked = plain.clone();
+            change(&mut asked);
+            difference(&plain, &asked).unwrap()
+        };
+        let fields = |only: &[&str]| {
+            let only = only.iter().map(|name| (*name).to_owned()).collect();
+            let weights = [("title".to_owned(), Weight { thousandths: 1_500 })].into();
+            TemplateDefinition::Fields(FieldsTemplate { only, weights, ..FieldsTemplate::default() })
+        };
+        assert_eq!(difference(&plain, &plain), None);
+        assert_eq!(told(|asked| asked.index.m = 20), "index.m: 16 != 20");
+        assert_eq!(told(|asked| asked.index.storage = VectorStorage::Float16), "index.storage: float32 != float16");
+        assert_eq!(
+            told(|asked| asked.chunks = Some(ChunkDefinition { max_tokens: 64, overlap_tokens: 8 })),
+            "chunks: none != {\"max_tokens\":64,\"overlap_tokens\":8}"
+        );
+        assert_eq!(
+            told(|asked| {
+                let kinds = [PersonalData::Email, PersonalData::IpAddress].into();
+                asked.guard = Some(GuardDefinition { action: GuardAction::Redact, kinds, allow: [].into() });
+            }),
+            "guard: none != {\"action\":\"redact\",\"allow\":[],\"kinds\":[\"email\",\"ip\"]}"
+        );
+        assert_eq!(
+            told(|asked| _ = asked.fields.insert("price".to_owned(), FieldType::Number)),
+            "fields: {} != {\"price\":\"number\"}"
+        );
+        let mut asked = plain.clone();
+        asked.template = Some(fields(&["title"]));
+        let shown = "{\"exclude\":[],\"fields\":[\"title\"],\"weights\":{\"title\":1.5}}";
+        assert_eq!(difference(&asked, &plain).unwrap(), format!("template: {shown} != none"));
+        asked.template = Some(TemplateDefinition::Jinja("x".repeat(300)));
+        assert_eq!(difference(&asked, &plain).unwrap(), format!("template: \"{}.. != none", "x".repeat(199)));
     }
 }

@@ -18,7 +18,7 @@ use super::state::AppState;
 use super::trim;
 use super::wire::json;
 use crate::snapshot::SnapshotName;
-use crate::types::limits::MAX_BODY_BYTES;
+use crate::types::limits::{MAX_BODY_BYTES, MAX_SETTINGS_BYTES};
 use crate::types::{CollectionName, DocumentId};
 
 /// Bodies up to this length are parsed where they arrive; longer ones on a thread that may block.
@@ -60,7 +60,7 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 /// A JSON body, whatever its content type: what curl sends unless told otherwise.
 pub(crate) struct UntypedJsonBody<T>(pub(crate) T);
 
-/// A JSON body that may be missing altogether.
+/// A JSON body of settings, at most [`MAX_SETTINGS_BYTES`], that may be missing altogether.
 pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 
 async fn path_values<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<HashMap<String, String>, ApiError> {
@@ -162,11 +162,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T>
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        if !is_json(&parts.headers) {
-            return Err(ApiError::new(Code::UnsupportedMediaType, "send JSON with \"Content-Type: application/json\""));
-        }
-        parse(read(&parts.headers, body, state.config().limits.body_timeout).await?).await.map(Self)
+        json_of(request, MAX_BODY_BYTES, state).await.map(Self)
     }
 }
 
@@ -175,7 +171,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for UntypedJson
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        parse(read(&parts.headers, body, state.config().limits.body_timeout).await?).await.map(Self)
+        parse(read(&parts.headers, body, MAX_BODY_BYTES, state.config().limits.body_timeout).await?).await.map(Self)
     }
 }
 
@@ -186,8 +182,20 @@ impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<AppState> for O
         if request.body().is_end_stream() {
             return Ok(Self(T::default()));
         }
-        JsonBody::from_request(request, state).await.map(|JsonBody(value)| Self(value))
+        json_of(request, MAX_SETTINGS_BYTES, state).await.map(Self)
     }
+}
+
+/// The value of a JSON body of at most `most` bytes.
+async fn json_of<T>(request: Request, most: usize, state: &AppState) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let (parts, body) = request.into_parts();
+    if !is_json(&parts.headers) {
+        return Err(ApiError::new(Code::UnsupportedMediaType, "send JSON with \"Content-Type: application/json\""));
+    }
+    parse(read(&parts.headers, body, most, state.config().limits.body_timeout).await?).await
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -200,19 +208,18 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Reads a whole body within [`MAX_BODY_BYTES`] and `timeout`.
-async fn read(headers: &HeaderMap, body: Body, timeout: Duration) -> Result<Bytes, ApiError> {
+/// Reads a whole body of at most `most` bytes within `timeout`.
+async fn read(headers: &HeaderMap, body: Body, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
     check_encoding(headers)?;
     let too_large = || {
-        let detail =
-            format!("the body is longer than {MAX_BODY_BYTES} bytes; send less at once or use the import stream");
-        ApiError::new(Code::BodyTooLarge, detail)
+        let instead = if most < MAX_BODY_BYTES { "" } else { "; send less at once or use the import stream" };
+        ApiError::new(Code::BodyTooLarge, format!("the body is longer than {most} bytes{instead}"))
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+    if declared.is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
-    let read = tokio::time::timeout(timeout, Limited::new(body, MAX_BODY_BYTES).collect());
+    let read = tokio::time::timeout(timeout, Limited::new(body, most).collect());
     match limits::reading_body(read).await {
         Ok(Ok(collected)) => {
             let bytes = collected.to_bytes();

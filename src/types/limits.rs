@@ -2,6 +2,8 @@
 
 /// Longest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 32 << 20;
+/// Longest body that says how something is to be: several times what the longest definition takes.
+pub const MAX_SETTINGS_BYTES: usize = 2 << 20;
 /// Most documents in one request; streams have no such limit.
 pub const MAX_DOCUMENTS_PER_REQUEST: usize = 1_000;
 /// Largest vector dimension.

@@ -38,6 +38,15 @@ fn a_body_that_grows_too_large_is_refused() {
 }
 
 #[test]
+fn definitions_have_a_limit_of_their_own() {
+    let server = Server::with_documents(&[]);
+    let template = |bytes: usize| json!({"embedding": {"template": {"fields": ["x".repeat(bytes)]}}});
+    let detail = server.put("/v1/collections/d", &template(2 << 20)).refused(413, "body_too_large");
+    assert!(detail.contains("2097152 bytes"), "{detail}");
+    server.put("/v1/collections/d", &template(1 << 20)).refused(422, "invalid_definition");
+}
+
+#[test]
 fn so_many_documents_and_no_more() {
     let server = Server::with_documents(&[]);
     let documents = |count: usize| -> Vec<Value> {

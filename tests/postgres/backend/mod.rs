@@ -125,7 +125,7 @@ fn a_table_is_taken_over_only_by_the_same_definition() {
     let metric = DefinitionRequest { metric: Some(Metric::L2), ..DefinitionRequest::vectors(3) };
     let (kind, detail) = fault(two.create_with(&metric, "t"));
     assert_eq!(kind, BackendFault::Conflict);
-    assert!(detail.contains("metric: Cosine != L2"), "{detail}");
+    assert!(detail.contains("metric: cosine != l2"), "{detail}");
     postgres.run("create table pannier.theirs (id int)");
     let (kind, detail) = fault(two.create_with(&DefinitionRequest::vectors(3), "theirs"));
     assert_eq!(kind, BackendFault::Conflict);

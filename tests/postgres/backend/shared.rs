@@ -32,7 +32,7 @@ fn a_table_made_anew_with_another_definition_is_noticed_on(version: Version) {
         |a| a.stats().map(drop),
     ];
     for (request, words, vector) in [
-        (l2, "metric: L2 != Cosine", vec![3.0, 0.0, 0.0]),
+        (l2, "metric: l2 != cosine", vec![3.0, 0.0, 0.0]),
         (half, "storage", vec![1.0, 0.0, 0.0]),
         (wide, "dim: 4 != 3", vec![1.0, 0.0, 0.0, 0.0]),
     ] {
