@@ -6,8 +6,9 @@ use crate::types::limits::MAX_EF;
 /// Recall of searches that name no `ef_search`.
 pub const WANTED_RECALL: f64 = 0.95;
 /// Share of what is missing to a recall of 1 that is asked of the sample of queries when the graph was built: a few
-/// hundred tell recall to about half a hundredth, and other queries may be harder.
-const MISSING_SHARE: f64 = 0.5;
+/// hundred tell recall to about half a hundredth, and other queries may be harder. With 0.5 a graph of 100,000
+/// embeddings of sentences found 0.940 of what questions ask for, with 0.4 it finds 0.957.
+const MISSING_SHARE: f64 = 0.4;
 /// `m` that [`unmeasured`] was measured with.
 const MEASURED_M: f64 = 16.0;
 
