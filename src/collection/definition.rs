@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-
 use crate::embed::{DEFAULT_MODEL, InputKind, Models, TextModel};
 use crate::ingest::Templater;
 use crate::types::limits::MAX_CHUNK_TOKENS;
@@ -152,21 +150,22 @@ fn settings(definition: &Definition) -> [(&'static str, String); 12] {
     let TextDefinition { language } = text;
     let fields: BTreeMap<_, _> = fields.iter().map(|(name, kind)| (name, word(kind))).collect();
     let template = template.as_ref().map(|template| match template {
-        TemplateDefinition::Jinja(text) => json!(text),
+        TemplateDefinition::Jinja(text) => format!("{text:?}"),
         TemplateDefinition::Fields(FieldsTemplate { only, exclude, weights }) => {
             let weights: BTreeMap<_, _> =
                 weights.iter().map(|(name, weight)| (name, f64::from(weight.thousandths) / 1_000.0)).collect();
-            json!({"fields": only, "exclude": exclude, "weights": weights})
+            format!("{{\"fields\": {only:?}, \"exclude\": {exclude:?}, \"weights\": {weights:?}}}")
         }
     });
     let guard = guard.as_ref().map(|GuardDefinition { action, kinds, allow }| {
         let kinds: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
-        json!({"action": word(action), "kinds": kinds, "allow": allow})
+        let allow: Vec<_> = allow.iter().collect();
+        format!("{{\"action\": {:?}, \"kinds\": {kinds:?}, \"allow\": {allow:?}}}", word(action))
     });
     let chunks = chunks.map(|ChunkDefinition { max_tokens, overlap_tokens }| {
-        json!({"max_tokens": max_tokens, "overlap_tokens": overlap_tokens})
+        format!("{{\"max_tokens\": {max_tokens}, \"overlap_tokens\": {overlap_tokens}}}")
     });
-    let or_none = |value: Option<Value>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+    let or_none = |shown: Option<String>| shown.unwrap_or_else(|| "none".to_owned());
     [
         ("dim", dim.to_string()),
         ("metric", word(metric)),
@@ -175,7 +174,7 @@ fn settings(definition: &Definition) -> [(&'static str, String); 12] {
         ("index.ef_construction", ef_construction.to_string()),
         ("index.quantization", word(quantization)),
         ("index.storage", word(storage)),
-        ("fields", json!(fields).to_string()),
+        ("fields", format!("{fields:?}")),
         ("text.language", word(language)),
         ("template", or_none(template)),
         ("guard", or_none(guard)),
@@ -227,22 +226,22 @@ mod tests {
         assert_eq!(told(|asked| asked.index.storage = VectorStorage::Float16), "index.storage: float32 != float16");
         assert_eq!(
             told(|asked| asked.chunks = Some(ChunkDefinition { max_tokens: 64, overlap_tokens: 8 })),
-            "chunks: none != {\"max_tokens\":64,\"overlap_tokens\":8}"
+            "chunks: none != {\"max_tokens\": 64, \"overlap_tokens\": 8}"
         );
         assert_eq!(
             told(|asked| {
                 let kinds = [PersonalData::Email, PersonalData::IpAddress].into();
                 asked.guard = Some(GuardDefinition { action: GuardAction::Redact, kinds, allow: [].into() });
             }),
-            "guard: none != {\"action\":\"redact\",\"allow\":[],\"kinds\":[\"email\",\"ip\"]}"
+            "guard: none != {\"action\": \"redact\", \"kinds\": [\"email\", \"ip\"], \"allow\": []}"
         );
         assert_eq!(
             told(|asked| _ = asked.fields.insert("price".to_owned(), FieldType::Number)),
-            "fields: {} != {\"price\":\"number\"}"
+            "fields: {} != {\"price\": \"number\"}"
         );
         let mut asked = plain.clone();
         asked.template = Some(fields(&["title"]));
-        let shown = "{\"exclude\":[],\"fields\":[\"title\"],\"weights\":{\"title\":1.5}}";
+        let shown = "{\"fields\": [\"title\"], \"exclude\": [], \"weights\": {\"title\": 1.5}}";
         assert_eq!(difference(&asked, &plain).unwrap(), format!("template: {shown} != none"));
         asked.template = Some(TemplateDefinition::Jinja("x".repeat(300)));
         assert_eq!(difference(&asked, &plain).unwrap(), format!("template: \"{}.. != none", "x".repeat(199)));
