@@ -1,12 +1,11 @@
 //! Whether a store holds what its clients were told.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::workload::{Client, DIM, Model, definition, document, options};
+use super::workload::{Client, DIM, GROUPS, Model, Row, definition, in_group, options};
 use crate::collection::ListRequest;
-use crate::types::{Chain, CollectionName, DocumentId, Query, SearchRequest};
+use crate::types::{Chain, CollectionName, Document, DocumentId, Mode, Query, SearchRequest};
 use crate::{Collection, CollectionError, Database};
 
 /// What a collection may hold, one of them.
@@ -41,8 +40,9 @@ pub(super) fn check(root: &Path, clients: &[Client], allowed: &[Allowed<'_>], go
             collection.delete(&[DocumentId::new(&first).unwrap()]).map_err(text)?;
             model.remove(&first);
         }
-        collection.upsert(vec![document("after", &[1.0; DIM], false)]).map_err(text)?;
-        model.insert("after".into(), vec![1.0; DIM]);
+        let after = Row::new("after", vec![1.0; DIM], 0, client.with_text);
+        collection.upsert(vec![after.document("after")]).map_err(text)?;
+        model.insert("after".into(), after);
     }
     drop(database);
     let database = open(root)?;
@@ -67,14 +67,39 @@ pub(super) fn read(database: &Database, name: &CollectionName) -> Result<Option<
         Err(error) => return Err(text(error)),
     };
     let listed = list(&collection)?;
-    let searched = search(&collection)?;
-    if collection.stats().documents != listed.len() as u64 || searched != listed.keys().cloned().collect::<Vec<_>>() {
-        return Err(format!("{name} lists {listed:?} and finds {searched:?}"));
+    let near = Query::Vector(vec![1.0, -2.0, 0.5, 3.0]);
+    let searched = SearchRequest { exact: true, top_k: 100, ..SearchRequest::new(near) };
+    let agree = |what: &str, request: &SearchRequest, wanted: &dyn Fn(&Row) -> bool| {
+        let found = search(&collection, request)?;
+        let wanted: Vec<_> = listed.iter().filter(|(_, row)| wanted(row)).map(|(id, _)| id.clone()).collect();
+        match found == wanted {
+            true => Ok(()),
+            false => Err(format!("{name} lists {listed:?} and finds {found:?} {what}")),
+        }
+    };
+    agree("near a vector", &searched, &|_| true)?;
+    for group in 0..GROUPS {
+        let filtered = SearchRequest { filter: Some(in_group(group)), ..searched.clone() };
+        agree(&format!("in group {group}"), &filtered, &|row| row.is_in(group))?;
     }
-    for (id, vector) in &listed {
+    if let Some(words) = listed.values().find_map(|row| row.text.clone())
+        && cfg!(feature = "text")
+    {
+        let version = words.rsplit(' ').next().unwrap_or_default();
+        for word in ["words", version] {
+            let by_word =
+                SearchRequest { mode: Mode::Keyword, refresh: true, ..SearchRequest::new(Query::Text(word.into())) };
+            let by_word = SearchRequest { top_k: 100, ..by_word };
+            agree(&format!("by {word}"), &by_word, &|row| row.has(word))?;
+        }
+    }
+    if collection.stats().documents != listed.len() as u64 {
+        return Err(format!("{name} lists {listed:?} and counts {}", collection.stats().documents));
+    }
+    for (id, row) in &listed {
         let got = collection.get(&DocumentId::new(id).unwrap()).map_err(text)?;
-        if got.map(|document| document.vector).as_ref() != Some(vector) {
-            return Err(format!("{name} lists {id} and does not get it"));
+        if got.map(row_of).as_ref() != Some(row) {
+            return Err(format!("{name} lists {id} as {row:?} and does not get it so"));
         }
     }
     Ok(Some(listed))
@@ -82,15 +107,16 @@ pub(super) fn read(database: &Database, name: &CollectionName) -> Result<Option<
 
 fn list(collection: &Collection) -> Result<Model, String> {
     let page = collection.list(&ListRequest { limit: 100, ..ListRequest::default() }).map_err(text)?;
-    let documents =
-        page.documents.into_iter().map(|document| (document.stored.id.as_str().to_owned(), document.vector));
-    Ok(documents.collect::<BTreeMap<_, _>>())
+    Ok(page.documents.into_iter().map(|document| (document.stored.id.as_str().to_owned(), row_of(document))).collect())
 }
 
-fn search(collection: &Collection) -> Result<Vec<String>, String> {
-    let query = Query::Vector(vec![1.0, -2.0, 0.5, 3.0]);
-    let request = SearchRequest { exact: true, top_k: 100, ..SearchRequest::new(query) };
-    let hits = collection.search(&request).map_err(text)?.hits;
+fn row_of(document: Document) -> Row {
+    Row { vector: document.vector, text: document.stored.text, metadata: document.stored.metadata }
+}
+
+/// The ids it finds, in order.
+fn search(collection: &Collection, request: &SearchRequest) -> Result<Vec<String>, String> {
+    let hits = collection.search(request).map_err(text)?.hits;
     let mut ids: Vec<_> = hits.iter().map(|hit| hit.id.as_str().to_owned()).collect();
     ids.sort();
     Ok(ids)

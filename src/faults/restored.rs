@@ -7,7 +7,7 @@ use super::check::{read, text};
 use super::disk::{Contents, Disk};
 use super::jobs::{check_all, fast_directory};
 use super::random::Random;
-use super::workload::{DIM, Model, definition, document, options};
+use super::workload::{DIM, Model, Row, definition, options};
 use crate::Database;
 use crate::snapshot::{SnapshotName, Source, create, list, restore, verify};
 use crate::storage::fault::{Event, History};
@@ -38,7 +38,11 @@ fn write(database: &Database, numbers: std::ops::Range<usize>) {
     let sealed = numbers.end - 6;
     for numbers in [numbers.start..sealed, sealed..numbers.end] {
         things.settle().unwrap();
-        things.upsert(numbers.map(|n| document(&format!("d{n:02}"), &[n as f32 + 1.0; DIM], false)).collect()).unwrap();
+        let row = |n| {
+            Row::new(&format!("d{n:02}"), vec![n as f32 + 1.0; DIM], n + 100 * sealed, true)
+                .document(&format!("d{n:02}"))
+        };
+        things.upsert(numbers.map(row).collect()).unwrap();
     }
 }
 

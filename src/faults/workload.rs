@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::random::Random;
 use crate::storage::fault::{Event, History};
-use crate::types::{CollectionName, DocumentId, Metric, NewDocument};
+use crate::types::{CollectionName, DocumentId, Filter, Metadata, Metric, NewDocument, Value};
 use crate::{Collection, Database, DefinitionRequest, Options};
 
 pub(super) const DIM: usize = 4;
@@ -15,8 +15,19 @@ const IDS: usize = 14;
 const OPENINGS: usize = 3;
 const REQUESTS: usize = 14;
 
-/// Id to vector.
-pub(super) type Model = BTreeMap<String, Vec<f32>>;
+/// Groups that documents are in, by a field of their metadata.
+pub(super) const GROUPS: i64 = 3;
+
+/// What a document holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) vector: Vec<f32>,
+    pub(super) text: Option<String>,
+    pub(super) metadata: Metadata,
+}
+
+/// Id to what it holds.
+pub(super) type Model = BTreeMap<String, Row>;
 
 /// A client that sends one request after another to a collection of its own.
 #[derive(Clone, Debug)]
@@ -25,7 +36,7 @@ pub(super) struct Client {
     /// What the collection holds after so many requests; `None` where there is none.
     pub(super) states: Vec<Option<Arc<Model>>>,
     random: Random,
-    with_text: bool,
+    pub(super) with_text: bool,
 }
 
 /// What happened, and what the clients know of it. The mark `client << 32 | n` stands behind the answer to a client's
@@ -49,10 +60,34 @@ pub(super) fn definition() -> DefinitionRequest {
     DefinitionRequest { metric: Some(Metric::Dot), ..DefinitionRequest::vectors(DIM as u32) }
 }
 
-pub(super) fn document(id: &str, vector: &[f32], with_text: bool) -> NewDocument {
-    let text = with_text.then(|| format!("words of {id}"));
-    let id = DocumentId::new(id).unwrap();
-    NewDocument { id, text, metadata: BTreeMap::new(), vector: Some(vector.to_vec()), chunks: Vec::new() }
+impl Row {
+    /// The `version`th of a document; the text and the metadata tell it from every other.
+    pub(super) fn new(id: &str, vector: Vec<f32>, version: usize, with_text: bool) -> Self {
+        let text = with_text.then(|| format!("words of {id}, version{version}"));
+        let version = Value::Int(version as i64);
+        let group = Value::Int((vector.iter().sum::<f32>() as i64).rem_euclid(GROUPS));
+        Self { vector, text, metadata: [("version".into(), version), ("group".into(), group)].into() }
+    }
+
+    /// The document that holds it.
+    pub(super) fn document(&self, id: &str) -> NewDocument {
+        let Self { vector, text, metadata } = self.clone();
+        let id = DocumentId::new(id).unwrap();
+        NewDocument { id, text, metadata, vector: Some(vector), chunks: Vec::new() }
+    }
+
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.text.as_ref().is_some_and(|text| text.split([' ', ',']).any(|other| other == word))
+    }
+
+    pub(super) fn is_in(&self, group: i64) -> bool {
+        self.metadata["group"] == Value::Int(group)
+    }
+}
+
+/// Matches the documents of a group.
+pub(super) fn in_group(group: i64) -> Filter {
+    Filter::eq("group", Value::Int(group))
 }
 
 /// Runs clients against a new store in `root`, which exists and is empty.
@@ -114,6 +149,12 @@ impl Client {
     }
 
     fn write(&mut self, collection: &Collection, mut model: Model) -> Model {
+        if self.random.chance(12) {
+            let group = self.random.below(GROUPS as usize) as i64;
+            collection.delete_matching(&in_group(group)).unwrap();
+            model.retain(|_, row| !row.is_in(group));
+            return model;
+        }
         let mut ids: Vec<_> =
             (0..1 + self.random.below(5)).map(|_| format!("d{:02}", self.random.below(IDS))).collect();
         ids.sort();
@@ -124,20 +165,15 @@ impl Client {
             model.retain(|id, _| !ids.contains(id));
             return model;
         }
+        let mut documents = Vec::new();
         for id in ids {
             let vector = (0..DIM).map(|_| self.random.below(9) as f32 - 3.5).collect();
-            model.insert(id, vector);
+            let row = Row::new(&id, vector, self.random.below(1_000_000), self.with_text);
+            documents.push(row.document(&id));
+            model.insert(id, row);
         }
-        let changed = model.iter().filter(|(id, vector)| self.last(id) != Some(vector));
-        let documents: Vec<_> = changed.map(|(id, vector)| document(id, vector, self.with_text)).collect();
-        if !documents.is_empty() {
-            collection.upsert(documents).unwrap();
-        }
+        collection.upsert(documents).unwrap();
         model
-    }
-
-    fn last(&self, id: &str) -> Option<&Vec<f32>> {
-        self.states.last().unwrap().as_ref()?.get(id)
     }
 
     /// Seals or merges now and then, which no reader may notice.
