@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, is_exact, sort};
 use crate::index::Place;
 use crate::postgres::{Param, Row, Type};
-use crate::types::{Document, DocumentId, Explain, Filter, Metric, Mode, Paging, Plan, SearchRequest};
+use crate::types::{Document, DocumentId, Explain, Filter, Fusion, Metric, Mode, Paging, Plan, SearchRequest};
 
 use super::remote::{RemoteCollection, texts};
 use super::rows::{self, Columns, Keys, vector_text};
@@ -118,14 +118,15 @@ impl Shelf for RemoteCollection {
     ) -> Result<Vec<Candidate>, CollectionError> {
         let passes = self.condition(request.filter.as_ref(), 2)?;
         let configuration = configuration(self.definition());
-        // Who was found by words alone gets a score by vector too.
-        let columns = ranked(request, matches!(request.mode, Mode::Hybrid(_))).sql();
+        // Who was found by words alone gets a score by vector too, where scores are added.
+        let by_score = matches!(request.mode, Mode::Hybrid(Fusion::Weighted { .. }));
+        let columns = ranked(request, by_score).sql();
         // A document with one of the words is found, as by our own index; lexemes are quoted as tsquery reads them.
         let before = format!(
-            "select {columns}, ts_rank(words, query, 1)::float8 from {}, \
+            "select {columns}, ts_rank(t.words, asked.query, 1)::float8 from {} as t, \
              (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
              as query from unnest(tsvector_to_array(to_tsvector('{configuration}', $1))) as word) as asked \
-             where words @@ query and ",
+             where t.words @@ asked.query and ",
             self.table(),
         );
         let after = format!(" and {} order by 9 desc, id limit {depth}", passes.sql);

@@ -16,7 +16,7 @@ impl RemoteCollection {
             format!(
                 "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
                  nextval(pg_get_serial_sequence($6, 'version')) as version), \
-                 written as (insert into {table} \
+                 written as (insert into {table} as t \
                  (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
                  select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
                  from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::distance::VectorQuery;
+use crate::embed::Cancellation;
 use crate::index::{self, IndexQuery, Neighbour, Place, View};
 use crate::types::{DocumentId, Explain, Fusion, Language, Method, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
 use super::fusion::{self, Scores};
 use super::keywords::KeywordQuery;
-use super::page;
+use super::page::{self, ASKED_EVERY};
 use super::passing::Passing;
 use super::recall::Sample;
 use super::{Collection, CollectionError, Frame, Shelf};
@@ -295,7 +296,16 @@ impl Shelf for Collection {
         loop {
             let hits = search.hits(from, count)?;
             let last = hits.len() < count;
-            for hit in hits {
+            let taken: HashSet<DocumentId> =
+                candidates.iter().map(|candidate: &Candidate| candidate.id.clone()).collect();
+            for (n, hit) in hits.into_iter().enumerate() {
+                if n % ASKED_EVERY == 0 {
+                    Cancellation::check_current()?;
+                }
+                // The last bits of a score differ from one call to the next, and with them the order of near equals.
+                if taken.contains(&hit.id) {
+                    continue;
+                }
                 let Some(place) = self.find(&hit.id)? else { continue };
                 if place.seq()? != hit.seq {
                     continue;

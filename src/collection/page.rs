@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::embed::Cancellation;
 use crate::types::limits::MAX_SEARCH_WINDOW;
 use crate::types::{Grouping, Mode, Paging, SearchAfter, SearchRequest, Value};
 
@@ -28,6 +29,8 @@ const FUSED_BY_CURSOR: usize = 1_000;
 /// are exact, as walks of different depths find different rows, and what a deeper one finds before the cursor would be
 /// on no page.
 const WALKED_BY_CURSOR: usize = 1_000;
+/// Documents that are looked at before it is asked whether somebody still waits for them.
+pub(super) const ASKED_EVERY: usize = 256;
 /// A ranking that does not fill its page is made so many times deeper.
 const DEEPER: usize = 4;
 
@@ -90,7 +93,13 @@ fn depths(request: &SearchRequest, candidates: usize) -> Depths {
         true => FUSED_BY_CURSOR,
         false => FUSED.into_iter().find(|fused| *fused >= candidates).unwrap_or(candidates),
     };
-    Depths { candidates, fused, is_fixed, counted: if request.facets.is_empty() { 0 } else { candidates.max(COUNTED) } }
+    let counted = match request.mode {
+        _ if request.facets.is_empty() => 0,
+        // What is fused may be no deeper on one page than on another.
+        Mode::Hybrid(_) if is_fixed => FUSED_BY_CURSOR,
+        _ => candidates.max(COUNTED),
+    };
+    Depths { candidates, fused, is_fixed, counted }
 }
 
 /// How deep to rank next where a page was not filled; `None` where it cannot go deeper.
@@ -171,8 +180,11 @@ fn group(
 ) -> Result<Vec<(Value, Vec<Candidate>)>, CollectionError> {
     let mut groups: Vec<(Value, Vec<Candidate>)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for candidate in candidates {
-        let metadata = candidate.place.document()?.metadata;
+    for (n, candidate) in candidates.iter().enumerate() {
+        if n % ASKED_EVERY == 0 {
+            Cancellation::check_current()?;
+        }
+        let metadata = candidate.place.metadata()?;
         for value in facets::values(&metadata, &grouping.field) {
             let place = match places.entry(facets::key(value)) {
                 Entry::Occupied(known) => *known.get(),
@@ -189,4 +201,26 @@ fn group(
         }
     }
     Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DocumentId, Query};
+
+    #[test]
+    fn every_page_by_cursor_fuses_the_same_rankings_also_where_values_are_counted() {
+        let id = DocumentId::new("a").unwrap();
+        for facets in [Vec::new(), vec!["kind".to_owned()]] {
+            for rank in [0, 10, 990, 1_500, 9_000] {
+                let paging = Paging::After(SearchAfter { rank, score: 0.5, id: id.clone() });
+                let query = Query::Text("words".to_owned());
+                let mode = Mode::Hybrid(crate::types::Fusion::ReciprocalRank);
+                let request = SearchRequest { mode, paging, facets: facets.clone(), ..SearchRequest::new(query) };
+                let depths = first_depths(&request);
+                assert!(depths.fused == FUSED_BY_CURSOR && depths.counted <= FUSED_BY_CURSOR, "{rank}");
+                assert!(depths.candidates > rank, "{rank}");
+            }
+        }
+    }
 }

@@ -32,7 +32,7 @@ impl<'a> Passing<'a> {
     /// # Errors
     /// [`CollectionError`] when a segment is damaged.
     pub fn passes(&mut self, place: &Place) -> Result<bool, CollectionError> {
-        let Place::Sealed(live, row) = place else { return Ok(self.filter.matches(&place.document()?.metadata)) };
+        let Place::Sealed(live, row) = place else { return Ok(self.filter.matches(&*place.metadata()?)) };
         if self.decoded < DECODED_FIRST {
             self.decoded += 1;
             return Ok(self.filter.matches(&live.segment.metadata(*row)?));

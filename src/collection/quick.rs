@@ -13,6 +13,8 @@ const MAX_DEPTH: usize = 100;
 const MAX_EF: usize = 256;
 /// Most rows outside of graphs, each of which is compared: a fraction of a millisecond.
 const MAX_SCANNED: u64 = 4_096;
+/// Most bytes of documents that its hits carry, about: read, written as JSON and sent in a fraction of a millisecond.
+const MAX_CARRIED: u64 = 256 << 10;
 /// Rows that are compared in blocks of bits in the time of one that is compared by its code.
 const IN_BLOCKS: u64 = 6;
 
@@ -20,7 +22,22 @@ impl Collection {
     /// Whether a search should be answered within a fraction of a millisecond, so that whoever serves many may do so
     /// where it stands: the nearest few to a vector, by graphs.
     pub fn answers_at_once(&self, request: &SearchRequest) -> bool {
-        is_plain(request) && self.definition().chunks.is_none() && self.rows_outside_graphs() <= MAX_SCANNED
+        is_plain(request)
+            && self.definition().chunks.is_none()
+            && self.rows_outside_graphs() <= MAX_SCANNED
+            && self.carried_bytes(request) <= MAX_CARRIED
+    }
+
+    /// About how many bytes of documents its hits carry: where documents are longest, hits of their average length.
+    fn carried_bytes(&self, request: &SearchRequest) -> u64 {
+        if !request.include.text && !request.include.metadata {
+            return 0;
+        }
+        let view = self.state.view();
+        let in_memory = view.memtables().map(|memtable| (memtable.bytes(), memtable.rows()));
+        let sealed = view.segments.iter().map(|live| (live.segment.documents_bytes(), live.segment.rows()));
+        let average = |(bytes, rows): (u64, u32)| bytes / u64::from(rows.max(1));
+        in_memory.chain(sealed).map(average).max().unwrap_or(0) * request.top_k as u64
     }
 
     fn rows_outside_graphs(&self) -> u64 {
@@ -54,7 +71,35 @@ fn is_plain(request: &SearchRequest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{DocumentId, SearchAfter};
+    use crate::types::{CollectionName, DocumentId, Include, NewDocument, SearchAfter};
+    use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn hits_that_carry_much_are_not_quick() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let collection = database.create_collection(&name, &DefinitionRequest::vectors(1)).unwrap().collection;
+        let document = NewDocument {
+            id: DocumentId::new("a").unwrap(),
+            text: Some("long ".repeat(20_000)),
+            metadata: [].into(),
+            vector: Some(vec![1.0]),
+            chunks: Vec::new(),
+        };
+        collection.upsert(vec![document]).unwrap();
+        let request = SearchRequest::new(Query::Vector(vec![1.0]));
+        let bare = SearchRequest {
+            include: Include { text: false, metadata: false, ..Include::default() },
+            ..request.clone()
+        };
+        for _ in 0..2 {
+            assert!(!collection.answers_at_once(&request), "ten of 100 KB");
+            assert!(collection.answers_at_once(&SearchRequest { top_k: 2, ..request.clone() }), "two of them");
+            assert!(collection.answers_at_once(&bare), "nothing of them");
+            collection.flush().unwrap();
+        }
+    }
 
     #[test]
     fn a_page_deep_in_a_ranking_is_not_quick() {

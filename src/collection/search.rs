@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::embed::InputKind;
+use crate::embed::{Cancellation, InputKind};
 use crate::types::limits::{MAX_EF, MAX_TOP_K};
 use crate::types::{
     DocumentId, Facet, Hit, HitGroup, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector,
@@ -13,7 +13,7 @@ use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
 use super::check::{check_parts, text_of, too_deep};
 use super::facets::Counts;
 use super::hits::{Carried, Carry};
-use super::page::{self, Content};
+use super::page::{self, ASKED_EVERY, Content};
 use super::{Collection, CollectionError, Frame, Shelf, out_of_range};
 
 /// Documents that are in memory at once while hits are made of them, where they stand elsewhere.
@@ -74,6 +74,7 @@ impl Frame<'_> {
         let mut embedded = self.embed_texts_of(requests)?;
         let mut carried = Carried::default();
         let answer = |(n, request): (usize, &SearchRequest)| {
+            Cancellation::check_current().map_err(|gone| (n, gone.into()))?;
             let started = Instant::now();
             let prepared = self.prepare(shelf, request, embedded[n].take()).map_err(at(n))?;
             self.answer(shelf, request, &prepared, &mut carried, started).map_err(at(n))
@@ -276,6 +277,7 @@ fn each_hit(
 ) -> Result<(), CollectionError> {
     let mut first = 0;
     while !candidates.is_empty() {
+        Cancellation::check_current()?;
         let rest = candidates.split_off(FETCHED_AT_ONCE.min(candidates.len()));
         let piece = std::mem::replace(&mut candidates, rest);
         let count = piece.len();
@@ -299,8 +301,11 @@ fn each_hit(
 fn facets(request: &SearchRequest, ranking: &Ranking) -> Result<Vec<Facet>, CollectionError> {
     let mut counts = Counts::new(&request.facets);
     if !request.facets.is_empty() {
-        for candidate in ranking.candidates.iter().chain(&ranking.beyond) {
-            counts.add(&candidate.place.document()?.metadata)?;
+        for (n, candidate) in ranking.candidates.iter().chain(&ranking.beyond).enumerate() {
+            if n % ASKED_EVERY == 0 {
+                Cancellation::check_current()?;
+            }
+            counts.add(&*candidate.place.metadata()?)?;
         }
     }
     Ok(counts.into_facets())

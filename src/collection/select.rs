@@ -106,7 +106,7 @@ impl Collection {
     pub(super) fn passes(&self, id: &DocumentId, filter: &Filter) -> Result<bool, CollectionError> {
         match self.find(id)? {
             None => Ok(false),
-            Some(place) => Ok(filter.matches(&place.document()?.metadata)),
+            Some(place) => Ok(filter.matches(&*place.metadata()?)),
         }
     }
 }

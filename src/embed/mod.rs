@@ -41,7 +41,7 @@ pub use batcher::{CancelOnDrop, Cancellation, MAX_PASS_TOKENS};
 #[cfg(feature = "local-models")]
 pub use cross_encoder::CrossEncoder;
 #[cfg(not(feature = "local-models"))]
-pub use disabled::{CrossEncoder, Models, TextModel};
+pub use disabled::{Cancellation, CrossEncoder, Models, TextModel};
 pub use error::{EmbedError, PullFailure};
 #[cfg(feature = "local-models")]
 pub use model::TextModel;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::distance::VectorQuery;
 use crate::segment::{Candidate, SegmentError};
-use crate::types::{ChunkSpan, DocumentId, Filter, Metric, Ordinal, Seq, StoredDocument, check_vector};
+use crate::types::{ChunkSpan, DocumentId, Filter, Metadata, Metric, Ordinal, Seq, StoredDocument, check_vector};
 
 use super::IndexError;
 use super::memtable::{MemRow, Memtable};
@@ -59,6 +59,19 @@ impl Place {
             #[cfg(feature = "postgres")]
             Place::Elsewhere(row) => Ok(row.document.clone()),
         }
+    }
+
+    /// The document's metadata, without the rest of it.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when its bytes are damaged.
+    pub fn metadata(&self) -> Result<Cow<'_, Metadata>, SegmentError> {
+        Ok(match self {
+            Place::Memory(memtable, ordinal) => Cow::Borrowed(&published(memtable, *ordinal).document.metadata),
+            Place::Sealed(live, ordinal) => Cow::Owned(live.segment.metadata(*ordinal)?),
+            #[cfg(feature = "postgres")]
+            Place::Elsewhere(row) => Cow::Borrowed(&row.document.metadata),
+        })
     }
 
     /// Its vectors, f32, shape `[dim]`, or `[chunks, dim]` where it has chunks.

@@ -153,6 +153,11 @@ impl Segment {
         }
     }
 
+    /// Bytes of all documents without their vectors.
+    pub fn documents_bytes(&self) -> u64 {
+        self.header.documents_bytes
+    }
+
     /// The change that wrote a row.
     ///
     /// # Errors

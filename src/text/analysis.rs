@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use tantivy::tokenizer::{LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer, Token};
+use tantivy::tokenizer::{LowerCaser, RemoveLongFilter, Stemmer, TextAnalyzer, Token};
 
+use super::composed::ComposedWords;
 use crate::types::Language;
 
 /// Longer words, in bytes, are left out: what is that long is no word but a hash or a URL's tail.
@@ -76,10 +77,10 @@ const RUSSIAN_STOP_WORDS: &[&str] = &[
     "я",
 ];
 
-/// The tokenizer of a language: runs of letters and digits, in lower case, with their endings removed.
+/// The tokenizer of a language: runs of letters, their marks and digits, composed, in lower case, with their endings removed.
 pub(super) fn analyzer(language: Language) -> TextAnalyzer {
     // The filter keeps what is shorter than its limit.
-    let base = TextAnalyzer::builder(SimpleTokenizer::default())
+    let base = TextAnalyzer::builder(ComposedWords::default())
         .filter(RemoveLongFilter::limit(MAX_WORD_BYTES + 1))
         .filter(LowerCaser);
     match language {
@@ -163,6 +164,23 @@ mod tests {
         let stems: HashSet<_> = forms.iter().flat_map(|form| terms(Language::Russian, form)).collect();
         assert_eq!(stems.len(), 1, "{stems:?}");
         assert_eq!(terms(Language::Russian, "ёлки"), terms(Language::Russian, "Елки"));
+    }
+
+    #[test]
+    fn letters_are_the_same_with_their_marks_apart() {
+        for (together, apart) in [("Résumé", "Re\u{301}sume\u{301}"), ("йод", "и\u{306}од"), ("Ёлка", "Е\u{308}лка")]
+        {
+            assert_ne!(together, apart);
+            for language in [Language::None, Language::English, Language::Russian] {
+                assert_eq!(terms(language, together), terms(language, apart), "{together}");
+            }
+        }
+        let tokens = tokens(Language::None, "a re\u{301}sume\u{301}, b \u{301}");
+        let places: Vec<_> =
+            tokens.iter().map(|token| (token.text.as_str(), token.offset_from, token.offset_to)).collect();
+        assert_eq!(places, [("a", 0, 1), ("résumé", 2, 12), ("b", 14, 15)]);
+        // A word of Hindi has marks without which it is none.
+        assert_eq!(terms(Language::None, "हिन्दी भाषा").len(), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod analysis;
 mod best;
+mod composed;
 mod directory;
 mod error;
 mod highlight;

@@ -4,7 +4,7 @@
 use crate::types::{CollectionId, Language, Seq};
 
 /// Version of the schema and of the analysis. An index of another one is made again.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Which collection of which store an index is a view of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

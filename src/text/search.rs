@@ -5,12 +5,16 @@ use std::collections::BinaryHeap;
 
 use tantivy::columnar::{Column, StrColumn};
 use tantivy::query::{BooleanQuery, EnableScoring, Query};
+use tantivy::schema::Field;
 use tantivy::{DocId, Searcher, SegmentReader, TantivyError};
 
 use super::best::{Best, Found};
 use super::schema::{ID, SEQ};
 use super::{TextError, TextIndex};
 use crate::types::{DocumentId, Seq};
+
+/// What the two averages may differ by in rounding alone.
+const ROUNDING: f32 = 1.0 + 1e-5;
 
 /// A document that has at least one of the words.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +31,14 @@ pub struct TextHit {
 pub struct Search {
     searcher: Searcher,
     query: BooleanQuery,
+    words: Field,
     index: TextIndex,
 }
 
 impl Search {
-    pub(super) fn new(searcher: Searcher, query: BooleanQuery, index: TextIndex) -> Self {
-        Self { searcher, query, index }
+    /// `words`: the field that `query` looks into.
+    pub(super) fn new(searcher: Searcher, query: BooleanQuery, words: Field, index: TextIndex) -> Self {
+        Self { searcher, query, words, index }
     }
 
     /// The hits from rank `from` on, `count` of them where there are as many: by falling score, ties by ascending id.
@@ -52,13 +58,15 @@ impl Search {
         let weight = self.query.weight(EnableScoring::enabled_from_searcher(&self.searcher))?;
         let segments = self.searcher.segment_readers();
         let mut best = Best::new(wanted);
+        let lengths = Lengths::of(segments, self.words)?;
         for (number, segment) in (0..).zip(segments) {
             let alive = segment.alive_bitset();
-            weight.for_each_pruning(best.threshold(), segment, &mut |document, score| {
+            let slack = lengths.slack(number);
+            weight.for_each_pruning(best.threshold() / slack, segment, &mut |document, score| {
                 if alive.is_none_or(|alive| alive.is_alive(document)) {
                     best.offer(number, document, score);
                 }
-                best.threshold()
+                best.threshold() / slack
             })?;
         }
         let columns = segments.iter().map(Columns::of).collect::<tantivy::Result<Vec<_>>>()?;
@@ -71,6 +79,39 @@ impl Search {
         let mut hits = found.iter().map(hit).collect::<tantivy::Result<Vec<_>>>()?;
         hits.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
         Ok(hits)
+    }
+}
+
+/// How long texts are on average, in words, by segment.
+///
+/// tantivy passes over blocks of 128 documents by their greatest score. It takes for that the score of the document
+/// that had the greatest one by the average length of the segment, while scores count with the average of all. With
+/// K = k1 (1 - b + b length / average), a score is weight * frequency / (frequency + K) * (k1 + 1). Where the averages
+/// are to each other as r, each K changes by a factor between 1 and r, each score by one between 1 and 1 / r, and so no
+/// document's score is greater than max(r, 1 / r) times that of the one that was taken.
+struct Lengths {
+    averages: Vec<f64>,
+    of_all: f64,
+}
+
+impl Lengths {
+    fn of(segments: &[SegmentReader], words: Field) -> tantivy::Result<Self> {
+        let average = |words: u64, documents: u64| words as f64 / documents.max(1) as f64;
+        let (mut averages, mut all) = (Vec::with_capacity(segments.len()), (0, 0));
+        for segment in segments {
+            let (words, documents) = (segment.inverted_index(words)?.total_num_tokens(), u64::from(segment.max_doc()));
+            averages.push(average(words, documents));
+            all = (all.0 + words, all.1 + documents);
+        }
+        Ok(Self { averages, of_all: average(all.0, all.1) })
+    }
+
+    /// How many times greater than its block's greatest score a score of this segment may be.
+    fn slack(&self, segment: usize) -> f32 {
+        let ratio = self.averages[segment] / self.of_all;
+        let slack = ratio.max(1.0 / ratio) as f32;
+        // A segment without a word has no document to find.
+        if slack.is_finite() { slack * ROUNDING } else { 1.0 }
     }
 }
 

@@ -63,6 +63,36 @@ fn every_depth_has_the_first_of_equals_by_id() {
 }
 
 #[test]
+fn no_best_hit_is_passed_over_where_texts_of_files_differ_in_length() {
+    let root = tempfile::tempdir().unwrap();
+    let index = open(&root.path().join("1")).index;
+    let mut writer = index.writer().unwrap();
+    let mut seed = 1_u64;
+    let mut below = |bound: u64| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (seed >> 33) % bound
+    };
+    for at in 0..1_500 {
+        let text = format!("{}{}", "tent ".repeat(1 + below(5) as usize), "other ".repeat(below(60) as usize));
+        writer.upsert(&id(&format!("short{at}")), Seq(1), &text).unwrap();
+    }
+    writer.commit(Seq(1)).unwrap();
+    for at in 0..300 {
+        let text = format!("{}{}", "tent ".repeat(below(3) as usize), "another ".repeat(2_000));
+        writer.upsert(&id(&format!("long{at}")), Seq(2), &text).unwrap();
+    }
+    writer.commit(Seq(2)).unwrap();
+    for query in ["tent", "tent other", "another tent"] {
+        let search = index.search(&Words::of(Language::English, query));
+        let all = search.hits(0, 2_000).unwrap();
+        assert!(all.len() > 1_500, "{}", all.len());
+        for depth in [1, 3, 10, 30, 100] {
+            assert_eq!(search.hits(0, depth).unwrap(), all[..depth], "{query} {depth}");
+        }
+    }
+}
+
+#[test]
 fn what_is_committed_is_found_and_what_is_replaced_is_not() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("1");

@@ -42,6 +42,30 @@ pub fn another_definition_is_a_conflict_and_changes_nothing() {
     assert_eq!(server.get("/v1/collections/c").ok()["dim"], 3);
 }
 
+/// Where a collection is a table of its name, some names mean something in statements.
+#[test]
+pub fn names_that_mean_something_elsewhere_are_names() {
+    let server = Server::start();
+    for name in ["asked", "excluded", "new", "change", "written", "t", "select", "words", "documents"] {
+        let of = |route: &str| format!("/v1/collections/{name}{route}");
+        server.put(&of(""), &json!({"dim": 2})).ok();
+        let documents = json!({"documents": [{"id": "a", "vector": [1, 0], "text": "a tent", "metadata": {"query": 1}},
+            {"id": "b", "vector": [0, 1], "text": "a boat"}]});
+        for _ in 0..2 {
+            assert_eq!(server.post(&of("/documents"), &documents).ok()["upserted"], 2, "{name}");
+        }
+        let near = json!({"vector": [1, 0], "top_k": 1, "filter": {"query": 1}});
+        assert_eq!(server.post(&of("/search"), &near).ok()["hits"][0]["id"], "a", "{name}");
+        if cfg!(feature = "text") {
+            let both = json!({"text": "boat", "vector": [0, 1], "mode": "hybrid", "refresh": true});
+            assert_eq!(server.post(&of("/search"), &both).ok()["hits"][0]["id"], "b", "{name}");
+            let words = json!({"text": "tent", "mode": "keyword", "refresh": true});
+            assert_eq!(server.post(&of("/search"), &words).ok()["hits"][0]["id"], "a", "{name}");
+        }
+        assert_eq!(server.post(&of("/documents/delete"), &json!({"ids": ["a"]})).ok()["deleted"], 1, "{name}");
+    }
+}
+
 #[test]
 pub fn collections_are_listed_by_name_and_dropped_with_their_documents() {
     let server = Server::start();

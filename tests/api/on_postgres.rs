@@ -51,6 +51,7 @@ again! {
     }
     collections {
         another_definition_is_a_conflict_and_changes_nothing,
+        names_that_mean_something_elsewhere_are_names,
         collections_are_listed_by_name_and_dropped_with_their_documents,
     }
     import {

@@ -90,11 +90,11 @@ impl Cancellation {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Asked by calls between texts.
+    /// Asked by long calls now and then, such as between texts.
     ///
     /// # Errors
     /// [`EmbedError::Cancelled`] where the one around the current call was cancelled.
-    pub(in crate::embed) fn check_current() -> Result<(), EmbedError> {
+    pub fn check_current() -> Result<(), EmbedError> {
         match Self::current().is_some_and(|current| current.is_cancelled()) {
             true => Err(EmbedError::Cancelled),
             false => Ok(()),
