@@ -64,10 +64,10 @@ mod tests {
     #[test]
     fn a_payload_has_this_form_and_comes_back() {
         let payload = origin().payload(Seq(12), 0);
-        assert_eq!(payload, "pannier-text 2 30313233343536373839616263646566 2 7 russian 12");
+        assert_eq!(payload, "pannier-text 3 30313233343536373839616263646566 2 7 russian 12");
         assert_eq!(origin().read(Some(&payload)), Ok((Seq(12), 0)));
         let payload = origin().payload(Seq(12), 340);
-        assert_eq!(payload, "pannier-text 2 30313233343536373839616263646566 2 7 russian 12 340");
+        assert_eq!(payload, "pannier-text 3 30313233343536373839616263646566 2 7 russian 12 340");
         assert_eq!(origin().read(Some(&payload)), Ok((Seq(12), 340)));
     }
 
@@ -83,7 +83,7 @@ mod tests {
         for other in others {
             assert!(other.read(Some(&payload)).is_err(), "{other:?}");
         }
-        for damaged in [None, Some(""), Some("pannier-text 2 30313233343536373839616263646566 2 7 russian")] {
+        for damaged in [None, Some(""), Some("pannier-text 3 30313233343536373839616263646566 2 7 russian")] {
             assert!(origin().read(damaged).is_err(), "{damaged:?}");
         }
         for numbers in [" -1", " 12 ", " 12 -1", " 12 3 4"] {
