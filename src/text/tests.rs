@@ -86,7 +86,7 @@ fn no_best_hit_is_passed_over_where_texts_of_files_differ_in_length() {
         let search = index.search(&Words::of(Language::English, query));
         let all = search.hits(0, 2_000).unwrap();
         assert!(all.len() > 1_500, "{}", all.len());
-        for depth in [1, 3, 10, 30, 100] {
+        for depth in 1..120 {
             assert_eq!(search.hits(0, depth).unwrap(), all[..depth], "{query} {depth}");
         }
     }
