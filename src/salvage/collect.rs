@@ -105,24 +105,23 @@ pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
         None => segments::read_found(paths, &mut wreck)?,
     }
     let known = manifest.as_ref().map_or(0, |manifest| manifest.next_collection_id);
-    read_log(paths, known, manifest.map(|manifest| manifest.log_start), &mut wreck)?;
+    read_log(paths, known, manifest.map(|manifest| manifest.log_start), &mut wreck);
     Ok(wreck)
 }
 
 /// `known`: collections of lower numbers that are not there were dropped.
-fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut Wreck) -> Result<(), SalvageError> {
+fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut Wreck) {
     let mut collections = std::mem::take(&mut wreck.collections);
     let losses = log::salvage(paths, log_start, &mut |seq, change| {
         name_anew(&mut collections, known, &change);
         apply(&mut collections, known, seq, change);
-    })?;
+    });
     for finding in collections.values().filter(|finding| !finding.is_named) {
         let name = &finding.name;
         wreck.lose(format!("name and settings of a collection are lost; what can be read of it is in {name}"));
     }
     wreck.collections = collections;
     wreck.losses.extend(losses.iter().map(sentence));
-    Ok(())
 }
 
 /// Makes a collection for documents whose own was created by a change that is lost.

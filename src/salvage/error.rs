@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use crate::collection::CollectionError;
 use crate::database::OpenError;
-use crate::log::LogError;
 use crate::storage::StorageError;
 
 /// Why a salvage could not be done. Damage is none of it: that stands in the report.
@@ -44,9 +43,6 @@ pub enum SalvageError {
     /// The damaged directory is in use or cannot be listed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The log's files cannot be listed or mapped.
-    #[error(transparent)]
-    Log(#[from] LogError),
     /// The new store could not be made.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -209,8 +209,16 @@ fn files_of_the_log_that_are_missing_are_named() {
         logs
     };
     assert_eq!(logs().len(), 4);
-    fs::remove_file(&logs()[0]).unwrap();
     let salvaged = |to: &str| salvage(&data, &dir.path().join(to), &mut |_, _| {}).unwrap();
+    // The one before the newest, which is empty.
+    let bytes = fs::read(&logs()[2]).unwrap();
+    let third = logs()[2].clone();
+    fs::remove_file(&third).unwrap();
+    let report = salvaged("without-third");
+    assert_eq!((report.documents(), report.losses.len()), (400, 1), "{report:?}");
+    assert!(report.losses[0].contains("the changes before this file are missing"), "{report:?}");
+    fs::write(&third, bytes).unwrap();
+    fs::remove_file(&logs()[0]).unwrap();
     let report = salvaged("first");
     assert_eq!(report.collections, BTreeMap::from([("salvaged-1".to_owned(), 400)]));
     let is_said = |report: &Report, words: &str| report.losses.iter().any(|loss| loss.contains(words));
