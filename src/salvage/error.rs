@@ -34,6 +34,12 @@ pub enum SalvageError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// The place where the new store is put together holds the damaged one.
+    #[error("the new store would be put together in {}, which holds the damaged one; salvage to another name", path.display())]
+    Replaced {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The place for the new store is taken.
     #[error("{} is not empty; name a new directory to salvage to", path.display())]
     NotEmpty {

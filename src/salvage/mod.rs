@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::collection::{Collection, CollectionError};
 use crate::database::Database;
 use crate::log::{LogError, LoggedDocument};
-use crate::storage::{DataPaths, DirectoryLock, StorageError, remove_dir_all, rename};
+use crate::storage::{DataPaths, DirectoryLock, StorageError, list_entries, remove_dir_all, rename};
 use crate::types::{CollectionId, CollectionName, DocumentId, metadata_bytes};
 
 pub use error::SalvageError;
@@ -48,8 +48,9 @@ impl Report {
 /// their number.
 ///
 /// # Errors
-/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, or the new
-/// store cannot be written. What is damaged is no error: it stands in the report.
+/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, what stands
+/// under the other name is in use, no store, or `from`, or the new store cannot be written. What is damaged is no error:
+/// it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
     if !from.is_dir() {
@@ -67,10 +68,16 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     }
     // A relative path may have no name of its own, as "." has none.
     let to = &std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
-    let is_empty = to.read_dir().map(|mut entries| entries.next().is_none());
-    if to.exists() && !is_empty.unwrap_or(false) {
+    if to.exists() && !is_empty(to) {
         return Err(SalvageError::NotEmpty { path: to.to_owned() });
     }
+    // Under another name until it is whole: one that was ended half way must not look like a sound store.
+    let staged = &unfinished(to);
+    if is_inside(staged, from) || is_inside(from, staged) {
+        return Err(SalvageError::Replaced { path: staged.to_owned() });
+    }
+    // Now rather than after hours of reading.
+    drop(take_unfinished(staged)?);
     let _lock = match DirectoryLock::acquire_with_directory(paths.lock()) {
         Ok(lock) => Some(lock),
         Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
@@ -79,10 +86,10 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     };
     let wreck = collect::collect(&paths)?;
     let mut report = Report { collections: BTreeMap::new(), losses: wreck.losses.clone() };
-    // Under another name until it is whole: one that was ended half way must not look like a sound store.
-    let staged = unfinished(to);
-    remove_dir_all(&staged)?;
-    let database = Database::open(&staged)?;
+    let unfinished = take_unfinished(staged)?;
+    remove_dir_all(staged)?;
+    drop(unfinished);
+    let database = Database::open(staged)?;
     let total = wreck.documents();
     let mut done = 0;
     for (id, finding) in &wreck.collections {
@@ -121,7 +128,7 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     if to.exists() {
         remove_dir_all(to)?;
     }
-    rename(&staged, to)?;
+    rename(staged, to)?;
     Ok(report)
 }
 
@@ -181,6 +188,28 @@ fn unfinished(to: &Path) -> PathBuf {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".unfinished");
     to.with_file_name(name)
+}
+
+/// Whether a directory can be read and holds nothing.
+fn is_empty(directory: &Path) -> bool {
+    directory.read_dir().is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Makes sure that what stands at `staged` may be removed: a store that an ended salvage left, and that nobody has open
+/// for as long as the lock is held. `None` where there is nothing.
+///
+/// # Errors
+/// [`SalvageError::NotEmpty`], [`SalvageError::Storage`].
+fn take_unfinished(staged: &Path) -> Result<Option<DirectoryLock>, SalvageError> {
+    if !staged.exists() {
+        return Ok(None);
+    }
+    let paths = DataPaths::new(staged);
+    let is_foreign = list_entries(staged)?.iter().any(|entry| *entry != paths.lock());
+    if is_foreign && !paths.format().exists() {
+        return Err(SalvageError::NotEmpty { path: staged.to_owned() });
+    }
+    Ok(Some(DirectoryLock::acquire_with_directory(paths.lock())?))
 }
 
 /// Whether a path, which need not exist, lies in a directory or is that directory.

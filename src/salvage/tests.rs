@@ -251,3 +251,33 @@ fn what_is_in_the_way_is_refused() {
     let missing = salvage(&dir.path().join("absent"), &dir.path().join("new"), &mut |_, _| {});
     assert!(matches!(missing, Err(SalvageError::NoDirectory { .. })));
 }
+
+#[test]
+fn what_stands_where_the_new_store_is_put_together_is_not_removed_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new, staged) = (dir.path().join("data"), dir.path().join("new"), dir.path().join("new.unfinished"));
+    make(&data);
+    let salvaged = |from: &Path| salvage(from, &new, &mut |_, _| {});
+    // Nobody's but the user's.
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("notes"), "mine").unwrap();
+    let refused = salvaged(&data).unwrap_err();
+    assert!(matches!(&refused, SalvageError::NotEmpty { path } if *path == staged), "{refused}");
+    assert_eq!(fs::read_to_string(staged.join("notes")).unwrap(), "mine");
+    fs::remove_dir_all(&staged).unwrap();
+    // Another salvage is at it.
+    let open = Database::open(&staged).unwrap();
+    let refused = salvaged(&data).unwrap_err();
+    assert!(matches!(refused, SalvageError::Storage(StorageError::Locked { .. })), "{refused}");
+    assert!(staged.join("FORMAT").exists());
+    drop(open);
+    // An ended one left it.
+    assert_eq!(salvaged(&data).unwrap().documents(), 990);
+    assert!(!staged.exists());
+    // All that is left of a store.
+    fs::rename(&data, &staged).unwrap();
+    fs::remove_dir_all(&new).unwrap();
+    let refused = salvaged(&staged).unwrap_err();
+    assert!(matches!(&refused, SalvageError::Replaced { path } if *path == staged), "{refused}");
+    assert_eq!(texts(&staged).len(), 990);
+}
