@@ -10,7 +10,7 @@ use crate::collection::{
 };
 use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::{Manifest, ManifestError, refuse_snapshot};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
 use crate::types::{CollectionName, Definition, GraphBuilder, Seq};
 
@@ -141,8 +141,9 @@ impl Database {
     /// As [`Database::open`].
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        create_dir_all(path)?;
         let paths = DataPaths::new(path);
+        refuse_snapshot(&paths)?;
+        create_dir_all(path)?;
         let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::collection::{Collection, CollectionError};
 use crate::database::Database;
 use crate::log::{LogError, LoggedDocument};
+use crate::manifest::is_snapshot;
 use crate::storage::{DataPaths, DirectoryLock, StorageError, list_entries, remove_dir_all, rename};
 use crate::types::{CollectionId, CollectionName, DocumentId, metadata_bytes};
 
@@ -78,11 +79,15 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     }
     // Now rather than after hours of reading.
     drop(take_unfinished(staged)?);
-    let _lock = match DirectoryLock::acquire_with_directory(paths.lock()) {
-        Ok(lock) => Some(lock),
-        Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
-        // A disk that takes no writes any more can still be read.
-        Err(_) => None,
+    let _lock = match is_snapshot(&paths) {
+        // Nobody opens a snapshot, and the lock's file would be no part of it.
+        true => None,
+        false => match DirectoryLock::acquire_with_directory(paths.lock()) {
+            Ok(lock) => Some(lock),
+            Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
+            // A disk that takes no writes any more can still be read.
+            Err(_) => None,
+        },
     };
     let wreck = collect::collect(&paths)?;
     let mut report = Report { collections: BTreeMap::new(), losses: wreck.losses.clone() };
