@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use crate::embed::Models;
+use crate::index::LiveSegment;
 use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
@@ -60,6 +61,8 @@ pub struct Shared {
     pub bell: Bell,
     /// How far copies elsewhere have read the log.
     pub holds: Arc<LogHolds>,
+    /// What a merge reads, opened for itself.
+    merging: Mutex<Vec<Arc<LiveSegment>>>,
     /// The manifest as last published. Held while segments are installed; taken before any collection's locks.
     manifest: Mutex<Manifest>,
     applied_seq: AtomicU64,
@@ -81,6 +84,7 @@ impl Shared {
             merge_rate: RateLimit::new(settings.merge_bytes_per_s),
             bell: Bell::default(),
             holds: Arc::default(),
+            merging: Mutex::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),
             log: OnceLock::new(),
@@ -101,6 +105,11 @@ impl Shared {
     /// The manifest, for whoever installs segments.
     pub fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments that the merge under way has opened for itself.
+    pub fn merging(&self) -> MutexGuard<'_, Vec<Arc<LiveSegment>>> {
+        self.merging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the background threads for work. Before they run, during recovery, there is nobody to ask: they look at
