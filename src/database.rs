@@ -241,6 +241,21 @@ impl Database {
         self.engine.stop_reason()
     }
 
+    /// Changes files of the data directory beside log and segments. Once the store has stopped they are not changed any
+    /// more; and where one cannot be made durable, the store stops: a second try that succeeds would prove nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Stopped`], or what `change` returns.
+    pub(crate) fn change_files<T, E>(&self, change: impl FnOnce() -> Result<T, E>) -> Result<T, E>
+    where
+        E: std::error::Error + From<StorageError> + 'static,
+    {
+        if let Some(reason) = self.engine.shared.log().and_then(|log| log.failed()) {
+            return Err(StorageError::Stopped { reason }.into());
+        }
+        change().inspect_err(|error| self.engine.shared.stop_on_failed_sync(error))
+    }
+
     /// Reads every stored byte again. `progress` gets the bytes done and the bytes in all.
     ///
     /// # Errors

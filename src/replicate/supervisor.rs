@@ -299,7 +299,12 @@ impl Inner {
         let settings = |sink: &Sink| (sink.settings.name.clone(), sink.settings.clone());
         let mut all = lock(&self.sinks).values().map(settings).collect();
         let changed = change(&mut all)?;
-        settings::save(&self.data, all.into_values().collect())?;
+        let database = lock(&self.database).clone();
+        let save = || settings::save(&self.data, all.into_values().collect());
+        match database {
+            Some(database) => database.change_files(save)?,
+            None => save()?,
+        }
         let done = apply(&mut lock(&self.sinks), changed);
         drop(editing);
         self.tick();
