@@ -35,6 +35,8 @@ pub struct Report {
     pub collections: BTreeMap<String, u64>,
     /// What could not be read, a sentence each, with what it may mean.
     pub losses: Vec<String>,
+    /// What stands in the damaged directory and the new store does not take over, a sentence each, with what to do.
+    pub left_behind: Vec<String>,
 }
 
 impl Report {
@@ -90,7 +92,8 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
         },
     };
     let wreck = collect::collect(&paths)?;
-    let mut report = Report { collections: BTreeMap::new(), losses: wreck.losses.clone() };
+    let losses = wreck.losses.clone();
+    let mut report = Report { collections: BTreeMap::new(), losses, left_behind: left_behind(&paths) };
     let unfinished = take_unfinished(staged)?;
     remove_dir_all(staged)?;
     drop(unfinished);
@@ -193,6 +196,18 @@ fn unfinished(to: &Path) -> PathBuf {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".unfinished");
     to.with_file_name(name)
+}
+
+/// What a data directory holds beside its store: it says of the old store, by its id, what the new one is not.
+fn left_behind(paths: &DataPaths) -> Vec<String> {
+    const FILES: [(&str, &str); 3] = [
+        ("replication.json", "keeps copies in Postgres; the new store has none, add them again: `pannier replicate add`"),
+        ("backends.json", "names collections that stand in Postgres; create them again with the same definitions"),
+        ("sources", "says how far sources were read; the next imports read them from the beginning"),
+    ];
+    let files = FILES.iter().map(|(name, what)| (paths.root().join(name), what));
+    let there = files.filter(|(path, _)| path.exists());
+    there.map(|(path, what)| format!("{} {what}", path.display())).collect()
 }
 
 /// Whether a directory can be read and holds nothing.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::storage::list_files_below;
-use crate::types::{CollectionName, NewDocument};
+use crate::types::{CollectionName, Metric, NewDocument};
 use crate::{Collection, DefinitionRequest, Options};
 
 const DIM: usize = 64;
@@ -280,4 +280,40 @@ fn what_stands_where_the_new_store_is_put_together_is_not_removed_unasked() {
     let refused = salvaged(&staged).unwrap_err();
     assert!(matches!(&refused, SalvageError::Replaced { path } if *path == staged), "{refused}");
     assert_eq!(texts(&staged).len(), 990);
+}
+
+#[test]
+fn vectors_of_a_collection_whose_settings_are_lost_are_compared_as_they_can_be() {
+    for (metric, guessed) in [(Metric::L2, Metric::L2), (Metric::Dot, Metric::L2), (Metric::Cosine, Metric::Cosine)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+        let name = CollectionName::new("things").unwrap();
+        {
+            let database = Database::open(&data).unwrap();
+            let request = DefinitionRequest { metric: Some(metric), ..DefinitionRequest::vectors(DIM as u32) };
+            let things = database.create_collection(&name, &request).unwrap().collection;
+            write(&things, 0..20, "first");
+        }
+        let log = list_files_below(&data.join("log")).unwrap().into_iter().max_by_key(|f| f.metadata().unwrap().len());
+        // The first record is the creation.
+        edit(&log.unwrap(), |bytes| bytes[64 + 40] ^= 1);
+        let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+        assert_eq!(report.collections, BTreeMap::from([("salvaged-1".to_owned(), 20)]));
+        let said = |loss: &String| loss.contains("settings") && loss.contains(&format!("{guessed:?}").to_lowercase());
+        assert!(report.losses.iter().any(said), "{:?}", report.losses);
+        let database = Database::open(&new).unwrap();
+        assert_eq!(database.collections()[0].definition().metric, guessed);
+    }
+}
+
+#[test]
+fn what_the_new_store_does_not_take_over_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    make(&data);
+    fs::write(data.join("replication.json"), "{}").unwrap();
+    fs::create_dir(data.join("sources")).unwrap();
+    let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+    assert_eq!((report.losses, report.left_behind.len()), (Vec::new(), 2));
+    assert!(report.left_behind[0].contains("replicate add") && report.left_behind[1].contains("sources"));
 }
