@@ -214,6 +214,11 @@ impl Segment {
         }
     }
 
+    /// How many deletions were sealed with the rows.
+    pub fn tombstone_count(&self) -> u32 {
+        self.header.tombstones
+    }
+
     /// The deletions that were sealed with the rows, in ascending order of ids.
     ///
     /// # Errors
