@@ -150,6 +150,26 @@ fn a_failed_sync_anywhere_ends_the_server_with_its_own_code() {
     }
 }
 
+/// A new file has its name before the old one is let go, so nothing may be missing then.
+#[test]
+fn too_many_open_files_do_not_stop_a_log_that_begins_a_new_file() {
+    const EMFILE: i32 = 24;
+    let directory = tempfile::tempdir().unwrap();
+    let (faults, server, mut client) = start(directory.path());
+    // Under its final name; a new file is made under another one.
+    faults.arm("open", EMFILE, ".log$");
+    let log = directory.path().join("data/log/00000000000000000001.log");
+    assert!(comes_true(|| {
+        assert_eq!(client.write(100, 10).0, 200);
+        !log.exists()
+    }));
+    faults.disarm();
+    server.kill();
+    let server = ServerProcess::start(&directory.path().join("data"));
+    client.follow(&server);
+    client.assert_nothing_is_lost();
+}
+
 #[test]
 fn a_refused_write_is_answered_so_and_reads_and_later_writes_go_on() {
     for (errno, status, code) in [(ENOSPC, 507, "storage_full"), (EIO, 503, "not_written")] {

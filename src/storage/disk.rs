@@ -31,7 +31,8 @@ pub(super) struct DiskFile {
 impl DiskFile {
     /// Makes an empty file; what stood there is emptied.
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
-        let file = change!(Step::CreateFile { path: &path }, File::create(&path))?;
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = change!(Step::CreateFile { path: &path }, open())?;
         Ok(Self { path, file })
     }
 
@@ -71,6 +72,11 @@ impl DiskFile {
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = change!(Step::OpenOrCreate { path: &path }, open())?;
         Ok(Self { path, file })
+    }
+
+    /// Under the name that it was given.
+    pub(super) fn renamed(self, path: PathBuf) -> Self {
+        Self { path, ..self }
     }
 
     pub(super) fn path(&self) -> &Path {

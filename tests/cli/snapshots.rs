@@ -111,7 +111,11 @@ fn a_snapshot_that_is_named_as_a_data_directory_stays_as_it_is() {
     ];
     for command in refused {
         let ran = place.run(&[command, &["--data", data]].concat());
-        assert!(ran.code != 0 && (ran.stderr.clone() + &ran.stdout).contains("is a snapshot"), "{command:?}: {}", ran.stderr);
+        assert!(
+            ran.code != 0 && (ran.stderr.clone() + &ran.stdout).contains("is a snapshot"),
+            "{command:?}: {}",
+            ran.stderr
+        );
         assert!(!home.join("LOCK").exists() && !home.join("snapshots").exists(), "{command:?}");
     }
     let to = place.path("rescued");
