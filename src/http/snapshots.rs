@@ -14,8 +14,8 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::json::JsonText;
 use super::wire::time::rfc3339;
-use crate::storage::StorageError;
 use crate::snapshot::{self, Found, Snapshot, SnapshotError, SnapshotName};
+use crate::storage::StorageError;
 
 /// What to take.
 #[derive(Debug, Default, Deserialize, ToSchema)]

@@ -138,7 +138,8 @@ fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut W
         apply(&mut collections, known, seq, change);
     });
     for (id, finding) in collections.iter_mut().filter(|(_, finding)| !finding.is_named) {
-        let mut loss = format!("name and settings of a collection are lost; what can be read of it is in {}", finding.name);
+        let mut loss =
+            format!("name and settings of a collection are lost; what can be read of it is in {}", finding.name);
         if anew.contains(id) {
             let (metric, why) = finding.guess_metric();
             finding.definition.metric = metric;
@@ -151,11 +152,7 @@ fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut W
 }
 
 /// Makes a collection for documents whose own was created by a change that is lost, and returns its number.
-fn name_anew(
-    collections: &mut BTreeMap<CollectionId, Finding>,
-    known: u32,
-    change: &Change,
-) -> Option<CollectionId> {
+fn name_anew(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, change: &Change) -> Option<CollectionId> {
     let Change::Upsert { collection, documents } = change else { return None };
     if collection.0 < known || collections.contains_key(collection) {
         return None;

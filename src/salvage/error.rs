@@ -46,6 +46,15 @@ pub enum SalvageError {
         /// The directory.
         path: PathBuf,
     },
+    /// The new store, which is put together beside it, cannot take the place of the directory.
+    #[error("{} cannot be replaced, as a mounted volume cannot; name a directory in it that does not exist yet", path.display())]
+    InTheWay {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: StorageError,
+    },
     /// The damaged directory is in use or cannot be listed.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -16,7 +16,7 @@ use crate::collection::{Collection, CollectionError};
 use crate::database::Database;
 use crate::log::{LogError, LoggedDocument};
 use crate::manifest::is_snapshot;
-use crate::storage::{DataPaths, DirectoryLock, StorageError, list_entries, remove_dir_all, rename};
+use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all, list_entries, remove_dir_all, rename};
 use crate::types::{CollectionId, CollectionName, DocumentId, metadata_bytes};
 
 pub use error::SalvageError;
@@ -51,8 +51,8 @@ impl Report {
 /// their number.
 ///
 /// # Errors
-/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, what stands
-/// under the other name is in use, no store, or `from`, or the new store cannot be written. What is damaged is no error:
+/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty, cannot be replaced or lies in
+/// `from`, what stands under the other name is in use, no store, or `from`, or the new store cannot be written. What is damaged is no error:
 /// it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
@@ -69,8 +69,8 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     if is_inside(to, from) {
         return Err(SalvageError::Inside { path: to.to_owned() });
     }
-    // A relative path may have no name of its own, as "." has none.
-    let to = &std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
+    // A relative path may have no name of its own, as "." has none, and a link stays one.
+    let to = &to.canonicalize().or_else(|_| std::path::absolute(to)).unwrap_or_else(|_| to.to_owned());
     if to.exists() && !is_empty(to) {
         return Err(SalvageError::NotEmpty { path: to.to_owned() });
     }
@@ -91,6 +91,11 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
             Err(_) => None,
         },
     };
+    if to.exists() {
+        // Now rather than after hours of reading: a volume that is mounted there can be neither removed nor replaced.
+        let again = remove_dir_all(to).and_then(|()| create_dir_all(to));
+        again.map_err(|source| SalvageError::InTheWay { path: to.to_owned(), source })?;
+    }
     let wreck = collect::collect(&paths)?;
     let losses = wreck.losses.clone();
     let mut report = Report { collections: BTreeMap::new(), losses, left_behind: left_behind(&paths) };
@@ -201,7 +206,10 @@ fn unfinished(to: &Path) -> PathBuf {
 /// What a data directory holds beside its store: it says of the old store, by its id, what the new one is not.
 fn left_behind(paths: &DataPaths) -> Vec<String> {
     const FILES: [(&str, &str); 3] = [
-        ("replication.json", "keeps copies in Postgres; the new store has none, add them again: `pannier replicate add`"),
+        (
+            "replication.json",
+            "keeps copies in Postgres; the new store has none, add them again: `pannier replicate add`",
+        ),
         ("backends.json", "names collections that stand in Postgres; create them again with the same definitions"),
         ("sources", "says how far sources were read; the next imports read them from the beginning"),
     ];

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::storage::fault::{Faults, Operation, Then};
 use crate::storage::list_files_below;
 use crate::types::{CollectionName, Metric, NewDocument};
 use crate::{Collection, DefinitionRequest, Options};
@@ -316,4 +317,19 @@ fn what_the_new_store_does_not_take_over_is_named() {
     let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
     assert_eq!((report.losses, report.left_behind.len()), (Vec::new(), 2));
     assert!(report.left_behind[0].contains("replicate add") && report.left_behind[1].contains("sources"));
+}
+
+#[test]
+fn a_directory_that_cannot_be_replaced_is_told_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    make(&data);
+    fs::create_dir(&new).unwrap();
+    let faults = Faults::arm_only(&new.canonicalize().unwrap(), Operation::Remove, 0, Then::Recover);
+    let refused = salvage(&data, &new, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&refused, SalvageError::InTheWay { .. }) && faults.fired(), "{refused}");
+    drop(faults);
+    assert!(new.exists() && !dir.path().join("new.unfinished").exists());
+    assert_eq!(salvage(&data, &new, &mut |_, _| {}).unwrap().documents(), 990);
+    assert_eq!(texts(&new).len(), 990);
 }
