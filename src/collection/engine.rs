@@ -37,6 +37,8 @@ pub struct Settings {
     pub packed_bytes: usize,
     /// Bytes a second that merges write at most; `None` for no limit.
     pub merge_bytes_per_s: Option<NonZeroU64>,
+    /// Most bytes of log that are kept for copies alone.
+    pub copies_log_bytes: u64,
 }
 
 /// Everything that the log's thread and the background threads need.
@@ -73,6 +75,11 @@ pub struct Shared {
 impl Shared {
     /// The state of a store before its log is replayed.
     pub fn new(paths: DataPaths, catalog: Catalog, meta: MetaIndex, manifest: Manifest, settings: Settings) -> Self {
+        let holds = LogHolds::new(settings.copies_log_bytes);
+        // Nobody has told yet how far the copies are.
+        if paths.copies().exists() {
+            holds.hold_all();
+        }
         Self {
             paths,
             identity: meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline },
@@ -83,7 +90,7 @@ impl Shared {
             packing: Arc::new(Packing::new(settings.packed_bytes)),
             merge_rate: RateLimit::new(settings.merge_bytes_per_s),
             bell: Bell::default(),
-            holds: Arc::default(),
+            holds: Arc::new(holds),
             merging: Mutex::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),

@@ -105,6 +105,10 @@ impl Replicator {
     /// Ends every task and lets go of the store.
     pub fn stop(&self) {
         let runtime = lock(&self.inner.runtime).take();
+        // Segments are sealed until it is closed.
+        if let Some(database) = lock(&self.inner.database).as_ref() {
+            database.keep_log_until_closed();
+        }
         for sink in lock(&self.inner.sinks).values_mut() {
             sink.stop();
             sink.resting.clear();
@@ -346,6 +350,10 @@ impl Inner {
             }
             sink.rest(&collections);
             sink.measure();
+        }
+        drop(sinks);
+        if let Some(database) = lock(&self.database).as_ref() {
+            database.copies_hold_the_log();
         }
     }
 }
