@@ -55,7 +55,7 @@ pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<Ver
             }
             // Of one that is open, blocks that were read before would not be read again.
             let path = live.segment.path();
-            match Segment::open(path, live.segment.spec()).and_then(|segment| segment.verify(|_| {})) {
+            match Segment::open_by_calls(path, live.segment.spec()).and_then(|segment| segment.verify(|_| {})) {
                 // Merged or dropped meanwhile.
                 Err(_) if !path.exists() && is_gone(state, live) => {}
                 Err(error) => report.problems.push(Chain(&error).to_string()),

@@ -21,12 +21,12 @@ pub struct LiveSegment {
 
 impl LiveSegment {
     /// The same segment with its file opened anew, so that every block is checked that is read of it: what was checked
-    /// long ago may be read otherwise from the disk by now. Rows that die later live in it.
+    /// long ago may be read otherwise from the disk by now, or not at all. Rows that die later live in it.
     ///
     /// # Errors
     /// [`SegmentError`] when the file is gone, damaged, or another one.
     pub fn reopened(&self) -> Result<Self, SegmentError> {
-        let segment = Segment::open(self.segment.path(), self.segment.spec())?;
+        let segment = Segment::open_by_calls(self.segment.path(), self.segment.spec())?;
         Ok(Self { id: self.id, segment, dead: self.dead.copied() })
     }
 

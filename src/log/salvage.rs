@@ -7,7 +7,7 @@ use super::files::{self, LogFile};
 use super::format::{ALIGNMENT, FILE_HEADER_BYTES, FileHeader, RecordHeader};
 use super::survey::{damaged_ranges, record_at};
 use super::{Change, LogError, newest, payload};
-use crate::storage::{DataPaths, Mapped, file_len};
+use crate::storage::{DataPaths, WholeFile, file_len};
 use crate::types::{Chain, Seq};
 
 /// A part of the log that is lost.
@@ -55,20 +55,22 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn read(&mut self, file: &LogFile) {
         self.begin(file);
-        let mapped = match Mapped::open(&file.path) {
-            Ok(mapped) => mapped,
+        let whole = match WholeFile::read(&file.path) {
+            Ok(whole) => whole,
             Err(error) => return self.lose(file, 0..0, &Chain(&error).to_string()),
         };
-        let bytes = mapped.bytes();
+        let bytes = &whole.bytes[..];
         let tag = match FileHeader::decode(&file.path, bytes) {
             Ok((_, tag)) => Some(tag),
             Err(error) => {
-                self.lose(file, 0..bytes.len().min(FILE_HEADER_BYTES) as u64, &error.to_string());
+                let header = 0..bytes.len().min(FILE_HEADER_BYTES) as u64;
+                let fault = whole.fault(header.clone()).map(|fault| fault.reason.clone());
+                self.lose(file, header, &fault.unwrap_or_else(|| error.to_string()));
                 any_tag(bytes)
             }
         };
         match tag {
-            Some(tag) => self.read_records(file, bytes, tag),
+            Some(tag) => self.read_records(file, &whole, tag),
             None => self.lose(file, 0..bytes.len() as u64, "no record in it can be read"),
         }
     }
@@ -83,7 +85,8 @@ impl Reading<'_> {
         self.last = self.last.max(Some(before));
     }
 
-    fn read_records(&mut self, file: &LogFile, bytes: &[u8], tag: u32) {
+    fn read_records(&mut self, file: &LogFile, whole: &WholeFile, tag: u32) {
+        let bytes = &whole.bytes[..];
         let mut offset = FILE_HEADER_BYTES;
         while offset < bytes.len() {
             let found = record_at(bytes, offset, tag).map_err(str::to_owned).and_then(|(header, payload)| {
@@ -106,7 +109,9 @@ impl Reading<'_> {
                     let framed = record_at(bytes, offset, tag).map(|(header, _)| offset + header.record_bytes());
                     let ranges = || damaged_ranges(bytes, offset, tag).first().map_or(bytes.len(), |r| r.end as usize);
                     let end = framed.unwrap_or_else(|_| ranges()).max(offset + ALIGNMENT).min(bytes.len());
-                    self.lose(file, offset as u64..end as u64, &reason);
+                    let range = offset as u64..end as u64;
+                    let fault = whole.fault(range.clone()).map_or(&reason, |fault| &fault.reason);
+                    self.lose(file, range, fault);
                     offset = end;
                 }
             }
@@ -178,6 +183,7 @@ fn any_tag(bytes: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::log::{EncodedRecord, LogIdentity, LogWriter, ReadFrom, WriterOptions, read_from};
+    use crate::storage::fault::DeadSector;
     use crate::types::CollectionId;
 
     const IDENTITY: LogIdentity = LogIdentity { store_id: [7; 16], timeline: 1 };
@@ -228,6 +234,40 @@ mod tests {
             (losses.len(), losses[0].bytes.clone(), losses[0].after, losses[0].before),
             (1, 104..144, Seq(1), Some(Seq(3)))
         );
+    }
+
+    #[test]
+    fn what_a_disk_does_not_give_back_is_named_and_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        let from = ReadFrom { after: Seq(0), at_least: Seq(0) };
+        let recovery = read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(())).unwrap();
+        let mut writer = LogWriter::open(&paths, IDENTITY, &recovery, WriterOptions::default()).unwrap();
+        // Records of 40 bytes: several in each page.
+        for id in 1..=300 {
+            let change = Change::DropCollection { id: CollectionId(id) };
+            writer.append_group(&mut [EncodedRecord::new(&change).unwrap()]).unwrap();
+        }
+        drop(writer);
+        let file = paths.log_file(1);
+        let last = std::fs::metadata(&file).unwrap().len() - 1;
+        let dead = DeadSector::new(&file, 5_000..5_512);
+        let (seen, losses) = read(&paths);
+        assert!(seen.contains(&100) && !seen.contains(&130) && seen.contains(&205) && seen.ends_with(&[300]));
+        assert!(losses.iter().all(|loss| loss.reason.contains("cannot be read")) && !losses.is_empty(), "{losses:?}");
+        let refused = || read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(())).unwrap_err().to_string();
+        assert!(
+            refused().contains(&format!("{} is damaged at offset 4096 (the disk", file.display())),
+            "{}",
+            refused()
+        );
+        drop(dead);
+        // The end is not taken for a write that a crash has torn.
+        let dead = DeadSector::new(&file, last..last + 1);
+        assert!(refused().contains("(the disk"), "{}", refused());
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), last + 1);
+        drop(dead);
+        assert_eq!(read(&paths), ((1..=300).collect(), vec![]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::storage::fault::{Faults, Operation, Then};
+use crate::storage::fault::{DeadSector, Faults, Operation, Then};
 use crate::storage::list_files_below;
 use crate::types::{CollectionName, Metric, NewDocument};
 use crate::{Collection, DefinitionRequest, Options};
@@ -112,6 +112,27 @@ fn only_the_rows_of_a_damaged_block_are_lost() {
     assert!(report.losses[0].contains("documents in segment") && report.losses[0].contains("offset 65536"));
     assert!(seen.len() > 600 && seen.len() < 990, "{}", seen.len());
     assert!(!seen.contains_key(&9) && seen[&10] == "second");
+}
+
+#[test]
+fn only_the_rows_of_a_block_that_the_disk_does_not_give_back_are_lost() {
+    let mut dead = None;
+    let (seen, report) = salvaged(|data| dead = Some(DeadSector::new(&file(data, "seg"), 100_000..100_512)));
+    assert_eq!(report.losses.len(), 1, "{:?}", report.losses);
+    assert!(report.losses[0].contains("offset 65536: it cannot be read"), "{:?}", report.losses);
+    assert!(seen.len() > 600 && seen.len() < 990, "{}", seen.len());
+}
+
+#[test]
+fn a_verification_names_what_the_disk_does_not_give_back() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path());
+    let database = Database::open(dir.path()).unwrap();
+    let segment = file(dir.path(), "seg");
+    let _dead = DeadSector::new(&segment, 100_000..100_512);
+    let problems = database.verify(&mut |_, _| {}).unwrap().problems;
+    let expected = format!("{} is damaged at offset 65536: it cannot be read", segment.display());
+    assert!(problems.iter().any(|problem| problem.contains(&expected)), "{problems:?}");
 }
 
 #[test]

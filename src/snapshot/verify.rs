@@ -81,7 +81,7 @@ fn verify_store(snapshot: &Snapshot, problems: &mut Vec<String>) -> Result<(), S
                 problems.push(format!("{} is not among the members as the manifest names it", path.display()));
                 continue;
             }
-            match Segment::open(&path, &spec).and_then(|opened| opened.verify(|_| {})) {
+            match Segment::open_by_calls(&path, &spec).and_then(|opened| opened.verify(|_| {})) {
                 // A snapshot may be older than this program: its bytes are right, and migrations read them.
                 Err(SegmentError::UnsupportedVersion { found, supported, .. }) if found < supported => {}
                 Err(error) => problems.push(error.to_string()),

@@ -94,6 +94,8 @@ impl DiskFile {
 
     /// Reads from `offset` on as many bytes as there are, up to all of `bytes`; returns how many.
     pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        #[cfg(test)]
+        fault::pass_read(&self.path, offset, bytes.len())?;
         let mut done = 0;
         while done < bytes.len() {
             match read_once(&self.file, offset + done as u64, &mut bytes[done..]) {
