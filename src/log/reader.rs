@@ -53,7 +53,8 @@ pub struct LogEnd {
 /// Reads the log of the store `identity` and gives each change after `from.after` to `visit`, in order.
 ///
 /// All of it is checked, also what is not visited. One file is in memory at a time: a map of one on a disk that fails
-/// would end the process without a word. Call it under the directory's lock and before a [`super::LogWriter`] is opened.
+/// would end the process without a word. Call it under the directory's lock and before a [`super::LogWriter`] is
+/// opened.
 ///
 /// # Errors
 /// A [`LogError`] that names the file and the offset, or what `visit` returned; no file was changed then.

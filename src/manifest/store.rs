@@ -107,8 +107,8 @@ impl Manifest {
     }
 }
 
-/// Refuses a snapshot's directory, in which nothing may change. Call it before the directory's lock is taken: that makes
-/// a file.
+/// Refuses a snapshot's directory, in which nothing may change. Call it before the directory's lock is taken, which
+/// makes a file.
 ///
 /// # Errors
 /// [`ManifestError::IsSnapshot`].

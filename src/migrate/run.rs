@@ -82,8 +82,8 @@ impl Migrations {
     /// Takes the lock of a data directory, which must hold a store.
     ///
     /// # Errors
-    /// [`MigrateError::Storage`] when another process has it; [`MigrateError::Manifest`] when there is no store, or it is
-    /// a snapshot.
+    /// [`MigrateError::Storage`] when another process has it; [`MigrateError::Manifest`] when there is no store, or a
+    /// snapshot.
     pub fn open(data: &Path) -> Result<Self, MigrateError> {
         Self::with_steps(data, STEPS)
     }

@@ -66,9 +66,8 @@ impl Finding {
         seq > self.sealed_seq || self.lost_rows
     }
 
-    /// The metric of a collection of which the log alone has documents, and why. Under cosine vectors were given length 1
-    /// before they were logged; others would be compared wrongly under it, and by l2 in the order of any metric that
-    /// they may have had where they are about equally long.
+    /// The metric of a collection of which the log alone has documents, and why. Under cosine vectors were given length
+    /// 1 before they were logged, and others would be compared wrongly.
     fn guess_metric(&self) -> (Metric, &'static str) {
         let logged = self.documents.values().filter_map(|version| match &version.source {
             Some(Source::Log(document)) => Some(document),

@@ -52,8 +52,8 @@ impl Report {
 ///
 /// # Errors
 /// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty, cannot be replaced or lies in
-/// `from`, what stands under the other name is in use, no store, or `from`, or the new store cannot be written. What is damaged is no error:
-/// it stands in the report.
+/// `from`, what stands under the other name is in use, no store, or `from`, or the new store cannot be written. What is
+/// damaged is no error: it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
     if !from.is_dir() {

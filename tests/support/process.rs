@@ -162,8 +162,8 @@ impl DiskFaults {
         Self { library: place.path().join("faults.so"), control: directory.join("faults") }
     }
 
-    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at its end
-    /// where `part` ends with a dollar.
+    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at
+    /// its end where `part` ends with a dollar.
     pub fn arm(&self, calls: &str, errno: i32, part: &str) {
         let new = self.control.with_extension("new");
         fs::write(&new, format!("{calls} {errno} {part}")).unwrap();
