@@ -10,7 +10,7 @@ use crate::collection::{
 };
 use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::{Manifest, ManifestError, refuse_snapshot};
 use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
 use crate::types::{CollectionName, Definition, GraphBuilder, Seq};
 
@@ -39,6 +39,9 @@ pub struct Options {
     pub packed_bytes: Option<usize>,
     /// Bytes a second that merging segments writes at most; `None` for no limit.
     pub merge_bytes_per_s: Option<NonZeroU64>,
+    /// Most bytes of log that are kept for copies which have not read them, beside what recovery needs; `None` for
+    /// 1 GiB. They are kept as soon as the store is open, before anybody keeps the copies up to date.
+    pub copies_log_bytes: Option<u64>,
 }
 
 /// Room for 166,000 vectors of 384 numbers.
@@ -141,8 +144,9 @@ impl Database {
     /// As [`Database::open`].
     pub fn open_with(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        create_dir_all(path)?;
         let paths = DataPaths::new(path);
+        refuse_snapshot(&paths)?;
+        create_dir_all(path)?;
         let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {
@@ -152,6 +156,7 @@ impl Database {
             sampled_one_in: options.sampled_one_in.unwrap_or(collection::DEFAULT_SAMPLED_ONE_IN),
             packed_bytes: options.packed_bytes.unwrap_or(collection::DEFAULT_PACKED_BYTES),
             merge_bytes_per_s: options.merge_bytes_per_s,
+            copies_log_bytes: options.copies_log_bytes.unwrap_or(collection::DEFAULT_COPIES_LOG_BYTES),
         };
         let vector_cache = paths.vector_cache();
         let (shared, recovered) = collection::recover(paths, manifest, settings)
@@ -229,15 +234,42 @@ impl Database {
         self.engine.shared.identity.timeline
     }
 
-    /// Sets how many bytes of log are kept for copies that have not read them, beside what recovery needs.
+    /// Sets anew what [`Options::copies_log_bytes`] has set.
     pub fn keep_log_for_copies(&self, max_bytes: u64) {
         self.engine.shared.holds.set_max_bytes(max_bytes);
+    }
+
+    /// The copies hold the log that they need by themselves from now on.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn copies_hold_the_log(&self) {
+        self.engine.shared.holds.let_go();
+    }
+
+    /// Keeps the log that the copies hold until the store is closed, although they are about to let go.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn keep_log_until_closed(&self) {
+        self.engine.shared.holds.pin();
     }
 
     /// Why writes are no longer taken, if so. After a failed write to disk the process is to exit: it must not go on
     /// as if the next sync could make up for it.
     pub fn stop_reason(&self) -> Option<String> {
         self.engine.stop_reason()
+    }
+
+    /// Changes files of the data directory beside log and segments. Once the store has stopped they are not changed any
+    /// more; and where one cannot be made durable, the store stops: a second try that succeeds would prove nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Stopped`], or what `change` returns.
+    pub(crate) fn change_files<T, E>(&self, change: impl FnOnce() -> Result<T, E>) -> Result<T, E>
+    where
+        E: std::error::Error + From<StorageError> + 'static,
+    {
+        if let Some(reason) = self.engine.shared.log().and_then(|log| log.failed()) {
+            return Err(StorageError::Stopped { reason }.into());
+        }
+        change().inspect_err(|error| self.engine.shared.stop_on_failed_sync(error))
     }
 
     /// Reads every stored byte again. `progress` gets the bytes done and the bytes in all.

@@ -104,13 +104,24 @@ fn start(directory: &Path) -> (DiskFaults, ServerProcess, Client) {
 
 #[test]
 fn a_failed_sync_anywhere_ends_the_server_with_its_own_code() {
-    for site in ["/log/", ".seg.", "/segments/1/1$", "MANIFEST", "/data$", ".dead."] {
+    for site in ["/log/", ".seg.", "/segments/1/1$", "MANIFEST", "/data$", ".dead.", "/snapshots", "/sources"] {
         let directory = tempfile::tempdir().unwrap();
         let (faults, server, mut client) = start(directory.path());
         if site == ".dead." {
             assert_eq!(client.write(250, 10).0, 200);
         }
         faults.arm("sync", EIO, site);
+        let route = match site {
+            "/snapshots" => Some(("POST", "/admin/snapshots")),
+            "/sources" => Some(("PUT", "/admin/sources/x")),
+            _ => None,
+        };
+        if let Some((method, route)) = route {
+            let asked = || client.agent.request(method, &format!("{}{route}", client.url)).send_json(json!({}));
+            let answer = asked().unwrap_err().into_response().expect("the server answers");
+            assert_eq!(answer.status(), 500, "{site}");
+            assert!(asked().is_err(), "{site}: a second sync proves nothing");
+        }
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             // A few rows of a segment die when their ids are written again, too few for it to be merged away.
@@ -137,6 +148,26 @@ fn a_failed_sync_anywhere_ends_the_server_with_its_own_code() {
         client.next = client.next.max(1_000_000);
         assert_eq!(client.write(10, 10).0, 200, "{site}: after a restart it goes on");
     }
+}
+
+/// A new file has its name before the old one is let go, so nothing may be missing then.
+#[test]
+fn too_many_open_files_do_not_stop_a_log_that_begins_a_new_file() {
+    const EMFILE: i32 = 24;
+    let directory = tempfile::tempdir().unwrap();
+    let (faults, server, mut client) = start(directory.path());
+    // Under its final name; a new file is made under another one.
+    faults.arm("open", EMFILE, ".log$");
+    let log = directory.path().join("data/log/00000000000000000001.log");
+    assert!(comes_true(|| {
+        assert_eq!(client.write(100, 10).0, 200);
+        !log.exists()
+    }));
+    faults.disarm();
+    server.kill();
+    let server = ServerProcess::start(&directory.path().join("data"));
+    client.follow(&server);
+    client.assert_nothing_is_lost();
 }
 
 #[test]

@@ -277,7 +277,8 @@ impl Collections {
             placement: collection.inner.placement.clone(),
             creation: collection.inner.creation.clone(),
         };
-        settings::save(self.inner.database.path(), known.values().map(entry).collect())
+        let (database, entries) = (&self.inner.database, known.values().map(entry).collect());
+        database.change_files(|| settings::save(database.path(), entries))
     }
 
     fn defining(&self) -> MutexGuard<'_, ()> {
@@ -316,7 +317,10 @@ fn failed(name: &CollectionName, detail: String) -> CollectionError {
 
 /// A failure of the data directory, not of the database.
 fn not_noted(error: StorageError) -> CollectionError {
-    CollectionError::Manifest(ManifestError::Storage(error))
+    match error {
+        StorageError::Stopped { reason } => CollectionError::Stopped { reason },
+        other => CollectionError::Manifest(ManifestError::Storage(other)),
+    }
 }
 
 impl Connections {

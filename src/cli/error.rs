@@ -245,6 +245,7 @@ fn of_snapshot(error: &SnapshotError) -> Failure {
 fn of_storage(error: &StorageError) -> Failure {
     match error {
         StorageError::Locked { .. } => Failure::Locked,
+        StorageError::Stopped { .. } => Failure::DiskFailed,
         StorageError::Io { .. } | StorageError::ReadOnly { .. } => Failure::General,
     }
 }

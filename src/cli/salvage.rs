@@ -34,10 +34,12 @@ pub(super) fn run(args: &SalvageArgs, context: &Context) -> Result<(), CliError>
     let report = report?;
     if context.json {
         output::json(
-            json!({"collections": report.collections, "documents": report.documents(), "losses": report.losses}),
+            json!({"collections": report.collections, "documents": report.documents(), "losses": report.losses,
+                "left_behind": report.left_behind}),
         )?;
     } else {
         report.losses.iter().for_each(|loss| output::complain(format!("lost: {loss}")));
+        report.left_behind.iter().for_each(|left| output::complain(format!("not taken over: {left}")));
         let collections = output::counted(report.collections.len() as u64, "collection");
         let documents = output::counted(report.documents(), "document");
         output::line(format!("{documents} of {collections} rescued into {}", args.to.display()))?;

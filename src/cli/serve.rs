@@ -104,13 +104,13 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         vector_cache_bytes: Some(u64::from(args.vector_cache_mib) << 20),
         sampled_one_in: Some(args.recall_one_in),
         packed_bytes: Some(usize::from(args.packed_filters_mib) << 20),
+        copies_log_bytes: Some(u64::from(args.copies_log_mib) << 20),
         merge_bytes_per_s: args.merge_mib_per_s.and_then(|mib| NonZeroU64::new(u64::from(mib) << 20)),
         ..context.options()
     };
     let database = Database::open_with(&context.data, options)?;
     let checked = database.models().check_name(&args.default_model);
     checked.map_err(|error| CliError::Usage(format!("--default-model: {error}")))?;
-    database.keep_log_for_copies(u64::from(args.copies_log_mib) << 20);
     log_recovery(&database);
     warm_up(&database);
     let schedule = args.schedule(&database)?;

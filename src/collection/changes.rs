@@ -11,7 +11,9 @@ use super::read::document_of;
 use super::{Collection, CollectionError};
 
 /// Most bytes of log that are kept for copies alone, unless a store is told otherwise.
-const DEFAULT_KEPT_BYTES: u64 = 1 << 30;
+pub const DEFAULT_COPIES_LOG_BYTES: u64 = 1 << 30;
+/// The store's own hold: while it opens and closes nobody else tells how far the copies are.
+const OF_THE_STORE: u64 = 0;
 
 /// How far each copy has read, so that the log is trimmed behind the slowest, within a bound.
 pub struct LogHolds {
@@ -20,13 +22,33 @@ pub struct LogHolds {
     max_bytes: AtomicU64,
 }
 
-impl Default for LogHolds {
-    fn default() -> Self {
-        Self { seqs: Mutex::default(), next: AtomicU64::new(0), max_bytes: AtomicU64::new(DEFAULT_KEPT_BYTES) }
-    }
-}
-
 impl LogHolds {
+    /// Without any. `max_bytes`: as [`LogHolds::set_max_bytes`].
+    pub fn new(max_bytes: u64) -> Self {
+        let next = AtomicU64::new(OF_THE_STORE + 1);
+        Self { seqs: Mutex::default(), next, max_bytes: AtomicU64::new(max_bytes) }
+    }
+
+    /// Keeps all of the log, until whoever keeps the copies holds it.
+    pub fn hold_all(&self) {
+        self.lock().insert(OF_THE_STORE, Seq(0));
+    }
+
+    /// Whoever keeps the copies holds what they need.
+    #[cfg(any(test, feature = "postgres"))]
+    pub fn let_go(&self) {
+        self.lock().remove(&OF_THE_STORE);
+    }
+
+    /// Keeps what is held now, although its holders are about to let go.
+    #[cfg(any(test, feature = "postgres"))]
+    pub fn pin(&self) {
+        let mut seqs = self.lock();
+        if let Some(least) = seqs.values().min().copied() {
+            seqs.insert(OF_THE_STORE, least);
+        }
+    }
+
     /// What trimming up to `up_to` has to leave.
     pub fn keep(&self, up_to: Seq) -> Keep {
         let after = self.lock().values().min().copied().unwrap_or(up_to);
@@ -176,5 +198,53 @@ fn flatten(seq: Seq, change: Change, definition: &Definition, all: &mut Vec<Docu
             all.extend(ids.into_iter().map(|id| DocumentChange { id, seq, written: None }));
         }
         Change::CreateCollection { .. } | Change::DropCollection { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::list_files;
+    use crate::types::{CollectionName, NewDocument};
+    use crate::{Database, DefinitionRequest};
+
+    /// Seals a document in a log file of its own, and returns how many files the log has then.
+    fn seal(things: &Collection) -> usize {
+        let document =
+            NewDocument { vector: Some(vec![1.0]), ..NewDocument::from_text(DocumentId::new("a").unwrap(), "") };
+        things.upsert(vec![document]).unwrap();
+        let shared = &things.engine.shared;
+        shared.log().unwrap().rotate().unwrap();
+        things.flush().unwrap();
+        list_files(&shared.paths.log_dir()).unwrap().len()
+    }
+
+    #[test]
+    fn the_log_is_kept_for_copies_while_nobody_tells_how_far_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let database = Database::open(dir.path()).unwrap();
+            let name = CollectionName::new("things").unwrap();
+            let things = database.create_collection(&name, &DefinitionRequest::vectors(1)).unwrap().collection;
+            (database, things)
+        };
+        {
+            let (_database, things) = open();
+            assert_eq!([seal(&things), seal(&things)], [1, 1], "there are no copies");
+        }
+        std::fs::write(dir.path().join("replication.json"), "{}").unwrap();
+        {
+            let (_database, things) = open();
+            assert_eq!([seal(&things), seal(&things)], [2, 3], "as any command on a stopped store does");
+        }
+        let (_database, things) = open();
+        let holds = &things.engine.shared.holds;
+        assert_eq!(seal(&things), 4);
+        let hold = things.hold_log(things.store_seq());
+        holds.let_go();
+        assert_eq!([seal(&things), seal(&things)], [2, 3], "the copy has come so far");
+        holds.pin();
+        drop(hold);
+        assert_eq!(seal(&things), 4, "until the store is closed");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
 use crate::embed::Models;
+use crate::index::LiveSegment;
 use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub packed_bytes: usize,
     /// Bytes a second that merges write at most; `None` for no limit.
     pub merge_bytes_per_s: Option<NonZeroU64>,
+    /// Most bytes of log that are kept for copies alone.
+    pub copies_log_bytes: u64,
 }
 
 /// Everything that the log's thread and the background threads need.
@@ -60,6 +63,8 @@ pub struct Shared {
     pub bell: Bell,
     /// How far copies elsewhere have read the log.
     pub holds: Arc<LogHolds>,
+    /// What a merge reads, opened for itself.
+    merging: Mutex<Vec<Arc<LiveSegment>>>,
     /// The manifest as last published. Held while segments are installed; taken before any collection's locks.
     manifest: Mutex<Manifest>,
     applied_seq: AtomicU64,
@@ -70,6 +75,11 @@ pub struct Shared {
 impl Shared {
     /// The state of a store before its log is replayed.
     pub fn new(paths: DataPaths, catalog: Catalog, meta: MetaIndex, manifest: Manifest, settings: Settings) -> Self {
+        let holds = LogHolds::new(settings.copies_log_bytes);
+        // Nobody has told yet how far the copies are.
+        if paths.copies().exists() {
+            holds.hold_all();
+        }
         Self {
             paths,
             identity: meta::Identity { store_id: manifest.store_id.0, timeline: manifest.timeline },
@@ -80,7 +90,8 @@ impl Shared {
             packing: Arc::new(Packing::new(settings.packed_bytes)),
             merge_rate: RateLimit::new(settings.merge_bytes_per_s),
             bell: Bell::default(),
-            holds: Arc::default(),
+            holds: Arc::new(holds),
+            merging: Mutex::default(),
             applied_seq: AtomicU64::new(manifest.log_start.0),
             manifest: Mutex::new(manifest),
             log: OnceLock::new(),
@@ -101,6 +112,11 @@ impl Shared {
     /// The manifest, for whoever installs segments.
     pub fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments that the merge under way has opened for itself.
+    pub fn merging(&self) -> MutexGuard<'_, Vec<Arc<LiveSegment>>> {
+        self.merging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the background threads for work. Before they run, during recovery, there is nobody to ask: they look at

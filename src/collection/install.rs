@@ -103,7 +103,19 @@ pub fn merge(
         rate: &shared.merge_rate,
         cancel,
     };
-    let mut merged = index::merge(&inputs, &segment_path(shared, &spec), &spec, &options)?;
+    // What is written gets checksums of its own: a flipped bit in a block that a search checked long ago would be sound
+    // for ever.
+    let opened = inputs.iter().map(|live| live.reopened().map(Arc::new)).collect::<Result<Vec<_>, _>>();
+    let opened = match opened {
+        // Its files go with it.
+        Err(_) if state.is_dropped() => return Ok(()),
+        opened => opened?,
+    };
+    shared.merging().clone_from(&opened);
+    let merged = index::merge(&opened, &segment_path(shared, &spec), &spec, &options);
+    shared.merging().clear();
+    drop(opened);
+    let mut merged = merged?;
     let live = match &merged.written {
         Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
         None => None,
@@ -531,6 +543,31 @@ mod tests {
         assert!(things.get(&a).unwrap().is_some(), "the segments are asked");
         drop((things, database));
         assert_eq!(reopened(directory.path()), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_merge_takes_nothing_from_a_block_that_changed_since_it_was_checked() {
+        use std::os::unix::fs::FileExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, things) = store(directory.path());
+        let (shared, state) = (&things.engine.shared, &things.state);
+        things.flush().unwrap();
+        let id = DocumentId::new("b").unwrap();
+        let document = NewDocument { vector: Some(vec![2.0, 1.0]), ..NewDocument::from_text(id, "needle") };
+        things.upsert(vec![document]).unwrap();
+        things.flush().unwrap();
+        let view = state.view();
+        view.segments.iter().for_each(|live| live.segment.verify_blocks(&mut |_| {}).unwrap());
+        let path = view.segments[1].segment.path();
+        let at = std::fs::read(path).unwrap().windows(6).position(|bytes| bytes == b"needle").unwrap();
+        // Into the file as it is mapped: the block counts as checked, and reads otherwise from now on.
+        std::fs::File::options().write(true).open(path).unwrap().write_all_at(b"N", at as u64).unwrap();
+        let plan = MergePlan { inputs: view.segments.iter().map(|live| live.id).collect(), with_graph: true };
+        let refused = merge(shared, state, &plan, &AtomicBool::new(false)).unwrap_err();
+        assert!(Chain(&refused).to_string().contains(&format!("{} is damaged", path.display())), "{refused}");
+        assert_eq!(state.view().segments.len(), 2);
+        assert!(shared.merging().is_empty());
     }
 
     #[test]

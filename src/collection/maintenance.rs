@@ -277,6 +277,7 @@ fn release_large_segments(shared: &Shared) {
     let (collections, _) = shared.catalog.all();
     let views = collections.iter().map(|state| state.view());
     views.for_each(|view| view.segments.iter().for_each(|live| live.segment.release()));
+    shared.merging().iter().for_each(|live| live.segment.release());
 }
 
 /// The collection with the oldest unsealed change, when the log has grown too long.

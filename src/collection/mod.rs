@@ -53,7 +53,7 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
 
 #[cfg(feature = "postgres")]
 pub(crate) use candidates::{Candidate, Nearest, QueryWords, sort};
-pub use changes::{ChangeStep, Changes, DocumentChange, LogHold};
+pub use changes::{ChangeStep, Changes, DEFAULT_COPIES_LOG_BYTES, DocumentChange, LogHold};
 #[cfg(feature = "postgres")]
 pub(crate) use definition::difference;
 pub use definition::{ChunkRequest, DefinitionRequest};

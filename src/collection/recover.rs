@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::index::LiveSegment;
 use crate::log::{self, GroupCommit, GroupOptions, LogIdentity, LogWriter, ReadFrom, WriterOptions};
-use crate::manifest::{CollectionEntry, Manifest};
+use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::meta::{self, MetaError, MetaIndex, Opened};
-use crate::segment::{DeadRows, Segment};
+use crate::segment::{DeadRows, Segment, SegmentError};
 use crate::storage::{self, DataPaths, is_disk_full};
 use crate::types::{Chain, CollectionId, Ordinal, Seq};
 
@@ -102,12 +102,21 @@ fn open_collection(
     for segment in &entry.segments {
         let path = paths.segment_file(entry.id.0, entry.generation, segment.id.0);
         let opened = Segment::open(&path, &install::spec_of(entry.id, &entry.definition, segment.id))?;
+        // Numbers are given out again after a restore, so a file may be its namesake of another moment.
+        if let Some((what, got, expected)) = contradiction(&opened, segment) {
+            return Err(mismatch(path, what, got, expected).into());
+        }
         let (dead, damage) = match segment.dead_version {
             0 => (DeadRows::new(opened.rows()), None),
             version => {
                 let path = paths.dead_file(entry.id.0, entry.generation, segment.id.0, version);
                 match DeadRows::read(&path, segment.id, opened.rows()) {
-                    Ok(dead) => (dead, None),
+                    // Rows that died while it was written are in it, too.
+                    Ok(dead) if dead.count() >= segment.dead_rows => (dead, None),
+                    Ok(dead) => {
+                        let (got, expected) = (u64::from(dead.count()), u64::from(segment.dead_rows));
+                        (DeadRows::new(opened.rows()), Some(mismatch(path, "dead rows", got, expected)))
+                    }
                     // Of a newer program, which may mean something else by it.
                     Err(error) if error.is_of_another_version() => return Err(error.into()),
                     Err(error) => (DeadRows::new(opened.rows()), Some(error)),
@@ -130,6 +139,23 @@ fn open_collection(
         created_seq: entry.created_seq,
     };
     Ok(CollectionState::new(identity, SealedPart { segments, sealed_seq: entry.sealed_seq }, settings.memtable_entries))
+}
+
+/// What the manifest says of a segment and its file does not: what, as in the file, as in the manifest.
+pub fn contradiction(segment: &Segment, named: &SegmentEntry) -> Option<(&'static str, u64, u64)> {
+    let numbers = [
+        ("rows", u64::from(segment.rows()), u64::from(named.rows)),
+        ("tombstones", u64::from(segment.tombstone_count()), u64::from(named.tombstones)),
+        ("bytes", segment.len_bytes(), named.len_bytes),
+        ("first change", segment.min_seq().0, named.min_seq.0),
+        ("last change", segment.max_seq().0, named.max_seq.0),
+        ("graph", u64::from(segment.has_graph()), u64::from(named.has_graph)),
+    ];
+    numbers.into_iter().find(|(_, got, expected)| got != expected)
+}
+
+fn mismatch(path: PathBuf, what: &'static str, got: u64, expected: u64) -> SegmentError {
+    SegmentError::Mismatch { path, what, expected: expected.to_string(), got: got.to_string() }
 }
 
 /// Opens the document index and brings it to what the manifest names. One that turns out to be damaged is made again.
@@ -306,6 +332,60 @@ mod tests {
         assert!(things.get(&id("b7")).unwrap().is_none());
         assert_eq!(things.stats().documents, 20);
         assert!(database.recovered().index_rebuilt.is_some());
+    }
+
+    fn with_end(data: &Path, end: &str) -> PathBuf {
+        let files = storage::list_files_below(data).unwrap();
+        files.into_iter().find(|path| path.to_str().unwrap().ends_with(end)).unwrap()
+    }
+
+    #[test]
+    fn a_segment_of_another_moment_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+        drop(create(&Database::open(&one).unwrap(), "things"));
+        {
+            let database = Database::open(&two).unwrap();
+            let name = CollectionName::new("things").unwrap();
+            let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+            let document =
+                |text: &str| NewDocument { vector: Some(vec![1.0, 2.0]), ..NewDocument::from_text(id(text), "") };
+            things.upsert(vec![document("a"), document("b")]).unwrap();
+            things.flush().unwrap();
+        }
+        let path = with_end(&one, ".seg");
+        std::fs::copy(with_end(&two, ".seg"), &path).unwrap();
+        let error = Database::open(&one).err().unwrap();
+        let said = Chain(&error).to_string();
+        assert!(said.contains(&format!("{} has rows 2, expected 1", path.display())), "{said}");
+    }
+
+    #[test]
+    fn an_older_list_of_dead_rows_brings_nothing_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let older = {
+            let database = Database::open(directory.path()).unwrap();
+            let things = create(&database, "things");
+            let document = |n: usize| NewDocument {
+                vector: Some(vec![1.0, 2.0]),
+                ..NewDocument::from_text(id(&format!("b{n}")), "")
+            };
+            things.upsert((0..20).map(document).collect()).unwrap();
+            things.flush().unwrap();
+            things.delete(&[id("b7")]).unwrap();
+            things.flush().unwrap();
+            let older = std::fs::read(with_end(directory.path(), ".1.dead")).unwrap();
+            things.delete(&[id("b8")]).unwrap();
+            things.flush().unwrap();
+            older
+        };
+        std::fs::write(with_end(directory.path(), ".2.dead"), older).unwrap();
+        for _ in 0..2 {
+            let database = Database::open(directory.path()).unwrap();
+            let things = &database.collections()[0];
+            assert!(things.get(&id("b8")).unwrap().is_none());
+            assert_eq!(things.stats().documents, 19);
+        }
     }
 
     #[test]

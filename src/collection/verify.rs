@@ -8,6 +8,7 @@ use crate::types::{Chain, CollectionName};
 use super::CollectionError;
 use super::engine::{Engine, Shared};
 use super::install::{GENERATION, fields_of};
+use super::recover;
 use super::state::CollectionState;
 
 /// What a verification looked at and found.
@@ -54,7 +55,7 @@ pub fn verify(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<Ver
             }
             // Of one that is open, blocks that were read before would not be read again.
             let path = live.segment.path();
-            match Segment::open(path, live.segment.spec()).and_then(|segment| segment.verify(|_| {})) {
+            match Segment::open_by_calls(path, live.segment.spec()).and_then(|segment| segment.verify(|_| {})) {
                 // Merged or dropped meanwhile.
                 Err(_) if !path.exists() && is_gone(state, live) => {}
                 Err(error) => report.problems.push(Chain(&error).to_string()),
@@ -128,16 +129,8 @@ fn verify_fields(
 
 /// What the manifest says of a segment and its file does not.
 fn contradiction(collection: &CollectionName, live: &LiveSegment, named: &SegmentEntry) -> Option<String> {
-    let segment = &live.segment;
-    let numbers = [
-        ("rows", u64::from(segment.rows()), u64::from(named.rows)),
-        ("bytes", segment.len_bytes(), named.len_bytes),
-        ("first change", segment.min_seq().0, named.min_seq.0),
-        ("last change", segment.max_seq().0, named.max_seq.0),
-        ("graph", u64::from(segment.has_graph()), u64::from(named.has_graph)),
-    ];
-    let (what, got, expected) = numbers.into_iter().find(|(_, got, expected)| got != expected)?;
-    let path = segment.path().display();
+    let (what, got, expected) = recover::contradiction(&live.segment, named)?;
+    let path = live.segment.path().display();
     Some(format!("{path} of {collection} contradicts the manifest: {what} is {got}, expected {expected}"))
 }
 

@@ -12,6 +12,7 @@ use super::wire::json::JsonText;
 use super::wire::replication::{RemovedView, RepairBody, RepairedView, SinkBody, SinkView, SinksView, VerifiedView};
 use crate::postgres::Trouble;
 use crate::replicate::ReplicateError;
+use crate::storage::StorageError;
 use crate::types::CollectionName;
 
 impl From<ReplicateError> for ApiError {
@@ -23,6 +24,7 @@ impl From<ReplicateError> for ApiError {
             ReplicateError::Settings { .. } => Code::InvalidSink,
             ReplicateError::Postgres(error) if error.trouble() == Trouble::Settings => Code::InvalidSink,
             ReplicateError::Busy { .. } => Code::SinkBusy,
+            ReplicateError::Storage(StorageError::Stopped { .. }) => Code::Stopped,
             ReplicateError::Storage(_) => return Self::storage(error),
             ReplicateError::Collection(_) | ReplicateError::Failed { code: "store", .. } => {
                 return Self::internal(error);

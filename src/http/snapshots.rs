@@ -15,6 +15,7 @@ use super::state::AppState;
 use super::wire::json::JsonText;
 use super::wire::time::rfc3339;
 use crate::snapshot::{self, Found, Snapshot, SnapshotError, SnapshotName};
+use crate::storage::StorageError;
 
 /// What to take.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -129,6 +130,7 @@ impl From<SnapshotError> for ApiError {
             SnapshotError::NotFound { .. } => Code::SnapshotNotFound,
             SnapshotError::Damaged { .. } | SnapshotError::Unsupported { .. } => Code::SnapshotDamaged,
             SnapshotError::NoRoomToCopy { .. } => Code::StorageFull,
+            SnapshotError::Storage(StorageError::Stopped { .. }) => Code::Stopped,
             _ => {
                 return match error {
                     SnapshotError::Collection(error) => error.into(),
@@ -208,7 +210,7 @@ pub(crate) async fn delete(
     _: NoParams,
 ) -> Result<JsonText, ApiError> {
     let delete = state.engine(move |database| {
-        snapshot::delete(database.path(), &name)?;
+        database.change_files(|| snapshot::delete(database.path(), &name))?;
         JsonText::of(&DeletedSnapshotView { deleted: true })
     });
     delete.await

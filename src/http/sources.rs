@@ -58,10 +58,13 @@ pub(crate) async fn write(
     JsonBody(WireMetadata(kept)): JsonBody<WireMetadata>,
 ) -> Result<JsonText, ApiError> {
     let write = state.engine(move |database| {
-        create_dir_all(&database.path().join(DIRECTORY)).map_err(storage)?;
         let kept = to_raw_value(&MetadataView(&kept)).map_err(ApiError::internal)?;
         let bytes = encode(&kept).map_err(ApiError::internal)?;
-        publish(&path(database.path(), &name), &bytes).map_err(storage)?;
+        let change = || {
+            create_dir_all(&database.path().join(DIRECTORY))?;
+            publish(&path(database.path(), &name), &bytes)
+        };
+        database.change_files(change).map_err(storage)?;
         JsonText::of(&kept)
     });
     write.await
@@ -82,7 +85,7 @@ pub(crate) async fn forget(
         let path = path(database.path(), &name);
         let was_there = path.exists();
         if was_there {
-            remove_file(&path).map_err(storage)?;
+            database.change_files(|| remove_file(&path)).map_err(storage)?;
         }
         JsonText::of(&serde_json::json!({ "deleted": was_there }))
     });
@@ -90,5 +93,8 @@ pub(crate) async fn forget(
 }
 
 fn storage(error: StorageError) -> ApiError {
-    CollectionError::Manifest(ManifestError::Storage(error)).into()
+    match error {
+        StorageError::Stopped { reason } => CollectionError::Stopped { reason }.into(),
+        other => CollectionError::Manifest(ManifestError::Storage(other)).into(),
+    }
 }

@@ -20,6 +20,16 @@ pub struct LiveSegment {
 }
 
 impl LiveSegment {
+    /// The same segment with its file opened anew, so that every block is checked that is read of it: what was checked
+    /// long ago may be read otherwise from the disk by now, or not at all. Rows that die later live in it.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when the file is gone, damaged, or another one.
+    pub fn reopened(&self) -> Result<Self, SegmentError> {
+        let segment = Segment::open_by_calls(self.segment.path(), self.segment.spec())?;
+        Ok(Self { id: self.id, segment, dead: self.dead.copied() })
+    }
+
     /// The row of an id, dead or alive, by halving: rows stand in ascending order of id. The document index is the
     /// faster way.
     ///

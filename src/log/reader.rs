@@ -9,7 +9,7 @@ use super::newest;
 use super::payload::{self, PayloadError};
 use super::survey::{damaged_ranges, is_torn, record_at};
 use super::{Change, LogError};
-use crate::storage::{AppendFile, DataPaths, Mapped, crc32c};
+use crate::storage::{AppendFile, DataPaths, WholeFile, crc32c};
 use crate::types::Seq;
 
 /// What is asked of the log, and what the rest of the store has seen of it.
@@ -52,8 +52,9 @@ pub struct LogEnd {
 
 /// Reads the log of the store `identity` and gives each change after `from.after` to `visit`, in order.
 ///
-/// All of it is checked, also what is not visited. One record is in memory at a time; the files are mapped. Call it
-/// under the directory's lock and before a [`super::LogWriter`] is opened.
+/// All of it is checked, also what is not visited. One file is in memory at a time: a map of one on a disk that fails
+/// would end the process without a word. Call it under the directory's lock and before a [`super::LogWriter`] is
+/// opened.
 ///
 /// # Errors
 /// A [`LogError`] that names the file and the offset, or what `visit` returned; no file was changed then.
@@ -73,28 +74,28 @@ pub fn read_from<E: From<LogError>>(
     let mut previous: Option<&LogFile> = None;
     let mut torn = None;
     for (index, file) in files.iter().enumerate() {
-        let mapped = Mapped::open(&file.path).map_err(LogError::from)?;
-        mapped.advise_sequential();
-        let header = check_header(file, mapped.bytes(), identity, previous.zip(recovery.end.as_ref()))?;
+        let whole = read_whole(&file.path)?;
+        let bytes = &whole[..];
+        let header = check_header(file, bytes, identity, previous.zip(recovery.end.as_ref()))?;
         if previous.is_none() {
             recovery.last_seq = Seq(file.first_seq.0 - 1);
         } else if file.first_seq != recovery.last_seq.next() {
             let reason = format!("it follows change {}", recovery.last_seq);
             return Err(LogError::BadHeader { path: file.path.clone(), reason }.into());
         }
-        let mut records = Records { file: &file.path, bytes: mapped.bytes(), tag: header.1, last_group: None };
+        let mut records = Records { file: &file.path, bytes, tag: header.1, last_group: None };
         let end = records.read(&mut recovery, from.after, visit)?;
-        if end < mapped.bytes().len() {
+        if end < bytes.len() {
             records.check_torn(end, recovery.last_seq.next(), index + 1 == files.len())?;
             torn = Some(end as u64);
-            recovery.torn_bytes = (mapped.bytes().len() - end) as u64;
+            recovery.torn_bytes = (bytes.len() - end) as u64;
         }
         recovery.len_bytes += end as u64;
         recovery.end = Some(LogEnd {
             first_seq: file.first_seq,
             tag: header.1,
             len: end as u64,
-            crc: crc32c(&mapped.bytes()[..end]),
+            crc: crc32c(&bytes[..end]),
             last_group: records.last_group.unwrap_or(end) as u64,
         });
         previous = Some(file);
@@ -107,12 +108,23 @@ pub fn read_from<E: From<LogError>>(
     let len = recovery.end.as_ref().map_or(0, |end| end.len);
     newest::check_len(&newest.path, len, durable_len)?;
     if let Some(len) = torn {
-        // The mapping is gone by now, so nothing reads the bytes that go.
         AppendFile::open(&newest.path).and_then(|mut file| file.truncate(len)).map_err(LogError::from)?;
         let torn_bytes = recovery.torn_bytes;
         tracing::warn!(path = %newest.path.display(), torn_bytes, "cut an unfinished write from the end of the log");
     }
     Ok(recovery)
+}
+
+/// A file, all of which can be read.
+///
+/// # Errors
+/// [`LogError::Damaged`] with what cannot be read: no tail that a crash has torn, which may be cut.
+fn read_whole(path: &Path) -> Result<Vec<u8>, LogError> {
+    let WholeFile { bytes, unreadable } = WholeFile::read(path)?;
+    let Some(first) = unreadable.first() else { return Ok(bytes) };
+    let (offset, reason) = (first.bytes.start, "the disk does not give it back");
+    let ranges = unreadable.into_iter().map(|part| part.bytes).collect();
+    Err(LogError::Damaged { path: path.to_owned(), offset, reason, ranges })
 }
 
 /// Checks that a file is whose it should be and follows the one before it. Returns its header and tag.

@@ -7,8 +7,8 @@ use super::files::{self, LogFile};
 use super::format::{ALIGNMENT, FILE_HEADER_BYTES, FileHeader, RecordHeader};
 use super::survey::{damaged_ranges, record_at};
 use super::{Change, LogError, newest, payload};
-use crate::storage::{DataPaths, Mapped};
-use crate::types::Seq;
+use crate::storage::{DataPaths, WholeFile, file_len};
+use crate::types::{Chain, Seq};
 
 /// A part of the log that is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,61 +26,82 @@ pub struct LogLoss {
 }
 
 /// Gives every change that can be read to `visit`, in the order of the files, and says what is lost. Nothing is
-/// changed. `needed_after`: the change up to which segments have everything, where that is known.
-///
-/// # Errors
-/// [`LogError::Storage`] when a file cannot be opened or mapped.
-pub fn salvage(
-    paths: &DataPaths,
-    needed_after: Option<Seq>,
-    visit: &mut dyn FnMut(Seq, Change),
-) -> Result<Vec<LogLoss>, LogError> {
-    let mut last: Option<Seq> = None;
-    let files = files::list(paths)?;
-    let mut losses: Vec<LogLoss> =
-        needed_after.and_then(|after| missing_start(paths, &files, after)).into_iter().collect();
-    for file in &files {
-        let mapped = Mapped::open(&file.path)?;
-        let bytes = mapped.bytes();
-        let seen = last.unwrap_or(Seq(file.first_seq.0.saturating_sub(1)));
-        let loss = |bytes, after, reason: &str| LogLoss {
-            path: file.path.clone(),
-            bytes,
-            after,
-            before: None,
-            reason: reason.to_owned(),
+/// changed. `needed_after`: the change up to which segments have everything, where that is known. A file that cannot be
+/// opened is a loss as well.
+pub fn salvage(paths: &DataPaths, needed_after: Option<Seq>, visit: &mut dyn FnMut(Seq, Change)) -> Vec<LogLoss> {
+    let files = match files::list(paths) {
+        Ok(files) => files,
+        Err(error) => {
+            let (path, reason) = (paths.log_dir(), Chain(&error).to_string());
+            return vec![LogLoss { path, bytes: 0..0, after: needed_after.unwrap_or_default(), before: None, reason }];
+        }
+    };
+    let missing = needed_after.and_then(|after| missing_start(paths, &files, after));
+    let mut reading = Reading { last: None, losses: missing.into_iter().collect(), visit };
+    files.iter().for_each(|file| reading.read(file));
+    let end = missing_end(paths, &files, reading.last);
+    reading.losses.extend(end);
+    reading.losses
+}
+
+/// What was read so far.
+struct Reading<'a> {
+    /// The last change that was read, or that stood before a file that is there; `None` before the first file.
+    last: Option<Seq>,
+    losses: Vec<LogLoss>,
+    visit: &'a mut dyn FnMut(Seq, Change),
+}
+
+impl Reading<'_> {
+    fn read(&mut self, file: &LogFile) {
+        self.begin(file);
+        let whole = match WholeFile::read(&file.path) {
+            Ok(whole) => whole,
+            Err(error) => return self.lose(file, 0..0, &Chain(&error).to_string()),
         };
+        let bytes = &whole.bytes[..];
         let tag = match FileHeader::decode(&file.path, bytes) {
             Ok((_, tag)) => Some(tag),
             Err(error) => {
-                let end = bytes.len().min(FILE_HEADER_BYTES) as u64;
-                losses.push(loss(0..end, seen, &error.to_string()));
+                let header = 0..bytes.len().min(FILE_HEADER_BYTES) as u64;
+                let fault = whole.fault(header.clone()).map(|fault| fault.reason.clone());
+                self.lose(file, header, &fault.unwrap_or_else(|| error.to_string()));
                 any_tag(bytes)
             }
         };
-        let Some(tag) = tag else {
-            losses.push(loss(0..bytes.len() as u64, seen, "no record in it can be read"));
-            continue;
-        };
+        match tag {
+            Some(tag) => self.read_records(file, &whole, tag),
+            None => self.lose(file, 0..bytes.len() as u64, "no record in it can be read"),
+        }
+    }
+
+    /// A file's name says which change comes first in it, also where it holds none yet.
+    fn begin(&mut self, file: &LogFile) {
+        let before = Seq(file.first_seq.0.saturating_sub(1));
+        if self.last.is_some_and(|last| last < before) && self.is_whole() {
+            self.lose(file, 0..0, "the changes before this file are missing");
+        }
+        self.go_on(file.first_seq);
+        self.last = self.last.max(Some(before));
+    }
+
+    fn read_records(&mut self, file: &LogFile, whole: &WholeFile, tag: u32) {
+        let bytes = &whole.bytes[..];
         let mut offset = FILE_HEADER_BYTES;
         while offset < bytes.len() {
             let found = record_at(bytes, offset, tag).map_err(str::to_owned).and_then(|(header, payload)| {
                 let change = payload::decode(header.payload_version, header.kind, payload);
                 change.map(|change| (header, change)).map_err(|error| format!("the change cannot be read: {error:?}"))
             });
-            let after = last.unwrap_or(seen);
             match found {
                 Ok((header, change)) => {
-                    if header.seq > after.next() && losses.last().is_none_or(|loss| loss.before.is_some()) {
-                        losses.push(loss(
-                            offset as u64..offset as u64,
-                            after,
-                            "the changes before this record are missing",
-                        ));
+                    if header.seq > self.after().next() && self.is_whole() {
+                        let place = offset as u64..offset as u64;
+                        self.lose(file, place, "the changes before this record are missing");
                     }
-                    close(&mut losses, header.seq);
-                    visit(header.seq, change);
-                    last = Some(header.seq.max(after));
+                    self.go_on(header.seq);
+                    (self.visit)(header.seq, change);
+                    self.last = self.last.max(Some(header.seq));
                     offset += header.record_bytes();
                 }
                 Err(reason) => {
@@ -88,14 +109,35 @@ pub fn salvage(
                     let framed = record_at(bytes, offset, tag).map(|(header, _)| offset + header.record_bytes());
                     let ranges = || damaged_ranges(bytes, offset, tag).first().map_or(bytes.len(), |r| r.end as usize);
                     let end = framed.unwrap_or_else(|_| ranges()).max(offset + ALIGNMENT).min(bytes.len());
-                    losses.push(loss(offset as u64..end as u64, after, &reason));
+                    let range = offset as u64..end as u64;
+                    let fault = whole.fault(range.clone()).map_or(&reason, |fault| &fault.reason);
+                    self.lose(file, range, fault);
                     offset = end;
                 }
             }
         }
     }
-    losses.extend(missing_end(paths, &files, last)?);
-    Ok(losses)
+
+    fn after(&self) -> Seq {
+        self.last.unwrap_or_default()
+    }
+
+    /// Whether nothing was lost since the last change that was read.
+    fn is_whole(&self) -> bool {
+        self.losses.last().is_none_or(|loss| loss.before.is_some())
+    }
+
+    fn lose(&mut self, file: &LogFile, bytes: Range<u64>, reason: &str) {
+        let (path, reason) = (file.path.clone(), reason.to_owned());
+        self.losses.push(LogLoss { path, bytes, after: self.after(), before: None, reason });
+    }
+
+    /// Notes where reading goes on after what was lost before.
+    fn go_on(&mut self, seq: Seq) {
+        for loss in self.losses.iter_mut().rev().take_while(|loss| loss.before.is_none()) {
+            loss.before = Some(seq);
+        }
+    }
 }
 
 /// The beginning of the log after `after`, if it is not there.
@@ -109,29 +151,26 @@ fn missing_start(paths: &DataPaths, files: &[LogFile], after: Seq) -> Option<Log
 }
 
 /// The end of the log as it was marked, if it is not there.
-fn missing_end(paths: &DataPaths, files: &[LogFile], last: Option<Seq>) -> Result<Option<LogLoss>, LogError> {
-    let (path, bytes, first_seq, reason) = match newest::check(paths, files) {
-        Err(LogError::Missing { seq, path }) => (path, 0..0, seq, "the newest file of the log is missing"),
-        Err(error) => return Err(error),
-        Ok(durable_len) => {
-            // That there is no file at all was said before.
-            let Some(newest) = files.last() else { return Ok(None) };
-            let len = Mapped::open(&newest.path)?.bytes().len() as u64;
-            if len >= durable_len {
-                return Ok(None);
-            }
-            (newest.path.clone(), len..durable_len, newest.first_seq, "the end of the file was cut off")
+fn missing_end(paths: &DataPaths, files: &[LogFile], last: Option<Seq>) -> Option<LogLoss> {
+    let loss = |path, bytes, first_seq: Seq, reason: String| {
+        let after = last.unwrap_or(Seq(first_seq.0.saturating_sub(1)));
+        Some(LogLoss { path, bytes, after, before: None, reason })
+    };
+    let durable_len = match newest::check(paths, files) {
+        Ok(durable_len) => durable_len,
+        Err(LogError::Missing { seq, path }) => {
+            return loss(path, 0..0, seq, "the newest file of the log is missing".to_owned());
+        }
+        Err(error) => {
+            let reason = format!("whether the log ends where it should is not known: {}", Chain(&error));
+            return loss(paths.newest_log_mark(), 0..0, Seq(0), reason);
         }
     };
-    let after = last.unwrap_or(Seq(first_seq.0.saturating_sub(1)));
-    Ok(Some(LogLoss { path, bytes, after, before: None, reason: reason.to_owned() }))
-}
-
-/// Notes where reading goes on after what was lost before.
-fn close(losses: &mut [LogLoss], seq: Seq) {
-    for loss in losses.iter_mut().rev().take_while(|loss| loss.before.is_none()) {
-        loss.before = Some(seq);
-    }
+    // That there is no file at all was said before.
+    let newest = files.last()?;
+    // One whose length cannot be read could not be opened, either.
+    let len = file_len(&newest.path).ok().filter(|len| *len < durable_len)?;
+    loss(newest.path.clone(), len..durable_len, newest.first_seq, "the end of the file was cut off".to_owned())
 }
 
 /// The tag of a file whose own header is lost, from its first readable record.
@@ -144,6 +183,7 @@ fn any_tag(bytes: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::log::{EncodedRecord, LogIdentity, LogWriter, ReadFrom, WriterOptions, read_from};
+    use crate::storage::fault::DeadSector;
     use crate::types::CollectionId;
 
     const IDENTITY: LogIdentity = LogIdentity { store_id: [7; 16], timeline: 1 };
@@ -168,7 +208,7 @@ mod tests {
             assert_eq!(change, Change::DropCollection { id: CollectionId(seq.0 as u32) });
             seen.push(seq.0);
         });
-        (seen, losses.unwrap())
+        (seen, losses)
     }
 
     fn damaged(first_seq: u64, damage: impl FnOnce(&mut Vec<u8>)) -> (Vec<u64>, Vec<LogLoss>) {
@@ -197,6 +237,40 @@ mod tests {
     }
 
     #[test]
+    fn what_a_disk_does_not_give_back_is_named_and_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        let from = ReadFrom { after: Seq(0), at_least: Seq(0) };
+        let recovery = read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(())).unwrap();
+        let mut writer = LogWriter::open(&paths, IDENTITY, &recovery, WriterOptions::default()).unwrap();
+        // Records of 40 bytes: several in each page.
+        for id in 1..=300 {
+            let change = Change::DropCollection { id: CollectionId(id) };
+            writer.append_group(&mut [EncodedRecord::new(&change).unwrap()]).unwrap();
+        }
+        drop(writer);
+        let file = paths.log_file(1);
+        let last = std::fs::metadata(&file).unwrap().len() - 1;
+        let dead = DeadSector::new(&file, 5_000..5_512);
+        let (seen, losses) = read(&paths);
+        assert!(seen.contains(&100) && !seen.contains(&130) && seen.contains(&205) && seen.ends_with(&[300]));
+        assert!(losses.iter().all(|loss| loss.reason.contains("cannot be read")) && !losses.is_empty(), "{losses:?}");
+        let refused = || read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(())).unwrap_err().to_string();
+        assert!(
+            refused().contains(&format!("{} is damaged at offset 4096 (the disk", file.display())),
+            "{}",
+            refused()
+        );
+        drop(dead);
+        // The end is not taken for a write that a crash has torn.
+        let dead = DeadSector::new(&file, last..last + 1);
+        assert!(refused().contains("(the disk"), "{}", refused());
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), last + 1);
+        drop(dead);
+        assert_eq!(read(&paths), ((1..=300).collect(), vec![]));
+    }
+
+    #[test]
     fn a_lost_header_costs_no_record() {
         let (seen, losses) = damaged(4, |bytes| bytes[20] ^= 1);
         assert_eq!((seen, losses.len(), losses[0].bytes.clone()), (vec![1, 2, 3, 4, 5, 6], 1, 0..64));
@@ -221,6 +295,52 @@ mod tests {
         let (seen, losses) = read(&paths);
         assert_eq!(seen, [1, 2, 3]);
         assert_eq!((losses.len(), losses[0].path.clone(), losses[0].after), (1, paths.log_file(4), Seq(3)));
+    }
+
+    /// After a snapshot the newest file holds nothing yet.
+    #[test]
+    fn what_is_missing_before_an_empty_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        write(&paths);
+        let from = ReadFrom { after: Seq(0), at_least: Seq(0) };
+        let recovery = read_from::<LogError>(&paths, IDENTITY, from, &mut |_, _| Ok(())).unwrap();
+        let mut writer = LogWriter::open(&paths, IDENTITY, &recovery, WriterOptions::default()).unwrap();
+        writer.rotate().unwrap();
+        writer.close().unwrap();
+        drop(writer);
+        assert_eq!(read(&paths), ((1..=6).collect(), vec![]));
+        let bytes = std::fs::read(paths.log_file(4)).unwrap();
+        for (left, seen, after) in [(bytes.len() - 40, 5, Seq(5)), (64, 3, Seq(3)), (0, 3, Seq(3))] {
+            match left {
+                0 => std::fs::remove_file(paths.log_file(4)).unwrap(),
+                left => std::fs::write(paths.log_file(4), &bytes[..left]).unwrap(),
+            }
+            let (found, losses) = read(&paths);
+            assert_eq!(found, (1..=seen).collect::<Vec<_>>());
+            assert_eq!((losses.len(), losses[0].path.clone()), (1, paths.log_file(7)), "{losses:?}");
+            assert_eq!((losses[0].after, losses[0].before), (after, Some(Seq(7))));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_a_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        write(&paths);
+        std::fs::remove_file(paths.newest_log_mark()).unwrap();
+        std::fs::create_dir(paths.newest_log_mark()).unwrap();
+        std::fs::remove_file(paths.log_file(4)).unwrap();
+        // As if it went only now.
+        let files = [1, 4].map(|seq| LogFile { first_seq: Seq(seq), path: paths.log_file(seq) });
+        let mut seen = Vec::new();
+        let mut visit = |seq: Seq, _: Change| seen.push(seq.0);
+        let mut reading = Reading { last: None, losses: Vec::new(), visit: &mut visit };
+        files.iter().for_each(|file| reading.read(file));
+        let (losses, last) = (std::mem::take(&mut reading.losses), reading.last);
+        assert_eq!((losses.len(), losses[0].after, losses[0].before), (1, Seq(3), None), "{losses:?}");
+        assert!(missing_end(&paths, &files, last).is_some_and(|loss| loss.path == paths.newest_log_mark()));
+        assert_eq!(seen, [1, 2, 3]);
     }
 
     #[test]

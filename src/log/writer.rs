@@ -1,12 +1,14 @@
 //! Appends groups of records, one write and one sync each, and begins new files.
 
+use std::io::Write;
+
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
 use super::newest::{self, Mark};
 use super::reader::{LogEnd, Recovery};
 use super::{EncodedRecord, LogError};
 use crate::storage::{
-    AppendFile, DataPaths, StorageError, crc32c, crc32c_append, create_dir_all, is_disk_full, is_failed_sync, publish,
-    remove_temporaries,
+    AppendFile, DataPaths, Publishing, StorageError, crc32c, crc32c_append, create_dir_all, is_disk_full,
+    is_failed_sync, remove_temporaries,
 };
 use crate::types::{Chain, Seq};
 
@@ -77,8 +79,8 @@ impl LogWriter {
             newest_bytes: 0,
             files: recovery.files,
         };
-        let end = match &recovery.end {
-            Some(end) => end.clone(),
+        let (end, mut file) = match &recovery.end {
+            Some(end) => (end.clone(), AppendFile::open(paths.log_file(end.first_seq.0))?),
             None => {
                 position.files = 1;
                 position.bytes = FILE_HEADER_BYTES as u64;
@@ -87,7 +89,6 @@ impl LogWriter {
             }
         };
         position.newest_bytes = end.len;
-        let mut file = AppendFile::open(paths.log_file(end.first_seq.0))?;
         if file.len() != end.len {
             let reason = format!("it has {} bytes and had {} when it was read", file.len(), end.len);
             return Err(LogError::BadHeader { path: file.path().to_owned(), reason });
@@ -214,12 +215,12 @@ impl LogWriter {
             previous_len: self.file.len(),
             previous_crc: self.crc,
         };
-        let end = create_file(&self.paths, header).map_err(|error| match is_failed_sync(&error) {
+        let (end, file) = create_file(&self.paths, header).map_err(|error| match is_failed_sync(&error) {
             // The file may have got its name, and then nothing more may go into the one before it.
             true => Refusal::Final(error),
             false => Refusal::Undone(error),
         })?;
-        self.file = AppendFile::open(self.paths.log_file(end.first_seq.0)).map_err(Refusal::Final)?;
+        self.file = file;
         (self.tag, self.crc) = (end.tag, end.crc);
         self.position.files += 1;
         self.position.bytes += end.len;
@@ -252,10 +253,13 @@ enum Refusal {
     Final(StorageError),
 }
 
-/// Publishes a file that holds its header alone.
-fn create_file(paths: &DataPaths, header: FileHeader) -> Result<LogEnd, StorageError> {
-    let bytes = header.encode();
-    publish(&paths.log_file(header.first_seq.0), &bytes)?;
-    let len = bytes.len() as u64;
-    Ok(LogEnd { first_seq: header.first_seq, tag: header.tag(), len, crc: crc32c(&bytes), last_group: len })
+/// Publishes a file that holds its header alone, and leaves it open: once it has its name nothing more may go into the
+/// one before it, so nothing but a sync may fail from there on.
+fn create_file(paths: &DataPaths, header: FileHeader) -> Result<(LogEnd, AppendFile), StorageError> {
+    let (path, bytes) = (paths.log_file(header.first_seq.0), header.encode());
+    let mut publishing = Publishing::create(&path)?;
+    publishing.write_all(&bytes).map_err(|e| StorageError::io(&path, "write", e))?;
+    let file = publishing.commit_open()?;
+    let len = file.len();
+    Ok((LogEnd { first_seq: header.first_seq, tag: header.tag(), len, crc: crc32c(&bytes), last_group: len }, file))
 }

@@ -13,4 +13,4 @@ mod tests;
 pub use contents::{CollectionEntry, Manifest, SegmentEntry, StoreId};
 pub use error::ManifestError;
 pub use replace::{finish_replacement, replace_store};
-pub use store::SNAPSHOT_FILE;
+pub use store::{SNAPSHOT_FILE, is_snapshot, refuse_snapshot};

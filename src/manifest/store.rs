@@ -80,9 +80,7 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::create`] and [`Manifest::load`].
     pub fn open(paths: &DataPaths) -> Result<Self, ManifestError> {
-        if paths.root().join(SNAPSHOT_FILE).exists() {
-            return Err(ManifestError::IsSnapshot { root: paths.root().to_owned() });
-        }
+        refuse_snapshot(paths)?;
         finish_replacement(paths)?;
         if read_file(&paths.format())?.is_none() {
             return Self::create(paths);
@@ -107,6 +105,23 @@ impl Manifest {
         self.version = next.version;
         Ok(())
     }
+}
+
+/// Refuses a snapshot's directory, in which nothing may change. Call it before the directory's lock is taken, which
+/// makes a file.
+///
+/// # Errors
+/// [`ManifestError::IsSnapshot`].
+pub fn refuse_snapshot(paths: &DataPaths) -> Result<(), ManifestError> {
+    match is_snapshot(paths) {
+        true => Err(ManifestError::IsSnapshot { root: paths.root().to_owned() }),
+        false => Ok(()),
+    }
+}
+
+/// Whether the directory is a snapshot's.
+pub fn is_snapshot(paths: &DataPaths) -> bool {
+    paths.root().join(SNAPSHOT_FILE).exists()
 }
 
 /// Something in a directory without `FORMAT` that makes it no place for a new store.

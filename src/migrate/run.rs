@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use crate::manifest::{ManifestError, finish_replacement};
+use crate::manifest::{ManifestError, finish_replacement, refuse_snapshot};
 use crate::storage::{
     DataPaths, DirectoryLock, create_dir_all, link_or_copy, list_files_below, remove_dir_all, remove_temporaries,
 };
@@ -82,17 +82,19 @@ impl Migrations {
     /// Takes the lock of a data directory, which must hold a store.
     ///
     /// # Errors
-    /// [`MigrateError::Storage`] when another process has it; [`MigrateError::Manifest`] when there is no store.
+    /// [`MigrateError::Storage`] when another process has it; [`MigrateError::Manifest`] when there is no store, or a
+    /// snapshot.
     pub fn open(data: &Path) -> Result<Self, MigrateError> {
         Self::with_steps(data, STEPS)
     }
 
     pub(super) fn with_steps(data: &Path, steps: &'static [Step]) -> Result<Self, MigrateError> {
         let paths = DataPaths::new(data);
-        // Before the lock, whose file would be made.
+        // Both before the lock, whose file would be made.
         if !paths.format().exists() && !paths.restore_marker().exists() {
             return Err(ManifestError::NotInitialised { root: data.to_owned() }.into());
         }
+        refuse_snapshot(&paths)?;
         let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         finish_replacement(&paths)?;
         remove_temporaries(paths.root())?;

@@ -105,6 +105,10 @@ impl Replicator {
     /// Ends every task and lets go of the store.
     pub fn stop(&self) {
         let runtime = lock(&self.inner.runtime).take();
+        // Segments are sealed until it is closed.
+        if let Some(database) = lock(&self.inner.database).as_ref() {
+            database.keep_log_until_closed();
+        }
         for sink in lock(&self.inner.sinks).values_mut() {
             sink.stop();
             sink.resting.clear();
@@ -299,7 +303,12 @@ impl Inner {
         let settings = |sink: &Sink| (sink.settings.name.clone(), sink.settings.clone());
         let mut all = lock(&self.sinks).values().map(settings).collect();
         let changed = change(&mut all)?;
-        settings::save(&self.data, all.into_values().collect())?;
+        let database = lock(&self.database).clone();
+        let save = || settings::save(&self.data, all.into_values().collect());
+        match database {
+            Some(database) => database.change_files(save)?,
+            None => save()?,
+        }
         let done = apply(&mut lock(&self.sinks), changed);
         drop(editing);
         self.tick();
@@ -341,6 +350,10 @@ impl Inner {
             }
             sink.rest(&collections);
             sink.measure();
+        }
+        drop(sinks);
+        if let Some(database) = lock(&self.database).as_ref() {
+            database.copies_hold_the_log();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the readable parts of a store say together: collections, and for each id its youngest version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::log::{self, Change, LogLoss, LoggedDocument};
@@ -66,6 +66,20 @@ impl Finding {
         seq > self.sealed_seq || self.lost_rows
     }
 
+    /// The metric of a collection of which the log alone has documents, and why. Under cosine vectors were given length
+    /// 1 before they were logged, and others would be compared wrongly.
+    fn guess_metric(&self) -> (Metric, &'static str) {
+        let logged = self.documents.values().filter_map(|version| match &version.source {
+            Some(Source::Log(document)) => Some(document),
+            Some(Source::Row { .. }) | None => None,
+        });
+        let mut vectors = logged.flat_map(|document| document.vector.chunks(self.definition.dim as usize));
+        match vectors.all(is_of_length_1) {
+            true => (Metric::Cosine, "all of its vectors have length 1"),
+            false => (Metric::L2, "its vectors are not all of length 1"),
+        }
+    }
+
     /// Takes a version in, if it is younger than what is known.
     pub(super) fn note(&mut self, id: DocumentId, seq: Seq, source: Option<Source>) {
         match self.documents.get(&id) {
@@ -73,6 +87,11 @@ impl Finding {
             _ => _ = self.documents.insert(id, Version { seq, source }),
         }
     }
+}
+
+fn is_of_length_1(vector: &[f32]) -> bool {
+    let squares: f64 = vector.iter().map(|&number| f64::from(number).powi(2)).sum();
+    (squares.sqrt() - 1.0).abs() < 1e-3
 }
 
 /// Reads everything that can be read.
@@ -105,37 +124,53 @@ pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
         None => segments::read_found(paths, &mut wreck)?,
     }
     let known = manifest.as_ref().map_or(0, |manifest| manifest.next_collection_id);
-    read_log(paths, known, manifest.map(|manifest| manifest.log_start), &mut wreck)?;
+    read_log(paths, known, manifest.map(|manifest| manifest.log_start), &mut wreck);
     Ok(wreck)
 }
 
 /// `known`: collections of lower numbers that are not there were dropped.
-fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut Wreck) -> Result<(), SalvageError> {
+fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut Wreck) {
     let mut collections = std::mem::take(&mut wreck.collections);
+    let mut anew = BTreeSet::new();
     let losses = log::salvage(paths, log_start, &mut |seq, change| {
-        name_anew(&mut collections, known, &change);
+        anew.extend(name_anew(&mut collections, known, &change));
         apply(&mut collections, known, seq, change);
-    })?;
-    for finding in collections.values().filter(|finding| !finding.is_named) {
-        let name = &finding.name;
-        wreck.lose(format!("name and settings of a collection are lost; what can be read of it is in {name}"));
+    });
+    for (id, finding) in collections.iter_mut().filter(|(_, finding)| !finding.is_named) {
+        let mut loss =
+            format!("name and settings of a collection are lost; what can be read of it is in {}", finding.name);
+        if anew.contains(id) {
+            let (metric, why) = finding.guess_metric();
+            finding.definition.metric = metric;
+            loss.push_str(&format!(", which compares by {} since {why}", metric_name(metric)));
+        }
+        wreck.lose(loss);
     }
     wreck.collections = collections;
     wreck.losses.extend(losses.iter().map(sentence));
-    Ok(())
 }
 
-/// Makes a collection for documents whose own was created by a change that is lost.
-fn name_anew(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, change: &Change) {
-    let Change::Upsert { collection, documents } = change else { return };
+/// Makes a collection for documents whose own was created by a change that is lost, and returns its number.
+fn name_anew(collections: &mut BTreeMap<CollectionId, Finding>, known: u32, change: &Change) -> Option<CollectionId> {
+    let Change::Upsert { collection, documents } = change else { return None };
     if collection.0 < known || collections.contains_key(collection) {
-        return;
+        return None;
     }
     // One that waits for its vector does not say how long it is.
     let mut dims = documents.iter().map(|d| d.vector.len() / d.chunks.len().max(1));
-    if let Some(dim) = dims.find(|&dim| dim > 0) {
-        let index = IndexDefinition::default();
-        collections.insert(*collection, segments::unnamed(*collection, dim as u32, Metric::Cosine, index));
+    let dim = dims.find(|&dim| dim > 0)?;
+    // Its metric is guessed once all of its documents are known.
+    let unnamed = segments::unnamed(*collection, dim as u32, Metric::L2, IndexDefinition::default());
+    collections.insert(*collection, unnamed);
+    Some(*collection)
+}
+
+/// As definitions write it.
+fn metric_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Cosine => "cosine",
+        Metric::Dot => "dot",
+        Metric::L2 => "l2",
     }
 }
 

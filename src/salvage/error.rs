@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use crate::collection::CollectionError;
 use crate::database::OpenError;
-use crate::log::LogError;
 use crate::storage::StorageError;
 
 /// Why a salvage could not be done. Damage is none of it: that stands in the report.
@@ -35,18 +34,30 @@ pub enum SalvageError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// The place where the new store is put together holds the damaged one.
+    #[error("the new store would be put together in {}, which holds the damaged one; salvage to another name", path.display())]
+    Replaced {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The place for the new store is taken.
     #[error("{} is not empty; name a new directory to salvage to", path.display())]
     NotEmpty {
         /// The directory.
         path: PathBuf,
     },
+    /// The new store, which is put together beside it, cannot take the place of the directory.
+    #[error("{} cannot be replaced, as a mounted volume cannot; name a directory in it that does not exist yet", path.display())]
+    InTheWay {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: StorageError,
+    },
     /// The damaged directory is in use or cannot be listed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The log's files cannot be listed or mapped.
-    #[error(transparent)]
-    Log(#[from] LogError),
     /// The new store could not be made.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use crate::collection::{Collection, CollectionError};
 use crate::database::Database;
 use crate::log::{LogError, LoggedDocument};
-use crate::storage::{DataPaths, DirectoryLock, StorageError, remove_dir_all, rename};
+use crate::manifest::is_snapshot;
+use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all, list_entries, remove_dir_all, rename};
 use crate::types::{CollectionId, CollectionName, DocumentId, metadata_bytes};
 
 pub use error::SalvageError;
@@ -34,6 +35,8 @@ pub struct Report {
     pub collections: BTreeMap<String, u64>,
     /// What could not be read, a sentence each, with what it may mean.
     pub losses: Vec<String>,
+    /// What stands in the damaged directory and the new store does not take over, a sentence each, with what to do.
+    pub left_behind: Vec<String>,
 }
 
 impl Report {
@@ -48,8 +51,9 @@ impl Report {
 /// their number.
 ///
 /// # Errors
-/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty or lies in `from`, or the new
-/// store cannot be written. What is damaged is no error: it stands in the report.
+/// [`SalvageError`] when `from` is in use or holds no part of a store, `to` is not empty, cannot be replaced or lies in
+/// `from`, what stands under the other name is in use, no store, or `from`, or the new store cannot be written. What is
+/// damaged is no error: it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
     if !from.is_dir() {
@@ -65,24 +69,40 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     if is_inside(to, from) {
         return Err(SalvageError::Inside { path: to.to_owned() });
     }
-    // A relative path may have no name of its own, as "." has none.
-    let to = &std::path::absolute(to).unwrap_or_else(|_| to.to_owned());
-    let is_empty = to.read_dir().map(|mut entries| entries.next().is_none());
-    if to.exists() && !is_empty.unwrap_or(false) {
+    // A relative path may have no name of its own, as "." has none, and a link stays one.
+    let to = &to.canonicalize().or_else(|_| std::path::absolute(to)).unwrap_or_else(|_| to.to_owned());
+    if to.exists() && !is_empty(to) {
         return Err(SalvageError::NotEmpty { path: to.to_owned() });
     }
-    let _lock = match DirectoryLock::acquire_with_directory(paths.lock()) {
-        Ok(lock) => Some(lock),
-        Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
-        // A disk that takes no writes any more can still be read.
-        Err(_) => None,
-    };
-    let wreck = collect::collect(&paths)?;
-    let mut report = Report { collections: BTreeMap::new(), losses: wreck.losses.clone() };
     // Under another name until it is whole: one that was ended half way must not look like a sound store.
-    let staged = unfinished(to);
-    remove_dir_all(&staged)?;
-    let database = Database::open(&staged)?;
+    let staged = &unfinished(to);
+    if is_inside(staged, from) || is_inside(from, staged) {
+        return Err(SalvageError::Replaced { path: staged.to_owned() });
+    }
+    // Now rather than after hours of reading.
+    drop(take_unfinished(staged)?);
+    let _lock = match is_snapshot(&paths) {
+        // Nobody opens a snapshot, and the lock's file would be no part of it.
+        true => None,
+        false => match DirectoryLock::acquire_with_directory(paths.lock()) {
+            Ok(lock) => Some(lock),
+            Err(error @ StorageError::Locked { .. }) => return Err(error.into()),
+            // A disk that takes no writes any more can still be read.
+            Err(_) => None,
+        },
+    };
+    if to.exists() {
+        // Now rather than after hours of reading: a volume that is mounted there can be neither removed nor replaced.
+        let again = remove_dir_all(to).and_then(|()| create_dir_all(to));
+        again.map_err(|source| SalvageError::InTheWay { path: to.to_owned(), source })?;
+    }
+    let wreck = collect::collect(&paths)?;
+    let losses = wreck.losses.clone();
+    let mut report = Report { collections: BTreeMap::new(), losses, left_behind: left_behind(&paths) };
+    let unfinished = take_unfinished(staged)?;
+    remove_dir_all(staged)?;
+    drop(unfinished);
+    let database = Database::open(staged)?;
     let total = wreck.documents();
     let mut done = 0;
     for (id, finding) in &wreck.collections {
@@ -121,7 +141,7 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     if to.exists() {
         remove_dir_all(to)?;
     }
-    rename(&staged, to)?;
+    rename(staged, to)?;
     Ok(report)
 }
 
@@ -181,6 +201,43 @@ fn unfinished(to: &Path) -> PathBuf {
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".unfinished");
     to.with_file_name(name)
+}
+
+/// What a data directory holds beside its store: it says of the old store, by its id, what the new one is not.
+fn left_behind(paths: &DataPaths) -> Vec<String> {
+    const FILES: [(&str, &str); 3] = [
+        (
+            "replication.json",
+            "keeps copies in Postgres; the new store has none, add them again: `pannier replicate add`",
+        ),
+        ("backends.json", "names collections that stand in Postgres; create them again with the same definitions"),
+        ("sources", "says how far sources were read; the next imports read them from the beginning"),
+    ];
+    let files = FILES.iter().map(|(name, what)| (paths.root().join(name), what));
+    let there = files.filter(|(path, _)| path.exists());
+    there.map(|(path, what)| format!("{} {what}", path.display())).collect()
+}
+
+/// Whether a directory can be read and holds nothing.
+fn is_empty(directory: &Path) -> bool {
+    directory.read_dir().is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Makes sure that what stands at `staged` may be removed: a store that an ended salvage left, and that nobody has open
+/// for as long as the lock is held. `None` where there is nothing.
+///
+/// # Errors
+/// [`SalvageError::NotEmpty`], [`SalvageError::Storage`].
+fn take_unfinished(staged: &Path) -> Result<Option<DirectoryLock>, SalvageError> {
+    if !staged.exists() {
+        return Ok(None);
+    }
+    let paths = DataPaths::new(staged);
+    let is_foreign = list_entries(staged)?.iter().any(|entry| *entry != paths.lock());
+    if is_foreign && !paths.format().exists() {
+        return Err(SalvageError::NotEmpty { path: staged.to_owned() });
+    }
+    Ok(Some(DirectoryLock::acquire_with_directory(paths.lock())?))
 }
 
 /// Whether a path, which need not exist, lies in a directory or is that directory.

@@ -18,7 +18,7 @@ pub(super) fn read_named(paths: &DataPaths, manifest: &Manifest, wreck: &mut Wre
     for entry in &manifest.collections {
         for segment in &entry.segments {
             let path = paths.segment_file(entry.id.0, entry.generation, segment.id.0);
-            match Segment::open(&path, &spec_of(entry, segment)) {
+            match Segment::open_by_calls(&path, &spec_of(entry, segment)) {
                 Ok(opened) => {
                     let dead = (segment.dead_version > 0)
                         .then(|| paths.dead_file(entry.id.0, entry.generation, segment.id.0, segment.dead_version));
@@ -67,7 +67,7 @@ pub(super) fn read_found(paths: &DataPaths, wreck: &mut Wreck) -> Result<(), Sal
         }
     }
     for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "seg")) {
-        match Segment::open_any(file) {
+        match Segment::open_any_by_calls(file) {
             Ok(opened) => {
                 let spec = *opened.spec();
                 wreck

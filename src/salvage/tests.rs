@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::storage::fault::{DeadSector, Faults, Operation, Then};
 use crate::storage::list_files_below;
-use crate::types::{CollectionName, NewDocument};
+use crate::types::{CollectionName, Metric, NewDocument};
 use crate::{Collection, DefinitionRequest, Options};
 
 const DIM: usize = 64;
@@ -114,6 +115,27 @@ fn only_the_rows_of_a_damaged_block_are_lost() {
 }
 
 #[test]
+fn only_the_rows_of_a_block_that_the_disk_does_not_give_back_are_lost() {
+    let mut dead = None;
+    let (seen, report) = salvaged(|data| dead = Some(DeadSector::new(&file(data, "seg"), 100_000..100_512)));
+    assert_eq!(report.losses.len(), 1, "{:?}", report.losses);
+    assert!(report.losses[0].contains("offset 65536: it cannot be read"), "{:?}", report.losses);
+    assert!(seen.len() > 600 && seen.len() < 990, "{}", seen.len());
+}
+
+#[test]
+fn a_verification_names_what_the_disk_does_not_give_back() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path());
+    let database = Database::open(dir.path()).unwrap();
+    let segment = file(dir.path(), "seg");
+    let _dead = DeadSector::new(&segment, 100_000..100_512);
+    let problems = database.verify(&mut |_, _| {}).unwrap().problems;
+    let expected = format!("{} is damaged at offset 65536: it cannot be read", segment.display());
+    assert!(problems.iter().any(|problem| problem.contains(&expected)), "{problems:?}");
+}
+
+#[test]
 fn a_lost_segment_leaves_what_the_log_has() {
     let (seen, report) = salvaged(|data| edit(&file(data, "seg"), |bytes| bytes.truncate(3_000)));
     assert_eq!((seen.len(), report.losses.len()), (10, 1));
@@ -209,8 +231,16 @@ fn files_of_the_log_that_are_missing_are_named() {
         logs
     };
     assert_eq!(logs().len(), 4);
-    fs::remove_file(&logs()[0]).unwrap();
     let salvaged = |to: &str| salvage(&data, &dir.path().join(to), &mut |_, _| {}).unwrap();
+    // The one before the newest, which is empty.
+    let bytes = fs::read(&logs()[2]).unwrap();
+    let third = logs()[2].clone();
+    fs::remove_file(&third).unwrap();
+    let report = salvaged("without-third");
+    assert_eq!((report.documents(), report.losses.len()), (400, 1), "{report:?}");
+    assert!(report.losses[0].contains("the changes before this file are missing"), "{report:?}");
+    fs::write(&third, bytes).unwrap();
+    fs::remove_file(&logs()[0]).unwrap();
     let report = salvaged("first");
     assert_eq!(report.collections, BTreeMap::from([("salvaged-1".to_owned(), 400)]));
     let is_said = |report: &Report, words: &str| report.losses.iter().any(|loss| loss.contains(words));
@@ -242,4 +272,85 @@ fn what_is_in_the_way_is_refused() {
     assert!(!dir.path().join("new").exists());
     let missing = salvage(&dir.path().join("absent"), &dir.path().join("new"), &mut |_, _| {});
     assert!(matches!(missing, Err(SalvageError::NoDirectory { .. })));
+}
+
+#[test]
+fn what_stands_where_the_new_store_is_put_together_is_not_removed_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new, staged) = (dir.path().join("data"), dir.path().join("new"), dir.path().join("new.unfinished"));
+    make(&data);
+    let salvaged = |from: &Path| salvage(from, &new, &mut |_, _| {});
+    // Nobody's but the user's.
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("notes"), "mine").unwrap();
+    let refused = salvaged(&data).unwrap_err();
+    assert!(matches!(&refused, SalvageError::NotEmpty { path } if *path == staged), "{refused}");
+    assert_eq!(fs::read_to_string(staged.join("notes")).unwrap(), "mine");
+    fs::remove_dir_all(&staged).unwrap();
+    // Another salvage is at it.
+    let open = Database::open(&staged).unwrap();
+    let refused = salvaged(&data).unwrap_err();
+    assert!(matches!(refused, SalvageError::Storage(StorageError::Locked { .. })), "{refused}");
+    assert!(staged.join("FORMAT").exists());
+    drop(open);
+    // An ended one left it.
+    assert_eq!(salvaged(&data).unwrap().documents(), 990);
+    assert!(!staged.exists());
+    // All that is left of a store.
+    fs::rename(&data, &staged).unwrap();
+    fs::remove_dir_all(&new).unwrap();
+    let refused = salvaged(&staged).unwrap_err();
+    assert!(matches!(&refused, SalvageError::Replaced { path } if *path == staged), "{refused}");
+    assert_eq!(texts(&staged).len(), 990);
+}
+
+#[test]
+fn vectors_of_a_collection_whose_settings_are_lost_are_compared_as_they_can_be() {
+    for (metric, guessed) in [(Metric::L2, Metric::L2), (Metric::Dot, Metric::L2), (Metric::Cosine, Metric::Cosine)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+        let name = CollectionName::new("things").unwrap();
+        {
+            let database = Database::open(&data).unwrap();
+            let request = DefinitionRequest { metric: Some(metric), ..DefinitionRequest::vectors(DIM as u32) };
+            let things = database.create_collection(&name, &request).unwrap().collection;
+            write(&things, 0..20, "first");
+        }
+        let log = list_files_below(&data.join("log")).unwrap().into_iter().max_by_key(|f| f.metadata().unwrap().len());
+        // The first record is the creation.
+        edit(&log.unwrap(), |bytes| bytes[64 + 40] ^= 1);
+        let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+        assert_eq!(report.collections, BTreeMap::from([("salvaged-1".to_owned(), 20)]));
+        let said = |loss: &String| loss.contains("settings") && loss.contains(&format!("{guessed:?}").to_lowercase());
+        assert!(report.losses.iter().any(said), "{:?}", report.losses);
+        let database = Database::open(&new).unwrap();
+        assert_eq!(database.collections()[0].definition().metric, guessed);
+    }
+}
+
+#[test]
+fn what_the_new_store_does_not_take_over_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    make(&data);
+    fs::write(data.join("replication.json"), "{}").unwrap();
+    fs::create_dir(data.join("sources")).unwrap();
+    let report = salvage(&data, &new, &mut |_, _| {}).unwrap();
+    assert_eq!((report.losses, report.left_behind.len()), (Vec::new(), 2));
+    assert!(report.left_behind[0].contains("replicate add") && report.left_behind[1].contains("sources"));
+}
+
+#[test]
+fn a_directory_that_cannot_be_replaced_is_told_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, new) = (dir.path().join("data"), dir.path().join("new"));
+    make(&data);
+    fs::create_dir(&new).unwrap();
+    let faults = Faults::arm_only(&new.canonicalize().unwrap(), Operation::Remove, 0, Then::Recover);
+    let refused = salvage(&data, &new, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&refused, SalvageError::InTheWay { .. }) && faults.fired(), "{refused}");
+    drop(faults);
+    assert!(new.exists() && !dir.path().join("new.unfinished").exists());
+    assert_eq!(salvage(&data, &new, &mut |_, _| {}).unwrap().documents(), 990);
+    assert_eq!(texts(&new).len(), 990);
 }

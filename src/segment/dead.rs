@@ -30,6 +30,13 @@ impl DeadRows {
         Self { rows, words, count: AtomicU32::new(0) }
     }
 
+    /// The marks as they are now; later ones are not in it.
+    pub fn copied(&self) -> Self {
+        let words: Vec<u64> = self.words.iter().map(|word| word.load(Ordering::Acquire)).collect();
+        let count = words.iter().map(|word| word.count_ones()).sum();
+        Self { rows: self.rows, words: words.into_iter().map(AtomicU64::new).collect(), count: AtomicU32::new(count) }
+    }
+
     /// Marks a row as dead and returns whether it was alive.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 mod apart;
 mod bit_rows;
 mod bits;
+mod by_calls;
 mod calibration;
 mod chunks;
 mod coarse;

@@ -23,7 +23,7 @@ use crate::types::{DocumentId, IndexDefinition, Metadata, Ordinal, Quantization,
 #[derive(Debug)]
 pub struct Segment {
     pub(super) file: Mapped,
-    blocks: VerifiedBlocks,
+    pub(super) blocks: VerifiedBlocks,
     pub(super) header: Header,
     layout: Layout,
     /// Read when they are first needed.
@@ -31,6 +31,8 @@ pub struct Segment {
     pub(super) bit_center: OnceLock<BitQuantizer>,
     /// To read vectors from, where the segment is large.
     pub(super) apart: Option<ReadOnlyFile>,
+    /// To read every block from before it is read through the map, where the disk may fail.
+    pub(super) by_calls: Option<ReadOnlyFile>,
 }
 
 impl Segment {
@@ -55,13 +57,32 @@ impl Segment {
         Self::open_mapping(path, MOST_MAPPED_BYTES)
     }
 
+    /// As [`Segment::open`], on a disk that may fail: each block is read by a call before it is read through the map.
+    /// What the disk does not give back is damage then, and no end of the process.
+    ///
+    /// # Errors
+    /// As [`Segment::open`].
+    pub fn open_by_calls(path: &Path, expected: &SegmentSpec) -> Result<Self, SegmentError> {
+        let segment = Self::open_any_by_calls(path)?;
+        check_expected(path, segment.spec(), expected)?;
+        Ok(segment)
+    }
+
     /// As [`Segment::open_any`]; a segment with more bytes of vectors than `most_mapped` is large.
     pub(super) fn open_mapping(path: &Path, most_mapped: u64) -> Result<Self, SegmentError> {
+        Self::open_with(path, most_mapped, None)
+    }
+
+    pub(super) fn open_with(
+        path: &Path,
+        most_mapped: u64,
+        by_calls: Option<ReadOnlyFile>,
+    ) -> Result<Self, SegmentError> {
         let file = Mapped::open(path)?;
         let (header, layout) = Header::decode(path, file.bytes())?;
         let blocks = read_checksums(path, file.bytes(), &layout)?;
         let (nibble_ranges, bit_center) = (OnceLock::new(), OnceLock::new());
-        let mut segment = Self { file, blocks, header, layout, nibble_ranges, bit_center, apart: None };
+        let mut segment = Self { file, blocks, header, layout, nibble_ranges, bit_center, apart: None, by_calls };
         let links = [Section::Level0, Section::UpperIndex, Section::Upper];
         for section in links.into_iter().chain([Section::Codes, Section::Nibbles, Section::Bits]) {
             segment.file.advise_large_pages(segment.section_range(section));
@@ -219,6 +240,11 @@ impl Segment {
         }
     }
 
+    /// How many deletions were sealed with the rows.
+    pub fn tombstone_count(&self) -> u32 {
+        self.header.tombstones
+    }
+
     /// The deletions that were sealed with the rows, in ascending order of ids.
     ///
     /// # Errors
@@ -335,26 +361,10 @@ impl Segment {
     /// Compares the blocks of `range`, as bytes of the file, with their checksums, unless that was done.
     #[inline]
     pub(super) fn ensure(&self, range: Range<usize>) -> Result<(), SegmentError> {
+        if let Some(file) = &self.by_calls {
+            self.ensure_by_calls(file, range.clone(), &mut Vec::new())?;
+        }
         self.blocks.ensure(self.file.bytes(), range).map_err(|damage| SegmentError::block(self.path(), damage))
-    }
-
-    /// As [`Segment::ensure`], with blocks that are read from `file` into `memory`.
-    #[inline]
-    pub(super) fn ensure_by_calls(
-        &self,
-        file: &ReadOnlyFile,
-        range: Range<usize>,
-        memory: &mut Vec<u8>,
-    ) -> Result<(), SegmentError> {
-        if self.blocks.are_verified(range.clone()) {
-            return Ok(());
-        }
-        for block in self.blocks.unverified(range) {
-            memory.resize(block.len(), 0);
-            file.read_exact_at(block.start as u64, memory)?;
-            self.blocks.verify(block.start, memory).map_err(|damage| SegmentError::block(self.path(), damage))?;
-        }
-        Ok(())
     }
 
     /// Damage `at` bytes into a section.

@@ -37,10 +37,12 @@ pub struct Created {
 ///
 /// # Errors
 /// [`SnapshotError::Exists`]; [`SnapshotError::NoRoomToCopy`] where files cannot be linked; [`SnapshotError::Log`] when
-/// a file of the log is damaged; the others when a file could not be linked or read. Nothing is left then.
+/// a file of the log is damaged; the others when a file could not be linked or read. Nothing is left then. Where a sync
+/// failed, the store has stopped.
 pub fn create(database: &Database, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
     let paths = DataPaths::new(database.path());
-    create_from(&paths, name, &mut |staging| database.hold_files(|held| link_all(&paths, &held, staging)))
+    let take = &mut |staging: &Path| database.hold_files(|held| link_all(&paths, &held, staging));
+    database.change_files(|| create_from(&paths, name, take))
 }
 
 /// Takes a snapshot of a store that nobody has open, whether or not this program could open it. Call it under the

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::log::{self, LogIdentity};
-use crate::manifest::{Manifest, ManifestError, finish_replacement, replace_store};
+use crate::manifest::{Manifest, ManifestError, finish_replacement, refuse_snapshot, replace_store};
 use crate::migrate::JOURNAL_FILE;
 use crate::storage::{
     DataPaths, DirectoryLock, StorageError, create_dir_all, link_or_copy, publish, read_file, remove_dir_all,
@@ -53,6 +53,7 @@ const SOURCES: &str = "sources";
 /// it held before. After an error of the last steps, the next opening finds the old store or the new one.
 pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Restored, SnapshotError> {
     let paths = &DataPaths::new(data);
+    refuse_snapshot(paths)?;
     let is_new = !data.exists();
     create_dir_all(data)?;
     let lock = DirectoryLock::acquire_with_directory(paths.lock())?;

@@ -115,7 +115,7 @@ fn take_due(database: &Database, retention: Retention, now: Timestamp) -> Result
         taken.push(created.snapshot);
     }
     let beyond = taken.len().saturating_sub(retention.keep.max(1));
-    taken.iter().take(beyond).try_for_each(|old| delete(data, &old.name))?;
+    taken.iter().take(beyond).try_for_each(|old| database.change_files(|| delete(data, &old.name)))?;
     Ok(is_due)
 }
 

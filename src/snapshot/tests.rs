@@ -314,6 +314,16 @@ fn a_snapshot_is_never_opened_as_a_store() {
     let home = create(&database, Some(name("a"))).unwrap().snapshot.home;
     let error = Database::open(&home).err().unwrap().to_string();
     assert!(error.contains("is a snapshot"), "{error}");
+    let archive = Source::Archive(dir.path().join("none"));
+    let refused = restore(&home, &archive, &mut |_, _| {}).unwrap_err();
+    assert!(refused.to_string().contains("is a snapshot"), "{refused}");
+    let refused = crate::migrate::Migrations::open(&home).err().unwrap();
+    assert!(refused.to_string().contains("is a snapshot"), "{refused}");
+    assert!(!home.join("LOCK").exists());
+    // As earlier versions left it.
+    fs::write(home.join("LOCK"), "1\n").unwrap();
+    let report = verify(&find(dir.path(), &name("a")).unwrap(), &mut |_, _| {}).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
 }
 
 /// Kills `act` at every step, on a copy of `origin` each time, and hands the copy to `check`. Returns how many steps

@@ -24,6 +24,11 @@ impl AppendFile {
         Ok(Self { file, len })
     }
 
+    /// A file of `len` bytes that is open already.
+    pub(super) fn new(file: DiskFile, len: u64) -> Self {
+        Self { file, len }
+    }
+
     /// The file's path.
     pub fn path(&self) -> &Path {
         self.file.path()

@@ -31,7 +31,8 @@ pub(super) struct DiskFile {
 impl DiskFile {
     /// Makes an empty file; what stood there is emptied.
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
-        let file = change!(Step::CreateFile { path: &path }, File::create(&path))?;
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = change!(Step::CreateFile { path: &path }, open())?;
         Ok(Self { path, file })
     }
 
@@ -73,6 +74,11 @@ impl DiskFile {
         Ok(Self { path, file })
     }
 
+    /// Under the name that it was given.
+    pub(super) fn renamed(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -88,6 +94,8 @@ impl DiskFile {
 
     /// Reads from `offset` on as many bytes as there are, up to all of `bytes`; returns how many.
     pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        #[cfg(test)]
+        fault::pass_read(&self.path, offset, bytes.len())?;
         let mut done = 0;
         while done < bytes.len() {
             match read_once(&self.file, offset + done as u64, &mut bytes[done..]) {

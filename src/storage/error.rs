@@ -29,6 +29,12 @@ pub enum StorageError {
         /// What was to be written.
         path: PathBuf,
     },
+    /// Nothing more is written: what the disk holds is not known.
+    #[error("the store has stopped: {reason}")]
+    Stopped {
+        /// The write or sync that failed, with its causes.
+        reason: String,
+    },
     /// Another process, or another handle in this one, has the directory open.
     #[error(
         "{path} is held by {holder}; stop it, or use another data directory",

@@ -59,7 +59,7 @@ pub use publish::replace;
 pub use publish::{Publishing, publish, remove_temporaries};
 #[cfg(feature = "local-models")]
 pub use random_access::RandomAccessFile;
-pub use read_only::ReadOnlyFile;
+pub use read_only::{ReadOnlyFile, WholeFile};
 #[cfg(feature = "text")]
 pub use sequential::SequentialFile;
 pub use transfer::{copy, link, link_or_copy, rename};

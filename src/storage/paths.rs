@@ -94,6 +94,11 @@ impl DataPaths {
         self.root.join("before-restore")
     }
 
+    /// `replication.json`: which copies are kept in Postgres.
+    pub fn copies(&self) -> PathBuf {
+        self.root.join("replication.json")
+    }
+
     /// `meta.sled`: the document index, which can be rebuilt.
     pub fn meta_dir(&self) -> PathBuf {
         self.root.join("meta.sled")

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::StorageError;
+use super::append::AppendFile;
 use super::directory::{list_files, open_directory, parent_of, remove_file, sync_opened};
 use super::disk::{self, DiskFile};
 use super::sequential::SequentialFile;
@@ -153,17 +154,31 @@ impl Publishing {
     ///
     /// # Errors
     /// [`StorageError::Io`], as for [`publish`].
-    pub fn commit(mut self) -> Result<(), StorageError> {
+    pub fn commit(self) -> Result<(), StorageError> {
+        self.commit_open().map(drop)
+    }
+
+    /// As [`Publishing::commit`], and hands the file out: to open it by its name would take one more descriptor, which
+    /// there may not be.
+    ///
+    /// # Errors
+    /// As [`Publishing::commit`].
+    pub fn commit_open(mut self) -> Result<AppendFile, StorageError> {
         self.writer().flush().map_err(|e| StorageError::io(&self.temporary, "write", e))?;
         self.writer().get_ref().sync().map_err(|e| StorageError::sync(&self.temporary, e))?;
+        let len = self.writer().get_ref().len();
+        let len = len.map_err(|e| StorageError::io(&self.temporary, "read the length of", e))?;
         let directory = open_directory(parent_of(&self.path))?;
         disk::rename(&self.temporary, &self.path).map_err(|e| StorageError::io(&self.path, "publish", e))?;
-        self.writer = None;
-        sync_opened(&directory)
+        let writer = self.writer.take().expect("only this, which consumes self, takes the writer");
+        sync_opened(&directory)?;
+        // Nothing is buffered: it was flushed above.
+        let (file, _) = writer.into_parts();
+        Ok(AppendFile::new(file.into_disk().renamed(self.path.clone()), len))
     }
 
     fn writer(&mut self) -> &mut BufWriter<SequentialFile> {
-        self.writer.as_mut().expect("only commit, which consumes self, takes the writer")
+        self.writer.as_mut().expect("only commit_open, which consumes self, takes the writer")
     }
 }
 
@@ -267,6 +282,20 @@ mod tests {
         assert!(Publishing::create_outside(&path).is_err(), "it is being written");
         publishing.commit().unwrap();
         assert_eq!(list_files(dir.path()).unwrap(), ["a", "a.x.tmp", "ab.7.tmp"].map(|name| dir.path().join(name)));
+    }
+
+    #[test]
+    fn a_committed_file_can_be_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut publishing = Publishing::create(&path).unwrap();
+        publishing.write_all(b"head").unwrap();
+        let mut file = publishing.commit_open().unwrap();
+        assert_eq!((file.path(), file.len()), (path.as_path(), 4));
+        file.append(b", body").unwrap();
+        file.sync_data().unwrap();
+        file.rewrite_from(2).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"head, body");
     }
 
     #[test]

@@ -35,6 +35,14 @@ impl SequentialFile {
         self.file.handle().try_lock()
     }
 
+    pub(super) fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    pub(super) fn into_disk(self) -> DiskFile {
+        self.file
+    }
+
     /// Makes everything written durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()

@@ -97,6 +97,38 @@ fn a_damaged_snapshot_is_named_and_not_restored() {
 }
 
 #[test]
+fn a_snapshot_that_is_named_as_a_data_directory_stays_as_it_is() {
+    let place = with_three();
+    place.succeed(&["snapshot", "create", "a"]);
+    let home = place.data().join("snapshots/a");
+    let data = home.to_str().unwrap();
+    let refused: [&[&str]; 5] = [
+        &["collection", "list"],
+        &["verify"],
+        &["migrate", "up", "--yes"],
+        &["snapshot", "restore", "a", "--yes"],
+        &["doctor"],
+    ];
+    for command in refused {
+        let ran = place.run(&[command, &["--data", data]].concat());
+        assert!(
+            ran.code != 0 && (ran.stderr.clone() + &ran.stdout).contains("is a snapshot"),
+            "{command:?}: {}",
+            ran.stderr
+        );
+        assert!(!home.join("LOCK").exists() && !home.join("snapshots").exists(), "{command:?}");
+    }
+    let to = place.path("rescued");
+    place.succeed(&["salvage", "--data", data, "--to", to.to_str().unwrap()]);
+    place.succeed(&["snapshot", "verify", "a"]);
+    // As earlier versions left it.
+    fs::write(home.join("LOCK"), "1\n").unwrap();
+    place.succeed(&["snapshot", "verify", "a"]);
+    place.succeed(&["snapshot", "restore", "a", "--yes"]);
+    assert_eq!(place.hits(&["--vector", "[1,1,1]"]).len(), 3);
+}
+
+#[test]
 fn salvage_rescues_what_can_be_read_and_names_the_rest() {
     let place = with_three();
     let to = place.path("rescued");

@@ -90,25 +90,30 @@ const LIBRARY: &str = r#"
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static int fails(const char *call, int fd) {
+static int fails_at(const char *call, const char *path) {
     const char *control = getenv("FAULT_FILE");
     int file = control ? open(control, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0) return 0;
-    char text[256] = {0}, calls[64], part[128], link[64], path[512] = {0};
+    char text[256] = {0}, calls[64], part[128];
     int error = 0;
     ssize_t got = read(file, text, sizeof text - 1);
     close(file);
     if (got <= 0 || sscanf(text, "%63s %d %127s", calls, &error, part) != 3) return 0;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof path - 1) < 0) return 0;
     size_t length = strlen(path), tail = strlen(part) - 1;
     int here = part[tail] == '$' ? length >= tail && !strncmp(path + length - tail, part, tail) : !!strstr(path, part);
     return here && strstr(calls, call) ? error : 0;
+}
+
+static int fails(const char *call, int fd) {
+    char link[64], path[512] = {0};
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, path, sizeof path - 1) < 0 ? 0 : fails_at(call, path);
 }
 
 #define INTERPOSE(result, name, arguments, values, call, fd) \
@@ -123,6 +128,18 @@ static int fails(const char *call, int fd) {
 INTERPOSE(int, fsync, (int fd), (fd), "sync", fd)
 INTERPOSE(int, fdatasync, (int fd), (fd), "sync", fd)
 INTERPOSE(ssize_t, pwrite64, (int fd, const void *b, size_t n, off64_t o), (fd, b, n, o), "write", fd)
+/* The name that Rust's library calls; the one above is another. */
+int open64(const char *path, int flags, ...) {
+    static int (*next)(const char *, int, ...);
+    if (!next) next = dlsym(RTLD_NEXT, "open64");
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    int error = fails_at("open", path);
+    if (error) { errno = error; return -1; }
+    return next(path, flags, mode);
+}
 INTERPOSE(ssize_t, pwrite, (int fd, const void *b, size_t n, off_t o), (fd, b, n, o), "write", fd)
 "#;
 
@@ -145,8 +162,8 @@ impl DiskFaults {
         Self { library: place.path().join("faults.so"), control: directory.join("faults") }
     }
 
-    /// From now on these calls ("sync", "write", "sync,write") fail on files with `part` in their path, or at its end
-    /// where `part` ends with a dollar.
+    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at
+    /// its end where `part` ends with a dollar.
     pub fn arm(&self, calls: &str, errno: i32, part: &str) {
         let new = self.control.with_extension("new");
         fs::write(&new, format!("{calls} {errno} {part}")).unwrap();

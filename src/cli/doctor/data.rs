@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::output;
 use super::{Finding, Status};
 use crate::log::check_newest;
-use crate::manifest::{Manifest, SegmentEntry};
+use crate::manifest::{Manifest, SegmentEntry, is_snapshot, refuse_snapshot};
 use crate::migrate::{Migrations, StepState};
 use crate::storage::{AppendFile, DataPaths, DirectoryLock, StorageError, disk_free, is_open_to_others, list_entries};
 
@@ -24,7 +24,7 @@ const SYNC_BYTES: usize = 4 << 10;
 /// Checks the directory and its disk.
 pub(super) fn check(data: &Path) -> Vec<Finding> {
     let paths = DataPaths::new(data);
-    let is_store = paths.format().exists();
+    let is_store = paths.format().exists() && !is_snapshot(&paths);
     let mut findings = vec![directory(&paths, is_store)];
     if is_store {
         findings.push(readers(&paths));
@@ -54,6 +54,9 @@ fn directory(paths: &DataPaths, is_store: bool) -> Finding {
     if paths.restore_marker().exists() {
         let detail = format!("a restore into {root} was begun and not finished; the next start finishes it");
         return Finding::new(Status::Warn, NAME, detail);
+    }
+    if let Err(error) = refuse_snapshot(paths) {
+        return Finding::new(Status::Fail, NAME, error.to_string());
     }
     if !is_store {
         return match fs::read_dir(paths.root()).map(|mut entries| entries.next().is_none()) {

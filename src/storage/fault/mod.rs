@@ -3,6 +3,7 @@
 mod history;
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -177,6 +178,35 @@ impl Faults {
 impl Drop for Faults {
     fn drop(&mut self) {
         lock(&ARMED).retain(|state| !Arc::ptr_eq(state, &self.0));
+    }
+}
+
+static DEAD_SECTORS: Mutex<Vec<(PathBuf, Range<u64>)>> = Mutex::new(Vec::new());
+
+/// Bytes of a file that calls cannot read, as where a sector of the disk died; they can be read again once it is
+/// dropped. Maps read them all the same.
+#[derive(Debug)]
+pub(crate) struct DeadSector(PathBuf);
+
+impl DeadSector {
+    pub(crate) fn new(path: &Path, bytes: Range<u64>) -> Self {
+        lock(&DEAD_SECTORS).push((path.to_owned(), bytes));
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for DeadSector {
+    fn drop(&mut self) {
+        lock(&DEAD_SECTORS).retain(|(path, _)| *path != self.0);
+    }
+}
+
+/// Fails where a dead sector would be read.
+pub(super) fn pass_read(path: &Path, offset: u64, len: usize) -> io::Result<()> {
+    let end = offset + len as u64;
+    match lock(&DEAD_SECTORS).iter().any(|(dead, at)| dead == path && at.start < end && offset < at.end) {
+        true => Err(io::Error::from_raw_os_error(EIO)),
+        false => Ok(()),
     }
 }
 
