@@ -13,6 +13,7 @@ use super::super::settings::{Architecture, Family, Local, Rotary};
 use super::super::{EmbedError, Pooling};
 use super::bert::distil_bert_names;
 use super::pooling::pool;
+use super::row_and_type;
 use super::weights::Weights;
 
 /// Most sequences of one forward pass.
@@ -147,18 +148,22 @@ impl CandleEncoder {
         let device = &self.device;
         let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
         let shape = (sequences.len(), longest);
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        let (mut ids, mut types, mut mask) = (Vec::new(), Vec::new(), Vec::new());
         for sequence in sequences {
-            ids.extend_from_slice(sequence);
-            ids.resize(ids.len() + longest - sequence.len(), self.pad_token);
+            let padding = std::iter::repeat_n((self.pad_token, 0), longest - sequence.len());
+            let (rows, kinds): (Vec<u32>, Vec<u32>) =
+                sequence.iter().map(|token| row_and_type(*token)).chain(padding).unzip();
+            ids.extend(rows);
+            types.extend(kinds);
             mask.resize(mask.len() + sequence.len(), 1f32);
             mask.resize(mask.len() + longest - sequence.len(), 0f32);
         }
         let ids = Tensor::from_vec(ids, shape, device)?;
+        let types = Tensor::from_vec(types, shape, device)?;
         let mask = Tensor::from_vec(mask, shape, device)?;
         let hidden = match &self.model {
-            Model::Bert(model) => model.forward(&ids, &ids.zeros_like()?, Some(&mask))?,
-            Model::Roberta(model) => model.forward(&ids, &mask, &ids.zeros_like()?, None, None, None)?,
+            Model::Bert(model) => model.forward(&ids, &types, Some(&mask))?,
+            Model::Roberta(model) => model.forward(&ids, &mask, &types, None, None, None)?,
             Model::NomicBert(model) => model.forward(&ids, None, Some(&mask.to_dtype(DType::U8)?))?,
             Model::ModernBert(model) => model.forward(&ids, &mask)?,
         };

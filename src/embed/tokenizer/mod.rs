@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
+use super::local::OF_SECOND;
 use super::settings::Settings;
 use super::{EmbedError, Piece};
 use guard::Guard;
@@ -178,23 +179,26 @@ impl TextTokenizer {
         Ok(Side(encoding))
     }
 
-    /// The ids of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not
-    /// fit, and each has half where neither does.
+    /// The ids of two texts one after the other, as a cross-encoder reads them, with [`OF_SECOND`] where the tokenizer
+    /// says so; the longer is cut where both do not fit, and each has half where neither does.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`].
     pub(super) fn pair(&self, first: &Side, second: &Side) -> Result<Vec<u32>, EmbedError> {
-        let (first, second) = (first.0.clone(), second.0.clone());
+        let (first, mut second) = (first.0.clone(), second.0.clone());
+        // Templates set types of their own; other files keep those that the texts come with.
+        second.set_type_ids(vec![1; second.len()]);
         let result = guarded(|| self.inner.post_process(first, Some(second), true).map_err(|e| e.to_string()));
-        Ok(self.tokens(&result.map_err(|reason| self.failed(reason))?)?.ids)
-    }
-
-    /// The token that ends every text; `None` where nothing is added to texts.
-    ///
-    /// # Errors
-    /// [`EmbedError::Tokenizer`].
-    pub(super) fn last_token(&self) -> Result<Option<u32>, EmbedError> {
-        Ok(self.encoding("", true)?.get_ids().last().copied())
+        let encoding = result.map_err(|reason| self.failed(reason))?;
+        let mut ids = self.tokens(&encoding)?.ids;
+        for (id, kind) in ids.iter_mut().zip(encoding.get_type_ids()) {
+            match kind {
+                0 => {}
+                1 => *id |= OF_SECOND,
+                other => return Err(self.failed(format!("it made a token of the type {other}, of two texts"))),
+            }
+        }
+        Ok(ids)
     }
 
     /// The first tokens of `text`, of which no more is tokenised than that takes.

@@ -115,17 +115,47 @@ fn of_two_texts_no_more_is_tokenised_than_fits() {
     for (first, second) in [(short, short), (short, half), (half, short), (half, half), (short, &long), (&long, half)] {
         let pair = whole.pair(&whole.side(first).unwrap(), &whole.side(second).unwrap()).unwrap();
         let want = whole.inner.encode_fast((first.trim(), second.trim()), true).unwrap();
-        assert_eq!(pair, want.get_ids(), "{first:.20} {second:.20}");
+        let want = want.get_ids().iter().zip(want.get_type_ids()).map(|(id, kind)| id | kind * OF_SECOND);
+        assert_eq!(pair, want.collect::<Vec<_>>(), "{first:.20} {second:.20}");
     }
+    let two =
+        |first: &[u32], second: &[u32]| [first.to_vec(), second.iter().map(|id| id | OF_SECOND).collect()].concat();
     let both = whole.pair(&whole.side(&long).unwrap(), &whole.side(&long).unwrap()).unwrap();
-    assert_eq!(both, [2, 4, 5, 7, 3, 4, 5, 7, 3]);
+    assert_eq!(both, two(&[2, 4, 5, 7, 3], &[4, 5, 7, 3]));
     // A word at the end that cannot be tokenised is never met.
     let strict = load(&pair_tokenizer("[NONE]"), 9).unwrap();
     let ends_badly = format!("{long} unheard-of");
     assert!(strict.side("a unheard-of").is_err());
     let (a, bad) = (strict.side("a").unwrap(), strict.side(&ends_badly).unwrap());
-    assert_eq!(strict.pair(&a, &bad).unwrap(), [2, 4, 3, 4, 5, 7, 9, 4, 3]);
-    assert_eq!(strict.pair(&bad, &a).unwrap(), [2, 4, 5, 7, 9, 4, 3, 4, 3]);
+    assert_eq!(strict.pair(&a, &bad).unwrap(), two(&[2, 4, 3], &[4, 5, 7, 9, 4, 3]));
+    assert_eq!(strict.pair(&bad, &a).unwrap(), two(&[2, 4, 5, 7, 9, 4, 3], &[4, 3]));
+}
+
+#[test]
+fn the_second_text_is_told_by_files_of_every_kind() {
+    let bert = json!({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]});
+    let of_second = |ids: &[u32]| -> Vec<u32> { ids.iter().map(|id| id | OF_SECOND).collect() };
+    for (processor, want) in [
+        (pair_tokenizer("[UNK]")["post_processor"].clone(), [vec![2, 4, 3, 5, 3], of_second(&[7, 5, 3])]),
+        (bert, [vec![2, 4, 3, 5, 3], of_second(&[7, 5, 3])]),
+        (Value::Null, [vec![4, 3, 5], of_second(&[7, 5])]),
+    ] {
+        let mut json = small_tokenizer();
+        json["post_processor"] = processor;
+        let tokenizer = load(&json, 9).unwrap();
+        let (first, second) = (tokenizer.side("a [SEP] b").unwrap(), tokenizer.side("c b").unwrap());
+        assert_eq!(tokenizer.pair(&first, &second).unwrap(), want.concat(), "{}", json["post_processor"]);
+    }
+}
+
+#[test]
+fn a_token_of_a_third_type_is_an_error() {
+    let mut json = pair_tokenizer("[UNK]");
+    json["post_processor"]["pair"][3]["Sequence"]["type_id"] = 2.into();
+    let tokenizer = load(&json, 9).unwrap();
+    let side = tokenizer.side("a").unwrap();
+    let error = tokenizer.pair(&side, &side).unwrap_err().to_string();
+    assert!(error.contains("type 2"), "{error}");
 }
 
 #[test]
