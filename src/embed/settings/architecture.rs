@@ -380,6 +380,10 @@ impl Architecture {
             }
             family => line.push_str(&format!(" family={family:?}")),
         }
+        // A table of types among the weights goes unread then; of the others the weights tell how many there are.
+        if matches!(self.family, Family::NomicBert(_)) && self.type_vocab_size == 0 {
+            line.push_str(" no types");
+        }
         line
     }
 
