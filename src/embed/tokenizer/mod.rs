@@ -35,6 +35,8 @@ pub(super) struct TextTokenizer {
     /// Bytes that are tokenised first of a long text.
     first_cut_bytes: usize,
     max_tokens: usize,
+    /// Rows of the model's table of tokens.
+    vocabulary: usize,
     lower_case: bool,
 }
 
@@ -113,7 +115,7 @@ impl TextTokenizer {
         })?;
         let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
         let (model, whole) = (model.to_owned(), OnceLock::new());
-        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, lower_case })
+        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, vocabulary, lower_case })
     }
 
     /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
@@ -237,6 +239,10 @@ impl TextTokenizer {
         // Special tokens are added after truncation, as many as the file likes.
         if ids.len() > self.max_tokens {
             return Err(self.failed(format!("it made {} tokens, and {} fit", ids.len(), self.max_tokens)));
+        }
+        // The file's numbers were checked, but a tokenizer numbers the added tokens that it does not know itself.
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
+            return Err(self.failed(format!("it made the token {id}, and the model's table has {}", self.vocabulary)));
         }
         Ok(Tokens { ids, truncated: !encoding.get_overflowing().is_empty() })
     }

@@ -159,6 +159,25 @@ fn a_token_of_a_third_type_is_an_error() {
 }
 
 #[test]
+fn ids_beyond_the_table_are_errors_of_the_tokenizer() {
+    let mut json = pair_tokenizer("[UNK]");
+    let mut added = json["added_tokens"][0].clone();
+    // A number that is taken: it gets the next one that is free, which the table has no more.
+    added["content"] = "<x>".into();
+    json["added_tokens"].as_array_mut().unwrap().push(added);
+    let tokenizer = load(&json, 9).unwrap();
+    assert_eq!(tokenizer.encode("", "a").unwrap().ids, [2, 4, 3]);
+    let (a, x) = (tokenizer.side("a").unwrap(), tokenizer.side("<x>").unwrap());
+    for error in [tokenizer.encode("", "a <x>").unwrap_err(), tokenizer.pair(&a, &x).unwrap_err()] {
+        assert!(error.to_string().contains("the token 10,"), "{error}");
+    }
+    json = small_tokenizer();
+    json["post_processor"] = json!({"type": "BertProcessing", "sep": ["[SEP]", 10], "cls": ["[CLS]", 2]});
+    let error = load(&json, 8).unwrap().encode("", "a").unwrap_err().to_string();
+    assert!(error.contains("the token 10,"), "{error}");
+}
+
+#[test]
 fn only_tokenizers_that_split_at_blanks_are_cut_there() {
     let mut json = small_tokenizer();
     json["added_tokens"][1]["rstrip"] = true.into();
@@ -190,6 +209,7 @@ fn hostile_files_are_errors() {
 /// Each change to the small tokenizer with a word of what is said of it.
 fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
     let replace = |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
+    let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
     let doubling: Vec<Value> = (0..40).map(|_| replace(json!({"String": "a"}), "aa")).collect();
     let charsmap = |length: u32, longest: usize| {
         let table = [&length.to_le_bytes()[..], &[0; 4], &vec![b'x'; longest]].concat();
@@ -197,11 +217,9 @@ fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
     };
     vec![
         ("/post_processor/special_tokens", json!({}), ""),
-        (
-            "/post_processor/single",
-            json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]),
-            "repeats",
-        ),
+        ("/post_processor/single", json!([text("A"), text("A")]), "repeats"),
+        ("/post_processor/pair", json!([text("A"), text("B"), text("B")]), "repeats"),
+        ("/post_processor/pair", json!([text("A"), text("A")]), "repeats"),
         ("/model/vocab/a", json!(10), "another model"),
         ("/model/vocab/a", json!(-1), "invalid value"),
         ("/model/vocab/a", json!(u64::MAX), "another model"),
