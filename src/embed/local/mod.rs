@@ -67,7 +67,7 @@ impl Encoder {
         let kernels = kernels_for(setting)?;
         let weights = Weights::open(path, settings.architecture.word_table())?;
         let architecture = &settings.architecture;
-        let device = candle::device()?;
+        let device = candle::device();
         let settings = settings.clone();
         if (device.is_cpu() || !candle::runs(architecture)) && transformer::fits(architecture) {
             let transformer = match &architecture.family {
