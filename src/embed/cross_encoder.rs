@@ -31,9 +31,8 @@ impl CrossEncoder {
     /// # Errors
     /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
     pub(super) fn load(place: &Place, precision: Precision, services: Services) -> Result<Self, EmbedError> {
-        let CrossEncoderSettings { mut encoder, activation } = CrossEncoderSettings::read(place)?;
+        let CrossEncoderSettings { encoder, activation } = CrossEncoderSettings::read(place)?;
         let tokenizer = TextTokenizer::load(&place.dir.join(TOKENIZER_FILE), &place.name, &encoder)?;
-        encoder.architecture.pair_separator = tokenizer.last_token()?;
         let (hidden, path) = (encoder.architecture.hidden_size, place.dir.join(WEIGHTS_FILE));
         let pooler = read_linear(&path, "pooler.dense", [hidden, hidden], true)?;
         let classifier = read_linear(&path, "classifier", [1, hidden], true)?;

@@ -103,7 +103,8 @@ impl Store {
         Ok(place)
     }
 
-    /// Every place that holds a model, by name. A models directory that is not there holds none.
+    /// Every place that holds a model, once, by name. A models directory that is not there holds none; one of another
+    /// user's within it, which cannot be listed, is left out and logged.
     ///
     /// # Errors
     /// [`EmbedError::Storage`].
@@ -114,12 +115,17 @@ impl Store {
                 names.push(first);
                 continue;
             }
-            let second = subdirectories(&self.dir.join(&first))?;
-            names.extend(second.into_iter().map(|second| format!("{first}/{second}")));
+            match subdirectories(&self.dir.join(&first)) {
+                Ok(second) => names.extend(second.into_iter().map(|second| format!("{first}/{second}"))),
+                Err(error) => tracing::warn!(%error, "a part of the models directory is left out"),
+            }
         }
-        names.sort_unstable();
+        // A directory may have an alias for its name, beside that of the model itself.
         let places = names.iter().filter_map(|name| self.place(name).ok());
-        Ok(places.filter(|place| is_model(&place.dir)).collect())
+        let mut places: Vec<Place> = places.filter(|place| is_model(&place.dir)).collect();
+        places.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        places.dedup_by(|a, b| a.name == b.name);
+        Ok(places)
     }
 }
 
@@ -344,5 +350,35 @@ mod tests {
         let names: Vec<String> = store.places().unwrap().into_iter().map(|place| place.name).collect();
         assert_eq!(names, ["me/mine", "solo"]);
         assert!(Store::new(dir.path().join("absent")).places().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_model_in_a_directory_of_its_alias_is_listed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["zzz", "all-MiniLM-L6-v2", DEFAULT_MODEL] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("config.json"), "{}").unwrap();
+        }
+        let places = Store::new(dir.path().to_owned()).places().unwrap();
+        let names: Vec<String> = places.into_iter().map(|place| place.name).collect();
+        assert_eq!(names, [DEFAULT_MODEL, "zzz"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_directory_that_cannot_be_listed_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        install(dir.path());
+        // What root cannot list either: the network of a process that has ended and was not waited for.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let of_child = |file: &str| PathBuf::from(format!("/proc/{}/{file}", child.id()));
+        while !fs::read_to_string(of_child("stat")).unwrap().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        std::os::unix::fs::symlink(of_child("net"), dir.path().join("closed")).unwrap();
+        assert!(subdirectories(&dir.path().join("closed")).is_err());
+        let places = Store::new(dir.path().to_owned()).places().unwrap();
+        assert_eq!(places.into_iter().map(|place| place.name).collect::<Vec<_>>(), ["me/mine"]);
+        child.wait().unwrap();
     }
 }

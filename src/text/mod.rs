@@ -20,6 +20,7 @@ mod writer;
 /// A directive for logs. An index drops files of which every document was replaced, also while it merges them with
 /// others. tantivy then leaves the merge out, which costs nothing, and warns of it in two lines that nobody can do
 /// anything about.
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "it is the program that has a log"))]
 pub const QUIETED_LOG: &str = "tantivy::indexer::segment_manager=error";
 
 pub use analysis::{MAX_WORD_BYTES, Words};

@@ -110,7 +110,7 @@ pub(super) fn distil_bert_names(index: usize) -> [(String, String); 8] {
     parts(&DISTIL_BERT).map(|name| (name, bert.next().unwrap_or_default()))
 }
 
-/// The vectors of positions, that of token type 0 added.
+/// The vectors of positions, that of token type 0 added, and what type 1 adds to that.
 fn added(weights: &Weights, architecture: &Architecture) -> Result<Added, EmbedError> {
     let hidden = architecture.hidden_size;
     let positions = weights.tensor("embeddings.position_embeddings.weight", &[architecture.max_positions, hidden])?;
@@ -120,10 +120,10 @@ fn added(weights: &Weights, architecture: &Architecture) -> Result<Added, EmbedE
     };
     let padding = (architecture.first_position() > 0).then_some(architecture.pad_token_id);
     let added = Added::by_position(&positions, padding, types.as_ref().map(|types| &types[..hidden]), hidden);
-    Ok(match (architecture.pair_separator, types) {
-        (Some(separator), Some(types)) if types.len() >= 2 * hidden => {
+    Ok(match types {
+        Some(types) if types.len() >= 2 * hidden => {
             let (first, second) = types.split_at(hidden);
-            added.with_second(separator, second.iter().zip(first).map(|(second, first)| second - first).collect())
+            added.with_second(second.iter().zip(first).map(|(second, first)| second - first).collect())
         }
         _ => added,
     })

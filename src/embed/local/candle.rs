@@ -2,7 +2,7 @@
 //! against.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use candle_core::utils::{cuda_is_available, metal_is_available};
 use candle_core::{DType, Device, Tensor};
@@ -13,6 +13,7 @@ use super::super::settings::{Architecture, Family, Local, Rotary};
 use super::super::{EmbedError, Pooling};
 use super::bert::distil_bert_names;
 use super::pooling::pool;
+use super::row_and_type;
 use super::weights::Weights;
 
 /// Most sequences of one forward pass.
@@ -47,19 +48,23 @@ pub(super) fn cpu() -> Device {
     Device::Cpu
 }
 
-/// The device that this build and machine have beside the CPU, else the CPU.
-///
-/// # Errors
-/// [`EmbedError::Compute`] where the build has one and it cannot be opened.
-pub(super) fn device() -> Result<Device, EmbedError> {
-    let device = if cuda_is_available() {
-        Device::new_cuda(0)
-    } else if metal_is_available() {
-        Device::new_metal(0)
-    } else {
-        Ok(Device::Cpu)
+/// The device that this build and machine have beside the CPU, else the CPU; the same for as long as the process lives.
+pub(super) fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || match (cuda_is_available(), metal_is_available()) {
+        (true, _) => or_cpu("CUDA", Device::new_cuda(0)),
+        (_, true) => or_cpu("Metal", Device::new_metal(0)),
+        _ => Device::Cpu,
     };
-    device.map_err(compute)
+    DEVICE.get_or_init(open).clone()
+}
+
+/// What was opened, or the CPU: the features say what a build can do, not what the machine has.
+fn or_cpu(kind: &str, opened: candle_core::Result<Device>) -> Device {
+    opened.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no {kind} device can be used, so models run on the CPU");
+        Device::Cpu
+    })
 }
 
 /// Tokens of the longest sequence of an encoder of so many heads.
@@ -147,18 +152,22 @@ impl CandleEncoder {
         let device = &self.device;
         let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
         let shape = (sequences.len(), longest);
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        let (mut ids, mut types, mut mask) = (Vec::new(), Vec::new(), Vec::new());
         for sequence in sequences {
-            ids.extend_from_slice(sequence);
-            ids.resize(ids.len() + longest - sequence.len(), self.pad_token);
+            let padding = std::iter::repeat_n((self.pad_token, 0), longest - sequence.len());
+            let (rows, kinds): (Vec<u32>, Vec<u32>) =
+                sequence.iter().map(|token| row_and_type(*token)).chain(padding).unzip();
+            ids.extend(rows);
+            types.extend(kinds);
             mask.resize(mask.len() + sequence.len(), 1f32);
             mask.resize(mask.len() + longest - sequence.len(), 0f32);
         }
         let ids = Tensor::from_vec(ids, shape, device)?;
+        let types = Tensor::from_vec(types, shape, device)?;
         let mask = Tensor::from_vec(mask, shape, device)?;
         let hidden = match &self.model {
-            Model::Bert(model) => model.forward(&ids, &ids.zeros_like()?, Some(&mask))?,
-            Model::Roberta(model) => model.forward(&ids, &mask, &ids.zeros_like()?, None, None, None)?,
+            Model::Bert(model) => model.forward(&ids, &types, Some(&mask))?,
+            Model::Roberta(model) => model.forward(&ids, &mask, &types, None, None, None)?,
             Model::NomicBert(model) => model.forward(&ids, None, Some(&mask.to_dtype(DType::U8)?))?,
             Model::ModernBert(model) => model.forward(&ids, &mask)?,
         };
@@ -289,4 +298,14 @@ fn modern_config(architecture: &Architecture, local: &Local) -> modernbert::Conf
 
 fn compute(error: candle_core::Error) -> EmbedError {
     EmbedError::Compute { reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_opened_leaves_the_cpu() {
+        assert!(or_cpu("CUDA", Err(candle_core::Error::Msg("no device".to_owned()))).is_cpu());
+    }
 }

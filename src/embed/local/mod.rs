@@ -30,6 +30,15 @@ use weights::Weights;
 /// Forces the instruction set of the kernels: `avx512-vnni`, `avx512`, `avx2`, `neon-dotprod`, `neon` or `scalar`.
 const LEVEL_VARIABLE: &str = "PANNIER_CPU_LEVEL";
 
+/// Set in a token of the second of two texts, which is of type 1; the others are of type 0. No table of tokens has so
+/// many rows.
+pub(super) const OF_SECOND: u32 = 1 << 31;
+
+/// A token's row in the table, and its type.
+fn row_and_type(token: u32) -> (u32, u32) {
+    (token & !OF_SECOND, u32::from(token & OF_SECOND != 0))
+}
+
 /// A model's encoder, from tokens to pooled vectors.
 #[derive(Debug)]
 pub(super) struct Encoder {
@@ -58,7 +67,7 @@ impl Encoder {
         let kernels = kernels_for(setting)?;
         let weights = Weights::open(path, settings.architecture.word_table())?;
         let architecture = &settings.architecture;
-        let device = candle::device()?;
+        let device = candle::device();
         let settings = settings.clone();
         if (device.is_cpu() || !candle::runs(architecture)) && transformer::fits(architecture) {
             let transformer = match &architecture.family {
@@ -89,10 +98,10 @@ impl Encoder {
         self.precision
     }
 
-    /// Encodes sequences of 1 to [`most_tokens`] tokens of the vocabulary in one pass: on the calling thread, or, with
-    /// `helpers`, on one of `pool` and up to so many more. candle always computes on all threads of `pool`, one pass at
-    /// a time. Not to be called within `pool`. Returns one pooled vector a sequence, in order, shape `[hidden]`, not
-    /// normalised.
+    /// Encodes sequences of 1 to [`most_tokens`] tokens of the vocabulary, some with [`OF_SECOND`], in one pass: on the
+    /// calling thread, or, with `helpers`, on one of `pool` and up to so many more. candle always computes on all
+    /// threads of `pool`, one pass at a time. Not to be called within `pool`. Returns one pooled vector a sequence, in
+    /// order, shape `[hidden]`, not normalised.
     ///
     /// # Errors
     /// [`EmbedError::Compute`].

@@ -89,6 +89,32 @@ fn scores_are_those_of_candle() {
     }
     assert!(scores[0] != scores[1]);
     assert_eq!(model.score("a b", &[]).unwrap(), Vec::<f32>::new());
+    // What looks like the token between the texts is read as that token, and ends nothing.
+    let want = reference(dir.path(), &[2, 4, 3, 5, 3, 7, 3], &[0, 0, 0, 0, 0, 1, 1]);
+    let score = f64::from(model.score("a [SEP] b", &["c"]).unwrap()[0]);
+    assert!((score - want).abs() < 2e-5, "{score} is not {want}");
+}
+
+#[test]
+fn scores_of_shapes_that_candle_runs_are_of_two_texts_too() {
+    for (key, value) in
+        [("num_attention_heads", json!(4)), ("intermediate_size", json!(72)), ("hidden_act", json!("relu"))]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        install(dir.path(), |config| {
+            config["sentence_transformers"] = json!({"activation_fn": "torch.nn.modules.linear.Identity"});
+            config[key] = value.clone();
+        });
+        let model = Models::new(dir.path().to_owned(), None).load_cross_encoder(NAME).unwrap();
+        // The second pair is padded to the length of the first.
+        let scores = model.score("a b", &["c , a", "b"]).unwrap();
+        let pairs: [(&[u32], &[u32]); 2] =
+            [(&[2, 4, 5, 3, 7, 9, 4, 3], &[0, 0, 0, 0, 1, 1, 1, 1]), (&[2, 4, 5, 3, 5, 3], &[0, 0, 0, 0, 1, 1])];
+        for ((ids, types), score) in pairs.into_iter().zip(scores) {
+            let want = reference(dir.path(), ids, types);
+            assert!((f64::from(score) - want).abs() < 2e-5, "{key} {ids:?}: {score} is not {want}");
+        }
+    }
 }
 
 #[test]

@@ -128,13 +128,14 @@ impl Weights {
     /// Every tensor of the encoder as candle's, in f32, by its name without prefix.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`].
+    /// [`EmbedError::Malformed`], also where one holds a number that is not finite: candle's ReLU makes 0 of it.
     pub(super) fn all(&self) -> Result<Vec<(String, Tensor)>, EmbedError> {
         let mut tensors = Vec::new();
         for (name, info) in self.metadata.tensors() {
             let Some(name) = name.strip_prefix(self.prefix) else { continue };
             if matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let tensor = self.decode(info);
+                let values = self.tensor(name, &info.shape)?.into_owned();
+                let tensor = Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu);
                 let tensor = tensor.map_err(|e| EmbedError::malformed(self.path(), format!("{name}: {e}")))?;
                 tensors.push((name.to_owned(), tensor));
             }

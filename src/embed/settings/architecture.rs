@@ -28,8 +28,6 @@ pub(crate) struct Architecture {
     pub layer_norm_eps: f64,
     pub hidden_act: String,
     pub pad_token_id: usize,
-    /// The token that ends the first of two texts, after which tokens are of type 1; `None` where all are of type 0.
-    pub pair_separator: Option<u32>,
 }
 
 /// What sets an encoder apart from BERT.
@@ -259,7 +257,6 @@ impl Architecture {
             layer_norm_eps: config.layer_norm_eps,
             hidden_act: config.hidden_act,
             pad_token_id: config.pad_token_id.unwrap_or(pad),
-            pair_separator: None,
         })
     }
 
@@ -277,7 +274,6 @@ impl Architecture {
             layer_norm_eps: bert_epsilon(),
             hidden_act: config.activation,
             pad_token_id: config.pad_token_id,
-            pair_separator: None,
         }
     }
 
@@ -320,7 +316,6 @@ impl Architecture {
             layer_norm_eps: config.layer_norm_epsilon,
             hidden_act: config.activation_function,
             pad_token_id: 0,
-            pair_separator: None,
         })
     }
 
@@ -384,6 +379,10 @@ impl Architecture {
                 line.push_str(&format!(" family={:?} pad={}", self.family, self.pad_token_id));
             }
             family => line.push_str(&format!(" family={family:?}")),
+        }
+        // A table of types among the weights goes unread then; of the others the weights tell how many there are.
+        if matches!(self.family, Family::NomicBert(_)) && self.type_vocab_size == 0 {
+            line.push_str(" no types");
         }
         line
     }

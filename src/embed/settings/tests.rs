@@ -219,7 +219,12 @@ fn the_encoders_of_known_models_are_understood() {
         "mlp_fc2_bias": false, "use_rms_norm": null, "causal": false, "parallel_block": false});
     let rotary = Rotary { base: 1000.0, interleaved: false, biases: [false; 3] };
     let read = architecture(nomic.clone()).unwrap();
-    assert_eq!((read.usable_positions(), read.head_width(), read.family), (8192, 64, Family::NomicBert(rotary)));
+    assert_eq!((read.usable_positions(), read.head_width(), &read.family), (8192, 64, &Family::NomicBert(rotary)));
+    // A file that names no types reads none, and makes other vectors of the same weights.
+    assert!(read.identity().ends_with("biases: [false, false, false] })"), "{}", read.identity());
+    let mut untyped = nomic.clone();
+    untyped.as_object_mut().unwrap().remove("type_vocab_size");
+    assert_eq!(architecture(untyped).unwrap().identity(), format!("{} no types", read.identity()));
     for (key, value) in [
         ("prenorm", json!(true)),
         ("rotary_scaling_factor", json!(2.0)),

@@ -236,6 +236,27 @@ fn weights_that_are_not_finite_are_refused_in_every_precision() {
 }
 
 #[test]
+fn weights_that_are_not_finite_are_refused_where_candle_runs_the_model() {
+    let mut relu = config();
+    relu["hidden_act"] = "relu".into();
+    for (tensor, dtype) in
+        [("layer.0.intermediate.dense.bias", Dtype::F32), ("layer.1.output.dense.weight", Dtype::BF16)]
+    {
+        let weights = safetensors(&relu, "bert.", dtype, |name, x| {
+            if name.ends_with(tensor) {
+                x[3] = f32::NAN;
+            }
+        });
+        let loaded = changed(|dir| {
+            fs::write(dir.join("config.json"), relu.to_string()).unwrap();
+            fs::write(dir.join("model.safetensors"), weights).unwrap();
+        });
+        let error = loaded.unwrap_err().to_string();
+        assert!(error.contains(tensor) && error.contains("not finite"), "{error}");
+    }
+}
+
+#[test]
 fn weights_beyond_half_precision_are_refused_by_it_alone() {
     let load = |precision, number| with_numbers(precision, "layer.1.output.dense.weight", 1, number);
     let error = load(Precision::Float16, -65_600.0).unwrap_err().to_string();

@@ -198,11 +198,17 @@ fn is_local(normalizer: &Value) -> bool {
     }
 }
 
-/// A template may hold the text as often as it likes, after truncation.
+/// A template may hold a text as often as it likes, after truncation; where two texts were cut, all combinations of
+/// what was cut off are made.
 fn check_template(step: &Value) -> Result<(), String> {
-    let pieces = step["single"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if pieces.iter().filter(|piece| !piece["Sequence"].is_null()).count() > 1 {
-        return Err("its template repeats each text".to_owned());
+    for (template, texts) in [("single", 1), ("pair", 2)] {
+        let pieces = step[template].as_array().map(Vec::as_slice).unwrap_or_default();
+        let sequences: Vec<&Value> =
+            pieces.iter().map(|piece| &piece["Sequence"]["id"]).filter(|id| !id.is_null()).collect();
+        let repeats = (1..sequences.len()).any(|at| sequences[..at].contains(&sequences[at]));
+        if repeats || sequences.len() > texts {
+            return Err("its template repeats each text".to_owned());
+        }
     }
     step["processors"].as_array().into_iter().flatten().try_for_each(check_template)
 }

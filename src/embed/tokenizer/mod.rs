@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
+use super::local::OF_SECOND;
 use super::settings::Settings;
 use super::{EmbedError, Piece};
 use guard::Guard;
@@ -34,6 +35,8 @@ pub(super) struct TextTokenizer {
     /// Bytes that are tokenised first of a long text.
     first_cut_bytes: usize,
     max_tokens: usize,
+    /// Rows of the model's table of tokens.
+    vocabulary: usize,
     lower_case: bool,
 }
 
@@ -112,7 +115,7 @@ impl TextTokenizer {
         })?;
         let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
         let (model, whole) = (model.to_owned(), OnceLock::new());
-        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, lower_case })
+        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, vocabulary, lower_case })
     }
 
     /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
@@ -178,23 +181,26 @@ impl TextTokenizer {
         Ok(Side(encoding))
     }
 
-    /// The ids of two texts one after the other, as a cross-encoder reads them; the longer is cut where both do not
-    /// fit, and each has half where neither does.
+    /// The ids of two texts one after the other, as a cross-encoder reads them, with [`OF_SECOND`] where the tokenizer
+    /// says so; the longer is cut where both do not fit, and each has half where neither does.
     ///
     /// # Errors
     /// [`EmbedError::Tokenizer`].
     pub(super) fn pair(&self, first: &Side, second: &Side) -> Result<Vec<u32>, EmbedError> {
-        let (first, second) = (first.0.clone(), second.0.clone());
+        let (first, mut second) = (first.0.clone(), second.0.clone());
+        // Templates set types of their own; other files keep those that the texts come with.
+        second.set_type_ids(vec![1; second.len()]);
         let result = guarded(|| self.inner.post_process(first, Some(second), true).map_err(|e| e.to_string()));
-        Ok(self.tokens(&result.map_err(|reason| self.failed(reason))?)?.ids)
-    }
-
-    /// The token that ends every text; `None` where nothing is added to texts.
-    ///
-    /// # Errors
-    /// [`EmbedError::Tokenizer`].
-    pub(super) fn last_token(&self) -> Result<Option<u32>, EmbedError> {
-        Ok(self.encoding("", true)?.get_ids().last().copied())
+        let encoding = result.map_err(|reason| self.failed(reason))?;
+        let mut ids = self.tokens(&encoding)?.ids;
+        for (id, kind) in ids.iter_mut().zip(encoding.get_type_ids()) {
+            match kind {
+                0 => {}
+                1 => *id |= OF_SECOND,
+                other => return Err(self.failed(format!("it made a token of the type {other}, of two texts"))),
+            }
+        }
+        Ok(ids)
     }
 
     /// The first tokens of `text`, of which no more is tokenised than that takes.
@@ -233,6 +239,10 @@ impl TextTokenizer {
         // Special tokens are added after truncation, as many as the file likes.
         if ids.len() > self.max_tokens {
             return Err(self.failed(format!("it made {} tokens, and {} fit", ids.len(), self.max_tokens)));
+        }
+        // The file's numbers were checked, but a tokenizer numbers the added tokens that it does not know itself.
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
+            return Err(self.failed(format!("it made the token {id}, and the model's table has {}", self.vocabulary)));
         }
         Ok(Tokens { ids, truncated: !encoding.get_overflowing().is_empty() })
     }

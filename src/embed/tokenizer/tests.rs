@@ -115,17 +115,66 @@ fn of_two_texts_no_more_is_tokenised_than_fits() {
     for (first, second) in [(short, short), (short, half), (half, short), (half, half), (short, &long), (&long, half)] {
         let pair = whole.pair(&whole.side(first).unwrap(), &whole.side(second).unwrap()).unwrap();
         let want = whole.inner.encode_fast((first.trim(), second.trim()), true).unwrap();
-        assert_eq!(pair, want.get_ids(), "{first:.20} {second:.20}");
+        let want = want.get_ids().iter().zip(want.get_type_ids()).map(|(id, kind)| id | kind * OF_SECOND);
+        assert_eq!(pair, want.collect::<Vec<_>>(), "{first:.20} {second:.20}");
     }
+    let two =
+        |first: &[u32], second: &[u32]| [first.to_vec(), second.iter().map(|id| id | OF_SECOND).collect()].concat();
     let both = whole.pair(&whole.side(&long).unwrap(), &whole.side(&long).unwrap()).unwrap();
-    assert_eq!(both, [2, 4, 5, 7, 3, 4, 5, 7, 3]);
+    assert_eq!(both, two(&[2, 4, 5, 7, 3], &[4, 5, 7, 3]));
     // A word at the end that cannot be tokenised is never met.
     let strict = load(&pair_tokenizer("[NONE]"), 9).unwrap();
     let ends_badly = format!("{long} unheard-of");
     assert!(strict.side("a unheard-of").is_err());
     let (a, bad) = (strict.side("a").unwrap(), strict.side(&ends_badly).unwrap());
-    assert_eq!(strict.pair(&a, &bad).unwrap(), [2, 4, 3, 4, 5, 7, 9, 4, 3]);
-    assert_eq!(strict.pair(&bad, &a).unwrap(), [2, 4, 5, 7, 9, 4, 3, 4, 3]);
+    assert_eq!(strict.pair(&a, &bad).unwrap(), two(&[2, 4, 3], &[4, 5, 7, 9, 4, 3]));
+    assert_eq!(strict.pair(&bad, &a).unwrap(), two(&[2, 4, 5, 7, 9, 4, 3], &[4, 3]));
+}
+
+#[test]
+fn the_second_text_is_told_by_files_of_every_kind() {
+    let bert = json!({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]});
+    let of_second = |ids: &[u32]| -> Vec<u32> { ids.iter().map(|id| id | OF_SECOND).collect() };
+    for (processor, want) in [
+        (pair_tokenizer("[UNK]")["post_processor"].clone(), [vec![2, 4, 3, 5, 3], of_second(&[7, 5, 3])]),
+        (bert, [vec![2, 4, 3, 5, 3], of_second(&[7, 5, 3])]),
+        (Value::Null, [vec![4, 3, 5], of_second(&[7, 5])]),
+    ] {
+        let mut json = small_tokenizer();
+        json["post_processor"] = processor;
+        let tokenizer = load(&json, 9).unwrap();
+        let (first, second) = (tokenizer.side("a [SEP] b").unwrap(), tokenizer.side("c b").unwrap());
+        assert_eq!(tokenizer.pair(&first, &second).unwrap(), want.concat(), "{}", json["post_processor"]);
+    }
+}
+
+#[test]
+fn a_token_of_a_third_type_is_an_error() {
+    let mut json = pair_tokenizer("[UNK]");
+    json["post_processor"]["pair"][3]["Sequence"]["type_id"] = 2.into();
+    let tokenizer = load(&json, 9).unwrap();
+    let side = tokenizer.side("a").unwrap();
+    let error = tokenizer.pair(&side, &side).unwrap_err().to_string();
+    assert!(error.contains("type 2"), "{error}");
+}
+
+#[test]
+fn ids_beyond_the_table_are_errors_of_the_tokenizer() {
+    let mut json = pair_tokenizer("[UNK]");
+    let mut added = json["added_tokens"][0].clone();
+    // A number that is taken: it gets the next one that is free, which the table has no more.
+    added["content"] = "<x>".into();
+    json["added_tokens"].as_array_mut().unwrap().push(added);
+    let tokenizer = load(&json, 9).unwrap();
+    assert_eq!(tokenizer.encode("", "a").unwrap().ids, [2, 4, 3]);
+    let (a, x) = (tokenizer.side("a").unwrap(), tokenizer.side("<x>").unwrap());
+    for error in [tokenizer.encode("", "a <x>").unwrap_err(), tokenizer.pair(&a, &x).unwrap_err()] {
+        assert!(error.to_string().contains("the token 10,"), "{error}");
+    }
+    json = small_tokenizer();
+    json["post_processor"] = json!({"type": "BertProcessing", "sep": ["[SEP]", 10], "cls": ["[CLS]", 2]});
+    let error = load(&json, 8).unwrap().encode("", "a").unwrap_err().to_string();
+    assert!(error.contains("the token 10,"), "{error}");
 }
 
 #[test]
@@ -160,6 +209,7 @@ fn hostile_files_are_errors() {
 /// Each change to the small tokenizer with a word of what is said of it.
 fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
     let replace = |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
+    let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
     let doubling: Vec<Value> = (0..40).map(|_| replace(json!({"String": "a"}), "aa")).collect();
     let charsmap = |length: u32, longest: usize| {
         let table = [&length.to_le_bytes()[..], &[0; 4], &vec![b'x'; longest]].concat();
@@ -167,11 +217,9 @@ fn hostile_changes() -> Vec<(&'static str, Value, &'static str)> {
     };
     vec![
         ("/post_processor/special_tokens", json!({}), ""),
-        (
-            "/post_processor/single",
-            json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]),
-            "repeats",
-        ),
+        ("/post_processor/single", json!([text("A"), text("A")]), "repeats"),
+        ("/post_processor/pair", json!([text("A"), text("B"), text("B")]), "repeats"),
+        ("/post_processor/pair", json!([text("A"), text("A")]), "repeats"),
         ("/model/vocab/a", json!(10), "another model"),
         ("/model/vocab/a", json!(-1), "invalid value"),
         ("/model/vocab/a", json!(u64::MAX), "another model"),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::Norm;
 use crate::embed::EmbedError;
 use crate::embed::local::kernels::Rows;
+use crate::embed::local::row_and_type;
 use crate::embed::local::weights::{MappedTensor, Weights};
 
 /// The first layer.
@@ -31,8 +32,8 @@ pub(in crate::embed::local) struct Positions {
     table: Vec<f32>,
     /// Of encoders that do not count padding: its token, and the vector that it gets wherever it stands.
     padding: Option<(u32, Vec<f32>)>,
-    /// Of encoders of pairs: the token that ends the first text, and what is added behind it, shape `[hidden]`.
-    second: Option<(u32, Vec<f32>)>,
+    /// Of encoders with types: what is added to tokens of the second of two texts, shape `[hidden]`.
+    second: Option<Vec<f32>>,
 }
 
 /// The table of token vectors, shape `[vocabulary, hidden]`: more than half of a small model's weights, of which a text
@@ -68,18 +69,18 @@ impl Added {
         Added::ByPosition(Positions { table, padding, second: None })
     }
 
-    /// Adds `vector`, shape `[hidden]`, to every token behind the first `separator` of a sequence.
-    pub(in crate::embed::local) fn with_second(mut self, separator: u32, vector: Vec<f32>) -> Self {
+    /// Adds `vector`, shape `[hidden]`, to every token of the second of two texts.
+    pub(in crate::embed::local) fn with_second(mut self, vector: Vec<f32>) -> Self {
         if let Added::ByPosition(positions) = &mut self {
-            positions.second = Some((separator, vector));
+            positions.second = Some(vector);
         }
         self
     }
 
-    /// The token that ends the first of two texts, and what is added behind it.
-    fn second(&self) -> Option<(u32, &[f32])> {
+    /// What is added to a token of this type beside its position's vector.
+    fn of_type(&self, kind: u32) -> Option<&[f32]> {
         match self {
-            Added::ByPosition(Positions { second: Some((separator, vector)), .. }) => Some((*separator, vector)),
+            Added::ByPosition(Positions { second, .. }) if kind > 0 => second.as_deref(),
             _ => None,
         }
     }
@@ -125,12 +126,13 @@ impl Embeddings {
             Words::Mapped(tensor) => tensor.values(),
             Words::Owned(values) => values,
         };
-        let (width, second) = (out.width(), self.added.second());
+        let width = out.width();
         out.set_count(sequences.iter().map(|sequence| sequence.len()).sum());
         let mut row = 0;
         for sequence in sequences {
-            let (mut position, mut is_second) = (0, false);
+            let mut position = 0;
             for &token in *sequence {
+                let (token, kind) = row_and_type(token);
                 let word = &words[token as usize * width..][..width];
                 let added = match &self.added {
                     Added::ByPosition(positions) => {
@@ -143,11 +145,8 @@ impl Embeddings {
                 for ((out, word), added) in out.row_mut(row).iter_mut().zip(word).zip(added) {
                     *out = word + added;
                 }
-                if let Some((separator, vector)) = second {
-                    if is_second {
-                        out.row_mut(row).iter_mut().zip(vector).for_each(|(out, x)| *out += x);
-                    }
-                    is_second |= token == separator;
+                if let Some(vector) = self.added.of_type(kind) {
+                    out.row_mut(row).iter_mut().zip(vector).for_each(|(out, x)| *out += x);
                 }
                 row += 1;
             }

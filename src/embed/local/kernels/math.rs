@@ -2,7 +2,7 @@
 
 use super::simd::Simd;
 
-/// e^x within 2e-7 of its value, for x up to 0; below -87 it stays at e^-87, about 2e-38.
+/// e^x within 2e-7 of its value, for x up to 0; below -87 it stays at e^-87, about 2e-38. Of no number it makes none.
 ///
 /// Cody and Waite's reduction to |r| <= ln 2 / 2, then the polynomial of Cephes' expf.
 #[inline(always)]
@@ -10,7 +10,8 @@ pub(super) unsafe fn exp<S: Simd>(x: S::F32) -> S::F32 {
     const POLYNOMIAL: [f32; 5] = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     // SAFETY: the caller's promise of `Simd`.
     unsafe {
-        let x = S::max(x, S::splat(-87.0));
+        // In this order what is no number stays so.
+        let x = S::max(S::splat(-87.0), x);
         let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
         let r = S::neg_mul_add(n, S::splat(0.693_359_4), x);
         let r = S::neg_mul_add(n, S::splat(-2.121_944_4e-4), r);

@@ -100,7 +100,8 @@ pub(super) unsafe fn run<I: Int8>(args: &Args) {
 }
 
 /// Stores what one step of the codes is in each row, and which code stands for 0; the smallest number has
-/// `lowest_code`.
+/// `lowest_code`. Where one of the numbers is not finite no code stands for 0, so that the products of its row are no
+/// numbers: smallest, largest and codes pass over it, but 0 times it is 0 no more.
 #[inline(always)]
 unsafe fn scale<S: Simd>(
     args: &Args,
@@ -116,18 +117,20 @@ unsafe fn scale<S: Simd>(
     unsafe {
         for row in 0..block.rows {
             let x = block.x.wrapping_add(row * args.x_stride);
-            let (mut lowest, mut highest) = (S::zero(), S::zero());
+            let (mut lowest, mut highest, mut zero) = (S::zero(), S::zero(), S::zero());
             for k in (0..block.width).step_by(S::LANES) {
                 let x = S::load(x.wrapping_add(k));
                 lowest = S::min(lowest, x);
                 highest = S::max(highest, x);
+                zero = S::mul_add(x, S::zero(), zero);
             }
-            S::store(low.wrapping_add(row * S::LANES), lowest);
+            S::store(low.wrapping_add(row * S::LANES), S::add(lowest, zero));
             S::store(high.wrapping_add(row * S::LANES), highest);
         }
         let lane = |lane: usize| S::load(by_row.wrapping_add(lane * S::LANES));
         S::transpose(low, S::LANES, block.rows, by_row, S::LANES);
         let lowest = (1..S::LANES).fold(lane(0), |lowest, i| S::min(lowest, lane(i)));
+        let zero = (0..S::LANES).fold(S::zero(), |zero, i| S::mul_add(lane(i), S::zero(), zero));
         S::transpose(high, S::LANES, block.rows, by_row, S::LANES);
         let highest = (1..S::LANES).fold(lane(0), |highest, i| S::max(highest, lane(i)));
         let range = S::mul(S::sub(highest, lowest), S::splat(1.0 / 255.0));
@@ -135,7 +138,7 @@ unsafe fn scale<S: Simd>(
         let inverse = S::div(S::splat(1.0), scale);
         S::store(scales, scale);
         let above_lowest = S::round(S::mul(S::sub(S::zero(), lowest), inverse));
-        S::store(zeros, S::add(above_lowest, S::splat(lowest_code)));
+        S::store(zeros, S::add(S::add(above_lowest, S::splat(lowest_code)), zero));
         S::store(room.inverses.as_mut_ptr(), inverse);
     }
 }

@@ -36,6 +36,7 @@ pub(super) trait Simd: Copy {
     unsafe fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `c - a * b`, rounded once where the set has it.
     unsafe fn neg_mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// No number where `b` is none; where `a` alone is none, `b` or no number. So does `min`.
     unsafe fn max(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn min(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn abs(x: Self::F32) -> Self::F32;

@@ -296,6 +296,32 @@ fn attend(
 }
 
 #[test]
+fn what_is_no_number_stays_none() {
+    every_level(|kernels| {
+        let (heads, width, count) = (2, 32, 5);
+        let hidden = heads * width;
+        let mut data = random(12, count * 3 * hidden);
+        // In the first head the first token's score of itself is infinite.
+        data[..width].fill(1e30);
+        data[hidden..hidden + width].fill(1e30);
+        let (mut out, mut scratch) = (Rows::new(hidden), Scratch::default());
+        kernels.attention(&rows_of(3 * hidden, &data), &[count], heads, None, &mut scratch, &mut out);
+        let (first, second) = out.row(0).split_at(width);
+        let level = kernels.level();
+        assert!(first.iter().all(|x| x.is_nan()) && second.iter().all(|x| x.is_finite()), "{level:?} {first:?}");
+        // Each lane of a register has met numbers again behind them.
+        let (w, bias) = (random(13, hidden * hidden), random(14, hidden));
+        for precision in Precision::ALL {
+            let packed = packed(kernels, precision, [hidden, hidden], &w, &bias);
+            let product = product(kernels, &out, &packed, Epilogue::Bias);
+            let (first, others) = product.split_at(hidden);
+            assert!(first.iter().all(|x| x.is_nan()), "{level:?} {precision:?} {first:?}");
+            assert!(others.iter().all(|x| x.is_finite()), "{level:?} {precision:?} {others:?}");
+        }
+    });
+}
+
+#[test]
 fn tiles_follow_each_other_and_are_of_about_one_height() {
     for most in [4, 6, 14] {
         assert_eq!(tile::heights(0, most).count(), 0);
