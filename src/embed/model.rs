@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use sha2::{Digest, Sha256};
 
-use super::batcher::{Batcher, Cancellation, Encode, Lane};
+use super::batcher::{Batcher, Cancellation, Encode, Urgency};
 use super::cache::{Key, VectorCache, embed_through};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
@@ -46,6 +46,10 @@ pub(super) struct Passes {
 impl Encode for Passes {
     fn encode(&self, sequences: &[&[u32]], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError> {
         self.encoder.encode(sequences, helpers, &self.threads)
+    }
+
+    fn runs_alone(&self) -> bool {
+        self.encoder.runs_alone()
     }
 }
 
@@ -313,9 +317,9 @@ impl TextModel {
         }
         let token_counts: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
         let truncated = tokens.iter().map(|tokens| tokens.truncated).collect();
-        let lane = Lane::of(input, tokens.len(), token_counts.iter().sum());
+        let urgency = Urgency::of(input, tokens.len(), token_counts.iter().sum());
         let encoder: Arc<dyn Encode> = self.encoder.clone();
-        let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), lane)?;
+        let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), urgency)?;
         let finish = |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,
