@@ -55,9 +55,10 @@ impl Models {
         Models { shared: Arc::new(shared) }
     }
 
-    /// Keeps vectors in the file `path` of at most `max_bytes`, so that a text that was embedded before is not embedded
-    /// again. For models loaded from now on; only the first call counts. With 0 nothing is kept.
-    pub fn keep_vectors(&self, path: PathBuf, max_bytes: u64) {
+    /// Keeps vectors in the file `path` of at most `max_bytes`, and at most 1 TiB, so that a text that was embedded
+    /// before is not embedded again. For models loaded from now on; only the first call counts. With 0 nothing is kept;
+    /// with `None` a file that is there keeps its size, and a new one has 256 MiB.
+    pub fn keep_vectors(&self, path: PathBuf, max_bytes: Option<u64>) {
         if let Some(cache) = VectorCache::new(path, max_bytes) {
             self.shared.cache.get_or_init(|| Arc::new(cache));
         }
