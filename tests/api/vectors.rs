@@ -149,6 +149,24 @@ fn a_model_that_changed_is_told_until_the_old_one_is_back() {
 }
 
 #[test]
+fn a_collections_model_that_was_removed_is_not_installed_from_the_next_start_on() {
+    let server = Server::with_model();
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    let path = "/v1/collections/c/documents";
+    server.post(path, &json!({"documents": [{"id": "x", "text": "a b"}]})).ok();
+    std::fs::remove_dir_all(server.data().with_file_name("models").join(SMALL_MODEL)).unwrap();
+    let search = |server: &Server| server.post("/v1/collections/c/search", &json!({"text": "a"}));
+    assert_eq!(search(&server).ok()["hits"][0]["id"], "x", "what is loaded stays");
+    let server = server.restarted();
+    let write = server.post(path, &json!({"documents": [{"id": "y", "text": "c"}]}));
+    for answer in [search(&server), write] {
+        let detail = answer.refused(503, "model_not_installed");
+        assert!(detail.contains(SMALL_MODEL), "{detail}");
+    }
+    server.put("/v1/collections/d", &json!({"embedding": {"model": SMALL_MODEL}})).refused(422, "unknown_model");
+}
+
+#[test]
 fn a_client_that_goes_leaves_a_server_that_answers() {
     let server = Server::with_model();
     for _ in 0..20 {
