@@ -26,8 +26,8 @@ pub struct Options {
     /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
     /// which is also the most.
     pub memtable_documents: Option<u32>,
-    /// Most bytes of vectors kept on disk, so that a text that was embedded before is not embedded again; `None` for
-    /// 256 MiB, 0 for none.
+    /// Most bytes of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 for none.
+    /// At most 1 TiB; a file of another size is begun anew. `None` for that of the file that is there, else 256 MiB.
     pub vector_cache_bytes: Option<u64>,
     /// What builds graphs.
     pub graph_builder: GraphBuilder,
@@ -43,9 +43,6 @@ pub struct Options {
     /// 1 GiB. They are kept as soon as the store is open, before anybody keeps the copies up to date.
     pub copies_log_bytes: Option<u64>,
 }
-
-/// Room for 166,000 vectors of 384 numbers.
-const DEFAULT_VECTOR_CACHE_BYTES: u64 = 256 << 20;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +160,7 @@ impl Database {
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
         let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
         let models = Models::with_precision(models_dir, options.threads, options.precision);
-        models.keep_vectors(vector_cache, options.vector_cache_bytes.unwrap_or(DEFAULT_VECTOR_CACHE_BYTES));
+        models.keep_vectors(vector_cache, options.vector_cache_bytes);
         let engine = Engine::start(shared, models, lock);
         Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }

@@ -124,6 +124,11 @@ pub struct Context {
     #[arg(long, global = true, value_name = "KIND", env = "PANNIER_PRECISION", default_value = "float32",
           value_parser = precision_parser())]
     pub precision: Precision,
+    /// Most MiB of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 keeps none
+    /// [default: as many as the file of vectors has, 256 where there is none]
+    #[arg(long, global = true, value_name = "N", env = "PANNIER_VECTOR_CACHE_MIB",
+          value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub vector_cache_mib: Option<u32>,
     /// Write results as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -192,7 +197,8 @@ impl Context {
     /// How to open a store with these settings.
     pub fn options(&self) -> Options {
         let (models_dir, threads, precision) = (self.models.clone(), self.threads, self.precision);
-        Options { models_dir, threads, precision, ..Options::default() }
+        let vector_cache_bytes = self.vector_cache_mib.map(|mib| u64::from(mib) << 20);
+        Options { models_dir, threads, precision, vector_cache_bytes, ..Options::default() }
     }
 
     /// Opens the data directory, which no other process may hold.

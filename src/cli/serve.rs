@@ -66,9 +66,6 @@ pub struct ServeArgs {
     /// Model of the routes whose requests name none: /embed, /tokenize and /info
     #[arg(long, value_name = "NAME", env = "PANNIER_DEFAULT_MODEL", default_value = DEFAULT_MODEL)]
     default_model: String,
-    /// Most MiB of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 keeps none
-    #[arg(long, value_name = "N", env = "PANNIER_VECTOR_CACHE_MIB", default_value_t = 256)]
-    vector_cache_mib: u32,
     /// Answer one search in N again without the graph, in the background, to sample recall; 0 samples none
     #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN)]
     recall_one_in: u32,
@@ -101,7 +98,6 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
     let options = Options {
         memtable_documents: args.memtable_documents,
-        vector_cache_bytes: Some(u64::from(args.vector_cache_mib) << 20),
         sampled_one_in: Some(args.recall_one_in),
         packed_bytes: Some(usize::from(args.packed_filters_mib) << 20),
         copies_log_bytes: Some(u64::from(args.copies_log_mib) << 20),

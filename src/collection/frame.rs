@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::embed::{Models, TextModel};
+use crate::embed::{EmbedError, Models, TextModel};
 use crate::types::{CollectionName, Definition, DocumentId, Filter, FilterError, SearchRequest};
 
 use super::CollectionError;
@@ -97,7 +97,15 @@ impl<'a> Frame<'a> {
         let Some(embedding) = &self.definition.embedding else {
             return Err(CollectionError::NoModel { name: self.name.clone() });
         };
-        let model = self.models.load(&embedding.model)?;
+        let model = self.models.load(&embedding.model).map_err(|error| match error {
+            // It was there when the collection was made.
+            EmbedError::Unknown { .. } => EmbedError::NotInstalled {
+                name: embedding.model.clone(),
+                dir: self.models.dir().join(&embedding.model),
+                missing: "modules.json".to_owned(),
+            },
+            other => other,
+        })?;
         let fingerprint = model.fingerprint_at(self.definition.dim as usize);
         if fingerprint != embedding.fingerprint {
             return Err(CollectionError::ModelChanged {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::batcher::{Batcher, Cancellation, Encode, Lane};
+use super::batcher::{Batcher, Cancellation, Encode, Urgency};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
 use super::local::{Encoder, read_linear};
@@ -69,9 +69,9 @@ impl CrossEncoder {
             self.tokenizer.pair(&query, &self.tokenizer.side(text)?)
         };
         let pairs = texts.iter().map(pair).collect::<Result<Vec<Vec<u32>>, EmbedError>>()?;
-        let lane = Lane::of(InputKind::Query, pairs.len(), pairs.iter().map(Vec::len).sum());
+        let urgency = Urgency::of(InputKind::Query, pairs.len(), pairs.iter().map(Vec::len).sum());
         let encoder: Arc<dyn Encode> = self.encoder.clone();
-        let first = self.batcher.encode(&encoder, pairs, lane)?;
+        let first = self.batcher.encode(&encoder, pairs, urgency)?;
         let score = |(index, vector): (usize, Vec<f64>)| {
             let score = self.head.apply(vector).first().copied().unwrap_or(f64::NAN) as f32;
             let reason = "its score is not a number".to_owned();

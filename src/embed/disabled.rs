@@ -59,7 +59,7 @@ impl Models {
     }
 
     /// Keeps nothing: no vectors are made.
-    pub fn keep_vectors(&self, _path: PathBuf, _max_bytes: u64) {}
+    pub fn keep_vectors(&self, _path: PathBuf, _max_bytes: Option<u64>) {}
 
     /// The models directory.
     pub fn dir(&self) -> &Path {

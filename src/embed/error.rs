@@ -96,6 +96,18 @@ pub enum EmbedError {
         /// Position of the input, counted from 0.
         index: usize,
     },
+    /// A list of tokens is not of the model's tokenizer.
+    #[error(
+        "input {index} is not this model's tokens: a list begins with {before:?} and ends with {after:?}, as this model's tokenizer makes them of a text. Send texts instead (LangChain's OpenAIEmbeddings do with check_embedding_ctx_length=False)"
+    )]
+    ForeignTokens {
+        /// Position of the input, counted from 0.
+        index: usize,
+        /// The tokens before every text.
+        before: Vec<u32>,
+        /// Those behind every text.
+        after: Vec<u32>,
+    },
     /// The model's vectors cannot be cut to the length that was asked for.
     #[error("the vectors of {model} cannot have {got} dimensions; allowed are {allowed}")]
     Dimensions {

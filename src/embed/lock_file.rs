@@ -1,10 +1,10 @@
 //! The lock file beside a model's files: what each of them was when it was last hashed.
 //!
-//! Text, one line a file after the header: `sha256 size_bytes modified_ns path`. A file whose size and time of change
-//! are still those recorded is not hashed again; where the registry has no hash, the recorded one is what the file must
-//! match for ever.
+//! Text, one line a file after the header: `sha256 size_bytes modified_ns path`, or `absent path` of one that the model
+//! may have and did not. A file whose size and time of change are still those recorded is not hashed again; where the
+//! registry has no hash, the recorded one is what the file must match for ever. Version 1 had no lines of absent files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::Path;
@@ -17,7 +17,9 @@ use crate::storage::publish;
 
 /// The lock file's name in the model's directory.
 pub(super) const LOCK_FILE: &str = "pannier.lock";
-const HEADER: &str = "pannier model lock 1";
+const HEADER: &str = "pannier model lock 2";
+const HEADER_1: &str = "pannier model lock 1";
+const ABSENT: &str = "absent ";
 const READ_BYTES: usize = 1 << 20;
 
 /// What a file was when it was hashed.
@@ -47,6 +49,8 @@ impl Stamp {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lock {
     pub records: BTreeMap<String, Record>,
+    /// Files that were not there when the others were first hashed.
+    pub absent: BTreeSet<String>,
 }
 
 impl Lock {
@@ -59,6 +63,7 @@ impl Lock {
         match fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text).map_err(|reason| EmbedError::malformed(path, reason)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => Err(EmbedError::malformed(path, e)),
             Err(e) => Err(EmbedError::io(&path, "read", e)),
         }
     }
@@ -76,20 +81,26 @@ impl Lock {
         for (path, Record { sha256, stamp }) in &self.records {
             text.push_str(&format!("{sha256} {} {} {path}\n", stamp.size_bytes, stamp.modified_ns));
         }
+        self.absent.iter().for_each(|path| text.push_str(&format!("{ABSENT}{path}\n")));
         text
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut lines = text.split_terminator('\n');
-        if lines.next() != Some(HEADER) || !text.ends_with('\n') {
+        let is_ours = lines.next().is_some_and(|header| [HEADER, HEADER_1].contains(&header));
+        if !is_ours || !text.ends_with('\n') {
             return Err(format!("it is not a lock file that begins with \"{HEADER}\" and ends with a newline"));
         }
-        let mut records = BTreeMap::new();
+        let mut lock = Self::default();
         for line in lines {
+            if let Some(path) = line.strip_prefix(ABSENT).filter(|path| !path.is_empty()) {
+                lock.absent.insert(path.to_owned());
+                continue;
+            }
             let (path, record) = parse_line(line).ok_or_else(|| format!("line {line:?} is not understood"))?;
-            records.insert(path, record);
+            lock.records.insert(path, record);
         }
-        Ok(Self { records })
+        Ok(lock)
     }
 }
 
@@ -139,7 +150,8 @@ mod tests {
             stamp: Stamp { size_bytes, modified_ns: 1_700_000_000_123_456_789 },
         };
         let records = [("1_Pooling/config.json", record('a', 190)), ("a name with spaces", record('0', 0))];
-        Lock { records: records.into_iter().map(|(path, record)| (path.to_owned(), record)).collect() }
+        let records = records.into_iter().map(|(path, record)| (path.to_owned(), record)).collect();
+        Lock { records, absent: ["an optional file".to_owned()].into() }
     }
 
     #[test]
@@ -147,10 +159,13 @@ mod tests {
         let text = example().format();
         let a = "a".repeat(64);
         assert!(
-            text.starts_with(&format!("pannier model lock 1\n{a} 190 1700000000123456789 1_Pooling/config.json\n")),
+            text.starts_with(&format!("pannier model lock 2\n{a} 190 1700000000123456789 1_Pooling/config.json\n")),
             "{text}"
         );
+        assert!(text.ends_with(" a name with spaces\nabsent an optional file\n"), "{text}");
         assert_eq!(Lock::parse(&text).unwrap(), example());
+        let first = text.replace("lock 2", "lock 1").replace("absent an optional file\n", "");
+        assert_eq!(Lock::parse(&first).unwrap(), Lock { absent: BTreeSet::new(), ..example() });
     }
 
     #[test]
@@ -160,9 +175,10 @@ mod tests {
             if let Ok(lock) = Lock::parse(&text[..len]) {
                 assert!(text[..len].ends_with('\n'), "{len}");
                 assert!(lock.records.iter().all(|(path, record)| example().records.get(path) == Some(record)), "{len}");
+                assert!(lock.absent.is_subset(&example().absent), "{len}");
             }
         }
-        assert!(Lock::parse("pannier model lock 2\n").is_err());
+        assert!(Lock::parse("pannier model lock 3\n").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use sha2::{Digest, Sha256};
 
-use super::batcher::{Batcher, Cancellation, Encode, Lane};
+use super::batcher::{Batcher, Cancellation, Encode, Urgency};
 use super::cache::{Key, VectorCache, embed_through};
 use super::files::WEIGHTS_FILE;
 use super::head::Head;
@@ -46,6 +46,10 @@ pub(super) struct Passes {
 impl Encode for Passes {
     fn encode(&self, sequences: &[&[u32]], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError> {
         self.encoder.encode(sequences, helpers, &self.threads)
+    }
+
+    fn runs_alone(&self) -> bool {
+        self.encoder.runs_alone()
     }
 }
 
@@ -262,20 +266,43 @@ impl TextModel {
     }
 
     /// Embeds texts that are tokens already, as the model reads them: special tokens included, nothing is added. What
-    /// is beyond the model's length is cut and reported.
+    /// is beyond the model's length is cut as in a text, and reported. A list without the tokens that the model's
+    /// tokenizer puts around every text is of another tokenizer and is refused.
     ///
     /// # Errors
-    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::Vector`], [`EmbedError::Compute`],
-    /// [`EmbedError::Overloaded`], [`EmbedError::Cancelled`].
+    /// [`EmbedError::NoTokens`], [`EmbedError::Token`], [`EmbedError::ForeignTokens`], [`EmbedError::Tokenizer`],
+    /// [`EmbedError::Vector`], [`EmbedError::Compute`], [`EmbedError::Overloaded`], [`EmbedError::Cancelled`].
     pub fn embed_tokens(&self, ids: &[Vec<u32>]) -> Result<Embeddings, EmbedError> {
-        let cut = |(index, ids): (usize, &Vec<u32>)| match ids.len() {
-            0 => Err(EmbedError::NoTokens { index }),
-            len => {
-                let kept = len.min(self.settings.max_tokens);
-                Ok(Tokens { ids: ids[..kept].to_vec(), truncated: kept < len })
+        let (before, after) = self.around()?;
+        let cut = |(index, ids): (usize, &Vec<u32>)| {
+            if ids.is_empty() {
+                return Err(EmbedError::NoTokens { index });
             }
+            let is_whole = before.len() + after.len() <= ids.len();
+            if !is_whole || !ids.starts_with(&before) || !ids.ends_with(&after) {
+                let (before, after) = (before.clone(), after.clone());
+                return Err(EmbedError::ForeignTokens { index, before, after });
+            }
+            let truncated = ids.len() > self.settings.max_tokens;
+            let ids = match truncated {
+                true => [&ids[..self.settings.max_tokens - after.len()], &after[..]].concat(),
+                false => ids.clone(),
+            };
+            Ok(Tokens { ids, truncated })
         };
         self.embed_all(ids.iter().enumerate().map(cut).collect::<Result<_, _>>()?, InputKind::Document)
+    }
+
+    /// The tokens that the tokenizer puts before every text, and those behind.
+    fn around(&self) -> Result<(Vec<u32>, Vec<u32>), EmbedError> {
+        let (empty, letter) = (self.tokenizer.encode("", "")?.ids, self.tokenizer.encode("", "a")?.ids);
+        let before = empty.iter().zip(&letter).take_while(|(one, other)| one == other).count();
+        let (before, after) = empty.split_at(before);
+        // A tokenizer that reads nothing in a letter does not tell the two apart.
+        match letter.len() > empty.len() && letter.ends_with(after) {
+            true => Ok((before.to_vec(), after.to_vec())),
+            false => Ok(Default::default()),
+        }
     }
 
     fn embed_all(&self, tokens: Vec<Tokens>, input: InputKind) -> Result<Embeddings, EmbedError> {
@@ -290,9 +317,9 @@ impl TextModel {
         }
         let token_counts: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
         let truncated = tokens.iter().map(|tokens| tokens.truncated).collect();
-        let lane = Lane::of(input, tokens.len(), token_counts.iter().sum());
+        let urgency = Urgency::of(input, tokens.len(), token_counts.iter().sum());
         let encoder: Arc<dyn Encode> = self.encoder.clone();
-        let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), lane)?;
+        let pooled = self.batcher.encode(&encoder, tokens.into_iter().map(|tokens| tokens.ids).collect(), urgency)?;
         let finish = |(index, vector): (usize, Vec<f64>)| self.finish(vector).map_err(|e| self.unusable(index, &e));
         Ok(Embeddings {
             vectors: pooled.into_iter().enumerate().map(finish).collect::<Result<_, _>>()?,

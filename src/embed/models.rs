@@ -55,9 +55,10 @@ impl Models {
         Models { shared: Arc::new(shared) }
     }
 
-    /// Keeps vectors in the file `path` of at most `max_bytes`, so that a text that was embedded before is not embedded
-    /// again. For models loaded from now on; only the first call counts. With 0 nothing is kept.
-    pub fn keep_vectors(&self, path: PathBuf, max_bytes: u64) {
+    /// Keeps vectors in the file `path` of at most `max_bytes`, and at most 1 TiB, so that a text that was embedded
+    /// before is not embedded again. For models loaded from now on; only the first call counts. With 0 nothing is kept;
+    /// with `None` a file that is there keeps its size, and a new one has 256 MiB.
+    pub fn keep_vectors(&self, path: PathBuf, max_bytes: Option<u64>) {
         if let Some(cache) = VectorCache::new(path, max_bytes) {
             self.shared.cache.get_or_init(|| Arc::new(cache));
         }
@@ -76,13 +77,16 @@ impl Models {
         self.existing(name, ModelKind::Embedding).map(drop)
     }
 
-    /// The model of this name or alias, loaded at the first call and kept.
+    /// The model of this name or alias, loaded at the first call and kept, also where its files have gone since.
     ///
     /// # Errors
     /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
     /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`],
     /// [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
+        if let Some(model) = self.loaded(&self.shared.store.place(name)?.name) {
+            return Ok(model);
+        }
         let place = self.existing(name, ModelKind::Embedding)?;
         if place.is_cross_encoder() {
             return Err(EmbedError::Unsupported {
@@ -113,11 +117,12 @@ impl Models {
     /// # Errors
     /// [`EmbedError::Unsupported`] where the model is no cross-encoder, and as [`Models::load`].
     pub fn load_cross_encoder(&self, name: &str) -> Result<Arc<CrossEncoder>, EmbedError> {
-        let place = self.existing(name, ModelKind::CrossEncoder)?;
+        let name = self.shared.store.place(name)?.name;
         let mut loaded = self.shared.cross_encoders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = loaded.get(&place.name) {
+        if let Some(model) = loaded.get(&name) {
             return Ok(Arc::clone(model));
         }
+        let place = self.existing(&name, ModelKind::CrossEncoder)?;
         if place.is_installed() && !place.is_cross_encoder() {
             // Says what it is instead.
             CrossEncoderSettings::read(&place)?;
@@ -194,6 +199,13 @@ impl Models {
             return CrossEncoder::load(place, Precision::Float32, services)?.score("a", &["b"]).map(drop);
         }
         TextModel::load(place, &files, Precision::Float32, services)?.embed(&["a"], InputKind::Plain).map(drop)
+    }
+
+    /// The model of this canonical name, if it is loaded.
+    fn loaded(&self, name: &str) -> Option<Arc<TextModel>> {
+        let slot = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)?;
+        let model = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone()
     }
 
     /// Where a model belongs that must be known or there. Of an unknown one the error names those of its kind.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::{ModelFile, model_files};
-use super::lock_file::{Lock, Record, Stamp, hash_file};
+use super::lock_file::{LOCK_FILE, Lock, Record, Stamp, hash_file};
 use super::registry::{CROSS_ENCODER_FILES, KnownModel, find, known_names};
 use super::settings::{MODULES_FILE, says_cross_encoder};
 use super::{EmbedError, ModelKind, VerifiedFile};
@@ -145,11 +145,22 @@ fn shown(name: &str) -> String {
 /// [`EmbedError::NotInstalled`] when a required file is missing, [`EmbedError::Damaged`] when one is another than it
 /// must be, [`EmbedError::Malformed`] for a lock that cannot be read, [`EmbedError::Storage`].
 pub(super) fn check_files(place: &Place, check: Check) -> Result<Vec<VerifiedFile>, EmbedError> {
-    let before = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
+    let files = place.files()?;
+    let before = match Lock::read(&place.dir) {
+        // It says nothing that the registry does not.
+        Err(EmbedError::Malformed { .. }) if files.iter().all(|file| file.digest.is_some()) => {
+            tracing::warn!(model = place.name, "the hashes of a model's files cannot be read: they are made anew");
+            Lock::default()
+        }
+        read => read?,
+    };
     let mut lock = Lock::default();
     let mut verified = Vec::new();
-    for file in place.files()? {
-        let Some(record) = check_file(place, &file, before.records.get(&file.path), check)? else { continue };
+    for file in files {
+        let Some(record) = check_file(place, &file, &before, check)? else {
+            lock.absent.insert(file.path);
+            continue;
+        };
         verified.push(VerifiedFile {
             path: place.path(&file),
             size_bytes: record.stamp.size_bytes,
@@ -168,13 +179,8 @@ pub(super) fn check_files(place: &Place, check: Check) -> Result<Vec<VerifiedFil
 }
 
 /// `None`: the file is optional and not there.
-fn check_file(
-    place: &Place,
-    file: &ModelFile,
-    recorded: Option<&Record>,
-    check: Check,
-) -> Result<Option<Record>, EmbedError> {
-    let path = place.path(file);
+fn check_file(place: &Place, file: &ModelFile, before: &Lock, check: Check) -> Result<Option<Record>, EmbedError> {
+    let (path, recorded) = (place.path(file), before.records.get(&file.path));
     let stamp = match fs::metadata(&path) {
         Ok(metadata) => Stamp::of(&metadata),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -186,6 +192,14 @@ fn check_file(
         }
         Err(e) => return Err(EmbedError::io(&path, "read the length of", e)),
     };
+    if before.absent.contains(&file.path) {
+        let dir = place.dir.display();
+        let reason = format!(
+            "the model was first used without this file, which may change its vectors; remove the file, or, to use the \
+             model with it, {dir}/{LOCK_FILE}"
+        );
+        return Err(EmbedError::malformed(path, reason));
+    }
     let pinned = file.digest.as_ref().map(|digest| digest.sha256);
     let expected = pinned.or(recorded.map(|record| record.sha256.as_str()));
     if let Some(record) = recorded
@@ -254,9 +268,11 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>, EmbedError> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::Digest;
+
     use super::*;
-    use crate::embed::DEFAULT_MODEL;
-    use crate::embed::lock_file::LOCK_FILE;
+    use crate::embed::tests::small::known_model;
+    use crate::embed::{DEFAULT_MODEL, KnownDigest, KnownFile};
 
     /// A model of somebody's own, with every required file.
     fn install(dir: &Path) -> Place {
@@ -322,7 +338,8 @@ mod tests {
         let config = place.dir.join("config.json");
         fs::write(&config, "{}").unwrap();
         let record = hash_file(&config).unwrap();
-        Lock { records: [("config.json".to_owned(), record)].into() }.write(&place.dir).unwrap();
+        let lock = Lock { records: [("config.json".to_owned(), record)].into(), ..Lock::default() };
+        lock.write(&place.dir).unwrap();
         assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::Damaged { .. })));
     }
 
@@ -335,8 +352,56 @@ mod tests {
         assert_eq!(check_files(&place, Check::Changed).unwrap().len(), 6);
         fs::remove_file(&optional).unwrap();
         assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::NotInstalled { .. })));
-        fs::write(place.dir.join(LOCK_FILE), "nonsense").unwrap();
-        assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::Malformed { .. })));
+        for nonsense in [b"nonsense".as_slice(), b"\xff\xfe\n"] {
+            fs::write(place.dir.join(LOCK_FILE), nonsense).unwrap();
+            assert!(matches!(check_files(&place, Check::Changed), Err(EmbedError::Malformed { .. })));
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_be_there_and_was_not_may_not_appear() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = install(dir.path());
+        check_files(&place, Check::Changed).unwrap();
+        let optional = place.dir.join("sentence_bert_config.json");
+        fs::write(&optional, "{}").unwrap();
+        for check in [Check::Changed, Check::Everything] {
+            let error = check_files(&place, check).unwrap_err();
+            assert!(matches!(&error, EmbedError::Malformed { path, .. } if *path == optional), "{error}");
+        }
+        fs::remove_file(&optional).unwrap();
+        check_files(&place, Check::Everything).unwrap();
+        // A lock of an earlier version does not say what was absent.
+        let lock = place.dir.join(LOCK_FILE);
+        let text = fs::read_to_string(&lock).unwrap().replace("lock 2", "lock 1");
+        fs::write(
+            &lock,
+            text.lines().filter(|line| !line.starts_with("absent ")).map(|l| format!("{l}\n")).collect::<String>(),
+        )
+        .unwrap();
+        fs::write(&optional, "{}").unwrap();
+        assert_eq!(check_files(&place, Check::Changed).unwrap().len(), 6);
+    }
+
+    #[test]
+    fn a_broken_lock_of_files_that_are_all_pinned_is_made_anew() {
+        let digest = |text: &str| {
+            let sha256 = crate::embed::lock_file::hex(&sha2::Sha256::digest(text)).leak();
+            Some(KnownDigest { size_bytes: text.len() as u64, sha256 })
+        };
+        let file = |path| KnownFile { path, required: true, digest: digest(path) };
+        let files = vec![file("config.json"), file("model.safetensors")].leak();
+        let known = Box::leak(Box::new(KnownModel { files, ..known_model("me/pinned") }));
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { name: "me/pinned".to_owned(), known: Some(known), dir: dir.path().to_owned() };
+        for file in place.files().unwrap() {
+            fs::write(place.path(&file), &file.path).unwrap();
+        }
+        check_files(&place, Check::Changed).unwrap();
+        let whole = fs::read(dir.path().join(LOCK_FILE)).unwrap();
+        fs::write(dir.path().join(LOCK_FILE), &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(check_files(&place, Check::Changed).unwrap().len(), 2);
+        assert_eq!(fs::read(dir.path().join(LOCK_FILE)).unwrap(), whole);
     }
 
     #[test]

@@ -333,7 +333,9 @@ impl From<EmbedError> for ApiError {
         let code = match &error {
             EmbedError::NotInstalled { .. } => Code::ModelNotInstalled,
             EmbedError::Unknown { .. } | EmbedError::Name { .. } => Code::ModelNotFound,
-            EmbedError::Token { .. } | EmbedError::NoTokens { .. } => Code::InvalidInput,
+            EmbedError::Token { .. } | EmbedError::NoTokens { .. } | EmbedError::ForeignTokens { .. } => {
+                Code::InvalidInput
+            }
             EmbedError::Dimensions { .. } => Code::DimensionsNotSupported,
             EmbedError::Disabled => Code::ModelNotInstalled,
             EmbedError::Unsupported { .. } | EmbedError::Pickle { .. } => Code::ModelNotSupported,

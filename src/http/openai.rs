@@ -27,7 +27,8 @@ pub(crate) async fn embeddings(
     let input = body.take_input()?;
     let answer = state.embedding(move |database| {
         let model = database.models().load(&body.model).map_err(|error| ApiError::from(error).param("model"))?;
-        let embeddings = embed(&model, &input, InputKind::Document, "input", body.dimensions)?;
+        let kind = body.input_type.map_or(InputKind::Document, InputKind::from);
+        let embeddings = embed(&model, &input, kind, "input", body.dimensions)?;
         let format = body.encoding_format.unwrap_or_default();
         JsonText::of(&EmbeddingsView::of(embeddings, model.name().to_owned(), format))
     });

@@ -25,7 +25,7 @@ fn vectors_are_a_bare_array() {
     assert_eq!(many[1], one[0]);
     // [CLS] c d [SEP]: nothing stands before a text unless a prompt is named.
     assert_eq!(embed("/embed", json!({"inputs": [2, 7, 8, 3]})), one);
-    assert_eq!(embed("/embed", json!({"inputs": [[4], [2, 7, 8, 3]]}))[1], one[0]);
+    assert_eq!(embed("/embed", json!({"inputs": [[2, 4, 3], [2, 7, 8, 3]]}))[1], one[0]);
     let document = embed("/embed", json!({"inputs": "c d", "prompt_name": "document", "dimensions": SMALL_DIM}));
     assert_eq!(document, embed("/embed", json!({"inputs": "b c d"})));
     assert_ne!(document, one);

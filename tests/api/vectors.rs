@@ -31,11 +31,17 @@ fn openais_forms_of_input_and_output() {
 
     // [CLS] b c d [SEP], as the text with its prefix is read.
     let ids = json!([2, 5, 7, 8, 3]);
-    for input in [json!([[4], ids]), json!(ids)] {
+    for input in [json!([[2, 4, 3], ids]), json!(ids)] {
         let tokens = embed(json!({"model": SMALL_MODEL, "input": input}));
         let last = tokens["data"].as_array().unwrap().last().unwrap();
         assert_eq!(numbers(&last["embedding"]), vector);
     }
+
+    // A query has another prefix.
+    let query = embed(json!({"model": SMALL_MODEL, "input": "c d", "input_type": "query"}));
+    let tokens = embed(json!({"model": SMALL_MODEL, "input": [2, 4, 7, 8, 3]}));
+    assert_eq!(query["data"], tokens["data"]);
+    assert_eq!(embed(json!({"model": SMALL_MODEL, "input": "c d", "input_type": "document"}))["data"], one["data"]);
 
     let coded = embed(json!({"model": SMALL_MODEL, "input": "c d", "encoding_format": "base64"}));
     let text = coded["data"][0]["embedding"].as_str().unwrap();
@@ -58,7 +64,10 @@ fn what_a_model_cannot_do_is_said_in_openais_shape() {
         body
     };
     refused(body(json!({"dimensions": SMALL_DIM + 1})), 400, "dimensions_not_supported", "dimensions");
-    refused(body(json!({"input": [[10]]})), 400, "invalid_input", "input");
+    refused(body(json!({"input": [[2, 10, 3]]})), 400, "invalid_input", "input");
+    // Another tokenizer's, which has no [CLS] and [SEP].
+    refused(body(json!({"input": [[4, 5]]})), 400, "invalid_input", "input");
+    refused(body(json!({"input": [4, 5]})), 400, "invalid_input", "input");
     let long = server.post("/v1/embeddings", &body(json!({"input": "c ".repeat(100)}))).ok();
     assert_eq!(
         (&long["data"][0]["truncated"], &long["usage"]["total_tokens"]),
@@ -137,6 +146,24 @@ fn a_model_that_changed_is_told_until_the_old_one_is_back() {
     install(config);
     let server = server.restarted();
     assert_eq!(server.post(path, &documents("y", "c")).ok()["upserted"], 1);
+}
+
+#[test]
+fn a_collections_model_that_was_removed_is_not_installed_from_the_next_start_on() {
+    let server = Server::with_model();
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    let path = "/v1/collections/c/documents";
+    server.post(path, &json!({"documents": [{"id": "x", "text": "a b"}]})).ok();
+    std::fs::remove_dir_all(server.data().with_file_name("models").join(SMALL_MODEL)).unwrap();
+    let search = |server: &Server| server.post("/v1/collections/c/search", &json!({"text": "a"}));
+    assert_eq!(search(&server).ok()["hits"][0]["id"], "x", "what is loaded stays");
+    let server = server.restarted();
+    let write = server.post(path, &json!({"documents": [{"id": "y", "text": "c"}]}));
+    for answer in [search(&server), write] {
+        let detail = answer.refused(503, "model_not_installed");
+        assert!(detail.contains(SMALL_MODEL), "{detail}");
+    }
+    server.put("/v1/collections/d", &json!({"embedding": {"model": SMALL_MODEL}})).refused(422, "unknown_model");
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 #![cfg_attr(not(feature = "server"), expect(unused_variables, reason = "a build without a server records nothing"))]
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::Lane;
-use super::queue::{Entry, Pass};
+use super::queue::Pass;
 #[cfg(feature = "server")]
 use crate::telemetry;
 
@@ -19,10 +18,10 @@ fn label(lane: Lane) -> &'static str {
 }
 
 /// A lane has changed.
-pub(super) fn waiting(lane: Lane, entries: &VecDeque<Entry>, tokens: usize) {
+pub(super) fn waiting(lane: Lane, texts: usize, tokens: usize) {
     #[cfg(feature = "server")]
     {
-        metrics::gauge!(telemetry::EMBEDDING_QUEUE_TEXTS, "lane" => label(lane)).set(entries.len() as f64);
+        metrics::gauge!(telemetry::EMBEDDING_QUEUE_TEXTS, "lane" => label(lane)).set(texts as f64);
         metrics::gauge!(telemetry::EMBEDDING_QUEUE_TOKENS, "lane" => label(lane)).set(tokens as f64);
     }
 }

@@ -1,15 +1,19 @@
 //! The batcher: every embedding of the process passes through it, mixed with others' up to a budget of tokens.
 //!
 //! Callers tokenise in their own threads and wait here. As many passes run at once as there are compute threads, each
-//! on one thread: a caller's own, where a place is free and nobody waits before it, else a worker's. Interactive
-//! requests (queries, and whatever is as small as one) go before bulk work, and have one place of their own beside
-//! those of the compute threads, so that none of them waits for the end of a bulk pass. Bulk work keeps a share of the
-//! tokens, so that it never stands still.
+//! on one thread: a caller's own, where a place is free and nobody waits before it, else a worker's. Queries go first,
+//! then what is as small as one, then bulk work; and of equal urgency what has a deadline before what has none.
+//! Whatever others go before keeps a share of the tokens, so that it never stands still. The two former are
+//! interactive, and have one place of their own beside those of the compute threads, so that none of them waits for the
+//! end of a bulk pass. Only a model that runs one pass at a time has them wait for the pass that runs, and then go
+//! first.
 //!
 //! Locks: the queue's, then nothing; a request's own is taken without the queue's.
 
 mod cancel;
 mod metrics;
+#[cfg(test)]
+mod order_tests;
 mod queue;
 mod request;
 #[cfg(test)]
@@ -40,23 +44,49 @@ pub(super) trait Encode: Send + Sync {
     /// # Errors
     /// [`EmbedError`] for the whole pass.
     fn encode(&self, sequences: &[&[u32]], helpers: usize) -> Result<Vec<Vec<f64>>, EmbedError>;
+
+    /// Whether a second pass would wait for the first one's end.
+    fn runs_alone(&self) -> bool {
+        false
+    }
 }
 
 /// What is served first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// Somebody waits for one answer.
-    Interactive,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// Somebody searches.
+    Query,
+    /// As little as a query.
+    Small,
     /// Documents by the hundred.
     Bulk,
 }
 
-impl Lane {
-    /// The lane of a request: `tokens` in `texts` sequences.
+impl Urgency {
+    /// The urgency of a request: `tokens` in `texts` sequences.
     pub(super) fn of(input: InputKind, texts: usize, tokens: usize) -> Self {
-        let is_query = input == InputKind::Query && texts == 1;
-        if is_query || tokens <= INTERACTIVE_TOKENS { Lane::Interactive } else { Lane::Bulk }
+        match input {
+            InputKind::Query if texts == 1 => Urgency::Query,
+            _ if tokens <= INTERACTIVE_TOKENS => Urgency::Small,
+            _ => Urgency::Bulk,
+        }
     }
+
+    fn lane(self) -> Lane {
+        match self {
+            Urgency::Query | Urgency::Small => Lane::Interactive,
+            Urgency::Bulk => Lane::Bulk,
+        }
+    }
+}
+
+/// What has its own places, length of passes and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Somebody waits for one answer.
+    Interactive,
+    /// Much at once.
+    Bulk,
 }
 
 /// The queue and its worker threads. Dropping it ends the threads; nobody can be waiting then.
@@ -98,7 +128,7 @@ impl Batcher {
         &self,
         encoder: &Arc<dyn Encode>,
         sequences: Vec<Vec<u32>>,
-        lane: Lane,
+        urgency: Urgency,
     ) -> Result<Vec<Vec<f64>>, EmbedError> {
         if sequences.is_empty() {
             return Ok(Vec::new());
@@ -110,7 +140,7 @@ impl Batcher {
         let entry = |(index, ids)| Entry { request: request.clone(), ids, index, queued_at };
         let entries: Vec<Entry> = sequences.into_iter().enumerate().map(entry).collect();
         let patience = cancellation.as_ref().and_then(Cancellation::deadline).map(|at| at.duration_since(queued_at));
-        if let Some(pass) = self.shared.submit(entries, lane, patience)? {
+        if let Some(pass) = self.shared.submit(entries, urgency, patience)? {
             self.shared.run(pass);
         }
         let result = request.wait();
@@ -144,9 +174,14 @@ impl Shared {
     }
 
     /// Queues entries, for as long as `patience`. Returns a pass for the caller to run where it may run one at once.
-    fn submit(&self, entries: Vec<Entry>, lane: Lane, patience: Option<Duration>) -> Result<Option<Pass>, EmbedError> {
+    fn submit(
+        &self,
+        entries: Vec<Entry>,
+        urgency: Urgency,
+        patience: Option<Duration>,
+    ) -> Result<Option<Pass>, EmbedError> {
         let mut queue = self.queue();
-        let pass = queue.submit(entries, lane, patience)?;
+        let pass = queue.submit(entries, urgency, patience)?;
         let more = queue.may_start();
         drop(queue);
         if more {

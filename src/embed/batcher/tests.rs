@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::queue::{Entry, Pass, Queue};
 use super::request::Request;
-use super::{Batcher, Cancellation, EmbedError, Encode, Lane};
+use super::{Batcher, Cancellation, EmbedError, Encode, Lane, Urgency};
 use crate::embed::InputKind;
 
 /// A token at which the encoder panics, and one at which it fails.
@@ -18,10 +18,11 @@ const WAIT: u32 = 668;
 
 /// An encoder whose vectors are `[first token, tokens]`.
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
     passes: Mutex<Vec<Vec<Vec<u32>>>>,
     is_open: Mutex<bool>,
     opened: Condvar,
+    runs_alone: bool,
 }
 
 impl Fake {
@@ -51,26 +52,35 @@ impl Encode for Fake {
             false => Ok(sequences.iter().map(|ids| vec![f64::from(ids[0]), ids.len() as f64]).collect()),
         }
     }
+
+    fn runs_alone(&self) -> bool {
+        self.runs_alone
+    }
 }
 
-fn fake() -> (Arc<Fake>, Arc<dyn Encode>) {
+pub(super) fn fake() -> (Arc<Fake>, Arc<dyn Encode>) {
     let fake = Arc::new(Fake::default());
     (fake.clone(), fake)
 }
 
+/// One that runs a pass at a time.
+pub(super) fn fake_alone() -> Arc<dyn Encode> {
+    Arc::new(Fake { runs_alone: true, ..Fake::default() })
+}
+
 /// `count` sequences of `len` tokens that begin with `first`.
-fn sequences(count: usize, len: usize, first: u32) -> Vec<Vec<u32>> {
+pub(super) fn sequences(count: usize, len: usize, first: u32) -> Vec<Vec<u32>> {
     (0..count).map(|_| [vec![first], vec![0; len - 1]].concat()).collect()
 }
 
-fn entries(encoder: &Arc<dyn Encode>, sequences: Vec<Vec<u32>>) -> Vec<Entry> {
+pub(super) fn entries(encoder: &Arc<dyn Encode>, sequences: Vec<Vec<u32>>) -> Vec<Entry> {
     let request = Arc::new(Request::new(encoder.clone(), sequences.len()));
     let entry = |(index, ids)| Entry { request: request.clone(), ids, index, queued_at: std::time::Instant::now() };
     sequences.into_iter().enumerate().map(entry).collect()
 }
 
 /// First tokens of a pass's sequences.
-fn firsts(pass: &Pass) -> Vec<u32> {
+pub(super) fn firsts(pass: &Pass) -> Vec<u32> {
     pass.entries.iter().map(|entry| entry.ids[0]).collect()
 }
 
@@ -93,7 +103,7 @@ fn a_request_is_served_by_passes_within_the_budget_and_in_order() {
     let (fake, encoder) = fake();
     let batcher = Batcher::start(2).unwrap();
     let wanted: Vec<Vec<u32>> = (0..100).map(|n| vec![n; 1 + n as usize]).collect();
-    let vectors = batcher.encode(&encoder, wanted.clone(), Lane::Bulk).unwrap();
+    let vectors = batcher.encode(&encoder, wanted.clone(), Urgency::Bulk).unwrap();
     let expected: Vec<Vec<f64>> = (0..100).map(|n| vec![f64::from(n), f64::from(n + 1)]).collect();
     assert_eq!(vectors, expected);
     let mut seen = 0;
@@ -103,8 +113,8 @@ fn a_request_is_served_by_passes_within_the_budget_and_in_order() {
         seen += pass.len();
     }
     assert_eq!(seen, 100);
-    assert_eq!(batcher.encode(&encoder, vec![vec![7; 5_000]], Lane::Bulk).unwrap(), [[7.0, 5_000.0]]);
-    assert!(batcher.encode(&encoder, Vec::new(), Lane::Bulk).unwrap().is_empty());
+    assert_eq!(batcher.encode(&encoder, vec![vec![7; 5_000]], Urgency::Bulk).unwrap(), [[7.0, 5_000.0]]);
+    assert!(batcher.encode(&encoder, Vec::new(), Urgency::Bulk).unwrap().is_empty());
 }
 
 #[test]
@@ -112,9 +122,9 @@ fn requests_of_many_callers_are_mixed() {
     let (fake, encoder) = fake();
     let batcher = Batcher::start(1).unwrap();
     thread::scope(|scope| {
-        let first = scope.spawn(|| batcher.encode(&encoder, vec![vec![WAIT]], Lane::Interactive).unwrap());
+        let first = scope.spawn(|| batcher.encode(&encoder, vec![vec![WAIT]], Urgency::Small).unwrap());
         until(|| fake.passes().len() == 1);
-        let encode = |n: u32| batcher.encode(&encoder, vec![vec![n, n]], Lane::Interactive).unwrap();
+        let encode = |n: u32| batcher.encode(&encoder, vec![vec![n, n]], Urgency::Small).unwrap();
         let callers: Vec<_> = (0..8).map(|n| scope.spawn(move || encode(n))).collect();
         until(|| waiting(&batcher, Lane::Interactive) == 8);
         fake.open();
@@ -132,11 +142,11 @@ fn a_query_does_not_wait_for_bulk_work() {
     let (fake, encoder) = fake();
     let batcher = Batcher::start(1).unwrap();
     thread::scope(|scope| {
-        let bulk = scope.spawn(|| batcher.encode(&encoder, sequences(64, 100, WAIT), Lane::Bulk).unwrap());
+        let bulk = scope.spawn(|| batcher.encode(&encoder, sequences(64, 100, WAIT), Urgency::Bulk).unwrap());
         until(|| fake.passes().len() == 1);
         // The one place is taken, and stays so until the encoder is let go.
-        assert_eq!(batcher.encode(&encoder, vec![vec![1, 2]], Lane::Interactive).unwrap(), [[1.0, 2.0]]);
-        assert_eq!(batcher.encode(&encoder, vec![vec![3]], Lane::Interactive).unwrap(), [[3.0, 1.0]]);
+        assert_eq!(batcher.encode(&encoder, vec![vec![1, 2]], Urgency::Small).unwrap(), [[1.0, 2.0]]);
+        assert_eq!(batcher.encode(&encoder, vec![vec![3]], Urgency::Small).unwrap(), [[3.0, 1.0]]);
         assert!(waiting(&batcher, Lane::Bulk) > 0);
         fake.open();
         assert_eq!(bulk.join().unwrap().len(), 64);
@@ -149,7 +159,7 @@ fn one_requests_fault_is_not_the_others() {
         let (fake, encoder) = fake();
         let batcher = Batcher::start(1).unwrap();
         thread::scope(|scope| {
-            let encode = |ids: Vec<u32>| batcher.encode(&encoder, vec![ids], Lane::Interactive);
+            let encode = |ids: Vec<u32>| batcher.encode(&encoder, vec![ids], Urgency::Small);
             let first = scope.spawn(move || encode(vec![WAIT]));
             until(|| fake.passes().len() == 1);
             let good = scope.spawn(move || encode(vec![1]));
@@ -163,7 +173,7 @@ fn one_requests_fault_is_not_the_others() {
             first.join().unwrap().unwrap();
         });
         assert_eq!(fake.passes().len(), 4);
-        assert!(batcher.encode(&encoder, vec![vec![2]], Lane::Bulk).is_ok());
+        assert!(batcher.encode(&encoder, vec![vec![2]], Urgency::Bulk).is_ok());
     }
 }
 
@@ -173,11 +183,11 @@ fn what_nobody_waits_for_is_not_computed() {
     let batcher = Batcher::start(1).unwrap();
     let cancellation = Cancellation::new();
     thread::scope(|scope| {
-        let first = scope.spawn(|| batcher.encode(&encoder, vec![vec![WAIT]], Lane::Bulk).unwrap());
+        let first = scope.spawn(|| batcher.encode(&encoder, vec![vec![WAIT]], Urgency::Bulk).unwrap());
         until(|| fake.passes().len() == 1);
-        let gone =
-            scope.spawn(|| cancellation.scope(|| batcher.encode(&encoder, sequences(20, 9, 13), Lane::Bulk).map(drop)));
-        let stays = scope.spawn(|| batcher.encode(&encoder, sequences(2, 9, 14), Lane::Bulk).unwrap());
+        let gone = scope
+            .spawn(|| cancellation.scope(|| batcher.encode(&encoder, sequences(20, 9, 13), Urgency::Bulk).map(drop)));
+        let stays = scope.spawn(|| batcher.encode(&encoder, sequences(2, 9, 14), Urgency::Bulk).unwrap());
         until(|| waiting(&batcher, Lane::Bulk) == 22);
         drop(cancellation.cancel_on_drop());
         assert!(matches!(gone.join().unwrap(), Err(EmbedError::Cancelled)));
@@ -187,9 +197,9 @@ fn what_nobody_waits_for_is_not_computed() {
         assert_eq!(stays.join().unwrap().len(), 2);
     });
     assert!(fake.passes().iter().flatten().all(|ids| ids[0] != 13));
-    let again = cancellation.scope(|| batcher.encode(&encoder, vec![vec![13]], Lane::Bulk));
+    let again = cancellation.scope(|| batcher.encode(&encoder, vec![vec![13]], Urgency::Bulk));
     assert!(matches!(again, Err(EmbedError::Cancelled)));
-    assert!(batcher.encode(&encoder, vec![vec![15]], Lane::Bulk).is_ok(), "outside the scope all is as before");
+    assert!(batcher.encode(&encoder, vec![vec![15]], Urgency::Bulk).is_ok(), "outside the scope all is as before");
 }
 
 #[test]
@@ -218,9 +228,9 @@ fn every_caller_is_answered_under_load() {
             let (batcher, encoder, answered) = (&batcher, &encoder, &answered);
             scope.spawn(move || {
                 for round in 0..100u32 {
-                    let (count, lane) = if caller % 4 == 0 { (40, Lane::Bulk) } else { (1, Lane::Interactive) };
+                    let (count, urgency) = if caller % 4 == 0 { (40, Urgency::Bulk) } else { (1, Urgency::Small) };
                     let first = caller * 1_000 + round;
-                    let vectors = batcher.encode(encoder, sequences(count, 20, first), lane).unwrap();
+                    let vectors = batcher.encode(encoder, sequences(count, 20, first), urgency).unwrap();
                     assert_eq!(vectors, vec![vec![f64::from(first), 20.0]; count]);
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -231,21 +241,22 @@ fn every_caller_is_answered_under_load() {
 }
 
 #[test]
-fn small_requests_and_single_queries_are_interactive() {
-    assert_eq!(Lane::of(InputKind::Document, 3, 200), Lane::Interactive);
-    assert_eq!(Lane::of(InputKind::Document, 3, 300), Lane::Bulk);
-    assert_eq!(Lane::of(InputKind::Query, 1, 8_192), Lane::Interactive);
-    assert_eq!(Lane::of(InputKind::Query, 200, 3_000), Lane::Bulk);
+fn a_single_query_is_one_whatever_its_length_and_the_rest_goes_by_size() {
+    assert_eq!(Urgency::of(InputKind::Document, 3, 200), Urgency::Small);
+    assert_eq!(Urgency::of(InputKind::Document, 3, 300), Urgency::Bulk);
+    assert_eq!(Urgency::of(InputKind::Query, 1, 8_192), Urgency::Query);
+    assert_eq!(Urgency::of(InputKind::Query, 2, 200), Urgency::Small);
+    assert_eq!(Urgency::of(InputKind::Query, 200, 3_000), Urgency::Bulk);
 }
 
 #[test]
 fn bulk_work_keeps_its_share() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(1);
-    let first = queue.submit(entries(&encoder, vec![vec![9]]), Lane::Bulk, None).unwrap().unwrap();
-    queue.submit(entries(&encoder, sequences(5, 512, 0)), Lane::Bulk, None).unwrap();
+    let first = queue.submit(entries(&encoder, vec![vec![9]]), Urgency::Bulk, None).unwrap().unwrap();
+    queue.submit(entries(&encoder, sequences(5, 512, 0)), Urgency::Bulk, None).unwrap();
     // The extra place takes one at once.
-    let extra = queue.submit(entries(&encoder, sequences(100, 256, 1)), Lane::Interactive, None).unwrap().unwrap();
+    let extra = queue.submit(entries(&encoder, sequences(100, 256, 1)), Urgency::Small, None).unwrap().unwrap();
     queue.finish(&first, Duration::from_millis(1));
     queue.finish(&extra, Duration::from_millis(1));
     let mut order = Vec::new();
@@ -262,11 +273,12 @@ fn bulk_work_keeps_its_share() {
 fn interactive_work_has_one_place_more() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(1);
-    let submit = |queue: &mut Queue, lane| queue.submit(entries(&encoder, sequences(1, 512, 1)), lane, None).unwrap();
-    let bulk = submit(&mut queue, Lane::Bulk).expect("a place is free");
-    let extra = submit(&mut queue, Lane::Interactive).expect("the place beside it is free");
-    assert!(submit(&mut queue, Lane::Interactive).is_none());
-    assert!(submit(&mut queue, Lane::Bulk).is_none() && queue.next().is_none() && !queue.may_start());
+    let submit =
+        |queue: &mut Queue, urgency| queue.submit(entries(&encoder, sequences(1, 512, 1)), urgency, None).unwrap();
+    let bulk = submit(&mut queue, Urgency::Bulk).expect("a place is free");
+    let extra = submit(&mut queue, Urgency::Small).expect("the place beside it is free");
+    assert!(submit(&mut queue, Urgency::Small).is_none());
+    assert!(submit(&mut queue, Urgency::Bulk).is_none() && queue.next().is_none() && !queue.may_start());
     queue.finish(&bulk, Duration::from_millis(1));
     assert!(!queue.may_start(), "the only place is taken by an interactive pass now");
     queue.finish(&extra, Duration::from_millis(1));
@@ -277,11 +289,11 @@ fn interactive_work_has_one_place_more() {
 fn threads_without_work_help_the_last_pass() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(4);
-    let alone = queue.submit(entries(&encoder, sequences(1, 12, 1)), Lane::Interactive, None).unwrap().unwrap();
+    let alone = queue.submit(entries(&encoder, sequences(1, 12, 1)), Urgency::Small, None).unwrap().unwrap();
     assert_eq!(alone.helpers, 3);
     assert!(
         queue
-            .submit(entries(&encoder, sequences(2, 500, 2)), Lane::Bulk, None)
+            .submit(entries(&encoder, sequences(2, 500, 2)), Urgency::Bulk, None)
             .unwrap()
             .is_some_and(|p| p.helpers == 0)
     );
@@ -292,11 +304,11 @@ fn threads_without_work_help_the_last_pass() {
 fn few_tokens_are_shared_among_free_places() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(4);
-    let first = queue.submit(entries(&encoder, sequences(16, 16, 1)), Lane::Bulk, None).unwrap().unwrap();
+    let first = queue.submit(entries(&encoder, sequences(16, 16, 1)), Urgency::Bulk, None).unwrap().unwrap();
     let sizes: Vec<usize> = std::iter::from_fn(|| queue.next()).map(|pass| pass.entries.len()).collect();
     assert_eq!((first.entries.len(), sizes), (4, vec![4, 4, 4]));
     let mut queue = Queue::new(4);
-    let first = queue.submit(entries(&encoder, sequences(3, 10, 1)), Lane::Interactive, None).unwrap().unwrap();
+    let first = queue.submit(entries(&encoder, sequences(3, 10, 1)), Urgency::Small, None).unwrap().unwrap();
     assert_eq!(first.entries.len(), 3, "too few tokens to be shared");
 }
 
@@ -305,24 +317,24 @@ fn a_full_lane_says_when_to_come_again_and_leaves_the_other_open() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(2);
     // A measured speed: many passes of 2,000 tokens a second by both places.
-    for lane in [Lane::Interactive, Lane::Bulk].repeat(100) {
-        let pass = queue.submit(entries(&encoder, vec![vec![0; 500]]), lane, None).unwrap().unwrap();
+    for urgency in [Urgency::Small, Urgency::Bulk].repeat(100) {
+        let pass = queue.submit(entries(&encoder, vec![vec![0; 500]]), urgency, None).unwrap().unwrap();
         assert_eq!(pass.helpers, 1);
         queue.finish(&pass, Duration::from_millis(250));
     }
     // A request of any size is taken where nobody waits; two of its passes begin at once.
-    let taken = queue.submit(entries(&encoder, sequences(2_200, 500, 1)), Lane::Bulk, None).unwrap();
+    let taken = queue.submit(entries(&encoder, sequences(2_200, 500, 1)), Urgency::Bulk, None).unwrap();
     assert!(taken.is_some() && queue.next().is_some());
     let error =
-        queue.submit(entries(&encoder, sequences(1, 500, 1)), Lane::Bulk, None).err().expect("the lane is full");
+        queue.submit(entries(&encoder, sequences(1, 500, 1)), Urgency::Bulk, None).err().expect("the lane is full");
     let EmbedError::Overloaded { waiting_tokens, retry_after } = error else { panic!("{error}") };
     assert_eq!(waiting_tokens, 1_099_000);
     // 1,099,000 tokens at 2 x 1,000 a second would take nine minutes; nobody is sent away for that long.
     assert_eq!(retry_after, Duration::from_secs(120));
-    assert!(queue.submit(entries(&encoder, sequences(1, 10, 2)), Lane::Interactive, None).is_ok());
-    let error = queue.submit(entries(&encoder, sequences(3_300, 10, 2)), Lane::Interactive, None);
+    assert!(queue.submit(entries(&encoder, sequences(1, 10, 2)), Urgency::Small, None).is_ok());
+    let error = queue.submit(entries(&encoder, sequences(3_300, 10, 2)), Urgency::Small, None);
     assert!(error.is_ok(), "the lane was empty");
-    let error = queue.submit(entries(&encoder, sequences(1, 10, 2)), Lane::Interactive, None).err().unwrap();
+    let error = queue.submit(entries(&encoder, sequences(1, 10, 2)), Urgency::Small, None).err().unwrap();
     let EmbedError::Overloaded { retry_after, .. } = error else { panic!("{error}") };
     assert!((retry_after.as_secs_f64() - 33_000.0 / 2_000.0).abs() < 0.5, "{retry_after:?}");
 }
@@ -332,7 +344,7 @@ fn who_cannot_wait_so_long_is_refused_once_the_speed_is_known() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(1);
     let submit =
-        |queue: &mut Queue, patience| queue.submit(entries(&encoder, sequences(1, 500, 1)), Lane::Bulk, patience);
+        |queue: &mut Queue, patience| queue.submit(entries(&encoder, sequences(1, 500, 1)), Urgency::Bulk, patience);
     let short = Some(Duration::from_millis(900));
     let running = submit(&mut queue, None).unwrap().unwrap();
     assert!(submit(&mut queue, None).is_ok() && submit(&mut queue, short).is_ok(), "nothing is known yet");
@@ -357,19 +369,19 @@ fn who_cannot_wait_so_long_is_refused_once_the_speed_is_known() {
 fn slow_passes_of_few_tokens_say_nothing_of_full_ones() {
     let (_, encoder) = fake();
     let mut queue = Queue::new(1);
-    let mut pass = |lane, tokens, millis| {
-        let pass = queue.submit(entries(&encoder, sequences(1, tokens, 1)), lane, None).unwrap().unwrap();
+    let mut pass = |urgency, tokens, millis| {
+        let pass = queue.submit(entries(&encoder, sequences(1, tokens, 1)), urgency, None).unwrap().unwrap();
         queue.finish(&pass, Duration::from_millis(millis));
     };
     // A full pass of 1,000 tokens a second, and beside each a query and a small one of its own lane of 250.
     for _ in 0..20 {
-        pass(Lane::Bulk, 500, 500);
-        pass(Lane::Interactive, 5, 20);
-        pass(Lane::Bulk, 5, 20);
+        pass(Urgency::Bulk, 500, 500);
+        pass(Urgency::Small, 5, 20);
+        pass(Urgency::Bulk, 5, 20);
     }
     let mut submit = |tokens: usize, seconds| {
         let patience = Some(Duration::from_secs(seconds));
-        queue.submit(entries(&encoder, sequences(tokens / 500, 500, 1)), Lane::Bulk, patience)
+        queue.submit(entries(&encoder, sequences(tokens / 500, 500, 1)), Urgency::Bulk, patience)
     };
     assert!(submit(20_000, 1).is_ok(), "where nobody waits, everybody may try");
     // One pass of 500 runs.
@@ -384,9 +396,9 @@ fn a_pass_is_of_one_model_and_keeps_the_order() {
     let (_, one) = fake();
     let (_, other) = fake();
     let mut queue = Queue::new(1);
-    let running = queue.submit(entries(&one, vec![vec![0]]), Lane::Bulk, None).unwrap().unwrap();
+    let running = queue.submit(entries(&one, vec![vec![0]]), Urgency::Bulk, None).unwrap().unwrap();
     for n in 1..=6 {
-        queue.submit(entries(if n % 2 == 1 { &one } else { &other }, vec![vec![n]]), Lane::Bulk, None).unwrap();
+        queue.submit(entries(if n % 2 == 1 { &one } else { &other }, vec![vec![n]]), Urgency::Bulk, None).unwrap();
     }
     queue.finish(&running, Duration::from_millis(1));
     let pass = queue.next().unwrap();

@@ -15,6 +15,8 @@ pub(super) const RECORD_BYTES: usize = RECORD_HEAD_BYTES + 4 * PART_NUMBERS;
 /// Where the records may begin: at a page.
 const ALIGNMENT: usize = 4_096;
 const TRUNCATED: u16 = 1;
+/// Longest file that is made or read: its tags take 5 GiB of memory.
+const MAX_BYTES: u64 = 1 << 40;
 
 /// How large a cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +26,11 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The largest cache whose file has at most `max_bytes`; `None` where that is too little for one set of slots.
+    /// The largest cache whose file has at most `max_bytes`, and at most 1 TiB; `None` where that is too little for one
+    /// set of slots.
     pub(super) fn of_size(max_bytes: u64) -> Option<Self> {
-        let room = usize::try_from(max_bytes).unwrap_or(usize::MAX).checked_sub(HEADER_BYTES + ALIGNMENT)?;
+        let room =
+            usize::try_from(max_bytes.min(MAX_BYTES)).unwrap_or(usize::MAX).checked_sub(HEADER_BYTES + ALIGNMENT)?;
         let slots = room / (8 + RECORD_BYTES) / WAYS * WAYS;
         (slots > 0).then_some(Self { slots })
     }
@@ -43,7 +47,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header; `None` where it is another version's, or damaged.
+    /// Reads a header; `None` where it is another version's, damaged, or of more slots than are ever made.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let mut fields = Fields::new(bytes);
@@ -52,7 +56,9 @@ impl Header {
         let (expected, got) = fields.crc_of_all_before()?;
         let is_ours = magic == *MAGIC && version == VERSION && flags == 0 && padding == [0; 32];
         let is_whole = expected == got && record_bytes as usize == RECORD_BYTES;
-        (is_ours && is_whole).then_some(Self { slots: usize::try_from(slots).ok()? })
+        let slots = usize::try_from(slots).ok().filter(|slots| *slots > 0 && slots.is_multiple_of(WAYS))?;
+        let is_allowed = slots <= Self::of_size(MAX_BYTES)?.slots;
+        (is_ours && is_whole && is_allowed).then_some(Self { slots })
     }
 
     /// Where the tags end.

@@ -20,6 +20,11 @@ pub(super) use fill::embed_through;
 use format::{Header, PART_NUMBERS, RECORD_BYTES, Record};
 use table::Table;
 
+/// Size of a new file where none is given: room for 166,000 vectors of 384 numbers.
+const DEFAULT_BYTES: u64 = 256 << 20;
+/// Tags that are read at once.
+const TAGS_AT_ONCE: usize = 1 << 17;
+
 /// Digest of a model's fingerprint and of a text exactly as it is embedded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key([u8; 32]);
@@ -52,7 +57,8 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct VectorCache {
     path: PathBuf,
-    max_bytes: u64,
+    /// `None`: that of the file that is there.
+    max_bytes: Option<u64>,
     /// Opened by the first text. `None` where that failed.
     opened: OnceLock<Option<Opened>>,
     /// Set when a write failed: a full disk is not asked again and again.
@@ -68,11 +74,12 @@ struct Opened {
 }
 
 impl VectorCache {
-    /// A cache in the file `path` of at most `max_bytes`. Touches nothing yet.
+    /// A cache in the file `path` of at most `max_bytes`, and at most 1 TiB. Touches nothing yet. With `None` a file
+    /// that is there keeps its size, and a new one has 256 MiB.
     ///
     /// Returns `None` where that is too little for any vector. What an earlier process has left there is then removed.
-    pub(super) fn new(path: PathBuf, max_bytes: u64) -> Option<Self> {
-        if Header::of_size(max_bytes).is_none() {
+    pub(super) fn new(path: PathBuf, max_bytes: Option<u64>) -> Option<Self> {
+        if max_bytes.is_some_and(|max_bytes| Header::of_size(max_bytes).is_none()) {
             if let Err(error) = remove_file(&path) {
                 tracing::warn!(%error, "the vector cache was turned off and could not be removed");
             }
@@ -120,29 +127,47 @@ impl VectorCache {
     }
 }
 
+/// Reads the tags of all slots, part by part; what the file lacks is empty.
+fn read_tags(file: &RandomAccessFile, header: Header, table: &mut Table) -> Result<(), StorageError> {
+    let mut bytes = vec![0; 8 * header.slots.min(TAGS_AT_ONCE)];
+    for first in (0..header.slots).step_by(TAGS_AT_ONCE) {
+        let read = file.read_at(header.tag_offset(first), &mut bytes)?;
+        table.decode(first, &bytes[..read]);
+    }
+    Ok(())
+}
+
 /// Records that a vector takes.
 fn parts(dim: usize) -> u16 {
     dim.div_ceil(PART_NUMBERS) as u16
 }
 
 impl Opened {
-    /// Opens the file, or makes it anew where it is not one of this size and version.
-    fn open(path: &std::path::Path, max_bytes: u64) -> Result<Option<Self>, StorageError> {
-        let Some(header) = Header::of_size(max_bytes) else { return Ok(None) };
+    /// Opens the file, or makes it anew where it is not one of this version, and of this size where one is given.
+    /// `None` where memory lacks room for its tags.
+    fn open(path: &std::path::Path, max_bytes: Option<u64>) -> Result<Option<Self>, StorageError> {
         if let Some(parent) = path.parent() {
             create_dir_all(parent)?;
         }
         let file = RandomAccessFile::open(path)?;
-        let mut bytes = vec![0; header.table_end()];
+        let mut bytes = [0; format::HEADER_BYTES];
         let read = file.read_at(0, &mut bytes)?;
-        let table = match Header::decode(&bytes[..read]) {
-            Some(found) if found == header => Table::decode(&bytes[format::HEADER_BYTES..], header.slots),
-            _ => {
-                file.clear()?;
-                file.write_at(0, &header.encode())?;
-                Table::new(header.slots)
-            }
+        let found = Header::decode(&bytes[..read]);
+        let asked = max_bytes.and_then(Header::of_size);
+        let Some(header) = asked.or(found).or_else(|| Header::of_size(DEFAULT_BYTES)) else { return Ok(None) };
+        let Some(mut table) = Table::new(header.slots) else {
+            tracing::warn!(slots = header.slots, "vectors are not cached: there is no memory for the cache's tags");
+            return Ok(None);
         };
+        if found == Some(header) {
+            read_tags(&file, header, &mut table)?;
+        } else {
+            if found.is_some() {
+                tracing::info!(path = %path.display(), "the vector cache is begun anew: its size was changed");
+            }
+            file.clear()?;
+            file.write_at(0, &header.encode())?;
+        }
         Ok(Some(Self { file, header, table: RwLock::new(table) }))
     }
 

@@ -15,19 +15,20 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table of empty slots. `slots`: a multiple of [`WAYS`], at least one.
-    pub(super) fn new(slots: usize) -> Self {
-        Self { tags: vec![0; slots] }
+    /// A table of empty slots; `None` where memory lacks room for it. `slots`: a multiple of [`WAYS`], at least one.
+    pub(super) fn new(slots: usize) -> Option<Self> {
+        let mut tags = Vec::new();
+        tags.try_reserve_exact(slots).ok()?;
+        tags.resize(slots, 0);
+        Some(Self { tags })
     }
 
-    /// Reads tags as they stand in the file; what is missing is empty. A wrong tag is harmless: records have the whole
-    /// key and a checksum.
-    pub(super) fn decode(bytes: &[u8], slots: usize) -> Self {
-        let mut table = Self::new(slots);
-        for (tag, bytes) in table.tags.iter_mut().zip(bytes.chunks_exact(8)) {
+    /// Takes tags as they stand in the file, from slot `first` on; bytes beyond the last slot's are left. A wrong tag
+    /// is harmless: records have the whole key and a checksum.
+    pub(super) fn decode(&mut self, first: usize, bytes: &[u8]) {
+        for (tag, bytes) in self.tags[first..].iter_mut().zip(bytes.chunks_exact(8)) {
             *tag = u64::from_le_bytes(bytes.try_into().expect("a chunk of eight"));
         }
-        table
     }
 
     /// The slots in which a part of a vector may stand.

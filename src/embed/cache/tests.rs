@@ -27,7 +27,7 @@ impl Place {
     }
 
     fn open(&self, max_bytes: u64) -> VectorCache {
-        VectorCache::new(self.path(), max_bytes).unwrap()
+        VectorCache::new(self.path(), Some(max_bytes)).unwrap()
     }
 }
 
@@ -175,9 +175,35 @@ fn another_size_begins_anew_and_none_removes_the_file() {
     place.open(MIB).put(&key(1), &known(1, DIM));
     assert_eq!(place.open(2 * MIB).get(&key(1), DIM), None);
     assert!(place.path().exists());
-    assert!(VectorCache::new(place.path(), 0).is_none());
+    assert!(VectorCache::new(place.path(), Some(0)).is_none());
     assert!(!place.path().exists());
-    assert!(VectorCache::new(place.path(), 0).is_none());
+    assert!(VectorCache::new(place.path(), Some(0)).is_none());
+}
+
+#[test]
+fn without_a_size_a_file_keeps_its_own() {
+    for size in [MIB, 300 * MIB] {
+        let place = Place::new();
+        place.open(size).put(&key(1), &known(1, DIM));
+        let cache = VectorCache::new(place.path(), None).unwrap();
+        assert_eq!(cache.get(&key(1), DIM), Some(known(1, DIM)));
+        cache.put(&key(2), &known(2, DIM));
+        assert_eq!(place.open(size).get(&key(2), DIM), Some(known(2, DIM)), "also for who asks for that size");
+    }
+    let place = Place::new();
+    VectorCache::new(place.path(), None).unwrap().put(&key(1), &known(1, DIM));
+    assert_eq!(place.open(256 * MIB).get(&key(1), DIM), Some(known(1, DIM)), "a new file has 256 MiB");
+}
+
+#[test]
+fn no_size_takes_more_memory_than_a_tebibytes_tags() {
+    let most = Header::of_size(1 << 40).unwrap();
+    assert_eq!(Header::of_size(u64::MAX), Some(most));
+    assert_eq!(Header::decode(&most.encode()), Some(most));
+    for slots in [most.slots + WAYS, usize::MAX / WAYS * WAYS, 0, 7] {
+        assert_eq!(Header::decode(&Header { slots }.encode()), None, "{slots}");
+    }
+    assert!(super::table::Table::new(usize::MAX / 8).is_none());
 }
 
 #[test]
@@ -190,7 +216,7 @@ fn a_disk_that_fails_costs_the_cache_and_nothing_else() {
     cache.put(&key(3), &known(3, DIM));
     assert_eq!(faults.seen().len(), 1, "it is not tried again");
     assert_eq!((cache.get(&key(1), DIM), cache.get(&key(2), DIM)), (Some(known(1, DIM)), None));
-    let unusable = VectorCache::new(place.dir.path().to_owned(), MIB).unwrap();
+    let unusable = VectorCache::new(place.dir.path().to_owned(), Some(MIB)).unwrap();
     unusable.put(&key(1), &known(1, DIM));
     assert_eq!(unusable.get(&key(1), DIM), None);
 }

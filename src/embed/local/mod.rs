@@ -98,6 +98,14 @@ impl Encoder {
         self.precision
     }
 
+    /// Whether a second pass would wait for the end of the first.
+    pub(super) fn runs_alone(&self) -> bool {
+        match self.backend {
+            Backend::Kernels(_) => false,
+            Backend::Candle(_) => true,
+        }
+    }
+
     /// Encodes sequences of 1 to [`most_tokens`] tokens of the vocabulary, some with [`OF_SECOND`], in one pass: on the
     /// calling thread, or, with `helpers`, on one of `pool` and up to so many more. candle always computes on all
     /// threads of `pool`, one pass at a time. Not to be called within `pool`. Returns one pooled vector a sequence, in

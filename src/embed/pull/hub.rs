@@ -81,7 +81,7 @@ impl Hub {
             Some(endpoint) => builder.with_endpoint(endpoint.clone()),
             None => builder,
         };
-        builder.build().map_err(|e| SourceError::failed(&e))
+        builder.build().map_err(|e| SourceError::Failed(said(&e)))
     }
 
     /// The commit at which the registry's revision stands now; `None` of a hub that tells no commits, or has no such
@@ -91,7 +91,7 @@ impl Hub {
         let (api, repository) = (self.api()?, repository(self.known, self.known.revision));
         // As a download: what is given up stays blocked on its socket.
         thread::spawn(move || {
-            let ask = || api.repo(repository).info().map_err(|e| Chain(&e).to_string());
+            let ask = || api.repo(repository).info().map_err(|e| said(&e));
             let result = catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|p| Err(panic_message(p.as_ref())));
             let _ = sender.send(result);
         });
@@ -122,8 +122,7 @@ impl Hub {
         let (api, repository, path) = (self.api()?, repository(self.known, revision), file.path.clone());
         thread::spawn(move || {
             let report = Report(sender.clone());
-            let fetch =
-                || api.repo(repository).download_with_progress(&path, report).map_err(|e| Chain(&e).to_string());
+            let fetch = || api.repo(repository).download_with_progress(&path, report).map_err(|e| said(&e));
             let result = catch_unwind(AssertUnwindSafe(fetch)).unwrap_or_else(|p| Err(panic_message(p.as_ref())));
             // Nobody listens any more where the download was given up.
             let _ = sender.send(Event::Done(result));
@@ -157,7 +156,7 @@ impl Hub {
 impl Source for Hub {
     fn label(&self) -> String {
         match &self.endpoint {
-            Some(endpoint) => format!("model hub {endpoint}, {}", self.known.name),
+            Some(endpoint) => format!("model hub {}, {}", without_users(endpoint), self.known.name),
             None => format!("model hub, {}", self.known.name),
         }
     }
@@ -188,6 +187,25 @@ impl Source for Hub {
         let opened = open(&path)?;
         Ok(Some(opened))
     }
+}
+
+/// What the client says of an error. Its addresses may hold what only the hub is to know.
+fn said(error: &dyn std::error::Error) -> String {
+    without_users(&Chain(error).to_string())
+}
+
+/// A text without the users and passwords of the addresses in it.
+fn without_users(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let ends = |c: char| matches!(c, '/' | '?' | '#') || c.is_whitespace();
+        let authority = &part[..part.find(ends).unwrap_or(part.len())];
+        let host = authority.rfind('@').map_or(0, |at| at + 1);
+        shown.push_str("://");
+        shown.push_str(&part[host..]);
+    }
+    shown
 }
 
 /// Whether it is one of git's hashes, and so no path to somewhere else.

@@ -15,6 +15,8 @@ use crate::storage::{Publishing, create_dir_all, remove_temporaries};
 /// Longest file of a model of which the registry does not know the length.
 const MAX_FILE_BYTES: u64 = 16 << 30;
 const COPY_BYTES: usize = 1 << 20;
+/// What of a file is compared with what is expected.
+const HASH: &str = "its sha256";
 
 /// Whether the file stands under its name already and is what it must be, as far as anybody knows.
 pub(super) fn is_there(place: &Place, file: &ModelFile, expected: Option<&str>) -> Result<bool, SourceError> {
@@ -37,8 +39,10 @@ pub(super) fn land(
     progress: &mut dyn FnMut(PullProgress),
 ) -> Result<(), SourceError> {
     let size_bytes = file.digest.map_or(opened.size_bytes, |digest| digest.size_bytes);
-    let mismatch =
-        |what, expected: String, got: String| SourceError::Mismatch { path: file.path.clone(), what, expected, got };
+    let mismatch = |what, expected: String, got: String| {
+        let recorded = file.digest.is_none() && what == HASH;
+        SourceError::Mismatch { path: file.path.clone(), what, expected, got, recorded }
+    };
     if opened.size_bytes != size_bytes {
         return Err(mismatch("its length", size_bytes.to_string(), opened.size_bytes.to_string()));
     }
@@ -77,7 +81,7 @@ pub(super) fn land(
     }
     let got = hex(&hash.finalize());
     match expected {
-        Some(expected) if expected != got => Err(mismatch("its sha256", expected.to_owned(), got)),
+        Some(expected) if expected != got => Err(mismatch(HASH, expected.to_owned(), got)),
         _ => Ok(publishing.commit().map_err(EmbedError::from)?),
     }
 }

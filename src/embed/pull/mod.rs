@@ -70,7 +70,14 @@ enum SourceError {
     Failed(String),
     /// A file is not the one that was asked for.
     #[error("{path} is not the file it must be: {what} is {got}, expected is {expected}")]
-    Mismatch { path: String, what: &'static str, expected: String, got: String },
+    Mismatch {
+        path: String,
+        what: &'static str,
+        expected: String,
+        got: String,
+        /// Whether the model's lock says so, and not the registry.
+        recorded: bool,
+    },
     /// Reading or writing failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
@@ -128,7 +135,7 @@ fn pull_through(
         }
     }
     // The hashes of a model that cannot be used hold nobody to it.
-    let recorded = (!is_whole).then(|| place.dir.join(LOCK_FILE)).filter(|lock| lock.is_file());
+    let recorded = if is_whole { None } else { recorded(place)? };
     let mut failures = Vec::new();
     for source in &mut sources(&staging) {
         let label = source.label();
@@ -136,7 +143,7 @@ fn pull_through(
         let taken = source.version().and_then(|version| {
             let is_same = |before: String| version.as_ref() == Some(&before);
             let goes_on = keeps && fs::read_to_string(&of_source).is_ok_and(is_same);
-            prepare(place, &staged, goes_on, recorded.as_deref())?;
+            prepare(place, &staged, goes_on, recorded.as_ref())?;
             storage::publish(&of_source, version.unwrap_or_default().as_bytes()).map_err(EmbedError::from)?;
             take(&staged, source.as_mut(), progress)
         });
@@ -155,7 +162,18 @@ fn pull_through(
                 remove_file(&ready)?;
                 return Ok(remove_dir_all(&staging)?);
             }
-            Err(error) => failures.push(PullFailure { source: label, error: Chain(&error).to_string() }),
+            Err(error) => {
+                let way_out = match &error {
+                    SourceError::Mismatch { recorded: true, .. } => {
+                        format!(
+                            ", as it was installed; to take what the source has now, remove {}",
+                            place.dir.display()
+                        )
+                    }
+                    _ => String::new(),
+                };
+                failures.push(PullFailure { source: label, error: format!("{}{way_out}", Chain(&error)) });
+            }
         }
     }
     match keeps {
@@ -166,21 +184,38 @@ fn pull_through(
     Err(EmbedError::Pull { name: place.name.clone(), failures })
 }
 
+/// The hashes that an installed model's files must have; `None` where it has none, or none that can be read.
+fn recorded(place: &Place) -> Result<Option<Lock>, EmbedError> {
+    match Lock::read(&place.dir) {
+        Ok(lock) => Ok(Some(lock).filter(|lock| !lock.records.is_empty())),
+        Err(EmbedError::Malformed { path, reason }) => {
+            let path = path.display();
+            tracing::warn!(model = place.name, %path, reason, "the hashes of a model's files cannot be read: it is fetched anew");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Leaves in `staged` the files that an earlier pull took from the same source, where this one `goes_on`, and those
 /// that are known by their hash, installed ones among them. What another source left may be of another model.
 /// `recorded`: the hashes that the model's files must have.
-fn prepare(place: &Place, staged: &Place, goes_on: bool, recorded: Option<&Path>) -> Result<(), EmbedError> {
+fn prepare(place: &Place, staged: &Place, goes_on: bool, recorded: Option<&Lock>) -> Result<(), EmbedError> {
     let mut pinned: Vec<String> = Vec::new();
     if let Some(known) = place.known {
         pinned.extend(known.files.iter().filter(|file| file.digest.is_some()).map(|file| file.path.to_owned()));
     }
-    if !goes_on && place.known.is_none_or(|known| pinned.len() < known.files.len()) {
+    // Of a model without a list of files nothing is known by its hash.
+    let is_pinned = place.known.is_some_and(|known| !known.files.is_empty() && pinned.len() == known.files.len());
+    // What is there by the hashes of a model that has been removed since, or replaced, is not the source's.
+    let is_held_alike = Lock::read(&staged.dir).is_ok_and(|before| before == recorded.cloned().unwrap_or_default());
+    if !is_held_alike || !goes_on && !is_pinned {
         remove_dir_all(&staged.dir)?;
     }
     create_dir_all(&staged.dir)?;
     if let Some(lock) = recorded {
-        storage::publish(&staged.dir.join(LOCK_FILE), &fs::read(lock).map_err(|e| EmbedError::io(lock, "read", e))?)?;
-        pinned.extend(Lock::read(&staged.dir)?.records.into_keys());
+        lock.write(&staged.dir)?;
+        pinned.extend(lock.records.keys().cloned());
     }
     // Whether they are what they must be is seen when they would be taken.
     for path in pinned {

@@ -196,9 +196,7 @@ fn a_model_that_cannot_be_used_is_not_installed_and_makes_room_for_one_that_can(
 #[test]
 fn files_of_two_sources_are_never_mixed() {
     let dir = tempfile::tempdir().unwrap();
-    let (good, other) = (install(dir.path(), "good"), install(dir.path(), "other"));
-    let config = fs::read_to_string(other.join("config.json")).unwrap().replace("1e-12", "1e-05");
-    fs::write(other.join("config.json"), config).unwrap();
+    let (good, other) = (install(dir.path(), "good"), install_other(dir.path(), "other"));
     fs::remove_file(other.join("model.safetensors")).unwrap();
     let models = Models::new(dir.path().join("models"), None);
     models.pull(NAME, Some(&other), &mut ignore).unwrap_err();
@@ -355,38 +353,128 @@ fn the_hub_is_read_continued_and_checked() {
     assert!(!place.dir.join("model.safetensors").exists());
 }
 
+/// The small model as one that the registry knows without a list of files, to be installed in `dir`.
+fn unlisted(dir: &Path) -> Place {
+    let known: &KnownModel = Box::leak(Box::new(known_model("me/known")));
+    assert!(known.files.is_empty());
+    Place { name: known.name.to_owned(), known: Some(known), dir: dir.join("installed") }
+}
+
+/// The small model below `dir`, with another configuration than the others'.
+fn install_other(dir: &Path, name: &str) -> PathBuf {
+    let other = install(dir, name);
+    let config = fs::read_to_string(other.join("config.json")).unwrap().replace("1e-12", "1e-05");
+    fs::write(other.join("config.json"), config).unwrap();
+    other
+}
+
+/// Pulls from that hub alone, with staging below `models`.
+fn pull_from(hub: &LocalHub, place: &Place, models: &Path) -> Result<(), EmbedError> {
+    let sources = |staging: &Path| -> Vec<Box<dyn Source>> {
+        let (known, patience) = (place.known.unwrap(), Duration::from_secs(20));
+        vec![Box::new(Hub::at(known, staging.join("hub"), &hub.endpoint, patience))]
+    };
+    pull_through(place, models, true, &sources, &|_| Ok(()), &mut ignore)
+}
+
+const MAIN_FILES: [&str; 4] = ["config.json", "modules.json", "1_Pooling/config.json", "model.safetensors"];
+
+#[track_caller]
+fn assert_is_of(place: &Place, source: &Path) {
+    for file in MAIN_FILES {
+        assert_eq!(fs::read(place.dir.join(file)).unwrap(), fs::read(source.join(file)).unwrap(), "{file}");
+    }
+}
+
 #[test]
 fn files_of_two_commits_of_the_hub_are_never_mixed() {
-    let dir = tempfile::tempdir().unwrap();
-    let commits = ["a", "b"].map(|letter| letter.repeat(40));
-    let [old, new] = commits.each_ref().map(|commit| install(dir.path(), commit));
-    let config = fs::read_to_string(new.join("config.json")).unwrap().replace("1e-12", "1e-05");
-    fs::write(new.join("config.json"), config).unwrap();
-    let place = known(&old);
-    let hub = LocalHub::start(dir.path().to_owned());
-    let pull = || {
-        let sources = |staging: &Path| -> Vec<Box<dyn Source>> {
-            let (known, patience) = (place.known.unwrap(), Duration::from_secs(20));
-            vec![Box::new(Hub::at(known, staging.join("hub"), &hub.endpoint, patience))]
-        };
-        pull_through(&place, &dir.path().join("models"), true, &sources, &|_| Ok(()), &mut ignore)
-    };
-    // Broken off, and gone on with where the hub stands still.
-    fs::write(dir.path().join("commit"), &commits[0]).unwrap();
-    hub.breaks.store(2, Ordering::SeqCst);
-    pull().unwrap_err();
-    hub.asked.lock().unwrap().clear();
-    pull().unwrap_err();
-    assert!(!hub.asked.lock().unwrap().iter().any(|asked| asked.contains("config.json")), "it is there");
-    fs::write(dir.path().join("commit"), &commits[1]).unwrap();
-    hub.asked.lock().unwrap().clear();
-    pull().unwrap();
-    for file in ["config.json", "modules.json", "1_Pooling/config.json", "model.safetensors"] {
-        assert_eq!(fs::read(place.dir.join(file)).unwrap(), fs::read(new.join(file)).unwrap(), "{file}");
+    for is_listed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let commits = ["a", "b"].map(|letter| letter.repeat(40));
+        let (old, new) = (install(dir.path(), &commits[0]), install_other(dir.path(), &commits[1]));
+        let place = if is_listed { known(&old) } else { unlisted(dir.path()) };
+        let hub = LocalHub::start(dir.path().to_owned());
+        let pull = || pull_from(&hub, &place, &dir.path().join("models"));
+        // Broken off, and gone on with where the hub stands still.
+        fs::write(dir.path().join("commit"), &commits[0]).unwrap();
+        hub.breaks.store(2, Ordering::SeqCst);
+        pull().unwrap_err();
+        hub.asked.lock().unwrap().clear();
+        pull().unwrap_err();
+        assert!(!hub.asked.lock().unwrap().iter().any(|asked| asked.contains("/config.json")), "it is there");
+        fs::write(dir.path().join("commit"), &commits[1]).unwrap();
+        hub.breaks.store(0, Ordering::SeqCst);
+        hub.asked.lock().unwrap().clear();
+        pull().unwrap();
+        assert_is_of(&place, &new);
+        let asked = hub.asked.lock().unwrap().clone();
+        let mut files = asked.iter().filter(|asked| asked.contains("/resolve/"));
+        assert!(files.all(|asked| asked.contains(&commits[1])), "{asked:?}");
     }
-    let asked = hub.asked.lock().unwrap().clone();
-    let mut files = asked.iter().filter(|asked| asked.contains("/resolve/"));
-    assert!(files.all(|asked| asked.contains(&commits[1])), "{asked:?}");
+}
+
+#[test]
+fn what_the_hub_left_is_not_taken_for_a_directorys() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, other) = (install(dir.path(), "source"), install_other(dir.path(), "other"));
+    let (place, models) = (unlisted(dir.path()), dir.path().join("models"));
+    let hub = LocalHub::start(source);
+    hub.breaks.store(9, Ordering::SeqCst);
+    pull_from(&hub, &place, &models).unwrap_err();
+    pull(&place, &models, Some(&other), &|_| Ok(()), &mut ignore).unwrap();
+    assert_is_of(&place, &other);
+}
+
+#[test]
+fn who_removes_a_model_that_cannot_be_mended_gets_the_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = "b".repeat(40);
+    let (source, newer) = (install(dir.path(), "source"), install_other(dir.path(), &commit));
+    let (place, models) = (unlisted(dir.path()), dir.path().join("models"));
+    pull(&place, &models, Some(&source), &|_| Ok(()), &mut ignore).unwrap();
+    fs::write(place.dir.join("config.json"), "{}").unwrap();
+    fs::write(dir.path().join("commit"), &commit).unwrap();
+    let hub = LocalHub::start(dir.path().to_owned());
+    for _ in 0..2 {
+        let error = pull_from(&hub, &place, &models).unwrap_err().to_string();
+        let way_out = format!("to take what the source has now, remove {}", place.dir.display());
+        assert!(error.contains("config.json is not the file it must be") && error.contains(&way_out), "{error}");
+    }
+    fs::remove_dir_all(&place.dir).unwrap();
+    pull_from(&hub, &place, &models).unwrap();
+    assert_is_of(&place, &newer);
+}
+
+#[test]
+fn a_model_with_a_broken_lock_is_fetched_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = archive(dir.path(), "", &[]);
+    let models = Models::new(dir.path().join("models"), None);
+    models.pull(NAME, Some(&from), &mut ignore).unwrap();
+    let lock = models.dir().join(NAME).join(LOCK_FILE);
+    let whole = fs::read(&lock).unwrap();
+    for broken in [&whole[..whole.len() / 2], b"\xff\n".as_slice()] {
+        fs::write(&lock, broken).unwrap();
+        assert!(matches!(models.load(NAME), Err(EmbedError::Malformed { .. })));
+        models.pull(NAME, Some(&from), &mut ignore).unwrap();
+        models.verify(NAME).unwrap();
+    }
+    models.load(NAME).unwrap();
+}
+
+#[test]
+fn who_asks_the_hub_is_shown_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = unlisted(dir.path());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = format!("http://me:secret@{closed}");
+    let mut hub = Hub::at(place.known.unwrap(), dir.path().join("hub"), &endpoint, Duration::from_secs(20));
+    assert_eq!(hub.label(), format!("model hub http://{closed}, me/known"));
+    let mut errors = vec![hub.version().unwrap_err().to_string()];
+    errors.push(take(&place, &mut hub, &mut ignore).unwrap_err().to_string());
+    for error in errors {
+        assert!(error.contains("refused") && !error.contains("secret"), "{error}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::small::{config, install, safetensors};
 use crate::embed::lock_file::LOCK_FILE;
+use crate::embed::tokenizer::tests::small_tokenizer;
 use crate::embed::{EmbedError, InputKind, Models, Precision, TextModel};
 
 const NAME: &str = "me/small";
@@ -68,9 +69,31 @@ fn tokens_are_checked_and_cut() {
     let error = model.embed_tokens(&[vec![2, 3], vec![2, 10, 3]]).unwrap_err();
     assert!(matches!(error, EmbedError::Token { index: 1, token: 10, vocabulary: 10 }), "{error}");
     assert!(matches!(model.embed_tokens(&[vec![]]), Err(EmbedError::NoTokens { index: 0 })));
-    let result = model.embed_tokens(&[vec![4; 17], vec![4; 16]]).unwrap();
+    let list = |letters: usize| [vec![2], vec![4; letters], vec![3]].concat();
+    let result = model.embed_tokens(&[list(15), list(14)]).unwrap();
     assert_eq!((result.token_counts, result.truncated), (vec![16, 16], vec![true, false]));
     assert_eq!(result.vectors[0], result.vectors[1]);
+    assert_eq!(result.vectors[0], model.embed(&["a ".repeat(40).as_str()], InputKind::Plain).unwrap().vectors[0]);
+}
+
+#[test]
+fn tokens_of_another_tokenizer_are_refused() {
+    let model = changed(|_| {}).unwrap();
+    for foreign in [vec![4], vec![2], vec![4, 5], vec![2, 4], vec![4, 3], vec![3, 4, 2], vec![4; 40]] {
+        let error = model.embed_tokens(&[vec![2, 3], foreign.clone()]).unwrap_err();
+        let text = error.to_string();
+        let EmbedError::ForeignTokens { index, before, after } = error else { panic!("{foreign:?}: {text}") };
+        assert_eq!((index, before, after), (1, vec![2], vec![3]));
+        assert!(text.contains("check_embedding_ctx_length=False"), "{text}");
+    }
+    // One whose tokenizer adds nothing takes any list of its vocabulary.
+    let bare = changed(|dir| {
+        let mut tokenizer = small_tokenizer();
+        tokenizer["post_processor"] = serde_json::Value::Null;
+        fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    });
+    let bare = bare.unwrap();
+    assert_eq!(bare.embed_tokens(&[vec![4, 5], vec![4; 17]]).unwrap().token_counts, [2, 16]);
 }
 
 #[test]

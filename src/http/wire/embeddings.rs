@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::value::WireValue;
 use super::vector::to_base64;
-use crate::embed::{Embeddings, InstalledModel};
+use crate::embed::{Embeddings, InputKind, InstalledModel};
 use crate::http::error::{ApiError, Code};
 use crate::types::Value;
 use crate::types::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXT_BYTES};
@@ -14,7 +14,9 @@ use crate::types::limits::{MAX_EMBEDDING_INPUTS, MAX_TEXT_BYTES};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingsBody {
-    /// A string, an array of strings, an array of token ids, or an array of such arrays; at most 2,048 of them.
+    /// A string, an array of strings, an array of token ids, or an array of such arrays; at most 2,048 of them. Token
+    /// ids are those of the model's own tokenizer with its special tokens around each text, as `POST /tokenize` gives
+    /// them; other lists are refused.
     #[schema(value_type = InputForms)]
     input: WireValue,
     /// A name of `GET /v1/models`.
@@ -25,6 +27,9 @@ pub(crate) struct EmbeddingsBody {
     /// Numbers in a vector, where the model allows fewer than all.
     #[schema(minimum = 1)]
     pub(crate) dimensions: Option<u32>,
+    /// What texts are for, which decides what the model has before them; `document` when left out. OpenAI has no such
+    /// field.
+    pub(crate) input_type: Option<InputType>,
     /// Taken and not used.
     #[expect(dead_code, reason = "clients send it")]
     user: Option<String>,
@@ -50,6 +55,25 @@ pub(crate) enum EncodingFormat {
     Float,
     /// Little-endian f32, base64.
     Base64,
+}
+
+/// What texts are for.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum InputType {
+    /// To search with.
+    Query,
+    /// To be stored and found.
+    Document,
+}
+
+impl From<InputType> for InputKind {
+    fn from(input: InputType) -> Self {
+        match input {
+            InputType::Query => InputKind::Query,
+            InputType::Document => InputKind::Document,
+        }
+    }
 }
 
 /// What to embed.
