@@ -257,6 +257,36 @@ fn settings_of_a_migration_end_with_it() {
 }
 
 #[test]
+fn a_migration_may_depend_on_an_applied_one_whose_file_is_gone() {
+    let place = Place::new(database());
+    place.write("001_a.sql", "create table a (id int);");
+    place.succeed(&["up"]);
+    std::fs::remove_file(place.dir().join("001_a.sql")).unwrap();
+    place.write("002_b.sql", "-- depends: 001\ninsert into a values (1);");
+    place.write("002_b.down.sql", "delete from a;");
+    assert!(place.succeed(&["status"]).contains("its file is missing"), "the status is always told");
+    place.succeed(&["new", "next", "--dry-run"]);
+    place.refused(&["up"], &["001 was applied and has no file"]);
+    place.succeed(&["up", "--allow-missing"]);
+    assert_eq!(place.applied(), ["001", "002"]);
+    place.succeed(&["down", "--allow-missing"]);
+    place.write("003_c.sql", "-- depends: 009\nselect 1;");
+    place.refused(&["up", "--allow-missing"], &["003_c.sql: it depends on 009, which has no file and was not applied"]);
+    assert_eq!(place.applied(), ["001"]);
+}
+
+#[test]
+fn a_directory_that_was_named_must_be_there() {
+    let place = Place::new(server(Version::V16).bare_database());
+    for command in ["up", "down", "status"] {
+        place.refused(&[command, "--dir", "schema/migration"], &["there is no directory schema/migration"]);
+    }
+    assert!(!place.exists("pannier_migrations"), "it is said before anything is done");
+    std::fs::remove_dir(place.dir()).unwrap();
+    place.succeed(&["status"]);
+}
+
+#[test]
 fn a_migration_waits_for_what_it_depends_on() {
     let place = Place::new(database());
     place.write("001_a.sql", "create table a (id int);");
