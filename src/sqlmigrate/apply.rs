@@ -152,6 +152,7 @@ impl Migrator {
                     self.reset().await?;
                     track.table.insert(&self.session, step).await?;
                     self.check_constraints(&step.path).await?;
+                    session::forget(&self.session).await?;
                 }
                 done(&applied(step, step.up.len(), !step.is_alone, Vec::new()));
             }
@@ -197,8 +198,7 @@ impl Migrator {
             return Ok(None);
         }
         let after = "; statements before it stay done: mend what it left, such as an invalid index, and run again";
-        self.run(&step.path, &step.up, after).await?;
-        self.reset().await?;
+        self.run_alone(&guard, &step.path, &step.up, after).await?;
         track.table.insert(&self.session, step).await?;
         Ok(Some(applied(step, step.up.len(), true, Vec::new())))
     }
@@ -271,6 +271,7 @@ impl Migrator {
                     self.run(&script.path, &script.statements, "; nothing was changed").await?;
                     self.reset().await?;
                     self.check_constraints(&script.path).await?;
+                    session::forget(&self.session).await?;
                 }
                 done(&self::applied(step, script.statements.len(), !script.is_alone, Vec::new()));
             }
@@ -289,8 +290,7 @@ impl Migrator {
             if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
                 return Ok(None);
             }
-            self.run(&script.path, &script.statements, "; statements before it stay done").await?;
-            self.reset().await?;
+            self.run_alone(&guard, &script.path, &script.statements, "; statements before it stay done").await?;
             self.files.table.remove(&self.session, step.version).await?;
             return Ok(Some(applied(step, script.statements.len(), true, Vec::new())));
         }
@@ -314,6 +314,23 @@ impl Migrator {
             Some(dir) => take(&self.session, &affected(statements), dir, step).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Runs a file without a transaction, while another session holds the lock.
+    async fn run_alone(
+        &self,
+        guard: &Session,
+        path: &Path,
+        statements: &[Statement],
+        after: &'static str,
+    ) -> Result<(), MigrateError> {
+        session::forget(&self.session).await?;
+        session::lift_limits(&self.session).await?;
+        self.run(path, statements, after).await?;
+        self.reset().await?;
+        // It was idle all the while.
+        let held = guard.batch("go on holding the lock of migrations", "select 1").await;
+        held.map_err(|source| MigrateError::LockLost { path: path.to_owned(), source })
     }
 
     /// Begins a transaction under the lock.
