@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::affected::affected;
 use super::files::Script;
-use super::snapshot::{TakenTable, discard, take};
+use super::snapshot::{TakenTable, discard, locked, take};
 use super::split::Statement;
 use super::table::{DEFAULT_TABLE, OWN_TABLE, Row, Table};
 use super::{MigrateError, Status, Step, Version, own, session};
@@ -310,10 +310,9 @@ impl Migrator {
     }
 
     async fn snapshot(&self, step: &Step, statements: &[Statement]) -> Result<Vec<TakenTable>, MigrateError> {
-        match &self.options.snapshots {
-            Some(dir) => take(&self.session, &affected(statements), dir, step).await,
-            None => Ok(Vec::new()),
-        }
+        let Some(dir) = &self.options.snapshots else { return Ok(Vec::new()) };
+        let names = locked(&self.session, &affected(statements)).await?;
+        take(&self.session, &names, dir, step).await
     }
 
     /// Runs a file without a transaction, while another session holds the lock.

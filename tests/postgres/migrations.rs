@@ -420,6 +420,10 @@ fn tables_are_copied_before_and_put_back() {
     let file = place.root.path().join(snapshot(1)).join("000.copy");
     std::fs::write(&file, "damaged").unwrap();
     place.refused(&["restore", &snapshot(1)], &["000.copy is damaged"]);
+    let file = place.root.path().join(snapshot(1)).join("manifest.json");
+    let manifest = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, manifest.replacen("\"type\":\"bigint\"", "\"type\":\"bigins\"", 1)).unwrap();
+    place.refused(&["restore", &snapshot(1)], &["manifest.json is damaged"]);
 }
 
 #[test]
