@@ -17,6 +17,7 @@ mod split;
 mod status;
 mod table;
 mod triggers;
+mod uncopied;
 
 pub use apply::{Applied, Migrator, Options};
 pub use error::MigrateError;

@@ -204,9 +204,13 @@ pub(super) async fn lock(session: &Session, names: &[Named], mode: &str) -> Resu
     Ok(session.batch("lock the affected tables", &sql).await?)
 }
 
-/// The tables that statements change, with those that change with them: what inherits from them, and what refers to
-/// them by keys that act. A partition beside its parent is left out, since its rows are those of the parent.
-async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
+/// The tables that statements change, with those that change with them: what inherits from them, what refers to them by
+/// keys that act, what a view that is written to shows, and what rules name. A partition beside its parent is left out,
+/// since its rows are those of the parent.
+///
+/// # Errors
+/// [`MigrateError::Postgres`].
+pub(super) async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
     let letter = |change: &Change| match change {
         Change::Insert => "'i'",
         Change::Update => "'u'",
@@ -217,20 +221,27 @@ async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, M
     let changes: Vec<&str> = affected.tables.iter().map(|(_, change)| letter(change)).collect();
     let schemas: Vec<String> = affected.schemas.iter().map(|schema| quote_literal(schema)).collect();
     let sql = format!(
-        "with recursive reached (oid, change) as (
+        "with recursive edges (parent, child, kind, on_update, on_delete) as (
+            select inhparent, inhrelid, 'inherits', null::\"char\", null::\"char\" from pg_catalog.pg_inherits
+            union all
+            select confrelid, conrelid, 'key', confupdtype, confdeltype from pg_catalog.pg_constraint where contype = 'f'
+            union all
+            select w.ev_class, d.refobjid, k.kind, null, null
+                from pg_catalog.pg_rewrite w
+                join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
+                    and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> w.ev_class
+                cross join unnest(case when w.ev_type = '1' then array['view'] else array['u', 'd'] end) k (kind)
+        ), reached (oid, change) as (
             select v.oid, v.change from unnest({}, array[{}]::text[]) v (oid, change)
             union all
             select c.oid, 'w' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname = any (array[{}]::text[])
             union
-            select e.child, case when r.change = 'd' and e.on_delete in ('n', 'd') then 'u' else r.change end
-                from reached r join (
-                    select inhparent as parent, inhrelid as child, null::\"char\" as on_update, null::\"char\" as on_delete
-                        from pg_catalog.pg_inherits
-                    union all
-                    select confrelid, conrelid, confupdtype, confdeltype from pg_catalog.pg_constraint where contype = 'f'
-                ) e on e.parent = r.oid and case
-                    when e.on_delete is null then r.change <> 'i'
+            select e.child, case when e.kind in ('u', 'd') then e.kind
+                    when r.change = 'd' and e.on_delete in ('n', 'd') then 'u' else r.change end
+                from reached r join edges e on e.parent = r.oid and case
+                    when e.kind = 'inherits' then r.change <> 'i'
+                    when e.kind <> 'key' then r.change in ('i', 'u', 'd')
                     when r.change = 't' then true
                     when r.change = 'd' then e.on_delete in ('c', 'n', 'd')
                     when r.change = 'u' then e.on_update in ('c', 'n', 'd')

@@ -184,6 +184,79 @@ fn triggers_rest_while_rows_are_put_back() {
 }
 
 #[test]
+fn names_are_read_as_postgres_reads_them() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table Ärzte (id int); insert into Ärzte values (1)");
+    let snapshot = place.taken("001_drop.sql", "DROP TABLE Ärzte;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value("select id from Ärzte"), "1");
+}
+
+#[test]
+fn what_a_view_or_a_rule_hides_is_copied_too() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table people (id int primary key, name text); insert into people values (1, 'a'), (2, 'b');
+         create view shown as select * from people where id > 1; create view few as select * from shown;
+         create table log (id int primary key, name text); insert into log values (1, 'x');
+         create table entries (id int); insert into entries values (1);
+         create rule follow as on update to entries do also update log set name = 'lost'",
+    );
+    let all = || [place.rows("people"), place.rows("log"), place.rows("entries")];
+    let before = all();
+    let snapshot = place.taken("001_lose.sql", "update few set name = 'lost'; update entries set id = 2;");
+    assert_eq!(
+        db.value("select string_agg(name, ' ' order by name) from (table log union all table people)"),
+        "a lost lost"
+    );
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(all(), before);
+}
+
+#[test]
+fn a_migration_takes_nothing_that_no_copy_holds() {
+    let place = Place::new(database());
+    let db = &place.database;
+    let make = "create type mood as enum ('well'); create table people (id int, m mood); insert into people values (1, 'well')";
+    db.run(make);
+    db.run("create table gone (id int)");
+    for (sql, table) in [
+        ("drop type mood cascade;", "public.people"),
+        ("do $$ begin alter table people alter id type bigint; end $$;", "public.people"),
+        ("do $$ begin drop table gone; end $$;", "public.gone"),
+    ] {
+        place.write("001_hidden.sql", sql);
+        for arguments in [&["up"][..], &["up", "--dry-run"]] {
+            place.refused(arguments, &["001_hidden.sql: it drops", table, "LOCK TABLE", "--no-snapshot"]);
+        }
+    }
+    assert_eq!(db.value("select m from people"), "well");
+    place.succeed(&["up", "--no-snapshot"]);
+    assert!(!place.exists("gone"));
+    let snapshot = place.taken("002_named.sql", "lock table people; drop type mood cascade;");
+    db.run("drop table people; create type mood as enum ('well')");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(place.rows("people"), ["people (1,well)"]);
+    db.run("create type place as (town text, code text); create table homes (at place)");
+    place.write("003_type.sql", "alter type place drop attribute code;");
+    let output = place.succeed(&["up"]);
+    assert!(output.contains("DROP ATTRIBUTE") && output.contains("LOCK TABLE"), "{output}");
+    // What it made itself, what it only adds to, and what is copied with another table, is nothing lost.
+    db.run("create table parts (id int) partition by range (id); create table part partition of parts default");
+    db.run("create table parent (id int, x int); create table child () inherits (parent)");
+    let plain = "create table made (id int); do $$ begin alter table people add n int; drop table made; end $$;
+                 drop table parts; alter table parent drop column x;";
+    place.write("004_plain.sql", plain);
+    place.succeed(&["up", "--dry-run"]);
+    place.succeed(&["up"]);
+    place.write("004_plain.down.sql", "do $$ begin alter table people drop n; end $$;");
+    place.refused(&["down"], &["004_plain.down.sql: it drops", "public.people"]);
+    place.refused(&["down", "--dry-run"], &["004_plain.down.sql: it drops", "public.people"]);
+}
+
+#[test]
 fn rows_are_written_with_every_digit_whatever_the_settings() {
     let place = Place::new(database());
     let db = &place.database;

@@ -105,7 +105,7 @@ impl PostgresMigrateArgs {
         Options {
             table: self.table.clone(),
             with_own: !self.skip_own,
-            snapshots: (!self.no_snapshot && !dry_run).then(|| self.snapshots.clone()),
+            snapshots: (!self.no_snapshot).then(|| self.snapshots.clone()),
             dry_run,
             allow_missing: self.allow_missing,
             lock_timeout: Duration::from_secs(self.lock_timeout),
