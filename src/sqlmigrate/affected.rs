@@ -34,7 +34,7 @@ pub(super) struct Affected {
     pub schemas: BTreeSet<String>,
 }
 
-/// The tables that statements alter, drop, empty or write to.
+/// The tables that statements alter, drop, empty, lock or write to.
 pub(super) fn affected(statements: &[Statement]) -> Affected {
     let mut all = Affected::default();
     for statement in statements {
@@ -42,6 +42,12 @@ pub(super) fn affected(statements: &[Statement]) -> Affected {
         of_writes(statement, &mut all);
     }
     all
+}
+
+/// Whether statements take values out of columns of a type, wherever those are: no table changes by it.
+pub(super) fn drops_attribute(statements: &[Statement]) -> bool {
+    let drops = |statement: &Statement| statement.begins(&["alter", "type"]) && statement.has(&["drop", "attribute"]);
+    statements.iter().any(drops)
 }
 
 fn of_definition(statement: &Statement, all: &mut Affected) {
@@ -53,6 +59,10 @@ fn of_definition(statement: &Statement, all: &mut Affected) {
         all.tables.extend(named.map(|(name, _)| (name, Change::Whole)));
     } else if statement.begins(&["drop", "table"]) {
         let names = names_at(statement, skip(2, &["if", "exists"]));
+        all.tables.extend(names.into_iter().map(|name| (name, Change::Whole)));
+    } else if statement.begins(&["lock"]) {
+        // So a migration names what is changed where its text does not show it.
+        let names = names_at(statement, skip(1, &["table"]));
         all.tables.extend(names.into_iter().map(|name| (name, Change::Whole)));
     } else if statement.begins(&["truncate"]) {
         let change = if statement.has(&["cascade"]) { Change::TruncateCascade } else { Change::Whole };
@@ -133,7 +143,7 @@ mod tests {
 
     #[test]
     fn tables_are_found_where_statements_name_them() {
-        let cases: [(&str, &[&str]); 10] = [
+        let cases: [(&str, &[&str]); 12] = [
             ("alter table if exists only S.\"My T\" add column a int", &["s.My T"]),
             ("drop table if exists a, b.c cascade", &["a", "b.c"]),
             ("truncate a, only b", &["a", "b"]),
@@ -144,6 +154,8 @@ mod tests {
             ("drop schema if exists s cascade", &["s.*"]),
             ("merge into a using b on true when matched then delete", &["a"]),
             ("comment on table a is 'drop table b'", &[]),
+            ("ALTER TABLE Ärzte drop column x; drop table \"Ä\", ЗАКАЗЫ", &["Ä", "Ärzte", "ЗАКАЗЫ"]),
+            ("lock table only a, s.b in exclusive mode", &["a", "s.b"]),
         ];
         for (sql, wanted) in cases {
             assert_eq!(tables(sql), wanted, "{sql}");

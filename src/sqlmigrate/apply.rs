@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::affected::affected;
+use super::affected::{affected, drops_attribute};
 use super::files::Script;
-use super::snapshot::{TakenTable, discard, take};
+use super::snapshot::{TakenTable, discard, locked, reached, take};
 use super::split::Statement;
 use super::table::{DEFAULT_TABLE, OWN_TABLE, Row, Table};
+use super::uncopied::Uncopied;
 use super::{MigrateError, Status, Step, Version, own, session};
 use crate::postgres::{ConnectSettings, Session};
 
@@ -21,7 +22,8 @@ pub struct Options {
     pub table: String,
     /// Whether our own steps are applied, before those of the files.
     pub with_own: bool,
-    /// Where the affected tables are copied to before a migration; `None` for no copy.
+    /// Where the affected tables are copied to before a migration; `None` for no copy. A dry run copies nothing, but
+    /// says what no copy would hold.
     pub snapshots: Option<PathBuf>,
     /// Run everything in one transaction and take it back.
     pub dry_run: bool,
@@ -148,10 +150,10 @@ impl Migrator {
             for (track, step) in pending {
                 if !step.is_alone {
                     track.table.ensure(&self.session).await?;
-                    self.run(&step.path, &step.up, "; nothing was changed").await?;
-                    self.reset().await?;
+                    self.try_run(&step.path, &step.up).await?;
                     track.table.insert(&self.session, step).await?;
                     self.check_constraints(&step.path).await?;
+                    session::forget(&self.session).await?;
                 }
                 done(&applied(step, step.up.len(), !step.is_alone, Vec::new()));
             }
@@ -174,9 +176,11 @@ impl Migrator {
             if is_noted(&track.table.rows(&self.session).await?, step.version) {
                 return Ok(None);
             }
-            snapshot = self.snapshot(step, &step.up).await?;
+            let uncopied;
+            (snapshot, uncopied) = self.snapshot(step, &step.up).await?;
             self.run(&step.path, &step.up, "; the migration was rolled back").await?;
             self.reset().await?;
+            uncopied.check(&self.session, &step.path).await?;
             track.table.insert(&self.session, step).await?;
             Ok(Some(applied(step, step.up.len(), true, snapshot.clone())))
         };
@@ -197,8 +201,7 @@ impl Migrator {
             return Ok(None);
         }
         let after = "; statements before it stay done: mend what it left, such as an invalid index, and run again";
-        self.run(&step.path, &step.up, after).await?;
-        self.reset().await?;
+        self.run_alone(&guard, &step.path, &step.up, after).await?;
         track.table.insert(&self.session, step).await?;
         Ok(Some(applied(step, step.up.len(), true, Vec::new())))
     }
@@ -268,9 +271,9 @@ impl Migrator {
             let rows = self.files.table.rows(&self.session).await?;
             for (step, script) in backward.iter().filter(|(step, _)| is_noted(&rows, step.version)) {
                 if !script.is_alone {
-                    self.run(&script.path, &script.statements, "; nothing was changed").await?;
-                    self.reset().await?;
+                    self.try_run(&script.path, &script.statements).await?;
                     self.check_constraints(&script.path).await?;
+                    session::forget(&self.session).await?;
                 }
                 done(&self::applied(step, script.statements.len(), !script.is_alone, Vec::new()));
             }
@@ -289,8 +292,7 @@ impl Migrator {
             if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
                 return Ok(None);
             }
-            self.run(&script.path, &script.statements, "; statements before it stay done").await?;
-            self.reset().await?;
+            self.run_alone(&guard, &script.path, &script.statements, "; statements before it stay done").await?;
             self.files.table.remove(&self.session, step.version).await?;
             return Ok(Some(applied(step, script.statements.len(), true, Vec::new())));
         }
@@ -300,20 +302,61 @@ impl Migrator {
             if !is_noted(&self.files.table.rows(&self.session).await?, step.version) {
                 return Ok(None);
             }
-            snapshot = self.snapshot(step, &script.statements).await?;
+            let uncopied;
+            (snapshot, uncopied) = self.snapshot(step, &script.statements).await?;
             self.run(&script.path, &script.statements, "; the migration stays applied").await?;
             self.reset().await?;
+            uncopied.check(&self.session, &script.path).await?;
             self.files.table.remove(&self.session, step.version).await?;
             Ok(Some(applied(step, script.statements.len(), true, snapshot.clone())))
         };
         discarding(self.end(&script.path, run.await).await, &snapshot)
     }
 
-    async fn snapshot(&self, step: &Step, statements: &[Statement]) -> Result<Vec<TakenTable>, MigrateError> {
-        match &self.options.snapshots {
-            Some(dir) => take(&self.session, &affected(statements), dir, step).await,
-            None => Ok(Vec::new()),
+    /// Copies what statements change, as far as their text says; and what they must not take from other tables.
+    async fn snapshot(
+        &self,
+        step: &Step,
+        statements: &[Statement],
+    ) -> Result<(Vec<TakenTable>, Uncopied), MigrateError> {
+        let Some(dir) = &self.options.snapshots else { return Ok(Default::default()) };
+        if drops_attribute(statements) {
+            let (version, name) = (step.version, &step.name);
+            tracing::warn!(%version, name, "ALTER TYPE .. DROP ATTRIBUTE: of the tables with columns of that type only those \
+                are copied that the file names, be it with LOCK TABLE");
         }
+        let names = locked(&self.session, &affected(statements)).await?;
+        let uncopied = Uncopied::before(&self.session, &names).await?;
+        Ok((take(&self.session, &names, dir, step).await?, uncopied))
+    }
+
+    /// Runs a file whose transaction is rolled back.
+    async fn try_run(&self, path: &Path, statements: &[Statement]) -> Result<(), MigrateError> {
+        let mut uncopied = Uncopied::default();
+        if self.options.snapshots.is_some() {
+            let names = reached(&self.session, &affected(statements)).await?;
+            uncopied = Uncopied::before(&self.session, &names).await?;
+        }
+        self.run(path, statements, "; nothing was changed").await?;
+        self.reset().await?;
+        uncopied.check(&self.session, path).await
+    }
+
+    /// Runs a file without a transaction, while another session holds the lock.
+    async fn run_alone(
+        &self,
+        guard: &Session,
+        path: &Path,
+        statements: &[Statement],
+        after: &'static str,
+    ) -> Result<(), MigrateError> {
+        session::forget(&self.session).await?;
+        session::lift_limits(&self.session).await?;
+        self.run(path, statements, after).await?;
+        self.reset().await?;
+        // It was idle all the while.
+        let held = guard.batch("go on holding the lock of migrations", "select 1").await;
+        held.map_err(|source| MigrateError::LockLost { path: path.to_owned(), source })
     }
 
     /// Begins a transaction under the lock.

@@ -121,6 +121,32 @@ pub enum MigrateError {
         #[source]
         source: PostgresError,
     },
+    /// A migration changed tables that its text does not name.
+    #[error(
+        "{}: it drops, or drops or changes columns of, tables that its text does not name, so that no copy holds them: \
+         {tables}; begin it with LOCK TABLE and their names, which has them copied, or leave copies out with \
+         --no-snapshot; nothing was changed",
+        path.display()
+    )]
+    Uncopied {
+        /// The file.
+        path: PathBuf,
+        /// The tables.
+        tables: String,
+    },
+    /// The connection that held the lock for a migration without a transaction has ended.
+    #[error(
+        "{}: its statements ran, but the connection that holds the lock of migrations ended meanwhile, so that another \
+         process may have run them too; it was not noted: look at what it did, then run the command again",
+        path.display()
+    )]
+    LockLost {
+        /// The file.
+        path: PathBuf,
+        /// How it ended.
+        #[source]
+        source: PostgresError,
+    },
     /// The database answered a COMMIT with success and the migration is not there.
     #[error(
         "the server answered the COMMIT of migration {version} with success, but it is not there; run the command again"

@@ -1,6 +1,6 @@
 //! A directory of migrations: `NNN_name.sql`, `NNN_name.down.sql`, and what their first comments say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::MigrateError;
 use super::kinds::{Fit, fit};
+use super::lexer::{Kind, tokens};
 use super::split::{Statement, split};
 
 /// The line that lets a migration run without a transaction.
@@ -162,10 +163,11 @@ fn parse_name(path: &Path) -> Result<(Version, String, String), MigrateError> {
     Ok((Version(number), digits.to_owned(), name.to_owned()))
 }
 
-/// What the line comments before the first statement say.
+/// What the line comments before the first statement say. Comments of the other kind may stand among them.
 fn notes(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text.trim_start_matches('\u{feff}').split(['\n', '\r']).map(str::trim);
-    lines.take_while(|line| line.is_empty() || line.starts_with("--")).map(|line| line.trim_start_matches('-').trim())
+    let head = tokens(text).into_iter().take_while(|token| matches!(token.kind, Kind::Space | Kind::Comment));
+    let comments = head.filter_map(|token| text[token.start..token.end].strip_prefix("--"));
+    comments.map(|comment| comment.trim_start_matches('-').trim())
 }
 
 fn depends(path: &Path, text: &str) -> Result<Vec<Version>, MigrateError> {
@@ -187,18 +189,15 @@ pub(super) fn checksum(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The steps by version, but each after what it depends on.
+/// The steps by version, but each after what it depends on. Whether one without a file was applied, the database knows.
 fn ordered(mut waiting: BTreeMap<Version, Step>) -> Result<Vec<Step>, MigrateError> {
-    for step in waiting.values() {
-        if let Some(&version) = step.depends.iter().find(|version| !waiting.contains_key(version)) {
-            return Err(MigrateError::Dependency { path: step.path.clone(), version, reason: "which has no file" });
-        }
-    }
+    let there: BTreeSet<Version> = waiting.keys().copied().collect();
     let mut done: Vec<Step> = Vec::with_capacity(waiting.len());
     while let Some(first) = waiting.values().next() {
-        let is_ready = |step: &&Step| step.depends.iter().all(|version| done.iter().any(|d| d.version == *version));
+        let is_done = |version: &Version| !there.contains(version) || done.iter().any(|step| step.version == *version);
+        let is_ready = |step: &&Step| step.depends.iter().all(is_done);
         let Some(ready) = waiting.values().find(is_ready).map(|step| step.version) else {
-            let version = first.depends.first().copied().unwrap_or(first.version);
+            let version = first.depends.iter().find(|version| !is_done(version)).copied().unwrap_or(first.version);
             let reason = "which depends on it in turn";
             return Err(MigrateError::Dependency { path: first.path.clone(), version, reason });
         };
@@ -226,7 +225,7 @@ mod tests {
     fn files_are_steps_in_the_order_of_versions_and_dependencies() {
         let files = [
             ("010_c.sql", "select 3"),
-            ("2_b.sql", "-- a comment\n-- depends: 010\nselect 2; select 2;"),
+            ("2_b.sql", "/* Licence\n-- depends: 001 */\n-- a comment\n/**/ -- depends: 010, 007\nselect 2; select 2;"),
             ("001_a.sql", "select 1"),
             ("001_a.down.sql", "select 0"),
             ("README.md", "not sql"),
@@ -235,17 +234,17 @@ mod tests {
         let order: Vec<_> = steps.iter().map(|step| (step.version.0, step.name.as_str(), step.up.len())).collect();
         assert_eq!(order, [(1, "a", 1), (10, "c", 1), (2, "b", 2)]);
         assert!(steps[0].has_down && !steps[1].has_down);
+        assert_eq!(steps[2].depends, [Version(10), Version(7)], "one without a file may have been applied");
         assert_eq!(steps[0].checksum, checksum("select 1"));
     }
 
     #[test]
     fn what_cannot_be_is_named() {
-        let cases: [(&[(&str, &str)], &str); 9] = [
+        let cases: [(&[(&str, &str)], &str); 8] = [
             (&[("first.sql", "")], "first.sql: name it NNN_name.sql"),
             (&[("001_.sql", "")], "name it NNN_name.sql"),
             (&[("1_a.sql", ""), ("001_b.sql", "")], "has the version 001 too"),
             (&[("001_a.down.sql", "")], "there is no"),
-            (&[("1_a.sql", "-- depends: 2\n")], "depends on 002, which has no file"),
             (&[("1_a.sql", "-- depends: 2\n"), ("2_b.sql", "-- depends: 1\n")], "in turn"),
             (&[("1_a.sql", "select 1;\n\nvacuum t;")], "1_a.sql:3: VACUUM T cannot run in a transaction"),
             (&[("1_a.sql", "begin; select 1;")], "1_a.sql:1: BEGIN is for whoever runs"),

@@ -25,6 +25,8 @@ pub(super) struct Token {
     pub end: usize,
     /// Whether the text ends before what closes it.
     pub is_open: bool,
+    /// Whether backslashes mean something in this string.
+    has_escapes: bool,
 }
 
 /// Reads a whole text.
@@ -32,35 +34,56 @@ pub(super) fn tokens(sql: &str) -> Vec<Token> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < sql.len() {
-        let token = token_at(sql, at, found.last());
+        let token = token_at(sql, at, &found);
         at = token.end;
         found.push(token);
     }
     found
 }
 
-fn token_at(sql: &str, start: usize, before: Option<&Token>) -> Token {
+fn token_at(sql: &str, start: usize, before: &[Token]) -> Token {
     let rest = &sql[start..];
-    let make = |kind, len: usize| Token { kind, start, end: start + len, is_open: false };
+    let make = |kind, len: usize| Token { kind, start, end: start + len, is_open: false, has_escapes: false };
     let closed = |kind, len: Option<usize>| match len {
         Some(len) => make(kind, len),
         None => Token { is_open: true, ..make(kind, rest.len()) },
     };
     // A string's first quote may follow a letter that says how to read it.
-    let prefix = before.filter(|token| token.kind == Kind::Word && token.end == start);
-    let has_escapes = prefix.is_some_and(|token| sql[token.start..token.end].eq_ignore_ascii_case("e"));
+    let prefix = before.last().filter(|token| token.kind == Kind::Word);
     let mut chars = rest.chars();
     let (first, second) = (chars.next().unwrap_or(' '), chars.next());
     match (first, second) {
         (c, _) if c.is_whitespace() => make(Kind::Space, len_while(rest, char::is_whitespace)),
         ('-', Some('-')) => make(Kind::Comment, rest.find(['\n', '\r']).map_or(rest.len(), |end| end + 1)),
         ('/', Some('*')) => closed(Kind::Comment, block_comment(rest)),
-        ('\'', _) => closed(Kind::Text, string(rest, has_escapes)),
+        ('\'', _) => {
+            let has_escapes = match prefix {
+                Some(token) => sql[token.start..token.end].eq_ignore_ascii_case("e"),
+                None => continues_escapes(sql, before),
+            };
+            Token { has_escapes, ..closed(Kind::Text, string(rest, has_escapes)) }
+        }
         ('"', _) => closed(Kind::Quoted, quoted(rest)),
         ('$', _) if prefix.is_none() && dollar_tag(rest).is_some() => closed(Kind::Text, dollar_quoted(rest)),
         (c, _) if is_word(c) => make(Kind::Word, len_while(rest, |c| is_word(c) || c == '$')),
         (c, _) => make(Kind::Sign, c.len_utf8()),
     }
+}
+
+/// Whether a string that begins here goes on one with escapes: the end of a line stands between them, and nothing but
+/// space and line comments.
+fn continues_escapes(sql: &str, before: &[Token]) -> bool {
+    let mut line_ends = false;
+    for token in before.iter().rev() {
+        let text = &sql[token.start..token.end];
+        match token.kind {
+            Kind::Space => line_ends |= text.contains(['\n', '\r']),
+            Kind::Comment if text.starts_with("--") => line_ends = true,
+            Kind::Text => return line_ends && token.has_escapes,
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn is_word(c: char) -> bool {
@@ -151,6 +174,10 @@ mod tests {
         assert_eq!(read("-- a\rb"), [(Comment, "-- a\r"), (Word, "b")], "Postgres ends it there too");
         one("привет_1$x", Word);
         assert_eq!(read("E'a\\';'"), [(Word, "E"), (Text, "'a\\';'")]);
+        assert_eq!(read("e'a' -- b\n '\\';' 'c").last(), Some(&(Text, "'c")), "goes on as it began");
+        for other in ["E'a' '\\'", "E'a' /*\n*/ '\\'", "'a'\n'\\'", "E'a',\n'\\'", "$$a$$\n'\\'"] {
+            assert_eq!(read(other).last(), Some(&(Text, "'\\'")), "{other}");
+        }
         assert_eq!(read("a$1$"), [(Word, "a$1$")]);
         assert_eq!(read("$1 "), [(Sign, "$"), (Word, "1"), (Space, " ")]);
         for open in ["'a", "E'a\\'", "\"a", "$$ a", "/* /* */", "$a$ $b$"] {

@@ -6,15 +6,18 @@ mod error;
 mod files;
 mod kinds;
 mod lexer;
+mod manifest;
 mod own;
 mod restore;
 mod scaffold;
+mod sequences;
 mod session;
 mod snapshot;
 mod split;
 mod status;
 mod table;
 mod triggers;
+mod uncopied;
 
 pub use apply::{Applied, Migrator, Options};
 pub use error::MigrateError;

@@ -1,5 +1,6 @@
 //! Copies of tables before a migration changes them: their rows by COPY, and how to make the tables again.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::affected::{Affected, Change, Named};
-use super::{MigrateError, Step};
+use super::manifest::{MANIFEST, VERSION};
+use super::{MigrateError, Step, manifest};
 use crate::postgres::{Session, quote_identifier, quote_literal};
-use crate::storage::{Publishing, create_dir_all, publish, remove_dir_all};
+use crate::storage::{Publishing, create_dir_all, remove_dir_all};
 
-/// Written last: a directory without it is not a snapshot.
-pub(super) const MANIFEST: &str = "manifest.json";
-pub(super) const VERSION: u64 = 1;
 /// The catalog's letter for a table that has partitions.
 pub(super) const PARTITIONED: &str = "p";
 
@@ -28,31 +27,43 @@ pub struct TakenTable {
     pub dir: PathBuf,
 }
 
-/// Copies the affected tables that there are into a directory of their own below `root`, which is removed again where
-/// that fails. Until the transaction ends nobody else writes to them: what is copied is what the migration changes.
+/// How rows and expressions are written: with every digit, and as no role's or database's settings change it.
+const SETTINGS: [(&str, &str); 3] =
+    [("extra_float_digits", "1"), ("DateStyle", "ISO, YMD"), ("IntervalStyle", "postgres")];
+
+/// The affected tables that there are. Until the transaction ends nobody else writes to them: what is copied is what
+/// the migration changes.
 ///
 /// # Errors
-/// [`MigrateError::Postgres`], [`MigrateError::Storage`].
-pub(super) async fn take(
-    session: &Session,
-    affected: &Affected,
-    root: &Path,
-    step: &Step,
-) -> Result<Vec<TakenTable>, MigrateError> {
+/// [`MigrateError::Postgres`].
+pub(super) async fn locked(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
     let mut names = reached(session, affected).await?;
     loop {
         lock(session, &names, "share row exclusive").await?;
         let now = reached(session, affected).await?;
         if now == names {
-            break;
+            return Ok(names);
         }
         // Others came while it was waited for the locks.
         names = now;
     }
+}
+
+/// Copies tables into a directory of their own below `root`, which is removed again where that fails.
+///
+/// # Errors
+/// [`MigrateError::Postgres`], [`MigrateError::Storage`].
+pub(super) async fn take(
+    session: &Session,
+    names: &[Named],
+    root: &Path,
+    step: &Step,
+) -> Result<Vec<TakenTable>, MigrateError> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let tables = describe(session, &names).await?;
+    set_locally(session, SETTINGS).await?;
+    let tables = describe(session, names).await?;
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
     let dir = root.join(format!("{}_{}-{now}", step.digits, step.name));
     create_dir_all(&dir)?;
@@ -61,6 +72,21 @@ pub(super) async fn take(
         discard(&dir);
     }
     taken
+}
+
+/// Has settings hold until the transaction ends.
+///
+/// # Errors
+/// [`MigrateError::Postgres`].
+pub(super) async fn set_locally<'a>(
+    session: &Session,
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), MigrateError> {
+    for (name, value) in settings {
+        let sql = format!("select set_config({}, {}, true)", quote_literal(name), quote_literal(value));
+        session.batch("have values written in one way", &sql).await?;
+    }
+    Ok(())
 }
 
 /// Removes the snapshot of a migration that was not applied: nothing was changed that it could bring back.
@@ -92,8 +118,13 @@ async fn copy_all(
         described.push(table);
     }
     session.batch("have policies act", "reset row_security").await?;
-    let manifest = json!({"version": VERSION, "migration": step.digits, "name": step.name, "tables": described});
-    publish(&dir.join(MANIFEST), manifest.to_string().as_bytes())?;
+    for (name, _) in SETTINGS {
+        session.batch("have values written as before", &format!("reset {name}")).await?;
+    }
+    let settings: BTreeMap<&str, &str> = SETTINGS.into();
+    let manifest = json!({"version": VERSION, "migration": step.digits, "name": step.name, "settings": settings,
+        "tables": described});
+    manifest::write(dir, &manifest)?;
     Ok(taken)
 }
 
@@ -173,9 +204,13 @@ pub(super) async fn lock(session: &Session, names: &[Named], mode: &str) -> Resu
     Ok(session.batch("lock the affected tables", &sql).await?)
 }
 
-/// The tables that statements change, with those that change with them: what inherits from them, and what refers to
-/// them by keys that act. A partition beside its parent is left out, since its rows are those of the parent.
-async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
+/// The tables that statements change, with those that change with them: what inherits from them, what refers to them by
+/// keys that act, what a view that is written to shows, and what rules name. A partition beside its parent is left out,
+/// since its rows are those of the parent.
+///
+/// # Errors
+/// [`MigrateError::Postgres`].
+pub(super) async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
     let letter = |change: &Change| match change {
         Change::Insert => "'i'",
         Change::Update => "'u'",
@@ -186,20 +221,27 @@ async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, M
     let changes: Vec<&str> = affected.tables.iter().map(|(_, change)| letter(change)).collect();
     let schemas: Vec<String> = affected.schemas.iter().map(|schema| quote_literal(schema)).collect();
     let sql = format!(
-        "with recursive reached (oid, change) as (
+        "with recursive edges (parent, child, kind, on_update, on_delete) as (
+            select inhparent, inhrelid, 'inherits', null::\"char\", null::\"char\" from pg_catalog.pg_inherits
+            union all
+            select confrelid, conrelid, 'key', confupdtype, confdeltype from pg_catalog.pg_constraint where contype = 'f'
+            union all
+            select w.ev_class, d.refobjid, k.kind, null, null
+                from pg_catalog.pg_rewrite w
+                join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = w.oid
+                    and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> w.ev_class
+                cross join unnest(case when w.ev_type = '1' then array['view'] else array['u', 'd'] end) k (kind)
+        ), reached (oid, change) as (
             select v.oid, v.change from unnest({}, array[{}]::text[]) v (oid, change)
             union all
             select c.oid, 'w' from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname = any (array[{}]::text[])
             union
-            select e.child, case when r.change = 'd' and e.on_delete in ('n', 'd') then 'u' else r.change end
-                from reached r join (
-                    select inhparent as parent, inhrelid as child, null::\"char\" as on_update, null::\"char\" as on_delete
-                        from pg_catalog.pg_inherits
-                    union all
-                    select confrelid, conrelid, confupdtype, confdeltype from pg_catalog.pg_constraint where contype = 'f'
-                ) e on e.parent = r.oid and case
-                    when e.on_delete is null then r.change <> 'i'
+            select e.child, case when e.kind in ('u', 'd') then e.kind
+                    when r.change = 'd' and e.on_delete in ('n', 'd') then 'u' else r.change end
+                from reached r join edges e on e.parent = r.oid and case
+                    when e.kind = 'inherits' then r.change <> 'i'
+                    when e.kind <> 'key' then r.change in ('i', 'u', 'd')
                     when r.change = 't' then true
                     when r.change = 'd' then e.on_delete in ('c', 'n', 'd')
                     when r.change = 'u' then e.on_update in ('c', 'n', 'd')
@@ -222,7 +264,7 @@ async fn reached(session: &Session, affected: &Affected) -> Result<Vec<Named>, M
     texts.into_iter().flatten().map(read).collect()
 }
 
-fn unreadable(error: serde_json::Error) -> MigrateError {
+pub(super) fn unreadable(error: serde_json::Error) -> MigrateError {
     let reason = format!("a table's description cannot be read: {error}");
     MigrateError::Snapshot { path: PathBuf::from(MANIFEST), reason }
 }
@@ -239,13 +281,19 @@ pub(super) async fn describe(session: &Session, names: &[Named]) -> Result<Vec<V
                     'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
                     'identity', a.attidentity::text, 'generated', a.attgenerated::text,
                     'default', pg_get_expr(d.adbin, d.adrelid),
-                    'sequence', pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname)) order by a.attnum)
+                    'sequence', s.name,
+                    'numbers', (select json_build_object('type', format_type(q.seqtypid, null), 'start', q.seqstart,
+                            'increment', q.seqincrement, 'min', q.seqmin, 'max', q.seqmax, 'cache', q.seqcache,
+                            'cycle', q.seqcycle, 'last', case when has_sequence_privilege(q.seqrelid, 'usage, select')
+                                then pg_sequence_last_value(q.seqrelid) end)
+                        from pg_catalog.pg_sequence q where q.seqrelid = s.name::regclass)) order by a.attnum)
                 from pg_catalog.pg_attribute a
+                cross join pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) s (name)
                 left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
                 where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
             'constraints', (select coalesce(json_agg(json_build_object('name', k.conname,
                     'definition', pg_get_constraintdef(k.oid)) order by k.contype = 'f', k.conname), '[]')
-                from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype <> 'n'),
+                from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype not in ('n', 't')),
             'indexes', (select coalesce(json_agg(pg_get_indexdef(i.indexrelid) order by i.indexrelid), '[]')
                 from pg_catalog.pg_index i where i.indrelid = c.oid
                 and not exists (select from pg_catalog.pg_constraint k where k.conindid = i.indexrelid and k.contype <> 'f'))

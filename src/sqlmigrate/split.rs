@@ -9,15 +9,15 @@ pub(super) struct Statement {
     pub text: String,
     /// Where its first word stands, counted from 1.
     pub line: usize,
-    /// Words, quoted names and signs, without space, comments and strings. Words in lower case; quoted names as they
-    /// are, without their quotes.
+    /// Words, quoted names and signs, without space, comments and strings. Words with A to Z in lower case, as Postgres
+    /// reads them; quoted names as they are, without their quotes.
     pub words: Vec<Word>,
 }
 
 /// What a statement is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// In lower case.
+    /// With A to Z in lower case.
     Plain(String),
     /// Without its quotes.
     Quoted(String),
@@ -119,7 +119,7 @@ impl Building {
         let text = &sql[token.start..token.end];
         let word = match token.kind {
             Kind::Space | Kind::Comment => return false,
-            Kind::Word => Word::Plain(text.to_lowercase()),
+            Kind::Word => Word::Plain(text.to_ascii_lowercase()),
             Kind::Quoted => Word::Quoted(text[1..text.len() - 1].replace("\"\"", "\"")),
             Kind::Text => Word::Text,
             Kind::Sign => Word::Sign(text.chars().next().unwrap_or(' ')),

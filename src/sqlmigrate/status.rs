@@ -44,7 +44,8 @@ impl Status {
         Self { applied: applied.collect(), pending: steps.iter().filter(|step| !is_applied(step)).cloned().collect() }
     }
 
-    /// Refuses files that were edited after they were applied and, unless that is allowed, applied ones without a file.
+    /// Refuses files that were edited after they were applied and, unless that is allowed, applied ones without a file;
+    /// and what depends on one that has no file and was not applied.
     pub(super) fn check(&self, steps: &[Step], allow_missing: bool) -> Result<(), MigrateError> {
         for applied in &self.applied {
             if applied.is_changed
@@ -54,6 +55,15 @@ impl Status {
             }
             if !applied.has_file && !allow_missing {
                 return Err(MigrateError::Missing { version: applied.version });
+            }
+        }
+        let is_known = |version: &Version| {
+            steps.iter().any(|step| step.version == *version) || self.applied.iter().any(|row| row.version == *version)
+        };
+        for step in &self.pending {
+            if let Some(&version) = step.depends.iter().find(|version| !is_known(version)) {
+                let reason = "which has no file and was not applied";
+                return Err(MigrateError::Dependency { path: step.path.clone(), version, reason });
             }
         }
         Ok(())
@@ -82,5 +92,9 @@ mod tests {
         let lost = Status::of(&steps, &[row(7, None)]);
         assert!(matches!(lost.check(&steps, false), Err(MigrateError::Missing { version: Version(7) })));
         assert!(lost.check(&steps, true).is_ok());
+        let steps = [Step::read(Path::new("8_b.sql"), "-- depends: 007\nselect 1").unwrap()];
+        assert!(Status::of(&steps, &[row(7, None)]).check(&steps, true).is_ok(), "what was applied needs no file");
+        let error = Status::of(&steps, &[row(6, None)]).check(&steps, true).unwrap_err().to_string();
+        assert!(error.contains("8_b.sql: it depends on 007, which has no file"), "{error}");
     }
 }

@@ -182,3 +182,146 @@ fn triggers_rest_while_rows_are_put_back() {
     assert_eq!(db.value("select ev_enabled from pg_rewrite where rulename = 'stays'"), "O");
     db.run("drop owned by guest; drop role guest");
 }
+
+#[test]
+fn names_are_read_as_postgres_reads_them() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table Ärzte (id int); insert into Ärzte values (1)");
+    let snapshot = place.taken("001_drop.sql", "DROP TABLE Ärzte;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value("select id from Ärzte"), "1");
+}
+
+#[test]
+fn what_a_view_or_a_rule_hides_is_copied_too() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table people (id int primary key, name text); insert into people values (1, 'a'), (2, 'b');
+         create view shown as select * from people where id > 1; create view few as select * from shown;
+         create table log (id int primary key, name text); insert into log values (1, 'x');
+         create table entries (id int); insert into entries values (1);
+         create rule follow as on update to entries do also update log set name = 'lost'",
+    );
+    let all = || [place.rows("people"), place.rows("log"), place.rows("entries")];
+    let before = all();
+    let snapshot = place.taken("001_lose.sql", "update few set name = 'lost'; update entries set id = 2;");
+    assert_eq!(
+        db.value("select string_agg(name, ' ' order by name) from (table log union all table people)"),
+        "a lost lost"
+    );
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(all(), before);
+}
+
+#[test]
+fn a_migration_takes_nothing_that_no_copy_holds() {
+    let place = Place::new(database());
+    let db = &place.database;
+    let make = "create type mood as enum ('well'); create table people (id int, m mood); insert into people values (1, 'well')";
+    db.run(make);
+    db.run("create table gone (id int)");
+    for (sql, table) in [
+        ("drop type mood cascade;", "public.people"),
+        ("do $$ begin alter table people alter id type bigint; end $$;", "public.people"),
+        ("do $$ begin drop table gone; end $$;", "public.gone"),
+    ] {
+        place.write("001_hidden.sql", sql);
+        for arguments in [&["up"][..], &["up", "--dry-run"]] {
+            place.refused(arguments, &["001_hidden.sql: it drops", table, "LOCK TABLE", "--no-snapshot"]);
+        }
+    }
+    assert_eq!(db.value("select m from people"), "well");
+    place.succeed(&["up", "--no-snapshot"]);
+    assert!(!place.exists("gone"));
+    let snapshot = place.taken("002_named.sql", "lock table people; drop type mood cascade;");
+    db.run("drop table people; create type mood as enum ('well')");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(place.rows("people"), ["people (1,well)"]);
+    db.run("create type place as (town text, code text); create table homes (at place)");
+    place.write("003_type.sql", "alter type place drop attribute code;");
+    let output = place.succeed(&["up"]);
+    assert!(output.contains("DROP ATTRIBUTE") && output.contains("LOCK TABLE"), "{output}");
+    // What it made itself, what it only adds to, and what is copied with another table, is nothing lost.
+    db.run("create table parts (id int) partition by range (id); create table part partition of parts default");
+    db.run("create table parent (id int, x int); create table child () inherits (parent)");
+    let plain = "create table made (id int); do $$ begin alter table people add n int; drop table made; end $$;
+                 drop table parts; alter table parent drop column x;";
+    place.write("004_plain.sql", plain);
+    place.succeed(&["up", "--dry-run"]);
+    place.succeed(&["up"]);
+    place.write("004_plain.down.sql", "do $$ begin alter table people drop n; end $$;");
+    place.refused(&["down"], &["004_plain.down.sql: it drops", "public.people"]);
+    place.refused(&["down", "--dry-run"], &["004_plain.down.sql: it drops", "public.people"]);
+}
+
+#[test]
+fn rows_are_written_with_every_digit_whatever_the_settings() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table kept (f float8, r real, d date, i interval, later date default '2026-04-03');
+         insert into kept values (0.1::float8 + 0.2::float8, 16777217.0 / 3, '2026-04-03', '-1 day +02:03:04')",
+    );
+    let set = |setting: &str| db.run(&format!("alter database {} set {setting}", db.name));
+    let sum = "set extra_float_digits = 1; set datestyle = 'ISO'; set intervalstyle = 'postgres'; select kept::text from kept";
+    let before = db.value(sum);
+    for setting in ["extra_float_digits = 0", "datestyle = 'SQL, DMY'", "intervalstyle = 'sql_standard'"] {
+        set(setting);
+    }
+    place.write("001_drop.sql", "drop table kept; create table shown as select '2026-04-03'::date::text as d;");
+    let snapshot = snapshot_of(&place.run(&["up", "--json"]));
+    assert_eq!(db.value("select d from shown"), "03/04/2026", "the migration has the database's own");
+    set("datestyle = 'SQL, MDY'");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value(sum), before);
+}
+
+#[test]
+fn sequences_go_on_where_they_stood() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run(
+        "create table far (id int generated by default as identity (start with 100000)); insert into far values (1);
+         create function nothing() returns trigger language plpgsql as 'begin return null; end';
+         create constraint trigger late after insert on far deferrable for each row execute function nothing();
+         create table falling (id int generated always as identity (increment by -1));
+         insert into falling default values; insert into falling default values;
+         create table full_up (id smallint generated by default as identity); insert into full_up values (32767);
+         select setval('full_up_id_seq', 32767);
+         create table named (code text); create sequence order_no owned by named.code;
+         alter table named alter code set default 'ORD-' || nextval('order_no');
+         insert into named default values; insert into named default values;
+         create table turning (id int generated by default as identity (maxvalue 3 cycle)); insert into turning values (3);
+         select setval('turning_id_seq', 1);
+         create table odd (id int generated by default as identity (start with 7 increment by 2));
+         insert into odd default values; insert into odd default values; insert into odd values (10);
+         create table plain (id serial); insert into plain default values; insert into plain default values;
+         delete from plain where id = 2",
+    );
+    let tables = "far, falling, named, turning, odd, plain";
+    let next = || -> Vec<String> {
+        let column = |table: &str| if table == "named" { "code" } else { "id" };
+        let sql = |table: &str| format!("select nextval(pg_get_serial_sequence('{table}', '{}'))", column(table));
+        tables.split(", ").map(|table| db.value(&sql(table))).collect()
+    };
+    let full = || db.value("select last_value || is_called::text from full_up_id_seq");
+    let deletes: Vec<String> = tables.split(", ").map(|table| format!("delete from {table};")).collect();
+    let snapshot = place.taken("001_lose.sql", &format!("{} delete from full_up;", deletes.concat()));
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(next(), ["100000", "-3", "3", "2", "11", "3"]);
+    assert_eq!(full(), "32767true");
+    let snapshot = place.taken("002_drop.sql", &format!("drop table {tables}, full_up;"));
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(next(), ["100001", "-4", "4", "3", "13", "4"]);
+    assert_eq!(full(), "32767true");
+    let snapshot = place.taken("003_empty.sql", "truncate plain restart identity;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value("insert into plain default values returning id"), "5");
+    // Those of a schema that is gone.
+    db.run("create schema s; create table s.t (id serial); insert into s.t default values");
+    let snapshot = place.taken("004_drop.sql", "drop schema s cascade;");
+    place.succeed(&["restore", &snapshot]);
+    assert_eq!(db.value("insert into s.t default values returning id"), "2");
+}

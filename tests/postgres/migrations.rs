@@ -257,6 +257,99 @@ fn settings_of_a_migration_end_with_it() {
 }
 
 #[test]
+fn what_a_migration_leaves_in_its_session_ends_with_it() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table users (id int, plan text); insert into users values (1, 'old')");
+    let leaves = "create temp table users as table users; create temp table tmp (id int); prepare p as select 1;
+         declare c cursor with hold for select * from tmp; listen c; select pg_advisory_lock(1);";
+    place.write("001_leaves.sql", leaves);
+    let finds = "update users set plan = 'free'; create temp table tmp (id int); prepare p as select 1;
+         declare c cursor with hold for select * from tmp;
+         select 1 / (count(*) = 0)::int from pg_locks where locktype = 'advisory' and objid = 1 and pid = pg_backend_pid();";
+    place.write("002_finds.sql", finds);
+    place.write("003_alone.sql", "-- no-transaction\ncreate temp table tmp (id int);");
+    place.succeed(&["up", "--dry-run"]);
+    place.succeed(&["up"]);
+    assert_eq!(db.value("select plan from users"), "free");
+}
+
+#[test]
+fn the_isolation_that_a_database_defaults_to_hides_no_rows_and_stops_no_index() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table kept (id int primary key); insert into kept values (1)");
+    db.run(&format!("alter database {} set default_transaction_isolation = 'repeatable read'", db.name));
+    place.write("001_drop.sql", "drop table kept;");
+    let writer = Pending::begin(db, "insert into kept values (2)");
+    let output = std::thread::scope(|scope| {
+        let up = scope.spawn(|| place.run(&["up", "--json"]));
+        place.wait_for_waiting(1);
+        writer.commit();
+        up.join().unwrap()
+    });
+    place.succeed(&["restore", &snapshot_of(&output)]);
+    assert_eq!(db.column("select id from kept order by id"), ["1", "2"]);
+    place.write("002_index.sql", "-- no-transaction\ncreate index concurrently i on kept (id);");
+    place.succeed(&["up"]);
+    assert_eq!(place.applied(), ["001", "002"]);
+}
+
+#[test]
+fn the_limits_of_the_server_end_no_migration_and_free_no_lock() {
+    let guard = "from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid() \
+                 and database = (select oid from pg_database where datname = current_database())";
+    for (version, limits) in [
+        (Version::V16, &["idle_in_transaction_session_timeout", "statement_timeout"][..]),
+        (Version::V18, &["idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout"]),
+    ] {
+        let place = Place::new(server(version).database());
+        let db = &place.database;
+        limits.iter().for_each(|limit| db.run(&format!("alter database {} set {limit} = '1s'", db.name)));
+        place.write("001_within.sql", "select pg_sleep(1.5);");
+        place.write("002_alone.sql", &format!("-- no-transaction\nselect pg_sleep(1.5); select 1 / count(*) {guard};"));
+        place.succeed(&["up"]);
+        assert_eq!(place.applied(), ["001", "002"]);
+        place.write("003_ends.sql", &format!("-- no-transaction\nselect pg_terminate_backend(pid) {guard};"));
+        place.refused(&["up"], &["003_ends.sql: its statements ran", "holds the lock"]);
+        assert_eq!(place.applied(), ["001", "002"]);
+        place.write("002_alone.down.sql", &format!("-- no-transaction\nselect pg_terminate_backend(pid) {guard};"));
+        place.refused(&["down"], &["002_alone.down.sql: its statements ran", "holds the lock"]);
+        assert_eq!(place.applied(), ["001", "002"]);
+    }
+}
+
+#[test]
+fn a_migration_may_depend_on_an_applied_one_whose_file_is_gone() {
+    let place = Place::new(database());
+    place.write("001_a.sql", "create table a (id int);");
+    place.succeed(&["up"]);
+    std::fs::remove_file(place.dir().join("001_a.sql")).unwrap();
+    place.write("002_b.sql", "-- depends: 001\ninsert into a values (1);");
+    place.write("002_b.down.sql", "delete from a;");
+    assert!(place.succeed(&["status"]).contains("its file is missing"), "the status is always told");
+    place.succeed(&["new", "next", "--dry-run"]);
+    place.refused(&["up"], &["001 was applied and has no file"]);
+    place.succeed(&["up", "--allow-missing"]);
+    assert_eq!(place.applied(), ["001", "002"]);
+    place.succeed(&["down", "--allow-missing"]);
+    place.write("003_c.sql", "-- depends: 009\nselect 1;");
+    place.refused(&["up", "--allow-missing"], &["003_c.sql: it depends on 009, which has no file and was not applied"]);
+    assert_eq!(place.applied(), ["001"]);
+}
+
+#[test]
+fn a_directory_that_was_named_must_be_there() {
+    let place = Place::new(server(Version::V16).bare_database());
+    for command in ["up", "down", "status"] {
+        place.refused(&[command, "--dir", "schema/migration"], &["there is no directory schema/migration"]);
+    }
+    assert!(!place.exists("pannier_migrations"), "it is said before anything is done");
+    std::fs::remove_dir(place.dir()).unwrap();
+    place.succeed(&["status"]);
+}
+
+#[test]
 fn a_migration_waits_for_what_it_depends_on() {
     let place = Place::new(database());
     place.write("001_a.sql", "create table a (id int);");
@@ -327,6 +420,10 @@ fn tables_are_copied_before_and_put_back() {
     let file = place.root.path().join(snapshot(1)).join("000.copy");
     std::fs::write(&file, "damaged").unwrap();
     place.refused(&["restore", &snapshot(1)], &["000.copy is damaged"]);
+    let file = place.root.path().join(snapshot(1)).join("manifest.json");
+    let manifest = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, manifest.replacen("\"type\":\"bigint\"", "\"type\":\"bigins\"", 1)).unwrap();
+    place.refused(&["restore", &snapshot(1)], &["manifest.json is damaged"]);
 }
 
 #[test]

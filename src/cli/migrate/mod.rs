@@ -120,8 +120,7 @@ pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> 
         #[cfg(feature = "postgres")]
         MigrateTarget::Postgres => {
             context.refuse_server_flag("migrate --target postgres")?;
-            let dir = args.dir.unwrap_or_else(|| PathBuf::from("schema/migrations"));
-            let postgres = args.postgres.completed(dir, args.no_snapshot);
+            let postgres = args.postgres.completed(args.dir, args.no_snapshot);
             postgres::run(&args.command, &postgres, context)
         }
     }

@@ -16,6 +16,8 @@ use crate::sqlmigrate::{
 
 /// Longest that a step of a restore may take.
 const RESTORE_LIMIT: Duration = Duration::from_secs(6 * 3_600);
+/// Where migrations are looked for.
+const DEFAULT_DIR: &str = "schema/migrations";
 /// Where tables are copied to.
 const DEFAULT_SNAPSHOTS: &str = "schema/snapshots";
 /// Seconds that a statement may wait for a lock.
@@ -25,9 +27,9 @@ const DEFAULT_LOCK_TIMEOUT: u64 = 30;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Migrations of Postgres")]
 pub struct PostgresMigrateArgs {
-    /// Directory of migrations.
+    /// Directory of migrations, where one was named.
     #[arg(skip)]
-    dir: PathBuf,
+    dir: Option<PathBuf>,
     /// Table that says what was applied
     #[arg(long, value_name = "TABLE", default_value = DEFAULT_TABLE, global = true)]
     table: String,
@@ -71,7 +73,7 @@ enum Way {
 }
 
 fn new(args: &PostgresMigrateArgs, name: &str, dry_run: bool, context: &Context) -> Result<(), CliError> {
-    for path in scaffold(&args.dir, name, dry_run).map_err(refused)? {
+    for path in scaffold(args.dir(), name, dry_run).map_err(refused)? {
         output::line(path.display())?;
     }
     if dry_run {
@@ -95,7 +97,7 @@ impl PostgresMigrateArgs {
     }
 
     /// With what every target takes.
-    pub(super) fn completed(self, dir: PathBuf, no_snapshot: bool) -> Self {
+    pub(super) fn completed(self, dir: Option<PathBuf>, no_snapshot: bool) -> Self {
         Self { dir, no_snapshot, ..self }
     }
 
@@ -103,20 +105,28 @@ impl PostgresMigrateArgs {
         Options {
             table: self.table.clone(),
             with_own: !self.skip_own,
-            snapshots: (!self.no_snapshot && !dry_run).then(|| self.snapshots.clone()),
+            snapshots: (!self.no_snapshot).then(|| self.snapshots.clone()),
             dry_run,
             allow_missing: self.allow_missing,
             lock_timeout: Duration::from_secs(self.lock_timeout),
         }
     }
 
-    /// The steps of the directory; none where it is missing.
+    fn dir(&self) -> &Path {
+        self.dir.as_deref().unwrap_or(Path::new(DEFAULT_DIR))
+    }
+
+    /// The steps of the directory; none where none was named and the usual one is missing.
     fn steps(&self, context: &Context) -> Result<Vec<Step>, CliError> {
-        if self.dir.exists() {
-            return read_directory(&self.dir).map_err(refused);
+        let dir = self.dir();
+        if dir.exists() {
+            return read_directory(dir).map_err(refused);
         }
-        let dir = self.dir.display();
-        output::hint(context, format!("there is no directory {dir}; name it with --dir, or begin with `migrate new`"));
+        let missing = format!("there is no directory {}", dir.display());
+        if self.dir.is_some() {
+            return Err(CliError::Refused(missing));
+        }
+        output::hint(context, format!("{missing}; name it with --dir, or begin with `migrate new`"));
         Ok(Vec::new())
     }
 }
