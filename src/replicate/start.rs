@@ -46,7 +46,7 @@ impl Worker {
         if let Some(why) = self.reason_to_scan(&session, &layout, &fence, &claimed, is_fresh).await? {
             self.begin_scan(&mut cursor, why)?;
         }
-        let buried = fence.buried(&session).await?.len() as u64;
+        let buried = fence.count_buried(&session).await?;
         self.status.edit(|status| status.dead_letters = buried);
         self.hold.advance(cursor.seq);
         self.moved(&cursor);
