@@ -57,7 +57,7 @@ impl Run<'_> {
             (Some(_), Some(cursor)) => Begin::From(Some(cursor.clone())),
             (Some(_), None) => Begin::NullCursors(None),
         });
-        let progress = self.progress(&reader, begin.as_ref())?;
+        let progress = self.progress(&reader, begin.as_ref());
         let left_out = match &begin {
             // Rows without a cursor, and then all others.
             Some(Begin::NullCursors(_)) => self.wait(reader.left_out(&Begin::Keys(None)))?,
@@ -187,22 +187,26 @@ impl Run<'_> {
         writer.delete(&missing)
     }
 
-    fn progress(&self, reader: &TableReader, begin: Option<&Begin>) -> Result<ProgressBar, CliError> {
+    /// A bar over the rows; without its end where they cannot be counted, as where that takes too long.
+    fn progress(&self, reader: &TableReader, begin: Option<&Begin>) -> ProgressBar {
         if self.context.quiet {
-            return Ok(ProgressBar::hidden());
+            return ProgressBar::hidden();
         }
+        let count = |begin: &Begin| self.wait(reader.count(begin)).ok();
         let total = match begin {
             // Rows without a cursor, and then all others.
             Some(Begin::NullCursors(_)) => {
-                let null = self.wait(reader.count(&Begin::NullCursors(None)))?;
-                null + self.wait(reader.count(&Begin::From(None)))?
+                count(&Begin::NullCursors(None)).and_then(|null| Some(null + count(&Begin::From(None))?))
             }
-            Some(begin) => self.wait(reader.count(begin))?,
-            None => 0,
+            Some(begin) => count(begin),
+            None => Some(0),
         };
-        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left")
-            .expect("the template is a constant");
-        Ok(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style))
+        let template = match total {
+            Some(_) => "{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left",
+            None => "{spinner} {human_pos} rows, {per_sec}",
+        };
+        let style = ProgressStyle::with_template(template).expect("the template is a constant");
+        ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
     }
 
     fn wait<T>(&self, reading: impl Future<Output = Result<T, SourceError>>) -> Result<T, CliError> {
