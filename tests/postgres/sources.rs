@@ -408,3 +408,37 @@ fn a_statement_that_takes_too_long_is_named_and_ends_on_the_server() {
                    and state = 'active' and pid <> pg_backend_pid()";
     assert_eq!(db.value(running), "0");
 }
+
+#[test]
+fn rows_that_are_read_otherwise_are_read_from_the_start() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, stock int, at int not null)");
+    db.run("insert into rows select i, 'a', i, i from generate_series(1, 5) i");
+    place.create();
+    let cursor = ["--cursor", "at"];
+    assert_eq!(place.import(&[&cursor[..], &["--columns", "name"]].concat())[0], 5);
+    let with_stock = [&cursor[..], &["--columns", "name,stock"]].concat();
+    let base = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+    let (code, _, stderr) = place.run(&[&base[..], &with_stock].concat());
+    assert!(code == 0 && stderr.contains("reading all rows again") && stderr.contains("--source-name"), "{stderr}");
+    assert!(place.documents().as_array().unwrap().iter().all(|hit| hit["metadata"]["stock"].is_i64()));
+    assert_eq!(place.import(&with_stock)[0], 0);
+    assert_eq!(place.import(&[&cursor[..], &["--id-prefix", "b:"]].concat())[0], 5);
+    assert_eq!(place.ids(), ["1", "2", "3", "4", "5", "b:1", "b:2", "b:3", "b:4", "b:5"]);
+}
+
+#[test]
+fn a_restart_whose_run_fails_is_not_forgotten() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, at int not null)");
+    db.run("insert into rows select i, 'a', i from generate_series(1, 5) i");
+    place.create();
+    assert_eq!(place.import(&["--cursor", "at"])[0], 5);
+    db.run("alter table rows rename to away");
+    let restart = ["import", "postgres", "c", "--table", "rows", "--key", "id", "--cursor", "at", "--restart"];
+    place.refused(&restart, "rows");
+    db.run("alter table away rename to rows");
+    assert_eq!(place.import(&["--cursor", "at"])[0], 5);
+}

@@ -42,15 +42,19 @@ impl Run<'_> {
         self.wait(reader.page(&begin)).map(drop)
     }
 
-    /// Reads and writes what changed. `restart`: everything.
-    pub(super) fn once(&self, restart: bool) -> Result<Counts, CliError> {
+    /// Reads and writes what changed. `restart`: everything; it is unset once that is noted beside the collection, so
+    /// that a run that fails later is gone on with from there.
+    pub(super) fn once(&self, restart: &mut bool) -> Result<Counts, CliError> {
         let kept_under = self.kept_under()?;
         let identity = self.source.identity(&self.settings.place());
         let history = self.history()?;
-        let mut state = match restart {
+        let mut state = match *restart {
             true => SourceState::begin(&identity, &history),
             false => self.load(&kept_under, &identity, &history)?,
         };
+        if std::mem::take(restart) {
+            self.save(&kept_under, &state).inspect_err(|_| *restart = true)?;
+        }
         let reader = self.wait(TableReader::connect(self.settings, self.source.clone()))?;
         let mut begin = Some(match (&self.source.cursor, &state.cursor) {
             (None, _) => Begin::Keys(None),
@@ -229,15 +233,37 @@ impl Run<'_> {
         Ok(CollectionName::new(&name)?)
     }
 
-    /// What rows are read into. A snapshot that is restored begins another timeline, and a collection that is deleted
-    /// and made again is created at another time.
+    /// What rows are read into, and which documents they become. A snapshot that is restored begins another timeline,
+    /// and a collection that is deleted and made again is created at another time.
     fn history(&self) -> Result<String, CliError> {
         let version = self.target.value("GET", "/version", None)?;
         let definition = self.target.value("GET", &collection_path(self.name), None)?;
         let (store, created) = (&version["store_id"], &definition["created_at"]);
         let text = |value: &Json| value.as_str().unwrap_or("-").to_owned();
         let (store, created) = (text(store), text(created));
-        Ok(format!("store {store} timeline {} collection {} of {created}", version["timeline"], self.name))
+        let made = self.made_as();
+        Ok(format!("store {store} timeline {} collection {} of {created}{made}", version["timeline"], self.name))
+    }
+
+    /// What the options make of a row; nothing where they are the usual ones.
+    fn made_as(&self) -> String {
+        let prefix = (!self.args.id_prefix.is_empty()).then_some(&self.args.id_prefix);
+        let flag = match &self.source.deletions {
+            Deletions::Flag(flag) => Some(flag),
+            Deletions::Ignored | Deletions::Missing => None,
+        };
+        let columns = self.source.columns.as_ref().map(|columns| columns.join(","));
+        let exclude = (!self.source.exclude.is_empty()).then(|| self.source.exclude.join(","));
+        let options = [
+            ("id-prefix", prefix),
+            ("columns", columns.as_ref()),
+            ("exclude-columns", exclude.as_ref()),
+            ("text-column", self.args.text_column.as_ref()),
+            ("vector-column", self.args.vector_column.as_ref()),
+            ("deleted-flag", flag),
+        ];
+        let set = |(name, value): (&str, Option<&String>)| value.map(|value| format!(" --{name} {value:?}"));
+        options.into_iter().filter_map(set).collect()
     }
 
     /// How far the source was read; nothing where that was read into something else.
@@ -254,7 +280,11 @@ impl Run<'_> {
         }
         if kept.cursor.is_some() {
             let why = match kept.history {
-                Some(_) => "since then a snapshot was restored, or the collection was deleted and made again",
+                Some(_) => {
+                    "since then a snapshot was restored, or the collection was deleted and made again, or other options \
+                     (--id-prefix, --columns, ..) make other documents of the rows; runs side by side need a \
+                     --source-name each"
+                }
                 None => "an earlier version kept it, which did not note into which collection it was read",
             };
             let what = format!("how far source {kept_under} was read does not count any more: {why}");
