@@ -26,7 +26,7 @@ impl Session {
     /// [`PostgresError::Connect`], [`PostgresError::Settings`].
     pub async fn connect(settings: &ConnectSettings) -> Result<Self, PostgresError> {
         let connector = tls::connector(settings)?;
-        let limit = settings.config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(10));
+        let limit = settings.connect_timeout;
         let connecting = tokio::time::timeout(limit, settings.config.connect(connector)).await;
         let (client, connection) = connecting
             .map_err(|_| PostgresError::no_connection(settings.place(), limit))?

@@ -16,6 +16,8 @@ use crate::types::Chain;
 const MAX_URL_BYTES: u64 = 64 << 10;
 /// So long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An address has this part of that time to answer, so that the next one is tried where it does not.
+const ADDRESSES: u32 = 4;
 /// So long a statement may take, unless it is told otherwise.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What it may be told.
@@ -84,14 +86,17 @@ pub struct ConnectSettings {
     pub(super) config: Config,
     pub(super) ssl_mode: SslMode,
     pub(super) ssl_root_cert: Option<PathBuf>,
+    /// So long all of connecting may take, whatever the number of addresses.
+    pub(super) connect_timeout: Duration,
     pub(super) statement_timeout: Duration,
 }
 
 impl ConnectSettings {
     /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
-    /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds. Parameters that only
-    /// name a pooler's mode (`pgbouncer`, `pool_mode`, `schema`,
-    /// `connection_limit`) are passed over. `sslrootcert=system` is `sslmode=verify-full`, and goes with no other.
+    /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds; `connect_timeout` how
+    /// long connecting may take, in seconds, a quarter of it for each address. Parameters that only name a pooler's
+    /// mode (`pgbouncer`, `pool_mode`, `schema`, `connection_limit`) are passed over. `sslrootcert=system` is
+    /// `sslmode=verify-full`, and goes with no other.
     ///
     /// # Errors
     /// [`PostgresError::Settings`], without the URL.
@@ -161,14 +166,13 @@ impl ConnectSettings {
             SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
             _ => tokio_postgres::config::SslMode::Require,
         });
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_TIMEOUT);
-        }
+        let connect_timeout = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        config.connect_timeout(connect_timeout / ADDRESSES);
         if config.get_application_name().is_none() {
             config.application_name("pannier");
         }
         config.keepalives_idle(KEEPALIVE_IDLE);
-        Ok(Self { config, ssl_mode, ssl_root_cert, statement_timeout: STATEMENT_TIMEOUT })
+        Ok(Self { config, ssl_mode, ssl_root_cert, connect_timeout, statement_timeout: STATEMENT_TIMEOUT })
     }
 
     /// The same, but a statement may take `limit`.
@@ -248,14 +252,26 @@ const OWN: [&str; 10] = [
 
 type Own = Vec<(String, String)>;
 
-/// Takes our own parameters out of a URL.
+/// Takes our own parameters out of a URL. As for libpq, what stands before an '@' is user and password, whatever else
+/// it holds.
 fn split_url(url: &str) -> Result<(String, Own), PostgresError> {
-    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let server = url[start..].find('@').map_or(start, |at| start + at + 1);
+    let credentials = &url[start..server];
+    // The '@' of a parameter would make all before it a user.
+    if credentials.contains('/') && credentials.contains('?') {
+        return Err(settings(
+            "a '/' or '?' in a user or password of a URL is written %2F or %3F, and an '@' in a parameter %40",
+        ));
+    }
+    let Some((place, query)) = url[server..].split_once('?') else { return Ok((url.to_owned(), Vec::new())) };
+    let base = &url[..server + place.len()];
     let (mut kept, mut own) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match OWN.contains(&key) {
-            true => own.push((key.to_owned(), percent_decode(value)?)),
+        let key = percent_decode(key)?;
+        match OWN.contains(&key.as_str()) {
+            true => own.push((key, percent_decode(value)?)),
             false => kept.push(pair),
         }
     }
@@ -263,16 +279,39 @@ fn split_url(url: &str) -> Result<(String, Own), PostgresError> {
     Ok((plain, own))
 }
 
-/// Takes our own parameters out of `key=value` text.
+/// Takes our own parameters out of `key=value` text; the others stay as they are written.
 fn split_words(text: &str) -> (String, Own) {
     let (mut kept, mut own) = (Vec::new(), Vec::new());
-    for word in text.split_whitespace() {
-        match word.split_once('=') {
-            Some((key, value)) if OWN.contains(&key) => own.push((key.to_owned(), value.trim_matches('\'').to_owned())),
-            _ => kept.push(word),
+    let mut rest = text.trim_start();
+    while let Some((key, after)) = rest.split_once('=') {
+        let key = key.trim_end();
+        let (value, after) = word_value(after.trim_start());
+        let written = &rest[..rest.len() - after.len()];
+        match OWN.contains(&key) {
+            true => own.push((key.to_owned(), value)),
+            false => kept.push(written),
+        }
+        rest = after.trim_start();
+    }
+    // What is no pair is for the parser to refuse.
+    kept.push(rest);
+    (kept.join(" "), own)
+}
+
+/// The value at the beginning of a text, in libpq's grammar, and what comes after it: it ends at a blank, or at the
+/// second of two quotes; a backslash takes the character after it as it is.
+fn word_value(text: &str) -> (String, &str) {
+    let (is_quoted, body) = text.strip_prefix('\'').map_or((false, text), |body| (true, body));
+    let (mut value, mut characters) = (String::new(), body.char_indices());
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+            '\'' if is_quoted => return (value, &body[at + 1..]),
+            blank if !is_quoted && blank.is_whitespace() => return (value, &body[at..]),
+            other => value.push(other),
         }
     }
-    if own.is_empty() { (text.to_owned(), own) } else { (kept.join(" "), own) }
+    (value, "")
 }
 
 fn statement_timeout(text: &str) -> Result<Duration, PostgresError> {
@@ -322,6 +361,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_of_tls_is_read_however_it_is_written() {
+        for (text, root) in [
+            ("postgres://u:p?w@h/d?sslmode=require", None),
+            ("postgres://u:p?w@h/d?sslmode=require&sslrootcert=/ca.pem", Some("/ca.pem")),
+            ("postgres://u:p/w@h/d?ssl%6dode=require", None),
+            ("host=h user=u sslmode = require", None),
+            ("host=h user=u sslmode =require sslrootcert= '/a b.pem'", Some("/a b.pem")),
+            (r"host=h user=u sslmode='require' sslrootcert=/a\ b.pem", Some("/a b.pem")),
+        ] {
+            let settings = ConnectSettings::from_url(text).unwrap();
+            assert_eq!(settings.ssl_mode, SslMode::Require, "{text}");
+            assert_eq!(settings.ssl_root_cert.as_deref(), root.map(Path::new), "{text}");
+            assert!(settings.place().starts_with("u@h:5432/"), "{text}: {}", settings.place());
+        }
+        let words = ConnectSettings::from_url("host=h user=u password='a  b' sslmode=require").unwrap();
+        assert_eq!(words.config.get_password(), Some(&b"a  b"[..]));
+        let url = ConnectSettings::from_url("postgres://u:p?w@h/d?sslmode=require").unwrap();
+        assert_eq!(url.config.get_password(), Some(&b"p?w"[..]));
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        for (url, whole) in [("postgres://me@a,b/x", 10), ("postgres://me@a,b/x?connect_timeout=2", 2)] {
+            let settings = ConnectSettings::from_url(url).unwrap();
+            assert_eq!(settings.connect_timeout, Duration::from_secs(whole), "{url}");
+            let of_each = *settings.config.get_connect_timeout().unwrap();
+            assert!(of_each * 2 < settings.connect_timeout, "{url}: {of_each:?}");
+        }
+    }
+
+    #[test]
     fn the_roots_of_the_system_come_with_a_check_of_the_name() {
         for url in ["postgres://me@h/x?sslrootcert=system", "host=h user=me sslrootcert=system sslmode=verify-full"] {
             let settings = ConnectSettings::from_url(url).unwrap();
@@ -366,6 +436,8 @@ mod tests {
             "nonsense s3cret",
             "",
             "postgres://me:x@s3cret@h/x",
+            "postgres://h/x?user=me&password=a@s3cret&sslmode=require",
+            "host=h user=me password='s3cret",
         ] {
             let error = ConnectSettings::from_url(url).unwrap_err().to_string();
             assert!(error.contains("settings") && !error.contains("s3cret"), "{error}");

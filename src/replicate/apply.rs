@@ -104,6 +104,13 @@ impl Batch {
         self.deletes.push(Delete { id: None, key, seq: Seq(i64::MAX as u64) });
     }
 
+    /// What has gathered; an empty one of the same kind stays.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self { force: self.force, tries_again: self.tries_again, ..Self::default() };
+        std::mem::replace(self, empty)
+    }
+
+    /// Of rows, about.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -4,7 +4,7 @@
 //! change together. The transaction fails in the database itself unless the row is as the writer left it: so neither a
 //! process whose epoch has passed nor a connection whose bytes arrive twice or late changes anything.
 
-use crate::postgres::{Param, PostgresError, QualifiedName, Session, Trouble, Type, quote_identifier};
+use crate::postgres::{Param, PostgresError, QualifiedName, Row, Session, Trouble, Type, quote_identifier};
 use crate::types::{DocumentId, Seq};
 
 use super::ReplicateError;
@@ -457,14 +457,25 @@ impl Fence {
     /// The ids of the documents that could not be stored. Outside of a transaction: the table is made again where
     /// somebody dropped it.
     pub(super) async fn buried(&self, session: &Session) -> Result<Vec<String>, PostgresError> {
-        let sql = format!("select document_id from {} where sink = $1 order by 1", self.dead);
-        let mut rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;
+        let rows = self.ask_dead(session, "select document_id from {dead} where sink = $1 order by 1").await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// How many there are, without reading them. Outside of a transaction, as [`Fence::buried`].
+    pub(super) async fn count_buried(&self, session: &Session) -> Result<u64, PostgresError> {
+        let rows = self.ask_dead(session, "select count(*) from {dead} where sink = $1").await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
+    }
+
+    async fn ask_dead(&self, session: &Session, sql: &str) -> Result<Vec<Row>, PostgresError> {
+        let sql = sql.replace("{dead}", &self.dead.to_string());
+        let rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;
         let is_schema = |error: &PostgresError| error.trouble() == Trouble::Schema;
         if rows.as_ref().is_err_and(is_schema) && Self::prepare(session, self.schema()).await? {
             tracing::warn!(sink = self.name, table = %self.dead, "the table of dead letters was dropped; it is made again");
-            rows = session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;
+            return session.query("read the dead letters", &sql, &[(&self.name, Type::TEXT)]).await;
         }
-        Ok(rows?.iter().map(|row| row.get(0)).collect())
+        rows
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::postgres::{PostgresError, Session, Trouble, Type, quote_identifier, value};
+use crate::postgres::{Param, PostgresError, Session, Trouble, Type, quote_identifier, value};
 
 use super::ReplicateError;
 use super::layout::{Layout, Mode};
@@ -44,7 +44,8 @@ impl Attempts {
     }
 }
 
-/// Makes the index where the vector column has no valid one of the kind. What an interrupted attempt left is dropped.
+/// Makes the index where the vector column has no valid one, by HNSW or IVFFlat, that searches by the collection's metric
+/// can use. What an interrupted attempt left is dropped.
 ///
 /// Returns why there is none, where there can be none or it could not be made: rows are written without it all the
 /// same, and it is tried again from time to time.
@@ -154,31 +155,15 @@ async fn try_ensure(session: &Session, layout: &Layout) -> Result<Outcome, Repli
         let reason = format!("{} dimensions are more than the {max_dim} that an index of pgvector takes", layout.dim);
         return Ok(Outcome::Impossible(reason));
     }
-    let sql = "select c.relname::text, i.indisvalid, \
-               exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid) \
-               from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
-               join pg_attribute t on t.attrelid = i.indrelid and t.attnum = i.indkey[0] \
-               where i.indrelid = to_regclass($1) and t.attname = $2 and a.amname in ('hnsw', 'ivfflat')";
-    let name = &layout.columns[column].name;
-    let rows = session
-        .query("look at the table's indexes", sql, &[(&layout.table.to_string(), Type::TEXT), (name, Type::TEXT)])
-        .await?;
-    let (mut is_there, mut is_under_way, mut leftovers) = (false, false, Vec::new());
-    for row in &rows {
-        match (value(row, 1)?, value(row, 2)?) {
-            (true, _) => is_there = true,
-            (false, true) => is_under_way = true,
-            (false, false) => leftovers.push(value::<String>(row, 0)?),
-        }
-    }
+    let found = look(session, layout, column).await?;
     // Dropping one would wait for the one that is being made, and every statement on the table for the drop.
-    if is_under_way {
-        return Ok(if is_there { Outcome::Done } else { Outcome::UnderWay });
+    if found.is_under_way {
+        return Ok(if found.is_there { Outcome::Done } else { Outcome::UnderWay });
     }
-    for leftover in &leftovers {
+    for leftover in &found.leftovers {
         drop_leftover(session, layout, leftover).await?;
     }
-    if is_there {
+    if found.is_there {
         return Ok(Outcome::Done);
     }
     let lists = match layout.index {
@@ -189,8 +174,59 @@ async fn try_ensure(session: &Session, layout: &Layout) -> Result<Outcome, Repli
         }
         _ => 0,
     };
-    make(session, layout, column, method, &options(layout.index, lists)).await?;
-    Ok(Outcome::Done)
+    let (suffix, options) = options(layout.index, lists);
+    // Names as the vecs client makes them, so that it finds the index too. A table that is renamed keeps its indexes,
+    // and they their names: the table's number keeps ours apart.
+    let name = format!("ix_{}_{suffix}_{:07x}", layout.operator_class(), found.table);
+    make(session, layout, column, method, &name, &options).await?;
+    // An index that has the name is not looked at by the statement that makes ours.
+    let made = look(session, layout, column).await?;
+    Ok(match (made.is_there, made.is_under_way) {
+        (true, _) => Outcome::Done,
+        (false, true) => Outcome::UnderWay,
+        (false, false) => Outcome::Impossible(format!(
+            "there is no index: another one has the name {name}; drop or rename that one and pause and resume the sink, or \
+             make ours by hand ({})",
+            by_hand(layout)
+        )),
+    })
+}
+
+/// The indexes of the vector column.
+struct Found {
+    /// The number of the table.
+    table: u32,
+    /// One can be used: it is valid, of all rows, and of the operator class.
+    is_there: bool,
+    /// The server is making one, of whatever class.
+    is_under_way: bool,
+    /// Those like ours that were never finished.
+    leftovers: Vec<String>,
+}
+
+async fn look(session: &Session, layout: &Layout, column: usize) -> Result<Found, PostgresError> {
+    let sql = "select r.oid::int8, c.relname::text, i.indisvalid, o.opcname = $3 and i.indpred is null, \
+               exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid) \
+               from pg_class r left join (pg_index i join pg_class c on c.oid = i.indexrelid \
+               join pg_am a on a.oid = c.relam and a.amname in ('hnsw', 'ivfflat') \
+               join pg_opclass o on o.oid = i.indclass[0] \
+               join pg_attribute t on t.attrelid = i.indrelid and t.attnum = i.indkey[0] and t.attname = $2) \
+               on i.indrelid = r.oid where r.oid = to_regclass($1)";
+    let (table, name, class) = (layout.table.to_string(), &layout.columns[column].name, layout.operator_class());
+    let params: [Param<'_>; 3] = [(&table, Type::TEXT), (name, Type::TEXT), (&class, Type::TEXT)];
+    let rows = session.query("look at the table's indexes", sql, &params).await?;
+    let mut found = Found { table: 0, is_there: false, is_under_way: false, leftovers: Vec::new() };
+    for row in &rows {
+        found.table = value::<i64>(row, 0)? as u32;
+        let Some(index) = value::<Option<String>>(row, 1)? else { continue };
+        let (is_valid, fits, is_under_way): (bool, bool, bool) = (value(row, 2)?, value(row, 3)?, value(row, 4)?);
+        found.is_there |= is_valid && fits;
+        found.is_under_way |= !is_valid && is_under_way;
+        if fits && !is_valid && !is_under_way {
+            found.leftovers.push(index);
+        }
+    }
+    Ok(found)
 }
 
 /// Drops an index that was never finished. Statements that come after it wait as long as it does, so it gives up soon
@@ -206,14 +242,15 @@ async fn drop_leftover(session: &Session, layout: &Layout, name: &str) -> Result
     session.rolled_back(dropped, |error| !is_usable_after(error)).await
 }
 
-/// The options of an index. Lists as pgvector advises: rows / 1000 up to a million rows, their root beyond.
-fn options(kind: IndexKind, rows: i64) -> String {
+/// The options of an index, in its name and as they are set. Lists as pgvector advises: rows / 1000 up to a million
+/// rows, their root beyond.
+fn options(kind: IndexKind, rows: i64) -> (String, String) {
     match kind {
         IndexKind::Ivfflat => {
-            let lists = if rows > 1_000_000 { (rows as f64).sqrt() as i64 } else { rows / 1_000 };
-            format!("with (lists = {})", lists.max(10))
+            let lists = if rows > 1_000_000 { (rows as f64).sqrt() as i64 } else { rows / 1_000 }.max(10);
+            (format!("ivfflat_nl{lists}"), format!("with (lists = {lists})"))
         }
-        _ => "with (m = 16, ef_construction = 64)".to_owned(),
+        _ => ("hnsw_m16_efc64".to_owned(), "with (m = 16, ef_construction = 64)".to_owned()),
     }
 }
 
@@ -222,20 +259,16 @@ async fn make(
     layout: &Layout,
     column: usize,
     method: &str,
+    name: &str,
     options: &str,
 ) -> Result<(), ReplicateError> {
-    let class = layout.operator_class();
-    let suffix = if method == "hnsw" { "hnsw_m16_efc64" } else { "ivfflat" };
-    let tag = layout.table.plain().bytes().fold(0u32, |tag, byte| tag.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    // Names as the vecs client makes them, so that it finds the index too.
-    let name = format!("ix_{class}_{suffix}_{:07x}", tag & 0x0fff_ffff);
+    let class = layout.extension.name(&layout.operator_class());
     let statement = |concurrently: &str| {
         format!(
-            "create index {concurrently} if not exists {} on {} using {method} ({} {}) {options}",
-            quote_identifier(&name),
+            "create index {concurrently} if not exists {} on {} using {method} ({} {class}) {options}",
+            quote_identifier(name),
             layout.table,
-            layout.quoted(column),
-            layout.extension.name(&class)
+            layout.quoted(column)
         )
     };
     let doing = "make the index";
@@ -243,7 +276,7 @@ async fn make(
         Ok(()) => return Ok(()),
         Err(error) if lacks_room(&error) => {
             // What is left of it would take room, and time of every write.
-            return match drop_leftover(session, layout, &name).await {
+            return match drop_leftover(session, layout, name).await {
                 Err(broken) if !is_usable_after(&broken) => Err(broken.into()),
                 _ => Err(error.into()),
             };
@@ -255,7 +288,7 @@ async fn make(
         }
         Err(error) => return Err(error.into()),
     }
-    drop_leftover(session, layout, &name).await?;
+    drop_leftover(session, layout, name).await?;
     let sql = format!("begin; set local statement_timeout = 0; {}; commit", statement(""));
     let made = session.long_batch(doing, &sql, LIMIT).await;
     Ok(session.rolled_back(made, |error| !is_usable_after(error)).await?)
@@ -267,8 +300,9 @@ mod tests {
 
     #[test]
     fn lists_grow_with_the_rows() {
-        assert_eq!(options(IndexKind::Ivfflat, 0), "with (lists = 10)");
-        assert_eq!(options(IndexKind::Ivfflat, 100_000), "with (lists = 100)");
-        assert_eq!(options(IndexKind::Ivfflat, 4_000_000), "with (lists = 2000)");
+        for (rows, lists) in [(0, 10), (100_000, 100), (4_000_000, 2_000)] {
+            let wanted = (format!("ivfflat_nl{lists}"), format!("with (lists = {lists})"));
+            assert_eq!(options(IndexKind::Ivfflat, rows), wanted, "{rows}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::row::{key_of, key_text_of};
 use super::verify::{self, Difference, Kind, RepairReport, VerifyReport, key_cells};
 use super::worker::{BATCH_BYTES, PAGE, Ready, Stepped, Worker};
-use crate::collection::{ChangeStep, Changes, Collection, DocumentChange};
+use crate::collection::{ChangeStep, Changes, DocumentChange};
 use crate::types::{DocumentId, Seq};
 
 /// Comparisons at most, where what differs changes all the while.
@@ -108,16 +108,30 @@ impl Worker {
                     Some(document) => batch.write(&ready.layout, &document),
                     None => batch.delete(&ready.layout, id, ready.cursor.seq),
                 }
+                self.apply_full(ready, &mut batch).await?;
             }
-            let cursor = ready.cursor.clone();
-            self.apply(ready, &batch, cursor).await?;
+            self.apply_here(ready, &batch).await?;
         }
         Ok(())
     }
 
-    /// Mends the differences of the kinds that are wanted, a page a transaction: documents as they are now, over
-    /// whatever stands there. Rows without a document go first: what they hold, as a value of a unique index, others
-    /// may need.
+    /// Writes what has gathered where that is as much as a transaction takes.
+    async fn apply_full(&self, ready: &mut Ready, batch: &mut Batch) -> Result<(), ReplicateError> {
+        match batch.bytes() >= BATCH_BYTES {
+            true => self.apply_here(ready, &batch.take()).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Writes without moving the cursor.
+    async fn apply_here(&self, ready: &mut Ready, batch: &Batch) -> Result<(), ReplicateError> {
+        let cursor = ready.cursor.clone();
+        self.apply(ready, batch, cursor).await
+    }
+
+    /// Mends the differences of the kinds that are wanted, a page of rows or 4 MiB of them a transaction: documents as
+    /// they are now, over whatever stands there. Rows without a document go first: what they hold, as a value of a
+    /// unique index, others may need.
     pub(super) async fn mend(
         &self,
         ready: &mut Ready,
@@ -127,26 +141,21 @@ impl Worker {
         let all = report.differences.iter().filter(|difference| wanted(difference.kind));
         let (extra, others): (Vec<&Difference>, Vec<_>) = all.partition(|difference| difference.kind == Kind::Extra);
         for part in extra.chunks(PAGE).chain(others.chunks(PAGE)) {
-            let batch = Self::mending(ready, &self.collection, part)?;
-            let cursor = ready.cursor.clone();
-            self.apply(ready, &batch, cursor).await?;
+            let mut batch = Batch::new(true);
+            for difference in part {
+                match &difference.id {
+                    Some(id) => {
+                        // Gone since: its delete is on the way.
+                        if let Some(document) = tokio::task::block_in_place(|| self.collection.get(id))? {
+                            batch.write(&ready.layout, &document);
+                        }
+                    }
+                    None => batch.delete_row(key_cells(&ready.layout, &difference.key)),
+                }
+                self.apply_full(ready, &mut batch).await?;
+            }
+            self.apply_here(ready, &batch).await?;
         }
         Ok(())
-    }
-
-    fn mending(ready: &Ready, collection: &Collection, part: &[&Difference]) -> Result<Batch, ReplicateError> {
-        let mut batch = Batch::new(true);
-        for difference in part {
-            match &difference.id {
-                Some(id) => {
-                    // Gone since: its delete is on the way.
-                    if let Some(document) = tokio::task::block_in_place(|| collection.get(id))? {
-                        batch.write(&ready.layout, &document);
-                    }
-                }
-                None => batch.delete_row(key_cells(&ready.layout, &difference.key)),
-            }
-        }
-        Ok(batch)
     }
 }

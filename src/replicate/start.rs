@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::apply::Batch;
 use super::fence::{Claimed, Cursor, Fence, Scan, ScanReason, Target};
 use super::layout::{self, Layout};
 use super::settings::ExtraRows;
@@ -41,17 +42,23 @@ impl Worker {
         let target = Target { table: layout.table.plain(), scope: layout.scope_condition(), shape };
         let (fence, claimed) =
             Fence::claim(&session, schema, &self.name, &self.origin, &target, self.take_over).await?;
-        self.take_over = false;
         let mut cursor = claimed.cursor.clone();
         if let Some(why) = self.reason_to_scan(&session, &layout, &fence, &claimed, is_fresh).await? {
             self.begin_scan(&mut cursor, why)?;
         }
-        let buried = fence.buried(&session).await?.len() as u64;
+        let buried = fence.count_buried(&session).await?;
         self.status.edit(|status| status.dead_letters = buried);
         self.hold.advance(cursor.seq);
         self.moved(&cursor);
         let written_down = (cursor.seq, Instant::now());
-        Ok(Ready { session, layout, fence, cursor, written_down, is_fresh })
+        let mut ready = Ready { session, layout, fence, cursor, written_down, is_fresh };
+        if self.take_over {
+            // From here on the state names our store, also where this session breaks off before its first page.
+            let cursor = ready.cursor.clone();
+            self.apply(&mut ready, &Batch::default(), cursor).await?;
+            self.take_over = false;
+        }
+        Ok(ready)
     }
 
     /// Why everything has to be written before changes can be followed; `None` where the cursor can be believed.

@@ -213,7 +213,7 @@ impl Worker {
         ready.fence.advanced(applied.stamp);
         let Ready { session, fence, .. } = &*ready;
         let buried = match has_dead_letters || applied.poisoned > 0 {
-            true => Some(fence.buried(session).await?.len() as u64),
+            true => Some(fence.count_buried(session).await?),
             false => None,
         };
         self.status.edit(|status| {

@@ -78,7 +78,7 @@ impl Events {
         };
         match payload {
             Json::Null => Ok(Change::Nothing),
-            Json::Object(payload) if payload.contains_key("op") => self.of_envelope(&schema, payload),
+            Json::Object(payload) if self.is_envelope(&payload) => self.of_envelope(&schema, payload),
             Json::Object(payload) => self.of_flat(&schema, payload),
             _ => Err(wrong("it is no object with \"op\", \"before\" and \"after\"")),
         }
@@ -88,6 +88,12 @@ impl Events {
     fn is_row(&self, object: &Map<String, Json>) -> bool {
         let is_part = |name: &String| object.get(name).is_some_and(|value| value.is_string() || value.is_number());
         self.key.iter().all(is_part)
+    }
+
+    /// Whether an object tells of a row, and is none that has a column `op`: the columns of a row are no objects.
+    fn is_envelope(&self, object: &Map<String, Json>) -> bool {
+        let has_side = ["before", "after"].iter().any(|side| object.get(*side).is_some_and(Json::is_object));
+        object.contains_key("op") && (has_side || !self.is_row(object))
     }
 
     fn of_envelope(&self, schema: &Json, mut payload: Map<String, Json>) -> Result<Change, SourceError> {
@@ -131,7 +137,7 @@ impl Events {
         };
         let is_op = row.remove("__op").is_some_and(|op| op == "d");
         let is_gone = is_deleted(row.remove("__deleted")) || is_op;
-        row.retain(|name, _| !name.starts_with("__"));
+        row.retain(|name, _| !name.starts_with("__") || self.key.contains(name));
         if is_gone {
             return Ok(Change::Delete { id: self.id(&row, &kinds)? });
         }
@@ -267,6 +273,17 @@ mod tests {
                 r#"{"schema":{},"payload":{"op":"c","after":{"id":1,"value":2}}}"#,
                 upsert("1", &[("id", Value::Int(1)), ("value", Value::Int(2))]),
             ),
+            (
+                r#"{"id":1,"op":"m","after":"x"}"#,
+                upsert(
+                    "1",
+                    &[("id", Value::Int(1)), ("op", Value::String("m".into())), ("after", Value::String("x".into()))],
+                ),
+            ),
+            (
+                r#"{"payload":{"id":1,"op":null,"__op":"c"}}"#,
+                upsert("1", &[("id", Value::Int(1)), ("op", Value::Null)]),
+            ),
             ("null", Change::Nothing),
             (" ", Change::Nothing),
             (r#"{"schema":null,"payload":null}"#, Change::Nothing),
@@ -276,6 +293,20 @@ mod tests {
         for (line, wanted) in cases {
             assert_eq!(events().read(line).unwrap(), wanted, "{line}");
         }
+    }
+
+    #[test]
+    fn keys_may_be_named_as_what_an_event_has_itself() {
+        let id = |key: &str, line: &str| {
+            let events = Events { key: vec![key.into()], exclude: vec![] };
+            match events.read(line).unwrap() {
+                Change::Upsert { id, .. } => id,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(id("op", r#"{"op":"c","before":null,"after":{"op":"x"},"ts_ms":5}"#), "x");
+        assert_eq!(id("op", r#"{"op":"x","name":"n"}"#), "x");
+        assert_eq!(id("__id", r#"{"__id":7,"__op":"c","__v":1}"#), "7");
     }
 
     #[test]

@@ -71,6 +71,11 @@ fn wrong_passwords_ports_and_roots_are_named_without_secrets() {
             (url("postgres:s3cret", 1, "sslmode=disable"), Trouble::Unreachable),
             // The test's server has no TLS.
             (url("postgres:s3cret", database.port, "sslmode=require"), Trouble::Tls),
+            (url("postgres:?s3cret", database.port, "sslmode=require"), Trouble::Tls),
+            (
+                format!("host=127.0.0.1 port={} user=postgres password=s3cret sslmode = require", database.port),
+                Trouble::Tls,
+            ),
             (url("postgres:s3cret", database.port, "sslmode=verify-full&sslrootcert=/nowhere"), Trouble::Settings),
         ];
         for (url, trouble) in cases {
@@ -86,6 +91,29 @@ fn wrong_passwords_ports_and_roots_are_named_without_secrets() {
         }
     });
     database.run("drop role scram_wrong");
+}
+
+#[test]
+fn an_address_that_never_answers_is_passed_over() {
+    // A listener that takes nobody any more: whoever comes now waits, as for a machine that is switched off.
+    let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = full.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the listener takes everybody");
+    }
+    let database = database();
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/{}?sslmode=disable&connect_timeout=4",
+        address.port(),
+        database.port,
+        database.name
+    );
+    block_on(async {
+        let session = connect(&url).await.unwrap();
+        session.batch("answer", "select 1").await.unwrap();
+    });
 }
 
 #[test]

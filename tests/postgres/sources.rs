@@ -375,3 +375,70 @@ fn a_source_that_cannot_be_read_leaves_no_collection_behind() {
     assert_eq!(answer["upserted"], 1);
     assert!(is_there());
 }
+
+#[test]
+fn a_key_by_which_nothing_can_be_missed_changes_nothing() {
+    let place = Place::new(database());
+    place.database.run("create table rows (a int, b int, name text); insert into rows values (1, 1, 'a')");
+    let import = ["import", "postgres", "fresh", "--create", "--model", SMALL_MODEL, "--template-fields", "name"];
+    let missing = ["--table", "rows", "--key", "a,b", "--deletes", "missing"];
+    place.refused(&[&import[..], &missing].concat(), "a key of one column");
+    assert_ne!(place.run(&["search", "fresh", "a"]).0, 0, "the collection was made");
+}
+
+#[test]
+fn a_statement_that_takes_too_long_is_named_and_ends_on_the_server() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int, name text); insert into rows values (1, 'a')");
+    // Slow for whoever counts or compares rows, but not for who reads columns of none.
+    db.run(
+        "create function slow(int) returns int language plpgsql volatile as $$ begin
+           perform pg_sleep(600); return $1; end $$",
+    );
+    place.create();
+    let url = place.root.path().join("url");
+    let query = if db.url.contains('?') { "&" } else { "?" };
+    std::fs::write(&url, format!("{}{query}statement_timeout=4000", db.url)).unwrap();
+    let import = ["import", "postgres", "c", "--query", "select slow(id) as id, name from rows", "--key", "id"];
+    let (code, _, stderr) = place.run(&[&import[..], &["--url-file", url.to_str().unwrap()]].concat());
+    assert!(code != 0 && stderr.contains("rows without a key of their own"), "{stderr}");
+    assert!(stderr.contains("57014"), "{stderr}");
+    let running = "select count(*) from pg_stat_activity where datname = current_database() and query like '%slow(id)%' \
+                   and state = 'active' and pid <> pg_backend_pid()";
+    assert_eq!(db.value(running), "0");
+}
+
+#[test]
+fn rows_that_are_read_otherwise_are_read_from_the_start() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, stock int, at int not null)");
+    db.run("insert into rows select i, 'a', i, i from generate_series(1, 5) i");
+    place.create();
+    let cursor = ["--cursor", "at"];
+    assert_eq!(place.import(&[&cursor[..], &["--columns", "name"]].concat())[0], 5);
+    let with_stock = [&cursor[..], &["--columns", "name,stock"]].concat();
+    let base = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+    let (code, _, stderr) = place.run(&[&base[..], &with_stock].concat());
+    assert!(code == 0 && stderr.contains("reading all rows again") && stderr.contains("--source-name"), "{stderr}");
+    assert!(place.documents().as_array().unwrap().iter().all(|hit| hit["metadata"]["stock"].is_i64()));
+    assert_eq!(place.import(&with_stock)[0], 0);
+    assert_eq!(place.import(&[&cursor[..], &["--id-prefix", "b:"]].concat())[0], 5);
+    assert_eq!(place.ids(), ["1", "2", "3", "4", "5", "b:1", "b:2", "b:3", "b:4", "b:5"]);
+}
+
+#[test]
+fn a_restart_whose_run_fails_is_not_forgotten() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text, at int not null)");
+    db.run("insert into rows select i, 'a', i from generate_series(1, 5) i");
+    place.create();
+    assert_eq!(place.import(&["--cursor", "at"])[0], 5);
+    db.run("alter table rows rename to away");
+    let restart = ["import", "postgres", "c", "--table", "rows", "--key", "id", "--cursor", "at", "--restart"];
+    place.refused(&restart, "rows");
+    db.run("alter table away rename to rows");
+    assert_eq!(place.import(&["--cursor", "at"])[0], 5);
+}

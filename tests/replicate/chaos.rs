@@ -436,3 +436,27 @@ fn another_store_is_refused_until_it_takes_over() {
     store.write(0..1, 5);
     store.wait_for("the fence", |status| status.phase == Phase::Fenced);
 }
+
+#[test]
+fn a_take_over_whose_session_breaks_off_is_none_to_ask_for_again() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..30, 1);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    store.close();
+    let other = Store::new();
+    other.write(20..40, 2);
+    // Nobody gets at the rows, and statements give up soon.
+    let holding = Holding::new(&postgres.url, "lock table pannier.c in access exclusive mode");
+    let query = if postgres.url.contains('?') { "&" } else { "?" };
+    other.add(settings(&format!("{}{query}statement_timeout=2000", postgres.url)));
+    let status = other.wait_for("the refusal", |status| status.error.is_some());
+    assert_eq!(status.error.unwrap().0, "foreign");
+    super::block_on(other.replicator.take_over("s")).unwrap();
+    other.wait_for("a session that breaks off", |status| {
+        status.error.as_ref().is_some_and(|(code, _)| code != "foreign") && status.phase == Phase::Waiting
+    });
+    holding.release();
+    other.wait_until_copied();
+    assert_exact(&other, &postgres);
+}

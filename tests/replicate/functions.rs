@@ -197,3 +197,54 @@ fn a_schema_of_the_extensions_own() {
     setup.store.wait_until_copied();
     assert_eq!(is(), before);
 }
+
+#[test]
+fn an_index_that_the_metric_cannot_use_is_none() {
+    let (setup, settings) = with(300);
+    let postgres = &setup.postgres;
+    // The default class of older guides, and an index of a few rows.
+    postgres.run(&format!(
+        "{TABLE}; create index theirs on documents using hnsw (embedding vector_l2_ops);
+         create index a_few on documents using hnsw (embedding vector_cosine_ops) where id < 10"
+    ));
+    setup.copy(settings.clone());
+    assert_eq!(setup.store.status().note, None);
+    postgres.run("analyze documents");
+    let vector = postgres.value("select embedding::text from documents where id = 5");
+    assert_eq!(scans(postgres, &format!("match_documents('{vector}', 3)")), "0 1");
+    let indexes = "select count(*) from pg_indexes where tablename = 'documents' and indexdef like '%hnsw%'";
+    assert_eq!(postgres.value(indexes), "3");
+    // Another session finds its own, and makes no more.
+    setup.store.replicator.set_paused("s", true).unwrap();
+    setup.store.replicator.set_paused("s", false).unwrap();
+    setup.store.wait_until_copied();
+    assert_eq!(postgres.value(indexes), "3");
+    // Nor is one made beside an index of theirs that will do.
+    super::block_on(setup.store.replicator.remove("s")).unwrap();
+    postgres.run(
+        "drop table documents cascade; drop function if exists match_documents; create table documents (id bigint primary key,
+           content text, metadata jsonb, embedding vector(4));
+         create index theirs on documents using ivfflat (embedding vector_cosine_ops) with (lists = 1)",
+    );
+    setup.copy(settings);
+    assert_eq!(postgres.value(indexes), "0");
+}
+
+#[test]
+fn a_table_that_is_made_anew_after_a_rename_has_its_indexes() {
+    let (setup, settings) = with(300);
+    let postgres = &setup.postgres;
+    setup.copy(settings);
+    let indexes = || {
+        let sql = "select split_part(indexdef, ' USING ', 2) from pg_indexes where tablename = 'documents' order by 1";
+        postgres.column(sql)
+    };
+    let before = indexes();
+    assert!(before.len() == 3 && before[2].starts_with("hnsw"), "{before:?}");
+    postgres.run("alter table documents rename to documents_old");
+    setup.store.write(300..301, 1);
+    setup.store.wait_until_copied();
+    assert_eq!(postgres.value("select count(*) from documents"), "301");
+    assert_eq!(indexes(), before);
+    assert_eq!(setup.store.status().note, None);
+}

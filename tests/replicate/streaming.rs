@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pannier::Options;
 use pannier::replicate::{Difference, Kind, VectorType};
+use pannier::types::NewDocument;
 
 use super::{Setup, Store, block_on};
 use crate::support::id;
@@ -239,4 +240,31 @@ fn a_statement_writes_or_deletes_a_few_hundred_rows() {
     // Nor is everything one transaction.
     let transactions = "select count(distinct of) from pannier.statements where kind = 'DELETE' and rows > 0";
     assert_eq!(postgres.value(transactions), "3");
+}
+
+#[test]
+fn large_documents_are_mended_a_few_megabytes_at_a_time() {
+    let setup = Setup::new();
+    let (store, postgres) = (&setup.store, &setup.postgres);
+    let large = |n: u64| NewDocument { text: Some("a b c ".repeat(150_000)), ..super::numbered(n, 1) };
+    for n in 0..12 {
+        store.collection.upsert(vec![large(n)]).unwrap();
+    }
+    setup.copy(setup.settings());
+    let transactions = || store.status().transactions;
+    postgres.run("truncate pannier.c");
+    let before = transactions();
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert!(repaired.after.is_equal() && repaired.written == 12, "{repaired:?}");
+    // Five rows of 0.9 MB are more than 4 MiB.
+    assert!(transactions() - before >= 3, "{}", transactions() - before);
+    // The same of those that no row could hold.
+    postgres.run("truncate pannier.c; alter table pannier.c add constraint none check (false)");
+    block_on(store.replicator.repair("s", false)).unwrap();
+    assert_eq!(store.status().dead_letters, 12);
+    postgres.run("alter table pannier.c drop constraint none");
+    let before = transactions();
+    let repaired = block_on(store.replicator.repair("s", false)).unwrap().remove(0).1;
+    assert!(repaired.after.is_equal() && repaired.after.dead_letters == 0, "{repaired:?}");
+    assert!(transactions() - before >= 3, "{}", transactions() - before);
 }

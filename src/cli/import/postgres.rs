@@ -55,7 +55,7 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
         };
         is_to_create &= done.is_err();
         let done = done.and_then(|()| {
-            let counts = run.once(std::mem::take(&mut restart))?;
+            let counts = run.once(&mut restart)?;
             counts.report(&name, &target.place(), started.elapsed().as_secs_f64(), "row", context)
         });
         let Some(schedule) = &schedule else { return done };

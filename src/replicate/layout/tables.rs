@@ -24,8 +24,8 @@ fn schema(request: &Request<'_>) -> Option<String> {
     (name != "public").then(|| format!("create schema if not exists {}", quote_identifier(name)))
 }
 
-/// The name of an index or a constraint of the table, within the 63 bytes that a name has.
-fn index_name(request: &Request<'_>, suffix: &str) -> String {
+/// The name of a policy of the table, within the 63 bytes that a name has.
+fn policy_name(request: &Request<'_>, suffix: &str) -> String {
     let mut name: String = request.table.name.chars().take(40).collect();
     while name.len() > 40 {
         name.pop();
@@ -39,9 +39,14 @@ fn create(request: &Request<'_>, definitions: &[String], after: Vec<String>) -> 
     schema(request).into_iter().chain([table]).chain(after).collect()
 }
 
+/// An index of a name that Postgres chooses: a table that was renamed keeps the names of its indexes.
 fn index_on(request: &Request<'_>, column: &str) -> String {
-    let name = index_name(request, &format!("{column}_idx"));
-    format!("create index if not exists {name} on {} ({})", request.table, quote_identifier(column))
+    format!("create index on {} ({})", request.table, quote_identifier(column))
+}
+
+/// One for what the metadata contain.
+fn index_on_metadata(request: &Request<'_>) -> String {
+    format!("create index on {} using gin (metadata jsonb_path_ops)", request.table)
 }
 
 /// Everything that a document has.
@@ -133,16 +138,13 @@ pub(super) fn embeddings(request: &Request<'_>) -> Result<Layout, ReplicateError
     // The sub-select is evaluated once a statement, not once a row.
     let own = "(select current_setting('app.tenant_id', true)) = tenant_id::text";
     let after = vec![
-        format!(
-            "create index if not exists {} on {table} using gin (metadata jsonb_path_ops)",
-            index_name(request, "metadata_idx")
-        ),
+        index_on_metadata(request),
         format!("alter table {table} enable row level security"),
         format!("alter table {table} force row level security"),
-        format!("create policy {} on {table} using ({own}) with check ({own})", index_name(request, "tenant")),
+        format!("create policy {} on {table} using ({own}) with check ({own})", policy_name(request, "tenant")),
         format!(
             "create policy {} on {table} to current_user using (true) with check (true)",
-            index_name(request, "service")
+            policy_name(request, "service")
         ),
     ];
     let layout = request.layout(columns);
@@ -206,13 +208,9 @@ pub(super) fn match_documents(request: &Request<'_>) -> Layout {
         "metadata jsonb".to_owned(),
         format!("embedding {}", request.vector_sql()),
     ];
-    let table = &request.table;
-    let gin = format!(
-        "create index if not exists {} on {table} using gin (metadata jsonb_path_ops)",
-        index_name(request, "metadata_idx")
-    );
-    let function = Some(super::super::function::name_of(table));
-    Layout { function, create: create(request, &definitions, vec![gin]), ..request.layout(columns) }
+    let function = Some(super::super::function::name_of(&request.table));
+    let create = create(request, &definitions, vec![index_on_metadata(request)]);
+    Layout { function, create, ..request.layout(columns) }
 }
 
 /// A table of mapped columns, the first of which is the key.

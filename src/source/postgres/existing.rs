@@ -2,9 +2,28 @@
 
 use std::collections::HashSet;
 
-use super::{TableReader, statements};
+use super::{Shape, TableReader, TableSource, statements};
 use crate::postgres::Type;
 use crate::source::SourceError;
+
+/// The column by which rows that are gone are found, and its type.
+///
+/// # Errors
+/// [`SourceError::Deletions`] where keys are not of one column of a plain type.
+pub(super) fn key_of<'a>(source: &'a TableSource, shape: &'a Shape) -> Result<(&'a str, &'a str), SourceError> {
+    let [key] = source.key.as_slice() else {
+        let reason =
+            "rows that are gone are found by a key of one column; flag them in a column (--deleted-flag) instead";
+        return Err(SourceError::Deletions { reason: reason.to_owned() });
+    };
+    let kind = shape.kind(key).unwrap_or_default();
+    if can_be(kind, "").is_none() {
+        let reason =
+            format!("column {key:?} is {kind}; rows that are gone are found by keys of whole numbers, uuids and texts");
+        return Err(SourceError::Deletions { reason });
+    }
+    Ok((key.as_str(), kind))
+}
 
 /// Whether a text could be a key of a type at all. What could not is another source's document.
 fn can_be(kind: &str, text: &str) -> Option<bool> {
@@ -39,24 +58,13 @@ impl TableReader {
     /// # Errors
     /// [`SourceError::Deletions`] where keys are not of one column of a plain type, [`SourceError::Postgres`].
     pub async fn missing(&self, keys: &[String]) -> Result<Vec<String>, SourceError> {
-        let [key] = self.source.key.as_slice() else {
-            let reason =
-                "rows that are gone are found by a key of one column; flag them in a column (--deleted-flag) instead";
-            return Err(SourceError::Deletions { reason: reason.to_owned() });
-        };
-        let kind = self.shape.kind(key).unwrap_or_default();
-        if can_be(kind, "").is_none() {
-            let reason = format!(
-                "column {key:?} is {kind}; rows that are gone are found by keys of whole numbers, uuids and texts"
-            );
-            return Err(SourceError::Deletions { reason });
-        }
+        let (key, kind) = key_of(&self.source, &self.shape)?;
         let ours: Vec<&String> = keys.iter().filter(|text| can_be(kind, text) == Some(true)).collect();
         if ours.is_empty() {
             return Ok(Vec::new());
         }
         let sql = statements::existing(&self.source, key, kind);
-        let rows = self.session.query("look which rows are still there", &sql, &[(&ours, Type::TEXT_ARRAY)]).await?;
+        let rows = self.read("look which rows are still there", &sql, &[(&ours, Type::TEXT_ARRAY)]).await?;
         let there: HashSet<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
         Ok(ours.into_iter().filter(|key| !there.contains(*key)).cloned().collect())
     }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::statements::{self, BEGIN, Statement};
+use super::statements::{self, Statement};
 use super::{Begin, LeftOut, Page, Row, Shape, TableSource};
 use crate::postgres::{ConnectSettings, Param, PostgresError, Session, Type};
 use crate::source::{SourceError, json};
@@ -22,7 +22,7 @@ impl TableReader {
     /// [`SourceError`].
     pub async fn connect(settings: &ConnectSettings, source: TableSource) -> Result<Self, SourceError> {
         let session = Session::connect(settings).await?;
-        session.batch("begin to read", BEGIN).await?;
+        session.batch("begin to read", &statements::begin(session.limit())).await?;
         let names = session.texts("look at the columns", &statements::columns(&source.relation)).await?;
         let names: Vec<String> = names.into_iter().flatten().collect();
         let kinds = session.texts("look at the columns", &statements::kinds(&source.relation, &names)).await?;
@@ -44,7 +44,7 @@ impl TableReader {
     /// [`SourceError::Postgres`].
     pub async fn count(&self, begin: &Begin) -> Result<u64, SourceError> {
         let statement = statements::count(&self.source, &self.shape, begin);
-        let rows = self.read("count the rows", &statement).await?;
+        let rows = self.read_texts("count the rows", &statement).await?;
         let count: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
         Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
     }
@@ -55,7 +55,7 @@ impl TableReader {
     /// [`SourceError::Postgres`], [`SourceError::Row`], [`SourceError::Stuck`].
     pub async fn page(&self, begin: &Begin) -> Result<Page, SourceError> {
         let statement = statements::page(&self.source, &self.shape, begin);
-        let rows = self.read("read a page of rows", &statement).await?;
+        let rows = self.read_texts("read a page of rows", &statement).await?;
         let rows = rows.iter().map(row_of).collect::<Result<Vec<Row>, _>>()?;
         let next = next_of(&self.source, &self.shape, begin, &rows)?;
         Ok(Page { rows, next })
@@ -73,7 +73,7 @@ impl TableReader {
             }
         }
         let statement = statements::left_out(&self.source, &self.shape, begin);
-        let rows = self.read("count the rows without a key of their own", &statement).await?;
+        let rows = self.read_texts("count the rows without a key of their own", &statement).await?;
         let count = |index: usize| -> u64 {
             let count: Option<i64> = rows.first().and_then(|row| row.try_get(index).ok());
             count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
@@ -81,16 +81,27 @@ impl TableReader {
         Ok(LeftOut { without_key: count(0), repeated: count(1) })
     }
 
-    async fn read(
+    async fn read_texts(
         &self,
         doing: &'static str,
         statement: &Statement,
     ) -> Result<Vec<crate::postgres::Row>, PostgresError> {
-        self.session.batch("begin to read", BEGIN).await?;
         let params: Vec<Param<'_>> = statement.params.iter().map(|text| (text as _, Type::TEXT)).collect();
-        let rows = self.session.query(doing, &statement.sql, &params).await;
-        self.session.batch("end reading", "rollback").await?;
-        rows
+        self.read(doing, &statement.sql, &params).await
+    }
+
+    /// Runs one statement in a transaction of its own that changes nothing.
+    pub(super) async fn read(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<crate::postgres::Row>, PostgresError> {
+        let session = &self.session;
+        session.batch("begin to read", &statements::begin(session.limit())).await?;
+        let rows = session.rolled_back(session.query(doing, sql, params).await, PostgresError::ends_session).await?;
+        session.batch("end reading", "rollback").await?;
+        Ok(rows)
     }
 }
 

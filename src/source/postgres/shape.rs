@@ -1,6 +1,6 @@
 //! The columns of a table or query, and which of them become fields.
 
-use super::{Deletions, TableSource};
+use super::{Deletions, TableSource, existing};
 use crate::source::SourceError;
 
 /// Types that cannot become a field.
@@ -19,7 +19,8 @@ impl Shape {
     /// Checks a source against the columns that there are.
     ///
     /// # Errors
-    /// [`SourceError::NoColumn`], [`SourceError::Kind`].
+    /// [`SourceError::NoColumn`], [`SourceError::Kind`], and [`SourceError::Deletions`] where rows that are gone cannot
+    /// be found by the key.
     pub(super) fn new(source: &TableSource, columns: Vec<(String, String)>) -> Result<Self, SourceError> {
         let flag = match &source.deletions {
             Deletions::Flag(flag) => Some(flag),
@@ -49,7 +50,11 @@ impl Shape {
                 return Err(SourceError::Kind { column, place: source.relation.to_string(), kind });
             }
         }
-        Ok(Self { columns, fields })
+        let shape = Self { columns, fields };
+        if source.deletions == Deletions::Missing {
+            existing::key_of(source, &shape)?;
+        }
+        Ok(shape)
     }
 
     /// The type of a column.
@@ -101,5 +106,17 @@ mod tests {
         let bytes = [("id", "int"), ("at", "date"), ("gone", "boolean"), ("photo", "bytea")];
         let refused = Shape::new(&source(), columns(&bytes)).unwrap_err().to_string();
         assert!(refused.contains("--exclude-columns photo"), "{refused}");
+    }
+
+    #[test]
+    fn a_key_by_which_nothing_can_be_missed_is_refused_before_anything_is_read() {
+        let of = |key: &[&str], kind: &str| {
+            let key = key.iter().map(|&name| name.to_owned()).collect();
+            let source = TableSource { key, deletions: Deletions::Missing, cursor: None, exclude: vec![], ..source() };
+            Shape::new(&source, columns(&[("id", kind), ("at", "date")])).map_err(|error| error.to_string())
+        };
+        assert!(of(&["id"], "uuid").is_ok());
+        assert!(of(&["id", "at"], "uuid").unwrap_err().contains("a key of one column"));
+        assert!(of(&["id"], "citext").unwrap_err().contains("\"id\" is citext"));
     }
 }

@@ -1,11 +1,22 @@
 //! The statements on a source: columns, pages, counts, and which keys are still there.
 
+use std::time::Duration;
+
 use super::{Begin, Deletions, Relation, Shape, TableSource};
 use crate::postgres::{quote_identifier, quote_literal};
 
-/// What every reading runs under: nothing is written, and times are written in one way.
-pub(super) const BEGIN: &str =
-    "begin read only; set local timezone to 'UTC'; set local datestyle to 'ISO'; set local intervalstyle to 'iso_8601'";
+/// What every reading runs under: nothing is written, times are written in one way, and numbers with all their digits.
+/// The server gives up before we do at `limit`, or when the role's own limit says so, and nothing of ours is left
+/// running there.
+pub(super) fn begin(limit: Duration) -> String {
+    let server = limit.as_millis() * 11 / 12;
+    format!(
+        "begin read only; set local timezone to 'UTC'; set local datestyle to 'ISO'; \
+         set local intervalstyle to 'iso_8601'; set local extra_float_digits to 1; \
+         select set_config('statement_timeout', '{server}ms', true) \
+         where current_setting('statement_timeout')::interval not between '1 ms' and '{server} ms'"
+    )
+}
 
 /// A statement and its parameters, all of them texts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,22 +42,26 @@ impl Run<'_> {
         self.wait(reader.page(&begin)).map(drop)
     }
 
-    /// Reads and writes what changed. `restart`: everything.
-    pub(super) fn once(&self, restart: bool) -> Result<Counts, CliError> {
+    /// Reads and writes what changed. `restart`: everything; it is unset once that is noted beside the collection, so
+    /// that a run that fails later is gone on with from there.
+    pub(super) fn once(&self, restart: &mut bool) -> Result<Counts, CliError> {
         let kept_under = self.kept_under()?;
         let identity = self.source.identity(&self.settings.place());
         let history = self.history()?;
-        let mut state = match restart {
+        let mut state = match *restart {
             true => SourceState::begin(&identity, &history),
             false => self.load(&kept_under, &identity, &history)?,
         };
+        if std::mem::take(restart) {
+            self.save(&kept_under, &state).inspect_err(|_| *restart = true)?;
+        }
         let reader = self.wait(TableReader::connect(self.settings, self.source.clone()))?;
         let mut begin = Some(match (&self.source.cursor, &state.cursor) {
             (None, _) => Begin::Keys(None),
             (Some(_), Some(cursor)) => Begin::From(Some(cursor.clone())),
             (Some(_), None) => Begin::NullCursors(None),
         });
-        let progress = self.progress(&reader, begin.as_ref())?;
+        let progress = self.progress(&reader, begin.as_ref());
         let left_out = match &begin {
             // Rows without a cursor, and then all others.
             Some(Begin::NullCursors(_)) => self.wait(reader.left_out(&Begin::Keys(None)))?,
@@ -187,22 +191,26 @@ impl Run<'_> {
         writer.delete(&missing)
     }
 
-    fn progress(&self, reader: &TableReader, begin: Option<&Begin>) -> Result<ProgressBar, CliError> {
+    /// A bar over the rows; without its end where they cannot be counted, as where that takes too long.
+    fn progress(&self, reader: &TableReader, begin: Option<&Begin>) -> ProgressBar {
         if self.context.quiet {
-            return Ok(ProgressBar::hidden());
+            return ProgressBar::hidden();
         }
+        let count = |begin: &Begin| self.wait(reader.count(begin)).ok();
         let total = match begin {
             // Rows without a cursor, and then all others.
             Some(Begin::NullCursors(_)) => {
-                let null = self.wait(reader.count(&Begin::NullCursors(None)))?;
-                null + self.wait(reader.count(&Begin::From(None)))?
+                count(&Begin::NullCursors(None)).and_then(|null| Some(null + count(&Begin::From(None))?))
             }
-            Some(begin) => self.wait(reader.count(begin))?,
-            None => 0,
+            Some(begin) => count(begin),
+            None => Some(0),
         };
-        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left")
-            .expect("the template is a constant");
-        Ok(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style))
+        let template = match total {
+            Some(_) => "{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left",
+            None => "{spinner} {human_pos} rows, {per_sec}",
+        };
+        let style = ProgressStyle::with_template(template).expect("the template is a constant");
+        ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr()).with_style(style)
     }
 
     fn wait<T>(&self, reading: impl Future<Output = Result<T, SourceError>>) -> Result<T, CliError> {
@@ -225,15 +233,37 @@ impl Run<'_> {
         Ok(CollectionName::new(&name)?)
     }
 
-    /// What rows are read into. A snapshot that is restored begins another timeline, and a collection that is deleted
-    /// and made again is created at another time.
+    /// What rows are read into, and which documents they become. A snapshot that is restored begins another timeline,
+    /// and a collection that is deleted and made again is created at another time.
     fn history(&self) -> Result<String, CliError> {
         let version = self.target.value("GET", "/version", None)?;
         let definition = self.target.value("GET", &collection_path(self.name), None)?;
         let (store, created) = (&version["store_id"], &definition["created_at"]);
         let text = |value: &Json| value.as_str().unwrap_or("-").to_owned();
         let (store, created) = (text(store), text(created));
-        Ok(format!("store {store} timeline {} collection {} of {created}", version["timeline"], self.name))
+        let made = self.made_as();
+        Ok(format!("store {store} timeline {} collection {} of {created}{made}", version["timeline"], self.name))
+    }
+
+    /// What the options make of a row; nothing where they are the usual ones.
+    fn made_as(&self) -> String {
+        let prefix = (!self.args.id_prefix.is_empty()).then_some(&self.args.id_prefix);
+        let flag = match &self.source.deletions {
+            Deletions::Flag(flag) => Some(flag),
+            Deletions::Ignored | Deletions::Missing => None,
+        };
+        let columns = self.source.columns.as_ref().map(|columns| columns.join(","));
+        let exclude = (!self.source.exclude.is_empty()).then(|| self.source.exclude.join(","));
+        let options = [
+            ("id-prefix", prefix),
+            ("columns", columns.as_ref()),
+            ("exclude-columns", exclude.as_ref()),
+            ("text-column", self.args.text_column.as_ref()),
+            ("vector-column", self.args.vector_column.as_ref()),
+            ("deleted-flag", flag),
+        ];
+        let set = |(name, value): (&str, Option<&String>)| value.map(|value| format!(" --{name} {value:?}"));
+        options.into_iter().filter_map(set).collect()
     }
 
     /// How far the source was read; nothing where that was read into something else.
@@ -250,7 +280,11 @@ impl Run<'_> {
         }
         if kept.cursor.is_some() {
             let why = match kept.history {
-                Some(_) => "since then a snapshot was restored, or the collection was deleted and made again",
+                Some(_) => {
+                    "since then a snapshot was restored, or the collection was deleted and made again, or other options \
+                     (--id-prefix, --columns, ..) make other documents of the rows; runs side by side need a \
+                     --source-name each"
+                }
                 None => "an earlier version kept it, which did not note into which collection it was read",
             };
             let what = format!("how far source {kept_under} was read does not count any more: {why}");
