@@ -38,7 +38,7 @@ use crate::storage::keep_new_files_to_owner;
 
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
-pub use output::printable;
+pub use output::{printable, say};
 
 /// As it stands on the command line.
 const SERVER_FLAG: &str = "--server";

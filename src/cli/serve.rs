@@ -20,6 +20,7 @@ use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
 use crate::snapshot::{Retention, Schedule};
 use crate::telemetry;
+use crate::types::Chain;
 
 /// Threads that move bytes and answer small searches, one a core within these bounds; the engine's other calls run on
 /// threads of their own.
@@ -129,7 +130,9 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
         let signal = shutdown_signal(context)?;
-        announce(context, address, &database)?;
+        if let Err(error) = announce(context, address, &database) {
+            tracing::warn!(error = %Chain(&error), "the server's address could not be written to stdout");
+        }
         Ok::<_, CliError>(http::serve(listener, state.clone(), signal).await)
     });
     state.stop_replication();

@@ -117,6 +117,12 @@ impl Ran {
     }
 }
 
+/// A pipe that nobody reads.
+fn unread() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
 fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -290,6 +296,25 @@ fn doctor_looks_at_everything_and_leaves_nothing() {
     place.run(&["doctor", "--addr", "127.0.0.1:0"]).failed_with(1, &["failed"]);
 }
 
+
+#[test]
+fn exit_codes_hold_where_nobody_reads() {
+    let place = Place::with_colours();
+    let file = place.write("bad.jsonl", format!("nonsense\n{THREE}"));
+    let code = |arguments: &[&str], stdout: Stdio, stderr: Stdio| {
+        place.command(arguments).stdout(stdout).stderr(stderr).status().unwrap().code()
+    };
+    let of_both =
+        |arguments: &[&str]| (code(arguments, unread(), Stdio::null()), code(arguments, Stdio::null(), unread()));
+    assert_eq!(of_both(&["import", "colours", &file, "--json"]), (Some(1), Some(1)));
+    assert_eq!(place.hits(&["--vector", "[1,0,0]"]).len(), 3, "the lines after the refused one got in");
+    assert_eq!(of_both(&["collection", "list"]), (Some(0), Some(0)));
+    std::fs::create_dir_all(place.data().join("sources")).unwrap();
+    place.write("data/sources/s.json", r#"{"pannier_source":2,"crc32c":"00000001","kept":"{}"}"#);
+    assert_eq!(of_both(&["verify"]), (Some(4), Some(4)));
+    assert_eq!(of_both(&["verify", "--json"]), (Some(4), Some(4)));
+    assert_eq!(of_both(&["serch"]), (Some(2), Some(2)));
+}
 #[cfg(unix)]
 #[test]
 fn documents_are_for_nobody_but_their_owner_to_read() {

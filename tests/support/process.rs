@@ -31,17 +31,14 @@ impl ServerProcess {
             command.env("LD_PRELOAD", &faults.library).env("FAULT_FILE", &faults.control);
         }
         let mut process = command.spawn().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let url = lines
-            .by_ref()
             .map_while(Result::ok)
             .find_map(|line| {
                 let start = line.find("http://127.0.0.1:")?;
                 Some(line[start..].split_whitespace().next().unwrap().trim_end_matches(['/', '.']).to_owned())
             })
             .expect("the server prints its address");
-        // Keeps the pipe open: a closed one would end the server at its next line.
-        std::thread::spawn(move || lines.for_each(drop));
         Self { process, url }
     }
 

@@ -108,7 +108,9 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
             )));
         }
         let packed = pack(&name, file, context).inspect_err(|_| {
-            eprintln!("snapshot {name} was taken and is kept; `pannier snapshot pack {name} FILE` packs it");
+            output::complain(format!(
+                "snapshot {name} was taken and is kept; `pannier snapshot pack {name} FILE` packs it"
+            ));
         })?;
         answer["archive_bytes"] = packed.archive_bytes.into();
     }
