@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::confirm::confirm;
 use super::import::parse_field;
-use super::target::{Access, Target, collection_path};
+use super::target::{Access, Target, collection_path, url_file};
 use super::template::{GuardArgs, TemplateArgs};
 use super::{CliError, Context, output};
 use crate::types::CollectionName;
@@ -104,10 +104,8 @@ impl BackendArgs {
     fn body(&self) -> Result<Option<Value>, CliError> {
         let Some(name) = &self.backend else { return Ok(None) };
         let mut backend = Map::from_iter([("type".to_owned(), json!(name))]);
-        // The server may run elsewhere than this command.
-        let url_file = self.url_file.as_ref().map(std::path::absolute).transpose();
-        let url_file = url_file.map_err(|e| CliError::io("find the file of the URL", e))?;
-        insert(&mut backend, "url_file", url_file.map(|path| json!(path)));
+        let url_file = self.url_file.as_deref().map(url_file).transpose()?;
+        insert(&mut backend, "url_file", url_file.map(Value::from));
         for (key, value) in [("url_variable", &self.url_variable), ("schema", &self.schema), ("table", &self.table)] {
             insert(&mut backend, key, value.as_ref().map(|value| json!(value)));
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::target::{Access, Target};
+use super::target::{Access, Target, url_file};
 use super::{CliError, Context, output};
 
 const PATH: &str = "/admin/replication";
@@ -131,11 +131,7 @@ impl AddArgs {
         insert("name", Some(json!(self.name)));
         insert("collection", Some(json!(self.collection)));
         match (&self.url_file, self.store_url) {
-            (Some(path), _) => {
-                // The server may run elsewhere than this command.
-                let path = std::path::absolute(path).map_err(|e| CliError::io("find the file of the URL", e))?;
-                insert("url_file", Some(json!(path)));
-            }
+            (Some(path), _) => insert("url_file", Some(json!(url_file(path)?))),
             (None, true) => insert("url", Some(json!(stdin()?.trim()))),
             (None, false) => {
                 insert("url_variable", Some(json!(self.url_variable.as_deref().unwrap_or("DATABASE_URL"))));

@@ -315,6 +315,29 @@ fn exit_codes_hold_where_nobody_reads() {
     assert_eq!(of_both(&["verify", "--json"]), (Some(4), Some(4)));
     assert_eq!(of_both(&["serch"]), (Some(2), Some(2)));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_is_not_utf_8_is_shown_or_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::with_colours();
+    let odd = place.dir.path().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    let listed = place.command(&["model", "list", "--json"]).env("PANNIER_MODELS", &odd).output().unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert!(listed["directory"].as_str().unwrap().ends_with("odd\u{fffd}"), "{listed}");
+    place.succeed(&["snapshot", "create", "a"]);
+    std::fs::rename(place.data(), &odd).unwrap();
+    let restore = ["snapshot", "restore", "a", "--yes", "--keep-replaced", "--json"];
+    let restored = Ran::of(place.command(&restore).env("PANNIER_DATA", &odd).output().unwrap());
+    assert_eq!(restored.code, 0, "{}", restored.stderr);
+    assert!(restored.stdout.contains("odd\u{fffd}/before-restore"), "{}", restored.stdout);
+    let add = ["replicate", "add", "s", "--collection", "colours", "--url-file"];
+    let create = ["collection", "create", "c", "--dim", "1", "--backend", "postgres", "--url-file"];
+    for arguments in [&add[..], &create] {
+        let ran = place.command(arguments).arg(&odd).env("PANNIER_DATA", &odd).output().unwrap();
+        Ran::of(ran).failed_with(2, &["odd\u{fffd} is not UTF-8"]);
+    }
+}
 #[cfg(unix)]
 #[test]
 fn documents_are_for_nobody_but_their_owner_to_read() {

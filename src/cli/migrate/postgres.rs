@@ -241,7 +241,7 @@ fn json_of_applied(applied: &Applied) -> Value {
     let snapshot: Vec<Value> = applied
         .snapshot
         .iter()
-        .map(|table| json!({"table": table.table, "bytes": table.bytes, "dir": table.dir}))
+        .map(|table| json!({"table": table.table, "bytes": table.bytes, "dir": output::path(&table.dir)}))
         .collect();
     json!({"version": applied.version.0, "name": applied.name, "statements": applied.statements,
         "run": applied.was_run, "snapshot": snapshot})

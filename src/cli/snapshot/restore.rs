@@ -66,7 +66,7 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
     if context.json {
         return output::json(json!({
             "seq": restored.seq.0, "timeline": restored.timeline, "bytes": restored.bytes,
-            "restore_ms": swapped_ms, "open_ms": opened_ms, "kept": kept,
+            "restore_ms": swapped_ms, "open_ms": opened_ms, "kept": kept.map(|kept| output::path(kept)),
         }));
     }
     output::line(format!(

@@ -8,6 +8,7 @@ mod portions;
 mod remote;
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::{self, Path};
 
 use serde_json::Value;
 
@@ -178,6 +179,19 @@ impl Target {
         };
         Err(CliError::Api { code: code.to_owned(), detail })
     }
+}
+
+/// The file of a URL as it is sent: from the root, since the server may run elsewhere than this command.
+///
+/// # Errors
+/// [`CliError::Usage`] for a name that JSON cannot hold.
+pub(super) fn url_file(path: &Path) -> Result<String, CliError> {
+    let path = path::absolute(path).map_err(|e| CliError::io("find the file of the URL", e))?;
+    let wrong = || {
+        let detail = format!("{} is not UTF-8, and no request can name it; rename the file", path.display());
+        CliError::Usage(detail)
+    };
+    path.to_str().map(str::to_owned).ok_or_else(wrong)
 }
 
 /// The path of a collection's routes. Its name needs no escapes.
