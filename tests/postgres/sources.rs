@@ -1,10 +1,13 @@
 //! `pannier import postgres` against real servers: types, cursors, ties, deletions, templates.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::comes_true;
 use crate::support::model::{SMALL_MODEL, install_small_model};
 use crate::support::postgres::{TestDatabase, Version, database, server};
 
@@ -21,7 +24,11 @@ impl Place {
         Self { root, database }
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
         for (name, _) in std::env::vars() {
             let is_ours = ["PANNIER_", "PGVECTOR_", "STAGING_DB_", "SUPABASE_", "EMBEDDING_", "DATABASE_URL"];
@@ -30,12 +37,16 @@ impl Place {
             }
         }
         command
-            .env("PANNIER_DATA", self.root.path().join("data"))
+            .env("PANNIER_DATA", self.data())
             .env("PANNIER_MODELS", self.root.path().join("models"))
             .env("PANNIER_ADDR", "127.0.0.1:1")
             .env("DATABASE_URL", &self.database.url)
             .args(arguments);
-        let output = command.output().unwrap();
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
@@ -353,6 +364,35 @@ fn change_events_are_applied_in_their_order() {
     assert_eq!(place.ids(), ["1", "4"]);
 }
 
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_scheduled_import_ends_with_the_disk_of_its_store() {
+    use crate::support::process::DiskFaults;
+    const EIO: i32 = 5;
+    let place = Place::new(database());
+    place.database.run("create table rows (id int primary key, name text); insert into rows values (1, 'a')");
+    place.create();
+    let faults = DiskFaults::new(place.root.path());
+    let mut command = place.command(&["import", "postgres", "c", "--table", "rows", "--key", "id", "--every", "1s"]);
+    faults.attach(&mut command);
+    let mut import = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(import.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("1 document written")), "no run is done");
+    faults.arm("sync", EIO, "/log/");
+    let rest = std::thread::spawn(move || told.collect::<Vec<_>>().join("\n"));
+    let mut status = None;
+    let has_ended = comes_true(|| {
+        status = import.try_wait().unwrap();
+        status.is_some()
+    });
+    // It may have ended already.
+    _ = import.kill();
+    _ = import.wait();
+    let told = rest.join().unwrap();
+    assert!(has_ended, "the import goes on: {told}");
+    assert_eq!(status.unwrap().code(), Some(5), "{told}");
+}
 #[test]
 fn a_source_that_cannot_be_read_leaves_no_collection_behind() {
     let place = Place::new(database());

@@ -28,7 +28,7 @@ impl ServerProcess {
             .env("PANNIER_LOG", "warn")
             .stdout(Stdio::piped());
         if let Some(faults) = faults {
-            command.env("LD_PRELOAD", &faults.library).env("FAULT_FILE", &faults.control);
+            faults.attach(&mut command);
         }
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -140,6 +140,11 @@ impl DiskFaults {
             place
         });
         Self { library: place.path().join("faults.so"), control: directory.join("faults") }
+    }
+
+    /// Lets a command that is to be started fail as the tests say.
+    pub fn attach(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("FAULT_FILE", &self.control);
     }
 
     /// From now on these calls ("sync", "write", "sync,write") fail on files with `part` in their path, or at its end

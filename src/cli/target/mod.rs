@@ -130,6 +130,12 @@ impl Target {
         }
     }
 
+    /// Whether this process holds the data directory.
+    #[cfg(feature = "postgres")]
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
     /// Where documents go: the server's address, or the data directory.
     pub(super) fn place(&self) -> String {
         match self {
