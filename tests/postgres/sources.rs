@@ -364,6 +364,26 @@ fn change_events_are_applied_in_their_order() {
     assert_eq!(place.ids(), ["1", "4"]);
 }
 
+#[test]
+fn texts_that_are_cut_are_counted() {
+    let place = Place::new(database());
+    place.database.run("create table rows (id int primary key, name text)");
+    place.database.run("insert into rows values (1, 'a'), (2, repeat('a b ', 40))");
+    place.create();
+    let rows = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+    let cut = "1 text longer than the model reads";
+    assert_eq!(place.json(&rows)["truncated_count"], 1);
+    place.database.run("update rows set name = 'c ' || name");
+    let (code, _, told) = place.run(&rows);
+    assert!(code == 0 && told.contains(cut), "{told}");
+    let file = place.root.path().join("events.jsonl");
+    let event = |words: usize| json!({"op": "c", "after": {"id": words, "name": "b a ".repeat(words)}});
+    std::fs::write(&file, format!("{}\n{}\n", event(1), event(40))).unwrap();
+    let (code, stdout, told) = place.run(&["import", "debezium", "c", file.to_str().unwrap(), "--json"]);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["upserted"], &answer["truncated_count"]), (0, &json!(2), &json!(1)), "{told}");
+    assert!(told.contains(cut), "{told}");
+}
 
 #[cfg(target_os = "linux")]
 #[test]
