@@ -29,7 +29,7 @@ Exit codes:
   7  the store is of an older format: run `pannier migrate up`
   8  the migrations that were applied are not this program's
   9  a migration was begun and not finished: run `pannier migrate up`
-  130  a second SIGINT or SIGTERM ended the server at once";
+  130  a second SIGINT or SIGTERM ended the program at once";
 
 fn main() -> ExitCode {
     let parsed = cli::command().after_help(EXIT_CODES).try_get_matches();

@@ -18,6 +18,7 @@ mod replicate;
 mod salvage;
 mod search;
 mod serve;
+mod signals;
 mod snapshot;
 mod target;
 mod template;

@@ -385,6 +385,52 @@ fn texts_that_are_cut_are_counted() {
     assert!(told.contains(cut), "{told}");
 }
 
+#[test]
+fn an_event_that_is_no_text_is_named_and_the_next_is_applied() {
+    let place = Place::new(database());
+    place.create();
+    let file = place.root.path().join("events.jsonl");
+    let events: [&[u8]; 3] = [
+        b"{\"op\":\"c\",\"after\":{\"id\":1,\"name\":\"a\"}}\n",
+        b"{\"op\":\"c\",\"after\":{\"id\":2,\"name\":\"\xff\"}}\n",
+        b"{\"op\":\"c\",\"after\":{\"id\":3,\"name\":\"c\"}}",
+    ];
+    std::fs::write(&file, events.concat()).unwrap();
+    let (code, _, told) = place.run(&["import", "debezium", "c", file.to_str().unwrap()]);
+    assert!(code == 1 && told.contains("line 2: the line is not UTF-8"), "{told}");
+    assert_eq!(place.ids(), ["1", "3"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn events_of_a_stream_that_rests_are_applied_and_a_signal_ends_it() {
+    use crate::support::process::ServerProcess;
+    let place = Place::new(database());
+    let server = ServerProcess::start(&place.data());
+    place.json(&["--server", &server.url, "collection", "create", "c", "--dim", "2"]);
+    let arguments = ["--server", server.url.as_str(), "import", "debezium", "c", "-", "--vector-column", "v"];
+    let mut command = place.command(&arguments);
+    let mut import = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut events = import.stdin.take().unwrap();
+    let mut send = |id: u64| writeln!(events, "{}", json!({"op": "c", "after": {"id": id, "v": [1, id]}})).unwrap();
+    let documents = || {
+        let shown = place.json(&["--server", &server.url, "collection", "show", "c"]);
+        shown["stats"]["documents"].as_u64().unwrap()
+    };
+    for id in 1..=2 {
+        send(id);
+        assert!(comes_true(|| documents() == id), "event {id} is not applied while nothing comes after it");
+    }
+    send(3);
+    assert!(Command::new("kill").args(["-TERM", &import.id().to_string()]).status().unwrap().success());
+    let ended = import.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    // The signal may have come before the last event was read.
+    let read = documents();
+    assert!(read >= 2 && told.contains(&format!("a signal ended the import after {read} lines of -")), "{told}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_scheduled_import_ends_with_the_disk_of_its_store() {
