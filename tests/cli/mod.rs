@@ -298,6 +298,19 @@ fn doctor_looks_at_everything_and_leaves_nothing() {
 
 
 #[test]
+fn a_login_in_a_server_s_address_is_not_shown() {
+    let place = Place::new();
+    for server in ["http://me:hush@127.0.0.1:1", "http://me:hush/hush@127.0.0.1:1"] {
+        for arguments in [&["doctor"][..], &["collection", "list"]] {
+            let ran = Ran::of(place.command(arguments).env("PANNIER_SERVER", server).output().unwrap());
+            assert_ne!(ran.code, 0, "{arguments:?}");
+            let told = ran.stdout + &ran.stderr;
+            assert!(!told.contains("hush"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn exit_codes_hold_where_nobody_reads() {
     let place = Place::with_colours();
     let file = place.write("bad.jsonl", format!("nonsense\n{THREE}"));

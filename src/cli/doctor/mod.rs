@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, store_id};
+use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, shown, store_id};
 use super::{CliError, Context, output};
 use crate::embed::{DEFAULT_MODEL, EmbedError};
 use crate::storage::is_open_to_others;
@@ -125,7 +125,7 @@ fn address(context: &Context, address: Option<&str>) -> Finding {
     const NAME: &str = "address";
     let named = context.server.as_deref().or(address);
     let address = address.unwrap_or(DEFAULT_ADDRESS);
-    let server = named.unwrap_or(DEFAULT_ADDRESS);
+    let server = shown(named.unwrap_or(DEFAULT_ADDRESS));
     let remote = Remote::expected(named, context).ok();
     let version = remote.as_ref().and_then(Remote::version);
     if version.is_none() && remote.is_some_and(|remote| remote.wants_key()) {
@@ -146,7 +146,7 @@ fn address(context: &Context, address: Option<&str>) -> Finding {
                 _ => Finding::new(Status::Ok, NAME, detail),
             }
         }
-        (None, Some(server)) => Finding::new(Status::Fail, NAME, format!("no pannier answers at {server}")),
+        (None, Some(_)) => Finding::new(Status::Fail, NAME, format!("no pannier answers at {server}")),
         (None, None) => match std::net::TcpListener::bind(address) {
             Ok(_) => Finding::new(Status::Ok, NAME, format!("{address} is free")),
             Err(error) => {

@@ -19,7 +19,7 @@ use crate::types::CollectionName;
 
 use local::Local;
 use portions::{Portion, Reports};
-pub(super) use remote::{Remote, read_key};
+pub(super) use remote::{Remote, read_key, shown};
 
 /// Where a server is expected unless another address is given.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:7117";
