@@ -1,5 +1,6 @@
 //! `replicate`: add, list, status, pause, resume, verify, repair, remove.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -161,7 +162,13 @@ pub(super) fn run(command: &ReplicateCommand, context: &Context) -> Result<(), C
     let target = Target::of(context, Access::Existing)?;
     match command {
         ReplicateCommand::Add(args) => {
-            let stdin = || std::io::read_to_string(std::io::stdin()).map_err(|e| CliError::io("read the URL", e));
+            let stdin = || {
+                if io::stdin().is_terminal() {
+                    let detail = "nothing is piped into stdin; pipe the URL in, or name its file with --url-file";
+                    return Err(CliError::Usage(detail.to_owned()));
+                }
+                io::read_to_string(io::stdin()).map_err(|e| CliError::io("read the URL", e))
+            };
             let added = target.call("POST", PATH, Some(&args.body(stdin)?))?;
             answer(
                 context,

@@ -351,6 +351,16 @@ fn a_path_that_is_not_utf_8_is_shown_or_refused() {
         Ran::of(ran).failed_with(2, &["odd\u{fffd} is not UTF-8"]);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_url_is_not_waited_for_at_a_terminal() {
+    let place = Place::with_colours();
+    let terminal = std::fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+    let mut command = place.command(&["replicate", "add", "s", "--collection", "colours", "--store-url"]);
+    Ran::of(command.stdin(terminal).output().unwrap()).failed_with(2, &["nothing is piped into stdin", "--url-file"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn documents_are_for_nobody_but_their_owner_to_read() {
