@@ -230,18 +230,29 @@ fn list(context: &Context) -> Result<(), CliError> {
         return Ok(());
     }
     let mut rows = vec![["name", "documents", "dim", "metric", "model"].map(str::to_owned).to_vec()];
+    let mut away = Vec::new();
     for collection in collections {
         let name = CollectionName::new(collection["name"].as_str().unwrap_or_default())?;
-        let stats = target.value("GET", &format!("{}/stats", collection_path(&name)), None)?;
+        let documents = match target.value("GET", &format!("{}/stats", collection_path(&name)), None) {
+            Ok(stats) => output::count(stats["documents"].as_u64().unwrap_or(0)),
+            // Such as one in a database that does not answer: the others are shown all the same.
+            Err(CliError::Api { code, detail }) => {
+                away.push(format!("{name}: {detail}"));
+                format!("- ({code})")
+            }
+            Err(error) => return Err(error),
+        };
         rows.push(vec![
             name.to_string(),
-            output::count(stats["documents"].as_u64().unwrap_or(0)),
+            documents,
             collection["dim"].to_string(),
             collection["metric"].as_str().unwrap_or_default().to_owned(),
             collection["embedding"]["model"].as_str().unwrap_or("-").to_owned(),
         ]);
     }
-    output::table(&rows, &[1, 2])
+    output::table(&rows, &[1, 2])?;
+    away.iter().for_each(output::complain);
+    Ok(())
 }
 
 fn show(name: &CollectionName, context: &Context) -> Result<(), CliError> {

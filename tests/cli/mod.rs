@@ -10,6 +10,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support::model::{SMALL_MODEL, install_small_model};
+
 const THREE: &str = concat!(
     "{\"id\":\"red\",\"text\":\"a red thing\",\"vector\":[1,0,0],\"price\":3}\n",
     "{\"id\":\"lime\",\"vector\":[0.7,1,0],\"price\":12.5}\n",
@@ -296,6 +298,26 @@ fn doctor_looks_at_everything_and_leaves_nothing() {
     place.run(&["doctor", "--addr", "127.0.0.1:0"]).failed_with(1, &["failed"]);
 }
 
+#[test]
+fn doctor_looks_at_the_models_of_collections() {
+    let place = Place::new();
+    let models = place.path("no-models");
+    install_small_model(&models);
+    place.succeed(&["collection", "create", "words", "--model", SMALL_MODEL]);
+    let of_model = || {
+        let ran = place.run(&["doctor", "--addr", "127.0.0.1:0", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().clone();
+        let of = |check: &&serde_json::Value| check["detail"].as_str().is_some_and(|d| d.contains(SMALL_MODEL));
+        let found = checks.iter().find(of).expect("the model of the collection is not looked at");
+        (ran.code, found["status"].as_str().unwrap().to_owned(), found["detail"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of_model().1, "ok");
+    std::fs::remove_dir_all(&models).unwrap();
+    let (code, status, detail) = of_model();
+    assert_eq!((code, status.as_str()), (1, "fail"), "{detail}");
+    assert!(detail.contains("it embeds for words"), "{detail}");
+}
 
 #[test]
 fn a_login_in_a_server_s_address_is_not_shown() {

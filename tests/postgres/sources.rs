@@ -459,6 +459,23 @@ fn a_scheduled_import_ends_with_the_disk_of_its_store() {
     assert!(has_ended, "the import goes on: {told}");
     assert_eq!(status.unwrap().code(), Some(5), "{told}");
 }
+
+#[test]
+fn a_collection_whose_database_is_away_is_listed_with_the_others() {
+    let place = Place::new(database());
+    let url = place.root.path().join("url");
+    std::fs::write(&url, &place.database.url).unwrap();
+    let create = |arguments: &[&str]| place.json(&[&["collection", "create"], arguments].concat());
+    create(&["here", "--dim", "2"]);
+    create(&["there", "--dim", "2", "--backend", "postgres", "--url-file", url.to_str().unwrap()]);
+    std::fs::write(&url, "postgres://me@127.0.0.1:1/x?sslmode=disable").unwrap();
+    let (code, listed, told) = place.run(&["collection", "list"]);
+    assert_eq!(code, 0, "{told}");
+    let row = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(row("here").contains(" 0 "), "{listed}");
+    assert!(row("there").contains("- (backend_unreachable)") && told.contains("there: "), "{listed}{told}");
+}
+
 #[test]
 fn a_source_that_cannot_be_read_leaves_no_collection_behind() {
     let place = Place::new(database());
