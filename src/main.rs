@@ -29,7 +29,7 @@ Exit codes:
   7  the store is of an older format: run `pannier migrate up`
   8  the migrations that were applied are not this program's
   9  a migration was begun and not finished: run `pannier migrate up`
-  130  a second SIGINT or SIGTERM ended the server at once";
+  130  a second SIGINT or SIGTERM ended the program at once";
 
 fn main() -> ExitCode {
     let parsed = cli::command().after_help(EXIT_CODES).try_get_matches();
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             // Nothing is left to do where stderr cannot be written.
             _ = error.print();
             if let Some(variable) = cli::variable_at_fault(&error) {
-                eprintln!("\nThe value is that of the environment variable {variable}.");
+                cli::say(format!("\nThe value is that of the environment variable {variable}."));
             }
             return ExitCode::from(if error.exit_code() == 0 { 0 } else { USAGE });
         }
@@ -47,11 +47,10 @@ fn main() -> ExitCode {
     let format = cli.context.log_format;
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             match format {
                 LogFormat::Text => print_error(&error),
-                LogFormat::Json => eprintln!("{}", json_line(&error)),
+                LogFormat::Json => cli::say(json_line(&error)),
             }
             ExitCode::from(exit_code(error.failure()))
         }
@@ -73,10 +72,10 @@ fn exit_code(failure: Failure) -> u8 {
 }
 
 fn print_error(error: &CliError) {
-    eprintln!("error: {}", cli::printable(&error.to_string()));
+    cli::say(format!("error: {}", cli::printable(&error.to_string())));
     if error.failure() == Failure::Locked {
-        eprintln!(
-            "  where a server holds it, --server URL sends the command there, such as --server http://127.0.0.1:7117"
+        cli::say(
+            "  where a server holds it, --server URL sends the command there, such as --server http://127.0.0.1:7117",
         );
     }
     let mut printed = error.to_string();
@@ -85,7 +84,7 @@ fn print_error(error: &CliError) {
         let text = cause.to_string();
         // Some errors quote their cause in their own sentence.
         if !printed.contains(&text) {
-            eprintln!("  because: {}", cli::printable(&text));
+            cli::say(format!("  because: {}", cli::printable(&text)));
         }
         printed = text;
         next = cause.source();
@@ -102,11 +101,6 @@ fn json_line(error: &CliError) -> serde_json::Value {
         "causes": causes.collect::<Vec<_>>(),
         "target": "pannier",
     })
-}
-
-/// Whoever read our output has read enough, as `head` does: that is no failure.
-fn is_broken_pipe(error: &CliError) -> bool {
-    matches!(error, CliError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::confirm::confirm;
 use super::import::parse_field;
-use super::target::{Access, Target, collection_path};
+use super::target::{Access, Target, collection_path, url_file};
 use super::template::{GuardArgs, TemplateArgs};
 use super::{CliError, Context, output};
 use crate::types::CollectionName;
@@ -104,10 +104,8 @@ impl BackendArgs {
     fn body(&self) -> Result<Option<Value>, CliError> {
         let Some(name) = &self.backend else { return Ok(None) };
         let mut backend = Map::from_iter([("type".to_owned(), json!(name))]);
-        // The server may run elsewhere than this command.
-        let url_file = self.url_file.as_ref().map(std::path::absolute).transpose();
-        let url_file = url_file.map_err(|e| CliError::io("find the file of the URL", e))?;
-        insert(&mut backend, "url_file", url_file.map(|path| json!(path)));
+        let url_file = self.url_file.as_deref().map(url_file).transpose()?;
+        insert(&mut backend, "url_file", url_file.map(Value::from));
         for (key, value) in [("url_variable", &self.url_variable), ("schema", &self.schema), ("table", &self.table)] {
             insert(&mut backend, key, value.as_ref().map(|value| json!(value)));
         }
@@ -232,18 +230,29 @@ fn list(context: &Context) -> Result<(), CliError> {
         return Ok(());
     }
     let mut rows = vec![["name", "documents", "dim", "metric", "model"].map(str::to_owned).to_vec()];
+    let mut away = Vec::new();
     for collection in collections {
         let name = CollectionName::new(collection["name"].as_str().unwrap_or_default())?;
-        let stats = target.value("GET", &format!("{}/stats", collection_path(&name)), None)?;
+        let documents = match target.value("GET", &format!("{}/stats", collection_path(&name)), None) {
+            Ok(stats) => output::count(stats["documents"].as_u64().unwrap_or(0)),
+            // Such as one in a database that does not answer: the others are shown all the same.
+            Err(CliError::Api { code, detail }) => {
+                away.push(format!("{name}: {detail}"));
+                format!("- ({code})")
+            }
+            Err(error) => return Err(error),
+        };
         rows.push(vec![
             name.to_string(),
-            output::count(stats["documents"].as_u64().unwrap_or(0)),
+            documents,
             collection["dim"].to_string(),
             collection["metric"].as_str().unwrap_or_default().to_owned(),
             collection["embedding"]["model"].as_str().unwrap_or("-").to_owned(),
         ]);
     }
-    output::table(&rows, &[1, 2])
+    output::table(&rows, &[1, 2])?;
+    away.iter().for_each(output::complain);
+    Ok(())
 }
 
 fn show(name: &CollectionName, context: &Context) -> Result<(), CliError> {

@@ -6,8 +6,9 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
+use super::output::{self, stdout};
 use super::read::{self, FieldTypes, Format, LineError, MAX_PRINTED, Record, Records, STDIN};
-use super::{CliError, Context, output};
+use super::{CliError, Context};
 use crate::embed::{DEFAULT_MODEL, Embeddings, InputKind, TextModel};
 use crate::http::wire::value::ValueView;
 use crate::types::{Metadata, Value};
@@ -46,11 +47,18 @@ pub enum InputType {
     Document,
 }
 
-/// Runs `embed`.
+/// Runs `embed`. It ends well where whoever reads its vectors has read enough, as `head` does.
 ///
 /// # Errors
 /// [`CliError::Lines`] when some lines hold no text, after all others are embedded.
 pub(super) fn run(args: &EmbedArgs, context: &Context) -> Result<(), CliError> {
+    match embed(args, context) {
+        Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+fn embed(args: &EmbedArgs, context: &Context) -> Result<(), CliError> {
     let kind = match args.input_type {
         InputType::Query => InputKind::Query,
         InputType::Document => InputKind::Document,
@@ -70,10 +78,6 @@ pub(super) fn run(args: &EmbedArgs, context: &Context) -> Result<(), CliError> {
             Stream { model: &model, kind, progress, started: Instant::now(), out }.run(records, context)
         }
     }
-}
-
-fn stdout(error: io::Error) -> CliError {
-    CliError::io("write to stdout", error)
 }
 
 /// Lines in, lines out, a batch at a time.
@@ -125,7 +129,8 @@ impl<W: Write> Stream<'_, W> {
         embedded += batch.len() as u64;
         self.progress.finish_and_clear();
         if failed > MAX_PRINTED {
-            eprintln!("stdin: {} more were refused", output::counted(failed - MAX_PRINTED, "line"));
+            let more = output::counted(failed - MAX_PRINTED, "line");
+            output::complain(format!("stdin: {more} more were refused"));
         }
         let seconds = self.started.elapsed().as_secs_f64();
         let texts = output::counted(embedded, "text");

@@ -88,6 +88,18 @@ pub enum CliError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// What answers speaks no TLS, or nobody known vouches for it.
+    #[error(
+        "no TLS connection to {address} could be made: it speaks none, or no public authority signed its certificate, and \
+         others are not known here; name the server behind such a proxy, as in http://127.0.0.1:7117"
+    )]
+    NoTls {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A server that was reached gave no answer.
     #[error(
         "the connection to {address} broke before its answer came, or nothing came for too long; the server's log says \

@@ -18,6 +18,7 @@ mod replicate;
 mod salvage;
 mod search;
 mod serve;
+mod signals;
 mod snapshot;
 mod target;
 mod template;
@@ -38,7 +39,7 @@ use crate::storage::keep_new_files_to_owner;
 
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
-pub use output::printable;
+pub use output::{printable, say};
 
 /// As it stands on the command line.
 const SERVER_FLAG: &str = "--server";

@@ -85,7 +85,7 @@ fn list(models: &Models, context: &Context) -> Result<(), CliError> {
             json!({"name": known.name, "installed": false, "dim": known.dim, "max_tokens": known.max_tokens,
                 "pooling": known.pooling.name(), "licence": known.licence})
         }));
-        return output::json(json!({"directory": models.dir(), "models": listed}));
+        return output::json(json!({"directory": output::path(models.dir()), "models": listed}));
     }
     let mut rows = vec![["name", "dim", "max tokens", "pooling", "licence", "size"].map(str::to_owned).to_vec()];
     for model in installed.values() {
@@ -109,7 +109,8 @@ fn list(models: &Models, context: &Context) -> Result<(), CliError> {
 
 fn installed_json(model: &InstalledModel) -> Value {
     json!({"name": model.name, "installed": true, "dim": model.dim, "max_tokens": model.max_tokens,
-        "pooling": model.pooling.name(), "licence": model.licence, "size_bytes": model.size_bytes, "directory": model.dir})
+        "pooling": model.pooling.name(), "licence": model.licence, "size_bytes": model.size_bytes,
+        "directory": output::path(&model.dir)})
 }
 
 fn verify(models: &Models, name: Option<&str>, context: &Context) -> Result<(), CliError> {

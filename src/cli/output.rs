@@ -1,16 +1,17 @@
 //! What commands write: results on stdout, everything else on stderr.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, Context, LogFormat};
 
-/// Writes one line of a result for a person.
+/// Writes one line of a result for a person. Where nobody reads any more, the command goes on: its exit code is read too.
 ///
 /// # Errors
-/// [`CliError::Io`], also when nobody reads any more.
+/// [`CliError::Io`].
 pub(super) fn line(text: impl Display) -> Result<(), CliError> {
     json(printable(&text.to_string()))
 }
@@ -20,12 +21,31 @@ pub(super) fn line(text: impl Display) -> Result<(), CliError> {
 /// # Errors
 /// As [`line`].
 pub(super) fn json(text: impl Display) -> Result<(), CliError> {
-    writeln!(io::stdout(), "{text}").map_err(|e| CliError::io("write to stdout", e))
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(stdout),
+    }
+}
+
+/// An error of stdout.
+pub(super) fn stdout(error: io::Error) -> CliError {
+    CliError::io("write to stdout", error)
+}
+
+/// Writes a line to stderr as it is. One that cannot be written, as on a full disk or where nobody reads any more, is lost:
+/// there is nowhere left to say so.
+pub fn say(text: impl Display) {
+    _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Says on stderr what is wrong with a part of the input or of the store.
 pub(super) fn complain(text: impl Display) {
-    eprintln!("{}", printable(&text.to_string()));
+    say(printable(&text.to_string()));
+}
+
+/// A path as a report in JSON has it: that of a name which is not UTF-8 has U+FFFD in the places that are not.
+pub(super) fn path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// A text for a terminal: texts are other people's, and what a terminal would take as a command is U+FFFD. Ends of

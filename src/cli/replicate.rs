@@ -1,11 +1,12 @@
 //! `replicate`: add, list, status, pause, resume, verify, repair, remove.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::target::{Access, Target};
+use super::target::{Access, Target, url_file};
 use super::{CliError, Context, output};
 
 const PATH: &str = "/admin/replication";
@@ -131,11 +132,7 @@ impl AddArgs {
         insert("name", Some(json!(self.name)));
         insert("collection", Some(json!(self.collection)));
         match (&self.url_file, self.store_url) {
-            (Some(path), _) => {
-                // The server may run elsewhere than this command.
-                let path = std::path::absolute(path).map_err(|e| CliError::io("find the file of the URL", e))?;
-                insert("url_file", Some(json!(path)));
-            }
+            (Some(path), _) => insert("url_file", Some(json!(url_file(path)?))),
             (None, true) => insert("url", Some(json!(stdin()?.trim()))),
             (None, false) => {
                 insert("url_variable", Some(json!(self.url_variable.as_deref().unwrap_or("DATABASE_URL"))));
@@ -165,7 +162,13 @@ pub(super) fn run(command: &ReplicateCommand, context: &Context) -> Result<(), C
     let target = Target::of(context, Access::Existing)?;
     match command {
         ReplicateCommand::Add(args) => {
-            let stdin = || std::io::read_to_string(std::io::stdin()).map_err(|e| CliError::io("read the URL", e));
+            let stdin = || {
+                if io::stdin().is_terminal() {
+                    let detail = "nothing is piped into stdin; pipe the URL in, or name its file with --url-file";
+                    return Err(CliError::Usage(detail.to_owned()));
+                }
+                io::read_to_string(io::stdin()).map_err(|e| CliError::io("read the URL", e))
+            };
             let added = target.call("POST", PATH, Some(&args.body(stdin)?))?;
             answer(
                 context,

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::signals::{SECOND_SIGNAL, Signals};
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
 use super::{CliError, Context, output};
 use crate::collection::DEFAULT_SAMPLED_ONE_IN;
@@ -20,14 +21,13 @@ use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
 use crate::snapshot::{Retention, Schedule};
 use crate::telemetry;
+use crate::types::Chain;
 
 /// Threads that move bytes and answer small searches, one a core within these bounds; the engine's other calls run on
 /// threads of their own.
 const WORKER_THREADS: RangeInclusive<usize> = 2..=16;
 /// Longest wait for engine calls whose client was cut off at the shutdown's deadline.
 const LAST_CALLS: Duration = Duration::from_secs(5);
-/// 128 + SIGINT, as shells report a process that a signal ended.
-const SECOND_SIGNAL: i32 = 130;
 
 /// Arguments of `serve`.
 #[derive(Args, Debug)]
@@ -125,7 +125,9 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
         let signal = shutdown_signal(context)?;
-        announce(context, address, &database)?;
+        if let Err(error) = announce(context, address, &database) {
+            tracing::warn!(error = %Chain(&error), "the server's address could not be written to stdout");
+        }
         Ok::<_, CliError>(http::serve(listener, state.clone(), signal).await)
     });
     state.stop_replication();
@@ -293,52 +295,6 @@ fn shutdown_signal(context: &Context) -> Result<impl Future<Output = ()>, CliErr
         // The sender is only dropped with the runtime.
         let _ = receiver.await;
     })
-}
-
-/// Its number on every architecture of Linux that this is built for: signal(7).
-#[cfg(target_os = "linux")]
-const SIGXFSZ: i32 = 25;
-
-/// SIGINT and SIGTERM.
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        // A limit on the size of files then refuses a write, as a full disk does, and does not end the process.
-        #[cfg(target_os = "linux")]
-        drop(signal(SignalKind::from_raw(SIGXFSZ))?);
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// Control-C.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::support::model::{SMALL_MODEL, install_small_model};
+
 const THREE: &str = concat!(
     "{\"id\":\"red\",\"text\":\"a red thing\",\"vector\":[1,0,0],\"price\":3}\n",
     "{\"id\":\"lime\",\"vector\":[0.7,1,0],\"price\":12.5}\n",
@@ -115,6 +117,12 @@ impl Ran {
             assert!(self.stderr.contains(words), "{words:?} is not in\n{}", self.stderr);
         }
     }
+}
+
+/// A pipe that nobody reads.
+fn unread() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
 }
 
 fn damage(path: &Path) {
@@ -288,6 +296,91 @@ fn doctor_looks_at_everything_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(place.data()).unwrap().count(), before);
     damage(&place.data().join("MANIFEST"));
     place.run(&["doctor", "--addr", "127.0.0.1:0"]).failed_with(1, &["failed"]);
+}
+
+#[test]
+fn doctor_looks_at_the_models_of_collections() {
+    let place = Place::new();
+    let models = place.path("no-models");
+    install_small_model(&models);
+    place.succeed(&["collection", "create", "words", "--model", SMALL_MODEL]);
+    let of_model = || {
+        let ran = place.run(&["doctor", "--addr", "127.0.0.1:0", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().clone();
+        let of = |check: &&serde_json::Value| check["detail"].as_str().is_some_and(|d| d.contains(SMALL_MODEL));
+        let found = checks.iter().find(of).expect("the model of the collection is not looked at");
+        (ran.code, found["status"].as_str().unwrap().to_owned(), found["detail"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of_model().1, "ok");
+    std::fs::remove_dir_all(&models).unwrap();
+    let (code, status, detail) = of_model();
+    assert_eq!((code, status.as_str()), (1, "fail"), "{detail}");
+    assert!(detail.contains("it embeds for words"), "{detail}");
+}
+
+#[test]
+fn a_login_in_a_server_s_address_is_not_shown() {
+    let place = Place::new();
+    for server in ["http://me:hush@127.0.0.1:1", "http://me:hush/hush@127.0.0.1:1"] {
+        for arguments in [&["doctor"][..], &["collection", "list"]] {
+            let ran = Ran::of(place.command(arguments).env("PANNIER_SERVER", server).output().unwrap());
+            assert_ne!(ran.code, 0, "{arguments:?}");
+            let told = ran.stdout + &ran.stderr;
+            assert!(!told.contains("hush"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn exit_codes_hold_where_nobody_reads() {
+    let place = Place::with_colours();
+    let file = place.write("bad.jsonl", format!("nonsense\n{THREE}"));
+    let code = |arguments: &[&str], stdout: Stdio, stderr: Stdio| {
+        place.command(arguments).stdout(stdout).stderr(stderr).status().unwrap().code()
+    };
+    let of_both =
+        |arguments: &[&str]| (code(arguments, unread(), Stdio::null()), code(arguments, Stdio::null(), unread()));
+    assert_eq!(of_both(&["import", "colours", &file, "--json"]), (Some(1), Some(1)));
+    assert_eq!(place.hits(&["--vector", "[1,0,0]"]).len(), 3, "the lines after the refused one got in");
+    assert_eq!(of_both(&["collection", "list"]), (Some(0), Some(0)));
+    std::fs::create_dir_all(place.data().join("sources")).unwrap();
+    place.write("data/sources/s.json", r#"{"pannier_source":2,"crc32c":"00000001","kept":"{}"}"#);
+    assert_eq!(of_both(&["verify"]), (Some(4), Some(4)));
+    assert_eq!(of_both(&["verify", "--json"]), (Some(4), Some(4)));
+    assert_eq!(of_both(&["serch"]), (Some(2), Some(2)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_is_not_utf_8_is_shown_or_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::with_colours();
+    let odd = place.dir.path().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    let listed = place.command(&["model", "list", "--json"]).env("PANNIER_MODELS", &odd).output().unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert!(listed["directory"].as_str().unwrap().ends_with("odd\u{fffd}"), "{listed}");
+    place.succeed(&["snapshot", "create", "a"]);
+    std::fs::rename(place.data(), &odd).unwrap();
+    let restore = ["snapshot", "restore", "a", "--yes", "--keep-replaced", "--json"];
+    let restored = Ran::of(place.command(&restore).env("PANNIER_DATA", &odd).output().unwrap());
+    assert_eq!(restored.code, 0, "{}", restored.stderr);
+    assert!(restored.stdout.contains("odd\u{fffd}/before-restore"), "{}", restored.stdout);
+    let add = ["replicate", "add", "s", "--collection", "colours", "--url-file"];
+    let create = ["collection", "create", "c", "--dim", "1", "--backend", "postgres", "--url-file"];
+    for arguments in [&add[..], &create] {
+        let ran = place.command(arguments).arg(&odd).env("PANNIER_DATA", &odd).output().unwrap();
+        Ran::of(ran).failed_with(2, &["odd\u{fffd} is not UTF-8"]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_url_is_not_waited_for_at_a_terminal() {
+    let place = Place::with_colours();
+    let terminal = std::fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+    let mut command = place.command(&["replicate", "add", "s", "--collection", "colours", "--store-url"]);
+    Ran::of(command.stdin(terminal).output().unwrap()).failed_with(2, &["nothing is piped into stdin", "--url-file"]);
 }
 
 #[cfg(unix)]

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
-use super::{Place, Ran, THREE};
+use super::{Place, Ran, THREE, unread};
 
 /// A server of a place's data; killed when dropped.
 struct Server {
@@ -14,13 +14,19 @@ struct Server {
 impl Server {
     /// Starts it at a free port and waits until it says where.
     fn start(place: &Place, arguments: &[&str]) -> Self {
+        Self::start_with_stderr(place, arguments, Stdio::piped())
+    }
+
+    fn start_with_stderr(place: &Place, arguments: &[&str], stderr: Stdio) -> Self {
         let all = [&["serve", "--addr", "127.0.0.1:0", "--json"], arguments].concat();
-        let mut child = place.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = place.command(&all).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         if line.is_empty() {
             let mut complaint = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+            if let Some(mut stderr) = child.stderr.take() {
+                stderr.read_to_string(&mut complaint).unwrap();
+            }
             panic!("the server did not start: {complaint}");
         }
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -70,6 +76,44 @@ fn commands_go_to_the_server_and_a_signal_ends_it_well() {
     assert_eq!((run(&pack).code, packed.exists()), (0, true));
     assert_eq!(server.stop(), 0);
     assert_eq!(place.hits(&["--vector", "[1,0,0]"]), ["red", "lime", "blue"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_log_cannot_be_written_goes_on() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for stderr in [unread(), full.into()] {
+        let place = Place::with_colours();
+        let server = Server::start_with_stderr(&place, &[], stderr);
+        let at = ["--server", server.address.as_str()];
+        let file = place.write("three.jsonl", THREE);
+        place.succeed(&[&at[..], &["import", "colours", &file]].concat());
+        place.run(&[&at[..], &["search", "shapes", "--id", "a"]].concat()).failed_with(1, &["there is no collection"]);
+        assert_eq!(server.stop(), 0);
+        assert_eq!(place.hits(&["--vector", "[1,0,0]"]).len(), 3);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_address_nobody_reads_goes_on() {
+    let place = Place::with_colours();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for stdout in [unread(), full.into()] {
+        let mut command = place.command(&["serve", "--addr", "127.0.0.1:0", "--log-format", "json"]);
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let address = log.find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            (line["message"] == "serving").then(|| line["address"].as_str().unwrap().to_owned())
+        });
+        let server = Server { child, address: address.expect("the server does not serve") };
+        place.succeed(&["--server", &server.address, "collection", "show", "colours"]);
+        // The log is read to its end meanwhile.
+        let rest = std::thread::spawn(move || log.for_each(drop));
+        assert_eq!(server.stop(), 0);
+        rest.join().unwrap();
+    }
 }
 
 #[test]

@@ -45,6 +45,25 @@ fn a_snapshot_brings_back_what_was_there() {
 }
 
 #[test]
+fn what_is_left_of_a_store_is_replaced_only_when_asked() {
+    let place = with_three();
+    place.succeed(&["snapshot", "create", "a"]);
+    fs::remove_file(place.data().join("FORMAT")).unwrap();
+    place.run(&["snapshot", "restore", "a"]).failed_with(2, &["--yes"]);
+    assert!(place.data().join("MANIFEST").exists() && !place.data().join("before-restore").exists());
+    // Nothing is lost where only snapshots are there.
+    for entry in fs::read_dir(place.data()).unwrap().map(|entry| entry.unwrap()) {
+        match entry.file_name().to_str().unwrap() {
+            "snapshots" | "LOCK" => {}
+            _ if entry.file_type().unwrap().is_dir() => fs::remove_dir_all(entry.path()).unwrap(),
+            _ => fs::remove_file(entry.path()).unwrap(),
+        }
+    }
+    place.succeed(&["snapshot", "restore", "a"]);
+    assert_eq!(place.hits(&["--vector", "[1,0,0]"]).len(), 3);
+}
+
+#[test]
 fn an_archive_is_carried_to_another_directory() {
     let place = with_three();
     let archive = place.path("a.tar.zst");

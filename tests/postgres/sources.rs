@@ -1,10 +1,13 @@
 //! `pannier import postgres` against real servers: types, cursors, ties, deletions, templates.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::comes_true;
 use crate::support::model::{SMALL_MODEL, install_small_model};
 use crate::support::postgres::{TestDatabase, Version, database, server};
 
@@ -21,7 +24,11 @@ impl Place {
         Self { root, database }
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
         for (name, _) in std::env::vars() {
             let is_ours = ["PANNIER_", "PGVECTOR_", "STAGING_DB_", "SUPABASE_", "EMBEDDING_", "DATABASE_URL"];
@@ -30,12 +37,16 @@ impl Place {
             }
         }
         command
-            .env("PANNIER_DATA", self.root.path().join("data"))
+            .env("PANNIER_DATA", self.data())
             .env("PANNIER_MODELS", self.root.path().join("models"))
             .env("PANNIER_ADDR", "127.0.0.1:1")
             .env("DATABASE_URL", &self.database.url)
             .args(arguments);
-        let output = command.output().unwrap();
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
@@ -351,6 +362,118 @@ fn change_events_are_applied_in_their_order() {
     let (code, _, stderr) = place.run(&["import", "debezium", "c", file.to_str().unwrap()]);
     assert!(code == 1 && stderr.contains("line 1") && stderr.contains("emptied"), "{stderr}");
     assert_eq!(place.ids(), ["1", "4"]);
+}
+
+#[test]
+fn texts_that_are_cut_are_counted() {
+    let place = Place::new(database());
+    place.database.run("create table rows (id int primary key, name text)");
+    place.database.run("insert into rows values (1, 'a'), (2, repeat('a b ', 40))");
+    place.create();
+    let rows = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+    let cut = "1 text longer than the model reads";
+    assert_eq!(place.json(&rows)["truncated_count"], 1);
+    place.database.run("update rows set name = 'c ' || name");
+    let (code, _, told) = place.run(&rows);
+    assert!(code == 0 && told.contains(cut), "{told}");
+    let file = place.root.path().join("events.jsonl");
+    let event = |words: usize| json!({"op": "c", "after": {"id": words, "name": "b a ".repeat(words)}});
+    std::fs::write(&file, format!("{}\n{}\n", event(1), event(40))).unwrap();
+    let (code, stdout, told) = place.run(&["import", "debezium", "c", file.to_str().unwrap(), "--json"]);
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &answer["upserted"], &answer["truncated_count"]), (0, &json!(2), &json!(1)), "{told}");
+    assert!(told.contains(cut), "{told}");
+}
+
+#[test]
+fn an_event_that_is_no_text_is_named_and_the_next_is_applied() {
+    let place = Place::new(database());
+    place.create();
+    let file = place.root.path().join("events.jsonl");
+    let events: [&[u8]; 3] = [
+        b"{\"op\":\"c\",\"after\":{\"id\":1,\"name\":\"a\"}}\n",
+        b"{\"op\":\"c\",\"after\":{\"id\":2,\"name\":\"\xff\"}}\n",
+        b"{\"op\":\"c\",\"after\":{\"id\":3,\"name\":\"c\"}}",
+    ];
+    std::fs::write(&file, events.concat()).unwrap();
+    let (code, _, told) = place.run(&["import", "debezium", "c", file.to_str().unwrap()]);
+    assert!(code == 1 && told.contains("line 2: the line is not UTF-8"), "{told}");
+    assert_eq!(place.ids(), ["1", "3"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn events_of_a_stream_that_rests_are_applied_and_a_signal_ends_it() {
+    use crate::support::process::ServerProcess;
+    let place = Place::new(database());
+    let server = ServerProcess::start(&place.data());
+    place.json(&["--server", &server.url, "collection", "create", "c", "--dim", "2"]);
+    let arguments = ["--server", server.url.as_str(), "import", "debezium", "c", "-", "--vector-column", "v"];
+    let mut command = place.command(&arguments);
+    let mut import = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut events = import.stdin.take().unwrap();
+    let mut send = |id: u64| writeln!(events, "{}", json!({"op": "c", "after": {"id": id, "v": [1, id]}})).unwrap();
+    let documents = || {
+        let shown = place.json(&["--server", &server.url, "collection", "show", "c"]);
+        shown["stats"]["documents"].as_u64().unwrap()
+    };
+    for id in 1..=2 {
+        send(id);
+        assert!(comes_true(|| documents() == id), "event {id} is not applied while nothing comes after it");
+    }
+    send(3);
+    assert!(Command::new("kill").args(["-TERM", &import.id().to_string()]).status().unwrap().success());
+    let ended = import.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    // The signal may have come before the last event was read.
+    let read = documents();
+    assert!(read >= 2 && told.contains(&format!("a signal ended the import after {read} lines of -")), "{told}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_scheduled_import_ends_with_the_disk_of_its_store() {
+    use crate::support::process::DiskFaults;
+    const EIO: i32 = 5;
+    let place = Place::new(database());
+    place.database.run("create table rows (id int primary key, name text); insert into rows values (1, 'a')");
+    place.create();
+    let faults = DiskFaults::new(place.root.path());
+    let mut command = place.command(&["import", "postgres", "c", "--table", "rows", "--key", "id", "--every", "1s"]);
+    faults.attach(&mut command);
+    let mut import = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(import.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(told.any(|line| line.contains("1 document written")), "no run is done");
+    faults.arm("sync", EIO, "/log/");
+    let rest = std::thread::spawn(move || told.collect::<Vec<_>>().join("\n"));
+    let mut status = None;
+    let has_ended = comes_true(|| {
+        status = import.try_wait().unwrap();
+        status.is_some()
+    });
+    // It may have ended already.
+    _ = import.kill();
+    _ = import.wait();
+    let told = rest.join().unwrap();
+    assert!(has_ended, "the import goes on: {told}");
+    assert_eq!(status.unwrap().code(), Some(5), "{told}");
+}
+
+#[test]
+fn a_collection_whose_database_is_away_is_listed_with_the_others() {
+    let place = Place::new(database());
+    let url = place.root.path().join("url");
+    std::fs::write(&url, &place.database.url).unwrap();
+    let create = |arguments: &[&str]| place.json(&[&["collection", "create"], arguments].concat());
+    create(&["here", "--dim", "2"]);
+    create(&["there", "--dim", "2", "--backend", "postgres", "--url-file", url.to_str().unwrap()]);
+    std::fs::write(&url, "postgres://me@127.0.0.1:1/x?sslmode=disable").unwrap();
+    let (code, listed, told) = place.run(&["collection", "list"]);
+    assert_eq!(code, 0, "{told}");
+    let row = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(row("here").contains(" 0 "), "{listed}");
+    assert!(row("there").contains("- (backend_unreachable)") && told.contains("there: "), "{listed}{told}");
 }
 
 #[test]

@@ -28,20 +28,17 @@ impl ServerProcess {
             .env("PANNIER_LOG", "warn")
             .stdout(Stdio::piped());
         if let Some(faults) = faults {
-            command.env("LD_PRELOAD", &faults.library).env("FAULT_FILE", &faults.control);
+            faults.attach(&mut command);
         }
         let mut process = command.spawn().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let url = lines
-            .by_ref()
             .map_while(Result::ok)
             .find_map(|line| {
                 let start = line.find("http://127.0.0.1:")?;
                 Some(line[start..].split_whitespace().next().unwrap().trim_end_matches(['/', '.']).to_owned())
             })
             .expect("the server prints its address");
-        // Keeps the pipe open: a closed one would end the server at its next line.
-        std::thread::spawn(move || lines.for_each(drop));
         Self { process, url }
     }
 
@@ -162,8 +159,13 @@ impl DiskFaults {
         Self { library: place.path().join("faults.so"), control: directory.join("faults") }
     }
 
-    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at
-    /// its end where `part` ends with a dollar.
+    /// Lets a command that is to be started fail as the tests say.
+    pub fn attach(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("FAULT_FILE", &self.control);
+    }
+
+    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at its end
+    /// where `part` ends with a dollar.
     pub fn arm(&self, calls: &str, errno: i32, part: &str) {
         let new = self.control.with_extension("new");
         fs::write(&new, format!("{calls} {errno} {part}")).unwrap();

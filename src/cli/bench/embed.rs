@@ -134,7 +134,8 @@ pub(super) fn run(args: &EmbedArgs, places: &Places, context: &Context) -> Resul
     let mut report = report::head("embed");
     report["model"] = json!({ "name": first.name(), "fingerprint": first.fingerprint(), "dim": first.dim() });
     report["load_s"] = json!(rounded(load.as_secs_f64(), 3));
-    report["source"] = args.texts.as_ref().map_or_else(|| json!(format!("{:?}", args.sample)), |path| json!(path));
+    report["source"] =
+        args.texts.as_ref().map_or_else(|| json!(format!("{:?}", args.sample)), |path| json!(output::path(path)));
     report["mean_tokens"] = json!(rounded(workload.tokens as f64 / texts.len() as f64, 1));
     report["batch"] = json!(args.batch);
     report["rounds"] = json!(args.rounds);

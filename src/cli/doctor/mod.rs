@@ -4,15 +4,17 @@ mod data;
 mod machine;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, store_id};
+use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, shown, store_id};
 use super::{CliError, Context, output};
 use crate::embed::{DEFAULT_MODEL, EmbedError};
-use crate::storage::is_open_to_others;
+use crate::manifest::Manifest;
+use crate::storage::{DataPaths, is_open_to_others};
 use crate::types::Chain;
 
 /// Arguments of `doctor`.
@@ -67,7 +69,7 @@ impl Finding {
 pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<(), CliError> {
     let mut findings = data::check(&context.data);
     findings.extend(machine::check());
-    findings.push(model(context, &args.model));
+    findings.extend(models(context, &args.model));
     findings.extend(context.api_key_file.as_deref().map(key_file));
     findings.push(address(context, args.addr.as_deref()));
     findings.extend(settings::check());
@@ -93,7 +95,22 @@ fn print(findings: &[Finding], context: &Context) -> Result<(), CliError> {
     output::table(&rows, &[])
 }
 
-fn model(context: &Context, name: &str) -> Finding {
+/// The model that was named, and those that collections of the store embed with.
+fn models(context: &Context, named: &str) -> Vec<Finding> {
+    // A manifest that cannot be read is told with the data directory.
+    let collections =
+        Manifest::load(&DataPaths::new(&context.data)).map_or(Vec::new(), |manifest| manifest.collections);
+    let mut users = BTreeMap::from([(named.to_owned(), Vec::new())]);
+    for collection in collections {
+        if let Some(embedding) = collection.definition.embedding {
+            users.entry(embedding.model).or_default().push(collection.name.to_string());
+        }
+    }
+    users.iter().map(|(name, users)| model(context, name, users)).collect()
+}
+
+/// `users`: collections whose texts and searches need it.
+fn model(context: &Context, name: &str, users: &[String]) -> Finding {
     const NAME: &str = "model";
     match context.model_store().verify(name) {
         Ok(files) => {
@@ -101,10 +118,11 @@ fn model(context: &Context, name: &str) -> Finding {
             Finding::new(Status::Ok, NAME, format!("{name}, {} files of {size} are sound", files.len()))
         }
         // Documents that bring their vectors need none.
-        Err(error @ (EmbedError::NotInstalled { .. } | EmbedError::Disabled)) => {
+        Err(error @ (EmbedError::NotInstalled { .. } | EmbedError::Disabled)) if users.is_empty() => {
             Finding::new(Status::Warn, NAME, error.to_string())
         }
-        Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
+        Err(error) if users.is_empty() => Finding::new(Status::Fail, NAME, error.to_string()),
+        Err(error) => Finding::new(Status::Fail, NAME, format!("{error}; it embeds for {}", users.join(", "))),
     }
 }
 
@@ -125,7 +143,7 @@ fn address(context: &Context, address: Option<&str>) -> Finding {
     const NAME: &str = "address";
     let named = context.server.as_deref().or(address);
     let address = address.unwrap_or(DEFAULT_ADDRESS);
-    let server = named.unwrap_or(DEFAULT_ADDRESS);
+    let server = shown(named.unwrap_or(DEFAULT_ADDRESS));
     let remote = Remote::expected(named, context).ok();
     let version = remote.as_ref().and_then(Remote::version);
     if version.is_none() && remote.is_some_and(|remote| remote.wants_key()) {
@@ -146,7 +164,7 @@ fn address(context: &Context, address: Option<&str>) -> Finding {
                 _ => Finding::new(Status::Ok, NAME, detail),
             }
         }
-        (None, Some(server)) => Finding::new(Status::Fail, NAME, format!("no pannier answers at {server}")),
+        (None, Some(_)) => Finding::new(Status::Fail, NAME, format!("no pannier answers at {server}")),
         (None, None) => match std::net::TcpListener::bind(address) {
             Ok(_) => Finding::new(Status::Ok, NAME, format!("{address} is free")),
             Err(error) => {

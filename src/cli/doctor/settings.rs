@@ -3,14 +3,15 @@
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 
+use super::super::target::shown;
 use super::super::{Cli, command};
 use super::{Finding, Status};
 
 /// Variables that are settings of no command's own.
 const OTHER_VARIABLES: [&str; 3] = ["PANNIER_LOG", "PANNIER_SHARED", "PANNIER_CPU_LEVEL"];
 
-/// Lists the settings that this command and `serve` take, with their sources. A value that is a secret is none of them:
-/// keys are read from files.
+/// Lists the settings that this command and `serve` take, with their sources. A secret is in none of them: keys are read
+/// from files, and addresses are shown without a login.
 pub(super) fn check() -> Vec<Finding> {
     let mut findings = of_arguments(std::env::args_os().collect());
     findings.extend(unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())));
@@ -53,7 +54,12 @@ fn setting(matches: &ArgMatches, id: &str) -> Option<Finding> {
         ValueSource::EnvVariable => "the environment",
         _ => "the default",
     };
-    let values = matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let value = |value: &std::ffi::OsStr| match (id, value.to_string_lossy()) {
+        // A password may stand in it.
+        ("server" | "addr", value) => shown(&value),
+        (_, value) => value.into_owned(),
+    };
+    let values = matches.get_raw(id)?.map(value).collect::<Vec<_>>();
     let name = format!("--{}", id.replace('_', "-"));
     Some(Finding::new(Status::Ok, "setting", format!("{name} = {}, from {source}", values.join(", "))))
 }
@@ -82,9 +88,11 @@ mod tests {
 
     #[test]
     fn each_setting_says_where_it_comes_from() {
-        let line = ["pannier", "--data", "/d", "doctor", "--addr", "127.0.0.1:7200"].map(Into::into).to_vec();
+        let line = "pannier --data /d --server https://me:secret@host doctor --addr 127.0.0.1:7200";
+        let line = line.split(' ').map(Into::into).collect();
         let details: Vec<String> = of_arguments(line).into_iter().map(|finding| finding.detail).collect();
         assert!(details.contains(&"--data = /d, from the command line".to_owned()), "{details:?}");
+        assert!(details.contains(&"--server = https://host, from the command line".to_owned()), "{details:?}");
         assert!(details.contains(&"--addr = 127.0.0.1:7200, from the command line".to_owned()), "{details:?}");
         assert!(details.iter().any(|detail| detail.starts_with("--snapshot-keep = 7")), "{details:?}");
         assert_eq!(details.iter().filter(|detail| detail.starts_with("--addr = ")).count(), 1, "{details:?}");

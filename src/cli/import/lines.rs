@@ -132,7 +132,7 @@ impl InputRead<'_> {
             let unit = self.format.unit();
             output::complain(format!("{}: {unit} {position}: {} ({})", self.file, error.detail, error.code));
         } else if printed == MAX_PRINTED {
-            eprintln!("{}: more were refused; --json lists the first 1,000", self.file);
+            output::complain(format!("{}: more were refused; --json lists the first 1,000", self.file));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::connect::runtime;
 use super::super::target::{Access, Target, collection_path};
-use super::super::{CliError, Context, output};
+use super::super::{CliError, Context, Failure, output};
 use crate::source::{EmbeddingVariables, embedding};
 use crate::types::{Chain, CollectionName};
 
@@ -20,7 +20,7 @@ use run::Run;
 ///
 /// # Errors
 /// [`CliError::Lines`] when some rows did not get in. On a schedule, a run that fails is printed, and the next one
-/// comes.
+/// comes, but for a failed disk of the data directory that this process holds.
 pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError> {
     let name = CollectionName::new(&args.collection)?;
     let schedule = args.schedule()?;
@@ -59,8 +59,11 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
             counts.report(&name, &target.place(), started.elapsed().as_secs_f64(), "row", context)
         });
         let Some(schedule) = &schedule else { return done };
-        if let Err(error) = done {
-            output::complain(format!("this run failed: {}", Chain(&error)));
+        match done {
+            // The store takes no write any more, and nobody else can open it while this process has it open.
+            Err(error) if target.is_directory() && error.failure() == Failure::DiskFailed => return Err(error),
+            Err(error) => output::complain(format!("this run failed: {}", Chain(&error))),
+            Ok(()) => {}
         }
         let Some(wait) = schedule.wait(began, jiff::Timestamp::now()) else { return Ok(()) };
         std::thread::sleep(wait);

@@ -90,14 +90,18 @@ impl Report {
         let written = output::counted(self.upserted, "document");
         let mut text = format!("{written} written into {name} at {place} in {seconds:.1} s ({speed:.0}/s).");
         if self.truncated > 0 {
-            let cut = output::counted(self.truncated, "text");
-            text.push_str(&format!(" {cut} longer than the model reads: the vector is that of the start."));
+            text.push_str(&format!(" {}", truncation(self.truncated)));
         }
         if self.failed > 0 {
             text.push_str(&format!(" {} refused.", output::counted(self.failed, read.format.unit())));
         }
         text
     }
+}
+
+/// How many texts were cut, in a sentence.
+pub(super) fn truncation(count: u64) -> String {
+    format!("{} longer than the model reads: the vector is that of the start.", output::counted(count, "text"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::super::read::write_json_line;
 use super::super::target::{Target, collection_path};
 use super::super::{CliError, Context, output};
+use super::report::truncation;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{CollectionName, Metadata, Value};
 
@@ -20,6 +21,8 @@ pub(super) struct Counts {
     pub embedded: u64,
     /// Texts whose vector was known.
     pub kept: u64,
+    /// Texts of which the vector is that of the start: the model reads no more.
+    pub truncated: u64,
     pub deleted: u64,
     pub failed: u64,
     /// Rows that were read and had not changed.
@@ -70,6 +73,7 @@ impl<'a> Writer<'a> {
         self.counts.upserted += number("upserted");
         self.counts.embedded += number("embedded");
         self.counts.kept += number("cached");
+        self.counts.truncated += number("truncated_count");
         let errors = answer["errors"].as_array().map_or(&[][..], Vec::as_slice);
         self.some_unnamed |= number("failed") > errors.len() as u64;
         for error in errors {
@@ -120,6 +124,9 @@ impl Counts {
             output::count(self.embedded),
             output::count(self.kept)
         );
+        if self.truncated > 0 {
+            text.push_str(&format!(" {}", truncation(self.truncated)));
+        }
         for (count, what) in [(self.unchanged, "unchanged"), (self.deleted, "deleted"), (self.failed, "refused")] {
             if count > 0 {
                 text.push_str(&format!(" {} {what}.", output::count(count)));
@@ -130,8 +137,9 @@ impl Counts {
 
     /// The outcome as JSON.
     pub(super) fn to_json(self, seconds: f64) -> Json {
-        json!({"upserted": self.upserted, "embedded": self.embedded, "cached": self.kept, "deleted": self.deleted,
-            "failed": self.failed, "unchanged": self.unchanged, "took_ms": (seconds * 1e3) as u64})
+        json!({"upserted": self.upserted, "embedded": self.embedded, "cached": self.kept,
+            "truncated_count": self.truncated, "deleted": self.deleted, "failed": self.failed,
+            "unchanged": self.unchanged, "took_ms": (seconds * 1e3) as u64})
     }
 
     /// Prints the outcome; an error where rows were refused. `place`: where the collection is.

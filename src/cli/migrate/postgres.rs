@@ -215,11 +215,13 @@ fn migrate(
             Way::Down => migrator.down(to, &mut done).await,
         }
     });
+    let mut told = Ok(());
     if context.json {
         let steps: Vec<Value> = all.iter().map(json_of_applied).collect();
-        output::json(json!({"steps": steps, "dry_run": dry_run}))?;
+        told = output::json(json!({"steps": steps, "dry_run": dry_run}));
     }
-    done.map_err(refused)?;
+    // What the database refused says more than a stdout that cannot be written.
+    done.map_err(refused).and(told)?;
     if all.is_empty() {
         output::hint(context, "There is nothing to do");
     }
@@ -249,7 +251,7 @@ fn json_of_applied(applied: &Applied) -> Value {
     let snapshot: Vec<Value> = applied
         .snapshot
         .iter()
-        .map(|table| json!({"table": table.table, "bytes": table.bytes, "dir": table.dir}))
+        .map(|table| json!({"table": table.table, "bytes": table.bytes, "dir": output::path(&table.dir)}))
         .collect();
     json!({"version": applied.version.0, "name": applied.name, "statements": applied.statements,
         "run": applied.was_run, "snapshot": snapshot})

@@ -135,7 +135,7 @@ impl<R: BufRead> Iterator for JsonArray<R> {
             }
         };
         let content = match len > MAX_RECORD_BYTES {
-            true => Err(too_long(len, "element")),
+            true => Err(too_long(len, MAX_RECORD_BYTES, "element")),
             false => parse_object(&element, "element"),
         };
         Some(Ok(Record { position: self.position, content }))

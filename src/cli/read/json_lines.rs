@@ -1,47 +1,19 @@
 //! JSON lines: an object a line; blank lines do not count.
 
-use std::io::{self, BufRead};
+use std::io::BufRead;
 
-use super::{LineError, MAX_RECORD_BYTES, Record, parse_object, too_long};
+use super::{LineReader, MAX_RECORD_BYTES, Record, parse_object};
 use crate::cli::CliError;
 
 /// Reads objects line by line; holds one line.
 pub(super) struct JsonLines<R> {
-    input: R,
+    lines: LineReader<R>,
     number: u64,
-    line: Vec<u8>,
 }
 
 impl<R: BufRead> JsonLines<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, number: 0, line: Vec::new() }
-    }
-
-    /// The next line without its end, `None` after the last, or how long it is where that is too long.
-    fn read_line(&mut self) -> io::Result<Option<Result<(), LineError>>> {
-        self.line.clear();
-        let mut len = 0;
-        loop {
-            let available = self.input.fill_buf()?;
-            if available.is_empty() {
-                return Ok((len > 0).then(|| self.check(len)));
-            }
-            let end = available.iter().position(|&byte| byte == b'\n');
-            let part = &available[..end.unwrap_or(available.len())];
-            len += part.len();
-            if len <= MAX_RECORD_BYTES {
-                self.line.extend_from_slice(part);
-            }
-            let used = end.map_or(part.len(), |end| end + 1);
-            self.input.consume(used);
-            if end.is_some() {
-                return Ok(Some(self.check(len)));
-            }
-        }
-    }
-
-    fn check(&self, len_bytes: usize) -> Result<(), LineError> {
-        if len_bytes > MAX_RECORD_BYTES { Err(too_long(len_bytes, "line")) } else { Ok(()) }
+        Self { lines: LineReader::new(input, MAX_RECORD_BYTES), number: 0 }
     }
 }
 
@@ -50,14 +22,14 @@ impl<R: BufRead> Iterator for JsonLines<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let line = match self.read_line() {
+            let line = match self.lines.next_line() {
                 Ok(line) => line?,
                 Err(error) => return Some(Err(CliError::io("read the input", error))),
             };
             self.number += 1;
             let content = match line {
-                Ok(()) if self.line.trim_ascii().is_empty() => continue,
-                Ok(()) => parse_object(&self.line, "line"),
+                Ok(line) if line.trim_ascii().is_empty() => continue,
+                Ok(line) => parse_object(line, "line"),
                 Err(error) => Err(error),
             };
             return Some(Ok(Record { position: self.number, content }));
@@ -93,13 +65,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_any_length_costs_no_more_memory_than_the_limit() {
+    fn a_line_that_is_too_long_is_named_and_the_next_is_read() {
         let mut text = vec![b' '; MAX_RECORD_BYTES + 1];
         text.extend(b"\n{\"id\":\"b\"}");
         let mut lines = JsonLines::new(text.as_slice());
         let first = lines.next().unwrap().unwrap();
         assert_eq!((first.position, first.content.unwrap_err().code.as_str()), (1, "too_long"));
-        assert!(lines.line.capacity() <= 2 * MAX_RECORD_BYTES);
         assert!(lines.next().unwrap().unwrap().content.is_ok());
     }
 }

@@ -3,6 +3,7 @@
 mod csv;
 mod json_array;
 mod json_lines;
+mod line_reader;
 mod mapping;
 
 use std::fs::File;
@@ -19,12 +20,13 @@ use crate::types::limits::{MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{Metadata, Value};
 
 pub(super) use csv::FieldTypes;
+pub(super) use line_reader::LineReader;
 pub(super) use mapping::Mapping;
 
 /// Most refused records that a command prints; all are counted.
 pub(super) const MAX_PRINTED: u64 = 50;
 /// Longest record: the longest text with every character escaped, and the longest metadata.
-const MAX_RECORD_BYTES: usize = 6 * MAX_TEXT_BYTES + 2 * MAX_METADATA_BYTES;
+pub(super) const MAX_RECORD_BYTES: usize = 6 * MAX_TEXT_BYTES + 2 * MAX_METADATA_BYTES;
 /// What a file of UTF-8 may start with.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How inputs begin that are read as nothing useful, and what to do about each.
@@ -130,7 +132,7 @@ impl Format {
 ///
 /// # Errors
 /// [`CliError::Io`] with the name, [`CliError::Usage`] where a person would have to type the input.
-pub(super) fn open(name: &str) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
+pub(super) fn open(name: &str) -> Result<(Box<dyn Read + Send>, Option<u64>), CliError> {
     use std::io::IsTerminal;
     if name == STDIN {
         if io::stdin().is_terminal() {
@@ -147,14 +149,14 @@ pub(super) fn open(name: &str) -> Result<(Box<dyn Read>, Option<u64>), CliError>
 }
 
 /// Buffers an input and moves a progress bar by the bytes that are read.
-pub(super) fn buffered(input: Box<dyn Read>, progress: &ProgressBar) -> Box<dyn BufRead> {
+pub(super) fn buffered(input: Box<dyn Read + Send>, progress: &ProgressBar) -> Box<dyn BufRead + Send> {
     Box::new(BufReader::with_capacity(1 << 16, progress.wrap_read(input)))
 }
 
 /// Understands the bytes of one JSON object.
 fn parse_object(bytes: &[u8], unit: &str) -> Result<Metadata, LineError> {
     if bytes.len() > MAX_RECORD_BYTES {
-        return Err(too_long(bytes.len(), unit));
+        return Err(too_long(bytes.len(), MAX_RECORD_BYTES, unit));
     }
     match json::parse::<WireMetadata>(bytes) {
         Ok(WireMetadata(object)) => Ok(object),
@@ -164,8 +166,8 @@ fn parse_object(bytes: &[u8], unit: &str) -> Result<Metadata, LineError> {
     }
 }
 
-fn too_long(len_bytes: usize, unit: &str) -> LineError {
-    let detail = format!("the {unit} is {len_bytes} bytes long, at most {MAX_RECORD_BYTES} are allowed");
+fn too_long(len_bytes: usize, max_bytes: usize, unit: &str) -> LineError {
+    let detail = format!("the {unit} is {len_bytes} bytes long, at most {max_bytes} are allowed");
     LineError::new("too_long", detail)
 }
 

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::confirm::confirm;
-use super::target::{Access, Target, store_id};
+use super::target::{Access, Target, shown, store_id};
 use super::{CliError, Context, output};
 use crate::http::SnapshotsView;
 use crate::snapshot::{self, Report, SnapshotError, SnapshotName, archive};
@@ -108,7 +108,9 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
             )));
         }
         let packed = pack(&name, file, context).inspect_err(|_| {
-            eprintln!("snapshot {name} was taken and is kept; `pannier snapshot pack {name} FILE` packs it");
+            output::complain(format!(
+                "snapshot {name} was taken and is kept; `pannier snapshot pack {name} FILE` packs it"
+            ));
         })?;
         answer["archive_bytes"] = packed.archive_bytes.into();
     }
@@ -221,9 +223,10 @@ fn check_same_store(name: &SnapshotName, context: &Context) -> Result<(), CliErr
     match store_id(context) {
         Some(id) if version["store_id"] == id.as_str() => Ok(()),
         _ => Err(CliError::Usage(format!(
-            "an archive is written from the data directory, and {} is not that of {server}; run `pannier snapshot pack \
+            "an archive is written from the data directory, and {} is not that of {}; run `pannier snapshot pack \
              {name} FILE` where it is, or name it with --data",
-            context.data.display()
+            context.data.display(),
+            shown(server)
         ))),
     }
 }

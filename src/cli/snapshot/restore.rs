@@ -1,5 +1,7 @@
 //! `snapshot restore`: verified, swapped in one step, opened once, and only then is the old store given up.
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
@@ -39,7 +41,7 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
         (None, Some(file)) => Source::Archive(file.clone()),
         (None, None) => return Err(CliError::Usage("name a snapshot, or a file with --archive".to_owned())),
     };
-    if DataPaths::new(&context.data).format().exists() && !args.yes {
+    if !args.yes && holds_store(&context.data) {
         confirm(&format!("Replace the store in {}?", context.data.display()), context)?;
     }
     let started = Instant::now();
@@ -66,7 +68,7 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
     if context.json {
         return output::json(json!({
             "seq": restored.seq.0, "timeline": restored.timeline, "bytes": restored.bytes,
-            "restore_ms": swapped_ms, "open_ms": opened_ms, "kept": kept,
+            "restore_ms": swapped_ms, "open_ms": opened_ms, "kept": kept.map(|kept| output::path(kept)),
         }));
     }
     output::line(format!(
@@ -79,4 +81,13 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> Result<(), CliError>
         output::hint(context, format!("what stood there before is in {}", kept.display()));
     }
     Ok(())
+}
+
+/// Whether something stands in the data directory that a restore takes away: a store, or what is left of one.
+fn holds_store(data: &Path) -> bool {
+    let paths = DataPaths::new(data);
+    let stays = [paths.lock(), paths.snapshots_dir(), data.join("lost+found")];
+    // What cannot be listed is refused by the restore.
+    let mut entries = fs::read_dir(data).into_iter().flatten().flatten();
+    entries.any(|entry| !stays.contains(&entry.path()))
 }

@@ -8,6 +8,7 @@ mod portions;
 mod remote;
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::{self, Path};
 
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ use crate::types::CollectionName;
 
 use local::Local;
 use portions::{Portion, Reports};
-pub(super) use remote::{Remote, read_key};
+pub(super) use remote::{Remote, read_key, shown};
 
 /// Where a server is expected unless another address is given.
 pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:7117";
@@ -129,6 +130,12 @@ impl Target {
         }
     }
 
+    /// Whether this process holds the data directory.
+    #[cfg(feature = "postgres")]
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
     /// Where documents go: the server's address, or the data directory.
     pub(super) fn place(&self) -> String {
         match self {
@@ -178,6 +185,19 @@ impl Target {
         };
         Err(CliError::Api { code: code.to_owned(), detail })
     }
+}
+
+/// The file of a URL as it is sent: from the root, since the server may run elsewhere than this command.
+///
+/// # Errors
+/// [`CliError::Usage`] for a name that JSON cannot hold.
+pub(super) fn url_file(path: &Path) -> Result<String, CliError> {
+    let path = path::absolute(path).map_err(|e| CliError::io("find the file of the URL", e))?;
+    let wrong = || {
+        let detail = format!("{} is not UTF-8, and no request can name it; rename the file", path.display());
+        CliError::Usage(detail)
+    };
+    path.to_str().map(str::to_owned).ok_or_else(wrong)
 }
 
 /// The path of a collection's routes. Its name needs no escapes.

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use ureq::ErrorKind;
 
@@ -18,7 +20,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// A server's address and how to call it.
 pub(in crate::cli) struct Remote {
     agent: ureq::Agent,
+    /// Without the user and the password that stood in the address: it is shown.
     base: String,
+    /// What those become, for a proxy before the server.
+    login: Option<String>,
     key: Option<String>,
 }
 
@@ -47,21 +52,28 @@ impl Remote {
     fn with_key(address: &str, key: Option<String>) -> Result<Self, CliError> {
         let base = address.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        let (base, login) = split_login(&base);
+        if base.contains('@') {
+            let detail = "the server's address has an @ behind its host; percent-encode what stands in a password, as %2F \
+                          for a slash";
+            return Err(CliError::Usage(detail.to_owned()));
+        }
         if !(base.starts_with("http://") || base.starts_with("https://")) {
             return Err(CliError::Usage(format!(
-                "{address:?} is not a server's address; write it as http://127.0.0.1:7117"
+                "{base:?} is not a server's address; write it as http://127.0.0.1:7117"
             )));
         }
+        let login = login.map(|login| format!("Basic {}", BASE64_STANDARD.encode(percent_decoded(login))));
         let agent = ureq::AgentBuilder::new()
             .timeout_connect(CONNECT_TIMEOUT)
             .timeout_read(READ_TIMEOUT)
             .redirects(0)
             .user_agent(concat!("pannier/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent, base, key })
+        Ok(Self { agent, base, login, key })
     }
 
-    /// The address without a slash at its end.
+    /// The address without a login and without a slash at its end.
     pub(in crate::cli) fn base(&self) -> &str {
         &self.base
     }
@@ -94,9 +106,11 @@ impl Remote {
 
     fn request(&self, method: &str, path: &str) -> ureq::Request {
         let request = self.agent.request(method, &format!("{}{path}", self.base));
-        match &self.key {
-            Some(key) => request.set("authorization", &format!("Bearer {key}")),
-            None => request,
+        match (&self.login, &self.key) {
+            (Some(login), Some(key)) => request.set("authorization", login).set("x-api-key", key),
+            (Some(login), None) => request.set("authorization", login),
+            (None, Some(key)) => request.set("authorization", &format!("Bearer {key}")),
+            (None, None) => request,
         }
     }
 
@@ -113,11 +127,50 @@ impl Remote {
     fn failed(&self, error: ureq::Transport) -> CliError {
         let address = self.base.clone();
         match error.kind() {
+            ErrorKind::ConnectionFailed if error.message().is_some_and(|message| message.starts_with("tls ")) => {
+                CliError::NoTls { address, source: Box::new(error) }
+            }
             ErrorKind::Io => CliError::Unanswered { address, source: Box::new(error) },
             ErrorKind::BadStatus | ErrorKind::BadHeader => CliError::Protocol { address, reason: error.to_string() },
             _ => CliError::Unreachable { address, source: Box::new(error) },
         }
     }
+}
+
+/// An address without the user and the password in it, as it may be shown.
+pub(in crate::cli) fn shown(address: &str) -> String {
+    let (base, _) = split_login(address);
+    // One that is no address is shown without what may be a part of a password, too.
+    base.rsplit_once('@').map_or(base.clone(), |(_, rest)| rest.to_owned())
+}
+
+/// An address without what stands before the `@` of its host, and that.
+fn split_login(address: &str) -> (String, Option<&str>) {
+    let start = address.find("://").map_or(0, |at| at + "://".len());
+    let end = address[start..].find(['/', '?', '#']).map_or(address.len(), |at| start + at);
+    match address[start..end].rfind('@').map(|at| start + at) {
+        Some(at) => (format!("{}{}", &address[..start], &address[at + 1..]), Some(&address[start..at])),
+        None => (address.to_owned(), None),
+    }
+}
+
+/// The bytes that a part of an address stands for; a percent sign before anything but two digits is itself.
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[2..]);
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    bytes
 }
 
 /// Reads an API key from its file; the space around it does not count.
@@ -154,6 +207,31 @@ mod tests {
     }
 
     #[test]
+    fn a_login_is_for_a_proxy_and_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "0123456789abcdef\n").unwrap();
+        let with_key = context(&["--api-key-file", file.to_str().unwrap()]);
+        let address = "https://user:s%2Fcret@host.example/below/";
+        let remote = Remote::new(address, &with_key).unwrap();
+        let request = remote.request("GET", "/version");
+        assert_eq!(request.header("authorization"), Some("Basic dXNlcjpzL2NyZXQ="));
+        assert_eq!(request.header("x-api-key"), Some("0123456789abcdef"));
+        assert_eq!(
+            (request.url(), remote.base()),
+            ("https://host.example/below/version", "https://host.example/below")
+        );
+        assert_eq!(shown(address), "https://host.example/below/");
+        for odd in ["user:s/cret@host", "https://user:s/cret@host", "ftp://user:s/cret@host"] {
+            let error = Remote::new(odd, &with_key).err().unwrap().to_string();
+            assert!(!error.contains("cret") && !shown(odd).contains("cret"), "{odd}: {error}");
+        }
+        let plain = Remote::new("host:7117", &with_key).unwrap();
+        assert_eq!(plain.request("GET", "/").header("authorization"), Some("Bearer 0123456789abcdef"));
+        assert_eq!((plain.base(), percent_decoded("100%+%zz%41")), ("http://host:7117", b"100%+%zzA".to_vec()));
+    }
+
+    #[test]
     fn a_server_that_breaks_off_is_not_called_missing() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let remote = Remote::new(&listener.local_addr().unwrap().to_string(), &context(&[])).unwrap();
@@ -170,6 +248,12 @@ mod tests {
         };
         let broken = answered(b"");
         assert!(matches!(broken, CliError::Unanswered { .. }), "{broken}");
+        let plain = Remote::new(&format!("https://{}", listener.local_addr().unwrap()), &context(&[])).unwrap();
+        let without_tls = std::thread::scope(|scope| {
+            scope.spawn(|| listener.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap());
+            plain.call("GET", "/version", None).map(|answer| answer.status).unwrap_err()
+        });
+        assert!(matches!(without_tls, CliError::NoTls { .. }), "{without_tls}");
         let foreign = answered(b"220 mail.example ESMTP\r\n\r\n");
         assert!(matches!(foreign, CliError::Protocol { .. }), "{foreign}");
         drop(listener);

@@ -137,11 +137,13 @@ impl Run<'_> {
         let key = self.source.key.join(", ");
         if left_out.without_key > 0 {
             let rows = output::counted(left_out.without_key, "row");
-            eprintln!("{rows} left out: {key} is null there, and a document needs a key; choose another --key");
+            let why = "is null there, and a document needs a key; choose another --key";
+            output::complain(format!("{rows} left out: {key} {why}"));
         }
         if left_out.repeated > 0 {
             let rows = output::counted(left_out.repeated, "row");
-            eprintln!("{rows} left out: another row has the same {key}; choose a --key that tells all rows apart");
+            let advice = "choose a --key that tells all rows apart";
+            output::complain(format!("{rows} left out: another row has the same {key}; {advice}"));
         }
         writer.counts.failed += left_out.without_key + left_out.repeated;
     }
