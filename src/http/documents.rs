@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::cursor;
 use super::wire::document::{
-    DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams, UpsertBody, UpsertedView,
+    CountBody, CountView, DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams, UpsertBody, UpsertedView,
     include_of_documents,
 };
 use super::wire::filter::WireFilter;
@@ -157,6 +157,29 @@ pub(crate) async fn delete_many(
         Deletion::Matching(filter) => deleted(&collection.delete_matching(filter)?),
     });
     delete.await
+}
+
+/// Counts documents.
+#[utoipa::path(
+    post, path = "/v1/collections/{collection}/documents/count", operation_id = "countDocuments", tag = "documents",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body = CountBody,
+    responses(
+        (status = 200, body = CountView, description = "How many pass, with every write that was answered before."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn count(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    _: NoParams,
+    JsonBody(body): JsonBody<CountBody>,
+) -> Result<JsonText, ApiError> {
+    let filter = body.into_filter()?;
+    let count = state.on_collection(name, move |collection| {
+        JsonText::of(&CountView { count: collection.count(filter.as_ref())? })
+    });
+    count.await
 }
 
 fn deleted(deleted: &Deleted) -> Result<JsonText, ApiError> {

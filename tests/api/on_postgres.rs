@@ -24,6 +24,7 @@ again! {
         ids_of_any_text_work_in_the_path,
         pages_follow_each_other_by_id,
         parameters_of_a_listing_are_checked,
+        documents_are_counted_exactly,
         documents_are_deleted_by_ids_or_by_filter,
     }
     limits {

@@ -231,6 +231,30 @@ pub(crate) struct DeletedView {
     pub(crate) seq: u64,
 }
 
+/// Which documents to count.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CountBody {
+    /// Counts the documents that pass; without it, or where it is `{}`, all.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<WireFilter>,
+}
+
+impl CountBody {
+    /// # Errors
+    /// A filter that has no meaning.
+    pub(crate) fn into_filter(self) -> Result<Option<Filter>, ApiError> {
+        self.filter.map(WireFilter::into_filter).transpose()
+    }
+}
+
+/// How many there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CountView {
+    /// Exact, at one moment.
+    pub(crate) count: u64,
+}
+
 /// A stored document.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DocumentView<'a> {
