@@ -75,7 +75,7 @@ pub(crate) async fn read(
     let include = include_of_documents(params.include.as_deref())?;
     let DocumentPath { collection, id } = path;
     let read = state.on_collection(collection, move |collection| match collection.get(&id)? {
-        Some(document) => JsonText::of(&DocumentView::of(&document, include)),
+        Some(document) => JsonText::of(&DocumentView::of(&document, include.of(&document))),
         None => Err(not_found(collection.name().as_str(), id.as_str())),
     });
     read.await
@@ -108,7 +108,7 @@ pub(crate) async fn list(
     };
     let list = state.on_collection(name, move |collection| {
         let page = collection.list(&request)?;
-        let documents = page.documents.iter().map(|document| DocumentView::of(document, include)).collect();
+        let documents = page.documents.iter().map(|document| DocumentView::of(document, include.of(document))).collect();
         JsonText::of(&PageView { documents, next_cursor: page.next.as_ref().map(cursor::encode) })
     });
     list.await

@@ -354,7 +354,8 @@ pub(crate) struct ListParams {
     pub(crate) limit: Option<usize>,
     /// A filter as JSON.
     pub(crate) filter: Option<String>,
-    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out. `own_vector`: the vectors of
+    /// documents that came with them, and no others.
     pub(crate) include: Option<String>,
 }
 
@@ -363,7 +364,8 @@ pub(crate) struct ListParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReadParams {
-    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out. `own_vector`: the vector where
+    /// it came with the document.
     pub(crate) include: Option<String>,
 }
 
@@ -401,28 +403,54 @@ pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiErr
         "metadata" => Ok(IncludeName::Metadata),
         "vector" => Ok(IncludeName::Vector),
         "chunk" => Ok(IncludeName::Chunk),
-        other => {
-            let detail =
-                format!("\"include\" holds {other:?}; allowed are text, metadata, vector and chunk, joined by commas");
-            Err(ApiError::new(Code::InvalidParameter, detail))
-        }
+        other => Err(not_included(other, "text, metadata, vector and chunk")),
     };
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    Ok(include_of(Some(&parts.map(name).collect::<Result<Vec<_>, _>>()?)))
+    Ok(include_of(Some(&names_of(text).map(name).collect::<Result<Vec<_>, _>>()?)))
 }
 
-/// As [`include_of_parameter`], of documents that were not searched for, which have no chunk that was found.
+fn names_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn not_included(name: &str, allowed: &str) -> ApiError {
+    let detail = format!("\"include\" holds {name:?}; allowed are {allowed}, joined by commas");
+    ApiError::new(Code::InvalidParameter, detail)
+}
+
+/// What to return of documents that were not searched for, and so have no chunk that was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DocumentInclude {
+    include: Include,
+    /// Vectors that came with their documents.
+    own_vector: bool,
+}
+
+impl DocumentInclude {
+    /// What to return of this one.
+    pub(crate) fn of(self, document: &Document) -> Include {
+        let is_own = document.stored.embedding == EmbeddingState::Ready;
+        Include { vector: self.include.vector || self.own_vector && is_own, ..self.include }
+    }
+}
+
+/// As [`include_of_parameter`], of documents that were not searched for.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`] for another name.
-pub(crate) fn include_of_documents(text: Option<&str>) -> Result<Include, ApiError> {
-    let include = include_of_parameter(text)?;
-    if include.chunk {
-        let detail = "\"include\" holds \"chunk\", which hits of a search have; allowed are text, metadata and vector, \
-                      joined by commas";
-        return Err(ApiError::new(Code::InvalidParameter, detail));
+pub(crate) fn include_of_documents(text: Option<&str>) -> Result<DocumentInclude, ApiError> {
+    let Some(text) = text else { return Ok(DocumentInclude::default()) };
+    let include = Include { text: false, metadata: false, vector: false, chunk: false };
+    let mut all = DocumentInclude { include, own_vector: false };
+    for name in names_of(text) {
+        match name {
+            "text" => all.include.text = true,
+            "metadata" => all.include.metadata = true,
+            "vector" => all.include.vector = true,
+            "own_vector" => all.own_vector = true,
+            other => return Err(not_included(other, "text, metadata, vector and own_vector")),
+        }
     }
-    Ok(include)
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -523,9 +551,12 @@ mod tests {
         assert_eq!(include_of_parameter(Some("text,body")).unwrap_err().code, Code::InvalidParameter);
         assert!(include_of_parameter(Some("text,chunk")).is_ok_and(|include| include.chunk));
         assert_eq!(include_of_documents(Some("text,chunk")).unwrap_err().code, Code::InvalidParameter);
-        assert_eq!(
-            include_of_documents(Some("vector,text")).unwrap(),
-            include_of_parameter(Some("vector,text")).unwrap()
-        );
+        let given = StoredDocument { embedding: EmbeddingState::Ready, ..document.stored.clone() };
+        let made = StoredDocument { embedding: EmbeddingState::Embedded, ..document.stored.clone() };
+        for (include, wanted) in [(None, [false; 2]), (Some("vector"), [true; 2]), (Some("own_vector"), [true, false])] {
+            let include = include_of_documents(include).unwrap();
+            let has = |stored: &StoredDocument| include.of(&Document { stored: stored.clone(), ..document.clone() });
+            assert_eq!([&given, &made].map(|stored| has(stored).vector), wanted, "{include:?}");
+        }
     }
 }
