@@ -192,7 +192,7 @@ mod tests {
                 assert!(done, "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 51);
+        assert_eq!(ids.len(), 52);
     }
 
     #[test]
