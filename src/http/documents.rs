@@ -8,8 +8,8 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::cursor;
 use super::wire::document::{
-    CountBody, CountView, DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams, UpsertBody, UpsertedView,
-    include_of_documents,
+    CountBody, CountView, DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams,
+    UpsertBody, UpsertedView, include_of_documents,
 };
 use super::wire::filter::WireFilter;
 use super::wire::json::JsonText;
@@ -108,7 +108,8 @@ pub(crate) async fn list(
     };
     let list = state.on_collection(name, move |collection| {
         let page = collection.list(&request)?;
-        let documents = page.documents.iter().map(|document| DocumentView::of(document, include.of(document))).collect();
+        let documents =
+            page.documents.iter().map(|document| DocumentView::of(document, include.of(document))).collect();
         JsonText::of(&PageView { documents, next_cursor: page.next.as_ref().map(cursor::encode) })
     });
     list.await
@@ -177,7 +178,8 @@ pub(crate) async fn count(
 ) -> Result<JsonText, ApiError> {
     let filter = body.into_filter()?;
     let count = state.on_collection(name, move |collection| {
-        JsonText::of(&CountView { count: collection.count(filter.as_ref())? })
+        let count = collection.count(filter.as_ref())?;
+        JsonText::of(&CountView { count })
     });
     count.await
 }

@@ -46,6 +46,7 @@ again! {
     }
     vectors {
         documents_that_were_embedded_before_are_not_embedded_again,
+        vectors_that_came_with_documents_can_be_asked_for,
     }
     templates {
         a_template_is_created_shown_and_tried,

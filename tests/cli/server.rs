@@ -6,14 +6,14 @@ use std::process::{Child, Stdio};
 use super::{Place, Ran, THREE};
 
 /// A server of a place's data; killed when dropped.
-struct Server {
+pub struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
     /// Starts it at a free port and waits until it says where.
-    fn start(place: &Place, arguments: &[&str]) -> Self {
+    pub fn start(place: &Place, arguments: &[&str]) -> Self {
         let all = [&["serve", "--addr", "127.0.0.1:0", "--json"], arguments].concat();
         let mut child = place.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -25,6 +25,11 @@ impl Server {
         }
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         Self { child, address: ready["address"].as_str().unwrap().to_owned() }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Asks it to end, and returns its exit code.

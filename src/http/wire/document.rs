@@ -50,7 +50,8 @@ pub(crate) struct DocumentBody {
     /// Several vectors for one document, in a collection that has chunks; without them its text is split.
     #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
     chunks: Option<AtMost<Object<ChunkBody>, MAX_CHUNKS>>,
-    /// Read over, as are the three that follow: so a document that was read can be written back.
+    /// Read over, as are the three that follow: so a document that was read can be written back. It is no guard: what
+    /// was written since is replaced all the same.
     #[schema(value_type = Option<u64>, read_only)]
     seq: Option<IgnoredAny>,
     /// Read over.
@@ -283,13 +284,12 @@ pub(crate) struct DocumentView<'a> {
     embedding: WireEmbeddingState,
 }
 
-/// Whether a document has its vector yet.
+/// That a document has its vector: one without is never stored.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = EmbeddingState)]
 enum WireEmbeddingState {
     Ready,
-    Pending,
 }
 
 impl<'a> DocumentView<'a> {
@@ -304,10 +304,7 @@ impl<'a> DocumentView<'a> {
             seq: document.seq.0,
             created_at: rfc3339(stored.created_at_ms),
             updated_at: rfc3339(stored.updated_at_ms),
-            embedding: match stored.embedding {
-                EmbeddingState::Ready | EmbeddingState::Embedded => WireEmbeddingState::Ready,
-                EmbeddingState::Pending => WireEmbeddingState::Pending,
-            },
+            embedding: WireEmbeddingState::Ready,
         }
     }
 }
@@ -553,7 +550,8 @@ mod tests {
         assert_eq!(include_of_documents(Some("text,chunk")).unwrap_err().code, Code::InvalidParameter);
         let given = StoredDocument { embedding: EmbeddingState::Ready, ..document.stored.clone() };
         let made = StoredDocument { embedding: EmbeddingState::Embedded, ..document.stored.clone() };
-        for (include, wanted) in [(None, [false; 2]), (Some("vector"), [true; 2]), (Some("own_vector"), [true, false])] {
+        for (include, wanted) in [(None, [false; 2]), (Some("vector"), [true; 2]), (Some("own_vector"), [true, false])]
+        {
             let include = include_of_documents(include).unwrap();
             let has = |stored: &StoredDocument| include.of(&Document { stored: stored.clone(), ..document.clone() });
             assert_eq!([&given, &made].map(|stored| has(stored).vector), wanted, "{include:?}");
