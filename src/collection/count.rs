@@ -4,6 +4,7 @@
 //! writes, and while none is applied the living ones among them are counted.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::index::{LiveSegment, Memtable, View};
@@ -55,8 +56,8 @@ impl PassingRows {
     fn look(&mut self, collection: &Collection, view: &View, filter: &Filter) -> Result<(), CollectionError> {
         self.segments.retain(|&id, _| view.segment(id).is_some());
         for live in &view.segments {
-            if !self.segments.contains_key(&live.id) {
-                self.segments.insert(live.id, of_segment(collection, live, filter)?);
+            if let Entry::Vacant(new) = self.segments.entry(live.id) {
+                new.insert(of_segment(collection, live, filter)?);
             }
         }
         self.memtables.retain(|known| view.memtables().any(|memtable| Arc::ptr_eq(memtable, &known.memtable)));
