@@ -108,6 +108,14 @@ impl AnyCollection {
         either!(self, collection => collection.delete_matching(filter))
     }
 
+    /// As [`Collection::count`].
+    ///
+    /// # Errors
+    /// As there, and [`CollectionError::NotOnBackend`].
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64, CollectionError> {
+        either!(self, collection => collection.count(filter))
+    }
+
     /// As [`Collection::search`].
     ///
     /// # Errors

@@ -169,6 +169,20 @@ impl RemoteCollection {
         self.delete_where(&passes.sql, &params.typed())
     }
 
+    /// How many documents pass a filter, or all without one, as the database counts them in one statement.
+    ///
+    /// # Errors
+    /// As [`RemoteCollection::list`].
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64, CollectionError> {
+        self.frame().check_filter(filter)?;
+        let passes = self.condition(filter, 1)?;
+        let params = texts(passes.params.iter().map(String::as_str).collect());
+        let (table, passes) = (self.table(), &passes.sql);
+        let sql = |guard: &str| format!("select count(*) from {table} where {guard} and {passes}");
+        let rows = self.read("count documents", "", sql, &params.typed())?;
+        Ok(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)))
+    }
+
     /// As [`crate::Collection::search`]; it sees every write that was committed before the call, and words at once.
     ///
     /// # Errors

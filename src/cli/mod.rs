@@ -8,6 +8,7 @@ mod connect;
 mod doctor;
 mod embed;
 mod error;
+mod export;
 mod import;
 mod logging;
 mod migrate;
@@ -156,6 +157,8 @@ pub enum Command {
     Embed(embed::EmbedArgs),
     /// Write the documents of a file into a collection
     Import(import::ImportArgs),
+    /// Write the documents of a collection as JSON lines, which `import` takes
+    Export(export::ExportArgs),
     /// Find the documents nearest to a text, a vector or another document
     Search(search::SearchArgs),
     /// Create, list, show and delete collections
@@ -287,6 +290,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Model(command) => model::run(&command, &context),
         Command::Embed(args) => embed::run(&args, &context),
         Command::Import(args) => import::run(&args, &context),
+        Command::Export(args) => export::run(&args, &context),
         Command::Search(args) => search::run(&args, &context),
         Command::Collection(command) => collection::run(&command, &context),
         Command::Snapshot(command) => snapshot::run(&command, &context),

@@ -4,6 +4,7 @@ mod candidates;
 mod catalog;
 mod changes;
 mod check;
+mod count;
 mod definition;
 mod diversity;
 mod engine;

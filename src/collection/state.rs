@@ -125,6 +125,11 @@ impl CollectionState {
                 return Ok(found);
             }
         }
+        self.read_still(read)
+    }
+
+    /// Reads every place of one moment, and keeps changes waiting meanwhile.
+    pub fn read_still<T>(&self, read: impl FnOnce(&Arc<View>) -> T) -> T {
         let _applying = self.hold();
         read(&self.view())
     }

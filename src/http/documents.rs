@@ -8,8 +8,8 @@ use super::problem::Problem;
 use super::state::AppState;
 use super::wire::cursor;
 use super::wire::document::{
-    DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams, UpsertBody, UpsertedView,
-    include_of_documents,
+    CountBody, CountView, DeleteBody, DeletedView, Deletion, DocumentView, ListParams, PageView, ReadParams,
+    UpsertBody, UpsertedView, include_of_documents,
 };
 use super::wire::filter::WireFilter;
 use super::wire::json::JsonText;
@@ -75,7 +75,7 @@ pub(crate) async fn read(
     let include = include_of_documents(params.include.as_deref())?;
     let DocumentPath { collection, id } = path;
     let read = state.on_collection(collection, move |collection| match collection.get(&id)? {
-        Some(document) => JsonText::of(&DocumentView::of(&document, include)),
+        Some(document) => JsonText::of(&DocumentView::of(&document, include.of(&document))),
         None => Err(not_found(collection.name().as_str(), id.as_str())),
     });
     read.await
@@ -108,7 +108,8 @@ pub(crate) async fn list(
     };
     let list = state.on_collection(name, move |collection| {
         let page = collection.list(&request)?;
-        let documents = page.documents.iter().map(|document| DocumentView::of(document, include)).collect();
+        let documents =
+            page.documents.iter().map(|document| DocumentView::of(document, include.of(document))).collect();
         JsonText::of(&PageView { documents, next_cursor: page.next.as_ref().map(cursor::encode) })
     });
     list.await
@@ -157,6 +158,30 @@ pub(crate) async fn delete_many(
         Deletion::Matching(filter) => deleted(&collection.delete_matching(filter)?),
     });
     delete.await
+}
+
+/// Counts documents.
+#[utoipa::path(
+    post, path = "/v1/collections/{collection}/documents/count", operation_id = "countDocuments", tag = "documents",
+    params(("collection" = String, Path, description = "`[a-z0-9_-]{1,64}`")),
+    request_body = CountBody,
+    responses(
+        (status = 200, body = CountView, description = "How many pass, with every write that was answered before."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "There is no such collection."),
+    )
+)]
+pub(crate) async fn count(
+    State(state): State<AppState>,
+    InCollection(name): InCollection,
+    _: NoParams,
+    JsonBody(body): JsonBody<CountBody>,
+) -> Result<JsonText, ApiError> {
+    let filter = body.into_filter()?;
+    let count = state.on_collection(name, move |collection| {
+        let count = collection.count(filter.as_ref())?;
+        JsonText::of(&CountView { count })
+    });
+    count.await
 }
 
 fn deleted(deleted: &Deleted) -> Result<JsonText, ApiError> {

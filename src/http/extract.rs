@@ -94,8 +94,9 @@ impl<S: Send + Sync> FromRequestParts<S> for DocumentPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let values = path_values(parts, state).await?;
         let collection = CollectionName::new(values.get("collection").map_or("", String::as_str))?;
-        // The route `documents/delete` is fixed, and still a document may have that id.
-        let id = DocumentId::new(values.get("id").map_or("delete", String::as_str))?;
+        // The end of `documents/delete` is fixed, as that of `documents/count`, and still a document may have that id.
+        let fixed = parts.uri.path().rsplit('/').next().unwrap_or_default();
+        let id = DocumentId::new(values.get("id").map_or(fixed, String::as_str))?;
         Ok(Self { collection, id })
     }
 }

@@ -56,6 +56,7 @@ fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/v1/collections/{collection}/stats", get(collections::stats.layer(timed()))),
         ("/v1/collections/{collection}/documents", get(documents::list.layer(timed())).merge(post(documents::upsert))),
         ("/v1/collections/{collection}/documents/delete", document().merge(post(documents::delete_many))),
+        ("/v1/collections/{collection}/documents/count", document().merge(post(documents::count.layer(timed())))),
         ("/v1/collections/{collection}/documents/{id}", document()),
         ("/v1/collections/{collection}/import", post(import::import)),
         ("/v1/collections/{collection}/search", get(search::search_by_url).merge(post(search::search)).layer(timed())),

@@ -32,7 +32,7 @@ impl NewDocument {
 pub enum EmbeddingState {
     /// The vector is there; it came with the document, or an older version of this program embedded the text.
     Ready,
-    /// The text waits to be embedded.
+    /// The text waits to be embedded: a number of the formats that nothing writes.
     Pending,
     /// The vector is there, and is what the collection's model makes of the text.
     Embedded,

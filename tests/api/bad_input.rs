@@ -148,10 +148,11 @@ pub fn an_unknown_collection_is_named_on_every_route() {
         server.post(&format!("{base}/documents/delete"), &json!({"ids": ["a"]})),
         server.post(&format!("{base}/search"), &json!({"vector": [1]})),
         server.get(&format!("{base}/search?q=a")),
+        server.post(&format!("{base}/documents/count"), &json!({})),
         server.post(&format!("{base}/import"), &json!({})),
     ];
     for (n, answer) in answers.iter().enumerate() {
-        if n == 10 {
+        if n == 11 {
             answer.refused(415, "unsupported_media_type");
         } else {
             let detail = answer.refused(404, "collection_not_found");

@@ -44,7 +44,7 @@ pub fn a_document_is_replaced_whole_and_a_retry_has_one_effect() {
 #[test]
 pub fn ids_of_any_text_work_in_the_path() {
     let server = Server::with_documents(&[]);
-    let ids = ["a/b", "../x", "a b", "привет", "a%2Fb", "q?x=1#f", "delete", ".", "+"];
+    let ids = ["a/b", "../x", "a b", "привет", "a%2Fb", "q?x=1#f", "delete", "count", ".", "+"];
     for id in ids {
         server.post("/v1/collections/c/documents", &json!({"documents": [{"id": id, "vector": [1, 0, 0]}]})).ok();
     }
@@ -105,6 +105,30 @@ pub fn parameters_of_a_listing_are_checked() {
     for (query, status, code) in cases {
         server.get(&format!("/v1/collections/c/documents?{query}")).refused(status, code);
     }
+}
+
+#[test]
+pub fn documents_are_counted_exactly() {
+    let server = Server::with_documents(&[("a", A), ("b", B), ("c", A), ("d", B)]);
+    let path = "/v1/collections/c/documents/count";
+    let count = |body: Value| server.post(path, &body).ok()["count"].as_u64();
+    let second = json!({"filter": {"n": {"$gte": 2}}});
+    assert_eq!((count(json!({})), count(json!({"filter": {}})), count(second.clone())), (Some(4), Some(4), Some(2)));
+    // What was replaced counts as it is now, and what was deleted no more.
+    let replacing = json!({"documents": [{"id": "c", "vector": A, "metadata": {"n": 0}}]});
+    server.post("/v1/collections/c/documents", &replacing).ok();
+    server.delete("/v1/collections/c/documents/a").ok();
+    assert_eq!((count(json!({})), count(second)), (Some(3), Some(1)));
+    let of_none = json!({"filter": {"$or": [{"n": 7}, {"m": {"$exists": true}}]}});
+    assert_eq!(count(of_none), Some(0));
+    for (body, code) in [
+        (json!({"filters": {}}), "unknown_field"),
+        (json!({"filter": 1}), "invalid_filter"),
+        (json!({"filter": {"n": {"$near": 1}}}), "invalid_filter"),
+    ] {
+        server.post(path, &body).refused(422, code);
+    }
+    server.post(&format!("{path}?exact=true"), &json!({})).refused(400, "invalid_parameter");
 }
 
 #[test]

@@ -76,7 +76,9 @@ pub fn filters_that_cannot_be_meant_are_refused_everywhere() {
     ];
     for (filter, code) in cases {
         server.post(SEARCH, &json!({"vector": [1, 0, 0], "filter": filter})).refused(422, code);
-        server.post("/v1/collections/c/documents/delete", &json!({"filter": filter})).refused(422, code);
+        for route in ["delete", "count"] {
+            server.post(&format!("/v1/collections/c/documents/{route}"), &json!({"filter": filter})).refused(422, code);
+        }
         let text: String = filter.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
         server.get(&format!("/v1/collections/c/documents?filter={text}")).refused(422, code);
     }

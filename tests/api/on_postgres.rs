@@ -24,6 +24,7 @@ again! {
         ids_of_any_text_work_in_the_path,
         pages_follow_each_other_by_id,
         parameters_of_a_listing_are_checked,
+        documents_are_counted_exactly,
         documents_are_deleted_by_ids_or_by_filter,
     }
     limits {
@@ -45,6 +46,7 @@ again! {
     }
     vectors {
         documents_that_were_embedded_before_are_not_embedded_again,
+        vectors_that_came_with_documents_can_be_asked_for,
     }
     templates {
         a_template_is_created_shown_and_tried,

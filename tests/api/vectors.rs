@@ -115,6 +115,29 @@ pub fn documents_that_were_embedded_before_are_not_embedded_again() {
 }
 
 #[test]
+pub fn vectors_that_came_with_documents_can_be_asked_for() {
+    let server = Server::with_model();
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    let documents = json!({"documents": [
+        {"id": "both", "text": "c", "vector": vec![1; SMALL_DIM]}, {"id": "made", "text": "a b"},
+        {"id": "own", "vector": vec![1; SMALL_DIM]},
+    ]});
+    server.post("/v1/collections/c/documents", &documents).ok();
+    let with_vectors = |include: &str| -> Vec<String> {
+        let page = server.get(&format!("/v1/collections/c/documents?include={include}")).ok();
+        let listed = page["documents"].as_array().unwrap().iter().filter(|document| document["vector"].is_array());
+        listed.map(|document| document["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(with_vectors("own_vector"), ["both", "own"]);
+    assert_eq!(with_vectors("text,own_vector,vector"), ["both", "made", "own"]);
+    assert_eq!(with_vectors("text"), Vec::<String>::new());
+    let read = |id: &str| server.get(&format!("/v1/collections/c/documents/{id}?include=own_vector")).ok();
+    assert!(read("own")["vector"].is_array() && read("made").get("vector").is_none());
+    let search = json!({"text": "a", "include": ["own_vector"]});
+    server.post("/v1/collections/c/search", &search).refused(422, "invalid_value");
+}
+
+#[test]
 fn a_model_that_changed_is_told_until_the_old_one_is_back() {
     let server = Server::with_model();
     server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();

@@ -1,5 +1,6 @@
 //! The program as a person or a script runs it: arguments, stdout, stderr, exit codes.
 
+mod export;
 mod files;
 mod server;
 mod snapshots;

@@ -6,14 +6,14 @@ use std::process::{Child, Stdio};
 use super::{Place, Ran, THREE, unread};
 
 /// A server of a place's data; killed when dropped.
-struct Server {
+pub struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
     /// Starts it at a free port and waits until it says where.
-    fn start(place: &Place, arguments: &[&str]) -> Self {
+    pub fn start(place: &Place, arguments: &[&str]) -> Self {
         Self::start_with_stderr(place, arguments, Stdio::piped())
     }
 
@@ -31,6 +31,11 @@ impl Server {
         }
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         Self { child, address: ready["address"].as_str().unwrap().to_owned() }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Asks it to end, and returns its exit code.

@@ -70,8 +70,8 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
     }
 }
 
-/// Creates the collection. One that stands is never asked for: a scheduled command is run again and again, also after
-/// somebody has added a field.
+/// Creates the collection. One that stands is never asked for: a scheduled command is run again and again, also into a
+/// collection that was made with more fields than its options name.
 fn create(
     target: &Target,
     name: &CollectionName,

@@ -10,6 +10,7 @@ mod remote;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{self, Path};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{CliError, Context, Failure, output};
@@ -163,7 +164,11 @@ impl Target {
         }
     }
 
-    fn parse(&self, body: &str) -> Result<Value, CliError> {
+    /// Reads the body of a success.
+    ///
+    /// # Errors
+    /// [`CliError::Protocol`].
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&self, body: &'a str) -> Result<T, CliError> {
         serde_json::from_str(body)
             .map_err(|error| CliError::Protocol { address: self.address(), reason: error.to_string() })
     }

@@ -50,7 +50,8 @@ pub(crate) struct DocumentBody {
     /// Several vectors for one document, in a collection that has chunks; without them its text is split.
     #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
     chunks: Option<AtMost<Object<ChunkBody>, MAX_CHUNKS>>,
-    /// Read over, as are the three that follow: so a document that was read can be written back.
+    /// Read over, as are the three that follow: so a document that was read can be written back. It is no guard: what
+    /// was written since is replaced all the same.
     #[schema(value_type = Option<u64>, read_only)]
     seq: Option<IgnoredAny>,
     /// Read over.
@@ -231,6 +232,30 @@ pub(crate) struct DeletedView {
     pub(crate) seq: u64,
 }
 
+/// Which documents to count.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CountBody {
+    /// Counts the documents that pass; without it, or where it is `{}`, all.
+    #[schema(value_type = Option<Object>)]
+    filter: Option<WireFilter>,
+}
+
+impl CountBody {
+    /// # Errors
+    /// A filter that has no meaning.
+    pub(crate) fn into_filter(self) -> Result<Option<Filter>, ApiError> {
+        self.filter.map(WireFilter::into_filter).transpose()
+    }
+}
+
+/// How many there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CountView {
+    /// Exact, at one moment.
+    pub(crate) count: u64,
+}
+
 /// A stored document.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DocumentView<'a> {
@@ -259,13 +284,12 @@ pub(crate) struct DocumentView<'a> {
     embedding: WireEmbeddingState,
 }
 
-/// Whether a document has its vector yet.
+/// That a document has its vector: one without is never stored.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = EmbeddingState)]
 enum WireEmbeddingState {
     Ready,
-    Pending,
 }
 
 impl<'a> DocumentView<'a> {
@@ -280,10 +304,7 @@ impl<'a> DocumentView<'a> {
             seq: document.seq.0,
             created_at: rfc3339(stored.created_at_ms),
             updated_at: rfc3339(stored.updated_at_ms),
-            embedding: match stored.embedding {
-                EmbeddingState::Ready | EmbeddingState::Embedded => WireEmbeddingState::Ready,
-                EmbeddingState::Pending => WireEmbeddingState::Pending,
-            },
+            embedding: WireEmbeddingState::Ready,
         }
     }
 }
@@ -330,7 +351,8 @@ pub(crate) struct ListParams {
     pub(crate) limit: Option<usize>,
     /// A filter as JSON.
     pub(crate) filter: Option<String>,
-    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out. `own_vector`: the vectors of
+    /// documents that came with them, and no others.
     pub(crate) include: Option<String>,
 }
 
@@ -339,7 +361,8 @@ pub(crate) struct ListParams {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReadParams {
-    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out.
+    /// `text`, `metadata` and `vector`, joined by commas; the first two when left out. `own_vector`: the vector where
+    /// it came with the document.
     pub(crate) include: Option<String>,
 }
 
@@ -377,28 +400,54 @@ pub(crate) fn include_of_parameter(text: Option<&str>) -> Result<Include, ApiErr
         "metadata" => Ok(IncludeName::Metadata),
         "vector" => Ok(IncludeName::Vector),
         "chunk" => Ok(IncludeName::Chunk),
-        other => {
-            let detail =
-                format!("\"include\" holds {other:?}; allowed are text, metadata, vector and chunk, joined by commas");
-            Err(ApiError::new(Code::InvalidParameter, detail))
-        }
+        other => Err(not_included(other, "text, metadata, vector and chunk")),
     };
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    Ok(include_of(Some(&parts.map(name).collect::<Result<Vec<_>, _>>()?)))
+    Ok(include_of(Some(&names_of(text).map(name).collect::<Result<Vec<_>, _>>()?)))
 }
 
-/// As [`include_of_parameter`], of documents that were not searched for, which have no chunk that was found.
+fn names_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn not_included(name: &str, allowed: &str) -> ApiError {
+    let detail = format!("\"include\" holds {name:?}; allowed are {allowed}, joined by commas");
+    ApiError::new(Code::InvalidParameter, detail)
+}
+
+/// What to return of documents that were not searched for, and so have no chunk that was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DocumentInclude {
+    include: Include,
+    /// Vectors that came with their documents.
+    own_vector: bool,
+}
+
+impl DocumentInclude {
+    /// What to return of this one.
+    pub(crate) fn of(self, document: &Document) -> Include {
+        let is_own = document.stored.embedding == EmbeddingState::Ready;
+        Include { vector: self.include.vector || self.own_vector && is_own, ..self.include }
+    }
+}
+
+/// As [`include_of_parameter`], of documents that were not searched for.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`] for another name.
-pub(crate) fn include_of_documents(text: Option<&str>) -> Result<Include, ApiError> {
-    let include = include_of_parameter(text)?;
-    if include.chunk {
-        let detail = "\"include\" holds \"chunk\", which hits of a search have; allowed are text, metadata and vector, \
-                      joined by commas";
-        return Err(ApiError::new(Code::InvalidParameter, detail));
+pub(crate) fn include_of_documents(text: Option<&str>) -> Result<DocumentInclude, ApiError> {
+    let Some(text) = text else { return Ok(DocumentInclude::default()) };
+    let include = Include { text: false, metadata: false, vector: false, chunk: false };
+    let mut all = DocumentInclude { include, own_vector: false };
+    for name in names_of(text) {
+        match name {
+            "text" => all.include.text = true,
+            "metadata" => all.include.metadata = true,
+            "vector" => all.include.vector = true,
+            "own_vector" => all.own_vector = true,
+            other => return Err(not_included(other, "text, metadata, vector and own_vector")),
+        }
     }
-    Ok(include)
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -499,9 +548,13 @@ mod tests {
         assert_eq!(include_of_parameter(Some("text,body")).unwrap_err().code, Code::InvalidParameter);
         assert!(include_of_parameter(Some("text,chunk")).is_ok_and(|include| include.chunk));
         assert_eq!(include_of_documents(Some("text,chunk")).unwrap_err().code, Code::InvalidParameter);
-        assert_eq!(
-            include_of_documents(Some("vector,text")).unwrap(),
-            include_of_parameter(Some("vector,text")).unwrap()
-        );
+        let given = StoredDocument { embedding: EmbeddingState::Ready, ..document.stored.clone() };
+        let made = StoredDocument { embedding: EmbeddingState::Embedded, ..document.stored.clone() };
+        for (include, wanted) in [(None, [false; 2]), (Some("vector"), [true; 2]), (Some("own_vector"), [true, false])]
+        {
+            let include = include_of_documents(include).unwrap();
+            let has = |stored: &StoredDocument| include.of(&Document { stored: stored.clone(), ..document.clone() });
+            assert_eq!([&given, &made].map(|stored| has(stored).vector), wanted, "{include:?}");
+        }
     }
 }
