@@ -285,6 +285,7 @@ impl Import {
                 return Ok(());
             };
             self.report.done_through = rest.first().map_or(self.taken, |(number, _)| number - 1);
+            self.state.notice(&error);
             if error.code != Code::Overloaded || retry == OVERLOAD_RETRIES {
                 return Err(self.report.attach(error));
             }

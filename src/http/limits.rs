@@ -74,6 +74,7 @@ pub(crate) struct Gate {
     writing: Arc<Semaphore>,
     embedding: Arc<Semaphore>,
     measuring: Arc<Semaphore>,
+    checking: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
@@ -94,6 +95,7 @@ impl Gate {
             writing: Arc::new(Semaphore::new(limits.writing_calls)),
             embedding: Arc::new(Semaphore::new(limits.embedding_calls)),
             measuring: Arc::new(Semaphore::new(1)),
+            checking: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
             max_waiting: limits.waiting_calls,
         }
@@ -151,6 +153,19 @@ impl Gate {
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
         let place = Arc::clone(&self.measuring).acquire_owned().await.map_err(ApiError::internal)?;
+        run_in(place, call).await
+    }
+
+    /// As [`Gate::run_measuring`], for a look whether the server is well, which waits for no measuring either.
+    ///
+    /// # Errors
+    /// As [`Gate::run_measuring`].
+    pub(crate) async fn run_checking<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+    {
+        let place = Arc::clone(&self.checking).acquire_owned().await.map_err(ApiError::internal)?;
         run_in(place, call).await
     }
 
@@ -232,6 +247,11 @@ impl Wait {
 /// Reads a request's body. Where that takes the time for the whole request, the client is told so.
 pub(crate) async fn reading_body<T>(read: impl Future<Output = T>) -> T {
     Wait::Body.during(read).await
+}
+
+/// Refuses a request on a connection beyond the limit.
+pub(crate) async fn no_connection() -> ApiError {
+    ApiError::new(Code::Overloaded, "too many connections are open; try again shortly, on fewer of them")
 }
 
 /// What a body that did not come within `limit` is answered with.

@@ -127,7 +127,7 @@ fn the_page_on_serving_has_these_limits() {
     let Limits { engine_calls, writing_calls, embedding_calls, waiting_calls, .. } = Limits::default();
     let (documents, numbers) = (limits::MAX_DOCUMENTS_PER_REQUEST, limits::MAX_REQUEST_NUMBERS);
     for row in [
-        format!("| connections | {} |", limits::MAX_CONNECTIONS),
+        format!("| connections | {}, and {} for health checks |", limits::MAX_CONNECTIONS, limits::KEPT_CONNECTIONS),
         format!(
             "| {engine_calls}, of them {writing_calls} that write; beside them {embedding_calls} that only embed |"
         ),

@@ -64,5 +64,7 @@ pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub const MAX_EMBEDDING_INPUTS: usize = 2_048;
 /// Most connections served at once.
 pub const MAX_CONNECTIONS: usize = 256;
+/// Connections beyond them on which health checks are answered, and nothing else.
+pub const KEPT_CONNECTIONS: usize = 8;
 /// Fewest components of vectors that are searched by one bit each.
 pub const MIN_BINARY_DIM: u32 = 768;

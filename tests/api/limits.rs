@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Request, connect, read_answer};
 use super::server::Server;
+use crate::support::comes_true;
 
 const DOCUMENTS: &str = "/v1/collections/c/documents";
 
@@ -35,6 +36,22 @@ fn a_body_that_grows_too_large_is_refused() {
     // One byte more than the limit, and no end: the answer does not wait for one.
     stream.write_all(b"1\r\n \r\n").unwrap();
     read_answer(&mut stream).refused(413, "body_too_large");
+}
+
+#[test]
+fn health_checks_are_answered_when_all_connections_are_taken() {
+    let limits = Limits { header_timeout: Duration::from_secs(600), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    let mut idle: Vec<_> = (0..256).map(|_| connect(server.address)).collect();
+    for path in ["/livez", "/readyz", "/healthz", "/health"] {
+        let answer = server.get(path);
+        assert_eq!((answer.ok(), answer.header("connection")), (json!({"status": "ok"}), Some("close")), "{path}");
+    }
+    let answer = server.get("/v1/collections");
+    let detail = answer.refused(429, "overloaded");
+    assert!(detail.contains("connections") && answer.header("retry-after").is_some(), "{detail}");
+    idle.pop();
+    assert!(comes_true(|| server.get("/v1/collections").status == 200), "the place is another's now");
 }
 
 #[test]
