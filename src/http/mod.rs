@@ -1,6 +1,7 @@
 //! The HTTP API: JSON in and out, one file a resource, the engine behind `spawn_blocking`.
 
 mod auth;
+mod bodies;
 mod collections;
 mod cors;
 mod documents;
@@ -22,6 +23,7 @@ mod ollama;
 mod openai;
 mod openapi;
 mod problem;
+mod read_on;
 mod ready;
 mod replication;
 mod router;

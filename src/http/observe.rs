@@ -13,10 +13,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
+use super::bodies;
 use super::cors;
 use super::error::{ApiError, Code, Failure};
 use super::guard::{Guard, Passage};
 use super::problem;
+use super::read_on;
 use super::trim;
 use crate::telemetry;
 use crate::types::panic_message;
@@ -39,7 +41,10 @@ pub(crate) async fn observe(State(guard): State<Arc<Guard>>, request: Request, n
     let id = request_id(request.headers());
     let span = tracing::info_span!("request", id = %id, method = %method, route);
     let mut in_flight = InFlight::enter(&method, route, started, &span);
-    let response = AssertUnwindSafe(guarded(&guard, request, next)).catch_unwind().instrument(span.clone()).await;
+    let (parts, body) = request.into_parts();
+    let body = read_on::wrap(&parts.headers, body);
+    let answer = bodies::scope(guarded(&guard, Request::from_parts(parts, body), next));
+    let response = AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await;
     let response = response.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
     let mut response = span.in_scope(|| finish(response, &method, &uri, &id));
     if let Ok(value) = HeaderValue::from_str(&id) {

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, watch};
 
 use super::auth::AuthPolicy;
+use super::bodies::Room;
 use super::error::{ApiError, Code};
 use super::limits::{Gate, Limits};
 use super::ready::{Readiness, Unready};
@@ -54,6 +55,7 @@ struct Inner {
     collections: Collections,
     config: HttpConfig,
     gate: Gate,
+    body_room: Arc<Room>,
     readiness: Readiness,
     started_at: Timestamp,
     metrics: Option<PrometheusHandle>,
@@ -66,7 +68,7 @@ struct Inner {
 impl AppState {
     /// `metrics`: what `/metrics` renders, from [`crate::telemetry::install_recorder`]; `None` answers an empty page.
     pub fn new(database: Database, config: HttpConfig, metrics: Option<PrometheusHandle>) -> Self {
-        let gate = Gate::new(&config.limits);
+        let (gate, body_room) = (Gate::new(&config.limits), Room::new(config.limits.bodies_bytes));
         let started_at = Timestamp::now();
         let replicator = Replicator::open(&database).map_err(|error| error.chain());
         let (collections, readiness) = (Collections::open(&database), Readiness::default());
@@ -76,6 +78,7 @@ impl AppState {
             collections,
             config,
             gate,
+            body_room,
             readiness,
             started_at,
             metrics,
@@ -99,6 +102,11 @@ impl AppState {
     /// The settings.
     pub fn config(&self) -> &HttpConfig {
         &self.inner.config
+    }
+
+    /// Memory for long bodies.
+    pub(crate) fn body_room(&self) -> &Arc<Room> {
+        &self.inner.body_room
     }
 
     /// The sinks; at rest until they are started.

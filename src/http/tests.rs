@@ -132,6 +132,7 @@ fn the_page_on_serving_has_these_limits() {
     let (documents, numbers) = (limits::MAX_DOCUMENTS_PER_REQUEST, limits::MAX_REQUEST_NUMBERS);
     for row in [
         format!("| connections | {}, and {} for health checks |", limits::MAX_CONNECTIONS, limits::KEPT_CONNECTIONS),
+        format!("| memory of bodies of more than 1 MiB | {} together |", mib(limits::MAX_BODIES_BYTES)),
         format!(
             "| {engine_calls}, of them {writing_calls} that write; beside them {embedding_calls} that only embed |"
         ),
@@ -300,6 +301,30 @@ async fn with_no_place_and_no_queue_the_answer_is_to_retry() {
     for path in ["/readyz", "/metrics"] {
         assert_eq!(send(&router, empty(Method::GET, path)).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn long_bodies_wait_for_room_and_give_it_back() {
+    let limits = Limits { bodies_bytes: 16 << 20, body_timeout: Duration::from_millis(50), ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let router = router(state.clone());
+    let ask = |mib: usize, end: &str| {
+        let body = format!("{{\"documents\": [{{\"id\": \"a\", \"vector\": [1]}}{}{end}", " ".repeat(mib << 20));
+        let request = request(Method::POST, "/v1/collections/c/documents").header("content-type", "application/json");
+        let request = request.header("content-length", body.len()).body(Body::from(body)).unwrap();
+        let router = router.clone();
+        async move { send(&router, request).await }
+    };
+    let others = state.body_room().take(3 << 20, Duration::ZERO).await.unwrap();
+    let answer = ask(2, "]}").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "overloaded"));
+    assert!(answer.headers.contains_key("retry-after") && answer.json()["detail"].as_str().unwrap().contains("bodies"));
+    assert_eq!(ask(0, "]}").await.code(), "collection_not_found");
+    drop(others);
+    for (end, code) in [("]}", "collection_not_found"), ("]", "invalid_json"), ("]}", "collection_not_found")] {
+        assert_eq!(ask(3, end).await.code(), code);
+    }
+    state.body_room().take(32 << 20, Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test]
