@@ -1,5 +1,6 @@
 //! A store: opening it, its collections, closing it.
 
+use std::io::Write;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::collection::{
 use crate::embed::{Models, Precision, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError, refuse_snapshot};
-use crate::storage::{DataPaths, DirectoryLock, StorageError, create_dir_all};
+use crate::storage::{DataPaths, DirectoryLock, Publishing, StorageError, create_dir_all};
 use crate::types::{CollectionName, Definition, GraphBuilder, Seq};
 
 /// How to open a store.
@@ -43,6 +44,9 @@ pub struct Options {
     /// 1 GiB. They are kept as soon as the store is open, before anybody keeps the copies up to date.
     pub copies_log_bytes: Option<u64>,
 }
+
+/// What a disk that refused a write has to take before it is tried with another: about a group of the log.
+const TRIED_BYTES: usize = 1 << 20;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -267,6 +271,17 @@ impl Database {
             return Err(StorageError::Stopped { reason }.into());
         }
         change().inspect_err(|error| self.engine.shared.stop_on_failed_sync(error))
+    }
+
+    /// Tries whether the disk takes writes: writes a file beside the log's, and removes it.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], as a write would fail.
+    pub fn try_disk(&self) -> Result<(), StorageError> {
+        let path = DataPaths::new(&*self.path).log_dir().join("try");
+        let mut file = Publishing::create(&path)?;
+        let written = file.write_all(&vec![0; TRIED_BYTES]).and_then(|()| file.flush());
+        written.map_err(|error| StorageError::io(&path, "write", error))
     }
 
     /// Reads every stored byte again. `progress` gets the bytes done and the bytes in all.

@@ -68,6 +68,10 @@ pub const LOG_BYTES: &str = "pannier_log_bytes";
 pub const LAST_SEQ: &str = "pannier_last_seq";
 /// Gauge: 1 while writes are accepted, else 0.
 pub const ACCEPTING_WRITES: &str = "pannier_accepting_writes";
+/// Gauge, seconds since the Unix epoch: when the schedule last took a snapshot, or found nothing to take.
+pub const SNAPSHOT_LAST_SUCCESS_TIMESTAMP_SECONDS: &str = "pannier_snapshot_last_success_timestamp_seconds";
+/// Counter: times that the schedule could not take a snapshot.
+pub const SNAPSHOT_FAILURES_TOTAL: &str = "pannier_snapshot_failures_total";
 /// Gauge: changes that a sink's copy lacks, by `sink`.
 pub const REPLICATION_LAG_SEQS: &str = "pannier_replication_lag_seqs";
 /// Gauge, seconds: age of the oldest change that a sink's copy lacks, by `sink`.
@@ -91,7 +95,13 @@ pub const PROCESS_RESIDENT_MEMORY_BYTES: &str = "process_resident_memory_bytes";
 /// Gauge: when the process started, in seconds since the Unix epoch.
 pub const PROCESS_START_TIME_SECONDS: &str = "process_start_time_seconds";
 
-/// Upper bounds of the duration histograms, in seconds: a search takes tenths of a millisecond, a large write seconds.
+/// Upper bounds of the histogram of searches, in seconds: one by vector takes tens of microseconds, one that embeds its
+/// text milliseconds, one that reranks seconds.
+const SEARCH_BUCKETS: [f64; 16] =
+    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0];
+
+/// Upper bounds of the other duration histograms, in seconds: a small request takes less than a millisecond, a large
+/// write seconds.
 const DURATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
@@ -112,6 +122,7 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &DURATION_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(SEARCH_DURATION_SECONDS.to_owned()), &SEARCH_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(EMBEDDING_PASS_TEXTS.to_owned()), &PASS_TEXTS_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(EMBEDDING_PASS_TOKENS.to_owned()), &PASS_TOKENS_BUCKETS)?
         .install_recorder()?;
@@ -149,6 +160,9 @@ fn describe() {
     describe_gauge!(LOG_BYTES, Unit::Bytes, "Bytes of the change log on disk.");
     describe_gauge!(LAST_SEQ, "Seq of the last change.");
     describe_gauge!(ACCEPTING_WRITES, "1 while writes are accepted, else 0.");
+    let last_success = "When the schedule last took a snapshot, or found nothing to take.";
+    describe_gauge!(SNAPSHOT_LAST_SUCCESS_TIMESTAMP_SECONDS, Unit::Seconds, last_success);
+    describe_counter!(SNAPSHOT_FAILURES_TOTAL, "Times that the schedule could not take a snapshot.");
     describe_gauge!(BACKEND_CONNECTIONS_IN_USE, "Connections with the database of collections that a call uses now.");
     describe_gauge!(BACKEND_CONNECTIONS_RESTING, "Connections with it that are kept for the next call.");
     describe_gauge!(BACKEND_CALLS_WAITING, "Calls that wait for a connection with it.");
@@ -172,6 +186,17 @@ mod tests {
         listed.sort();
         assert!(names.len() > 40, "{}", names.len());
         assert_eq!(listed, names);
+    }
+
+    #[test]
+    fn searches_have_buckets_of_their_own() {
+        let recorder = install_recorder().unwrap();
+        metrics::histogram!(SEARCH_DURATION_SECONDS, "plan" => "test").record(0.00003);
+        let text = recorder.render();
+        for (bound, count) in [("0.000025", 0), ("0.00005", 1), ("30", 1)] {
+            let line = format!("{SEARCH_DURATION_SECONDS}_bucket{{plan=\"test\",le=\"{bound}\"}} {count}");
+            assert!(text.contains(&line), "{line} in\n{text}");
+        }
     }
 
     #[test]

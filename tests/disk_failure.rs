@@ -66,6 +66,21 @@ impl Client {
         answer
     }
 
+    /// What a health check is told: the status, the reason, and whether the server counts itself as taking writes.
+    fn health(&self) -> (u16, String, f64) {
+        let get = |path: &str| match self.agent.get(&format!("{}{path}", self.url)).call() {
+            Ok(answer) | Err(ureq::Error::Status(_, answer)) => answer,
+            Err(error) => panic!("{path}: {error}"),
+        };
+        assert_eq!((get("/livez").status(), get("/healthz").status()), (200, get("/readyz").status()));
+        let ready = get("/readyz");
+        let status = ready.status();
+        let view: Value = ready.into_json().unwrap();
+        let metrics = get("/metrics").into_string().unwrap();
+        let accepting = metrics.lines().find_map(|line| line.strip_prefix("pannier_accepting_writes "));
+        (status, view["reason"].as_str().unwrap_or_default().to_owned(), accepting.unwrap().parse().unwrap())
+    }
+
     /// Every id that the server holds, by listing, while a search and a look-up answer too.
     fn read(&self) -> Vec<String> {
         let base = format!("{}/v1/collections/things", self.url);
@@ -175,13 +190,16 @@ fn a_refused_write_is_answered_so_and_reads_and_later_writes_go_on() {
     for (errno, status, code) in [(ENOSPC, 507, "storage_full"), (EIO, 503, "not_written")] {
         let directory = tempfile::tempdir().unwrap();
         let (faults, server, mut client) = start(directory.path());
+        assert_eq!(client.health(), (200, String::new(), 1.0));
         faults.arm("write", errno, "/log/");
         for _ in 0..3 {
             assert_eq!(client.write(10, 10), (status, code.to_owned()));
             client.assert_nothing_is_lost();
             assert_eq!(client.read().len(), client.acknowledged.len(), "what was refused is not there");
+            assert_eq!(client.health(), (503, "disk".to_owned(), 0.0));
         }
         faults.disarm();
+        assert_eq!(client.health(), (200, String::new(), 1.0), "nobody has written since");
         assert_eq!(client.write(10, 10).0, 200);
         // Sealing meets the same disk, and catches up.
         faults.arm("write", errno, "/segments/");
@@ -196,6 +214,37 @@ fn a_refused_write_is_answered_so_and_reads_and_later_writes_go_on() {
         client.follow(&server);
         client.assert_nothing_is_lost();
     }
+}
+
+#[test]
+fn health_checks_are_answered_while_the_store_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let (faults, server, mut client) = start(directory.path());
+    server.kill();
+    faults.arm("sync", DiskFaults::HANGS, "/data");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    client.url = format!("http://127.0.0.1:{port}");
+    let (data, faults) = (directory.path().join("data"), std::sync::Arc::new(faults));
+    let starting = std::thread::spawn({
+        let faults = faults.clone();
+        move || ServerProcess::start_at(port, &data, Some(&faults))
+    });
+    let ask = |path: &str| -> Option<(u16, Value)> {
+        match client.agent.get(&format!("{}{path}", client.url)).call() {
+            Ok(answer) | Err(ureq::Error::Status(_, answer)) => Some((answer.status(), answer.into_json().unwrap())),
+            // It does not listen yet.
+            Err(_) => None,
+        }
+    };
+    assert!(comes_true(|| ask("/livez") == Some((200, json!({"status": "ok"})))), "no answer");
+    assert_eq!(ask("/readyz"), Some((503, json!({"status": "unavailable", "reason": "starting"}))));
+    let (status, problem) = ask("/v1/collections").unwrap();
+    assert_eq!((status, &problem["code"]), (503, &json!("starting")));
+    faults.disarm();
+    let server = starting.join().unwrap();
+    assert_eq!(client.health(), (200, String::new(), 1.0));
+    client.assert_nothing_is_lost();
+    server.kill();
 }
 
 #[test]

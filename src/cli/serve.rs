@@ -18,7 +18,7 @@ use super::{CliError, Context, output};
 use crate::collection::DEFAULT_SAMPLED_ONE_IN;
 use crate::database::{Database, Options};
 use crate::embed::DEFAULT_MODEL;
-use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError};
+use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError, Starting};
 use crate::snapshot::{Retention, Schedule};
 use crate::telemetry;
 use crate::types::Chain;
@@ -93,9 +93,13 @@ pub struct ServeArgs {
 /// [`CliError::DiskFailed`] when the database stopped; [`CliError::Usage`] for an address that needs an API key.
 pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let config = args.config(context)?;
-    // Before the database is opened: a port in use costs nothing then.
+    // Before the database is opened: a port in use costs nothing then, and health checks are answered meanwhile.
     let listener = bind(&args.addr, matches!(config.auth, AuthPolicy::Key(_)))?;
     let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
+    let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;
+    let runtime = runtime()?;
+    let starting = runtime.block_on(async { Starting::begin(tokio::net::TcpListener::from_std(listener)?, &config) });
+    let starting = starting.map_err(|e| CliError::io("listen", e))?;
     let options = Options {
         memtable_documents: args.memtable_documents,
         sampled_one_in: Some(args.recall_one_in),
@@ -110,21 +114,13 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     log_recovery(&database);
     warm_up(&database);
     let schedule = args.schedule(&database)?;
-    let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;
     let state = AppState::new(database.clone(), config, Some(metrics));
     if let Err(reason) = state.start_replication() {
         tracing::error!(reason, "copies are not kept up to date");
     }
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(*WORKER_THREADS.start(), *WORKER_THREADS.end()))
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .map_err(|e| CliError::io("start the server's threads", e))?;
     let served = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| CliError::io("listen", e))?;
         let signal = shutdown_signal(context)?;
+        let listener = starting.end().await.map_err(|e| CliError::io("listen", e))?;
         if let Err(error) = announce(context, address, &database) {
             tracing::warn!(error = %Chain(&error), "the server's address could not be written to stdout");
         }
@@ -141,6 +137,17 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         Err(ServeError::DatabaseStopped { reason }) => Err(CliError::DiskFailed { reason }),
         Err(error) => Err(CliError::Other(Box::new(error))),
     }
+}
+
+/// The threads that move bytes.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(*WORKER_THREADS.start(), *WORKER_THREADS.end()))
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::io("start the server's threads", e))
 }
 
 /// Reads a name as a Host header has it.

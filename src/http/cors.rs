@@ -8,7 +8,9 @@ pub(crate) const REQUEST_METHOD: HeaderName = header::ACCESS_CONTROL_REQUEST_MET
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, PUT, POST, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, x-api-key, api-key, x-request-id");
-const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after, retry-after-ms");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "x-request-id, retry-after, retry-after-ms, x-pannier-truncated-count, x-pannier-truncated",
+);
 /// Seconds that a browser may remember a preflight's answer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

@@ -127,6 +127,7 @@ codes! {
     BackendFailed "backend_failed" SERVICE_UNAVAILABLE "The collection's database failed";
     NotWritten "not_written" SERVICE_UNAVAILABLE "The disk refused the write";
     Stopped "stopped" SERVICE_UNAVAILABLE "The database no longer accepts writes";
+    Starting "starting" SERVICE_UNAVAILABLE "The server is starting";
     Stopping "stopping" SERVICE_UNAVAILABLE "The server is stopping";
     ModelNotInstalled "model_not_installed" SERVICE_UNAVAILABLE "The embedding model is not installed";
     ModelChanged "model_changed" SERVICE_UNAVAILABLE "The installed model is another than the collection's";
@@ -188,12 +189,12 @@ impl ApiError {
     /// When the same request may succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         use Code::{
-            BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, Stopping, StorageFull,
+            BackendBusy, BackendUnreachable, KeywordsNotReady, NotWritten, Overloaded, Starting, Stopping, StorageFull,
             WriteUnknown,
         };
         let of_backends = [BackendUnreachable, BackendBusy, WriteUnknown];
         let mut later =
-            [Overloaded, KeywordsNotReady, NotWritten, Stopping, StorageFull].into_iter().chain(of_backends);
+            [Overloaded, KeywordsNotReady, NotWritten, Starting, Stopping, StorageFull].into_iter().chain(of_backends);
         self.retry_after.or(later.any(|code| code == self.code).then_some(RETRY_AFTER))
     }
 

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
+use super::bodies::{self, SMALL_BODY_BYTES};
 use super::error::{ApiError, Code};
 use super::limits;
 use super::state::AppState;
@@ -23,9 +24,7 @@ use crate::types::{CollectionName, DocumentId};
 
 /// Bodies up to this length are parsed where they arrive; longer ones on a thread that may block.
 const INLINE_PARSE_BYTES: usize = 64 << 10;
-/// Bodies longer than this are parsed a few at a time: what is read of them may take many times their length.
-const LARGE_BODY_BYTES: usize = 1 << 20;
-/// So many.
+/// Bodies that are not small are parsed a few at a time: what is read of them may take many times their length.
 static LARGE_PARSES: Semaphore = Semaphore::const_new(4);
 
 /// The collection that a path names.
@@ -172,7 +171,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for UntypedJson
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        parse(read(&parts.headers, body, MAX_BODY_BYTES, state.config().limits.body_timeout).await?).await.map(Self)
+        take(&parts.headers, body, MAX_BODY_BYTES, state).await.map(Self)
     }
 }
 
@@ -196,7 +195,36 @@ where
     if !is_json(&parts.headers) {
         return Err(ApiError::new(Code::UnsupportedMediaType, "send JSON with \"Content-Type: application/json\""));
     }
-    parse(read(&parts.headers, body, most, state.config().limits.body_timeout).await?).await
+    take(&parts.headers, body, most, state).await
+}
+
+/// Reads and parses a body of at most `most` bytes, once there is room for it.
+async fn take<T>(headers: &HeaderMap, body: Body, most: usize, state: &AppState) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    check_encoding(headers)?;
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > most as u64) {
+        return Err(too_large(most));
+    }
+    let timeout = state.config().limits.body_timeout;
+    let expected = declared.map_or(most, |length| length as usize);
+    let mut held = state.body_room().take(expected, timeout).await?;
+    let bytes = read(body, most, timeout).await?;
+    let length = bytes.len();
+    let (value, taken) = parse(bytes).await?;
+    if let Some(held) = &mut held {
+        // Numbers and texts take twice what they are written with, at most.
+        held.settle(2 * length + taken)?;
+    }
+    bodies::keep(held);
+    Ok(value)
+}
+
+fn too_large(most: usize) -> ApiError {
+    let instead = if most < MAX_BODY_BYTES { "" } else { "; send less at once or use the import stream" };
+    ApiError::new(Code::BodyTooLarge, format!("the body is longer than {most} bytes{instead}"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -210,16 +238,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Reads a whole body of at most `most` bytes within `timeout`.
-async fn read(headers: &HeaderMap, body: Body, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
-    check_encoding(headers)?;
-    let too_large = || {
-        let instead = if most < MAX_BODY_BYTES { "" } else { "; send less at once or use the import stream" };
-        ApiError::new(Code::BodyTooLarge, format!("the body is longer than {most} bytes{instead}"))
-    };
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > most as u64) {
-        return Err(too_large());
-    }
+async fn read(body: Body, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
     let read = tokio::time::timeout(timeout, Limited::new(body, most).collect());
     match limits::reading_body(read).await {
         Ok(Ok(collected)) => {
@@ -227,7 +246,7 @@ async fn read(headers: &HeaderMap, body: Body, most: usize, timeout: Duration) -
             trim::after(bytes.len());
             Ok(bytes)
         }
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(most)),
         Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
         Err(_) => Err(limits::slow_body(timeout)),
     }
@@ -247,17 +266,18 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<T, ApiError> {
+/// The value, and the bytes of memory that its parts of any shape take.
+async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<(T, usize), ApiError> {
     if bytes.len() <= INLINE_PARSE_BYTES {
-        return json::parse(&bytes);
+        return json::parse_measured(&bytes);
     }
-    let place = match bytes.len() > LARGE_BODY_BYTES {
+    let place = match bytes.len() > SMALL_BODY_BYTES {
         true => Some(LARGE_PARSES.acquire().await.map_err(ApiError::internal)?),
         false => None,
     };
     let task = tokio::task::spawn_blocking(move || {
         let _place = place;
-        json::parse(&bytes)
+        json::parse_measured(&bytes)
     });
     task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Method, Uri, header};
 
+use super::auth::AuthPolicy;
 use super::cors;
 use super::error::{ApiError, Code};
 use super::state::HttpConfig;
@@ -17,6 +18,7 @@ pub(crate) struct Guard {
     bound: Option<IpAddr>,
     hosts: Vec<String>,
     origins: Vec<String>,
+    auth: AuthPolicy,
 }
 
 /// What to do with a request that may pass.
@@ -37,7 +39,13 @@ impl Guard {
             bound: bound.map(|address| address.ip()),
             hosts: config.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             origins: config.allowed_origins.iter().map(|origin| as_sent(origin)).collect(),
+            auth: config.auth.clone(),
         }
+    }
+
+    /// Checks the API key, where there is one.
+    pub(crate) fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        self.auth.check(headers)
     }
 
     /// Checks `Host` and `Origin`.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::ready::Unready;
 use super::state::AppState;
 use super::wire::json::JsonText;
 use super::wire::time::rfc3339;
@@ -19,6 +20,11 @@ pub(crate) struct HealthView {
     /// `ok` or `unavailable`.
     #[schema(value_type = String, example = "ok")]
     status: &'static str,
+    /// Of a server that is not ready alone: `starting` while its store is opened, `disk` where the disk takes no
+    /// writes, `model` where the model of a collection is not there or has changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "disk")]
+    reason: Option<&'static str>,
 }
 
 /// Whether the server is well, and how far its copies elsewhere are.
@@ -109,23 +115,30 @@ pub(crate) async fn hello() -> Json<HelloView> {
     responses((status = 200, body = HealthView, description = "It does."))
 )]
 pub(crate) async fn livez() -> Json<HealthView> {
-    Json(HealthView { status: "ok" })
+    Json(HealthView { status: "ok", reason: None })
 }
 
-/// Says whether reads and writes are taken.
+/// Says whether reads and writes are taken: the store is open, its disk takes writes, and the models of its collections
+/// are loaded.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "operations",
     responses(
         (status = 200, body = ReadyView, description = "They are."),
-        (status = 503, body = HealthView, description = "They are not; the server's log says why."),
+        (status = 503, body = HealthView, description = "They are not; the server's log says more."),
     )
 )]
-pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
+pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Response, ApiError> {
+    if let Some(unready) = state.unready().await? {
+        return Ok(unavailable(unready));
+    }
     let summary = state.replicator().ok().and_then(|replicator| replicator.summary());
-    let Some(summary) = summary.filter(|_| state.database().health().accepting_writes) else { return ready(&state) };
-    let Summary { copies, streaming, lag_seqs, lag_seconds } = summary;
-    let replication = Some(ReplicationView { copies, streaming, lag_seqs, lag_seconds });
-    Json(ReadyView { status: "ok", replication }).into_response()
+    let replication = summary.map(|Summary { copies, streaming, lag_seqs, lag_seconds }| ReplicationView {
+        copies,
+        streaming,
+        lag_seqs,
+        lag_seconds,
+    });
+    Ok(Json(ReadyView { status: "ok", replication }).into_response())
 }
 
 /// The same as `/readyz`.
@@ -133,11 +146,11 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> Response {
     get, path = "/healthz", operation_id = "healthz", tag = "operations",
     responses(
         (status = 200, body = HealthView, description = "Reads and writes are taken."),
-        (status = 503, body = HealthView, description = "They are not; the server's log says why."),
+        (status = 503, body = HealthView, description = "They are not; the server's log says more."),
     )
 )]
-pub(crate) async fn healthz(State(state): State<AppState>) -> Response {
-    ready(&state)
+pub(crate) async fn healthz(State(state): State<AppState>) -> Result<Response, ApiError> {
+    ready(&state).await
 }
 
 /// The same as `/readyz`.
@@ -145,19 +158,25 @@ pub(crate) async fn healthz(State(state): State<AppState>) -> Response {
     get, path = "/health", operation_id = "health", tag = "operations",
     responses(
         (status = 200, body = HealthView, description = "Reads and writes are taken."),
-        (status = 503, body = HealthView, description = "They are not; the server's log says why."),
+        (status = 503, body = HealthView, description = "They are not; the server's log says more."),
     )
 )]
-pub(crate) async fn health(State(state): State<AppState>) -> Response {
-    ready(&state)
+pub(crate) async fn health(State(state): State<AppState>) -> Result<Response, ApiError> {
+    ready(&state).await
 }
 
 /// Not behind the gate: a server whose every place is taken by searches is still well.
-fn ready(state: &AppState) -> Response {
-    match state.database().health().accepting_writes {
-        true => Json(HealthView { status: "ok" }).into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, Json(HealthView { status: "unavailable" })).into_response(),
-    }
+async fn ready(state: &AppState) -> Result<Response, ApiError> {
+    Ok(match state.unready().await? {
+        None => livez().await.into_response(),
+        Some(unready) => unavailable(unready),
+    })
+}
+
+/// What a server answers that is not ready.
+pub(crate) fn unavailable(unready: Unready) -> Response {
+    let view = HealthView { status: "unavailable", reason: Some(unready.as_str()) };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(view)).into_response()
 }
 
 /// Says which program answers, since when, and over which data.

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use http_body_util::BodyExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Code};
 use super::extract::{InCollection, NoParams, check_encoding, media_type};
-use super::limits::{READ_ON_BYTES, READ_ON_TIME};
 use super::ndjson::{Line, LineContent, LineSplitter};
 use super::problem::Problem;
 use super::state::AppState;
@@ -32,9 +31,10 @@ const BATCH_DOCUMENTS: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 /// Most errors, and most ids of cut texts, that the report lists; all are counted.
 const MAX_LISTED: usize = 1_000;
-/// How often a batch is tried again while too many writes wait,
+/// How often a batch of which nothing gets in is tried again while too many writes wait,
 const OVERLOAD_RETRIES: u32 = 10;
-/// and the first pause before that, which doubles each time up to [`MAX_OVERLOAD_PAUSE`].
+/// and the first pause before that, which doubles each time up to [`MAX_OVERLOAD_PAUSE`]. What asks for a longer one
+/// gets it.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(50);
 const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(5);
 /// What a file may start with.
@@ -100,16 +100,8 @@ pub(crate) async fn import(
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<JsonText, ApiError> {
-    let imported = match admit(&state, &name, &headers).await {
-        Ok(()) => import_lines(state, name, &mut body).await,
-        // Such a client sends nothing before it is asked to.
-        Err(error) if headers.contains_key(header::EXPECT) => return Err(error),
-        Err(error) => Err(error),
-    };
-    if imported.is_err() {
-        tokio::spawn(read_on(body));
-    }
-    imported
+    admit(&state, &name, &headers).await?;
+    import_lines(state, name, &mut body).await
 }
 
 /// Refuses what is no import, and an unknown collection, before the first byte is read.
@@ -154,29 +146,13 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Reads what comes after an early answer, and throws it away. Most clients read no answer before they have sent all,
-/// and would lose it with the connection.
-async fn read_on(mut body: Body) {
-    let rest = async {
-        let mut left = READ_ON_BYTES;
-        while left > 0
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-        }
-    };
-    // Whoever is slower loses the answer.
-    _ = tokio::time::timeout(READ_ON_TIME, rest).await;
-}
-
 async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, ApiError> {
     let idle_timeout = state.config().limits.import_idle_timeout;
     loop {
         let frame = tokio::select! {
             biased;
             () = state.shutdown_began(), if !body.is_end_stream() => {
-                let detail = "the server is stopping; send the lines after \"done_through\" of \"progress\" again";
-                return Err(ApiError::new(Code::Stopping, detail));
+                return Err(stopping());
             }
             frame = tokio::time::timeout(idle_timeout, body.frame()) => frame,
         };
@@ -194,6 +170,27 @@ async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, 
                 return Err(ApiError::new(Code::BodyTimeout, detail));
             }
         }
+    }
+}
+
+fn stopping() -> ApiError {
+    let detail = "the server is stopping; send the lines after \"done_through\" of \"progress\" again";
+    ApiError::new(Code::Stopping, detail)
+}
+
+/// How often a batch was tried without success.
+#[derive(Default)]
+struct Tries {
+    in_vain: u32,
+}
+
+impl Tries {
+    /// How long to wait before the next, with what the last one asked for; `None` to give up. Whoever gets on, however
+    /// slowly, is not given up.
+    fn next_pause(&mut self, got_on: bool, asked: Option<Duration>) -> Option<Duration> {
+        self.in_vain = if got_on { 1 } else { self.in_vain + 1 };
+        let pause = (OVERLOAD_PAUSE * (1 << (self.in_vain - 1).min(16))).min(MAX_OVERLOAD_PAUSE);
+        (self.in_vain <= OVERLOAD_RETRIES).then_some(pause.max(asked.unwrap_or_default()))
     }
 }
 
@@ -269,29 +266,31 @@ impl Import {
     /// What is no document's fault, with the report so far.
     async fn flush(&mut self) -> Result<(), ApiError> {
         let mut documents = std::mem::take(&mut self.batch).documents;
-        let mut pause = OVERLOAD_PAUSE;
-        for retry in 0.. {
-            if documents.is_empty() {
-                return Ok(());
-            }
+        let mut tries = Tries::default();
+        while !documents.is_empty() {
             let outcome = match self.write(documents.clone()).await {
                 Ok(outcome) => outcome,
                 Err(error) => Outcome::stopped_at(documents, error),
             };
             outcome.done.iter().for_each(|upserted| self.report.add(upserted));
             outcome.refused.iter().for_each(|(number, error)| self.report.refuse(*number, error));
+            let got_on = !outcome.done.is_empty() || !outcome.refused.is_empty();
             let Some((rest, error)) = outcome.stopped else {
                 self.report.done_through = self.taken;
                 return Ok(());
             };
             self.report.done_through = rest.first().map_or(self.taken, |(number, _)| number - 1);
-            if error.code != Code::Overloaded || retry == OVERLOAD_RETRIES {
-                return Err(self.report.attach(error));
-            }
+            self.state.notice(&error);
+            let pause = match error.code {
+                Code::Overloaded => tries.next_pause(got_on, error.retry_after),
+                _ => None,
+            };
+            let Some(pause) = pause else { return Err(self.report.attach(error)) };
             documents = rest;
-            let asked = error.retry_after.unwrap_or_default();
-            tokio::time::sleep(pause.max(asked).min(MAX_OVERLOAD_PAUSE)).await;
-            pause *= 2;
+            tokio::select! {
+                () = self.state.shutdown_began() => return Err(self.report.attach(stopping())),
+                () = tokio::time::sleep(pause) => {}
+            }
         }
         Ok(())
     }
@@ -392,6 +391,20 @@ mod tests {
             report.refuse(line, &ApiError::new(Code::InvalidJson, "x"));
         }
         assert_eq!((report.failed, report.errors.len(), report.errors[999].line), (1_500, MAX_LISTED, 1_000));
+    }
+
+    #[test]
+    fn who_gets_on_is_tried_again_and_waits_as_long_as_is_asked() {
+        let mut tries = Tries::default();
+        assert_eq!(tries.next_pause(false, None), Some(OVERLOAD_PAUSE));
+        assert_eq!(tries.next_pause(false, None), Some(2 * OVERLOAD_PAUSE));
+        let asked = 10 * MAX_OVERLOAD_PAUSE;
+        assert_eq!(tries.next_pause(false, Some(asked)), Some(asked));
+        for _ in 0..100 {
+            assert_eq!(tries.next_pause(true, None), Some(OVERLOAD_PAUSE));
+        }
+        let pauses: Vec<_> = std::iter::from_fn(|| tries.next_pause(false, None)).collect();
+        assert_eq!((pauses.len() + 1, pauses.last()), (OVERLOAD_RETRIES as usize, Some(&MAX_OVERLOAD_PAUSE)));
     }
 
     #[test]

@@ -10,15 +10,11 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Span;
 
+use super::bodies;
 use super::error::{ApiError, Code};
 use super::state::AppState;
 use crate::embed::Cancellation;
-use crate::types::limits::MAX_ANSWER_BYTES;
-
-/// What is read on, at most, of an import that was answered before its end,
-pub(crate) const READ_ON_BYTES: usize = 16 << 20;
-/// and for how long.
-pub(crate) const READ_ON_TIME: Duration = Duration::from_secs(5);
+use crate::types::limits::{MAX_ANSWER_BYTES, MAX_BODIES_BYTES};
 
 /// Limits of one server; the defaults are the documented ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +31,9 @@ pub struct Limits {
     pub waiting_calls: usize,
     /// Most bytes that the documents of one answer carry: a listing's page ends before, a search is refused.
     pub answer_bytes: usize,
+    /// Most bytes of memory that bodies of more than 1 MiB, and what was read of them, take together: one more waits,
+    /// and is answered 429 where it waits too long.
+    pub bodies_bytes: usize,
     /// Longest time for a request's headers to arrive.
     pub header_timeout: Duration,
     /// Longest time for a JSON body to arrive.
@@ -57,6 +56,7 @@ impl Default for Limits {
             embedding_calls: 32,
             waiting_calls: 128,
             answer_bytes: MAX_ANSWER_BYTES,
+            bodies_bytes: MAX_BODIES_BYTES,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             import_idle_timeout: Duration::from_secs(300),
@@ -74,6 +74,7 @@ pub(crate) struct Gate {
     writing: Arc<Semaphore>,
     embedding: Arc<Semaphore>,
     measuring: Arc<Semaphore>,
+    checking: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
@@ -94,6 +95,7 @@ impl Gate {
             writing: Arc::new(Semaphore::new(limits.writing_calls)),
             embedding: Arc::new(Semaphore::new(limits.embedding_calls)),
             measuring: Arc::new(Semaphore::new(1)),
+            checking: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
             max_waiting: limits.waiting_calls,
         }
@@ -154,6 +156,19 @@ impl Gate {
         run_in(place, call).await
     }
 
+    /// As [`Gate::run_measuring`], for a look whether the server is well, which waits for no measuring either.
+    ///
+    /// # Errors
+    /// As [`Gate::run_measuring`].
+    pub(crate) async fn run_checking<T, F>(&self, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+    {
+        let place = Arc::clone(&self.checking).acquire_owned().await.map_err(ApiError::internal)?;
+        run_in(place, call).await
+    }
+
     async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(permit);
@@ -163,7 +178,7 @@ impl Gate {
         if before >= self.max_waiting {
             return Err(ApiError::new(Code::Overloaded, "too many requests are waiting; try again shortly"));
         }
-        Wait::Place.during(Arc::clone(places).acquire_owned()).await.map_err(ApiError::internal)
+        waiting_for_place(Arc::clone(places).acquire_owned()).await.map_err(ApiError::internal)
     }
 }
 
@@ -176,10 +191,11 @@ where
 {
     let span = Span::current();
     let cancellation = DEADLINE.try_get().map_or_else(|_| Cancellation::new(), Cancellation::with_deadline);
+    let body = bodies::of_request();
     // The server drops this future when the client disconnects or its time is over.
     let _gone = cancellation.cancel_on_drop();
     let task = tokio::task::spawn_blocking(move || {
-        let _places = places;
+        let _held = (places, body);
         span.in_scope(|| cancellation.scope(call))
     });
     task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
@@ -232,6 +248,16 @@ impl Wait {
 /// Reads a request's body. Where that takes the time for the whole request, the client is told so.
 pub(crate) async fn reading_body<T>(read: impl Future<Output = T>) -> T {
     Wait::Body.during(read).await
+}
+
+/// Refuses a request on a connection beyond the limit.
+pub(crate) async fn no_connection() -> ApiError {
+    ApiError::new(Code::Overloaded, "too many connections are open; try again shortly, on fewer of them")
+}
+
+/// Waits for a place. Where that takes the time for the whole request, the client is told so.
+pub(crate) async fn waiting_for_place<T>(wait: impl Future<Output = T>) -> T {
+    Wait::Place.during(wait).await
 }
 
 /// What a body that did not come within `limit` is answered with.

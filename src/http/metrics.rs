@@ -31,11 +31,13 @@ pub(crate) async fn render(State(state): State<AppState>) -> Result<impl IntoRes
     }
     // Without them, where they are not known.
     let replicator = state.replicator().ok().cloned();
+    let serving = state.clone();
     let told = state
         .measuring(move |database| {
             let collections = database.collections();
             let stats: Vec<_> = collections.iter().map(|collection| (collection.name(), collection.stats())).collect();
             measure(database, &stats);
+            gauge!(telemetry::ACCEPTING_WRITES).set(f64::from(u8::from(serving.disk_takes_writes())));
             gauge!(telemetry::PROCESS_START_TIME_SECONDS).set(started_at);
             let sinks = replicator.map(|replicator| replicator.list()).unwrap_or_default();
             Ok(recall_lines(&sampled(&stats)) + &replication_lines(&sinks))
@@ -59,7 +61,6 @@ fn measure(database: &Database, stats: &[(&CollectionName, CollectionStats)]) {
     gauge!(telemetry::PACKED_FILTER_BYTES).set(database.packed_bytes() as f64);
     gauge!(telemetry::LOG_BYTES).set(health.log_bytes as f64);
     gauge!(telemetry::LAST_SEQ).set(health.last_seq.0 as f64);
-    gauge!(telemetry::ACCEPTING_WRITES).set(f64::from(u8::from(health.accepting_writes)));
     gauge!(telemetry::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     if let Some(bytes) = resident_bytes() {
         gauge!(telemetry::PROCESS_RESIDENT_MEMORY_BYTES).set(bytes as f64);

@@ -1,6 +1,7 @@
 //! The HTTP API: JSON in and out, one file a resource, the engine behind `spawn_blocking`.
 
 mod auth;
+mod bodies;
 mod collections;
 mod cors;
 mod documents;
@@ -22,6 +23,8 @@ mod ollama;
 mod openai;
 mod openapi;
 mod problem;
+mod read_on;
+mod ready;
 mod replication;
 mod router;
 mod search;
@@ -29,6 +32,7 @@ mod server;
 mod snapshots;
 mod source_file;
 mod sources;
+mod starting;
 mod state;
 mod tei;
 mod template;
@@ -44,4 +48,5 @@ pub use router::router;
 pub use server::{ServeError, serve};
 pub(crate) use snapshots::SnapshotsView;
 pub(crate) use source_file::check_sources;
+pub use starting::Starting;
 pub use state::{AppState, HttpConfig};

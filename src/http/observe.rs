@@ -13,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
+use super::bodies;
 use super::cors;
 use super::error::{ApiError, Code, Failure};
 use super::guard::{Guard, Passage};
 use super::problem;
-use super::state::AppState;
+use super::read_on;
 use super::trim;
 use crate::telemetry;
 use crate::types::panic_message;
@@ -31,11 +32,7 @@ pub(crate) const HEALTH_ROUTES: [&str; 4] = ["/livez", "/readyz", "/healthz", "/
 
 /// Gives every request an id and a span, guards it, counts it, and writes the body of a failed one, or one that
 /// panicked.
-pub(crate) async fn observe(
-    State((guard, state)): State<(Arc<Guard>, AppState)>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn observe(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let uri = request.uri().clone();
@@ -44,8 +41,10 @@ pub(crate) async fn observe(
     let id = request_id(request.headers());
     let span = tracing::info_span!("request", id = %id, method = %method, route);
     let mut in_flight = InFlight::enter(&method, route, started, &span);
-    let response =
-        AssertUnwindSafe(guarded(&guard, &state, request, next)).catch_unwind().instrument(span.clone()).await;
+    let (parts, body) = request.into_parts();
+    let body = read_on::wrap(&parts.headers, body);
+    let answer = bodies::scope(guarded(&guard, Request::from_parts(parts, body), next));
+    let response = AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await;
     let response = response.unwrap_or_else(|panic| span.in_scope(|| panicked(panic.as_ref())));
     let mut response = span.in_scope(|| finish(response, &method, &uri, &id));
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -168,7 +167,7 @@ fn random_bits() -> u128 {
 }
 
 /// Holds host, origin and API key to the rules; the health routes are open to anybody.
-async fn guarded(guard: &Guard, state: &AppState, request: Request, next: Next) -> Response {
+async fn guarded(guard: &Guard, request: Request, next: Next) -> Response {
     let is_open = HEALTH_ROUTES.contains(&request.uri().path());
     let passage = match guard.check(request.method(), request.uri(), request.headers()) {
         Ok(passage) => passage,
@@ -178,7 +177,7 @@ async fn guarded(guard: &Guard, state: &AppState, request: Request, next: Next) 
     if let Passage::Preflight(origin) = &passage {
         return cors::preflight(origin, request.headers());
     }
-    let mut response = match state.config().auth.check(request.headers()) {
+    let mut response = match guard.check_key(request.headers()) {
         Err(error) if !is_open => error.into_response(),
         _ => next.run(request).await,
     };

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 
 use super::embedding;
 use super::error::{ApiError, Code};
@@ -23,14 +24,17 @@ pub(crate) const TAG: &str = "ollama";
     post, path = "/api/embed", operation_id = "ollamaEmbed", tag = TAG,
     request_body(content = EmbedBody),
     responses(
-        (status = 200, body = EmbedView, description = "Vectors in the order of the input."),
+        (status = 200, body = EmbedView, description = "Vectors in the order of the input.", headers(
+            ("x-pannier-truncated-count" = Option<usize>, description = "How many inputs were cut, where some were."),
+            ("x-pannier-truncated" = Option<String>, description = "Positions of the first 100 of them, such as `0,3`."),
+        )),
         (status = 404, body = OllamaError, description = "There is no such model."),
     )
 )]
 pub(crate) async fn embed(
     State(state): State<AppState>,
     UntypedJsonBody(mut body): UntypedJsonBody<EmbedBody>,
-) -> Result<JsonText, ApiError> {
+) -> Result<(HeaderMap, JsonText), ApiError> {
     let started = Instant::now();
     let texts = body.take_texts()?;
     let answer = state.embedding(move |database| {
@@ -42,7 +46,8 @@ pub(crate) async fn embed(
             let detail = format!("the input has more than the {} tokens that the model reads", model.max_tokens());
             return Err(ApiError::new(Code::TooLong, detail));
         }
-        JsonText::of(&EmbedView::of(embeddings, body.model, started.elapsed(), load))
+        let headers = embedding::truncation(&embeddings.truncated);
+        Ok((headers, JsonText::of(&EmbedView::of(embeddings, body.model, started.elapsed(), load))?))
     });
     answer.await
 }
@@ -52,19 +57,23 @@ pub(crate) async fn embed(
     post, path = "/api/embeddings", operation_id = "ollamaEmbeddings", tag = TAG,
     request_body = PromptBody,
     responses(
-        (status = 200, body = PromptView, description = "The text's vector; empty where there is no text."),
+        (status = 200, body = PromptView, description = "The text's vector; empty where there is no text.", headers(
+            ("x-pannier-truncated-count" = Option<usize>, description = "1 where the text was cut."),
+            ("x-pannier-truncated" = Option<String>, description = "0 where the text was cut."),
+        )),
         (status = 404, body = OllamaError, description = "There is no such model."),
     )
 )]
 pub(crate) async fn embed_prompt(
     State(state): State<AppState>,
     UntypedJsonBody(mut body): UntypedJsonBody<PromptBody>,
-) -> Result<JsonText, ApiError> {
+) -> Result<(HeaderMap, JsonText), ApiError> {
     let text = body.take_text()?;
     let answer = state.embedding(move |database| {
         let model = database.models().load(known_name(&body.model))?;
         let mut embeddings = embedding::embed(&model, &text, InputKind::Plain, "prompt", None)?;
-        JsonText::of(&PromptView { embedding: embeddings.vectors.pop().unwrap_or_default() })
+        let headers = embedding::truncation(&embeddings.truncated);
+        Ok((headers, JsonText::of(&PromptView { embedding: embeddings.vectors.pop().unwrap_or_default() })?))
     });
     answer.await
 }

@@ -79,7 +79,7 @@ impl Modify for Failures {
 
 /// Each operation with its method, and whether it changes what is stored.
 fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (Method, bool, &'a mut Operation)> {
-    let post_changes = path == "/admin/snapshots"
+    let post_changes = path.starts_with("/admin/")
         || path.starts_with("/v1/collections/")
             && !["/search", "/preview", "/count"].iter().any(|reads| path.contains(reads));
     let methods = [
@@ -209,6 +209,15 @@ mod tests {
                 let said = responses[status]["description"].as_str().unwrap_or_default();
                 assert!(said.contains(code), "{method} {path} {status}: {said}");
             }
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_sinks_may_find_the_disk_full_and_is_not_cut_off() {
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
+        for path in ["", "/{sink}/pause", "/{sink}/resume"] {
+            let responses = &document["paths"][format!("/admin/replication{path}")]["post"]["responses"];
+            assert!(responses["507"].is_object() && responses["504"].is_null(), "{path}: {responses}");
         }
     }
 

@@ -170,7 +170,7 @@ fn openai(error: &ApiError, status: StatusCode) -> Response {
 fn tei(error: &ApiError, status: StatusCode) -> Response {
     let error_type = match error.code {
         Code::Overloaded => "overloaded",
-        Code::ModelNotInstalled | Code::Stopped | Code::Stopping => "unhealthy",
+        Code::ModelNotInstalled | Code::Stopped | Code::Starting | Code::Stopping => "unhealthy",
         _ if status.is_server_error() => "backend",
         _ => "validation",
     };

@@ -9,9 +9,9 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::guard::Guard;
-use super::state::AppState;
+use super::state::{AppState, HttpConfig};
 use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, replication, search};
-use super::{ollama, openai, snapshots, sources, tei, template};
+use super::{ollama, openai, snapshots, sources, starting, tei, template};
 
 /// All routes behind all layers, for a server that listens on loopback.
 pub fn router(state: AppState) -> Router {
@@ -20,34 +20,60 @@ pub fn router(state: AppState) -> Router {
 
 /// `bound`: where the listener listens; the guard lets clients name that address.
 pub(crate) fn bound_router(state: AppState, bound: Option<SocketAddr>) -> Router {
-    let mut router = Router::new();
+    let mut router = health_routes();
     for (path, methods) in routes(&state) {
         router = router.route(path, methods);
     }
     layered(router, state, bound)
 }
 
-/// Puts what every request passes around routes: one layer, since each costs as much as a small handler.
-pub(super) fn layered(routes: Router<AppState>, state: AppState, bound: Option<SocketAddr>) -> Router {
-    let guard = Arc::new(Guard::new(state.config(), bound));
-    routes
-        .fallback(observe::unknown_route)
-        .method_not_allowed_fallback(observe::wrong_method)
-        .layer(from_fn_with_state((guard, state.clone()), observe::observe))
-        .with_state(state)
+/// The health routes, for connections beyond the limit: whatever else is asked there is to come again.
+pub(crate) fn crowded_router(state: AppState, bound: Option<SocketAddr>) -> Router {
+    let guard = Guard::new(state.config(), bound);
+    let routes = health_routes().fallback(limits::no_connection);
+    observed(routes, guard).with_state(state)
 }
 
-/// Reads are cut off after their time, writes never: a write that was begun is finished and answered.
-fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
+/// The health routes of a server whose store is being opened: whatever else is asked is to come again.
+pub(crate) fn starting_router(config: &HttpConfig, bound: Option<SocketAddr>) -> Router {
+    let routes = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(starting::not_ready))
+        .route("/healthz", get(starting::not_ready))
+        .route("/health", get(starting::not_ready))
+        .fallback(starting::refuse);
+    observed(routes, Guard::new(config, bound))
+}
+
+/// Puts what every request passes around routes.
+pub(super) fn layered(routes: Router<AppState>, state: AppState, bound: Option<SocketAddr>) -> Router {
+    let guard = Guard::new(state.config(), bound);
+    observed(routes.fallback(observe::unknown_route), guard).with_state(state)
+}
+
+/// One layer, since each costs as much as a small handler.
+fn observed<S: Clone + Send + Sync + 'static>(routes: Router<S>, guard: Guard) -> Router<S> {
+    routes
+        .method_not_allowed_fallback(observe::wrong_method)
+        .layer(from_fn_with_state(Arc::new(guard), observe::observe))
+}
+
+fn health_routes() -> Router<AppState> {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/healthz", get(health::healthz))
+        .route("/health", get(health::health))
+}
+
+/// Every route but those of [`health_routes`]. Reads are cut off after their time, writes never: a write that was begun
+/// is finished and answered.
+pub(super) fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
     let timed = || from_fn_with_state(state.clone(), limits::read_timeout);
     let collection = get(collections::read.layer(timed())).merge(put(collections::create).delete(collections::drop));
     let document = || get(documents::read.layer(timed())).merge(delete(documents::delete));
     vec![
         ("/", get(health::hello).merge(post(tei::embed_at_root.layer(timed())))),
-        ("/livez", get(health::livez)),
-        ("/readyz", get(health::readyz)),
-        ("/healthz", get(health::healthz)),
-        ("/health", get(health::health)),
         ("/metrics", get(metrics::render.layer(timed()))),
         ("/version", get(health::version)),
         ("/openapi.json", get(openapi::serve)),

@@ -7,8 +7,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, watch};
 
 use super::auth::AuthPolicy;
+use super::bodies::Room;
 use super::error::{ApiError, Code};
 use super::limits::{Gate, Limits};
+use super::ready::{Readiness, Unready};
 use crate::backend::{AnyCollection, Collections};
 use crate::database::Database;
 use crate::embed::DEFAULT_MODEL;
@@ -53,6 +55,8 @@ struct Inner {
     collections: Collections,
     config: HttpConfig,
     gate: Gate,
+    body_room: Arc<Room>,
+    readiness: Readiness,
     started_at: Timestamp,
     metrics: Option<PrometheusHandle>,
     /// `Err` with why the sinks are not known.
@@ -64,13 +68,24 @@ struct Inner {
 impl AppState {
     /// `metrics`: what `/metrics` renders, from [`crate::telemetry::install_recorder`]; `None` answers an empty page.
     pub fn new(database: Database, config: HttpConfig, metrics: Option<PrometheusHandle>) -> Self {
-        let gate = Gate::new(&config.limits);
+        let (gate, body_room) = (Gate::new(&config.limits), Room::new(config.limits.bodies_bytes));
         let started_at = Timestamp::now();
         let replicator = Replicator::open(&database).map_err(|error| error.chain());
-        let (collections, stopped) = (Collections::open(&database), Notify::new());
-        let shutting_down = watch::Sender::new(false);
-        let inner =
-            Inner { database, collections, config, gate, started_at, metrics, replicator, stopped, shutting_down };
+        let (collections, readiness) = (Collections::open(&database), Readiness::default());
+        let (stopped, shutting_down) = (Notify::new(), watch::Sender::new(false));
+        let inner = Inner {
+            database,
+            collections,
+            config,
+            gate,
+            body_room,
+            readiness,
+            started_at,
+            metrics,
+            replicator,
+            stopped,
+            shutting_down,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -87,6 +102,11 @@ impl AppState {
     /// The settings.
     pub fn config(&self) -> &HttpConfig {
         &self.inner.config
+    }
+
+    /// Memory for long bodies.
+    pub(crate) fn body_room(&self) -> &Arc<Room> {
+        &self.inner.body_room
     }
 
     /// The sinks; at rest until they are started.
@@ -124,7 +144,7 @@ impl AppState {
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
         let database = self.inner.database.clone();
-        self.noticing_a_stop(self.inner.gate.run(move || call(&database)).await)
+        self.noticing(self.inner.gate.run(move || call(&database)).await)
     }
 
     /// Runs a call that does nothing but embed, behind the gate.
@@ -147,12 +167,32 @@ impl AppState {
         self.inner.gate.run_measuring(move || call(&database)).await
     }
 
-    /// Tells the server at once where a write was refused because the database has stopped.
-    fn noticing_a_stop<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
-        if matches!(&result, Err(error) if error.code == Code::Stopped) {
+    fn noticing<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
+        result.inspect_err(|error| self.notice(error))
+    }
+
+    /// Tells the server at once where a write was refused because the database has stopped, and remembers where the
+    /// disk refused one.
+    pub(crate) fn notice(&self, error: &ApiError) {
+        self.inner.readiness.notice(error);
+        if error.code == Code::Stopped {
             self.inner.stopped.notify_one();
         }
-        result
+    }
+
+    /// Why the server is not ready; `None` where it is.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] where looking panics.
+    pub(crate) async fn unready(&self) -> Result<Option<Unready>, ApiError> {
+        let state = self.clone();
+        let look = move || Ok(state.inner.readiness.look(&state.inner.database, &state.inner.collections));
+        self.inner.gate.run_checking(look).await
+    }
+
+    /// Whether the disk takes writes. May block.
+    pub(crate) fn disk_takes_writes(&self) -> bool {
+        self.inner.readiness.disk_takes_writes(&self.inner.database)
     }
 
     /// Runs a call that writes documents of one collection behind the gate.
@@ -163,7 +203,7 @@ impl AppState {
     {
         let collections = self.inner.collections.clone();
         let call = move || call(&collections.get(&name)?);
-        self.noticing_a_stop(self.inner.gate.run_write(call).await)
+        self.noticing(self.inner.gate.run_write(call).await)
     }
 
     /// Runs a call on one collection behind the gate.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 
 use super::embedding;
 use super::error::{ApiError, Code};
@@ -24,14 +25,17 @@ pub(crate) const TAG: &str = "text-embeddings-inference";
     post, path = "/embed", operation_id = "teiEmbed", tag = TAG,
     request_body = EmbedBody,
     responses(
-        (status = 200, body = Vec<Vec<f32>>, description = "Vectors in the order of the inputs."),
+        (status = 200, body = Vec<Vec<f32>>, description = "Vectors in the order of the inputs.", headers(
+            ("x-pannier-truncated-count" = Option<usize>, description = "How many inputs were cut, where some were."),
+            ("x-pannier-truncated" = Option<String>, description = "Positions of the first 100 of them, such as `0,3`."),
+        )),
         (status = 503, body = TeiError, description = "The model is not installed."),
     )
 )]
 pub(crate) async fn embed(
     State(state): State<AppState>,
     JsonBody(body): JsonBody<EmbedBody>,
-) -> Result<JsonText, ApiError> {
+) -> Result<(HeaderMap, JsonText), ApiError> {
     run(&state, body).await
 }
 
@@ -40,18 +44,21 @@ pub(crate) async fn embed(
     post, path = "/", operation_id = "teiEmbedAtRoot", tag = TAG,
     request_body = EmbedBody,
     responses(
-        (status = 200, body = Vec<Vec<f32>>, description = "Vectors in the order of the inputs."),
+        (status = 200, body = Vec<Vec<f32>>, description = "Vectors in the order of the inputs.", headers(
+            ("x-pannier-truncated-count" = Option<usize>, description = "How many inputs were cut, where some were."),
+            ("x-pannier-truncated" = Option<String>, description = "Positions of the first 100 of them, such as `0,3`."),
+        )),
         (status = 503, body = TeiError, description = "The model is not installed."),
     )
 )]
 pub(crate) async fn embed_at_root(
     State(state): State<AppState>,
     JsonBody(body): JsonBody<EmbedBody>,
-) -> Result<JsonText, ApiError> {
+) -> Result<(HeaderMap, JsonText), ApiError> {
     run(&state, body).await
 }
 
-async fn run(state: &AppState, mut body: EmbedBody) -> Result<JsonText, ApiError> {
+async fn run(state: &AppState, mut body: EmbedBody) -> Result<(HeaderMap, JsonText), ApiError> {
     let inputs = body.take_inputs()?;
     let kind = kind_of(body.prompt_name.as_deref())?;
     let name = state.config().default_model.clone();
@@ -64,7 +71,7 @@ async fn run(state: &AppState, mut body: EmbedBody) -> Result<JsonText, ApiError
         if scaled {
             model.scale(&mut embeddings)?;
         }
-        JsonText::of(&embeddings.vectors)
+        Ok((embedding::truncation(&embeddings.truncated), JsonText::of(&embeddings.vectors)?))
     });
     answer.await
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::limits::{Limits, read_timeout};
-use super::router::layered;
+use super::router::{layered, routes};
 use super::{ApiKey, AppState, AuthPolicy, HttpConfig, openapi_json, router};
 use crate::database::Database;
 
@@ -59,8 +59,12 @@ fn empty(method: Method, path: &str) -> Request<Body> {
 #[tokio::test]
 async fn the_routes_are_those_of_the_description() {
     let (_directory, state) = state(HttpConfig::default());
-    let router = router(state);
     let document: Value = serde_json::from_str(openapi_json()).unwrap();
+    for (path, _) in routes(&state) {
+        let path = path.replace("{*model}", "{model}");
+        assert!(document["paths"][&path].is_object(), "{path} is not described");
+    }
+    let router = router(state);
     for (path, item) in document["paths"].as_object().unwrap() {
         let url = path.replace("{collection}", "c").replace("{id}", "a").replace("{model}", "m%2Fn");
         for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
@@ -128,7 +132,8 @@ fn the_page_on_serving_has_these_limits() {
     let Limits { engine_calls, writing_calls, embedding_calls, waiting_calls, .. } = Limits::default();
     let (documents, numbers) = (limits::MAX_DOCUMENTS_PER_REQUEST, limits::MAX_REQUEST_NUMBERS);
     for row in [
-        format!("| connections | {} |", limits::MAX_CONNECTIONS),
+        format!("| connections | {}, and {} for health checks |", limits::MAX_CONNECTIONS, limits::KEPT_CONNECTIONS),
+        format!("| memory of bodies of more than 1 MiB | {} together |", mib(limits::MAX_BODIES_BYTES)),
         format!(
             "| {engine_calls}, of them {writing_calls} that write; beside them {embedding_calls} that only embed |"
         ),
@@ -297,6 +302,30 @@ async fn with_no_place_and_no_queue_the_answer_is_to_retry() {
     for path in ["/readyz", "/metrics"] {
         assert_eq!(send(&router, empty(Method::GET, path)).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn long_bodies_wait_for_room_and_give_it_back() {
+    let limits = Limits { bodies_bytes: 16 << 20, body_timeout: Duration::from_millis(50), ..Limits::default() };
+    let (_directory, state) = state(HttpConfig { limits, ..HttpConfig::default() });
+    let router = router(state.clone());
+    let ask = |mib: usize, end: &str| {
+        let body = format!("{{\"documents\": [{{\"id\": \"a\", \"vector\": [1]}}{}{end}", " ".repeat(mib << 20));
+        let request = request(Method::POST, "/v1/collections/c/documents").header("content-type", "application/json");
+        let request = request.header("content-length", body.len()).body(Body::from(body)).unwrap();
+        let router = router.clone();
+        async move { send(&router, request).await }
+    };
+    let others = state.body_room().take(3 << 20, Duration::ZERO).await.unwrap();
+    let answer = ask(2, "]}").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "overloaded"));
+    assert!(answer.headers.contains_key("retry-after") && answer.json()["detail"].as_str().unwrap().contains("bodies"));
+    assert_eq!(ask(0, "]}").await.code(), "collection_not_found");
+    drop(others);
+    for (end, code) in [("]}", "collection_not_found"), ("]", "invalid_json"), ("]}", "collection_not_found")] {
+        assert_eq!(ask(3, end).await.code(), code);
+    }
+    state.body_room().take(32 << 20, Duration::ZERO).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod create;
 mod digest;
 mod error;
 mod list;
+mod metrics;
 mod name;
 mod restore;
 mod schedule;

@@ -11,6 +11,7 @@ use crate::database::Database;
 use crate::manifest::{Manifest, StoreId};
 use crate::storage::DataPaths;
 
+use super::metrics;
 use super::{Contents, Snapshot, SnapshotError, SnapshotName, create, delete, list};
 
 /// When snapshots are taken, and how long they are kept.
@@ -61,6 +62,7 @@ impl Drop for Schedule {
 fn run(database: &Database, retention: Retention, stop: &(Mutex<bool>, Condvar)) {
     let data = database.path();
     let mut wait = until_due(data, retention, Timestamp::now());
+    metrics::begin(last_taken(data));
     loop {
         let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (stopped, _) =
@@ -69,10 +71,15 @@ fn run(database: &Database, retention: Retention, stop: &(Mutex<bool>, Condvar))
             return;
         }
         drop(stopped);
-        wait = match take_due(database, retention, Timestamp::now()) {
-            Ok(_) => retention.every,
+        let now = Timestamp::now();
+        wait = match take_due(database, retention, now) {
+            Ok(_) => {
+                metrics::succeeded(now.as_millisecond());
+                retention.every
+            }
             Err(error) => {
                 tracing::error!(%error, "a scheduled snapshot could not be taken");
+                metrics::failed();
                 RETRY.min(retention.every)
             }
         };
@@ -91,11 +98,16 @@ fn scheduled(data: &Path, store: StoreId) -> Result<Vec<Snapshot>, SnapshotError
     Ok(scheduled)
 }
 
+/// When the newest was taken, in milliseconds since the Unix epoch.
+fn last_taken(data: &Path) -> Option<i64> {
+    let manifest = Manifest::load(&DataPaths::new(data)).ok()?;
+    scheduled(data, manifest.store_id).ok()?.last().map(|last| last.created_at_ms)
+}
+
 /// How long until the next one. When the last was taken is not known where its time is yet to come.
 fn until_due(data: &Path, retention: Retention, now: Timestamp) -> Duration {
-    let taken = Manifest::load(&DataPaths::new(data)).ok().and_then(|m| scheduled(data, m.store_id).ok());
-    let Some(last) = taken.and_then(|mut taken| taken.pop()) else { return Duration::ZERO };
-    match u64::try_from(now.as_millisecond().saturating_sub(last.created_at_ms)) {
+    let Some(last) = last_taken(data) else { return Duration::ZERO };
+    match u64::try_from(now.as_millisecond().saturating_sub(last)) {
         Ok(passed) => retention.every.saturating_sub(Duration::from_millis(passed)),
         Err(_) => Duration::ZERO,
     }
@@ -170,6 +182,36 @@ mod tests {
         let now = Timestamp::from_second(back + 4).unwrap();
         assert!(!take_due(&database, retention, now).unwrap(), "nothing has changed");
         assert_eq!(until_due(data, retention, now), HOUR);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn what_became_of_the_last_try_is_told() {
+        let recorder = crate::telemetry::install_recorder().unwrap();
+        let metric = |name: &str| -> Option<f64> {
+            let text = recorder.render();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            Some(line.parse().unwrap())
+        };
+        let last = || metric(crate::telemetry::SNAPSHOT_LAST_SUCCESS_TIMESTAMP_SECONDS);
+        let failures = || metric(crate::telemetry::SNAPSHOT_FAILURES_TOTAL).unwrap_or_default();
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let retention = Retention { every: Duration::from_millis(1), keep: 1 };
+        let began = Timestamp::now().as_second() as f64;
+        let schedule = Schedule::start(database, retention).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let wait = |done: &dyn Fn() -> bool| {
+            while !done() {
+                assert!(std::time::Instant::now() < deadline, "{:?} {}", last(), failures());
+                std::thread::yield_now();
+            }
+        };
+        wait(&|| last().is_some_and(|last| last >= began));
+        let before = failures();
+        std::fs::remove_file(DataPaths::new(dir.path()).manifest()).unwrap();
+        wait(&|| failures() > before);
+        drop(schedule);
     }
 
     #[test]

@@ -62,7 +62,11 @@ pub const MAX_PAGE: usize = 1_000;
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Most texts in one embedding request (OpenAI's own limit).
 pub const MAX_EMBEDDING_INPUTS: usize = 2_048;
+/// Most bytes of memory that long bodies of HTTP requests, and what was read of them, take together.
+pub const MAX_BODIES_BYTES: usize = 512 << 20;
 /// Most connections served at once.
 pub const MAX_CONNECTIONS: usize = 256;
+/// Connections beyond them on which health checks are answered, and nothing else.
+pub const KEPT_CONNECTIONS: usize = 8;
 /// Fewest components of vectors that are searched by one bit each.
 pub const MIN_BINARY_DIM: u32 = 768;

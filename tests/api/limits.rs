@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Request, connect, read_answer};
 use super::server::Server;
+use crate::support::comes_true;
 
 const DOCUMENTS: &str = "/v1/collections/c/documents";
 
@@ -35,6 +36,44 @@ fn a_body_that_grows_too_large_is_refused() {
     // One byte more than the limit, and no end: the answer does not wait for one.
     stream.write_all(b"1\r\n \r\n").unwrap();
     read_answer(&mut stream).refused(413, "body_too_large");
+}
+
+#[test]
+fn a_client_that_sends_all_before_it_reads_learns_why_it_was_refused() {
+    const KEY: &str = "a-key-of-some-length";
+    let auth = AuthPolicy::Key(ApiKey::new(KEY).unwrap());
+    let server = Server::start_with(HttpConfig { auth, ..HttpConfig::default() });
+    let ask = |method: &str, path: &str, key: &str, content_type: &str, mib: usize| {
+        let mut stream = connect(server.address);
+        let request = Request::new(method, path).header("x-api-key", key).header("content-type", content_type);
+        stream.write_all(&request.head(&format!("content-length: {}", mib << 20))).unwrap();
+        let part = vec![b' '; 1 << 20];
+        (0..mib).for_each(|_| stream.write_all(&part).unwrap());
+        read_answer(&mut stream)
+    };
+    let json = "application/json";
+    ask("POST", DOCUMENTS, KEY, json, 40).refused(413, "body_too_large");
+    ask("POST", DOCUMENTS, "another-key-of-some-length", json, 10).refused(401, "unauthorized");
+    ask("POST", "/nowhere", KEY, json, 10).refused(404, "route_not_found");
+    ask("PATCH", DOCUMENTS, KEY, json, 10).refused(405, "method_not_allowed");
+    ask("POST", DOCUMENTS, KEY, "text/plain", 10).refused(415, "unsupported_media_type");
+    ask("POST", &format!("{DOCUMENTS}?a=b"), KEY, json, 10).refused(400, "invalid_parameter");
+}
+
+#[test]
+fn health_checks_are_answered_when_all_connections_are_taken() {
+    let limits = Limits { header_timeout: Duration::from_secs(600), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    let mut idle: Vec<_> = (0..256).map(|_| connect(server.address)).collect();
+    for path in ["/livez", "/readyz", "/healthz", "/health"] {
+        let answer = server.get(path);
+        assert_eq!((answer.ok(), answer.header("connection")), (json!({"status": "ok"}), Some("close")), "{path}");
+    }
+    let answer = server.get("/v1/collections");
+    let detail = answer.refused(429, "overloaded");
+    assert!(detail.contains("connections") && answer.header("retry-after").is_some(), "{detail}");
+    idle.pop();
+    assert!(comes_true(|| server.get("/v1/collections").status == 200), "the place is another's now");
 }
 
 #[test]

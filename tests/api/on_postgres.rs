@@ -60,6 +60,15 @@ again! {
         good_lines_get_in_and_bad_ones_are_reported,
         many_documents_in_small_chunks_get_in_and_the_last_of_an_id_stands,
         one_refused_document_does_not_keep_the_others_of_its_batch_out,
+        an_import_that_ends_early_says_from_which_line_to_go_on,
+    }
+    #[cfg(feature = "text")]
+    pages {
+        pages_by_words_hold_every_one_of_many_equals_once,
+        pages_by_cursor_of_both_rankings_hold_every_candidate_once,
+        the_last_page_says_so,
+        counting_values_moves_no_hit,
+        pages_by_distance_hold_every_document_once,
     }
     bad_input {
         a_rejected_batch_changes_nothing,

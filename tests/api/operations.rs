@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::Request;
 use super::server::Server;
+use crate::support::model::SMALL_MODEL;
 
 #[test]
 fn a_server_that_is_well_says_so_and_no_more() {
@@ -11,6 +12,31 @@ fn a_server_that_is_well_says_so_and_no_more() {
     for path in ["/livez", "/readyz", "/healthz", "/health"] {
         assert_eq!(server.get(path).ok(), json!({"status": "ok"}), "{path}");
     }
+}
+
+#[test]
+fn a_server_without_the_model_of_a_collection_is_not_ready_until_it_is_there() {
+    let server = Server::with_model();
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    assert_eq!(server.get("/readyz").ok(), json!({"status": "ok"}));
+    let models = server.data().with_file_name("models");
+    let elsewhere = models.with_file_name("elsewhere");
+    std::fs::rename(&models, &elsewhere).unwrap();
+    let server = server.restarted();
+    let models = server.data().with_file_name("models");
+    for path in ["/readyz", "/healthz", "/health"] {
+        let answer = server.get(path);
+        assert_eq!(
+            (answer.status, answer.json()),
+            (503, json!({"status": "unavailable", "reason": "model"})),
+            "{path}"
+        );
+    }
+    assert_eq!(server.get("/livez").ok(), json!({"status": "ok"}));
+    // Everything that needs no model is served.
+    assert_eq!(server.ids(), Vec::<String>::new());
+    std::fs::rename(models.with_file_name("elsewhere"), &models).unwrap();
+    assert_eq!(server.get("/readyz").ok(), json!({"status": "ok"}));
 }
 
 #[test]

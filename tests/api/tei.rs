@@ -32,6 +32,26 @@ fn vectors_are_a_bare_array() {
 }
 
 #[test]
+fn texts_that_are_cut_are_named_in_headers() {
+    let server = Server::with_model();
+    let long = "c ".repeat(100);
+    let cut = |path: &str, body: Value| {
+        let answer = server.post(path, &body);
+        answer.ok();
+        let header = |name: &str| answer.header(name).map(str::to_owned);
+        (header("x-pannier-truncated-count"), header("x-pannier-truncated"))
+    };
+    let said = |count: &str, places: &str| (Some(count.to_owned()), Some(places.to_owned()));
+    for path in ["/embed", "/"] {
+        assert_eq!(cut(path, json!({"inputs": [long, "c", long]})), said("2", "0,2"), "{path}");
+        assert_eq!(cut(path, json!({"inputs": "c"})), (None, None), "{path}");
+    }
+    assert_eq!(cut("/api/embed", json!({"model": SMALL_MODEL, "input": ["c", long]})), said("1", "1"));
+    assert_eq!(cut("/api/embed", json!({"model": SMALL_MODEL, "input": "c"})), (None, None));
+    assert_eq!(cut("/api/embeddings", json!({"model": SMALL_MODEL, "prompt": long})), said("1", "0"));
+}
+
+#[test]
 fn vectors_have_length_1_unless_they_are_wanted_as_they_are() {
     let server = Server::with_default_model(UNSCALED_MODEL);
     let embed = |more: Value| {

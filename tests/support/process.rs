@@ -21,9 +21,15 @@ impl ServerProcess {
 
     /// As [`ServerProcess::start`], on a disk that fails by `faults`.
     pub fn start_on(data: &Path, faults: Option<&DiskFaults>) -> Self {
+        Self::start_at(0, data, faults)
+    }
+
+    /// As [`ServerProcess::start_on`], at a port that is known before.
+    pub fn start_at(port: u16, data: &Path, faults: Option<&DiskFaults>) -> Self {
+        let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
         command
-            .args(["serve", "--addr", "127.0.0.1:0", "--memtable-documents", "150", "--data"])
+            .args(["serve", "--addr", &address, "--memtable-documents", "150", "--data"])
             .arg(data)
             .env("PANNIER_LOG", "warn")
             .stdout(Stdio::piped());
@@ -117,7 +123,8 @@ static int fails(const char *call, int fd) {
     result name arguments { \
         static result (*next) arguments; \
         if (!next) next = dlsym(RTLD_NEXT, #name); \
-        int error = fails(call, fd); \
+        int error; \
+        while ((error = fails(call, fd)) == 9999) usleep(10000); \
         if (error) { errno = error; return -1; } \
         return next values; \
     }
@@ -164,8 +171,11 @@ impl DiskFaults {
         command.env("LD_PRELOAD", &self.library).env("FAULT_FILE", &self.control);
     }
 
-    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at its end
-    /// where `part` ends with a dollar.
+    /// The number of an error that is none: such calls wait until they are told otherwise.
+    pub const HANGS: i32 = 9_999;
+
+    /// From now on these calls ("open", "sync", "write", "sync,write") fail on files with `part` in their path, or at
+    /// its end where `part` ends with a dollar.
     pub fn arm(&self, calls: &str, errno: i32, part: &str) {
         let new = self.control.with_extension("new");
         fs::write(&new, format!("{calls} {errno} {part}")).unwrap();

@@ -28,6 +28,14 @@ const MIN_VALUE_BYTES: usize = 32 << 20;
 /// 400 where the text is not JSON or too deep, 422 where it is JSON of another shape, 413 where its values would take
 /// many times the memory of the text.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    parse_measured(bytes).map(|(value, _)| value)
+}
+
+/// As [`parse`], with the bytes of memory that the values take which clients nest and name as they like.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_measured<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), ApiError> {
     if let Err(error) = std::str::from_utf8(bytes) {
         let detail = format!("the body is not UTF-8 (byte {}); send JSON encoded as UTF-8", error.valid_up_to());
         return Err(ApiError::new(Code::InvalidJson, detail));
@@ -45,9 +53,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         }
     })?;
     let value_bytes = (VALUE_BYTES_A_BYTE * bytes.len()).max(MIN_VALUE_BYTES);
-    let read = room::within(value_bytes, || serde_json::from_slice(bytes));
+    let (read, taken) = room::within(value_bytes, || (serde_json::from_slice(bytes), room::taken()));
     let Object(value) = read.map_err(|error| refuse(&error))?;
-    Ok(value)
+    Ok((value, taken))
 }
 
 /// Parses a JSON object that stands in the query string as parameter `name`.

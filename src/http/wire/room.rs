@@ -46,6 +46,12 @@ pub(super) fn within<T>(bytes: usize, read: impl FnOnce() -> T) -> T {
     read()
 }
 
+/// Bytes that were taken of the room at hand.
+pub(super) fn taken() -> usize {
+    let (all, left) = ROOM.get();
+    all - left
+}
+
 /// Takes so many bytes.
 ///
 /// # Errors
