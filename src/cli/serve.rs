@@ -361,7 +361,7 @@ mod tests {
         let command = command();
         let serve = command.find_subcommand("serve").unwrap();
         let flags: Vec<_> = serve.get_arguments().filter(|argument| !argument.is_global_set()).collect();
-        assert!(flags.len() >= 12, "{}", flags.len());
+        assert!(flags.len() >= 11, "{}", flags.len());
         for flag in flags.iter().filter(|flag| flag.get_id() != "help" && flag.get_id() != "version") {
             let name = format!("`--{}`", flag.get_long().unwrap());
             assert!(page.contains(&name), "{name}");
