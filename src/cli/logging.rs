@@ -27,8 +27,8 @@ pub(super) fn start(format: LogFormat, is_server: bool) -> Result<(), CliError> 
         EnvFilter::try_new(directives.unwrap_or_else(|| format!("{default}{}", quieted()))).map_err(|error| {
             CliError::Usage(format!("{FILTER_VARIABLE} is not valid: {error}; use for example `debug`"))
         })?;
-    // A line that cannot be written, as on a full disk, is lost. The subscriber would complain of it on the same stderr, and
-    // panic in the thread that logs.
+    // A line that cannot be written, as on a full disk, is lost. The subscriber would complain of it on the same
+    // stderr, and panic in the thread that logs.
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // A second subscriber is only there in a test that runs several commands in one process.

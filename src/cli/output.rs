@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, Context, LogFormat};
 
-/// Writes one line of a result for a person. Where nobody reads any more, the command goes on: its exit code is read too.
+/// Writes one line of a result for a person. Where nobody reads any more, the command goes on: its exit code is read
+/// too.
 ///
 /// # Errors
 /// [`CliError::Io`].
@@ -32,8 +33,8 @@ pub(super) fn stdout(error: io::Error) -> CliError {
     CliError::io("write to stdout", error)
 }
 
-/// Writes a line to stderr as it is. One that cannot be written, as on a full disk or where nobody reads any more, is lost:
-/// there is nowhere left to say so.
+/// Writes a line to stderr as it is. One that cannot be written, as on a full disk or where nobody reads any more, is
+/// lost: there is nowhere left to say so.
 pub fn say(text: impl Display) {
     _ = writeln!(io::stderr(), "{text}");
 }

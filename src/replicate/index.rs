@@ -44,8 +44,8 @@ impl Attempts {
     }
 }
 
-/// Makes the index where the vector column has no valid one, by HNSW or IVFFlat, that searches by the collection's metric
-/// can use. What an interrupted attempt left is dropped.
+/// Makes the index where the vector column has no valid one, by HNSW or IVFFlat, that searches by the collection's
+/// metric can use. What an interrupted attempt left is dropped.
 ///
 /// Returns why there is none, where there can be none or it could not be made: rows are written without it all the
 /// same, and it is tried again from time to time.

@@ -1,4 +1,5 @@
-//! Blocks that are read by calls: through a map a sector that the disk does not give back ends the process (SIGBUS).
+//! Blocks that are checked, and read by calls where the disk may fail: through a map a sector that the disk does not
+//! give back ends the process (SIGBUS).
 
 use std::ops::Range;
 use std::path::Path;
@@ -27,6 +28,15 @@ impl Segment {
             read(path, &file, part, &mut memory)?;
         }
         Self::open_with(path, MOST_MAPPED_BYTES, Some(file))
+    }
+
+    /// Compares the blocks of `range`, as bytes of the file, with their checksums, unless that was done.
+    #[inline]
+    pub(super) fn ensure(&self, range: Range<usize>) -> Result<(), SegmentError> {
+        if let Some(file) = &self.by_calls {
+            self.ensure_by_calls(file, range.clone(), &mut Vec::new())?;
+        }
+        self.blocks.ensure(self.file.bytes(), range).map_err(|damage| SegmentError::block(self.path(), damage))
     }
 
     /// As [`Segment::ensure`], with blocks that are read from `file` into `memory`.

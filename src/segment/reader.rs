@@ -358,15 +358,6 @@ impl Segment {
         self.layout.checksums as usize
     }
 
-    /// Compares the blocks of `range`, as bytes of the file, with their checksums, unless that was done.
-    #[inline]
-    pub(super) fn ensure(&self, range: Range<usize>) -> Result<(), SegmentError> {
-        if let Some(file) = &self.by_calls {
-            self.ensure_by_calls(file, range.clone(), &mut Vec::new())?;
-        }
-        self.blocks.ensure(self.file.bytes(), range).map_err(|damage| SegmentError::block(self.path(), damage))
-    }
-
     /// Damage `at` bytes into a section.
     #[cold]
     pub(super) fn damaged(&self, section: Section, at: usize, reason: impl Into<String>) -> SegmentError {

@@ -18,7 +18,8 @@ const MAX_REMEMBERED_BYTES: usize = 8 << 20;
 pub struct SourceState {
     /// Which source that is: place, table or query, columns.
     pub source: String,
-    /// Into what it was read: store, timeline, collection, and what the options make of rows. `None` in a state that an earlier version kept.
+    /// Into what it was read: store, timeline, collection, and what the options make of rows. `None` in a state that an
+    /// earlier version kept.
     pub history: Option<String>,
     /// The greatest value of the cursor column that was read, as the database writes it.
     pub cursor: Option<String>,

@@ -77,7 +77,8 @@ const RUSSIAN_STOP_WORDS: &[&str] = &[
     "я",
 ];
 
-/// The tokenizer of a language: runs of letters, their marks and digits, composed, in lower case, with their endings removed.
+/// The tokenizer of a language: runs of letters, their marks and digits, composed, in lower case, with their endings
+/// removed.
 pub(super) fn analyzer(language: Language) -> TextAnalyzer {
     // The filter keeps what is shorter than its limit.
     let base = TextAnalyzer::builder(ComposedWords::default())

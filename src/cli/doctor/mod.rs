@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, shown, store_id};
 use super::{CliError, Context, output};
 use crate::embed::{DEFAULT_MODEL, EmbedError};
+use crate::log::{self, Change};
 use crate::manifest::Manifest;
 use crate::storage::{DataPaths, is_open_to_others};
-use crate::types::Chain;
+use crate::types::{Chain, CollectionName, Definition};
 
 /// Arguments of `doctor`.
 #[derive(Args, Debug)]
@@ -97,16 +98,25 @@ fn print(findings: &[Finding], context: &Context) -> Result<(), CliError> {
 
 /// The model that was named, and those that collections of the store embed with.
 fn models(context: &Context, named: &str) -> Vec<Finding> {
-    // A manifest that cannot be read is told with the data directory.
-    let collections =
-        Manifest::load(&DataPaths::new(&context.data)).map_or(Vec::new(), |manifest| manifest.collections);
     let mut users = BTreeMap::from([(named.to_owned(), Vec::new())]);
-    for collection in collections {
-        if let Some(embedding) = collection.definition.embedding {
-            users.entry(embedding.model).or_default().push(collection.name.to_string());
+    for (name, definition) in collections(&DataPaths::new(&context.data)) {
+        if let Some(embedding) = definition.embedding {
+            users.entry(embedding.model).or_default().push(name.to_string());
         }
     }
     users.iter().map(|(name, users)| model(context, name, users)).collect()
+}
+
+/// The collections of a store that another process may have open. What cannot be read is told with the data directory.
+fn collections(paths: &DataPaths) -> Vec<(CollectionName, Definition)> {
+    let sealed = Manifest::load(paths).map_or(Vec::new(), |manifest| manifest.collections);
+    let mut all: BTreeMap<_, _> = sealed.into_iter().map(|entry| (entry.id, (entry.name, entry.definition))).collect();
+    log::salvage(paths, None, &mut |_, change| match change {
+        Change::CreateCollection { id, name, definition, .. } => _ = all.insert(id, (name, definition)),
+        Change::DropCollection { id } => _ = all.remove(&id),
+        Change::Upsert { .. } | Change::Delete { .. } => {}
+    });
+    all.into_values().collect()
 }
 
 /// `users`: collections whose texts and searches need it.

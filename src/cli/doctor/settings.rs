@@ -10,8 +10,8 @@ use super::{Finding, Status};
 /// Variables that are settings of no command's own.
 const OTHER_VARIABLES: [&str; 3] = ["PANNIER_LOG", "PANNIER_SHARED", "PANNIER_CPU_LEVEL"];
 
-/// Lists the settings that this command and `serve` take, with their sources. A secret is in none of them: keys are read
-/// from files, and addresses are shown without a login.
+/// Lists the settings that this command and `serve` take, with their sources. A secret is in none of them: keys are
+/// read from files, and addresses are shown without a login.
 pub(super) fn check() -> Vec<Finding> {
     let mut findings = of_arguments(std::env::args_os().collect());
     findings.extend(unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())));

@@ -92,7 +92,8 @@ mod tests {
         }
     }
 
-    /// Half a million places where a number may begin: where each is followed to the end of the text, this takes minutes.
+    /// Half a million places where a number may begin: where each is followed to the end of the text, this takes
+    /// minutes.
     #[test]
     fn a_long_word_is_read_once() {
         assert!(ibans(&"a-".repeat(1 << 19)).is_empty());
