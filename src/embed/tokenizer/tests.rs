@@ -115,7 +115,7 @@ fn of_two_texts_no_more_is_tokenised_than_fits() {
     for (first, second) in [(short, short), (short, half), (half, short), (half, half), (short, &long), (&long, half)] {
         let pair = whole.pair(&whole.side(first).unwrap(), &whole.side(second).unwrap()).unwrap();
         let want = whole.inner.encode_fast((first.trim(), second.trim()), true).unwrap();
-        let want = want.get_ids().iter().zip(want.get_type_ids()).map(|(id, kind)| id | kind * OF_SECOND);
+        let want = want.get_ids().iter().zip(want.get_type_ids()).map(|(id, kind)| id | (kind * OF_SECOND));
         assert_eq!(pair, want.collect::<Vec<_>>(), "{first:.20} {second:.20}");
     }
     let two =
