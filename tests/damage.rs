@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -64,9 +64,15 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 fn read_files(root: &Path) -> Files {
-    let mut all = Vec::new();
-    files(root, &mut all);
-    all.into_iter().map(|file| (file.strip_prefix(root).unwrap().to_owned(), fs::read(&file).unwrap())).collect()
+    // A store that is open may take a file away meanwhile, such as a temporary one: then all are read again.
+    let read = || {
+        let mut all = Vec::new();
+        files(root, &mut all);
+        let read = |file: PathBuf| Ok((file.strip_prefix(root).unwrap().to_owned(), fs::read(&file)?));
+        all.into_iter().map(read).collect::<std::io::Result<Files>>()
+    };
+    let mut tries = std::iter::repeat_with(read).take(1_000);
+    tries.find(|read| !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)).unwrap().unwrap()
 }
 
 fn write_files(root: &Path, files: &Files) {
