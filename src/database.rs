@@ -276,7 +276,7 @@ impl Database {
     /// Tries whether the disk takes writes: writes a file beside the log's, and removes it.
     ///
     /// # Errors
-    /// [`StorageError::Io`], as a write would fail.
+    /// Why a write would fail.
     pub fn try_disk(&self) -> Result<(), StorageError> {
         let path = DataPaths::new(&*self.path).log_dir().join("try");
         let mut file = Publishing::create(&path)?;
