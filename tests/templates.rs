@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use pannier::embed::{InputKind, Precision};
+use pannier::embed::{Compute, InputKind, Precision};
 use pannier::types::{
     FieldsTemplate, GuardAction, GuardDefinition, Metadata, Metric, NewDocument, PersonalData, Query, SearchRequest,
     TemplateDefinition, Value, Weight,
@@ -22,7 +22,8 @@ fn open(root: &Path, models: &str) -> Database {
 
 fn open_with(root: &Path, models: &str, precision: Precision) -> Database {
     let models_dir = Some(root.join(models));
-    let options = Options { models_dir, precision, vector_cache_bytes: Some(0), ..Options::default() };
+    let compute = Compute { precision, ..Compute::default() };
+    let options = Options { models_dir, compute, vector_cache_bytes: Some(0), ..Options::default() };
     Database::open_with(root.join("data"), options).unwrap()
 }
 
