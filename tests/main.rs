@@ -18,6 +18,7 @@ mod kinds;
 #[cfg(unix)]
 mod linearizable;
 mod migrations;
+mod patches;
 mod postgres;
 mod quiet;
 mod recall;

@@ -24,11 +24,14 @@ pub struct DocumentVectors {
     pub chunks: Vec<ChunkSpan>,
 }
 
+/// The vectors of a document, and where they come from.
+pub type Known = (DocumentVectors, EmbeddingState);
+
 /// The vectors of a request's documents.
 #[derive(Default)]
 pub struct Made {
-    /// In the order of the documents, and where they come from.
-    pub vectors: Vec<(DocumentVectors, EmbeddingState)>,
+    /// In the order of the documents.
+    pub vectors: Vec<Known>,
     /// Texts and chunks embedded by the model.
     pub embedded: usize,
     /// Of those whose vector was known already, and documents whose text has not changed.
@@ -55,27 +58,23 @@ enum Piece {
 
 impl Frame<'_> {
     /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by
-    /// document the vectors of the same text, where it stands already.
+    /// document the vectors that it goes on with, in this form, and where they come from.
     ///
     /// # Errors
     /// [`CollectionError`] names the document.
-    pub fn make_vectors(
-        &self,
-        documents: &[Prepared],
-        known: Vec<Option<DocumentVectors>>,
-    ) -> Result<Made, CollectionError> {
+    pub fn make_vectors(&self, documents: &[Prepared], known: Vec<Option<Known>>) -> Result<Made, CollectionError> {
         let mut made = Made::default();
         let mut wanted = Vec::new();
         for (at, (prepared, known)) in documents.iter().zip(known).enumerate() {
             let document = &prepared.document;
-            let vectors = match (&document.vector, document.chunks.as_slice(), known) {
-                (Some(vector), ..) => (self.whole(document, vector.clone())?, EmbeddingState::Ready),
-                (None, [_, ..], _) => (self.given_chunks(document)?, EmbeddingState::Ready),
-                (None, [], Some(known)) => {
-                    made.cached += 1;
-                    (known, EmbeddingState::Embedded)
+            let vectors = match (known, &document.vector, document.chunks.as_slice()) {
+                (Some(known), ..) => {
+                    made.cached += usize::from(known.1 == EmbeddingState::Embedded);
+                    known
                 }
-                (None, [], None) => {
+                (None, Some(vector), _) => (self.whole(document, vector.clone())?, EmbeddingState::Ready),
+                (None, None, [_, ..]) => (self.given_chunks(document)?, EmbeddingState::Ready),
+                (None, None, []) => {
                     self.want(at, prepared, &mut wanted)?;
                     (DocumentVectors::default(), EmbeddingState::Embedded)
                 }
@@ -161,9 +160,8 @@ impl Frame<'_> {
 
     /// One vector for all of a document.
     fn whole(&self, document: &NewDocument, vector: Vec<f32>) -> Result<DocumentVectors, CollectionError> {
-        let all_of = |text: &String| ChunkSpan { start: 0, end: text.chars().count() as u32 };
-        let span = document.text.as_ref().map_or(ChunkSpan::NOWHERE, all_of);
-        let chunks = if self.definition().chunks.is_some() { vec![span] } else { Vec::new() };
+        let span = || document.text.as_deref().map_or(ChunkSpan::NOWHERE, all_of);
+        let chunks = if self.definition().chunks.is_some() { vec![span()] } else { Vec::new() };
         Ok(DocumentVectors { numbers: self.admit(&document.id, vector)?, chunks })
     }
 
@@ -229,6 +227,11 @@ fn sum_of(id: &DocumentId, mut parts: Vec<(Weight, Vec<f32>)>, is_weighed: bool)
             weighted_sum(&parts).map_err(|source| refused(id, source))
         }
     }
+}
+
+/// The span of one vector for all of a text.
+pub(super) fn all_of(text: &str) -> ChunkSpan {
+    ChunkSpan { start: 0, end: text.chars().count() as u32 }
 }
 
 /// The spans of a text's chunks, by the model's own tokens.
