@@ -97,7 +97,7 @@ def _():
 
 @check("404: no such route")
 def _():
-    refused(404, lambda: client.feature_extraction(TEXTS, model=f"{URL}/no/such"))
+    refused(404, lambda: client.sentence_similarity("a", TEXTS, model=f"{URL}/similarity"), "no route")
 
 
 @check("429: no place")

@@ -98,6 +98,12 @@ check("404 and 503: models that are not there", async () => {
   assert.deepEqual([missing.status, missing.code], [503, "model_not_installed"]);
 });
 
+check("404: an address without /v1", async () => {
+  const bare = client.withOptions({ baseURL: url });
+  const error = await raises(OpenAI.NotFoundError, () => bare.embeddings.create({ model, input: "a" }));
+  assert.match(error.message, /\/v1/);
+});
+
 check("429, tried again when the server says", async () => {
   let sent = 0;
   const counted = (...request) => (sent++, fetch(...request));

@@ -100,6 +100,15 @@ def _():
     assert (error.status_code, error.code) == (503, "model_not_installed"), error.body
 
 
+@check("404: an address without /v1, a route that is not there")
+def _():
+    bare = client.with_options(base_url=URL)
+    error = raises(openai.NotFoundError, lambda: bare.embeddings.create(model=MODEL, input="a"))
+    assert "/v1" in error.message, error
+    error = raises(openai.NotFoundError, lambda: client.responses.create(model=MODEL, input="a"))
+    assert "/v1/responses" in error.message and error.code == "route_not_found", error
+
+
 @check("429, tried again when the server says")
 def _():
     sent = []
