@@ -5,6 +5,8 @@ mod bits;
 mod chunks;
 mod cli;
 #[cfg(unix)]
+mod clients;
+#[cfg(unix)]
 mod crash;
 mod damage;
 #[cfg(target_os = "linux")]
