@@ -91,6 +91,7 @@ impl Frame<'_> {
             new.text = (!rendered.text.is_empty()).then_some(rendered.text);
             parts = rendered.parts;
         }
+        super::vectors::check_places(&new)?;
         match (&new.text, &new.vector) {
             (_, Some(_)) => {}
             _ if !new.chunks.is_empty() => {}
