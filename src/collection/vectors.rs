@@ -177,11 +177,11 @@ impl Frame<'_> {
 
     /// Refuses given chunks that cannot be stored.
     pub(super) fn check_given_chunks(&self, document: &NewDocument) -> Result<(), CollectionError> {
-        let NewDocument { id, text, vector, chunks, .. } = document;
+        let NewDocument { id, vector, chunks, .. } = document;
         if chunks.is_empty() {
             return Ok(());
         }
-        let refuse = |detail: &str| Err(CollectionError::Chunks { id: id.clone(), detail: detail.to_owned() });
+        let refuse = |detail: &str| Err(refused_chunks(id, detail));
         if self.definition().chunks.is_none() {
             return refuse(
                 "the collection holds one vector a document; create one with \"chunks\": {} to send several",
@@ -191,14 +191,10 @@ impl Frame<'_> {
             return refuse("\"vector\" and \"chunks\" are two ways to give vectors; send one of them");
         }
         check_chunks(id, chunks.len())?;
-        let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
-        for Chunk { span, vector } in chunks {
-            let definition = self.definition();
+        let definition = self.definition();
+        for Chunk { vector, .. } in chunks {
             check_vector_for(definition.metric, vector, definition.dim as usize)
                 .map_err(|source| refused(id, source))?;
-            if span.is_some_and(|span| span.start > span.end || span.end > characters) {
-                return refuse("a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters");
-            }
         }
         Ok(())
     }
@@ -239,6 +235,27 @@ fn split_text(model: &TextModel, text: &str, definition: ChunkDefinition) -> Res
     let pieces = model.tokenize(text, InputKind::Plain, false)?;
     let tokens: Vec<_> = pieces.into_iter().filter_map(|piece| piece.range).map(|(start, end)| start..end).collect();
     Ok(split(text, &tokens, definition))
+}
+
+/// Refuses given chunks whose places are none of the document's text, which a template has made by now.
+pub(super) fn check_places(document: &NewDocument) -> Result<(), CollectionError> {
+    let NewDocument { id, text, chunks, .. } = document;
+    let mut spans = chunks.iter().filter_map(|chunk| chunk.span).peekable();
+    if spans.peek().is_none() {
+        return Ok(());
+    }
+    let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
+    match spans.any(|span| span.start > span.end || span.end > characters) {
+        true => Err(refused_chunks(
+            id,
+            "a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn refused_chunks(id: &DocumentId, detail: &str) -> CollectionError {
+    CollectionError::Chunks { id: id.clone(), detail: detail.to_owned() }
 }
 
 fn check_chunks(id: &DocumentId, got: usize) -> Result<(), CollectionError> {
