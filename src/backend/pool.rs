@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use crate::embed::{Cancellation, EmbedError};
 use crate::postgres::{PostgresError, Session, Trouble};
 
 use super::settings::UrlFrom;
 use super::transaction;
 
 /// Sessions that are open at once.
-const MAX_SESSIONS: usize = 8;
+pub(super) const MAX_SESSIONS: usize = 8;
 /// So long a call waits for a session.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// So long a statement may take; the server ends it a little before.
@@ -38,6 +39,8 @@ pub(super) enum Failure {
     Unknown(PostgresError),
     /// Every session was busy for [`WAIT_LIMIT`].
     Busy,
+    /// Nobody waits for its answer any more. Nothing was changed.
+    Gone(EmbedError),
 }
 
 /// Why a try of a call did not come to its end.
@@ -156,7 +159,7 @@ impl Pool {
     /// threads that drive tasks.
     ///
     /// # Errors
-    /// [`Failure::Clear`], [`Failure::Busy`].
+    /// [`Failure::Clear`], [`Failure::Busy`], [`Failure::Gone`].
     pub fn read<T>(&self, call: impl AsyncFn(&Session) -> Result<T, PostgresError>) -> Result<T, Failure> {
         let call = async |session: &Session| call(session).await.map_err(Stopped::clear);
         self.threads.block_on(self.run(Then::Repeat, call))
@@ -198,6 +201,11 @@ impl Pool {
         let _place = place.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)?;
         let (mut pause, mut may_be_done) = (PAUSE, false);
         for attempt in 1.. {
+            // It runs on the caller's thread.
+            match Cancellation::check_current() {
+                Err(gone) if !may_be_done => return Err(Failure::Gone(gone)),
+                _ => {}
+            }
             let error = match self.session().await {
                 Err(error) => error,
                 Ok(session) => match call(&session).await {
