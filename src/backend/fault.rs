@@ -44,7 +44,10 @@ pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError
     let (fault, why) = (fault_of(&error), Chain(&error).to_string());
     let advice = match fault {
         BackendFault::Unreachable | BackendFault::Busy => "; nothing was changed. Try again shortly",
-        BackendFault::Timeout => "; nothing was changed. Ask for less, or give the role a longer statement_timeout",
+        BackendFault::Timeout => {
+            "; nothing was changed. Ask for less: a statement may take 22.9 s, or the statement_timeout of the role or the \
+             URL where that is less"
+        }
         BackendFault::Drift => "; the table is not as it was made",
         _ => "",
     };
