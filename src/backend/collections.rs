@@ -182,16 +182,21 @@ impl Collections {
             let difference = format!("backend: none != {}", placement.qualified().plain());
             return Err(CollectionError::Exists { name: name.clone(), difference });
         }
-        if let Some(there) = known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned() {
+        let there = known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if let Some(there) = there {
             let differs = match there.placement() == &placement {
                 true => difference(there.definition(), &definition),
                 false => Some(format!("backend: {:?} != {placement:?}", there.placement())),
             };
-            return match differs {
-                Some(difference) => Err(CollectionError::Exists { name: name.clone(), difference }),
-                None => Ok(CreatedAnywhere { collection: AnyCollection::Remote(there), created: false }),
-            };
+            if let Some(difference) = differs {
+                return Err(CollectionError::Exists { name: name.clone(), difference });
+            }
+            // One that somebody dropped is made again.
+            if there.has_table()? {
+                return Ok(CreatedAnywhere { collection: AnyCollection::Remote(there), created: false });
+            }
         }
+        let _unused = ForgetUnused(&self.inner.connections);
         let pool = self.inner.connections.pool(&placement.url).map_err(|reason| failed(name, reason))?;
         let now = jiff::Timestamp::now().as_millisecond();
         // Sent again, it finds what it made.
@@ -224,13 +229,16 @@ impl Collections {
         let version = match keep_table {
             true => 0,
             false => {
+                let used = collection.used_table();
                 let dropped = inner.pool.write_again(async |session| {
-                    fault::settled(table::drop_table(session, &inner.placement, &inner.definition).await)
+                    fault::settled(table::drop_table(session, &inner.placement, &inner.definition, used).await)
                 });
                 fault::settle(name, dropped)?
             }
         };
         self.note(known, |known| _ = known.remove(name))?;
+        drop(collection);
+        drop(ForgetUnused(&self.inner.connections));
         Ok(Seq(u64::try_from(version).unwrap_or(0)))
     }
 
@@ -254,8 +262,10 @@ impl Collections {
     ) -> RemoteCollection {
         let Standing { created_at_ms, creation } = standing;
         let models = self.inner.database.models().clone();
-        let (name, checked, is_large) = (name.clone(), Mutex::default(), Mutex::default());
-        let inner = Remote { name, definition, created_at_ms, creation, placement, models, pool, checked, is_large };
+        let (checked, used, is_large) = Default::default();
+        let name = name.clone();
+        let inner =
+            Remote { name, definition, created_at_ms, creation, placement, models, pool, checked, used, is_large };
         RemoteCollection { inner: Arc::new(inner) }
     }
 
@@ -367,6 +377,7 @@ fn read(
         pool: connections.pool(&placement.url)?,
         placement,
         checked: Mutex::default(),
+        used: Mutex::default(),
         is_large: Mutex::default(),
     };
     Ok((name, RemoteCollection { inner: Arc::new(inner) }))
@@ -381,6 +392,16 @@ fn not_noted(error: StorageError) -> CollectionError {
     match error {
         StorageError::Stopped { reason } => CollectionError::Stopped { reason },
         other => CollectionError::Manifest(ManifestError::Storage(other)),
+    }
+}
+
+/// Forgets the pools that no collection uses, once it is dropped.
+struct ForgetUnused<'a>(&'a Connections);
+
+impl Drop for ForgetUnused<'_> {
+    fn drop(&mut self) {
+        let mut pools = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1);
     }
 }
 

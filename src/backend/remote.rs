@@ -49,6 +49,8 @@ pub(super) struct Inner {
     pub pool: Arc<Pool>,
     /// Set once the table was looked at; empty again where another table has its name since.
     pub checked: Mutex<Option<Checked>>,
+    /// The number of the table that was looked at last; kept where it is gone since.
+    pub used: Mutex<Option<i64>>,
     /// Whether there are more than [`COMPARED_UP_TO`] documents, and since when that is known.
     pub is_large: Mutex<Option<(bool, Instant)>>,
 }
@@ -330,7 +332,20 @@ impl RemoteCollection {
         let checked = pool.read(async |session| settled(table::check(session, placement, definition).await));
         let checked = self.settle(checked)?;
         *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
+        *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.table);
         Ok(checked)
+    }
+
+    /// The number of the table that was used last, where one was.
+    pub(super) fn used_table(&self) -> Option<i64> {
+        *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a table of its name stands.
+    pub(super) fn has_table(&self) -> Result<bool, CollectionError> {
+        let Inner { pool, placement, .. } = &*self.inner;
+        let number = pool.read(async |session| table::number(session, placement).await);
+        Ok(number.map_err(|failure| self.failed(failure))? != 0)
     }
 
     /// What was known of the table is looked at anew.
