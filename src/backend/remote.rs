@@ -1,6 +1,7 @@
 //! A collection whose documents stand in a table of Postgres: Pannier checks, embeds and plans, the database stores and
 //! searches.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::types::{
 use super::fault::{failed, settle, settled};
 use super::filter::Where;
 use super::pool::{Failure, Pool};
-use super::rows::{self, Columns};
+use super::rows::{self, Columns, Keys};
 use super::settings::Placement;
 use super::table::{self, Checked, TableError};
 use super::transaction;
@@ -29,6 +30,8 @@ use super::writes::NewRow;
 pub(super) const COMPARED_UP_TO: i64 = 4_096;
 /// How long the answer whether there are more stays good.
 const SIZE_KNOWN_FOR: Duration = Duration::from_secs(5);
+/// Documents whose metadata are in memory at once to compare how their texts are divided.
+const DIVIDED_AT_ONCE: usize = 64;
 /// So often a call begins again that met a table which was made anew.
 const TABLES: usize = 3;
 
@@ -49,6 +52,8 @@ pub(super) struct Inner {
     pub pool: Arc<Pool>,
     /// Set once the table was looked at; empty again where another table has its name since.
     pub checked: Mutex<Option<Checked>>,
+    /// The number of the table that was looked at last; kept where it is gone since.
+    pub used: Mutex<Option<i64>>,
     /// Whether there are more than [`COMPARED_UP_TO`] documents, and since when that is known.
     pub is_large: Mutex<Option<(bool, Instant)>>,
 }
@@ -282,22 +287,44 @@ impl RemoteCollection {
 
     /// By document the vector of the same text, where it stands already.
     fn known_vectors(&self, documents: &[Prepared]) -> Result<Vec<Option<Known>>, CollectionError> {
-        let wanting: Vec<&str> =
-            documents.iter().filter(|new| new.wants_vector()).map(|new| new.document.id.as_str()).collect();
-        if wanting.is_empty() {
-            return Ok(documents.iter().map(|_| None).collect());
-        }
-        let standing = self.documents(&wanting)?;
-        let standing: std::collections::HashMap<_, _> =
-            standing.into_iter().map(|document| (document.stored.id.clone(), document)).collect();
-        let known = |new: &Prepared| match standing.get(&new.document.id) {
-            Some(old) if new.wants_vector() && self.frame().is_same_text(&old.stored, new)? => {
-                let vectors = DocumentVectors { numbers: old.vector.clone(), chunks: Vec::new() };
-                Ok(Some((vectors, EmbeddingState::Embedded)))
-            }
-            _ => Ok(None),
+        let mut vectors = self.vectors_of_same_texts(documents)?;
+        let known = |new: &Prepared| {
+            let numbers = vectors.remove(&new.document.id)?;
+            Some((DocumentVectors { numbers, chunks: Vec::new() }, EmbeddingState::Embedded))
         };
-        documents.iter().map(known).collect()
+        Ok(documents.iter().map(known).collect())
+    }
+
+    /// By id the vectors that were made of the same texts as those of documents would be.
+    fn vectors_of_same_texts(&self, documents: &[Prepared]) -> Result<HashMap<DocumentId, Vec<f32>>, CollectionError> {
+        let wanting: Vec<&Prepared> = documents.iter().filter(|new| new.wants_vector()).collect();
+        // Where parts are weighed, the metadata tell how the text is divided, and they may be long.
+        let is_divided = wanting.iter().any(|new| !new.parts.is_empty());
+        let metadata = if is_divided { Keys::All } else { Keys::None };
+        let columns = Columns { content: false, metadata, vector: true }.sql();
+        let table = self.table();
+        // The database compares texts, so that none comes back.
+        let sql = |guard: &str| {
+            format!(
+                "select {columns} from {table} where {guard} and embedded and id = any($1) \
+                 and (id, content) in (select * from unnest($1::text[], $2::text[]))"
+            )
+        };
+        let mut vectors = HashMap::new();
+        for piece in wanting.chunks(if is_divided { DIVIDED_AT_ONCE } else { MAX_DOCUMENTS_PER_REQUEST }) {
+            let new: HashMap<&str, &Prepared> = piece.iter().map(|new| (new.document.id.as_str(), *new)).collect();
+            let (ids, texts): (Vec<_>, Vec<_>) =
+                piece.iter().map(|new| (new.document.id.as_str(), new.document.text.as_deref())).unzip();
+            let rows = self.read("compare texts", "", sql, &[(&ids, Type::TEXT_ARRAY), (&texts, Type::TEXT_ARRAY)])?;
+            for Document { mut stored, vector, .. } in self.documents_of(&rows)? {
+                let Some(new) = new.get(stored.id.as_str()) else { continue };
+                stored.text.clone_from(&new.document.text);
+                if self.frame().is_same_text(&stored, new)? {
+                    vectors.insert(stored.id, vector);
+                }
+            }
+        }
+        Ok(vectors)
     }
 
     /// Refuses what no text of Postgres holds.
@@ -342,7 +369,20 @@ impl RemoteCollection {
         let checked = pool.read(async |session| settled(table::check(session, placement, definition).await));
         let checked = self.settle(checked)?;
         *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
+        *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.table);
         Ok(checked)
+    }
+
+    /// The number of the table that was used last, where one was.
+    pub(super) fn used_table(&self) -> Option<i64> {
+        *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a table of its name stands.
+    pub(super) fn has_table(&self) -> Result<bool, CollectionError> {
+        let Inner { pool, placement, .. } = &*self.inner;
+        let number = pool.read(async |session| table::number(session, placement).await);
+        Ok(number.map_err(|failure| self.failed(failure))? != 0)
     }
 
     /// What was known of the table is looked at anew.

@@ -288,6 +288,14 @@ pub enum CollectionError {
         detail: String,
     },
 
+    /// Every session with a collection's database was busy for as long as a call waits for one.
+    #[error("collection {name:?}: the {sessions} sessions with its database are all busy; try again shortly", name = name.as_str())]
+    SessionsBusy {
+        /// The collection.
+        name: CollectionName,
+        /// How many there are.
+        sessions: usize,
+    },
     /// Too much work is queued.
     #[error("too many writes are waiting; try again shortly")]
     Overloaded,
