@@ -32,8 +32,8 @@ pub(super) const COMPARED_UP_TO: i64 = 4_096;
 const SIZE_KNOWN_FOR: Duration = Duration::from_secs(5);
 /// Documents whose metadata are in memory at once to compare how their texts are divided.
 const DIVIDED_AT_ONCE: usize = 64;
-/// So often a call begins again that met a table which was made anew.
-const TABLES: usize = 3;
+/// Attempts of a call whose table is replaced meanwhile.
+const MAX_ATTEMPTS: usize = 3;
 
 /// A collection in Postgres: cheap to clone, safe to share between threads. Its calls block.
 #[derive(Clone)]
@@ -435,7 +435,7 @@ impl RemoteCollection {
     /// made with another definition, that one is looked at first.
     fn guarded<T>(&self, run: impl Fn(&str) -> Result<T, Failure>) -> Result<T, CollectionError> {
         let mut checked = self.checked()?;
-        for _ in 0..TABLES {
+        for _ in 0..MAX_ATTEMPTS {
             let failure = match run(&table::guard(&self.inner.placement, &checked)) {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,

@@ -34,7 +34,7 @@ pub struct Made {
     pub vectors: Vec<Known>,
     /// Texts and chunks embedded by the model.
     pub embedded: usize,
-    /// Of those whose vector was known already, and documents whose text has not changed.
+    /// Texts and chunks whose vector was in the cache, and documents whose text has not changed.
     pub cached: usize,
     /// Documents with a text that is longer than the model reads.
     pub truncated: Vec<DocumentId>,

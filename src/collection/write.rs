@@ -138,8 +138,7 @@ impl Collection {
         }
     }
 
-    /// Of documents that passed a filter, deletes those that do when no other change can come between. `None` where
-    /// there are none.
+    /// Deletes those of `ids` that still match the filter, while no other change can come between; `None` if none does.
     fn delete_still_matching(&self, ids: Vec<DocumentId>, filter: &Filter) -> Result<Option<Deleted>, CollectionError> {
         if ids.is_empty() {
             return Ok(None);

@@ -115,11 +115,11 @@ codes! {
     SnapshotDamaged "snapshot_damaged" INTERNAL_SERVER_ERROR "The snapshot is damaged";
     Storage "storage" INTERNAL_SERVER_ERROR "The store failed";
     ModelFailed "model_failed" INTERNAL_SERVER_ERROR "The embedding model failed";
-    BackendAuthentication "backend_authentication" BAD_GATEWAY "The collection's database refuses the user";
-    BackendTls "backend_tls" BAD_GATEWAY "No TLS with the collection's database";
+    BackendAuthentication "backend_authentication" BAD_GATEWAY "The collection's database rejects the user name or password";
+    BackendTls "backend_tls" BAD_GATEWAY "TLS to the collection's database failed";
     BackendRights "backend_rights" BAD_GATEWAY "The role of the collection's database lacks a right";
     BackendExtension "backend_extension" BAD_GATEWAY "The collection's database has no usable pgvector";
-    BackendSettings "backend_settings" BAD_GATEWAY "The collection's database is not said rightly";
+    BackendSettings "backend_settings" BAD_GATEWAY "The connection settings of the collection's database are wrong";
     SinkFailed "sink_failed" SERVICE_UNAVAILABLE "The sink's database failed";
     KeywordsNotReady "keywords_not_ready" SERVICE_UNAVAILABLE "The keyword index is not ready";
     BackendUnreachable "backend_unreachable" SERVICE_UNAVAILABLE "The collection's database cannot be reached";
