@@ -15,15 +15,15 @@ use super::transaction;
 
 /// Sessions that are open at once.
 pub(super) const MAX_SESSIONS: usize = 8;
-/// So long a call waits for a session.
+/// Longest wait of a call for a session.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
-/// Where so many wait, none is added.
+/// Calls that wait for a session at most; one more is refused at once.
 const MAX_WAITING: usize = 16;
-/// So long a statement may take; the server ends it a little before.
+/// Longest time that a statement may take; the server ends it a little before.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(25);
 /// A session that rested longer is asked whether it still is one before it is used.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// So long the answer to that may take.
+/// Longest time that the answer to that may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// A session that rested longer is closed.
 const KEPT_FOR: Duration = Duration::from_secs(60);

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::collection::{
-    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, ListRequest, Made,
-    Page, Prepared, Preview, SampledRecall, Upserted,
+    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, Known, ListRequest,
+    Made, Page, Prepared, Preview, SampledRecall, Upserted,
 };
 use crate::embed::Models;
-use crate::postgres::{Param, Row, Type, jsonb};
+use crate::postgres::{Param, PostgresError, Row, Session, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
-    CollectionName, Definition, Document, DocumentId, Filter, NUMBER_BYTES, NewDocument, SearchRequest, SearchResponse,
-    Seq, TemplateDefinition,
+    CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, IfSeq, Metadata, NUMBER_BYTES,
+    NewDocument, SearchRequest, SearchResponse, Seq, TemplateDefinition,
 };
 
 use super::fault::{failed, settle, settled};
@@ -32,8 +32,8 @@ pub(super) const COMPARED_UP_TO: i64 = 4_096;
 const SIZE_KNOWN_FOR: Duration = Duration::from_secs(5);
 /// Documents whose metadata are in memory at once to compare how their texts are divided.
 const DIVIDED_AT_ONCE: usize = 64;
-/// So often a call begins again that met a table which was made anew.
-const TABLES: usize = 3;
+/// Attempts of a call whose table is replaced meanwhile.
+const MAX_ATTEMPTS: usize = 3;
 
 /// A collection in Postgres: cheap to clone, safe to share between threads. Its calls block.
 #[derive(Clone)]
@@ -134,20 +134,26 @@ impl RemoteCollection {
     /// # Errors
     /// [`CollectionError`]; a refused request changes nothing.
     pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
+        self.upsert_if(documents, &IfSeq::new())
+    }
+
+    /// As [`RemoteCollection::upsert`], if each document that `if_seq` names stands at its seq in the same transaction.
+    ///
+    /// # Errors
+    /// As there, and [`CollectionError::SeqConflict`] for the first that does not.
+    pub fn upsert_if(&self, documents: Vec<NewDocument>, if_seq: &IfSeq) -> Result<Upserted, CollectionError> {
         let frame = self.frame();
         frame.check_documents(&documents)?;
         if documents.is_empty() {
             let seq = self.stats()?.last_seq;
             return Ok(Upserted { upserted: 0, seq, embedded: 0, cached: 0, truncated: Vec::new() });
         }
-        documents.iter().try_for_each(|document| self.check_holdable(document))?;
+        documents.iter().try_for_each(|new| self.check_holdable(&new.id, new.text.as_deref(), &new.metadata))?;
         let documents = frame.prepare_documents(documents)?;
         let known = self.known_vectors(&documents)?;
         let Made { vectors, embedded, cached, truncated } = frame.make_vectors(&documents, known)?;
-        let mut rows: Vec<NewRow> = documents.into_iter().zip(vectors).map(NewRow::of).collect();
-        // Writers that meet lock rows in the same order.
-        rows.sort_by(|a, b| a.id.cmp(&b.id));
-        let seq = self.insert(&rows)?;
+        let rows = NewRow::all(&documents, &vectors);
+        let seq = self.insert(&rows, if_seq)?;
         Ok(Upserted { upserted: rows.len(), seq, embedded, cached, truncated })
     }
 
@@ -280,11 +286,11 @@ impl RemoteCollection {
     }
 
     /// By document the vector of the same text, where it stands already.
-    fn known_vectors(&self, documents: &[Prepared]) -> Result<Vec<Option<DocumentVectors>>, CollectionError> {
+    fn known_vectors(&self, documents: &[Prepared]) -> Result<Vec<Option<Known>>, CollectionError> {
         let mut vectors = self.vectors_of_same_texts(documents)?;
         let known = |new: &Prepared| {
             let numbers = vectors.remove(&new.document.id)?;
-            Some(DocumentVectors { numbers, chunks: Vec::new() })
+            Some((DocumentVectors { numbers, chunks: Vec::new() }, EmbeddingState::Embedded))
         };
         Ok(documents.iter().map(known).collect())
     }
@@ -322,10 +328,15 @@ impl RemoteCollection {
     }
 
     /// Refuses what no text of Postgres holds.
-    fn check_holdable(&self, document: &NewDocument) -> Result<(), CollectionError> {
-        let in_text = document.text.as_ref().is_some_and(|text| text.contains('\0'));
-        if in_text || document.metadata.iter().any(|(key, value)| key.contains('\0') || jsonb::holds_nul(value)) {
-            let id = document.id.as_str();
+    pub(super) fn check_holdable(
+        &self,
+        id: &DocumentId,
+        text: Option<&str>,
+        metadata: &Metadata,
+    ) -> Result<(), CollectionError> {
+        let in_text = text.is_some_and(|text| text.contains('\0'));
+        if in_text || metadata.iter().any(|(key, value)| key.contains('\0') || jsonb::holds_nul(value)) {
+            let id = id.as_str();
             let cannot = format!("holds no text with U+0000, and document {id:?} has one; take it out");
             return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
         }
@@ -404,21 +415,27 @@ impl RemoteCollection {
         params: &[Param<'_>],
         take: impl Fn(&Row) -> Result<T, String>,
     ) -> Result<T, CollectionError> {
-        let written = self.guarded(|guard| {
-            let sql = sql(guard);
-            self.inner.pool.write(async |session| {
-                let rows = session.query(doing, &sql, params).await?;
-                Ok(rows.first().map_or_else(|| Err("the database answered without a row".to_owned()), &take))
-            })
-        })?;
-        written.map_err(|detail| self.fault(BackendFault::Refused, detail))
+        self.transact(async |session, guard| {
+            let rows = session.query(doing, &sql(guard), params).await?;
+            let taken = rows.first().map_or_else(|| Err("the database answered without a row".to_owned()), &take);
+            Ok(taken.map_err(|detail| self.fault(BackendFault::Refused, detail)))
+        })
+    }
+
+    /// Runs statements in one transaction, each with the condition that `call` is given, and commits them. What `call`
+    /// refuses is rolled back. It may be run again where it did nothing.
+    pub(super) fn transact<T>(
+        &self,
+        call: impl AsyncFn(&Session, &str) -> Result<Result<T, CollectionError>, PostgresError>,
+    ) -> Result<T, CollectionError> {
+        self.guarded(|guard| self.inner.pool.write(async |session| call(session, guard).await))?
     }
 
     /// Runs a call on the table that was looked at. Where another has its name since, which another server may have
     /// made with another definition, that one is looked at first.
     fn guarded<T>(&self, run: impl Fn(&str) -> Result<T, Failure>) -> Result<T, CollectionError> {
         let mut checked = self.checked()?;
-        for _ in 0..TABLES {
+        for _ in 0..MAX_ATTEMPTS {
             let failure = match run(&table::guard(&self.inner.placement, &checked)) {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
@@ -442,7 +459,7 @@ impl RemoteCollection {
         failed(self.name(), failure)
     }
 
-    fn fault(&self, fault: BackendFault, detail: String) -> CollectionError {
+    pub(super) fn fault(&self, fault: BackendFault, detail: String) -> CollectionError {
         CollectionError::Backend { name: self.name().clone(), fault, detail }
     }
 

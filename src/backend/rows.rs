@@ -10,8 +10,8 @@ use crate::types::{Document, DocumentId, EmbeddingState, Seq, StoredDocument};
 use super::filter::value_at;
 use super::json;
 
-/// Times are milliseconds since the Unix epoch; infinity, which is no number, is the last or the first time that is
-/// shown.
+/// The columns of both times, in milliseconds since the Unix epoch. `infinity` has no such number and becomes the last
+/// or the first time that can be shown.
 const TIMES: &str = "case when isfinite(created_at) then (extract(epoch from created_at) * 1000)::bigint \
      when created_at > 'epoch' then 253402207200999 else -377705023201000 end, \
      case when isfinite(updated_at) then (extract(epoch from updated_at) * 1000)::bigint \

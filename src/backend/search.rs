@@ -35,9 +35,9 @@ enum Order {
 
 /// A statement and what it is run with.
 struct Statement {
-    /// What comes before the condition that it is the table which was looked at.
+    /// SQL up to the guard condition (`guard` in table.rs): that the table is still the one which was looked at.
     before: String,
-    /// What comes after it.
+    /// SQL after the guard condition.
     after: String,
     params: Vec<String>,
 }

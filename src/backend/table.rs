@@ -23,7 +23,7 @@ const MAX_HALF_DIM: u32 = 4_000;
 /// Largest `ef_construction` of pgvector.
 const MAX_EF_CONSTRUCTION: u32 = 1_000;
 
-/// What a definition asks that this backend has not, as a clause after "which".
+/// The first setting that collections in Postgres do not support, worded to follow "which"; `None` if all are.
 pub(super) fn unsupported(definition: &Definition) -> Option<String> {
     if definition.chunks.is_some() {
         let clause = "keeps one vector a document; leave \"chunks\" out, or leave \"backend\" out and replicate";

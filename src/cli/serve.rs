@@ -69,8 +69,8 @@ pub struct ServeArgs {
     /// Answer one search in N again without the graph, in the background, to sample recall; 0 samples none
     #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN)]
     recall_one_in: u32,
-    /// Most MiB of memory for what filters that are asked often let through, so that it is searched faster; 0 keeps
-    /// none
+    /// Memory for packed copies of the rows that frequent filters let through, which are searched faster, in MiB; 0
+    /// keeps none
     #[arg(long, value_name = "N", env = "PANNIER_PACKED_FILTERS_MIB", default_value_t = 16)]
     packed_filters_mib: u16,
     /// Most MiB a second that merging segments writes [default: no limit]

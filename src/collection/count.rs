@@ -12,8 +12,7 @@ use crate::types::{Filter, Ordinal, RowSet, SegmentId};
 
 use super::{Collection, CollectionError};
 
-/// What has come since the look before is looked at again so often beside writes: each look leaves less for the last
-/// one, which keeps them waiting.
+/// Passes over new changes while writes go on. Each leaves less for the last pass, which holds writers up.
 const LOOKS: usize = 3;
 
 impl Collection {

@@ -21,10 +21,10 @@ pub const DEFAULT_PACKED_BYTES: usize = 16 << 20;
 const ASKED_OFTEN: u32 = 16;
 /// Filters that may wait to be packed; what is asked beyond them is counted again.
 const MAX_WAITING: usize = 256;
-/// One filter may take this part of the memory.
-const LARGEST_PART: usize = 4;
-/// So many filters are known before those that the index forgot are looked for.
-const FEW: usize = 1_024;
+/// One filter may take the memory of all divided by this.
+const LARGEST_PART_DIVISOR: usize = 4;
+/// Filters tracked before those that the field index forgot are swept out.
+const SWEEP_AT: usize = 1_024;
 
 /// What is known of the filters asked lately, by the rows that pass.
 pub struct Packing {
@@ -79,7 +79,7 @@ impl Packing {
     /// Counts a search among `rows` of a segment, which are all decided. Returns them packed, where they are.
     pub fn ask(&self, live: &Arc<LiveSegment>, rows: &Arc<RowBounds>) -> Option<Arc<PackedRows>> {
         let bytes = PackedRows::bytes_for(rows.certain_count(), live.segment.dim());
-        if bytes > self.max_bytes / LARGEST_PART || !live.segment.packs() {
+        if bytes > self.max_bytes / LARGEST_PART_DIVISOR || !live.segment.packs() {
             return None;
         }
         let mut desk = self.desk();
@@ -135,7 +135,7 @@ impl Packing {
 impl Desk {
     /// What is known of a filter that is asked now.
     fn asked(&mut self, rows: &Arc<RowBounds>) -> &mut Asked {
-        if self.filters.len() >= self.crowded.max(FEW) {
+        if self.filters.len() >= self.crowded.max(SWEEP_AT) {
             self.forget_gone();
             self.crowded = 2 * self.filters.len();
         }

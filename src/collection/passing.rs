@@ -10,7 +10,7 @@ use crate::types::{Filter, SegmentId};
 
 use super::{Collection, CollectionError};
 
-/// So many are decoded before the field index is asked, which may decode some itself.
+/// Documents decoded before the field index is asked, which may decode some itself.
 const DECODED_FIRST: usize = 256;
 
 /// A filter, and the rows that pass it in the segments met so far.

@@ -320,7 +320,7 @@ fn decide_unpacked(facts: &Facts) -> Decision {
 
 /// The better walk for a filter that `share` of the rows pass: its candidates and its cost.
 fn walk_for(facts: &Facts, filter: FilterFacts, share: f64) -> (Method, usize, f64) {
-    // Of a region that holds `ef` rows, that many pass.
+    // A region that holds `ef` rows has this many that pass.
     let ef = facts.ef as f64 * if facts.ef_is_asked { 1.0 } else { share };
     let ef = ef.max(MIN_EF_PER_RESULT * facts.top_k as f64).min(facts.ef as f64);
     let walked = ef / share;

@@ -22,7 +22,7 @@ use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock, RwL
 
 /// Writers wait while so many full memtables wait to be sealed.
 const MAX_FROZEN: usize = 4;
-/// So long a writer waits for a memtable to be sealed before it is turned away.
+/// Longest wait of a writer for a memtable to be sealed, before it is turned away.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
 /// A read that meets another moment than its view's looks again this often before it keeps changes waiting.
 const STALE_RETRIES: usize = 3;

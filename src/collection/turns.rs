@@ -94,8 +94,8 @@ impl Turns {
         self.merging
     }
 
-    /// Ends the turn. A collection of which more may be due is at the end of those that wait in the same moment, so
-    /// that nobody who waits for it sees a gap.
+    /// Ends the turn. A collection that may have more to merge joins the end of the queue in the same step, so that
+    /// nobody who waits for it sees it idle.
     pub fn end(&mut self, now: Instant, ended: Ended) {
         let Some(turn) = self.merging.take() else { return };
         let (reason, again) = match ended {

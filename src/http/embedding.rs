@@ -11,7 +11,7 @@ use crate::telemetry;
 const TRUNCATED_COUNT: HeaderName = HeaderName::from_static("x-pannier-truncated-count");
 /// and the positions, from 0, of the first of them.
 const TRUNCATED: HeaderName = HeaderName::from_static("x-pannier-truncated");
-/// So many: clients bound the length of headers.
+/// Most inputs that a header names: clients bound the length of headers.
 const MAX_LISTED: usize = 100;
 
 /// Headers that name the inputs that were cut; none where none was.

@@ -1,4 +1,5 @@
-//! The HTTP API: JSON in and out, one file a resource, the engine behind `spawn_blocking`.
+//! The HTTP API: JSON in and out, one file a resource. Calls of the engine run in `spawn_blocking`, except for quick
+//! searches, which run where they stand (`search.rs`).
 
 mod auth;
 mod bodies;
@@ -22,6 +23,7 @@ mod observe;
 mod ollama;
 mod openai;
 mod openapi;
+mod patch;
 mod problem;
 mod read_on;
 mod ready;

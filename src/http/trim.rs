@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::storage::give_back_free_memory;
 
-/// Bytes of a request or an answer that are worth it.
+/// Bytes of a request or an answer that make a trim worth while.
 const LARGE_BYTES: usize = 4 << 20;
-/// How long after one it is done, when most of what it took is free again; so also how often at most.
+/// Delay between a large request and the trim, by when most of its memory is free. Also the shortest time between two
+/// trims.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether it will be done anyway.
+/// Whether a trim is planned already.
 static PLANNED: AtomicBool = AtomicBool::new(false);
 
 /// A request or an answer has so many bytes. Called within the server's runtime.

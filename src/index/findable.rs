@@ -64,7 +64,8 @@ pub(super) fn mend<R: Rows<Error = Infallible>>(
             mended += lost.len();
             mended += connect(graph, &distance, |place| set.contains(&place));
         }
-        // So few rows are met that their lists have no place for all that only they lead to.
+        // The walks meet too few rows: their lists have no place for links to every row that only they lead to. A
+        // larger `ef` meets more.
         if !ask_for_more(graph) {
             return Ok(mended);
         }

@@ -6,7 +6,7 @@
 
 use crate::types::SegmentId;
 
-/// So many rows in segments without a graph start a merge that builds one. Scanning as many int8 codes takes less than
+/// Rows in segments without a graph that start a merge which builds one. Scanning as many int8 codes takes less than
 /// half a millisecond.
 pub const GRAPH_ROWS: u64 = 8_192;
 /// A segment of which more than this share of rows is dead is written again; so are small ones where this share of all

@@ -105,7 +105,7 @@ impl Reading<'_> {
                     offset += header.record_bytes();
                 }
                 Err(reason) => {
-                    // A record whose frame is sound and whose contents are not ends where its frame says.
+                    // A record with a sound frame and damaged contents ends where its frame says.
                     let framed = record_at(bytes, offset, tag).map(|(header, _)| offset + header.record_bytes());
                     let ranges = || damaged_ranges(bytes, offset, tag).first().map_or(bytes.len(), |r| r.end as usize);
                     let end = framed.unwrap_or_else(|_| ranges()).max(offset + ALIGNMENT).min(bytes.len());

@@ -14,13 +14,13 @@ use crate::types::Chain;
 
 /// Most bytes of a file that holds a URL.
 const MAX_URL_BYTES: u64 = 64 << 10;
-/// So long a connection may take to be made.
+/// Longest time that making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An address has this part of that time to answer, so that the next one is tried where it does not.
 const ADDRESSES: u32 = 4;
-/// So long a statement may take, unless it is told otherwise.
+/// Longest time that a statement may take, where the settings name none.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// What it may be told.
+/// The shortest and the longest that they may name.
 const MIN_STATEMENT_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// A server that has sent nothing for so long is asked whether it is there.
@@ -86,7 +86,7 @@ pub struct ConnectSettings {
     pub(super) config: Config,
     pub(super) ssl_mode: SslMode,
     pub(super) ssl_root_cert: Option<PathBuf>,
-    /// So long all of connecting may take, whatever the number of addresses.
+    /// Longest time that all of connecting may take, whatever the number of addresses.
     pub(super) connect_timeout: Duration,
     /// Where somebody said it.
     statement_timeout: Option<Duration>,

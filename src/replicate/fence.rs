@@ -119,7 +119,7 @@ pub(super) const NEXT: &str = "updated_at = greatest(clock_timestamp(), s.update
 const NOT_OURS: &str = "22012";
 /// What it says where a role may not, or does not own a table.
 const NO_RIGHT: &str = "42501";
-/// So often the row may change between looking at it and taking it.
+/// Attempts to take the row, which may change between looking at it and taking it.
 const CLAIMS: usize = 5;
 
 impl Fence {

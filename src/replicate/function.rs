@@ -6,7 +6,7 @@ use crate::types::Metric;
 use super::ReplicateError;
 use super::layout::{Layout, Source};
 
-/// What stands in every function of ours, so that it is told from others'.
+/// Stands in every function that we make, to tell it from those of others.
 const MARK: &str = "-- Made by Pannier, which replaces it; give one of your own another name.";
 /// Rows of a call that names no count: as many as an API of Supabase answers with.
 const MOST_ROWS: u32 = 1_000;

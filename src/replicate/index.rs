@@ -8,17 +8,17 @@ use super::ReplicateError;
 use super::layout::{Layout, Mode};
 use super::settings::{IndexKind, VectorType};
 
-/// So long an index may take to be made.
+/// Longest time that making an index may take.
 const LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Most dimensions that an index takes (pgvector 0.8).
 const MAX_VECTOR_DIM: u32 = 2_000;
 const MAX_HALFVEC_DIM: u32 = 4_000;
-/// After a failure it is tried again so much later, or after as many times as long as the attempt took.
+/// Wait after a failed attempt: this, or `PAUSE_TIMES` the attempt's duration, whichever is longer.
 const PAUSE: Duration = Duration::from_secs(600);
 const PAUSE_TIMES: u32 = 10;
-/// One that somebody else is making is looked at again so much later.
+/// Wait before another look at an index that somebody else is making.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Dropping what is left of one waits so long for the table.
+/// Longest wait for the table where what is left of an index is dropped.
 const DROP_PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts in a row that may end their session until the sink goes on without the index.
 const MAX_BROKEN: u32 = 3;

@@ -10,7 +10,7 @@ use crate::types::DocumentId;
 /// keys, unique indexes, exclusions).
 const OF_OTHER_ROWS: [&str; 3] = ["23503", "23505", "23P01"];
 
-/// So many rows at least that are refused, all of them and for one reason, are not at fault for it.
+/// From this many rows on, a batch that is refused whole and for one reason is the fault of the table, not of the rows.
 const MANY: usize = 16;
 
 /// What a batch came to.
@@ -89,8 +89,7 @@ impl Link<'_> {
         }
     }
 
-    /// Of rows that are all that were to be written, and all refused: whether a policy or a trigger refuses whatever
-    /// comes.
+    /// Fails if the whole batch was refused by a policy or a trigger: then the table is closed, and no row is at fault.
     fn look_for_a_closed_table(&self, refused: &[(&Row, ReplicateError)]) -> Result<(), ReplicateError> {
         let [(_, ReplicateError::Postgres(first)), ..] = refused else { return Ok(()) };
         let code = first.code().filter(|code| *code == "42501" || code.starts_with("P0")).unwrap_or_default();

@@ -25,7 +25,7 @@ const THREADS: usize = 2;
 const TICK: Duration = Duration::from_millis(100);
 /// The same where there are no sinks; one that is added is seen to at once.
 const IDLE_TICK: Duration = Duration::from_secs(5);
-/// So long the end of a worker is waited for.
+/// Longest wait for the end of a worker.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The sinks of an open store. Cheap to clone.

@@ -14,7 +14,7 @@ use super::layout::{ColumnKind, Layout, Mode};
 use super::row::{BUCKETS, Cell, KEY_SEPARATOR, bucket_of, hash_of, key_of, key_text, key_text_of, row_of};
 use super::sql;
 
-/// So long all rows of a table may take to be hashed.
+/// Longest time that hashing all rows of a table may take.
 const LIMIT: Duration = Duration::from_secs(1_800);
 
 /// In what a row differs.
@@ -267,7 +267,8 @@ async fn rows_that_differ(
     Ok(differences)
 }
 
-/// Of documents that are missing, those have no row to write into whose key the table has not.
+/// Marks missing documents as `NoRow` where the table has no row of their key: such layouts update rows and insert
+/// none.
 async fn tell_rowless(
     session: &Session,
     layout: &Layout,

@@ -31,8 +31,9 @@ pub(super) fn section_bytes(rows: u64, dim: u32) -> u64 {
     rows * stride(dim) as u64 + 8 * u64::from(dim)
 }
 
-/// Whether graphs over such rows may be walked on nibbles: where dot products tell distances, as of vectors of length
-/// 1, beside codes that the best are compared by, and of so many components that they take fewer cache lines.
+/// Whether graphs over such rows may be walked on nibbles: for the cosine alone (dot products of vectors of length 1
+/// tell distances), beside int8 codes alone (the best are compared by them), and only where they take fewer cache lines
+/// than codes.
 pub fn suits_nibbles(metric: Metric, dim: u32, index: &IndexDefinition) -> bool {
     metric == Metric::Cosine && index.quantization == Quantization::Int8 && stride(dim) < super::quantize::stride(dim)
 }

@@ -24,13 +24,13 @@ use crate::types::Ordinal;
 const CENTER_ROWS: usize = 1_024;
 /// Queries to measure with: half of them near packed rows, half near any.
 const QUERIES: usize = 32;
-/// Candidates are so many times those that were needed, for queries that were not measured: to compare one more by its
+/// Safety factor on the measured number of candidates, for queries unlike those measured. To compare one more by its
 /// code takes as long as ten rows by their bits.
 const MARGIN: usize = 2;
 /// Candidates for each result at least.
 const LEAST_PER_RESULT: usize = 4;
-/// Where so large a part of the rows would have to be compared again, bits are not worth their memory.
-const MOST_COMPARED_AGAIN: usize = 2;
+/// Bits are not worth their memory where more than all rows divided by this would have to be compared again.
+const MOST_COMPARED_AGAIN_DIVISOR: usize = 2;
 
 /// The bits of some rows of one segment.
 pub struct PackedRows {
@@ -115,7 +115,7 @@ impl Segment {
         let packed = PackedRows { ordinals: rows.into(), quantizer, blocks, over_fetch: 0 };
         let needed = self.candidates_needed(&packed)?;
         let over_fetch = needed.saturating_mul(MARGIN).max(LEAST_PER_RESULT * CALIBRATED_TOP_K);
-        Ok((over_fetch <= rows.len() / MOST_COMPARED_AGAIN).then_some(PackedRows { over_fetch, ..packed }))
+        Ok((over_fetch <= rows.len() / MOST_COMPARED_AGAIN_DIVISOR).then_some(PackedRows { over_fetch, ..packed }))
     }
 
     /// How many of the best by bits hold what is nearest, as far as [`MIN_RECALL`] wants.

@@ -12,7 +12,8 @@ const COMPARED: usize = 4;
 /// Rows between those compared and those that the memory is asked for: about as many as a core can have under way.
 const AHEAD: usize = 8;
 
-/// Where rows were rejected that may be as near as the last that is wanted, so many times as many are kept.
+/// Factor by which the number of rows kept grows where a rejected row may, within rounding, be as near as the last one
+/// wanted.
 const WIDER: usize = 4;
 
 /// How many rows a scan keeps.

@@ -20,7 +20,7 @@ use crate::types::{IndexDefinition, Ordinal, Quantization};
 
 /// Below so many components the signs say too little, and codes take few cache lines anyway.
 const MIN_DIM: u32 = 128;
-/// So few vectors are scanned by codes in less time than a search takes elsewhere.
+/// Fewer vectors than this have no bits: scanning their codes takes less time than the rest of a search.
 const MIN_VECTORS: usize = 1_024;
 /// One vector in so many takes as long to compare by its code as these by their bits.
 const FEW_OF_ALL: u32 = 8;
@@ -164,8 +164,8 @@ pub(super) fn offer_block(
 }
 
 impl Segment {
-    /// Whether a scan for the nearest of so many vectors had better be [`Segment::scan`]: where the segment has bits,
-    /// of which it compares those of all vectors in blocks, in less time than codes of more than an eighth of them.
+    /// Whether to compare the bits of all vectors in blocks ([`Segment::scan`]) rather than the codes of these
+    /// candidates: faster once they are more than an eighth of the vectors.
     pub fn scans_in_blocks(&self, candidates: u32) -> bool {
         self.header.has_bits && blocks_are_fast() && candidates > self.vector_count() / FEW_OF_ALL
     }

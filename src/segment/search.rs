@@ -34,7 +34,8 @@ fn nibble_over_fetch(top_k: usize) -> usize {
     6 * top_k + 40
 }
 
-/// So few candidates of nibbles are compared in f32 at once: codes would have to leave out some to be worth reading.
+/// Up to this many candidates of nibbles are compared in f32 at once: reading codes first would leave out too few of
+/// them to be worth it.
 fn few(top_k: usize) -> usize {
     top_k + top_k.div_ceil(2) + 1
 }

@@ -66,8 +66,7 @@ impl Sieve {
         self.floor
     }
 
-    /// Whether a row of this closeness may be among the nearest of all seen so far, of which those seen earlier come
-    /// first where they are as near.
+    /// Whether a row of this closeness may be among the nearest seen so far. Of equals, those seen earlier come first.
     #[inline]
     pub(super) fn admits(&self, closeness: f32) -> bool {
         closeness > self.floor || self.held.len() < self.keep

@@ -46,7 +46,7 @@ pub enum SnapshotError {
         /// The directory.
         path: PathBuf,
     },
-    /// The name is of those that the schedule gives, whose snapshots it removes.
+    /// The name is one that the schedule gives; it removes snapshots of such names.
     #[error(
         "snapshot names that begin with auto- are the schedule's, which removes them after a while; use another name"
     )]

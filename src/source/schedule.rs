@@ -12,7 +12,7 @@ use super::SourceError;
 /// When to read again.
 #[derive(Clone, Debug)]
 pub enum Schedule {
-    /// So long after the last run began.
+    /// This long after the last run began.
     Every(Duration),
     /// At the times of a pattern, in UTC.
     Cron(Box<Cron>),

@@ -61,7 +61,8 @@ fn of_definition(statement: &Statement, all: &mut Affected) {
         let names = names_at(statement, skip(2, &["if", "exists"]));
         all.tables.extend(names.into_iter().map(|name| (name, Change::Whole)));
     } else if statement.begins(&["lock"]) {
-        // So a migration names what is changed where its text does not show it.
+        // With `LOCK TABLE` a migration declares the tables that it changes where its text does not show them
+        // (functions, `DO` blocks).
         let names = names_at(statement, skip(1, &["table"]));
         all.tables.extend(names.into_iter().map(|name| (name, Change::Whole)));
     } else if statement.begins(&["truncate"]) {

@@ -12,7 +12,7 @@ use super::uncopied::Uncopied;
 use super::{MigrateError, Status, Step, Version, own, session};
 use crate::postgres::{ConnectSettings, Session};
 
-/// So long a statement of a migration may run.
+/// Longest time that a statement of a migration may run.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 
 /// How to migrate.
@@ -29,7 +29,7 @@ pub struct Options {
     pub dry_run: bool,
     /// Whether applied migrations may lack their file.
     pub allow_missing: bool,
-    /// So long a statement may wait for a lock on a table.
+    /// Longest time that a statement may wait for a lock on a table.
     pub lock_timeout: Duration,
 }
 

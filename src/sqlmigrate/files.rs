@@ -189,7 +189,8 @@ pub(super) fn checksum(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The steps by version, but each after what it depends on. Whether one without a file was applied, the database knows.
+/// The steps in order of version, each after its dependencies. A dependency without a file is taken as met here; the
+/// caller looks it up in the database.
 fn ordered(mut waiting: BTreeMap<Version, Step>) -> Result<Vec<Step>, MigrateError> {
     let there: BTreeSet<Version> = waiting.keys().copied().collect();
     let mut done: Vec<Step> = Vec::with_capacity(waiting.len());

@@ -22,8 +22,8 @@ struct Position {
 }
 
 impl Position {
-    /// Where it has to stand so that it gives out no number up to `reached`. `None` where it does so already, where it
-    /// begins anew after its last number, and where `reached` is none of its numbers.
+    /// The value to set so that no number up to `reached` is given out again. `None` where the sequence is past it
+    /// already, where it begins anew after its last number, and where `reached` is none of its numbers.
     fn behind(&self, reached: i64) -> Option<i64> {
         let step = i128::from(self.increment);
         let distance = (i128::from(reached) - i128::from(self.last)) * step.signum();

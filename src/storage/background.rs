@@ -7,8 +7,8 @@ use std::{thread::JoinHandle, time::Duration};
 /// same core. Less would hold work up for as long as others keep every core busy, as a long import does.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
-/// So long it may go on, in nanoseconds, when an ordinary thread wakes: the shortest slice that Linux grants. Without
-/// it a search waits for milliseconds. Linux before 6.12 has one slice for all.
+/// Nanoseconds that it may go on when an ordinary thread wakes: the shortest slice that Linux grants. Without it a
+/// search waits for milliseconds. Linux before 6.12 has one slice for all.
 #[cfg(target_os = "linux")]
 const SLICE_NS: u64 = 100_000;
 

@@ -24,7 +24,7 @@ pub struct Best {
     /// The best scores, as bits: those of numbers that are not negative rise with them.
     scores: BinaryHeap<Reverse<u32>>,
     kept: Vec<Found>,
-    /// So many are kept before those that have become too bad are dropped.
+    /// How many are kept before those that have become too bad are dropped.
     room: usize,
 }
 
@@ -70,8 +70,8 @@ impl Best {
         self.kept.push(Found { score, segment, document });
     }
 
-    /// Those that are better than the last of the best, and those that are equal to it. Where there are fewer than
-    /// wanted, the first are all.
+    /// The hits above the lowest score that was kept, and those at it. With fewer hits than wanted, all are in the
+    /// first list.
     pub fn into_found(self) -> (Vec<Found>, Vec<Found>) {
         let worst = self.worst().unwrap_or(-1.0);
         let (better, others): (Vec<_>, Vec<_>) = self.kept.into_iter().partition(|found| found.score > worst);

@@ -47,7 +47,7 @@ impl TextIndex {
     pub fn open(path: &Path, origin: Origin) -> Result<Opened, TextError> {
         let reason = match path.try_exists() {
             Ok(false) => None,
-            // What its files say is believed by tantivy, which panics where it cannot be.
+            // tantivy trusts what its files say, and panics on contradictions.
             _ => match guarded(|| Self::open_existing(path, origin)) {
                 Ok((index, applied)) => return Ok(Opened { index, applied, reason: None }),
                 Err(reason) => Some(reason),
@@ -107,7 +107,7 @@ impl TextIndex {
         self.unreadable.load(Ordering::Relaxed)
     }
 
-    /// So many more rows could not be read. The next commit keeps it.
+    /// Counts rows that could not be read. The next commit keeps the sum.
     pub fn add_unreadable(&self, rows: u64) {
         self.unreadable.fetch_add(rows, Ordering::Relaxed);
     }

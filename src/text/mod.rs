@@ -1,7 +1,7 @@
 //! Keyword search: one tantivy index a collection, a view of the log that is made again whenever it cannot be trusted.
 //!
-//! Nothing here is durable and nothing here is true: a hit names a document and the change that wrote it, and the
-//! caller asks the collection whether that version still lives. The format is docs/formats/text.md.
+//! The index is neither durable nor authoritative: a hit names a document and the change that wrote it, and the caller
+//! asks the collection whether that version still lives. The format is docs/formats/text.md.
 
 mod analysis;
 mod best;

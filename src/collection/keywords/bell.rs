@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::state::CollectionState;
 
-/// So long after the first change of a group the thread waits for more, unless somebody waits for it.
+/// How long after the first change of a group the thread waits for more, unless somebody waits for it.
 const GATHER: Duration = Duration::from_millis(200);
 /// A store that closes spends about this long on what waits; the rest is read at the next start.
 const FAREWELL: Duration = Duration::from_secs(2);

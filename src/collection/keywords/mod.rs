@@ -30,9 +30,9 @@ pub use worker::KeywordWorker;
 
 use pending::Pending;
 
-/// So long a search waits for an index that is being opened or made again.
+/// Longest wait of a search for an index that is being opened or made again.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// So long a refresh waits for the index to catch up.
+/// Longest wait of a refresh for the index to catch up.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How far a collection's keyword index is.

@@ -19,8 +19,8 @@ pub const MAX_PASS_TOKENS: usize = 512;
 const PASS_TOKENS: [usize; 2] = [256, MAX_PASS_TOKENS];
 /// Fewer tokens than this are not worth reading all weights once more: below it, work is not shared among places.
 const MIN_PASS_TOKENS: usize = 32;
-/// Tokens that may go before waiting work of less urgency for one of its own: so it keeps an eighth.
-const SHARE: usize = 7;
+/// More urgent tokens that go before each waiting token of less urgency, which so gets an eighth.
+const AHEAD_OF_ONE: usize = 7;
 /// Places for interactive passes beside those of the compute threads.
 const EXTRA_PLACES: usize = 1;
 /// Most tokens that wait in a lane. An interactive caller does not wait for minutes; a bulk caller may.
@@ -93,7 +93,7 @@ pub(super) struct Pass {
 /// What waits, and how many passes run.
 pub(super) struct Queue {
     places: usize,
-    /// None of them is empty.
+    /// No line in it is empty.
     lines: Vec<Line>,
     running: [usize; 2],
     /// Of the encoders that run one pass at a time, those that run one now.
@@ -122,19 +122,19 @@ struct Load {
     tokens: usize,
 }
 
-/// Tokens that have gone before what waits, less [`SHARE`] for each of its own that has gone meanwhile.
+/// Tokens that have gone before what waits, less [`AHEAD_OF_ONE`] for each of its own that has gone meanwhile.
 #[derive(Clone, Copy, Default)]
 struct Debt(usize);
 
 impl Debt {
     /// Passes went, with tokens `before` it and tokens `of` its own. What does not wait is owed nothing.
     fn settle(&mut self, is_waiting: bool, before: usize, of: usize) {
-        self.0 = if is_waiting { (self.0 + before).saturating_sub(SHARE * of) } else { 0 };
+        self.0 = if is_waiting { (self.0 + before).saturating_sub(AHEAD_OF_ONE * of) } else { 0 };
     }
 
     /// Whether it is owed a pass of this lane.
     fn is_due(self, lane: Lane) -> bool {
-        self.0 >= SHARE * PASS_TOKENS[lane as usize]
+        self.0 >= AHEAD_OF_ONE * PASS_TOKENS[lane as usize]
     }
 }
 

@@ -26,7 +26,7 @@ impl Guard {
         Self { patience, overrun: Arc::default() }
     }
 
-    /// Whether there is no limit of time, so that [`guarded`] does.
+    /// Whether there is no time limit; [`guarded`], on the caller's thread, is then enough.
     pub(super) fn is_patient(&self) -> bool {
         self.patience.is_none()
     }

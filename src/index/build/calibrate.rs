@@ -12,7 +12,7 @@ use crate::types::Ordinal;
 
 /// Rows that some queries are compared with before the next rows: few enough for the second-level cache.
 const CHUNK: usize = 256;
-/// As the recall that is enough: more than any, so that all are measured.
+/// Passed as the recall that is enough, to measure every `ef`: none reaches it.
 pub(super) const ALL: f64 = f64::INFINITY;
 /// Nibbles are walked on where they reach this recall with no more than so many times the effort that codes need: half
 /// of the memory is then read for each row.

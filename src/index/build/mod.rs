@@ -1,4 +1,5 @@
-//! Builds the graph of a segment, by the own builder or by the reference builder.
+//! Builds the graph of a segment. The own builder makes every graph, unless `Options::graph_builder` or `bench search
+//! --builder` choose hnsw_rs, the reference that tests hold it to.
 
 mod calibrate;
 mod calibrate_bits;

@@ -11,12 +11,11 @@ use crate::segment::{NibbleQuantizer, Rows};
 use crate::storage::{Arena, Piece};
 use crate::types::Ordinal;
 
-/// Neighbours are looked for by nibbles where of so many nearest of a row this share is among so many that look
-/// nearest.
+/// Nibbles look for neighbours only if this `SHARE` of a row's `NEAREST` is among its `LOOKED_AT` nearest by nibbles.
 const NEAREST: usize = 32;
 const LOOKED_AT: usize = 2 * NEAREST;
 const SHARE: f64 = 0.99;
-/// Rows, and of them such whose nearest are looked for, that this is measured with.
+/// Rows that this is measured on, and how many of them are queries.
 const SAMPLE_ROWS: usize = 8_192;
 const SAMPLE_QUERIES: usize = 64;
 

@@ -144,8 +144,8 @@ fn arrive(growing: &Growing, points: &Points<'_>, row: Ordinal) -> Arrival {
 /// How the neighbours of a row that is to be inserted are found.
 struct NeighbourSearch<'a> {
     points: &'a Points<'a>,
-    /// What walks on level 0 read, which is where nearly all comparisons are; half the memory of codes. What they find
-    /// is compared again by these.
+    /// What walks on level 0 read, where nearly all comparisons are made: half the memory of codes, which then compare
+    /// what was found again.
     nibbles: Option<&'a NibbleTable>,
     ef: usize,
 }

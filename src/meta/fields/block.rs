@@ -6,7 +6,7 @@ use super::term::Term;
 
 /// A block is closed once it holds so many bytes.
 const BLOCK_BYTES: usize = 4 << 10;
-/// So few rows are listed; more are a roaring bitmap.
+/// Up to this many rows are a list; more are a roaring bitmap.
 const LISTED_ROWS: usize = 16;
 const TABLE_VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;

@@ -115,7 +115,7 @@ impl<'a> PageTerms<'a> {
     /// Returns whether there was one to give up.
     fn give_up_largest(&mut self) -> bool {
         let candidates = self.fields.iter_mut().filter(|(_, field)| !field.declared && !field.given_up);
-        // Of equals always the same, so that the postings of documents can be made again.
+        // Ties are broken by name, so that the same documents always give the same postings.
         let Some((_, largest)) = candidates.max_by(|a, b| (a.1.bytes, a.0).cmp(&(b.1.bytes, b.0))) else {
             return false;
         };

@@ -23,7 +23,7 @@ pub(super) enum Kind {
     ScaledDecimal,
     /// A text that holds JSON.
     Json,
-    /// So many units since midnight, of so many nanoseconds each.
+    /// A time of day, counted from midnight in units of this many nanoseconds.
     TimeOfDay {
         nanoseconds: u64,
     },

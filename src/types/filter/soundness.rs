@@ -22,13 +22,13 @@ impl Filter {
         }
     }
 
-    /// Whether every document of a collection that declares `fields` passes, whatever it holds, where that is plain to
-    /// see: `{}`, also as the part that decides, an empty `$nin`, and whatever no document can fail.
+    /// Whether every document of a collection that declares `fields` passes, as far as the filter alone tells: `{}`
+    /// (also as the deciding branch of `$or`), an empty `$nin`, the negation of a contradiction.
     pub fn passes_everything(&self, fields: &BTreeMap<String, FieldType>) -> bool {
         self.pushed(true).passes_nothing(fields)
     }
 
-    /// Whether no document passes, where that is plain to see.
+    /// Whether no document passes, as far as the filter alone tells.
     fn passes_nothing(&self, fields: &BTreeMap<String, FieldType>) -> bool {
         self.constant() == Some(false)
             || match self {
@@ -111,7 +111,7 @@ impl Filter {
     }
 }
 
-/// What parts say together of every document, where one that says `decisive` is enough.
+/// The constant that `$and` (`decisive` is false) or `$or` (`decisive` is true) of these parts has, if any.
 fn constant_of(parts: &[Filter], decisive: bool) -> Option<bool> {
     let mut together = Some(!decisive);
     for part in parts {

@@ -99,9 +99,8 @@ pub(super) unsafe fn run<I: Int8>(args: &Args) {
     }
 }
 
-/// Stores what one step of the codes is in each row, and which code stands for 0; the smallest number has
-/// `lowest_code`. Where one of the numbers is not finite no code stands for 0, so that the products of its row are no
-/// numbers: smallest, largest and codes pass over it, but 0 times it is 0 no more.
+/// Stores each row's step and zero point; the row's smallest number has `lowest_code`. A row that is not finite gets a
+/// zero point that is not a number, so that its products are none either: smallest, largest and codes would hide it.
 #[inline(always)]
 unsafe fn scale<S: Simd>(
     args: &Args,
