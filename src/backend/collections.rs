@@ -1,7 +1,8 @@
 //! All collections of a process: those of its store, and those that it knows in databases.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::collection::{BackendFault, CollectionError, DefinitionRequest, difference};
 use crate::database::Database;
@@ -16,6 +17,9 @@ use super::settings::{self, Entry, Placement, UrlFrom};
 use super::table::{self, Standing};
 use super::{AnyCollection, fault};
 
+/// So long a call waits for another that creates or drops a collection of the same name.
+const NAME_WAIT_LIMIT: Duration = Duration::from_secs(10);
+
 /// The collections of a store and those in databases: cheap to clone.
 #[derive(Clone)]
 pub struct Collections {
@@ -25,10 +29,30 @@ pub struct Collections {
 struct Inner {
     database: Database,
     /// `Err` with why those in databases are not known.
-    remote: Result<RwLock<BTreeMap<CollectionName, RemoteCollection>>, String>,
+    remote: Result<RwLock<Known>, String>,
     connections: Connections,
-    /// Held while a collection is created or dropped.
-    defining: Mutex<()>,
+    defining: Defining,
+}
+
+/// Those in databases.
+type Known = BTreeMap<CollectionName, RemoteCollection>;
+
+type Names = BTreeSet<CollectionName>;
+
+/// Has one call at a time create or drop a collection of a name.
+#[derive(Default)]
+struct Defining {
+    /// The names of which a database is asked, which may take long. Held while a collection of the store is created or
+    /// dropped, and while a change of those in databases is noted; never while a database is waited for.
+    names: Mutex<Names>,
+    /// Told when one of them goes.
+    gone: Condvar,
+}
+
+/// A name that nobody else creates or drops until this is dropped.
+struct Claim<'a> {
+    defining: &'a Defining,
+    name: &'a CollectionName,
 }
 
 /// One pool for each database, and the threads that they share. Nothing is started before it is needed.
@@ -56,7 +80,7 @@ impl Collections {
         if let Err(reason) = &remote {
             tracing::error!(reason, "the collections in databases are not known");
         }
-        let (database, defining) = (database.clone(), Mutex::default());
+        let (database, defining) = (database.clone(), Defining::default());
         Self { inner: Arc::new(Inner { database, remote, connections, defining }) }
     }
 
@@ -66,7 +90,7 @@ impl Collections {
     /// [`CollectionError::NotFound`]; [`CollectionError::Backend`] where the store has one of the name and a database
     /// too.
     pub fn get(&self, name: &CollectionName) -> Result<AnyCollection, CollectionError> {
-        if let Some(collection) = self.remote(name)? {
+        if let Some(collection) = self.remote(name) {
             self.check_alone(&collection)?;
             return Ok(AnyCollection::Remote(collection));
         }
@@ -76,6 +100,11 @@ impl Collections {
             }
             other => Ok(AnyCollection::Local(other?)),
         }
+    }
+
+    /// Whether a collection of this name is known to stand in a database.
+    pub fn is_remote(&self, name: &CollectionName) -> bool {
+        self.remote(name).is_some()
     }
 
     /// Every collection, by name: once, where the store has one of a name and a database too.
@@ -101,14 +130,14 @@ impl Collections {
     ///
     /// # Errors
     /// As [`Database::create_collection`]; [`CollectionError::Backend`] for a new one while those in databases, which
-    /// may have its name, are not known.
+    /// may have its name, are not known, and where the name is being created or dropped in one.
     pub fn create_local(
         &self,
         name: &CollectionName,
         request: &DefinitionRequest,
     ) -> Result<CreatedAnywhere, CollectionError> {
-        let _defining = self.defining();
-        if let Some(there) = self.remote(name)? {
+        let _alone = self.inner.defining.wait_for(name)?;
+        if let Some(there) = self.remote(name) {
             self.check_alone(&there)?;
             let difference = format!("backend: {} != none", there.placement().qualified().plain());
             return Err(CollectionError::Exists { name: name.clone(), difference });
@@ -146,22 +175,28 @@ impl Collections {
         if let Some(clause) = table::unsupported(&definition) {
             return Err(cannot(clause));
         }
-        let _defining = self.defining();
+        let defining = &self.inner.defining;
+        let _claim = defining.claim(defining.wait_for(name)?, name);
         let known = self.known(name)?;
         if self.inner.database.collection(name).is_ok() {
             let difference = format!("backend: none != {}", placement.qualified().plain());
             return Err(CollectionError::Exists { name: name.clone(), difference });
         }
-        if let Some(there) = known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned() {
+        let there = known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if let Some(there) = there {
             let differs = match there.placement() == &placement {
                 true => difference(there.definition(), &definition),
                 false => Some(format!("backend: {:?} != {placement:?}", there.placement())),
             };
-            return match differs {
-                Some(difference) => Err(CollectionError::Exists { name: name.clone(), difference }),
-                None => Ok(CreatedAnywhere { collection: AnyCollection::Remote(there), created: false }),
-            };
+            if let Some(difference) = differs {
+                return Err(CollectionError::Exists { name: name.clone(), difference });
+            }
+            // One that somebody dropped is made again.
+            if there.has_table()? {
+                return Ok(CreatedAnywhere { collection: AnyCollection::Remote(there), created: false });
+            }
         }
+        let _unused = ForgetUnused(&self.inner.connections);
         let pool = self.inner.connections.pool(&placement.url).map_err(|reason| failed(name, reason))?;
         let now = jiff::Timestamp::now().as_millisecond();
         // Sent again, it finds what it made.
@@ -170,12 +205,7 @@ impl Collections {
         });
         let standing = fault::settle(name, made)?;
         let collection = self.collection(name, definition, placement, standing, pool);
-        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
-        known.insert(name.clone(), collection.clone());
-        if let Err(error) = self.save(&known) {
-            known.remove(name);
-            return Err(not_noted(error));
-        }
+        self.note(known, |known| _ = known.insert(name.clone(), collection.clone()))?;
         Ok(CreatedAnywhere { collection: AnyCollection::Remote(collection), created: true })
     }
 
@@ -187,18 +217,10 @@ impl Collections {
     /// [`CollectionError::Query`] for a table to keep where there is none, [`CollectionError::Manifest`] where the data
     /// directory takes no note of it: the collection is then known still, its table perhaps gone; drop it again.
     pub fn drop_collection(&self, name: &CollectionName, keep_table: bool) -> Result<Seq, CollectionError> {
-        let _defining = self.defining();
-        let Some(collection) = self.remote(name)? else {
-            if keep_table {
-                let detail = format!(
-                    "\"keep_table\" is about collections in a database, and {name:?} is none; leave it out",
-                    name = name.as_str()
-                );
-                self.get(name)?;
-                return Err(CollectionError::Query { detail });
-            }
-            return self.inner.database.drop_collection(name);
-        };
+        let alone = self.inner.defining.wait_for(name)?;
+        let Some(collection) = self.remote(name) else { return self.drop_local(name, keep_table) };
+        let _claim = self.inner.defining.claim(alone, name);
+        let known = self.known(name)?;
         if !keep_table {
             self.check_alone(&collection)?;
         }
@@ -207,20 +229,27 @@ impl Collections {
         let version = match keep_table {
             true => 0,
             false => {
+                let used = collection.used_table();
                 let dropped = inner.pool.write_again(async |session| {
-                    fault::settled(table::drop_table(session, &inner.placement, &inner.definition).await)
+                    fault::settled(table::drop_table(session, &inner.placement, &inner.definition, used).await)
                 });
                 fault::settle(name, dropped)?
             }
         };
-        let known = self.known(name)?;
-        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
-        let forgotten = known.remove(name);
-        if let Err(error) = self.save(&known) {
-            known.extend(forgotten.map(|collection| (name.clone(), collection)));
-            return Err(not_noted(error));
-        }
+        self.note(known, |known| _ = known.remove(name))?;
+        drop(collection);
+        drop(ForgetUnused(&self.inner.connections));
         Ok(Seq(u64::try_from(version).unwrap_or(0)))
+    }
+
+    fn drop_local(&self, name: &CollectionName, keep_table: bool) -> Result<Seq, CollectionError> {
+        if !keep_table {
+            return self.inner.database.drop_collection(name);
+        }
+        self.get(name)?;
+        let name = name.as_str();
+        let detail = format!("\"keep_table\" is about collections in a database, and {name:?} is none; leave it out");
+        Err(CollectionError::Query { detail })
     }
 
     fn collection(
@@ -233,16 +262,15 @@ impl Collections {
     ) -> RemoteCollection {
         let Standing { created_at_ms, creation } = standing;
         let models = self.inner.database.models().clone();
-        let (name, checked, is_large) = (name.clone(), Mutex::default(), Mutex::default());
-        let inner = Remote { name, definition, created_at_ms, creation, placement, models, pool, checked, is_large };
+        let (checked, used, is_large) = Default::default();
+        let name = name.clone();
+        let inner =
+            Remote { name, definition, created_at_ms, creation, placement, models, pool, checked, used, is_large };
         RemoteCollection { inner: Arc::new(inner) }
     }
 
     /// The collections in databases.
-    fn known(
-        &self,
-        name: &CollectionName,
-    ) -> Result<&RwLock<BTreeMap<CollectionName, RemoteCollection>>, CollectionError> {
+    fn known(&self, name: &CollectionName) -> Result<&RwLock<Known>, CollectionError> {
         self.inner.remote.as_ref().map_err(|reason| failed(name, reason.clone()))
     }
 
@@ -265,13 +293,24 @@ impl Collections {
         Err(CollectionError::Backend { name: name.clone(), fault: BackendFault::Conflict, detail })
     }
 
-    fn remote(&self, name: &CollectionName) -> Result<Option<RemoteCollection>, CollectionError> {
+    fn remote(&self, name: &CollectionName) -> Option<RemoteCollection> {
         // Those of the store are served although the file cannot be read.
-        let Ok(known) = &self.inner.remote else { return Ok(None) };
-        Ok(known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+        let known = self.inner.remote.as_ref().ok()?;
+        known.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    fn save(&self, known: &BTreeMap<CollectionName, RemoteCollection>) -> Result<(), StorageError> {
+    /// Changes what is known, once the data directory has taken note of it.
+    fn note(&self, known: &RwLock<Known>, change: impl FnOnce(&mut Known)) -> Result<(), CollectionError> {
+        let _one_at_a_time = self.inner.defining.names();
+        let mut changed = known.read().unwrap_or_else(PoisonError::into_inner).clone();
+        change(&mut changed);
+        // Without the lock, which every search of any collection asks for.
+        self.save(&changed).map_err(not_noted)?;
+        *known.write().unwrap_or_else(PoisonError::into_inner) = changed;
+        Ok(())
+    }
+
+    fn save(&self, known: &Known) -> Result<(), StorageError> {
         let entry = |collection: &RemoteCollection| Entry {
             name: collection.name().to_string(),
             placement: collection.inner.placement.clone(),
@@ -280,9 +319,41 @@ impl Collections {
         let (database, entries) = (&self.inner.database, known.values().map(entry).collect());
         database.change_files(|| settings::save(database.path(), entries))
     }
+}
 
-    fn defining(&self) -> MutexGuard<'_, ()> {
-        self.inner.defining.lock().unwrap_or_else(PoisonError::into_inner)
+impl Defining {
+    /// Waits until no database is asked about this name; none is before the guard is dropped.
+    ///
+    /// # Errors
+    /// [`CollectionError::Backend`] where that takes longer than [`NAME_WAIT_LIMIT`].
+    fn wait_for(&self, name: &CollectionName) -> Result<MutexGuard<'_, Names>, CollectionError> {
+        let is_asked = |names: &mut Names| names.contains(name);
+        let waited = self.gone.wait_timeout_while(self.names(), NAME_WAIT_LIMIT, is_asked);
+        let (names, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        match waited.timed_out() {
+            false => Ok(names),
+            true => {
+                let detail = "another call creates or drops it in its database; try again shortly".to_owned();
+                Err(CollectionError::Backend { name: name.clone(), fault: BackendFault::Busy, detail })
+            }
+        }
+    }
+
+    /// Takes a name that nobody has, as [`Defining::wait_for`] says, while a database is asked about it.
+    fn claim<'a>(&'a self, mut alone: MutexGuard<'_, Names>, name: &'a CollectionName) -> Claim<'a> {
+        alone.insert(name.clone());
+        Claim { defining: self, name }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.defining.names().remove(self.name);
+        self.defining.gone.notify_all();
     }
 }
 
@@ -306,6 +377,7 @@ fn read(
         pool: connections.pool(&placement.url)?,
         placement,
         checked: Mutex::default(),
+        used: Mutex::default(),
         is_large: Mutex::default(),
     };
     Ok((name, RemoteCollection { inner: Arc::new(inner) }))
@@ -323,6 +395,16 @@ fn not_noted(error: StorageError) -> CollectionError {
     }
 }
 
+/// Forgets the pools that no collection uses, once it is dropped.
+struct ForgetUnused<'a>(&'a Connections);
+
+impl Drop for ForgetUnused<'_> {
+    fn drop(&mut self) {
+        let mut pools = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+    }
+}
+
 impl Connections {
     fn pool(&self, url: &UrlFrom) -> Result<Arc<Pool>, String> {
         let make = || {
@@ -337,6 +419,8 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
     use crate::log::creation_to_text;
     use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
@@ -364,5 +448,65 @@ mod tests {
         collections.drop_collection(&name, true).unwrap();
         assert!(matches!(collections.get(&name), Err(CollectionError::NotFound { .. })), "it was forgotten");
         assert_eq!(settings::load(dir.path()).unwrap(), []);
+    }
+
+    /// A database that takes connections and says nothing, and where a collection of it would stand.
+    fn silent(dir: &std::path::Path, name: &CollectionName) -> (TcpListener, Placement) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, file) = (listener.local_addr().unwrap(), dir.join("url"));
+        std::fs::write(&file, format!("postgres://me@{address}/x?sslmode=disable")).unwrap();
+        (listener, Placement::new(name, Some(UrlFrom::File(file)), None, None))
+    }
+
+    #[test]
+    fn a_database_that_does_not_answer_keeps_no_other_name_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path().join("data")).unwrap();
+        let [near, far] = ["near", "far"].map(|name| CollectionName::new(name).unwrap());
+        let (listener, placement) = silent(dir.path(), &far);
+        let collections = Collections::open(&database);
+        let request = DefinitionRequest::vectors(3);
+        let asked = std::thread::spawn({
+            let (collections, far, request) = (collections.clone(), far.clone(), request.clone());
+            move || collections.create_remote(&far, &request, placement).map(|created| created.created)
+        });
+        let (stream, _): (TcpStream, _) = listener.accept().unwrap();
+        assert!(collections.create_local(&near, &request).unwrap().created);
+        assert!(!collections.create_local(&near, &request).unwrap().created);
+        collections.drop_collection(&near, false).unwrap();
+        assert!(!asked.is_finished(), "they waited until the database was given up");
+        // The next tries find nobody there.
+        drop((stream, listener));
+        let error = asked.join().unwrap().unwrap_err();
+        let CollectionError::Backend { fault, .. } = &error else { panic!("{error}") };
+        assert_eq!(*fault, BackendFault::Unreachable);
+        assert!(collections.create_local(&far, &request).unwrap().created, "the name is free again");
+    }
+
+    #[cfg(feature = "local-models")]
+    #[test]
+    fn a_database_is_not_asked_again_for_a_client_that_has_gone() {
+        use crate::embed::{Cancellation, EmbedError};
+
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path().join("data")).unwrap();
+        let name = CollectionName::new("far").unwrap();
+        let (listener, placement) = silent(dir.path(), &name);
+        let collections = Collections::open(&database);
+        let client = Cancellation::new();
+        let asked = std::thread::spawn({
+            let client = client.clone();
+            move || {
+                let create = || collections.create_remote(&name, &DefinitionRequest::vectors(3), placement);
+                client.scope(create).map(|created| created.created)
+            }
+        });
+        let (stream, _): (TcpStream, _) = listener.accept().unwrap();
+        client.cancel();
+        drop(stream);
+        let error = asked.join().unwrap().unwrap_err();
+        let CollectionError::Embed(EmbedError::Cancelled) = error else { panic!("{error}") };
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "it was tried again");
     }
 }

@@ -4,7 +4,7 @@ use crate::collection::{BackendFault, CollectionError};
 use crate::postgres::{PostgresError, Trouble};
 use crate::types::{Chain, CollectionName};
 
-use super::pool::Failure;
+use super::pool::{Failure, MAX_SESSIONS};
 use super::table::TableError;
 
 /// Brings what is wrong with a table past the pool, which tries failures of the database again.
@@ -32,7 +32,8 @@ pub(super) fn settle<T>(
 pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError {
     let of = |fault, detail| CollectionError::Backend { name: name.clone(), fault, detail };
     let error = match failure {
-        Failure::Busy => return CollectionError::Overloaded,
+        Failure::Busy => return CollectionError::SessionsBusy { name: name.clone(), sessions: MAX_SESSIONS },
+        Failure::Gone(gone) => return gone.into(),
         Failure::Unknown(error) => {
             let why = Chain(&error).to_string();
             let detail = format!("{why}; whether the write was done is not known. Send it again, which does no harm");
@@ -43,7 +44,10 @@ pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError
     let (fault, why) = (fault_of(&error), Chain(&error).to_string());
     let advice = match fault {
         BackendFault::Unreachable | BackendFault::Busy => "; nothing was changed. Try again shortly",
-        BackendFault::Timeout => "; nothing was changed. Ask for less, or give the role a longer statement_timeout",
+        BackendFault::Timeout => {
+            "; nothing was changed. Ask for less: a statement may take 22.9 s, or the statement_timeout of the role or the \
+             URL where that is less"
+        }
         BackendFault::Drift => "; the table is not as it was made",
         _ => "",
     };

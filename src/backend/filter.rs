@@ -117,25 +117,8 @@ impl Where {
         Ok(format!("coalesce((select {fits} from (select {value} as v) as at_path where v is not null), false)"))
     }
 
-    /// The value at a path: the first of the places that the path may mean which is there.
     fn value_at(&mut self, path: &str) -> Result<String, String> {
-        let dots = path.matches('.').count();
-        if dots > MAX_DOTS {
-            return Err(format!("looks for fields of at most {MAX_DOTS} dots, and {path:?} has {dots}"));
-        }
-        let mut places = Vec::new();
-        for names in readings(path) {
-            let mut place = "metadata".to_owned();
-            for name in names {
-                place.push_str(" -> ");
-                place.push_str(&self.param(name)?);
-            }
-            places.push(format!("({place})"));
-        }
-        Ok(match places.as_slice() {
-            [only] => only.clone(),
-            _ => format!("coalesce({})", places.join(", ")),
-        })
+        value_at(path, |name| self.param(name))
     }
 
     /// Whether the value at a path, or an element of it, equals one of these.
@@ -228,6 +211,30 @@ impl Where {
             within("lon", 180),
         ))
     }
+}
+
+/// The value at a path as SQL: the first of the places that the path may mean which is there. `sql`: of a name.
+///
+/// # Errors
+/// What Postgres cannot do, as a clause after "which".
+pub(super) fn value_at(path: &str, mut sql: impl FnMut(&str) -> Result<String, String>) -> Result<String, String> {
+    let dots = path.matches('.').count();
+    if dots > MAX_DOTS {
+        return Err(format!("looks for fields of at most {MAX_DOTS} dots, and {path:?} has {dots}"));
+    }
+    let mut places = Vec::new();
+    for names in readings(path) {
+        let mut place = "metadata".to_owned();
+        for name in names {
+            place.push_str(" -> ");
+            place.push_str(&sql(name)?);
+        }
+        places.push(format!("({place})"));
+    }
+    Ok(match places.as_slice() {
+        [only] => only.clone(),
+        _ => format!("coalesce({})", places.join(", ")),
+    })
 }
 
 fn tiny_is_zero(degrees: f64) -> String {

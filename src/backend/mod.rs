@@ -5,6 +5,7 @@ mod collections;
 mod fault;
 mod filter;
 mod json;
+mod patch;
 mod pool;
 mod remote;
 mod rows;
@@ -19,10 +20,12 @@ pub use pool::PoolFigures;
 pub use remote::RemoteCollection;
 pub use settings::{Placement, UrlFrom};
 
-use crate::collection::{Collection, CollectionError, CollectionStats, Deleted, ListRequest, Page, Preview, Upserted};
+use crate::collection::{
+    Collection, CollectionError, CollectionStats, Deleted, ListRequest, Page, Preview, Updated, Upserted,
+};
 use crate::types::{
-    CollectionName, Definition, Document, DocumentId, Filter, NewDocument, SearchRequest, SearchResponse,
-    TemplateDefinition,
+    CollectionName, Definition, Document, DocumentId, DocumentPatch, Filter, IfSeq, NewDocument, SearchRequest,
+    SearchResponse, TemplateDefinition,
 };
 
 /// A collection: cheap to clone, safe to share between threads. Calls may block.
@@ -90,6 +93,22 @@ impl AnyCollection {
     /// As there, and [`CollectionError::NotOnBackend`].
     pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
         either!(self, collection => collection.upsert(documents))
+    }
+
+    /// As [`Collection::upsert_if`].
+    ///
+    /// # Errors
+    /// As there, and [`CollectionError::NotOnBackend`].
+    pub fn upsert_if(&self, documents: Vec<NewDocument>, if_seq: &IfSeq) -> Result<Upserted, CollectionError> {
+        either!(self, collection => collection.upsert_if(documents, if_seq))
+    }
+
+    /// As [`Collection::patch`].
+    ///
+    /// # Errors
+    /// As there, and [`CollectionError::NotOnBackend`].
+    pub fn patch(&self, patches: &[DocumentPatch]) -> Result<Updated, CollectionError> {
+        either!(self, collection => collection.patch(patches))
     }
 
     /// As [`Collection::delete`].

@@ -1,25 +1,26 @@
 //! A collection whose documents stand in a table of Postgres: Pannier checks, embeds and plans, the database stores and
 //! searches.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::collection::{
-    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, ListRequest, Made,
-    Page, Prepared, Preview, SampledRecall, Upserted,
+    BackendFault, CollectionError, CollectionStats, Deleted, DocumentVectors, Frame, KeywordStats, Known, ListRequest,
+    Made, Page, Prepared, Preview, SampledRecall, Upserted,
 };
 use crate::embed::Models;
-use crate::postgres::{Param, Row, Type, jsonb};
+use crate::postgres::{Param, PostgresError, Row, Session, Type, jsonb};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_PAGE};
 use crate::types::{
-    CollectionName, Definition, Document, DocumentId, Filter, NUMBER_BYTES, NewDocument, SearchRequest, SearchResponse,
-    Seq, TemplateDefinition,
+    CollectionName, Definition, Document, DocumentId, EmbeddingState, Filter, IfSeq, Metadata, NUMBER_BYTES,
+    NewDocument, SearchRequest, SearchResponse, Seq, TemplateDefinition,
 };
 
 use super::fault::{failed, settle, settled};
 use super::filter::Where;
 use super::pool::{Failure, Pool};
-use super::rows::{self, Columns};
+use super::rows::{self, Columns, Keys};
 use super::settings::Placement;
 use super::table::{self, Checked, TableError};
 use super::transaction;
@@ -29,6 +30,8 @@ use super::writes::NewRow;
 pub(super) const COMPARED_UP_TO: i64 = 4_096;
 /// How long the answer whether there are more stays good.
 const SIZE_KNOWN_FOR: Duration = Duration::from_secs(5);
+/// Documents whose metadata are in memory at once to compare how their texts are divided.
+const DIVIDED_AT_ONCE: usize = 64;
 /// Attempts of a call whose table is replaced meanwhile.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -49,6 +52,8 @@ pub(super) struct Inner {
     pub pool: Arc<Pool>,
     /// Set once the table was looked at; empty again where another table has its name since.
     pub checked: Mutex<Option<Checked>>,
+    /// The number of the table that was looked at last; kept where it is gone since.
+    pub used: Mutex<Option<i64>>,
     /// Whether there are more than [`COMPARED_UP_TO`] documents, and since when that is known.
     pub is_large: Mutex<Option<(bool, Instant)>>,
 }
@@ -129,20 +134,26 @@ impl RemoteCollection {
     /// # Errors
     /// [`CollectionError`]; a refused request changes nothing.
     pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
+        self.upsert_if(documents, &IfSeq::new())
+    }
+
+    /// As [`RemoteCollection::upsert`], if each document that `if_seq` names stands at its seq in the same transaction.
+    ///
+    /// # Errors
+    /// As there, and [`CollectionError::SeqConflict`] for the first that does not.
+    pub fn upsert_if(&self, documents: Vec<NewDocument>, if_seq: &IfSeq) -> Result<Upserted, CollectionError> {
         let frame = self.frame();
         frame.check_documents(&documents)?;
         if documents.is_empty() {
             let seq = self.stats()?.last_seq;
             return Ok(Upserted { upserted: 0, seq, embedded: 0, cached: 0, truncated: Vec::new() });
         }
-        documents.iter().try_for_each(|document| self.check_holdable(document))?;
+        documents.iter().try_for_each(|new| self.check_holdable(&new.id, new.text.as_deref(), &new.metadata))?;
         let documents = frame.prepare_documents(documents)?;
         let known = self.known_vectors(&documents)?;
         let Made { vectors, embedded, cached, truncated } = frame.make_vectors(&documents, known)?;
-        let mut rows: Vec<NewRow> = documents.into_iter().zip(vectors).map(NewRow::of).collect();
-        // Writers that meet lock rows in the same order.
-        rows.sort_by(|a, b| a.id.cmp(&b.id));
-        let seq = self.insert(&rows)?;
+        let rows = NewRow::all(&documents, &vectors);
+        let seq = self.insert(&rows, if_seq)?;
         Ok(Upserted { upserted: rows.len(), seq, embedded, cached, truncated })
     }
 
@@ -275,29 +286,57 @@ impl RemoteCollection {
     }
 
     /// By document the vector of the same text, where it stands already.
-    fn known_vectors(&self, documents: &[Prepared]) -> Result<Vec<Option<DocumentVectors>>, CollectionError> {
-        let wanting: Vec<&str> =
-            documents.iter().filter(|new| new.wants_vector()).map(|new| new.document.id.as_str()).collect();
-        if wanting.is_empty() {
-            return Ok(documents.iter().map(|_| None).collect());
-        }
-        let standing = self.documents(&wanting)?;
-        let standing: std::collections::HashMap<_, _> =
-            standing.into_iter().map(|document| (document.stored.id.clone(), document)).collect();
-        let known = |new: &Prepared| match standing.get(&new.document.id) {
-            Some(old) if new.wants_vector() && self.frame().is_same_text(&old.stored, new)? => {
-                Ok(Some(DocumentVectors { numbers: old.vector.clone(), chunks: Vec::new() }))
-            }
-            _ => Ok(None),
+    fn known_vectors(&self, documents: &[Prepared]) -> Result<Vec<Option<Known>>, CollectionError> {
+        let mut vectors = self.vectors_of_same_texts(documents)?;
+        let known = |new: &Prepared| {
+            let numbers = vectors.remove(&new.document.id)?;
+            Some((DocumentVectors { numbers, chunks: Vec::new() }, EmbeddingState::Embedded))
         };
-        documents.iter().map(known).collect()
+        Ok(documents.iter().map(known).collect())
+    }
+
+    /// By id the vectors that were made of the same texts as those of documents would be.
+    fn vectors_of_same_texts(&self, documents: &[Prepared]) -> Result<HashMap<DocumentId, Vec<f32>>, CollectionError> {
+        let wanting: Vec<&Prepared> = documents.iter().filter(|new| new.wants_vector()).collect();
+        // Where parts are weighed, the metadata tell how the text is divided, and they may be long.
+        let is_divided = wanting.iter().any(|new| !new.parts.is_empty());
+        let metadata = if is_divided { Keys::All } else { Keys::None };
+        let columns = Columns { content: false, metadata, vector: true }.sql();
+        let table = self.table();
+        // The database compares texts, so that none comes back.
+        let sql = |guard: &str| {
+            format!(
+                "select {columns} from {table} where {guard} and embedded and id = any($1) \
+                 and (id, content) in (select * from unnest($1::text[], $2::text[]))"
+            )
+        };
+        let mut vectors = HashMap::new();
+        for piece in wanting.chunks(if is_divided { DIVIDED_AT_ONCE } else { MAX_DOCUMENTS_PER_REQUEST }) {
+            let new: HashMap<&str, &Prepared> = piece.iter().map(|new| (new.document.id.as_str(), *new)).collect();
+            let (ids, texts): (Vec<_>, Vec<_>) =
+                piece.iter().map(|new| (new.document.id.as_str(), new.document.text.as_deref())).unzip();
+            let rows = self.read("compare texts", "", sql, &[(&ids, Type::TEXT_ARRAY), (&texts, Type::TEXT_ARRAY)])?;
+            for Document { mut stored, vector, .. } in self.documents_of(&rows)? {
+                let Some(new) = new.get(stored.id.as_str()) else { continue };
+                stored.text.clone_from(&new.document.text);
+                if self.frame().is_same_text(&stored, new)? {
+                    vectors.insert(stored.id, vector);
+                }
+            }
+        }
+        Ok(vectors)
     }
 
     /// Refuses what no text of Postgres holds.
-    fn check_holdable(&self, document: &NewDocument) -> Result<(), CollectionError> {
-        let in_text = document.text.as_ref().is_some_and(|text| text.contains('\0'));
-        if in_text || document.metadata.iter().any(|(key, value)| key.contains('\0') || jsonb::holds_nul(value)) {
-            let id = document.id.as_str();
+    pub(super) fn check_holdable(
+        &self,
+        id: &DocumentId,
+        text: Option<&str>,
+        metadata: &Metadata,
+    ) -> Result<(), CollectionError> {
+        let in_text = text.is_some_and(|text| text.contains('\0'));
+        if in_text || metadata.iter().any(|(key, value)| key.contains('\0') || jsonb::holds_nul(value)) {
+            let id = id.as_str();
             let cannot = format!("holds no text with U+0000, and document {id:?} has one; take it out");
             return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
         }
@@ -330,7 +369,20 @@ impl RemoteCollection {
         let checked = pool.read(async |session| settled(table::check(session, placement, definition).await));
         let checked = self.settle(checked)?;
         *self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
+        *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.table);
         Ok(checked)
+    }
+
+    /// The number of the table that was used last, where one was.
+    pub(super) fn used_table(&self) -> Option<i64> {
+        *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a table of its name stands.
+    pub(super) fn has_table(&self) -> Result<bool, CollectionError> {
+        let Inner { pool, placement, .. } = &*self.inner;
+        let number = pool.read(async |session| table::number(session, placement).await);
+        Ok(number.map_err(|failure| self.failed(failure))? != 0)
     }
 
     /// What was known of the table is looked at anew.
@@ -363,14 +415,20 @@ impl RemoteCollection {
         params: &[Param<'_>],
         take: impl Fn(&Row) -> Result<T, String>,
     ) -> Result<T, CollectionError> {
-        let written = self.guarded(|guard| {
-            let sql = sql(guard);
-            self.inner.pool.write(async |session| {
-                let rows = session.query(doing, &sql, params).await?;
-                Ok(rows.first().map_or_else(|| Err("the database answered without a row".to_owned()), &take))
-            })
-        })?;
-        written.map_err(|detail| self.fault(BackendFault::Refused, detail))
+        self.transact(async |session, guard| {
+            let rows = session.query(doing, &sql(guard), params).await?;
+            let taken = rows.first().map_or_else(|| Err("the database answered without a row".to_owned()), &take);
+            Ok(taken.map_err(|detail| self.fault(BackendFault::Refused, detail)))
+        })
+    }
+
+    /// Runs statements in one transaction, each with the condition that `call` is given, and commits them. What `call`
+    /// refuses is rolled back. It may be run again where it did nothing.
+    pub(super) fn transact<T>(
+        &self,
+        call: impl AsyncFn(&Session, &str) -> Result<Result<T, CollectionError>, PostgresError>,
+    ) -> Result<T, CollectionError> {
+        self.guarded(|guard| self.inner.pool.write(async |session| call(session, guard).await))?
     }
 
     /// Runs a call on the table that was looked at. Where another has its name since, which another server may have
@@ -401,7 +459,7 @@ impl RemoteCollection {
         failed(self.name(), failure)
     }
 
-    fn fault(&self, fault: BackendFault, detail: String) -> CollectionError {
+    pub(super) fn fault(&self, fault: BackendFault, detail: String) -> CollectionError {
         CollectionError::Backend { name: self.name().clone(), fault, detail }
     }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use crate::index::MemRow;
 use crate::postgres::{FromSql, Row, quote_literal};
+use crate::types::limits::MAX_SHARED_STRING_BYTES;
 use crate::types::{Document, DocumentId, EmbeddingState, Seq, StoredDocument};
 
+use super::filter::value_at;
 use super::json;
 
 /// The columns of both times, in milliseconds since the Unix epoch. `infinity` has no such number and becomes the last
@@ -27,13 +29,48 @@ pub(super) struct Columns {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     All,
-    /// What fields of these paths are looked up in.
-    Of(Vec<String>),
+    None,
+    /// What this SQL makes of them, as [`Keys::values`] does.
+    Values(String),
+}
+
+impl Keys {
+    /// The values that documents share in the fields of these paths, each under its path: what facets count and groups
+    /// are made by. Objects, and strings that are too long for either, are left out.
+    ///
+    /// # Errors
+    /// What Postgres cannot do, as a clause after "which".
+    pub fn values<'a>(paths: impl IntoIterator<Item = &'a String>) -> Result<Self, String> {
+        let is_shared = |value: &str| {
+            format!(
+                "case jsonb_typeof({value}) when 'string' then octet_length({value} #>> '{{}}') \
+                 <= {MAX_SHARED_STRING_BYTES} when 'number' then true when 'boolean' then true else false end"
+            )
+        };
+        let (of_value, of_item) = (is_shared("v"), is_shared("x"));
+        let mut values = Vec::new();
+        for path in paths {
+            if path.contains('\0') {
+                return Err("holds no text with U+0000, and a field's name has one; take it out".to_owned());
+            }
+            let value = value_at(path, |name| Ok(quote_literal(name)))?;
+            values.push(format!(
+                "{}::text, (select case when jsonb_typeof(v) = 'array' then (select jsonb_agg(x order by n) \
+                 from jsonb_array_elements(v) with ordinality as e(x, n) where {of_item}) \
+                 when {of_value} then v end from (select {value} as v) as at_path)",
+                quote_literal(path)
+            ));
+        }
+        Ok(match values.is_empty() {
+            true => Self::None,
+            false => Self::Values(format!("jsonb_build_object({})::text", values.join(", "))),
+        })
+    }
 }
 
 impl Columns {
     pub const ALL: Self = Self { content: true, metadata: Keys::All, vector: true };
-    pub const NONE: Self = Self { content: false, metadata: Keys::Of(Vec::new()), vector: false };
+    pub const NONE: Self = Self { content: false, metadata: Keys::None, vector: false };
 
     /// Eight columns, as [`document`] reads them.
     pub fn sql(&self) -> String {
@@ -41,19 +78,8 @@ impl Columns {
         let vector = if self.vector { "embedding::real[]" } else { "null::real[]" };
         let metadata = match &self.metadata {
             Keys::All => "metadata::text".to_owned(),
-            Keys::Of(paths) if paths.is_empty() => "'{}'::text".to_owned(),
-            Keys::Of(paths) => {
-                let tops = paths.iter().flat_map(|path| {
-                    // A name may have dots itself.
-                    path.match_indices('.').map(|(dot, _)| &path[..dot]).chain([path.as_str()])
-                });
-                let tops: Vec<String> = tops.map(quote_literal).collect();
-                format!(
-                    "(select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each(metadata) \
-                     where key in ({}))::text",
-                    tops.join(", ")
-                )
-            }
+            Keys::None => "'{}'::text".to_owned(),
+            Keys::Values(sql) => sql.clone(),
         };
         format!("id, {content}, {metadata}, embedded, {TIMES}, version, {vector}")
     }

@@ -6,7 +6,10 @@ use std::time::Instant;
 use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, is_exact, sort};
 use crate::index::Place;
 use crate::postgres::{Param, Row, Type};
-use crate::types::{Document, DocumentId, Explain, Filter, Fusion, Metric, Mode, Paging, Plan, SearchRequest};
+use crate::types::{
+    Document, DocumentId, Explain, Filter, Fusion, Metric, Mode, Paging, Plan, SearchRequest, VectorError,
+    VectorStorage, round_to_half,
+};
 
 use super::remote::{RemoteCollection, texts};
 use super::rows::{self, Columns, Keys, vector_text};
@@ -16,6 +19,8 @@ use super::table::configuration;
 const MAX_EF_SEARCH: usize = 1_000;
 /// Candidates kept where nobody says how many.
 const DEFAULT_EF_SEARCH: usize = 100;
+/// Most words of a query as Postgres reads them: an address of ours is several there.
+const MAX_LEXEMES: usize = 512;
 /// The settings of a transaction that compares every row that passes.
 const COMPARE_ALL: &str = "set local enable_indexscan = off; set local enable_indexonlyscan = off";
 
@@ -67,8 +72,7 @@ impl Shelf for RemoteCollection {
     ) -> Result<Nearest, CollectionError> {
         let started = Instant::now();
         if let Some(ef) = request.ef_search.filter(|ef| *ef > MAX_EF_SEARCH) {
-            let cannot = format!("takes an \"ef_search\" of at most {MAX_EF_SEARCH}, and it is {ef}");
-            return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
+            return Err(self.not_here(format!("takes an \"ef_search\" of at most {MAX_EF_SEARCH}, and it is {ef}")));
         }
         // One more tells whether there are equals on both sides of the cut.
         let wanted = depth + excluded.len() + 1;
@@ -120,19 +124,19 @@ impl Shelf for RemoteCollection {
         let configuration = configuration(self.definition());
         // Who was found by words alone gets a score by vector too, where scores are added.
         let by_score = matches!(request.mode, Mode::Hybrid(Fusion::Weighted { .. }));
-        let columns = ranked(request, by_score).sql();
+        let columns = self.ranked(request, by_score)?.sql();
         // A document with one of the words is found, as by our own index; lexemes are quoted as tsquery reads them.
         let before = format!(
             "select {columns}, ts_rank(t.words, asked.query, 1)::float8 from {} as t, \
              (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
-             as query from unnest(tsvector_to_array(to_tsvector('{configuration}', $1))) as word) as asked \
+             as query from (select lexeme from unnest(to_tsvector('{configuration}', $1)) \
+             order by positions[1], lexeme limit {MAX_LEXEMES}) as words(word)) as asked \
              where t.words @@ asked.query and ",
             self.table(),
         );
         let after = format!(" and {} order by 9 desc, id limit {depth}", passes.sql);
         if words.text.contains('\0') {
-            let cannot = "holds no text with U+0000, and the query has one; take it out".to_owned();
-            return Err(CollectionError::NotOnBackend { name: self.name().clone(), cannot });
+            return Err(self.not_here("holds no text with U+0000, and the query has one; take it out".to_owned()));
         }
         let params = std::iter::once(words.text.clone()).chain(passes.params).collect();
         let statement = Statement { before, after, params };
@@ -152,7 +156,7 @@ impl Shelf for RemoteCollection {
         let is_reranked = request.rerank.is_some();
         let columns = Columns {
             content: include.text || request.highlight || is_reranked,
-            metadata: if include.metadata || is_reranked { Keys::All } else { Keys::Of(Vec::new()) },
+            metadata: if include.metadata || is_reranked { Keys::All } else { Keys::None },
             vector: include.vector,
         };
         if columns == Columns::NONE {
@@ -176,14 +180,40 @@ impl Shelf for RemoteCollection {
     }
 }
 
-/// What is read of rows to rank them; the rest is read of hits alone.
-fn ranked(request: &SearchRequest, vector: bool) -> Columns {
-    let group = request.grouping.iter().map(|grouping| &grouping.field);
-    let paths = request.facets.iter().chain(group).cloned().collect();
-    Columns { content: false, metadata: Keys::Of(paths), vector: vector || request.diversity.is_some() }
-}
-
 impl RemoteCollection {
+    /// What is read of rows to rank them; the rest is read of hits alone.
+    fn ranked(&self, request: &SearchRequest, vector: bool) -> Result<Columns, CollectionError> {
+        let group = request.grouping.iter().map(|grouping| &grouping.field);
+        let metadata = Keys::values(request.facets.iter().chain(group)).map_err(|cannot| self.not_here(cannot))?;
+        Ok(Columns { content: false, metadata, vector: vector || request.diversity.is_some() })
+    }
+
+    fn not_here(&self, cannot: String) -> CollectionError {
+        CollectionError::NotOnBackend { name: self.name().clone(), cannot }
+    }
+
+    /// A query as the column has its vectors, and what its scores are multiplied by. Of `dot` any length is as good, so
+    /// it is brought to one of which half precision keeps most.
+    ///
+    /// # Errors
+    /// [`CollectionError::QueryVector`] for numbers beyond half precision.
+    fn as_stored(&self, vector: &[f32]) -> Result<(Vec<f32>, f64), CollectionError> {
+        let (mut stored, mut times) = (vector.to_vec(), 1.0);
+        if self.definition().index.storage == VectorStorage::Float16 {
+            if self.definition().metric == Metric::Dot {
+                let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                // A power of two: numbers that half precision has stay such.
+                times = norm.log2().floor().exp2();
+                stored.iter_mut().for_each(|x| *x = (f64::from(*x) / times) as f32);
+            }
+            // What is small beside the documents of the table may be rounded away.
+            if let Err(error @ VectorError::TooLargeForHalf { .. }) = round_to_half(&mut stored) {
+                return Err(CollectionError::QueryVector(error));
+            }
+        }
+        Ok((stored, times))
+    }
+
     /// The number after the columns is the score with the other sign, in the precision in which scores are shown.
     fn nearest_statement(
         &self,
@@ -196,17 +226,19 @@ impl RemoteCollection {
         let (extension, definition) = (self.checked()?.extension, self.definition());
         let distance =
             format!("embedding {} $1::{}", extension.operator(definition.metric), extension.vector(definition));
+        let (vector, times) = self.as_stored(vector)?;
         let shown = match definition.metric {
             Metric::Cosine => format!("(({distance}) - 1)::real"),
+            Metric::Dot if times != 1.0 => format!("(({distance}) * '{times:e}'::float8)::real"),
             Metric::Dot | Metric::L2 => format!("({distance})::real"),
         };
         let order = match order {
             Order::ByDistance => distance,
             Order::ByScore => "9, id".to_owned(),
         };
-        let before = format!("select {}, {shown} from {} where ", ranked(request, false).sql(), self.table());
+        let before = format!("select {}, {shown} from {} where ", self.ranked(request, false)?.sql(), self.table());
         let after = format!(" and {} order by {order} limit {count}", passes.sql);
-        let params = std::iter::once(vector_text(vector)).chain(passes.params).collect();
+        let params = std::iter::once(vector_text(&vector)).chain(passes.params).collect();
         Ok(Statement { before, after, params })
     }
 

@@ -316,7 +316,7 @@ pub(super) async fn check_columns(
     let table = placement.qualified().plain();
     let Some(found) = columns(session, placement).await? else {
         return Err(TableError::Drift(format!(
-            "table {table} is gone; somebody dropped it. DELETE the collection and create it again"
+            "table {table} is gone; somebody dropped it. DELETE the collection with \"keep_table=true\" and create it again"
         )));
     };
     let (mut differences, mut is_of_dim) = (Vec::new(), false);
@@ -363,6 +363,14 @@ async fn check_registered(
     }
 }
 
+/// The number of the table in the catalogue; 0 where there is none.
+pub(super) async fn number(session: &Session, placement: &Placement) -> Result<i64, PostgresError> {
+    let sql = "select coalesce(to_regclass($1)::oid::int8, 0)";
+    let table = placement.qualified().to_string();
+    let rows = session.query("look for the table", sql, &[(&table, Type::TEXT)]).await?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
+}
+
 /// Checks that the table stands and is still that of the definition.
 ///
 /// # Errors
@@ -373,10 +381,7 @@ pub(super) async fn check(
     definition: &Definition,
 ) -> Result<Checked, TableError> {
     // First: where the table is made anew while it is looked at, this is not the number of that one.
-    let number = "select coalesce(to_regclass($1)::oid::int8, 0)";
-    let qualified = placement.qualified();
-    let rows = session.query("look for the table", number, &[(&qualified.to_string(), Type::TEXT)]).await?;
-    let table = rows.first().map_or(0, |row| row.get(0));
+    let table = number(session, placement).await?;
     check_registered(session, placement, definition).await?;
     check_columns(session, placement, definition).await?;
     let lost = || TableError::Lacking("the database has lost its extension \"vector\"; make it again".to_owned());
@@ -437,19 +442,21 @@ async fn make(
 }
 
 /// Drops the table and what the register has of it. What is not there is passed over. Returns the number of the change.
-/// Within a transaction; what it does may be done twice.
+/// Within a transaction; what it does may be done twice. `used`: the number of the table that was used last.
 ///
 /// # Errors
-/// [`TableError::Conflict`] where another's table has the name; the transaction is to be rolled back then, as after any
-/// other.
+/// [`TableError::Conflict`] where another's table has the name, or one that was made since; the transaction is to be
+/// rolled back then, as after any other.
 pub(super) async fn drop_table(
     session: &Session,
     placement: &Placement,
     definition: &Definition,
+    used: Option<i64>,
 ) -> Result<i64, TableError> {
     // Nobody makes the table anew between looking at it and dropping it.
     session.batch("wait for others", ALONE).await?;
     let (table, has_register) = (placement.qualified(), has_register(session, placement).await?);
+    let now = number(session, placement).await?;
     let is_registered = has_register && check_registered(session, placement, definition).await?;
     let is_there = columns(session, placement).await?.is_some();
     if is_there && !is_registered && check_columns(session, placement, definition).await.is_err() {
@@ -458,6 +465,13 @@ pub(super) async fn drop_table(
              with \"keep_table=true\"",
             table.plain(),
             register(placement)
+        )));
+    }
+    if is_there && used.is_some_and(|used| used != now) {
+        return Err(TableError::Conflict(format!(
+            "table {} was made anew since this server used it, and others may have written to it; DELETE the collection \
+             with \"keep_table=true\", which leaves the table; to drop it, read from the collection and DELETE it again",
+            table.plain()
         )));
     }
     // A table that somebody changed may lack the column or its sequence.

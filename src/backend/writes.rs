@@ -1,49 +1,106 @@
-//! What is written of a table: rows that are inserted or replaced, and rows that are deleted, by one statement each.
+//! What is written of a table: rows that are inserted or replaced, and rows that are deleted, by one statement each;
+//! where a write expects what stands there, behind one that locks it.
 
-use crate::collection::{CollectionError, Deleted, DocumentVectors, Prepared};
-use crate::postgres::{Param, Row, ToSql, Type};
-use crate::types::{DocumentId, EmbeddingState, NewDocument, Seq};
+use std::collections::HashMap;
+
+use crate::collection::{BackendFault, CollectionError, Deleted, Known, Prepared, check_if_seq};
+use crate::postgres::{Param, PostgresError, Row, Session, ToSql, Type};
+use crate::types::{DocumentId, EmbeddingState, IfSeq, Seq};
 
 use super::json;
 use super::remote::RemoteCollection;
 use super::rows::vector_text;
+use super::table::Extension;
 
 impl RemoteCollection {
-    /// Writes rows by one statement.
-    pub(super) fn insert(&self, rows: &[NewRow]) -> Result<Seq, CollectionError> {
-        let (vector, table) = (self.checked()?.extension.vector(self.definition()), self.table());
-        let sql = |guard: &str| {
-            format!(
-                "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
-                 nextval(pg_get_serial_sequence($6, 'version')) as version), \
-                 written as (insert into {table} as t \
-                 (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
-                 select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
-                 from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \
-                 with ordinality as new(id, content, metadata, embedding, embedded, n), change where {guard} order by n \
-                 on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
-                 embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
-                 version = excluded.version returning version) select max(version), count(*) from written"
-            )
-        };
+    /// Writes rows in one transaction, where each that `if_seq` names stands at its seq.
+    pub(super) fn insert(&self, rows: &[NewRow<'_>], if_seq: &IfSeq) -> Result<Seq, CollectionError> {
+        let extension = self.checked()?.extension;
+        self.transact(async |session, guard| {
+            if let Err(refused) = self.check_versions(session, guard, if_seq, None).await? {
+                return Ok(Err(refused));
+            }
+            let (seq, written) = self.put(session, guard, &extension, rows, if_seq).await?;
+            if written == rows.len() as u64 {
+                return Ok(Ok(seq));
+            }
+            // One that was not to be there may have come meanwhile.
+            let checked = self.check_versions(session, guard, if_seq, Some(seq)).await?;
+            Ok(checked.and_then(|()| Err(self.not_all_written(rows, written))))
+        })
+    }
+
+    /// Writes rows by one statement: all but those that `if_seq` wants not to be there and that are. Returns the change
+    /// and how many it wrote.
+    pub(super) async fn put(
+        &self,
+        session: &Session,
+        guard: &str,
+        extension: &Extension,
+        rows: &[NewRow<'_>],
+        if_seq: &IfSeq,
+    ) -> Result<(Seq, u64), PostgresError> {
+        let (vector, table) = (extension.vector(self.definition()), self.table());
+        let sql = format!(
+            "with change as materialized (select date_trunc('milliseconds', clock_timestamp()) as moment, \
+             nextval(pg_get_serial_sequence($6, 'version')) as version), \
+             written as (insert into {table} as t \
+             (id, content, metadata, embedding, embedded, created_at, updated_at, version) \
+             select id, content, metadata::jsonb, embedding::{vector}, embedded, moment, moment, version \
+             from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) \
+             with ordinality as new(id, content, metadata, embedding, embedded, n), change where {guard} order by n \
+             on conflict (id) do update set content = excluded.content, metadata = excluded.metadata, \
+             embedding = excluded.embedding, embedded = excluded.embedded, updated_at = excluded.updated_at, \
+             version = excluded.version where not t.id = any($7) returning version) \
+             select max(version), count(*) from written"
+        );
         let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-        let contents: Vec<Option<&str>> = rows.iter().map(|row| row.content.as_deref()).collect();
+        let contents: Vec<Option<&str>> = rows.iter().map(|row| row.content).collect();
         let metadata: Vec<&str> = rows.iter().map(|row| row.metadata.as_str()).collect();
         let vectors: Vec<&str> = rows.iter().map(|row| row.embedding.as_str()).collect();
         let embedded: Vec<bool> = rows.iter().map(|row| row.embedded).collect();
-        let params: [Param<'_>; 6] = [
+        let new: Vec<&str> = if_seq.iter().filter(|(_, seq)| **seq == Seq(0)).map(|(id, _)| id.as_str()).collect();
+        let params: [Param<'_>; 7] = [
             (&ids, Type::TEXT_ARRAY),
             (&contents, Type::TEXT_ARRAY),
             (&metadata, Type::TEXT_ARRAY),
             (&vectors, Type::TEXT_ARRAY),
             (&embedded, Type::BOOL_ARRAY),
             (&table, Type::TEXT),
+            (&new, Type::TEXT_ARRAY),
         ];
+        let written = session.query("write documents", &sql, &params).await?;
+        Ok(written.first().map_or((Seq(0), 0), |row| (Seq(number(row, 0)), number(row, 1))))
+    }
+
+    /// Why a write is rolled back of which the database did a part.
+    pub(super) fn not_all_written(&self, rows: &[NewRow<'_>], written: u64) -> CollectionError {
         let asked = rows.len() as u64;
-        self.write("write documents", sql, &params, |row| match number(row, 1) {
-            written if written == asked => Ok(Seq(number(row, 0))),
-            written => Err(self.passed_over(asked.saturating_sub(written), asked, "written")),
-        })
+        self.fault(BackendFault::Refused, self.passed_over(asked.saturating_sub(written), asked, "written"))
+    }
+
+    /// Locks the documents that `if_seq` names until the transaction ends, and checks that each stands at its seq.
+    /// `ours`: what this transaction wrote is no other's.
+    async fn check_versions(
+        &self,
+        session: &Session,
+        guard: &str,
+        if_seq: &IfSeq,
+        ours: Option<Seq>,
+    ) -> Result<Result<(), CollectionError>, PostgresError> {
+        if if_seq.is_empty() {
+            return Ok(Ok(()));
+        }
+        let table = self.table();
+        let sql = format!("select id, version from {table} where {guard} and id = any($1) order by id for update");
+        let ids: Vec<&str> = if_seq.keys().map(DocumentId::as_str).collect();
+        let rows = session.query("look at documents", &sql, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        let stands: HashMap<String, Seq> = rows.iter().map(|row| (row.get(0), Seq(number(row, 1)))).collect();
+        let check = |id: &DocumentId| match stands.get(id.as_str()).copied() {
+            stands if stands.is_some() && stands == ours => Ok(()),
+            stands => check_if_seq(if_seq, id, stands.unwrap_or_default()),
+        };
+        Ok(if_seq.keys().try_for_each(check))
     }
 
     /// Deletes by one statement, which locks rows in the order in which writers do. `$1` is the table's name; the
@@ -82,23 +139,26 @@ fn number(row: &Row, at: usize) -> u64 {
 }
 
 /// A row to write.
-pub(super) struct NewRow {
-    pub id: DocumentId,
-    content: Option<String>,
+pub(super) struct NewRow<'a> {
+    id: &'a DocumentId,
+    content: Option<&'a str>,
     metadata: String,
     embedding: String,
     embedded: bool,
 }
 
-impl NewRow {
-    pub fn of((prepared, (vectors, state)): (Prepared, (DocumentVectors, EmbeddingState))) -> Self {
-        let NewDocument { id, text, metadata, .. } = prepared.document;
-        Self {
-            id,
-            content: text,
-            metadata: json::object(&metadata),
+impl<'a> NewRow<'a> {
+    /// Of documents and their vectors, in the order in which all writers lock rows.
+    pub fn all(documents: &'a [Prepared], vectors: &[Known]) -> Vec<Self> {
+        let row = |(Prepared { document, .. }, (vectors, state)): (&'a Prepared, &Known)| Self {
+            id: &document.id,
+            content: document.text.as_deref(),
+            metadata: json::object(&document.metadata),
             embedding: vector_text(&vectors.numbers),
-            embedded: state == EmbeddingState::Embedded,
-        }
+            embedded: *state == EmbeddingState::Embedded,
+        };
+        let mut rows: Vec<Self> = documents.iter().zip(vectors).map(row).collect();
+        rows.sort_by(|a, b| a.id.cmp(b.id));
+        rows
     }
 }

@@ -21,6 +21,7 @@ const PAGE: usize = 250;
 /// What is read of each document.
 const PARTS: &str = "text,metadata,own_vector";
 const PARTS_WITH_VECTORS: &str = "text,metadata,vector";
+const PARTS_WITHOUT_VECTORS: &str = "text,metadata";
 
 /// Arguments of `export`.
 #[derive(Args, Debug)]
@@ -42,6 +43,9 @@ pub struct ExportArgs {
     /// Write all vectors, so that an import embeds nothing; they count as the documents' own there
     #[arg(long)]
     vectors: bool,
+    /// Write no vectors, also none that came with documents, so that an import embeds all texts
+    #[arg(long, conflicts_with = "vectors")]
+    without_vectors: bool,
     /// Where the collection has a template: write the texts that it made too, for a collection without one
     #[arg(long)]
     made_texts: bool,
@@ -60,7 +64,11 @@ pub(super) fn run(args: &ExportArgs, context: &Context) -> Result<(), CliError> 
     let lines = Lines {
         target: &target,
         path: format!("{path}/documents"),
-        with_vectors: args.vectors,
+        parts: match (args.vectors, args.without_vectors) {
+            (true, _) => PARTS_WITH_VECTORS,
+            (false, true) => PARTS_WITHOUT_VECTORS,
+            (false, false) => PARTS,
+        },
         with_texts: args.made_texts || definition["embedding"]["template"].is_null(),
     };
     let mut out = Out::create(&args.out)?;
@@ -87,7 +95,8 @@ struct Lines<'a> {
     target: &'a Target,
     /// The route of the listing.
     path: String,
-    with_vectors: bool,
+    /// What is read of each document.
+    parts: &'static str,
     with_texts: bool,
 }
 
@@ -123,8 +132,7 @@ impl Lines<'_> {
 
     /// Writes them all, a line each, and returns how many. `wrote` is told how many came.
     fn write(&self, out: &mut Out, wrote: impl Fn(u64)) -> Result<u64, CliError> {
-        let include = if self.with_vectors { PARTS_WITH_VECTORS } else { PARTS };
-        let first = format!("{}?limit={PAGE}&include={include}", self.path);
+        let first = format!("{}?limit={PAGE}&include={}", self.path, self.parts);
         let (mut written, mut path) = (0, first.clone());
         loop {
             let body = self.target.call("GET", &path, None)?;

@@ -35,7 +35,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand};
 
 use crate::database::{Database, Options};
-use crate::embed::{Models, Precision, default_models_dir};
+use crate::embed::{Compute, Device, Models, Precision, default_models_dir};
 use crate::storage::keep_new_files_to_owner;
 
 pub use error::{CliError, Failure};
@@ -126,6 +126,10 @@ pub struct Context {
     #[arg(long, global = true, value_name = "KIND", env = "PANNIER_PRECISION", default_value = "float32",
           value_parser = precision_parser())]
     pub precision: Precision,
+    /// Where embedding models run: `auto`, `cpu`, or `cuda:0` or `metal:0` and so on in a build for them
+    #[arg(long, global = true, value_name = "DEVICE", env = "PANNIER_DEVICE", default_value = "auto",
+          value_parser = device)]
+    pub device: Device,
     /// Most MiB of vectors kept on disk, so that a text that was embedded before is not embedded again; 0 keeps none
     /// [default: as many as the file of vectors has, 256 where there is none]
     #[arg(long, global = true, value_name = "N", env = "PANNIER_VECTOR_CACHE_MIB",
@@ -200,9 +204,9 @@ impl Command {
 impl Context {
     /// How to open a store with these settings.
     pub fn options(&self) -> Options {
-        let (models_dir, threads, precision) = (self.models.clone(), self.threads, self.precision);
+        let (models_dir, compute) = (self.models.clone(), self.compute(self.precision));
         let vector_cache_bytes = self.vector_cache_mib.map(|mib| u64::from(mib) << 20);
-        Options { models_dir, threads, precision, vector_cache_bytes, ..Options::default() }
+        Options { models_dir, compute, vector_cache_bytes, ..Options::default() }
     }
 
     /// Opens the data directory, which no other process may hold.
@@ -243,7 +247,11 @@ impl Context {
 
     /// The models, computing in another precision than is set.
     pub(crate) fn model_store_of(&self, precision: Precision) -> Models {
-        Models::with_precision(self.models.clone().unwrap_or_else(default_models_dir), self.threads, precision)
+        Models::computing(self.models.clone().unwrap_or_else(default_models_dir), self.compute(precision))
+    }
+
+    fn compute(&self, precision: Precision) -> Compute {
+        Compute { threads: self.threads, precision, device: self.device }
     }
 }
 
@@ -264,6 +272,11 @@ fn read_secret(path: &Path) -> io::Result<String> {
 fn threads(text: &str) -> Result<NonZeroUsize, String> {
     let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MAX_THREADS);
     threads.ok_or_else(|| format!("write a whole number from 1 to {MAX_THREADS}"))
+}
+
+/// Reads a device by its name.
+fn device(text: &str) -> Result<Device, String> {
+    Device::from_name(text).ok_or_else(|| "write auto, cpu, cuda:0 or metal:0; 0 is the first of its kind".to_owned())
 }
 
 /// Reads a precision by its name.

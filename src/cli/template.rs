@@ -188,7 +188,7 @@ fn documents(args: &PreviewArgs, format: Format, types: FieldTypes) -> Result<Ve
     };
     let limit = usize::from(args.limit).min(MAX_DOCUMENTS_PER_REQUEST);
     let mut documents = Vec::new();
-    for record in format.records(buffered, types)?.take(limit) {
+    for record in format.records(buffered, mapping.types(types))?.take(limit) {
         let record = record?;
         let document = record.content.and_then(|object| mapping.document(object));
         let document = document.map_err(|error| {

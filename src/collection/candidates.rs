@@ -32,7 +32,7 @@ pub struct Prepared {
 pub struct QueryWords {
     /// As we read them.
     pub query: KeywordQuery,
-    /// As it came.
+    /// As it came, as far as its words are looked for.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "Postgres reads the words in its own way"))]
     pub text: String,
 }
@@ -43,7 +43,9 @@ impl QueryWords {
     /// # Errors
     /// As [`KeywordQuery::new`].
     pub fn new(language: Language, text: &str) -> Result<Self, CollectionError> {
-        Ok(Self { query: KeywordQuery::new(language, text)?, text: text.to_owned() })
+        let query = KeywordQuery::new(language, text)?;
+        let text = query.read_of(text).to_owned();
+        Ok(Self { query, text })
     }
 }
 

@@ -9,7 +9,9 @@ use crate::meta::MetaError;
 use crate::segment::SegmentError;
 #[cfg(feature = "text")]
 use crate::text::TextError;
-use crate::types::{CollectionName, DefinitionError, DocumentId, FilterError, MetadataError, NameError, VectorError};
+use crate::types::{
+    CollectionName, DefinitionError, DocumentId, FilterError, MetadataError, NameError, Seq, VectorError,
+};
 
 /// What is to be done where the database of a collection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +198,36 @@ pub enum CollectionError {
         /// Fingerprint of the installed files.
         got: String,
     },
+    /// A document to patch does not exist.
+    #[error("there is no document {id:?} in collection {name:?}", id = id.as_str(), name = name.as_str())]
+    DocumentNotFound {
+        /// The collection.
+        name: CollectionName,
+        /// The id asked for.
+        id: DocumentId,
+    },
+    /// A patch has nothing to change.
+    #[error("the patch of document {id:?} changes nothing; name a field of \"metadata\", \"text\" or \"vector\"", id = id.as_str())]
+    EmptyPatch {
+        /// The document.
+        id: DocumentId,
+    },
+    /// A document is not at the seq that a write expects.
+    #[error("{}; read it again and decide anew, nothing was written", seq_conflict(id, *expected, *stands))]
+    SeqConflict {
+        /// The document.
+        id: DocumentId,
+        /// As expected; 0 for no document.
+        expected: Seq,
+        /// As it stands; 0 where there is no document.
+        stands: Seq,
+    },
+    /// Patches were overtaken by other writes again and again while their texts were embedded.
+    #[error("others write the same documents, document {id:?} or another, again and again while their texts are embedded; nothing was written, try again shortly", id = id.as_str())]
+    Overtaken {
+        /// The first document of the request.
+        id: DocumentId,
+    },
     /// The document to search near does not exist.
     #[error("there is no document {id:?} in the collection to search near", id = id.as_str())]
     QueryDocumentNotFound {
@@ -256,6 +288,14 @@ pub enum CollectionError {
         detail: String,
     },
 
+    /// Every session with a collection's database was busy for as long as a call waits for one.
+    #[error("collection {name:?}: the {sessions} sessions with its database are all busy; try again shortly", name = name.as_str())]
+    SessionsBusy {
+        /// The collection.
+        name: CollectionName,
+        /// How many there are.
+        sessions: usize,
+    },
     /// Too much work is queued.
     #[error("too many writes are waiting; try again shortly")]
     Overloaded,
@@ -302,4 +342,13 @@ pub enum CollectionError {
     /// The document index failed.
     #[error(transparent)]
     Meta(#[from] MetaError),
+}
+
+fn seq_conflict(id: &DocumentId, expected: Seq, stands: Seq) -> String {
+    let id = id.as_str();
+    match (expected, stands) {
+        (Seq(0), _) => format!("\"if_seq\" is 0, so document {id:?} must not be there, and it is, at seq {stands}"),
+        (_, Seq(0)) => format!("\"if_seq\" expects document {id:?} at seq {expected}, and there is no such document"),
+        _ => format!("\"if_seq\" expects document {id:?} at seq {expected}, and it stands at seq {stands}"),
+    }
 }

@@ -84,6 +84,11 @@ impl KeywordQuery {
     }
 
     /// Never asked.
+    pub fn read_of<'a>(&self, _text: &'a str) -> &'a str {
+        match self.0 {}
+    }
+
+    /// Never asked.
     pub fn fragments(&self, _text: &str) -> Vec<String> {
         match self.0 {}
     }

@@ -25,6 +25,7 @@ mod maintenance;
 mod packing;
 mod page;
 mod passing;
+mod patch;
 mod plan;
 mod prepare;
 mod quick;
@@ -66,6 +67,9 @@ pub use keywords::KeywordStats;
 pub use packing::DEFAULT_PACKED_BYTES;
 #[cfg(feature = "postgres")]
 pub(crate) use page::is_exact;
+pub use patch::Updated;
+#[cfg(feature = "postgres")]
+pub(crate) use patch::{Draft, MAX_DRAFTS, Original};
 #[cfg(feature = "postgres")]
 pub(crate) use prepare::Prepared;
 pub use prepare::Preview;
@@ -74,8 +78,10 @@ pub use recall::{DEFAULT_SAMPLED_ONE_IN, SampledRecall};
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use salvaged::create_as;
 #[cfg(feature = "postgres")]
-pub(crate) use vectors::{DocumentVectors, Made};
+pub(crate) use vectors::{DocumentVectors, Known, Made};
 pub(crate) use verify::{VerifyReport, verify};
+#[cfg(feature = "postgres")]
+pub(crate) use write::check_if_seq;
 pub use write::{Deleted, Upserted};
 
 use maintenance::Job;

@@ -78,7 +78,8 @@ impl Frame<'_> {
 
     fn prepare_one(&self, templater: Option<&Templater>, mut new: NewDocument) -> Result<Prepared, CollectionError> {
         if let Some(guard) = &self.definition().guard {
-            inspect(guard, &mut new).map_err(|source| CollectionError::Guard { id: new.id.clone(), source })?;
+            inspect(guard, &mut new, templater.is_some())
+                .map_err(|source| CollectionError::Guard { id: new.id.clone(), source })?;
         }
         let mut parts = Vec::new();
         if let Some(templater) = templater {
@@ -90,6 +91,7 @@ impl Frame<'_> {
             new.text = (!rendered.text.is_empty()).then_some(rendered.text);
             parts = rendered.parts;
         }
+        super::vectors::check_places(&new)?;
         match (&new.text, &new.vector) {
             (_, Some(_)) => {}
             _ if !new.chunks.is_empty() => {}
@@ -123,10 +125,8 @@ impl Frame<'_> {
         let mut rendered = rendered.map_err(|source| CollectionError::Template { id: id.clone(), source })?;
         if let Some(guard) = &self.definition().guard {
             let parts = rendered.parts.iter_mut().map(|part| &mut part.text);
-            std::iter::once(&mut rendered.text)
-                .chain(parts)
-                .try_for_each(|text| inspect_made(guard, metadata, text))
-                .map_err(|source| CollectionError::Guard { id: id.clone(), source })?;
+            let texts = std::iter::once(&mut rendered.text).chain(parts);
+            inspect_made(guard, metadata, texts).map_err(|source| CollectionError::Guard { id: id.clone(), source })?;
         }
         Ok(rendered)
     }

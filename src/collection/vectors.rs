@@ -24,11 +24,14 @@ pub struct DocumentVectors {
     pub chunks: Vec<ChunkSpan>,
 }
 
+/// The vectors of a document, and where they come from.
+pub type Known = (DocumentVectors, EmbeddingState);
+
 /// The vectors of a request's documents.
 #[derive(Default)]
 pub struct Made {
-    /// In the order of the documents, and where they come from.
-    pub vectors: Vec<(DocumentVectors, EmbeddingState)>,
+    /// In the order of the documents.
+    pub vectors: Vec<Known>,
     /// Texts and chunks embedded by the model.
     pub embedded: usize,
     /// Texts and chunks whose vector was in the cache, and documents whose text has not changed.
@@ -55,27 +58,23 @@ enum Piece {
 
 impl Frame<'_> {
     /// Embeds what is to be embedded, and brings all vectors into the form in which they are stored. `known`: by
-    /// document the vectors of the same text, where it stands already.
+    /// document the vectors that it goes on with, in this form, and where they come from.
     ///
     /// # Errors
     /// [`CollectionError`] names the document.
-    pub fn make_vectors(
-        &self,
-        documents: &[Prepared],
-        known: Vec<Option<DocumentVectors>>,
-    ) -> Result<Made, CollectionError> {
+    pub fn make_vectors(&self, documents: &[Prepared], known: Vec<Option<Known>>) -> Result<Made, CollectionError> {
         let mut made = Made::default();
         let mut wanted = Vec::new();
         for (at, (prepared, known)) in documents.iter().zip(known).enumerate() {
             let document = &prepared.document;
-            let vectors = match (&document.vector, document.chunks.as_slice(), known) {
-                (Some(vector), ..) => (self.whole(document, vector.clone())?, EmbeddingState::Ready),
-                (None, [_, ..], _) => (self.given_chunks(document)?, EmbeddingState::Ready),
-                (None, [], Some(known)) => {
-                    made.cached += 1;
-                    (known, EmbeddingState::Embedded)
+            let vectors = match (known, &document.vector, document.chunks.as_slice()) {
+                (Some(known), ..) => {
+                    made.cached += usize::from(known.1 == EmbeddingState::Embedded);
+                    known
                 }
-                (None, [], None) => {
+                (None, Some(vector), _) => (self.whole(document, vector.clone())?, EmbeddingState::Ready),
+                (None, None, [_, ..]) => (self.given_chunks(document)?, EmbeddingState::Ready),
+                (None, None, []) => {
                     self.want(at, prepared, &mut wanted)?;
                     (DocumentVectors::default(), EmbeddingState::Embedded)
                 }
@@ -161,9 +160,8 @@ impl Frame<'_> {
 
     /// One vector for all of a document.
     fn whole(&self, document: &NewDocument, vector: Vec<f32>) -> Result<DocumentVectors, CollectionError> {
-        let all_of = |text: &String| ChunkSpan { start: 0, end: text.chars().count() as u32 };
-        let span = document.text.as_ref().map_or(ChunkSpan::NOWHERE, all_of);
-        let chunks = if self.definition().chunks.is_some() { vec![span] } else { Vec::new() };
+        let span = || document.text.as_deref().map_or(ChunkSpan::NOWHERE, all_of);
+        let chunks = if self.definition().chunks.is_some() { vec![span()] } else { Vec::new() };
         Ok(DocumentVectors { numbers: self.admit(&document.id, vector)?, chunks })
     }
 
@@ -179,11 +177,11 @@ impl Frame<'_> {
 
     /// Refuses given chunks that cannot be stored.
     pub(super) fn check_given_chunks(&self, document: &NewDocument) -> Result<(), CollectionError> {
-        let NewDocument { id, text, vector, chunks, .. } = document;
+        let NewDocument { id, vector, chunks, .. } = document;
         if chunks.is_empty() {
             return Ok(());
         }
-        let refuse = |detail: &str| Err(CollectionError::Chunks { id: id.clone(), detail: detail.to_owned() });
+        let refuse = |detail: &str| Err(refused_chunks(id, detail));
         if self.definition().chunks.is_none() {
             return refuse(
                 "the collection holds one vector a document; create one with \"chunks\": {} to send several",
@@ -193,14 +191,10 @@ impl Frame<'_> {
             return refuse("\"vector\" and \"chunks\" are two ways to give vectors; send one of them");
         }
         check_chunks(id, chunks.len())?;
-        let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
-        for Chunk { span, vector } in chunks {
-            let definition = self.definition();
+        let definition = self.definition();
+        for Chunk { vector, .. } in chunks {
             check_vector_for(definition.metric, vector, definition.dim as usize)
                 .map_err(|source| refused(id, source))?;
-            if span.is_some_and(|span| span.start > span.end || span.end > characters) {
-                return refuse("a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters");
-            }
         }
         Ok(())
     }
@@ -231,11 +225,37 @@ fn sum_of(id: &DocumentId, mut parts: Vec<(Weight, Vec<f32>)>, is_weighed: bool)
     }
 }
 
+/// The span of one vector for all of a text.
+pub(super) fn all_of(text: &str) -> ChunkSpan {
+    ChunkSpan { start: 0, end: text.chars().count() as u32 }
+}
+
 /// The spans of a text's chunks, by the model's own tokens.
 fn split_text(model: &TextModel, text: &str, definition: ChunkDefinition) -> Result<Vec<ChunkSpan>, CollectionError> {
     let pieces = model.tokenize(text, InputKind::Plain, false)?;
     let tokens: Vec<_> = pieces.into_iter().filter_map(|piece| piece.range).map(|(start, end)| start..end).collect();
     Ok(split(text, &tokens, definition))
+}
+
+/// Refuses given chunks whose places are none of the document's text, which a template has made by now.
+pub(super) fn check_places(document: &NewDocument) -> Result<(), CollectionError> {
+    let NewDocument { id, text, chunks, .. } = document;
+    let mut spans = chunks.iter().filter_map(|chunk| chunk.span).peekable();
+    if spans.peek().is_none() {
+        return Ok(());
+    }
+    let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
+    match spans.any(|span| span.start > span.end || span.end > characters) {
+        true => Err(refused_chunks(
+            id,
+            "a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn refused_chunks(id: &DocumentId, detail: &str) -> CollectionError {
+    CollectionError::Chunks { id: id.clone(), detail: detail.to_owned() }
 }
 
 fn check_chunks(id: &DocumentId, got: usize) -> Result<(), CollectionError> {

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
-    DocumentId, Filter, NewDocument, Seq, StoredDocument, check_metadata, check_vector_for, metadata_bytes,
+    DocumentId, EmbeddingState, Filter, IfSeq, NewDocument, Seq, StoredDocument, check_metadata, check_vector_for,
+    metadata_bytes,
 };
 
 use super::prepare::Prepared;
-use super::vectors::{DocumentVectors, Made, refused};
+use super::vectors::{DocumentVectors, Known, Made, refused};
 use super::{Collection, CollectionError, Frame, now_ms};
 
 /// What an upsert did.
@@ -43,6 +44,14 @@ impl Collection {
     /// # Errors
     /// [`CollectionError`]; a refused request changes nothing.
     pub fn upsert(&self, documents: Vec<NewDocument>) -> Result<Upserted, CollectionError> {
+        self.upsert_if(documents, &IfSeq::new())
+    }
+
+    /// As [`Collection::upsert`], if each document that `if_seq` names stands at its seq when nothing else is written.
+    ///
+    /// # Errors
+    /// As there, and [`CollectionError::SeqConflict`] for the first that does not.
+    pub fn upsert_if(&self, documents: Vec<NewDocument>, if_seq: &IfSeq) -> Result<Upserted, CollectionError> {
         self.check_exists()?;
         self.frame().check_documents(&documents)?;
         if documents.is_empty() {
@@ -50,24 +59,38 @@ impl Collection {
         }
         let documents = self.frame().prepare_documents(documents)?;
         let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
+        // What is refused already need not be embedded.
+        let stands = documents.iter().zip(&standing).map(|(new, standing)| (&new.document.id, standing.seq));
+        stands.into_iter().try_for_each(|(id, seq)| check_if_seq(if_seq, id, seq))?;
         let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
         let Made { vectors, embedded, cached, truncated } = self.frame().make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
         let now = now_ms();
-        let mut logged = Vec::with_capacity(documents.len());
-        for ((Prepared { document, .. }, created), (vectors, embedding)) in
-            documents.into_iter().zip(created).zip(vectors)
-        {
-            let NewDocument { id, text, metadata, .. } = document;
-            let created_at_ms = created.unwrap_or(now);
-            let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
-            let DocumentVectors { numbers, chunks } = vectors;
-            logged.push(LoggedDocument { document, vector: numbers, chunks });
-        }
+        let written = documents.into_iter().zip(vectors).zip(created);
+        let logged: Vec<_> =
+            written.map(|((new, vectors), created)| logged(new, vectors, created.unwrap_or(now), now)).collect();
         let upserted = logged.len();
-        let _committing = self.state.commit_beside_others();
-        let seq = self.commit(Change::Upsert { collection: self.state.identity.id, documents: logged })?;
+        let (_beside, _alone);
+        if if_seq.is_empty() {
+            _beside = self.state.commit_beside_others();
+        } else {
+            _alone = self.state.commit_alone();
+            logged.iter().try_for_each(|new| {
+                let id = &new.document.id;
+                if if_seq.contains_key(id) { check_if_seq(if_seq, id, self.seq_of(id)?) } else { Ok(()) }
+            })?;
+        }
+        let seq = self.commit_upsert(logged)?;
         Ok(Upserted { upserted, seq, embedded, cached, truncated })
+    }
+
+    /// The change that wrote the document of an id; seq 0 where there is none.
+    fn seq_of(&self, id: &DocumentId) -> Result<Seq, CollectionError> {
+        Ok(self.find(id)?.map(|place| place.seq()).transpose()?.unwrap_or_default())
+    }
+
+    pub(super) fn commit_upsert(&self, documents: Vec<LoggedDocument>) -> Result<Seq, CollectionError> {
+        self.commit(Change::Upsert { collection: self.state.identity.id, documents })
     }
 
     /// Deletes documents. Ids that are not there are passed over.
@@ -153,10 +176,13 @@ impl Collection {
         // The vectors of the same text by the same model, whatever else of the document changes.
         let is_same = new.wants_vector() && self.frame().is_same_text(&old, new)?;
         let vectors = match is_same {
-            true => Some(DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? }),
+            true => {
+                let vectors = DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? };
+                Some((vectors, EmbeddingState::Embedded))
+            }
             false => None,
         };
-        Ok(Standing { created_at_ms: Some(old.created_at_ms), vectors })
+        Ok(Standing { seq: place.seq()?, created_at_ms: Some(old.created_at_ms), vectors })
     }
 }
 
@@ -166,16 +192,10 @@ impl Frame<'_> {
     /// # Errors
     /// [`CollectionError`] names the first.
     pub fn check_documents(&self, documents: &[NewDocument]) -> Result<(), CollectionError> {
-        if documents.len() > MAX_DOCUMENTS_PER_REQUEST {
-            return Err(CollectionError::TooManyDocuments { got: documents.len(), max: MAX_DOCUMENTS_PER_REQUEST });
-        }
+        check_ids(documents.iter().map(|document| &document.id))?;
         let definition = self.definition();
-        let mut seen = HashSet::with_capacity(documents.len());
         for document in documents {
             let NewDocument { id, text, metadata, vector, .. } = document;
-            if !seen.insert(id) {
-                return Err(CollectionError::DuplicateId { id: id.clone() });
-            }
             check_length(|| format!("the text of document {:?}", id.as_str()), text.as_ref().map_or(0, String::len))?;
             check_metadata(metadata).map_err(|source| CollectionError::Metadata { id: id.clone(), source })?;
             let bytes = metadata_bytes(metadata);
@@ -193,12 +213,45 @@ impl Frame<'_> {
     }
 }
 
+/// Refuses too many documents in one request, and one that stands there twice.
+pub(super) fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a DocumentId>) -> Result<(), CollectionError> {
+    let got = ids.len();
+    if got > MAX_DOCUMENTS_PER_REQUEST {
+        return Err(CollectionError::TooManyDocuments { got, max: MAX_DOCUMENTS_PER_REQUEST });
+    }
+    let mut seen = HashSet::with_capacity(got);
+    for id in ids {
+        if !seen.insert(id) {
+            return Err(CollectionError::DuplicateId { id: id.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// What stands under an id before it is written.
 #[derive(Default)]
 struct Standing {
+    /// 0 where there is none.
+    seq: Seq,
     created_at_ms: Option<i64>,
     /// Of the same text.
-    vectors: Option<DocumentVectors>,
+    vectors: Option<Known>,
+}
+
+/// A document as the log has it.
+pub(super) fn logged(new: Prepared, (vectors, embedding): Known, created_at_ms: i64, now: i64) -> LoggedDocument {
+    let NewDocument { id, text, metadata, .. } = new.document;
+    let document = StoredDocument { id, text, metadata, created_at_ms, updated_at_ms: now, embedding };
+    let DocumentVectors { numbers, chunks } = vectors;
+    LoggedDocument { document, vector: numbers, chunks }
+}
+
+/// Refuses a write of a document that is expected at another seq. `stands`: 0 where there is none.
+pub fn check_if_seq(if_seq: &IfSeq, id: &DocumentId, stands: Seq) -> Result<(), CollectionError> {
+    match if_seq.get(id) {
+        Some(&expected) if expected != stands => Err(CollectionError::SeqConflict { id: id.clone(), expected, stands }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn check_length(what: impl Fn() -> String, got: usize) -> Result<(), CollectionError> {

@@ -34,6 +34,7 @@ pub struct BitQuery {
     /// Shape `[PLANES, stride]`, zero beyond the bits of a row.
     planes: Vec<u8>,
     /// The same numbers, one a byte, zero up to a multiple of [`BLOCK`].
+    #[cfg_attr(not(any(target_arch = "x86_64", test)), expect(dead_code))]
     codes: Vec<i8>,
     stride: usize,
     /// What 1 stands for.
@@ -144,19 +145,18 @@ impl BitKernel {
     /// The sum of the query's whole numbers under the row's bits.
     #[inline]
     fn shared(self, row: &[u8], query: &BitQuery) -> i32 {
-        let blocks = row.as_chunks::<BLOCK>().0;
         match self {
             Self::Portable => portable(row, &query.planes),
             // SAFETY: `detect` made these variants, so the machine has the instructions; `new` made planes and codes
             // of the lengths that a row of this stride, which `closeness` checks, asks for.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { simd::avx2(blocks, &query.planes) },
+            Self::Avx2 => unsafe { simd::avx2(row.as_chunks().0, &query.planes) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Vnni => unsafe { simd::vnni(row, &query.codes) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Popcount => unsafe { simd::popcount(blocks, &query.planes) },
+            Self::Popcount => unsafe { simd::popcount(row.as_chunks().0, &query.planes) },
         }
     }
 }

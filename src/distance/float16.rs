@@ -65,7 +65,7 @@ fn has_avx2() -> bool {
 fn sum<const L2: bool>(kernel: HalfKernel, row: &[u16], query: &[f32]) -> f32 {
     assert_eq!(row.len(), query.len());
     let ((rows, row_rest), (queries, query_rest)) = (row.as_chunks::<LANES>(), query.as_chunks::<LANES>());
-    let whole = match kernel {
+    let whole: f32 = match kernel {
         HalfKernel::Portable => rows.iter().zip(queries).map(|(row, query)| portable::<L2>(row, query)).sum(),
         // SAFETY: `detect` made this variant, so the machine has the instructions.
         #[cfg(target_arch = "x86_64")]
@@ -142,6 +142,7 @@ mod tests {
     use super::*;
 
     fn kernels() -> Vec<HalfKernel> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
         let mut all = vec![HalfKernel::Portable];
         #[cfg(target_arch = "x86_64")]
         {

@@ -85,6 +85,7 @@ impl CodeKernel {
 
     /// `shift`: [`shift`] of `query`, computed once a query.
     #[inline]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub(super) fn dot(self, row: &[i8], query: &[i8], shift: i32) -> i32 {
         assert!(row.len() == query.len() && row.len() <= MAX_CODES, "{} and {}", row.len(), query.len());
         match self {
@@ -165,6 +166,7 @@ mod tests {
     }
 
     fn kernels() -> Vec<CodeKernel> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
         let mut all = vec![CodeKernel::Simsimd, CodeKernel::detect()];
         #[cfg(target_arch = "x86_64")]
         if avx2::is_available() {

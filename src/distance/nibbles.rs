@@ -142,6 +142,7 @@ mod tests {
 
     #[test]
     fn kernels_agree_with_scalar() {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
         let mut kernels = vec![Kernel::Scalar, Kernel::detect()];
         #[cfg(target_arch = "x86_64")]
         if avx2::is_available() {

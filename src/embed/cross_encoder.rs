@@ -13,7 +13,7 @@ use super::model::{Passes, Services};
 use super::settings::{Activation, CrossEncoderSettings};
 use super::store::Place;
 use super::tokenizer::{TOKENIZER_FILE, TextTokenizer};
-use super::{EmbedError, InputKind, Precision};
+use super::{Compute, EmbedError, InputKind};
 
 /// A model that says how well a text answers a query. It is shared by threads.
 pub struct CrossEncoder {
@@ -29,8 +29,9 @@ impl CrossEncoder {
     /// Loads an installed model whose files have been checked.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
-    pub(super) fn load(place: &Place, precision: Precision, services: Services) -> Result<Self, EmbedError> {
+    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Device`],
+    /// [`EmbedError::Storage`].
+    pub(super) fn load(place: &Place, compute: Compute, services: Services) -> Result<Self, EmbedError> {
         let CrossEncoderSettings { encoder, activation } = CrossEncoderSettings::read(place)?;
         let tokenizer = TextTokenizer::load(&place.dir.join(TOKENIZER_FILE), &place.name, &encoder)?;
         let (hidden, path) = (encoder.architecture.hidden_size, place.dir.join(WEIGHTS_FILE));
@@ -39,7 +40,8 @@ impl CrossEncoder {
         let head = Head::of_layers([(pooler, Activation::Tanh), (classifier, activation)]);
         let Services { threads, batcher, .. } = services;
         let max_tokens = encoder.max_tokens;
-        let encoder = Arc::new(Passes { encoder: Encoder::load(&path, &encoder, precision)?, threads });
+        let encoder = Encoder::load(&path, &encoder, compute.precision, compute.device)?;
+        let encoder = Arc::new(Passes { encoder, threads });
         Ok(Self { name: place.name.clone(), max_tokens, tokenizer, encoder, head, batcher })
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Piece, Precision, PullProgress, VerifiedFile,
+    Compute, Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Piece, PullProgress, VerifiedFile,
 };
 
 /// The models directory, which this build does not read.
@@ -54,7 +54,7 @@ impl Models {
     }
 
     /// Remembers `dir`.
-    pub fn with_precision(dir: PathBuf, _threads: Option<NonZeroUsize>, _precision: Precision) -> Models {
+    pub fn computing(dir: PathBuf, _compute: Compute) -> Models {
         Models { dir }
     }
 

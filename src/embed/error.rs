@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Device;
 use crate::storage::StorageError;
 
 /// Why a model could not be had or could not embed.
@@ -135,6 +136,14 @@ pub enum EmbedError {
         got: String,
         /// Levels that this machine has, separated by commas.
         available: String,
+    },
+    /// The device that was asked for cannot be used.
+    #[error("models cannot run on {asked}: {reason}; start with `--device auto` to run them on what there is")]
+    Device {
+        /// As set.
+        asked: Device,
+        /// Why.
+        reason: String,
     },
     /// The compute threads could not be started.
     #[error("cannot start {threads} compute threads: {reason}")]

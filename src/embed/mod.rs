@@ -51,6 +51,6 @@ pub use registry::{DEFAULT_MODEL, KNOWN_MODELS, KnownDigest, KnownFile, KnownMod
 #[cfg(all(any(test, feature = "fuzzing"), feature = "local-models"))]
 pub(crate) use tokenizer::fuzz;
 pub use types::{
-    Dimensions, Embeddings, InputKind, InstalledModel, Piece, Pooling, Precision, PullProgress, VerifiedFile,
-    default_models_dir,
+    Compute, Device, Dimensions, Embeddings, InputKind, InstalledModel, Piece, Pooling, Precision, PullProgress,
+    VerifiedFile, default_models_dir,
 };

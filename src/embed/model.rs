@@ -15,7 +15,7 @@ use super::lock_file::hex;
 use super::settings::Settings;
 use super::store::Place;
 use super::tokenizer::{TOKENIZER_FILE, TextTokenizer, Tokens};
-use super::{Dimensions, EmbedError, Embeddings, InputKind, Piece, Pooling, Precision, VerifiedFile};
+use super::{Compute, Dimensions, EmbedError, Embeddings, InputKind, Piece, Pooling, Precision, VerifiedFile};
 use crate::types::{VectorError, check_vector, normalise};
 
 /// A model ready to embed. It is shared by threads.
@@ -60,14 +60,16 @@ impl TextModel {
     /// Loads an installed model whose files have been checked.
     ///
     /// # Errors
-    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Storage`].
+    /// [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`], [`EmbedError::Device`],
+    /// [`EmbedError::Storage`].
     pub(super) fn load(
         place: &Place,
         files: &[VerifiedFile],
-        precision: Precision,
+        compute: Compute,
         services: Services,
     ) -> Result<Self, EmbedError> {
-        Self::load_with(place, files, services, |path, settings| Encoder::load(path, settings, precision))
+        let Compute { precision, device, .. } = compute;
+        Self::load_with(place, files, services, |path, settings| Encoder::load(path, settings, precision, device))
     }
 
     /// As [`TextModel::load`], to be run by candle's own forward.

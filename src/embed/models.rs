@@ -14,8 +14,8 @@ use super::registry::known_names;
 use super::settings::{CrossEncoderSettings, Settings};
 use super::store::{Check, Place, Store, check_files, missing};
 use super::{
-    CrossEncoder, EmbedError, InputKind, InstalledModel, ModelKind, Precision, PullProgress, TextModel, VerifiedFile,
-    pull,
+    Compute, CrossEncoder, EmbedError, InputKind, InstalledModel, ModelKind, Precision, PullProgress, TextModel,
+    VerifiedFile, pull,
 };
 
 /// The models directory and the models loaded from it. Clones share both.
@@ -27,8 +27,7 @@ pub struct Models {
 #[derive(Debug)]
 struct Shared {
     store: Store,
-    threads: Option<NonZeroUsize>,
-    precision: Precision,
+    compute: Compute,
     pool: OnceLock<Arc<ThreadPool>>,
     batcher: OnceLock<Arc<Batcher>>,
     cache: OnceLock<Arc<VectorCache>>,
@@ -44,14 +43,14 @@ type Slot = Arc<Mutex<Option<Arc<TextModel>>>>;
 impl Models {
     /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.
     pub fn new(dir: PathBuf, threads: Option<NonZeroUsize>) -> Models {
-        Models::with_precision(dir, threads, Precision::default())
+        Models::computing(dir, Compute { threads, ..Compute::default() })
     }
 
-    /// As [`Models::new`], with a precision for every model.
-    pub fn with_precision(dir: PathBuf, threads: Option<NonZeroUsize>, precision: Precision) -> Models {
+    /// As [`Models::new`], with all that can be said of how they compute.
+    pub fn computing(dir: PathBuf, compute: Compute) -> Models {
         let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
         let (batcher, cache, cross_encoders) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        let shared = Shared { store, threads, precision, pool, batcher, cache, loaded, cross_encoders };
+        let shared = Shared { store, compute, pool, batcher, cache, loaded, cross_encoders };
         Models { shared: Arc::new(shared) }
     }
 
@@ -82,7 +81,7 @@ impl Models {
     /// # Errors
     /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
     /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`],
-    /// [`EmbedError::Storage`].
+    /// [`EmbedError::Device`], [`EmbedError::Storage`].
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
         if let Some(model) = self.loaded(&self.shared.store.place(name)?.name) {
             return Ok(model);
@@ -106,7 +105,7 @@ impl Models {
         let files = check_files(&place, Check::Changed)?;
         let services =
             Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
-        let model = Arc::new(TextModel::load(&place, &files, self.shared.precision, services)?);
+        let model = Arc::new(TextModel::load(&place, &files, self.shared.compute, services)?);
         *slot = Some(Arc::clone(&model));
         Ok(model)
     }
@@ -129,7 +128,7 @@ impl Models {
         }
         check_files(&place, Check::Changed)?;
         let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
-        let model = Arc::new(CrossEncoder::load(&place, self.shared.precision, services)?);
+        let model = Arc::new(CrossEncoder::load(&place, self.shared.compute, services)?);
         loaded.insert(place.name.clone(), Arc::clone(&model));
         Ok(model)
     }
@@ -195,10 +194,11 @@ impl Models {
     fn try_out(&self, place: &Place) -> Result<(), EmbedError> {
         let files = check_files(place, Check::Changed)?;
         let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
+        let compute = Compute { precision: Precision::Float32, ..self.shared.compute };
         if place.is_cross_encoder() {
-            return CrossEncoder::load(place, Precision::Float32, services)?.score("a", &["b"]).map(drop);
+            return CrossEncoder::load(place, compute, services)?.score("a", &["b"]).map(drop);
         }
-        TextModel::load(place, &files, Precision::Float32, services)?.embed(&["a"], InputKind::Plain).map(drop)
+        TextModel::load(place, &files, compute, services)?.embed(&["a"], InputKind::Plain).map(drop)
     }
 
     /// The model of this canonical name, if it is loaded.
@@ -230,7 +230,7 @@ impl Models {
         if let Some(pool) = self.shared.pool.get() {
             return Ok(Arc::clone(pool));
         }
-        let threads = self.shared.threads.map_or(0, NonZeroUsize::get);
+        let threads = self.shared.compute.threads.map_or(0, NonZeroUsize::get);
         let builder = ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("embed-{index}"));
         let pool = builder.build().map_err(|e| EmbedError::Threads { threads, reason: e.to_string() })?;
         Ok(Arc::clone(self.shared.pool.get_or_init(|| Arc::new(pool))))

@@ -1,7 +1,8 @@
 //! What goes in and out of models.
 
-use std::env;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::{env, fmt};
 
 use super::ModelKind;
 
@@ -129,6 +130,64 @@ impl Precision {
     }
 }
 
+/// Where models run. What our own kernels run, MPNet among it, and what another device cannot, runs on the CPU anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// The first device that the program was built for, where the machine has it; else the CPU.
+    #[default]
+    Auto,
+    /// The CPU, with our own kernels where they take the model's shape.
+    Cpu,
+    /// NVIDIA's of this number, counted from 0; takes a build with the feature `cuda`.
+    Cuda(usize),
+    /// Apple's of this number, counted from 0; takes a build with the feature `metal`.
+    Metal(usize),
+}
+
+impl Device {
+    /// The device that settings write as `name`: `auto`, `cpu`, or `cuda` or `metal` with `:` and a number, or without
+    /// for number 0.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let (kind, number) = match name.split_once(':') {
+            Some((kind, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => (kind, number.parse().ok()?),
+            Some(_) => return None,
+            None => (name, 0),
+        };
+        match kind {
+            "auto" | "cpu" if name != kind => None,
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(number)),
+            "metal" => Some(Self::Metal(number)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    /// As settings write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal(number) => write!(f, "metal:{number}"),
+        }
+    }
+}
+
+/// How models compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compute {
+    /// Compute threads; `None` for one a core.
+    pub threads: Option<NonZeroUsize>,
+    /// It is part of a model's fingerprint.
+    pub precision: Precision,
+    /// Where they run.
+    pub device: Device,
+}
+
 /// Vectors of a batch of texts, in the order of the texts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Embeddings {
@@ -207,4 +266,20 @@ pub fn default_models_dir() -> PathBuf {
         variable("XDG_CACHE_HOME").filter(|dir| dir.is_absolute()).or_else(|| home(".cache"))
     };
     cache.unwrap_or_else(|| PathBuf::from(".cache")).join("pannier").join("models")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3), Device::Metal(1)] {
+            assert_eq!(Device::from_name(&device.to_string()), Some(device));
+        }
+        assert_eq!(Device::from_name("cuda"), Some(Device::Cuda(0)));
+        for wrong in ["", "gpu", "CPU", "cpu:0", "auto:0", "cuda:", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"] {
+            assert_eq!(Device::from_name(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! Clients that write to a store while everything that happens to its files is recorded.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::random::Random;
+use crate::embed::Compute;
 use crate::storage::fault::{Event, History};
 use crate::types::{CollectionName, DocumentId, Filter, Metadata, Metric, NewDocument, Value};
 use crate::{Collection, Database, DefinitionRequest, Options};
@@ -51,7 +53,7 @@ pub(super) fn options() -> Options {
     Options {
         memtable_documents: Some(12),
         vector_cache_bytes: Some(0),
-        threads: Some(1.try_into().unwrap()),
+        compute: Compute { threads: NonZeroUsize::new(1), ..Compute::default() },
         ..Options::default()
     }
 }

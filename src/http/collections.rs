@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::extract::{InCollection, NoParams, OptionalJsonBody, Params};
+use super::limits::At;
 use super::problem::Problem;
 use super::state::AppState;
 use super::wire::definition::{CollectionView, CollectionsView, DefinitionBody, DropParams, DroppedView, StatsView};
@@ -29,8 +30,8 @@ pub(crate) async fn create(
     OptionalJsonBody(body): OptionalJsonBody<DefinitionBody>,
 ) -> Result<Response, ApiError> {
     let (request, placement) = body.into_request(&name)?;
-    let collections = state.collections().clone();
-    let create = state.engine(move |_| {
+    let at = if placement.is_some() { At::Remote } else { At::Here };
+    let create = state.on_collections(at, move |collections| {
         let created = match placement {
             Some(placement) => collections.create_remote(&name, &request, placement)?,
             None => collections.create_local(&name, &request)?,
@@ -50,8 +51,7 @@ pub(crate) async fn create(
     responses((status = 200, body = CollectionsView, description = "All collections."))
 )]
 pub(crate) async fn list(State(state): State<AppState>, _: NoParams) -> Result<JsonText, ApiError> {
-    let all = state.collections().clone();
-    let list = state.engine(move |_| {
+    let list = state.on_collections(At::Here, |all| {
         let collections = all.all().iter().map(CollectionView::of).collect();
         JsonText::of(&CollectionsView { collections })
     });
@@ -89,8 +89,7 @@ pub(crate) async fn drop(
     InCollection(name): InCollection,
     Params(params): Params<DropParams>,
 ) -> Result<JsonText, ApiError> {
-    let collections = state.collections().clone();
-    let drop = state.engine(move |_| {
+    let drop = state.on_collections(state.place_of(&name), move |collections| {
         let seq = collections.drop_collection(&name, params.keep_table)?;
         JsonText::of(&DroppedView { deleted: true, seq: seq.0 })
     });

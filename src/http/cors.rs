@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 /// What a preflight carries and no other OPTIONS does.
 pub(crate) const REQUEST_METHOD: HeaderName = header::ACCESS_CONTROL_REQUEST_METHOD;
 
-const METHODS: HeaderValue = HeaderValue::from_static("GET, PUT, POST, DELETE");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, PUT, POST, PATCH, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, x-api-key, api-key, x-request-id");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-request-id, retry-after, retry-after-ms, x-pannier-truncated-count, x-pannier-truncated",

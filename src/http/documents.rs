@@ -13,6 +13,7 @@ use super::wire::document::{
 };
 use super::wire::filter::WireFilter;
 use super::wire::json::JsonText;
+use crate::backend::AnyCollection;
 use crate::collection::{Deleted, ListRequest};
 use crate::telemetry;
 
@@ -36,22 +37,24 @@ pub(crate) async fn upsert(
     JsonBody(body): JsonBody<UpsertBody>,
 ) -> Result<JsonText, ApiError> {
     let refresh = body.wants_refresh();
-    let documents = body.into_documents()?;
+    let (documents, if_seq) = body.into_documents()?;
     let upsert = state.on_collection_writing(name, move |collection| {
-        let upserted = collection.upsert(documents)?;
+        let upserted = collection.upsert_if(documents, &if_seq)?;
         metrics::counter!(telemetry::DOCUMENTS_UPSERTED_TOTAL).increment(upserted.upserted as u64);
         let mut view = UpsertedView::from(upserted);
-        if refresh {
-            // The documents are safe: that keyword search is late is no failure of the write.
-            let refreshed = collection.refresh();
-            if let Err(error) = &refreshed {
-                tracing::warn!(collection = %collection.name(), %error, "keyword search is behind a write");
-            }
-            view.refreshed = Some(refreshed.is_ok());
-        }
+        view.refreshed = refresh.then(|| refreshed(collection));
         JsonText::of(&view)
     });
     upsert.await
+}
+
+/// Waits until keyword search sees what was written. That it is late is no failure of the write, which is safe.
+pub(super) fn refreshed(collection: &AnyCollection) -> bool {
+    let refreshed = collection.refresh();
+    if let Err(error) = &refreshed {
+        tracing::warn!(collection = %collection.name(), %error, "keyword search is behind a write");
+    }
+    refreshed.is_ok()
 }
 
 /// Reads one document.

@@ -63,6 +63,7 @@ codes! {
     BackendConflict "backend_conflict" CONFLICT "The table of the collection is another than needed";
     BackendDrift "backend_drift" CONFLICT "The table of the collection is not as it was made";
     BackendDimMismatch "backend_dim_mismatch" CONFLICT "The table of the collection has another dimension";
+    SeqConflict "seq_conflict" CONFLICT "A document is not at the seq that was expected";
     SnapshotExists "snapshot_exists" CONFLICT "A snapshot of this name exists";
     RestoreNeedsStop "restore_needs_stop" CONFLICT "A running server is not restored";
     SinkNotFound "sink_not_found" NOT_FOUND "There is no such sink";
@@ -272,7 +273,9 @@ impl From<CollectionError> for ApiError {
         use CollectionError as E;
         let code = match &error {
             E::NotFound { .. } => Code::CollectionNotFound,
-            E::QueryDocumentNotFound { .. } => Code::DocumentNotFound,
+            E::QueryDocumentNotFound { .. } | E::DocumentNotFound { .. } => Code::DocumentNotFound,
+            E::EmptyPatch { .. } => Code::InvalidValue,
+            E::SeqConflict { .. } => Code::SeqConflict,
             E::Exists { .. } => Code::DefinitionConflict,
             E::Name(_) => Code::InvalidName,
             E::Definition(e) | E::Fields { source: e, .. } => definition_code(e),
@@ -312,7 +315,7 @@ impl From<CollectionError> for ApiError {
                 BackendFault::Settings => Code::BackendSettings,
                 BackendFault::Failed => Code::BackendFailed,
             },
-            E::Overloaded => Code::Overloaded,
+            E::SessionsBusy { .. } | E::Overloaded | E::Overtaken { .. } => Code::Overloaded,
             E::Stopped { .. } | E::Log(LogError::Failed { .. } | LogError::Closed) => Code::Stopped,
             E::Log(LogError::NotWritten { disk_full: true, .. }) => Code::StorageFull,
             E::Log(LogError::NotWritten { .. }) => Code::NotWritten,
@@ -379,7 +382,7 @@ mod tests {
     use super::*;
     use crate::ingest::{GuardError, TemplateError};
     use crate::manifest::ManifestError;
-    use crate::types::{CollectionName, DocumentId, FieldType, PersonalData};
+    use crate::types::{CollectionName, DocumentId, FieldType, PersonalData, Seq};
 
     #[test]
     fn codes_are_snake_case_and_unique() {
@@ -451,6 +454,10 @@ mod tests {
             (E::NoModel { name: name() }, Code::NoModel),
             (changed, Code::ModelChanged),
             (E::QueryDocumentNotFound { id: id() }, Code::DocumentNotFound),
+            (E::DocumentNotFound { name: name(), id: id() }, Code::DocumentNotFound),
+            (E::EmptyPatch { id: id() }, Code::InvalidValue),
+            (E::SeqConflict { id: id(), expected: Seq(1), stands: Seq(2) }, Code::SeqConflict),
+            (E::Overtaken { id: id() }, Code::Overloaded),
             (E::Query { detail: text() }, Code::InvalidQuery),
             (E::KeywordsOff, Code::ModeNotSupported),
             (E::Filter(FilterError::TooDeep), Code::InvalidFilter),
@@ -458,6 +465,7 @@ mod tests {
             (E::AnswerTooLarge { max: 1 }, Code::AnswerTooLarge),
             (E::OutOfRange { name: "n", got: text(), min: text(), max: text() }, Code::OutOfRange),
             (E::NotOnBackend { name: name(), cannot: text() }, Code::NotOnBackend),
+            (E::SessionsBusy { name: name(), sessions: 8 }, Code::Overloaded),
             (E::Overloaded, Code::Overloaded),
             (E::KeywordsNotReady { name: name(), reason: text() }, Code::KeywordsNotReady),
             (E::Unmerged { reason: text() }, Code::Storage),

@@ -24,6 +24,10 @@ pub struct Limits {
     /// How many of them may write documents: writes wait long for their texts to be embedded, and must not keep every
     /// place from the searches.
     pub writing_calls: usize,
+    /// Calls beside them on collections in databases, which may not answer for long.
+    pub remote_calls: usize,
+    /// How many of those may write documents.
+    pub remote_writing_calls: usize,
     /// Calls beside them that do nothing but embed, and so wait for the model.
     pub embedding_calls: usize,
     /// Calls that wait for one of all those to end; one more is answered 429. Fewer than there are connections beyond
@@ -53,6 +57,8 @@ impl Default for Limits {
         Self {
             engine_calls: 64,
             writing_calls: 48,
+            remote_calls: 24,
+            remote_writing_calls: 18,
             embedding_calls: 32,
             waiting_calls: 128,
             answer_bytes: MAX_ANSWER_BYTES,
@@ -70,13 +76,38 @@ impl Default for Limits {
 /// Lets a bounded number of engine calls run and a bounded number wait.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    permits: Arc<Semaphore>,
-    writing: Arc<Semaphore>,
+    here: Places,
+    remote: Places,
     embedding: Arc<Semaphore>,
     measuring: Arc<Semaphore>,
     checking: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
+}
+
+/// Whose work a call waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// The store's.
+    Here,
+    /// A database's, which may not answer: it takes no place from the store's calls, and at most half of those to wait
+    /// at.
+    Remote,
+}
+
+/// Places of calls, and how many of them those that write documents may take.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    writing: Arc<Semaphore>,
+    /// How many calls may wait already before one of these.
+    max_waiting: usize,
+}
+
+impl Places {
+    fn new(all: usize, writing: usize, max_waiting: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), writing: Arc::new(Semaphore::new(writing)), max_waiting }
+    }
 }
 
 /// Counts one waiting call for as long as it waits, also when its future is dropped.
@@ -91,8 +122,8 @@ impl Drop for Waiting<'_> {
 impl Gate {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(limits.engine_calls)),
-            writing: Arc::new(Semaphore::new(limits.writing_calls)),
+            here: Places::new(limits.engine_calls, limits.writing_calls, limits.waiting_calls),
+            remote: Places::new(limits.remote_calls, limits.remote_writing_calls, limits.waiting_calls / 2),
             embedding: Arc::new(Semaphore::new(limits.embedding_calls)),
             measuring: Arc::new(Semaphore::new(1)),
             checking: Arc::new(Semaphore::new(1)),
@@ -106,12 +137,13 @@ impl Gate {
     ///
     /// # Errors
     /// What the call returns; [`Code::Overloaded`] when too many wait; [`Code::Internal`] when it panics.
-    pub(crate) async fn run<T, F>(&self, call: F) -> Result<T, ApiError>
+    pub(crate) async fn run<T, F>(&self, at: At, call: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
-        let place = self.place(&self.permits).await?;
+        let places = self.places(at);
+        let place = self.place(&places.all, places.max_waiting).await?;
         run_in(place, call).await
     }
 
@@ -119,13 +151,21 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Gate::run`].
-    pub(crate) async fn run_write<T, F>(&self, call: F) -> Result<T, ApiError>
+    pub(crate) async fn run_write<T, F>(&self, at: At, call: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
-        let places = (self.place(&self.writing).await?, self.place(&self.permits).await?);
+        let Places { all, writing, max_waiting } = self.places(at);
+        let places = (self.place(writing, *max_waiting).await?, self.place(all, *max_waiting).await?);
         run_in(places, call).await
+    }
+
+    fn places(&self, at: At) -> &Places {
+        match at {
+            At::Here => &self.here,
+            At::Remote => &self.remote,
+        }
     }
 
     /// As [`Gate::run`], for a call that does nothing but embed: beside the others, from which it takes no place while
@@ -138,7 +178,7 @@ impl Gate {
         T: Send + 'static,
         F: FnOnce() -> Result<T, ApiError> + Send + 'static,
     {
-        let place = self.place(&self.embedding).await?;
+        let place = self.place(&self.embedding, self.max_waiting).await?;
         run_in(place, call).await
     }
 
@@ -169,13 +209,13 @@ impl Gate {
         run_in(place, call).await
     }
 
-    async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    async fn place(&self, places: &Arc<Semaphore>, max_waiting: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(permit);
         }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        if before >= self.max_waiting {
+        if before >= max_waiting {
             return Err(ApiError::new(Code::Overloaded, "too many requests are waiting; try again shortly"));
         }
         waiting_for_place(Arc::clone(places).acquire_owned()).await.map_err(ApiError::internal)
@@ -295,7 +335,7 @@ mod tests {
         let first = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move {
-                gate.run(move || {
+                gate.run(At::Here, move || {
                     started_tx.send(()).unwrap();
                     release_rx.recv().unwrap();
                     Ok(1)
@@ -304,9 +344,9 @@ mod tests {
             }
         });
         started_rx.await.unwrap();
-        let mut second = Box::pin(gate.run(|| Ok(2)));
+        let mut second = Box::pin(gate.run(At::Here, || Ok(2)));
         assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
-        assert_eq!(gate.run(|| Ok(3)).await.unwrap_err().code, Code::Overloaded);
+        assert_eq!(gate.run(At::Here, || Ok(3)).await.unwrap_err().code, Code::Overloaded);
         release_tx.send(()).unwrap();
         assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap()), (1, 2));
         assert_eq!(gate.waiting.load(Ordering::Relaxed), 0);
@@ -324,14 +364,45 @@ mod tests {
                 release_rx.recv().unwrap();
                 Ok(1)
             };
-            async move { gate.run_write(write).await }
+            async move { gate.run_write(At::Here, write).await }
         });
         started_rx.await.unwrap();
-        let mut second = Box::pin(gate.run_write(|| Ok(2)));
+        let mut second = Box::pin(gate.run_write(At::Here, || Ok(2)));
         assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
-        assert_eq!(gate.run(|| Ok(3)).await.unwrap(), 3);
+        assert_eq!(gate.run(At::Here, || Ok(3)).await.unwrap(), 3);
         release_tx.send(()).unwrap();
         assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn calls_on_databases_take_no_place_of_the_others_nor_all_to_wait_at() {
+        let limits = Limits { engine_calls: 1, remote_calls: 1, waiting_calls: 2, ..Limits::default() };
+        let gate = Gate::new(&limits);
+        let (release_tx, release_rx) = mpsc::channel::<()>();
+        let mut hangs = Box::pin(gate.run(At::Remote, move || {
+            release_rx.recv().unwrap();
+            Ok(())
+        }));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut hangs).await.is_err());
+        let mut waits = Box::pin(gate.run_write(At::Remote, || Ok(())));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut waits).await.is_err());
+        assert_eq!(gate.run(At::Remote, || Ok(())).await.unwrap_err().code, Code::Overloaded);
+        let (started_tx, started_rx) = tokio::sync::oneshot::channel();
+        let (end_tx, end_rx) = mpsc::channel::<()>();
+        let mut here = Box::pin(gate.run(At::Here, move || {
+            started_tx.send(()).unwrap();
+            end_rx.recv().unwrap();
+            Ok(1)
+        }));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut here).await.is_err());
+        started_rx.await.unwrap();
+        let mut next = Box::pin(gate.run(At::Here, || Ok(2)));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err(), "it waits, and is not refused");
+        end_tx.send(()).unwrap();
+        assert_eq!((here.await.unwrap(), next.await.unwrap()), (1, 2));
+        release_tx.send(()).unwrap();
+        hangs.await.unwrap();
+        waits.await.unwrap();
     }
 
     #[tokio::test]
@@ -347,7 +418,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::ZERO, &mut embedding).await.is_err());
         started_rx.await.unwrap();
         assert_eq!(gate.run_embedding(|| Ok(())).await.unwrap_err().code, Code::Overloaded);
-        assert_eq!(gate.run(|| Ok(1)).await.unwrap(), 1);
+        assert_eq!(gate.run(At::Here, || Ok(1)).await.unwrap(), 1);
         assert_eq!(gate.run_measuring(|| Ok(2)).await.unwrap(), 2);
         release_tx.send(()).unwrap();
         embedding.await.unwrap();
@@ -358,14 +429,14 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(7);
         let call = || Ok(Cancellation::current().and_then(|current| current.deadline()));
         let gate = gate(1, 0);
-        assert_eq!(gate.run(call).await.unwrap(), None);
+        assert_eq!(gate.run(At::Here, call).await.unwrap(), None);
         assert_eq!(DEADLINE.scope(deadline, gate.run_embedding(call)).await.unwrap(), Some(deadline));
     }
 
     #[test]
     fn connections_are_enough_for_somebody_to_be_refused() {
-        let Limits { engine_calls, embedding_calls, waiting_calls, .. } = Limits::default();
-        assert!(engine_calls + embedding_calls + waiting_calls < crate::types::limits::MAX_CONNECTIONS);
+        let Limits { engine_calls, remote_calls, embedding_calls, waiting_calls, .. } = Limits::default();
+        assert!(engine_calls + remote_calls + embedding_calls + waiting_calls < crate::types::limits::MAX_CONNECTIONS);
     }
 
     #[tokio::test]
@@ -374,7 +445,7 @@ mod tests {
         let (waits_tx, waits_rx) = tokio::sync::oneshot::channel();
         let (go_tx, go_rx) = mpsc::channel::<()>();
         let (seen_tx, seen_rx) = mpsc::channel();
-        let mut call = Box::pin(gate.run(move || {
+        let mut call = Box::pin(gate.run(At::Here, move || {
             let before = Cancellation::current().is_some_and(|current| current.is_cancelled());
             waits_tx.send(()).unwrap();
             go_rx.recv().unwrap();
@@ -391,9 +462,9 @@ mod tests {
     #[tokio::test]
     async fn a_panicking_call_is_an_internal_error_and_gives_its_place_back() {
         let gate = gate(1, 0);
-        let error = gate.run::<(), _>(|| panic!("boom")).await.unwrap_err();
+        let error = gate.run::<(), _>(At::Here, || panic!("boom")).await.unwrap_err();
         assert_eq!(error.code, Code::Internal);
         assert!(!error.detail.contains("boom"));
-        assert_eq!(gate.run(|| Ok(1)).await.unwrap(), 1);
+        assert_eq!(gate.run(At::Here, || Ok(1)).await.unwrap(), 1);
     }
 }

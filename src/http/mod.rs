@@ -23,6 +23,7 @@ mod observe;
 mod ollama;
 mod openai;
 mod openapi;
+mod patch;
 mod problem;
 mod read_on;
 mod ready;

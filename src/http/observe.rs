@@ -193,7 +193,11 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
 }
 
 pub(crate) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
-    let detail = format!("there is no route {method} {}; GET /openapi.json lists every route", uri.path());
+    let hint = match uri.path() {
+        "/embeddings" | "/models" => "OpenAI's clients need the address with /v1 at its end",
+        _ => "GET /openapi.json lists every route",
+    };
+    let detail = format!("there is no route {method} {}; {hint}", uri.path());
     ApiError::new(Code::RouteNotFound, detail)
 }
 

@@ -15,7 +15,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::{ApiError, Code};
 use super::observe::HEALTH_ROUTES;
 use super::problem::{Dialect, OllamaError, OpenAiError, Problem, TeiError};
-use super::{collections, documents, health, import, metrics, models, ollama, openai, replication, search};
+use super::{collections, documents, health, import, metrics, models, ollama, openai, patch, replication, search};
 use super::{snapshots, sources, tei, template};
 
 #[derive(OpenApi)]
@@ -29,7 +29,7 @@ use super::{snapshots, sources, tei, template};
         template::preview,
         sources::read, sources::write, sources::forget,
         documents::upsert, documents::list, documents::read, documents::delete, documents::delete_many,
-        documents::count,
+        documents::count, patch::patch, patch::patch_many,
         import::import,
         search::search, search::search_by_url, search::search_batch,
         snapshots::list, snapshots::create, snapshots::read, snapshots::delete, snapshots::verify, snapshots::restore,
@@ -87,6 +87,7 @@ fn operations<'a>(path: &str, item: &'a mut PathItem) -> impl Iterator<Item = (M
         (Method::PUT, true, &mut item.put),
         (Method::POST, post_changes, &mut item.post),
         (Method::DELETE, true, &mut item.delete),
+        (Method::PATCH, true, &mut item.patch),
     ];
     methods.into_iter().filter_map(|(method, changes, operation)| Some((method, changes, operation.as_mut()?)))
 }
@@ -192,13 +193,15 @@ mod tests {
                 assert!(done, "{method} {path}");
             }
         }
-        assert_eq!(ids.len(), 52);
+        assert_eq!(ids.len(), 54);
     }
 
     #[test]
     fn failures_of_a_database_are_described_where_a_collection_is_asked() {
         let document: Value = serde_json::from_str(openapi_json()).unwrap();
-        for (path, method) in [("search", "post"), ("documents", "post"), ("documents", "get"), ("stats", "get")] {
+        for (path, method) in
+            [("search", "post"), ("documents", "post"), ("documents", "patch"), ("documents", "get"), ("stats", "get")]
+        {
             let responses = &document["paths"][format!("/v1/collections/{{collection}}/{path}")][method]["responses"];
             for (status, code) in [
                 ("409", "backend_drift"),
@@ -240,6 +243,22 @@ mod tests {
                 assert_eq!(responses[status]["headers"][name].is_object(), waits, "{status} {name}");
             }
         }
+    }
+
+    #[test]
+    fn a_patch_has_an_example_and_its_conflict() {
+        let document: Value = serde_json::from_str(openapi_json()).unwrap();
+        let schemas = &document["components"]["schemas"];
+        for (path, body) in [("documents", "PatchesBody"), ("documents/{id}", "PatchBody")] {
+            let operation = &document["paths"][format!("/v1/collections/{{collection}}/{path}")]["patch"];
+            let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+            assert_eq!(schema, &format!("#/components/schemas/{body}"));
+            assert!(schemas[body]["example"].is_object(), "{body}: {}", schemas[body]);
+            let said = operation["responses"]["409"]["description"].as_str().unwrap_or_default();
+            assert!(said.contains("seq_conflict"), "{path}: {said}");
+            assert!(operation["responses"]["507"].is_object() && operation["responses"]["422"].is_object(), "{path}");
+        }
+        assert!(schemas["DocumentPatch"]["required"].as_array().is_some_and(|names| names.len() == 1));
     }
 
     #[test]

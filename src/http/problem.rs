@@ -83,13 +83,19 @@ pub(crate) enum Dialect {
     Ollama,
 }
 
+/// What OpenAI's clients ask for below `/v1`, or below the address alone where its user forgot that. Most is not there,
+/// and they show a sentence of no other shape.
+const OPENAI: [&str; 5] = ["/embeddings", "/models", "/chat", "/completions", "/responses"];
+
 impl Dialect {
+    /// The shape of a path, whether or not there is such a route.
     pub(crate) fn of(method: &Method, path: &str) -> Self {
-        let models = path.strip_prefix("/v1/models").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let below = path.strip_prefix("/v1").unwrap_or(path);
+        let rest = OPENAI.iter().find_map(|base| below.strip_prefix(base));
         match path {
-            "/v1/embeddings" => Dialect::OpenAi,
-            _ if models => Dialect::OpenAi,
+            _ if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) => Dialect::OpenAi,
             "/embed" | "/tokenize" | "/info" => Dialect::Tei,
+            "/decode" | "/embed_all" | "/embed_sparse" | "/predict" | "/rerank" | "/similarity" => Dialect::Tei,
             // Its clients post to the server's root, too.
             "/" if method == Method::POST => Dialect::Tei,
             _ if path.starts_with("/api/") => Dialect::Ollama,
@@ -214,21 +220,23 @@ mod tests {
     #[tokio::test]
     async fn openai_routes_answer_in_openais_shape() {
         let error = ApiError::new(Code::InvalidInput, "input is empty").param("input");
-        for path in ["/v1/embeddings", "/v1/models", "/v1/models/a/b"] {
+        for path in ["/v1/embeddings", "/v1/models", "/v1/models/a/b", "/embeddings", "/v1/chat/completions"] {
             let response = render(&error, &Method::POST, &path.parse().unwrap(), "r");
             assert_eq!(response.status(), 400, "{path}");
             let wanted = serde_json::json!({"error": {"message": "input is empty", "type": "invalid_request_error",
                 "param": "input", "code": "invalid_input"}});
             assert_eq!(body(response).await, wanted);
         }
-        assert_eq!(Dialect::of(&Method::GET, "/v1/modelsx"), Dialect::Ours);
+        for path in ["/v1/modelsx", "/v1", "/v1/collections/chat", "/v2/embeddings"] {
+            assert_eq!(Dialect::of(&Method::GET, path), Dialect::Ours, "{path}");
+        }
         assert_eq!(Dialect::of(&Method::GET, "/"), Dialect::Ours);
     }
 
     #[tokio::test]
     async fn other_dialects_answer_in_their_shapes() {
         let error = ApiError::new(Code::InvalidInput, "inputs is empty");
-        for path in ["/embed", "/tokenize", "/"] {
+        for path in ["/embed", "/tokenize", "/", "/similarity"] {
             let response = render(&error, &Method::POST, &path.parse().unwrap(), "r");
             assert_eq!(response.status(), 422, "{path}");
             let wanted = serde_json::json!({"error": "inputs is empty", "error_type": "validation"});

@@ -11,7 +11,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::guard::Guard;
 use super::state::{AppState, HttpConfig};
 use super::{collections, documents, health, import, limits, metrics, models, observe, openapi, replication, search};
-use super::{ollama, openai, snapshots, sources, starting, tei, template};
+use super::{ollama, openai, patch, snapshots, sources, starting, tei, template};
 
 /// All routes behind all layers, for a server that listens on loopback.
 pub fn router(state: AppState) -> Router {
@@ -71,7 +71,8 @@ fn health_routes() -> Router<AppState> {
 pub(super) fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppState>)> {
     let timed = || from_fn_with_state(state.clone(), limits::read_timeout);
     let collection = get(collections::read.layer(timed())).merge(put(collections::create).delete(collections::drop));
-    let document = || get(documents::read.layer(timed())).merge(delete(documents::delete));
+    let document = || get(documents::read.layer(timed())).merge(delete(documents::delete).patch(patch::patch));
+    let documents = get(documents::list.layer(timed())).merge(post(documents::upsert).patch(patch::patch_many));
     vec![
         ("/", get(health::hello).merge(post(tei::embed_at_root.layer(timed())))),
         ("/metrics", get(metrics::render.layer(timed()))),
@@ -80,7 +81,7 @@ pub(super) fn routes(state: &AppState) -> Vec<(&'static str, MethodRouter<AppSta
         ("/v1/collections", get(collections::list.layer(timed()))),
         ("/v1/collections/{collection}", collection),
         ("/v1/collections/{collection}/stats", get(collections::stats.layer(timed()))),
-        ("/v1/collections/{collection}/documents", get(documents::list.layer(timed())).merge(post(documents::upsert))),
+        ("/v1/collections/{collection}/documents", documents),
         ("/v1/collections/{collection}/documents/delete", document().merge(post(documents::delete_many))),
         ("/v1/collections/{collection}/documents/count", document().merge(post(documents::count.layer(timed())))),
         ("/v1/collections/{collection}/documents/{id}", document()),

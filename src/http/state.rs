@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use super::auth::AuthPolicy;
 use super::bodies::Room;
 use super::error::{ApiError, Code};
-use super::limits::{Gate, Limits};
+use super::limits::{At, Gate, Limits};
 use super::ready::{Readiness, Unready};
 use crate::backend::{AnyCollection, Collections};
 use crate::database::Database;
@@ -144,7 +144,17 @@ impl AppState {
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
         let database = self.inner.database.clone();
-        self.noticing(self.inner.gate.run(move || call(&database)).await)
+        self.noticing(self.inner.gate.run(At::Here, move || call(&database)).await)
+    }
+
+    /// Runs a call on the collections behind the gate.
+    pub(crate) async fn on_collections<T, F>(&self, at: At, call: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Collections) -> Result<T, ApiError> + Send + 'static,
+    {
+        let collections = self.inner.collections.clone();
+        self.noticing(self.inner.gate.run(at, move || call(&collections)).await)
     }
 
     /// Runs a call that does nothing but embed, behind the gate.
@@ -201,9 +211,9 @@ impl AppState {
         T: Send + 'static,
         F: FnOnce(&AnyCollection) -> Result<T, ApiError> + Send + 'static,
     {
-        let collections = self.inner.collections.clone();
+        let (at, collections) = (self.place_of(&name), self.inner.collections.clone());
         let call = move || call(&collections.get(&name)?);
-        self.noticing(self.inner.gate.run_write(call).await)
+        self.noticing(self.inner.gate.run_write(at, call).await)
     }
 
     /// Runs a call on one collection behind the gate.
@@ -212,8 +222,15 @@ impl AppState {
         T: Send + 'static,
         F: FnOnce(&AnyCollection) -> Result<T, ApiError> + Send + 'static,
     {
-        let collections = self.inner.collections.clone();
-        self.engine(move |_| call(&collections.get(&name)?)).await
+        self.on_collections(self.place_of(&name), move |collections| call(&collections.get(&name)?)).await
+    }
+
+    /// Whose work calls on a collection wait for.
+    pub(crate) fn place_of(&self, name: &CollectionName) -> At {
+        match self.inner.collections.is_remote(name) {
+            true => At::Remote,
+            false => At::Here,
+        }
     }
 
     /// Tells streams, which may go on for hours, that the server wants to end.

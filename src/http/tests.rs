@@ -70,9 +70,9 @@ async fn the_routes_are_those_of_the_description() {
         for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH] {
             let answer = send(&router, empty(method.clone(), &url)).await;
             let mut described = item.get(method.as_str().to_lowercase()).is_some();
-            // A fixed route also reads and deletes the document whose id is "delete" or "count".
+            // A fixed route also reads, changes and deletes the document whose id is "delete" or "count".
             let is_fixed = path.ends_with("/documents/delete") || path.ends_with("/documents/count");
-            described |= is_fixed && matches!(method, Method::GET | Method::DELETE);
+            described |= is_fixed && matches!(method, Method::GET | Method::DELETE | Method::PATCH);
             assert_eq!(answer.status != StatusCode::METHOD_NOT_ALLOWED, described, "{method} {path}");
             assert_ne!(answer.code(), "route_not_found", "{method} {path}");
             if answer.status == StatusCode::METHOD_NOT_ALLOWED {

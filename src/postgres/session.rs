@@ -37,7 +37,7 @@ impl Session {
                 tracing::debug!(%error, "a connection to Postgres ended");
             }
         });
-        Ok(Self { client, connection, limit: settings.statement_timeout })
+        Ok(Self { client, connection, limit: settings.statement_timeout() })
     }
 
     /// How long a statement may take.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
 
 use super::PostgresError;
 use crate::storage::read_small;
@@ -81,20 +81,24 @@ pub struct ConnectParts {
 }
 
 /// How to reach one database.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConnectSettings {
     pub(super) config: Config,
     pub(super) ssl_mode: SslMode,
     pub(super) ssl_root_cert: Option<PathBuf>,
     /// Longest time that all of connecting may take, whatever the number of addresses.
     pub(super) connect_timeout: Duration,
-    pub(super) statement_timeout: Duration,
+    /// Where somebody said it.
+    statement_timeout: Option<Duration>,
+    /// Whether somebody said which servers will do.
+    names_servers: bool,
 }
 
 impl ConnectSettings {
     /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
     /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds; `connect_timeout` how
-    /// long connecting may take, in seconds, a quarter of it for each address. Parameters that only name a pooler's
+    /// long connecting may take, in seconds, a quarter of it for each address; `target_session_attrs` which servers will
+    /// do, `any`, `read-write` or `read-only`. Parameters that only name a pooler's
     /// mode (`pgbouncer`, `pool_mode`, `schema`, `connection_limit`) are passed over. `sslrootcert=system` is
     /// `sslmode=verify-full`, and goes with no other.
     ///
@@ -109,17 +113,20 @@ impl ConnectSettings {
         // The parser's own message may quote a part of the text, and so a password.
         let config = Config::from_str(&plain).map_err(|_| settings("the connection URL cannot be read"))?;
         let (mut ssl_mode, mut ssl_root_cert) = (None, None);
-        let mut limit = STATEMENT_TIMEOUT;
+        let (mut limit, mut servers) = (None, None);
         for (key, value) in own {
             match key.as_str() {
                 "sslmode" => ssl_mode = Some(value.parse()?),
                 "sslrootcert" => ssl_root_cert = Some(PathBuf::from(value)),
-                "statement_timeout" => limit = statement_timeout(&value)?,
+                "statement_timeout" => limit = Some(statement_timeout(&value)?),
+                "target_session_attrs" => servers = Some(target_session_attrs(&value)?),
                 _ => {}
             }
         }
         let (ssl_mode, ssl_root_cert) = of_system(ssl_mode, ssl_root_cert)?;
-        Ok(Self::checked(config, ssl_mode.unwrap_or_default(), ssl_root_cert)?.with_statement_timeout(limit))
+        let mut made = Self::checked(config, ssl_mode.unwrap_or_default(), ssl_root_cert)?;
+        made.config.target_session_attrs(servers.unwrap_or(TargetSessionAttrs::Any));
+        Ok(Self { statement_timeout: limit, names_servers: servers.is_some(), ..made })
     }
 
     /// Reads a URL, as [`ConnectSettings::from_url`], from a file that a client may have named.
@@ -172,14 +179,32 @@ impl ConnectSettings {
             config.application_name("pannier");
         }
         config.keepalives_idle(KEEPALIVE_IDLE);
-        Ok(Self { config, ssl_mode, ssl_root_cert, connect_timeout, statement_timeout: STATEMENT_TIMEOUT })
+        let (statement_timeout, names_servers) = (None, false);
+        Ok(Self { config, ssl_mode, ssl_root_cert, connect_timeout, statement_timeout, names_servers })
     }
 
     /// The same, but a statement may take `limit`.
     #[must_use]
     pub fn with_statement_timeout(mut self, limit: Duration) -> Self {
-        self.statement_timeout = limit;
+        self.statement_timeout = Some(limit);
         self
+    }
+
+    /// The same for statements of collections: each may take `limit`, or what the URL says where that is less. Where the
+    /// URL does not name others with `target_session_attrs`, only a server that takes writes will do: a standby may
+    /// not have what was written a moment ago.
+    #[must_use]
+    pub fn for_collections(mut self, limit: Duration) -> Self {
+        self.statement_timeout = Some(self.statement_timeout.map_or(limit, |own| own.min(limit)));
+        if !self.names_servers {
+            self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        self
+    }
+
+    /// How long a statement may take.
+    pub(super) fn statement_timeout(&self) -> Duration {
+        self.statement_timeout.unwrap_or(STATEMENT_TIMEOUT)
     }
 
     /// User, host, port and database: what may be printed.
@@ -237,10 +262,11 @@ fn of_system(
 }
 
 /// Parameters that we read ourselves, or that mean nothing to us.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "sslmode",
     "sslrootcert",
     "statement_timeout",
+    "target_session_attrs",
     "pgbouncer",
     "pool_mode",
     "schema",
@@ -323,6 +349,15 @@ fn statement_timeout(text: &str) -> Result<Duration, PostgresError> {
     })
 }
 
+fn target_session_attrs(text: &str) -> Result<TargetSessionAttrs, PostgresError> {
+    match text {
+        "any" => Ok(TargetSessionAttrs::Any),
+        "read-write" => Ok(TargetSessionAttrs::ReadWrite),
+        "read-only" => Ok(TargetSessionAttrs::ReadOnly),
+        other => Err(settings(format!("target_session_attrs {other:?}: use any, read-write or read-only"))),
+    }
+}
+
 fn percent_decode(text: &str) -> Result<String, PostgresError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -355,9 +390,29 @@ mod tests {
         assert!(!format!("{settings:?}").contains("s3cret"));
         let words = ConnectSettings::from_url("host=/tmp user=me sslmode=disable").unwrap();
         assert_eq!((words.place().as_str(), words.ssl_mode), ("me@/tmp:5432/me", SslMode::Disable));
-        assert_eq!(words.statement_timeout, STATEMENT_TIMEOUT);
+        assert_eq!(words.statement_timeout(), STATEMENT_TIMEOUT);
         let limited = ConnectSettings::from_url("postgres://me@h/x?statement_timeout=2500").unwrap();
-        assert_eq!(limited.statement_timeout, Duration::from_millis(2_500));
+        assert_eq!(limited.statement_timeout(), Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn collections_keep_to_the_limit_of_the_url_and_to_servers_that_take_writes() {
+        let limit = Duration::from_secs(25);
+        for (own, wanted) in [("", 25_000), ("statement_timeout=2000", 2_000), ("statement_timeout=60000", 25_000)] {
+            let settings = ConnectSettings::from_url(&format!("postgres://me@h/x?{own}")).unwrap();
+            assert_eq!(settings.for_collections(limit).statement_timeout(), Duration::from_millis(wanted), "{own}");
+        }
+        for (own, plain, of_collections) in [
+            ("", TargetSessionAttrs::Any, TargetSessionAttrs::ReadWrite),
+            ("target_session_attrs=any", TargetSessionAttrs::Any, TargetSessionAttrs::Any),
+            ("target_session_attrs=read-only", TargetSessionAttrs::ReadOnly, TargetSessionAttrs::ReadOnly),
+            ("target_session_attrs=read-write", TargetSessionAttrs::ReadWrite, TargetSessionAttrs::ReadWrite),
+        ] {
+            let settings = ConnectSettings::from_url(&format!("postgres://me@a,b/x?{own}")).unwrap();
+            assert_eq!(settings.config.get_target_session_attrs(), plain, "{own}");
+            let settings = settings.for_collections(limit);
+            assert_eq!(settings.config.get_target_session_attrs(), of_collections, "{own}");
+        }
     }
 
     #[test]
@@ -433,6 +488,7 @@ mod tests {
             odd,
             "postgres://me:s3cret@h:port/x",
             "postgres://me:s3cret@h/x?sslmode=maybe",
+            "postgres://me:s3cret@h/x?target_session_attrs=primary",
             "nonsense s3cret",
             "",
             "postgres://me:x@s3cret@h/x",

@@ -35,7 +35,9 @@ pub enum Change {
         /// Of its key.
         id: String,
     },
-    /// The event says nothing about a row: a tombstone, a message, a schema change.
+    /// A row is gone, and nothing says which: a tombstone without its key.
+    Tombstone,
+    /// The event says nothing about a row: a message.
     Nothing,
 }
 
@@ -57,30 +59,48 @@ impl Events {
         let line = line.trim();
         // What Kafka deletes a key with.
         if line.is_empty() || line == "null" {
-            return Ok(Change::Nothing);
+            return Ok(Change::Tombstone);
         }
         let event: Json = serde_json::from_str(line).map_err(|error| wrong(format!("it is not JSON: {error}")))?;
-        // As tools print a record: its key beside its value. A row may have columns of the names that are looked for
-        // here.
-        let is_around = |object: &Map<String, Json>, name: &str| object.contains_key(name) && !self.is_row(object);
-        let event = match event {
-            Json::Object(mut record) if is_around(&record, "value") && !record.contains_key("op") => {
-                record.remove("value").unwrap_or_default()
-            }
-            other => other,
-        };
-        let (schema, payload) = match event {
-            Json::Null => return Ok(Change::Nothing),
-            Json::Object(mut envelope) if is_around(&envelope, "payload") => {
-                (envelope.remove("schema").unwrap_or_default(), envelope.remove("payload").unwrap_or_default())
+        // As tools print a record: its key beside its value.
+        let (key, event) = match event {
+            Json::Object(mut record) if self.is_around(&record, "value") && !record.contains_key("op") => {
+                (record.remove("key").unwrap_or_default(), record.remove("value").unwrap_or_default())
             }
             other => (Json::Null, other),
         };
+        let (schema, payload) = self.unpacked(event);
         match payload {
-            Json::Null => Ok(Change::Nothing),
+            Json::Null => self.of_tombstone(key),
             Json::Object(payload) if self.is_envelope(&payload) => self.of_envelope(&schema, payload),
             Json::Object(payload) => self.of_flat(&schema, payload),
             _ => Err(wrong("it is no object with \"op\", \"before\" and \"after\"")),
+        }
+    }
+
+    /// Whether an object is something around a row. A row may have a column of any name itself.
+    fn is_around(&self, object: &Map<String, Json>, name: &str) -> bool {
+        object.contains_key(name) && !self.is_row(object)
+    }
+
+    /// The schema and what it is of; the schema is null where there is none.
+    fn unpacked(&self, json: Json) -> (Json, Json) {
+        match json {
+            Json::Object(mut envelope) if self.is_around(&envelope, "payload") => {
+                (envelope.remove("schema").unwrap_or_default(), envelope.remove("payload").unwrap_or_default())
+            }
+            other => (Json::Null, other),
+        }
+    }
+
+    /// What a record without a value says: the row of its key is gone. Behind an event of op `d` that is known, and the
+    /// transformation `ExtractNewRecordState` leaves nothing else of such an event.
+    fn of_tombstone(&self, key: Json) -> Result<Change, SourceError> {
+        match self.unpacked(key) {
+            (schema, Json::Object(key)) if self.key.iter().all(|name| key.contains_key(name)) => {
+                Ok(Change::Delete { id: self.id(&key, &kinds_of(Some(&schema)))? })
+            }
+            _ => Ok(Change::Tombstone),
         }
     }
 
@@ -284,15 +304,33 @@ mod tests {
                 r#"{"payload":{"id":1,"op":null,"__op":"c"}}"#,
                 upsert("1", &[("id", Value::Int(1)), ("op", Value::Null)]),
             ),
-            ("null", Change::Nothing),
-            (" ", Change::Nothing),
-            (r#"{"schema":null,"payload":null}"#, Change::Nothing),
-            (r#"{"key":{"id":1},"value":null}"#, Change::Nothing),
+            ("null", Change::Tombstone),
+            (" ", Change::Tombstone),
+            (r#"{"schema":null,"payload":null}"#, Change::Tombstone),
+            (r#"{"key":{"other":1},"value":null}"#, Change::Tombstone),
+            (r#"{"key":null,"value":null}"#, Change::Tombstone),
             (r#"{"op":"m","message":{}}"#, Change::Nothing),
         ];
         for (line, wanted) in cases {
             assert_eq!(events().read(line).unwrap(), wanted, "{line}");
         }
+    }
+
+    #[test]
+    fn a_tombstone_deletes_the_row_of_its_key() {
+        let days = r#"{"fields":[{"field":"id","name":"io.debezium.time.Date"}]}"#;
+        let cases = [
+            (r#"{"key":{"id":1},"value":null}"#.to_owned(), "1"),
+            (r#"{"key":{"id":"a","other":2},"value":{"schema":null,"payload":null}}"#.to_owned(), "a"),
+            (format!(r#"{{"key":{{"schema":{days},"payload":{{"id":1}}}},"value":null}}"#), "1970-01-02"),
+        ];
+        for (line, id) in cases {
+            assert_eq!(events().read(&line).unwrap(), Change::Delete { id: id.into() }, "{line}");
+        }
+        let pair = Events { key: vec!["a".into(), "b".into()], exclude: vec![] };
+        let gone = pair.read(r#"{"key":{"b":"x:y","a":1},"value":null}"#).unwrap();
+        assert_eq!(gone, Change::Delete { id: r"1:x\:y".into() });
+        assert_eq!(pair.read(r#"{"key":{"a":1},"value":null}"#).unwrap(), Change::Tombstone);
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Boundary {
         self.rows.get(key).is_some_and(|(known, _)| *known == hash)
     }
 
+    /// How many rows are remembered.
+    pub fn count(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Forgets all rows.
     pub fn clear(&mut self) {
         *self = Self::default();

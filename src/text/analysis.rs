@@ -113,8 +113,8 @@ pub struct Words {
     pub(super) terms: Vec<String>,
     /// How the text was read.
     pub(super) language: Language,
-    /// Whether the query had more words than are looked for.
-    pub cut: bool,
+    /// Where the query ends that is looked for, in bytes of its text, where it had more words.
+    pub cut: Option<usize>,
 }
 
 impl Words {
@@ -129,13 +129,13 @@ impl Words {
         let plain = tokens(Language::None, text);
         let stemmed = tokens(language, text);
         let telling = plain.iter().any(|token| !stop_words.contains(&token.text.as_str()));
-        let (mut seen, mut terms, mut cut) = (HashSet::new(), Vec::new(), false);
+        let (mut seen, mut terms, mut cut) = (HashSet::new(), Vec::new(), None);
         for (plain, stemmed) in plain.iter().zip(stemmed) {
             if telling && stop_words.contains(&plain.text.as_str()) || !seen.insert(stemmed.text.clone()) {
                 continue;
             }
             if terms.len() == MAX_QUERY_WORDS {
-                cut = true;
+                cut = Some(stemmed.offset_from);
                 break;
             }
             terms.push(stemmed.text);
@@ -213,7 +213,7 @@ mod tests {
     fn a_query_has_a_bounded_number_of_words() {
         let text: Vec<String> = (0..300).map(|n| format!("w{n}")).collect();
         let words = Words::of(Language::English, &text.join(" "));
-        assert_eq!((words.terms.len(), words.cut), (MAX_QUERY_WORDS, true));
-        assert!(!Words::of(Language::English, &"again ".repeat(300)).cut);
+        assert_eq!((words.terms.len(), words.cut), (MAX_QUERY_WORDS, text.join(" ").find("w256")));
+        assert_eq!(Words::of(Language::English, &"again ".repeat(300)).cut, None);
     }
 }

@@ -13,8 +13,10 @@ mod guard;
 pub mod half;
 mod ids;
 pub mod limits;
+mod merge_patch;
 mod metadata;
 mod panic;
+mod patch;
 mod row_set;
 mod search;
 mod template;
@@ -34,8 +36,10 @@ pub use geo::{EARTH_RADIUS_METERS, GeoPoint};
 pub use graph_builder::GraphBuilder;
 pub use guard::{GuardAction, GuardDefinition, PersonalData};
 pub use ids::{CollectionId, CollectionName, DocumentId, NameError, Ordinal, SegmentId, Seq};
+pub use merge_patch::merge_patch;
 pub use metadata::{Metadata, MetadataError, Value, check_metadata, lookup, metadata_bytes, metadata_memory};
 pub use panic::{guarded, panic_message};
+pub use patch::{DocumentPatch, Edit, IfSeq};
 pub use row_set::RowSet;
 pub use search::{
     Facet, Fusion, Grouping, Hit, HitChunk, HitGroup, Include, Mode, Paging, Plan, Query, Rerank, SearchAfter,

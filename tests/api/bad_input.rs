@@ -150,6 +150,10 @@ pub fn an_unknown_collection_is_named_on_every_route() {
         server.get(&format!("{base}/search?q=a")),
         server.post(&format!("{base}/documents/count"), &json!({})),
         server.post(&format!("{base}/import"), &json!({})),
+        Request::new("PATCH", &format!("{base}/documents/a")).json(&json!({"text": "t"})).send(server.address),
+        Request::new("PATCH", &format!("{base}/documents"))
+            .json(&json!({"documents": [{"id": "a", "text": "t"}]}))
+            .send(server.address),
     ];
     for (n, answer) in answers.iter().enumerate() {
         if n == 11 {

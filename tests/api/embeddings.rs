@@ -44,3 +44,14 @@ fn models_are_listed_in_openais_form() {
     }
     refused(&server.get("/v1/models/%FF"), 400, "invalid_path", Value::Null);
 }
+
+#[test]
+fn routes_that_are_not_there_are_told_in_openais_form() {
+    let server = Server::start();
+    for (path, word) in [("/embeddings", "/v1"), ("/v1/chat/completions", "openapi.json"), ("/v1/responses", "POST")] {
+        let answer = server.post(path, &json!({}));
+        refused(&answer, 404, "route_not_found", Value::Null);
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(path) && message.contains(word), "{message}");
+    }
+}

@@ -77,6 +77,28 @@ fn health_checks_are_answered_when_all_connections_are_taken() {
 }
 
 #[test]
+fn a_database_that_does_not_answer_takes_no_place_from_the_stores_collections() {
+    let limits = Limits { engine_calls: 1, remote_calls: 1, ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("url");
+    std::fs::write(&file, format!("postgres://me@{}/x?sslmode=disable", silent.local_addr().unwrap())).unwrap();
+    let definition = json!({"dim": 3, "backend": {"type": "postgres", "url_file": file}});
+    let address = server.address;
+    let ensure = move || Request::new("PUT", "/v1/collections/far").json(&definition).send(address);
+    let asked = std::thread::spawn(ensure);
+    let (stream, _) = silent.accept().unwrap();
+    let definition = json!({"dim": 3});
+    assert_eq!(server.put("/v1/collections/c", &definition).status, 201);
+    assert_eq!(server.put("/v1/collections/c", &definition).status, 200);
+    assert_eq!(server.get("/v1/models").status, 200);
+    assert!(!asked.is_finished(), "they waited until the database was given up");
+    drop((stream, silent));
+    asked.join().unwrap().refused(503, "backend_unreachable");
+}
+
+#[test]
 fn definitions_have_a_limit_of_their_own() {
     let server = Server::with_documents(&[]);
     let template = |bytes: usize| json!({"embedding": {"template": {"fields": ["x".repeat(bytes)]}}});

@@ -15,6 +15,7 @@ mod on_postgres;
 mod operations;
 #[cfg(feature = "text")]
 mod pages;
+mod patches;
 #[cfg(feature = "text")]
 mod ranking;
 #[cfg(feature = "text")]

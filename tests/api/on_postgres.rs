@@ -70,6 +70,13 @@ again! {
         counting_values_moves_no_hit,
         pages_by_distance_hold_every_document_once,
     }
+    patches {
+        a_part_of_a_document_is_changed_and_the_rest_stays,
+        a_patch_that_cannot_be_meant_is_refused_with_the_way_out,
+        a_write_that_expects_another_seq_changes_nothing,
+        of_patches_at_the_same_time_none_is_lost,
+        only_a_new_text_is_embedded,
+    }
     bad_input {
         a_rejected_batch_changes_nothing,
         declared_fields_hold,

@@ -48,12 +48,17 @@ impl Server {
     }
 
     pub fn with_default_model(name: &str) -> Self {
+        Self::with_models(HttpConfig { default_model: name.to_owned(), ..HttpConfig::default() })
+    }
+
+    /// A server with all the small models.
+    pub fn with_models(config: HttpConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let models = directory.path().join("models");
         install_small_model(&models);
         install_unscaled_model(&models);
         install_small_cross_encoder(&models);
-        Self::start_in(directory, HttpConfig { default_model: name.to_owned(), ..HttpConfig::default() })
+        Self::start_in(directory, config)
     }
 
     pub fn start_with(config: HttpConfig) -> Self {

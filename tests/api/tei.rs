@@ -93,6 +93,8 @@ fn errors_are_theirs() {
     refused(&embed(json!({"inputs": "a", "dimensions": 1_000})), 422, "validation");
     refused(&embed(json!({"inputs": "a", "prompt_name": "s2p"})), 422, "validation");
     refused(&server.get("/embed"), 405, "validation");
+    let detail = refused(&server.post("/similarity", &json!({})), 404, "validation");
+    assert!(detail.contains("/similarity"), "{detail}");
     let long = "c ".repeat(100);
     embed(json!({"inputs": long})).ok();
     let detail = refused(&embed(json!({"inputs": ["a", long], "truncate": false})), 422, "validation");

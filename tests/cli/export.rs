@@ -127,4 +127,41 @@ fn texts_are_made_and_embedded_again_unless_they_are_asked_for() {
     place.take("parts-2", &lines, &of);
     assert_eq!(place.exported("parts-2", &of), lines);
     assert_eq!(place.exported("parts-2", &all), place.exported("parts", &all));
+
+    // Without vectors every text is embedded, also of documents that came with some.
+    let lines = place.exported("parts", &[&["--without-vectors"], &of[..]].concat());
+    assert_eq!(lines, "{\"id\":\"1\",\"text\":\"a b c d a b c d\"}\n{\"id\":\"3\",\"text\":\"a b\"}\n");
+    place.run(&["export", "parts", "--without-vectors", "--vectors"]).failed_with(2, &["--without-vectors"]);
+    create("parts-3", &["--chunk-tokens", "4", "--chunk-overlap", "0"]);
+    place.take("parts-3", &lines, &of);
+    assert_eq!(place.exported("parts-3", &of), lines);
+}
+
+#[test]
+fn chunks_of_texts_that_a_template_makes_are_exported_and_imported() {
+    let place = Place::new();
+    let models = place.path("models");
+    install_small_model(&models);
+    let of = ["--models", models.to_str().unwrap()];
+    for name in ["one", "two", "three"] {
+        let options = ["--model", SMALL_MODEL, "--template", "{{a}} {{b}}", "--chunk-tokens", "4"];
+        place.succeed(&[&["collection", "create", name, "--chunk-overlap", "0"], &options[..], &of].concat());
+    }
+    let own = vec!["1"; SMALL_DIM].join(",");
+    let lines = [
+        r#"{"id":"1","a":"a b c d","b":"a b c d"}"#.to_owned(),
+        format!(r#"{{"id":"2","a":"c","b":"d","vector":[{own}]}}"#),
+        format!(r#"{{"id":"3","a":"a b","chunks":[{{"start":0,"end":1,"vector":[{own}]}}]}}"#),
+    ];
+    place.take("one", &lines.join("\n"), &of);
+    let all = [&["--vectors", "--made-texts"], &of[..]].concat();
+    for (name, options) in [("two", &[][..]), ("three", &["--vectors"])] {
+        let exported = place.exported("one", &[options, &of].concat());
+        assert!(exported.contains(r#""start":0"#) && !exported.contains(r#""text""#), "{exported}");
+        place.take(name, &exported, &of);
+        assert_eq!(place.exported(name, &all), place.exported("one", &all));
+    }
+    // No place lies outside of the text that is made.
+    let beyond = lines[2].replace(r#""end":1"#, r#""end":4"#);
+    place.run_with_input(&[&["import", "one", "-"], &of[..]].concat(), &beyond).failed_with(1, &["must lie within"]);
 }

@@ -161,3 +161,13 @@ fn a_field_that_is_given_must_be_the_one_that_is_declared() {
     place.run(&["import", "colours", &file, "--field", "stock:boolean"]).failed_with(2, &["--create"]);
     place.succeed(&[&declares[..], &["price:number"]].concat());
 }
+
+#[test]
+fn ids_of_a_csv_file_are_as_they_are_written_also_where_the_field_is_a_number() {
+    let place = Place::with_colours();
+    place.succeed(&["collection", "create", "numbered", "--dim", "1", "--field", "id:number", "--field", "n:number"]);
+    let file = place.write("a.csv", "id,vector,n\n7,[1],07\n007,[1],1\n");
+    place.succeed(&["import", "numbered", &file]);
+    let lines = place.succeed(&["export", "numbered"]).stdout;
+    assert!(lines.contains(r#""id":"007""#) && lines.contains(r#""id":"7","metadata":{"n":7}"#), "{lines}");
+}

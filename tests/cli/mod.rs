@@ -62,7 +62,7 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pannier"));
         for variable in
-            ["PANNIER_SERVER", "PANNIER_LOG", "PANNIER_THREADS", "PANNIER_PRECISION", "PANNIER_API_KEY_FILE"]
+            ["SERVER", "LOG", "THREADS", "PRECISION", "DEVICE", "API_KEY_FILE"].map(|name| format!("PANNIER_{name}"))
         {
             command.env_remove(variable);
         }
@@ -155,9 +155,19 @@ fn help_names_commands_variables_and_exit_codes() {
     place.run(&["import"]).failed_with(2, &["COLLECTION"]);
     place.run(&["serch"]).failed_with(2, &["search"]);
     place.run(&["bench", "search", "--n", "1", "--peers", "faiss"]).failed_with(2, &["--peer-python"]);
+    place.run(&["--device", "gpu", "model", "list"]).failed_with(2, &["'gpu'", "auto, cpu, cuda:0 or metal:0"]);
     place.run(&["migrate", "up", "--url", "postgres://u@h/d"]).failed_with(2, &["--url needs --target postgres"]);
     let mut unset = place.command(&["doctor", "--help"]);
-    assert!(unset.env("PANNIER_THREADS", "").env("PANNIER_PRECISION", "").output().unwrap().status.success());
+    assert!(
+        unset
+            .env("PANNIER_THREADS", "")
+            .env("PANNIER_PRECISION", "")
+            .env("PANNIER_DEVICE", "")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert!(!place.data().exists());
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pannier::Options;
 use pannier::replicate::{Difference, Kind, VectorType};
-use pannier::types::NewDocument;
+use pannier::types::{DocumentPatch, Edit, NewDocument, Value};
 
 use super::{Setup, Store, block_on};
 use crate::support::id;
@@ -31,6 +31,26 @@ fn what_was_there_and_what_comes_stand_in_the_table() {
     assert!(setup.postgres.value(index).contains("vector_cosine_ops"));
     store.assert_equal();
     assert_eq!(store.status().scans, 1);
+}
+
+#[test]
+fn patches_are_copied_as_whole_documents() {
+    let setup = Setup::new();
+    let store = &setup.store;
+    store.write(0..10, 1);
+    setup.copy(setup.settings());
+    let patch = |n: u64| DocumentPatch {
+        metadata: [("patched".to_owned(), Value::Bool(true)), ("group".to_owned(), Value::Null)].into(),
+        text: if n == 3 { Edit::Set("another text".into()) } else { Edit::Keep },
+        ..DocumentPatch::new(id(&n.to_string()))
+    };
+    store.collection.patch(&[patch(2), patch(3)]).unwrap();
+    store.wait_until_copied();
+    let value = |sql: &str| setup.postgres.value(sql);
+    assert_eq!(value("select count(*) from pannier.c where metadata = '{\"patched\": true}'"), "2");
+    assert_eq!(value("select content from pannier.c where id = '2'"), "text of 2");
+    assert_eq!(value("select content from pannier.c where id = '3'"), "another text");
+    store.assert_equal();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::super::{CliError, Context};
 use super::rows::Source;
 use crate::collection::{Collection, DefinitionRequest};
 use crate::database::{Database, Options};
+use crate::embed::Compute;
 use crate::types::{CollectionName, DocumentId, Hit, Include, Metadata, NewDocument, Query, SearchRequest};
 
 /// Documents of one upsert while a collection is built.
@@ -73,7 +74,8 @@ fn uncached(options: Options) -> Options {
 
 /// The settings of the command line, with the threads said otherwise.
 pub(super) fn options(context: &Context, threads: Option<NonZeroUsize>) -> Options {
-    Options { threads, ..context.options() }
+    let options = context.options();
+    Options { compute: Compute { threads, ..options.compute }, ..options }
 }
 
 /// The id of a row.

@@ -24,7 +24,8 @@ fn of_arguments(arguments: Vec<std::ffi::OsString>) -> Vec<Finding> {
     let serve = command().try_get_matches_from(["pannier", "serve"]).ok();
     let own = everywhere.as_ref().map(|matches| matches.subcommand().map_or(matches, |(_, own)| own));
     let of_server = serve.as_ref().and_then(|matches| matches.subcommand()).map(|(_, matches)| matches);
-    let shared = ["data", "server", "api_key_file", "addr", "models", "threads", "precision"].map(str::to_owned);
+    let shared =
+        ["data", "server", "api_key_file", "addr", "models", "threads", "precision", "device"].map(str::to_owned);
     let (mut listed, mut findings) = (Vec::new(), Vec::new());
     for (matches, ids) in [(own, shared.to_vec()), (of_server, of_serve())] {
         for id in ids {

@@ -29,9 +29,10 @@ const MAX_EVENT_BYTES: usize = 4 * MAX_RECORD_BYTES;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A line holds one event, as Debezium writes it: op c, u, d or r with `before` and `after`, in the schema/payload envelope or
-without, or flattened by ExtractNewRecordState. Tombstones (null) are passed over. Applying the same events twice does no
-harm, as long as they keep their order. What was read is applied within half a second; SIGINT and SIGTERM end the import
-after that.
+without, or flattened by ExtractNewRecordState. A tombstone deletes by the key beside it, {\"key\": .., \"value\": null};
+one without a key is passed over. Let ExtractNewRecordState rewrite deletes, or rows that are deleted stay. Applying the
+same events twice does no harm, as long as they keep their order. What was read is applied within half a second; SIGINT
+and SIGTERM end the import after that.
 
 Examples:
   kcat -C -t db.public.products -e | pannier import debezium products - --key product_id
@@ -88,6 +89,8 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
         writer: Writer::new(&target, &name),
         progress: &progress,
         lines: 0,
+        deletes: 0,
+        tombstones: 0,
         waiting: BTreeMap::new(),
         since: Instant::now(),
     };
@@ -107,6 +110,16 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
     };
     import.apply()?;
     progress.finish_and_clear();
+    // Behind an event of op d comes one, which says nothing more.
+    let lost = import.tombstones.saturating_sub(import.deletes);
+    if lost > 0 {
+        let tombstones = output::counted(lost, "tombstone");
+        let advice = "print keys with values, or let ExtractNewRecordState rewrite deletes";
+        output::hint(
+            context,
+            format!("{tombstones} without a key: documents of rows that are gone may stay; {advice}"),
+        );
+    }
     let counts = import.writer.counts;
     let reported = counts.report(&name, &target.place(), started.elapsed().as_secs_f64(), "event", context);
     cut_short.map_or(reported, Err)
@@ -162,6 +175,10 @@ struct Import<'a> {
     progress: &'a ProgressBar,
     /// Lines that were read.
     lines: u64,
+    /// Events that deleted a row.
+    deletes: u64,
+    /// Tombstones without a key.
+    tombstones: u64,
     /// The last word on each id; within a batch nothing else counts.
     waiting: BTreeMap<String, Option<(String, Metadata)>>,
     /// When the first of these was read.
@@ -187,7 +204,11 @@ impl Import<'_> {
         let change = line.map_err(|error| error.detail);
         match change.and_then(|line| self.events.read(&line).map_err(|error| error.to_string())) {
             Ok(Change::Nothing) => {}
-            Ok(Change::Delete { id }) => self.note(&id, None),
+            Ok(Change::Tombstone) => self.tombstones += 1,
+            Ok(Change::Delete { id }) => {
+                self.deletes += 1;
+                self.note(&id, None);
+            }
             Ok(Change::Upsert { id, fields, before }) => {
                 if let Some(before) = before {
                     self.note(&before, None);

@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 
 use super::super::read::{Format, LineError, MAX_PRINTED, Mapping, Records, write_json_line};
 use super::super::{CliError, output};
+use super::report::MAX_LISTED;
 use crate::types::{Metadata, Value};
 
 /// Lines are handed over in pieces of about so many bytes.
@@ -33,8 +34,10 @@ pub(super) struct InputRead<'a> {
     pub count: u64,
     /// Where each line that was sent comes from: positions in the input, in the order of the lines.
     pub positions: Vec<u64>,
-    /// Records that were not sent, and why.
+    /// The first records that were not sent, and why.
     pub refused: Vec<(u64, LineError)>,
+    /// How many were not sent.
+    pub refused_count: u64,
     /// Fields that options named and that no record has had.
     pub unseen: Vec<String>,
     /// Why reading ended before the input did.
@@ -52,7 +55,8 @@ impl<'a> Lines<'a> {
     ) -> Self {
         let (count, printed) = (0, std::cell::Cell::new(0));
         let (positions, refused, unseen) = (Vec::new(), Vec::new(), Vec::new());
-        let read = InputRead { file, format, count, positions, refused, unseen, broken: None, printed };
+        let (refused_count, broken) = (0, None);
+        let read = InputRead { file, format, count, positions, refused, refused_count, unseen, broken, printed };
         Self { records, mapping, progress, started: Instant::now(), piece: Vec::new(), used: 0, read }
     }
 
@@ -90,7 +94,11 @@ impl<'a> Lines<'a> {
                 }
                 Err(error) => {
                     self.progress.suspend(|| self.read.print(record.position, &error));
-                    self.read.refused.push((record.position, error));
+                    self.read.refused_count += 1;
+                    // Of a long input each record may be refused.
+                    if self.read.refused.len() < MAX_LISTED {
+                        self.read.refused.push((record.position, error));
+                    }
                 }
             }
         }
@@ -170,6 +178,17 @@ mod tests {
         assert_eq!((read.count, read.positions, read.refused[0].0), (3, vec![1, 4], 3));
         assert!(read.broken.is_none());
         assert_eq!(read.unseen, ["y"]);
+    }
+
+    #[test]
+    fn of_records_that_are_refused_the_first_are_kept_and_all_are_counted() {
+        let bad = || LineError::new("invalid_json", "it is not JSON");
+        let records = (1..=MAX_LISTED as u64 + 5).map(move |position| Ok(Record { position, content: Err(bad()) }));
+        let mut lines = lines(Box::new(records));
+        assert_eq!(lines.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let read = lines.finish();
+        assert_eq!((read.refused.len(), read.refused_count), (MAX_LISTED, MAX_LISTED as u64 + 5));
+        assert_eq!((read.refused[0].0, read.refused[MAX_LISTED - 1].0), (1, MAX_LISTED as u64));
     }
 
     #[test]

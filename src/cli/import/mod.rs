@@ -107,17 +107,17 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     let target = Target::of(context, if args.create { Access::Create } else { Access::Existing })?;
     let definition = find_definition(&target, &name, args)?;
     let progress = output::byte_progress(context, len_bytes);
-    let types = declared_types(definition.as_ref(), args);
+    let makes_texts = definition.as_ref().is_some_and(|there| !there["embedding"]["template"].is_null());
+    let mapping = args.mapping(makes_texts)?;
+    let types = mapping.types(declared_types(definition.as_ref(), args));
     // An input that is of another format, or ends within its first record, creates nothing either.
     let mut records = format.records(read::buffered(input, &progress), types)?.peekable();
     if let Some(Err(error)) = records.next_if(Result::is_err) {
         return Err(error);
     }
-    let definition = match definition {
-        Some(definition) => definition,
-        None => create(&target, &name, args)?,
-    };
-    let mapping = args.mapping(!definition["embedding"]["template"].is_null())?;
+    if definition.is_none() {
+        create(&target, &name, args)?;
+    }
 
     let started = Instant::now();
     let named = args.text_fields.iter().chain(args.metadata_fields.iter().flatten()).cloned();
@@ -207,9 +207,10 @@ pub(super) fn fields_of(definition: &Value) -> FieldTypes {
     declared.filter_map(|(field, kind)| Some((field.clone(), field_type(kind.as_str()?)?))).collect()
 }
 
-fn create(target: &Target, name: &CollectionName, args: &ImportArgs) -> Result<Value, CliError> {
+fn create(target: &Target, name: &CollectionName, args: &ImportArgs) -> Result<(), CliError> {
     let fields: Map<_, _> = args.fields.iter().map(|(field, kind)| (field.clone(), json!(kind))).collect();
-    target.value("PUT", &collection_path(name), Some(&json!({ "fields": fields })))
+    target.call("PUT", &collection_path(name), Some(&json!({ "fields": fields })))?;
+    Ok(())
 }
 
 /// A field and its type, as `--field` takes them.

@@ -10,7 +10,7 @@ use super::lines::InputRead;
 use crate::types::CollectionName;
 
 /// Most refusals in the JSON report, as in the API's.
-const MAX_LISTED: usize = 1_000;
+pub(super) const MAX_LISTED: usize = 1_000;
 
 /// The outcome of an import.
 pub(super) struct Report {
@@ -48,7 +48,7 @@ impl Report {
         refused.sort_by_key(|(position, _)| *position);
         Self {
             upserted: number("upserted"),
-            failed: number("failed") + read.refused.len() as u64,
+            failed: number("failed") + read.refused_count,
             truncated: number("truncated_count"),
             refused_there,
             refused,

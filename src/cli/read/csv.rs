@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
-use super::{LineError, Record, string};
+use super::{LineError, MAX_RECORD_BYTES, Record, string};
 use crate::cli::CliError;
 use crate::types::{FieldType, GeoPoint, Metadata, Value};
 
@@ -19,8 +19,9 @@ pub(super) fn read<R: BufRead + 'static>(
     types: FieldTypes,
 ) -> Result<impl Iterator<Item = Result<Record, CliError>>, CliError> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(Quotes::new(input));
-    let names = reader.headers().map_err(refuse)?.clone();
-    check_quotes(reader.get_ref(), "the first row")?;
+    let names = reader.headers().cloned();
+    check_end(reader.get_ref(), "the first row")?;
+    let names = names.map_err(refuse)?;
     if names.is_empty() {
         return Err(CliError::Refused(
             "the input is empty; a CSV file begins with the names of its columns".to_owned(),
@@ -40,39 +41,56 @@ pub(super) fn read<R: BufRead + 'static>(
             return Err(CliError::Refused(detail));
         }
     }
-    let mut position = 0;
+    let (mut position, mut is_over) = (0, false);
     let mut row = csv::ByteRecord::new();
     Ok(std::iter::from_fn(move || {
-        match reader.read_byte_record(&mut row).map_err(refuse) {
-            Ok(true) => position += 1,
-            Ok(false) => return None,
-            Err(error) => return Some(Err(error)),
+        if is_over {
+            return None;
         }
-        let content = || object(&row, &names, &types);
-        let checked = check_quotes(reader.get_ref(), &format!("row {position}"));
-        Some(checked.map(|()| Record { position, content: content() }))
+        let read = reader.read_byte_record(&mut row);
+        if let Ok(false) = read {
+            return None;
+        }
+        position += 1;
+        let read = check_end(reader.get_ref(), &format!("row {position}")).and_then(|()| read.map_err(refuse));
+        is_over = read.is_err();
+        Some(read.map(|_| Record { position, content: object(&row, &names, &types) }))
     }))
 }
 
-/// Refuses an input that has ended within quotes: the row that was read last holds all that came after them.
-fn check_quotes<R>(quotes: &Quotes<R>, row: &str) -> Result<(), CliError> {
-    if !quotes.is_open_at_end() {
-        return Ok(());
-    }
-    Err(CliError::Refused(format!(
-        "a quote opens in {row} (line {} of the input) and is never closed; close it, or write a quote within a cell \
-         twice and put the cell into quotes",
-        quotes.opened_at
-    )))
+/// Refuses an input that has ended within quotes, or whose row does not end: the row that was read last holds all that
+/// came after them.
+fn check_end<R>(quotes: &Quotes<R>, row: &str) -> Result<(), CliError> {
+    let is_open = match (quotes.is_too_long(), quotes.is_at_end) {
+        (false, false) => return Ok(()),
+        (true, _) => matches!(quotes.place, Place::Quoted | Place::MaybeEnded),
+        (false, true) => quotes.place == Place::Quoted,
+    };
+    let advice = "close it, or write a quote within a cell twice and put the cell into quotes";
+    let detail = match (is_open, quotes.is_too_long()) {
+        (false, false) => return Ok(()),
+        (true, false) => {
+            format!("a quote opens in {row} (line {} of the input) and is never closed; {advice}", quotes.opened_at)
+        }
+        (true, true) => format!(
+            "a quote opens in {row} (line {} of the input) and is not closed within {MAX_RECORD_BYTES} bytes; {advice}",
+            quotes.opened_at
+        ),
+        (false, true) => format!("{row} does not end within {MAX_RECORD_BYTES} bytes; end rows with line feeds"),
+    };
+    Err(CliError::Refused(detail))
 }
 
-/// Passes an input on and notes whether it is within quotes, as the reader of rows understands them.
+/// Passes an input on and notes whether it is within quotes, as the reader of rows understands them. Reading fails
+/// within a row of more than [`MAX_RECORD_BYTES`], which the reader would take into memory whatever its length.
 struct Quotes<R> {
     input: R,
     place: Place,
     line: u64,
     /// The line on which the last quoted cell began.
     opened_at: u64,
+    /// Bytes since the last row ended.
+    row_bytes: usize,
     is_at_end: bool,
 }
 
@@ -88,12 +106,11 @@ enum Place {
 
 impl<R> Quotes<R> {
     fn new(input: R) -> Self {
-        Self { input, place: Place::CellStart, line: 1, opened_at: 0, is_at_end: false }
+        Self { input, place: Place::CellStart, line: 1, opened_at: 0, row_bytes: 0, is_at_end: false }
     }
 
-    /// Whether everything was read, and quotes are still open.
-    fn is_open_at_end(&self) -> bool {
-        self.is_at_end && self.place == Place::Quoted
+    fn is_too_long(&self) -> bool {
+        self.row_bytes > MAX_RECORD_BYTES
     }
 
     fn note(&mut self, byte: u8) {
@@ -108,13 +125,20 @@ impl<R> Quotes<R> {
             _ => Place::Plain,
         };
         self.line += u64::from(byte == b'\n');
+        let is_row_end = self.place == Place::CellStart && byte != b',';
+        self.row_bytes = if is_row_end { 0 } else { self.row_bytes + 1 };
     }
 }
 
 impl<R: Read> Read for Quotes<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let len = self.input.read(out)?;
-        out[..len].iter().for_each(|&byte| self.note(byte));
+        for &byte in &out[..len] {
+            self.note(byte);
+            if self.is_too_long() {
+                return Err(io::Error::other("a row is too long"));
+            }
+        }
         self.is_at_end |= len == 0 && !out.is_empty();
         Ok(len)
     }
@@ -273,6 +297,30 @@ mod tests {
             assert_eq!(ends(text), (1, None), "{text}");
         }
         assert!(refusal("id,\"n\na,1\n").contains("the first row (line 1"));
+    }
+
+    #[test]
+    fn a_row_without_an_end_is_named_before_it_is_read_whole() {
+        let ends = |before: &str| {
+            let mut text = before.as_bytes().to_vec();
+            text.resize(text.len() + 2 * MAX_RECORD_BYTES, b'x');
+            text.extend_from_slice(b"\"\nc,1\n");
+            let rows = match read(io::Cursor::new(text), FieldTypes::new()) {
+                Ok(rows) => rows.collect(),
+                Err(error) => vec![Err(error)],
+            };
+            (rows.len(), rows.last().unwrap().as_ref().err().map(ToString::to_string).unwrap_or_default())
+        };
+        let (rows, error) = ends("id,n\na,1\nb,\"");
+        assert!(rows == 2 && error.contains("row 2 (line 3 of the input) and is not closed within"), "{rows} {error}");
+        let (rows, error) = ends("id,n\na,1\nb,");
+        assert!(rows == 2 && error.contains("row 2 does not end within"), "{rows} {error}");
+        let (rows, error) = ends("id;n");
+        assert!(rows == 1 && error.contains("the first row does not end within"), "{rows} {error}");
+        // Long rows one after another are no long row.
+        let row = format!("a,\"{}\"\n", "x\n".repeat(MAX_RECORD_BYTES / 4));
+        let rows = read(io::Cursor::new(format!("id,n\n{}", row.repeat(3)).into_bytes()), FieldTypes::new()).unwrap();
+        assert_eq!(rows.filter(Result::is_ok).count(), 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From a record of a file to a document of the API: which field is the id, the text, the vector, the metadata.
 
-use super::{LineError, string};
+use super::{FieldTypes, LineError, string};
 use crate::http::wire::value::WireValue;
 use crate::types::{Metadata, Value};
 
@@ -24,6 +24,14 @@ pub(in crate::cli) struct Mapping {
 }
 
 impl Mapping {
+    /// How cells are understood, of the columns that become fields. An id, a text and a vector are as they are written:
+    /// the ids `7` and `007` are two.
+    pub(in crate::cli) fn types(&self, mut declared: FieldTypes) -> FieldTypes {
+        let is_own = |name: &String| *name == self.id_field || *name == self.vector_field;
+        declared.retain(|name, _| !is_own(name) && !self.text_fields.contains(name));
+        declared
+    }
+
     /// The document as the API takes it: `id`, `text`, `vector`, `chunks`, `metadata`. Values are checked there. A
     /// document that the API has returned loses what the API added to it.
     ///
@@ -170,6 +178,12 @@ mod tests {
             vector_field: "vector".into(),
             metadata_fields: None,
         }
+    }
+
+    #[test]
+    fn cells_of_an_id_a_text_and_a_vector_are_as_they_are_written() {
+        let declared = ["id", "text", "vector", "n"].map(|name| (name.to_owned(), crate::types::FieldType::Number));
+        assert_eq!(mapping().types(declared.into()).into_keys().collect::<Vec<_>>(), ["n"]);
     }
 
     fn map(mapping: &Mapping, record: &str) -> Result<String, String> {

@@ -1,4 +1,7 @@
-//! A stream of any length in requests of some MiB, and the report of them all.
+//! A stream of any length in requests of a part of it each, and the report of them all.
+//!
+//! A server answers a request once all of it is written, and says nothing meanwhile: texts of a portion have to be
+//! embedded in the time for which a client waits, also where the model is large, the cores are few and others ask.
 //!
 //! A server may answer before all of a request was sent. It then reads on within a bound, so that the answer arrives at
 //! a client that sends all before it reads. What a request may still hold has to be less than that bound.
@@ -8,7 +11,7 @@ use std::io::{self, BufRead, Read};
 use serde_json::{Value, json};
 
 /// A request ends with the line that reaches so many bytes.
-const PORTION_BYTES: usize = 4 << 20;
+const PORTION_BYTES: usize = 256 << 10;
 /// Most errors, and most ids of cut texts, that the report lists, as in the API's.
 const MAX_LISTED: usize = 1_000;
 

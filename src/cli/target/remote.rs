@@ -14,12 +14,16 @@ use crate::cli::{CliError, Context, read_secret};
 
 /// A server on this machine or its network answers a connection at once, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence while a server works, such as on one batch of an import.
+/// Longest silence while a server works.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest silence while it works on a portion of an import, which a large model may have to embed beside other work.
+const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// A server's address and how to call it.
 pub(in crate::cli) struct Remote {
     agent: ureq::Agent,
+    /// For streams, whose answers may be long in coming.
+    stream_agent: ureq::Agent,
     /// Without the user and the password that stood in the address: it is shown.
     base: String,
     /// What those become, for a proxy before the server.
@@ -64,13 +68,8 @@ impl Remote {
             )));
         }
         let login = login.map(|login| format!("Basic {}", BASE64_STANDARD.encode(percent_decoded(login))));
-        let agent = ureq::AgentBuilder::new()
-            .timeout_connect(CONNECT_TIMEOUT)
-            .timeout_read(READ_TIMEOUT)
-            .redirects(0)
-            .user_agent(concat!("pannier/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { agent, base, login, key })
+        let (agent, stream_agent) = (agent(READ_TIMEOUT), agent(STREAM_READ_TIMEOUT));
+        Ok(Self { agent, stream_agent, base, login, key })
     }
 
     /// The address without a login and without a slash at its end.
@@ -99,13 +98,17 @@ impl Remote {
     }
 
     pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Answer, CliError> {
-        let request = self.request("POST", path).set("content-type", "application/x-ndjson");
+        let request = self.request_by(&self.stream_agent, "POST", path).set("content-type", "application/x-ndjson");
         // The next lines may be long in coming, and a connection that the server closes meanwhile would fail them.
         self.answer(request.set("connection", "close").send(lines))
     }
 
     fn request(&self, method: &str, path: &str) -> ureq::Request {
-        let request = self.agent.request(method, &format!("{}{path}", self.base));
+        self.request_by(&self.agent, method, path)
+    }
+
+    fn request_by(&self, agent: &ureq::Agent, method: &str, path: &str) -> ureq::Request {
+        let request = agent.request(method, &format!("{}{path}", self.base));
         match (&self.login, &self.key) {
             (Some(login), Some(key)) => request.set("authorization", login).set("x-api-key", key),
             (Some(login), None) => request.set("authorization", login),
@@ -135,6 +138,15 @@ impl Remote {
             _ => CliError::Unreachable { address, source: Box::new(error) },
         }
     }
+}
+
+fn agent(read_timeout: Duration) -> ureq::Agent {
+    ureq::AgentBuilder::new()
+        .timeout_connect(CONNECT_TIMEOUT)
+        .timeout_read(read_timeout)
+        .redirects(0)
+        .user_agent(concat!("pannier/", env!("CARGO_PKG_VERSION")))
+        .build()
 }
 
 /// An address without the user and the password in it, as it may be shown.

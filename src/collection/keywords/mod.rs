@@ -185,7 +185,12 @@ impl KeywordQuery {
 
     /// Whether it had more words than are looked for.
     pub fn is_cut(&self) -> bool {
-        self.0.cut
+        self.0.cut.is_some()
+    }
+
+    /// The part of its text that holds the words which are looked for.
+    pub fn read_of<'a>(&self, text: &'a str) -> &'a str {
+        self.0.cut.and_then(|end| text.get(..end)).unwrap_or(text)
     }
 
     /// The parts of a text that hold the words.

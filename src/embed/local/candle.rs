@@ -2,9 +2,8 @@
 //! against.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::utils::{cuda_is_available, metal_is_available};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::{bert, modernbert, nomic_bert, xlm_roberta};
@@ -41,30 +40,6 @@ enum Model {
     Roberta(xlm_roberta::XLMRobertaModel),
     NomicBert(nomic_bert::NomicBertModel),
     ModernBert(modernbert::ModernBert),
-}
-
-/// The CPU.
-pub(super) fn cpu() -> Device {
-    Device::Cpu
-}
-
-/// The device that this build and machine have beside the CPU, else the CPU; the same for as long as the process lives.
-pub(super) fn device() -> Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    let open = || match (cuda_is_available(), metal_is_available()) {
-        (true, _) => or_cpu("CUDA", Device::new_cuda(0)),
-        (_, true) => or_cpu("Metal", Device::new_metal(0)),
-        _ => Device::Cpu,
-    };
-    DEVICE.get_or_init(open).clone()
-}
-
-/// What was opened, or the CPU: the features say what a build can do, not what the machine has.
-fn or_cpu(kind: &str, opened: candle_core::Result<Device>) -> Device {
-    opened.unwrap_or_else(|error| {
-        tracing::warn!(%error, "no {kind} device can be used, so models run on the CPU");
-        Device::Cpu
-    })
 }
 
 /// Tokens of the longest sequence of an encoder of so many heads.
@@ -298,14 +273,4 @@ fn modern_config(architecture: &Architecture, local: &Local) -> modernbert::Conf
 
 fn compute(error: candle_core::Error) -> EmbedError {
     EmbedError::Compute { reason: error.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_that_cannot_be_opened_leaves_the_cpu() {
-        assert!(or_cpu("CUDA", Err(candle_core::Error::Msg("no device".to_owned()))).is_cpu());
-    }
 }

@@ -20,7 +20,7 @@ use super::weights::Weights;
 use super::{Backend, Encoder, bert, nomic_bert};
 use crate::embed::settings::{Architecture, Family, Settings};
 use crate::embed::tests::small::{VOCABULARY, config, random, serialise, settings, shapes};
-use crate::embed::{EmbedError, Pooling, Precision};
+use crate::embed::{self, EmbedError, Pooling, Precision};
 
 /// A seeded model of some family.
 struct Seeded {
@@ -64,7 +64,7 @@ impl Seeded {
     }
 
     fn encoder(&self) -> Result<Encoder, EmbedError> {
-        Encoder::load(&self.path, &self.settings, Precision::Float32)
+        Encoder::load(&self.path, &self.settings, Precision::Float32, embed::Device::Cpu)
     }
 
     /// A tensor in f64.

@@ -3,6 +3,7 @@
 mod bert;
 mod blocks;
 mod candle;
+mod device;
 #[cfg(test)]
 mod family_tests;
 mod kernels;
@@ -21,7 +22,7 @@ use std::path::Path;
 use rayon::ThreadPool;
 
 use super::settings::{Architecture, Family, Settings};
-use super::{EmbedError, Precision};
+use super::{Device, EmbedError, Precision};
 use candle::CandleEncoder;
 use kernels::{CpuLevel, Kernels};
 use transformer::Transformer;
@@ -60,14 +61,20 @@ impl Encoder {
     /// [`Encoder::precision`].
     ///
     /// # Errors
-    /// [`EmbedError::CpuLevel`], [`EmbedError::Malformed`], [`EmbedError::Compute`], [`EmbedError::Storage`].
-    pub(super) fn load(path: &Path, settings: &Settings, precision: Precision) -> Result<Self, EmbedError> {
+    /// [`EmbedError::CpuLevel`], [`EmbedError::Device`], [`EmbedError::Malformed`], [`EmbedError::Compute`],
+    /// [`EmbedError::Storage`].
+    pub(super) fn load(
+        path: &Path,
+        settings: &Settings,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self, EmbedError> {
         let setting = std::env::var_os(LEVEL_VARIABLE).filter(|setting| !setting.is_empty());
         let setting = setting.map(|setting| setting.to_string_lossy().into_owned());
         let kernels = kernels_for(setting)?;
         let weights = Weights::open(path, settings.architecture.word_table())?;
         let architecture = &settings.architecture;
-        let device = candle::device();
+        let device = device::open(device)?;
         let settings = settings.clone();
         if (device.is_cpu() || !candle::runs(architecture)) && transformer::fits(architecture) {
             let transformer = match &architecture.family {
@@ -89,7 +96,7 @@ impl Encoder {
     /// As [`Encoder::load`].
     pub(super) fn load_reference(path: &Path, settings: &Settings) -> Result<Self, EmbedError> {
         let (weights, settings) = (Weights::open(path, settings.architecture.word_table())?, settings.clone());
-        let model = CandleEncoder::load(&weights, &settings.architecture, candle::cpu())?;
+        let model = CandleEncoder::load(&weights, &settings.architecture, candle_core::Device::Cpu)?;
         Ok(Self { backend: Backend::Candle(Box::new(model)), precision: Precision::Float32, settings })
     }
 

@@ -16,7 +16,7 @@ use super::{Backend, Encoder, bert, kernels_for};
 use crate::embed::settings::Settings;
 use crate::embed::store::Store;
 use crate::embed::tests::small::{POSITIONS, VOCABULARY, config, cosine, random, safetensors, settings};
-use crate::embed::{DEFAULT_MODEL, EmbedError, Pooling, Precision, default_models_dir};
+use crate::embed::{self, DEFAULT_MODEL, EmbedError, Pooling, Precision, default_models_dir};
 
 struct File {
     _dir: tempfile::TempDir,
@@ -107,7 +107,7 @@ fn a_shape_beyond_the_kernels_is_of_float32_whatever_is_asked_for() {
     config["hidden_act"] = "relu".into();
     let settings = settings(&config);
     let file = file(&safetensors(&config, "", Dtype::F32, |_, _| {}));
-    let encoder = Encoder::load(&file.path, &settings, Precision::Int8).unwrap();
+    let encoder = Encoder::load(&file.path, &settings, Precision::Int8, embed::Device::Cpu).unwrap();
     assert_eq!(encoder.precision(), Precision::Float32);
 }
 
@@ -118,7 +118,7 @@ fn a_sequence_does_not_depend_on_those_beside_it_nor_on_threads() {
     let sequences = sequences();
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     for precision in Precision::ALL {
-        let encoder = Encoder::load(&file.path, &settings, precision).unwrap();
+        let encoder = Encoder::load(&file.path, &settings, precision, embed::Device::Cpu).unwrap();
         let mut results = Vec::new();
         for threads in [1, 2, 5] {
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -149,7 +149,7 @@ fn shapes_beyond_the_kernels_run_by_candle() {
     {
         let settings = settings(&config);
         let file = file(&safetensors(&config, "", Dtype::F32, |_, _| {}));
-        let encoder = Encoder::load(&file.path, &settings, Precision::Float32).unwrap();
+        let encoder = Encoder::load(&file.path, &settings, Precision::Float32, embed::Device::Cpu).unwrap();
         assert!(matches!(encoder.backend, Backend::Candle(_)), "{config}");
         let sequences: [&[u32]; 3] = [&[1, 2, 3], &[4], &[5, 6, 7, 8, 9]];
         let batch = encoder.encode(&sequences, 0, &pool).unwrap();
@@ -162,7 +162,9 @@ fn shapes_beyond_the_kernels_run_by_candle() {
 #[test]
 fn damaged_weights_are_errors() {
     let settings = settings(&config());
-    let load = |bytes: &[u8]| Encoder::load(&file(bytes).path, &settings, Precision::Float32).map(|_| ()).unwrap_err();
+    let load = |bytes: &[u8]| {
+        Encoder::load(&file(bytes).path, &settings, Precision::Float32, embed::Device::Cpu).map(|_| ()).unwrap_err()
+    };
     let whole = safetensors(&config(), "", Dtype::F32, |_, _| {});
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
     for len in (0..header).step_by(7).chain([header, header + 1, whole.len() / 2, whole.len() - 1]) {
@@ -178,7 +180,7 @@ fn damaged_weights_are_errors() {
     for bit in (0..header * 8).step_by(5) {
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let _ = Encoder::load(&file(&flipped).path, &settings, Precision::Float32);
+        let _ = Encoder::load(&file(&flipped).path, &settings, Precision::Float32, embed::Device::Cpu);
     }
     let text = std::str::from_utf8(&whole[8..header]).unwrap();
     let text = text.replace("layer.1.output.dense.bias", "layer.1.output.dense.bijs");

@@ -13,7 +13,7 @@ use crate::embed::batcher::Batcher;
 use crate::embed::model::Services;
 use crate::embed::store::{Check, Place, check_files};
 use crate::embed::{
-    Dimensions, EmbedError, Embeddings, InputKind, KnownModel, Models, Precision, PullProgress, TextModel,
+    Compute, Dimensions, EmbedError, Embeddings, InputKind, KnownModel, Models, PullProgress, TextModel,
 };
 
 const NAME: &str = "me/small";
@@ -149,7 +149,7 @@ fn whole_vectors_are_normalised_before_they_are_cut_where_the_card_says_so() {
         let files = check_files(&place, Check::Changed).unwrap();
         let threads = Arc::new(ThreadPoolBuilder::new().num_threads(1).build().unwrap());
         let services = Services { threads, batcher: Arc::new(Batcher::start(1).unwrap()), cache: None };
-        TextModel::load(&place, &files, Precision::Float32, services).unwrap()
+        TextModel::load(&place, &files, Compute::default(), services).unwrap()
     };
     let [plain, normed] = [false, true].map(load);
     let whole: Vec<f32> = (1..=64).map(|x| x as f32).collect();

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::small::cosine;
-use crate::embed::{DEFAULT_MODEL, EmbedError, InputKind, Models, Precision, TextModel, default_models_dir};
+use crate::embed::{Compute, DEFAULT_MODEL, EmbedError, InputKind, Models, Precision, TextModel, default_models_dir};
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/minilm_reference.json"));
 
@@ -86,7 +86,7 @@ fn the_other_precisions_are_near_and_of_another_fingerprint() {
     let texts: Vec<&str> = entries.iter().map(|entry| entry["text"].as_str().unwrap()).collect();
     let want = exact.embed(&texts, InputKind::Document).unwrap();
     for (precision, floor) in [(Precision::Float16, 0.999_99), (Precision::Int8, 0.997)] {
-        let models = Models::with_precision(default_models_dir(), None, precision);
+        let models = Models::computing(default_models_dir(), Compute { precision, ..Compute::default() });
         let model = models.load(DEFAULT_MODEL).unwrap();
         assert_eq!(model.precision(), precision);
         assert_ne!(model.fingerprint(), exact.fingerprint(), "{precision:?}");

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::small::{config, install, safetensors};
 use crate::embed::lock_file::LOCK_FILE;
 use crate::embed::tokenizer::tests::small_tokenizer;
-use crate::embed::{EmbedError, InputKind, Models, Precision, TextModel};
+use crate::embed::{Compute, Device, EmbedError, InputKind, Models, Precision, TextModel};
 
 const NAME: &str = "me/small";
 
@@ -154,7 +154,8 @@ fn the_fingerprint_follows_everything_that_decides_the_vectors() {
 fn every_precision_has_a_fingerprint_and_vectors_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     install(dir.path(), NAME);
-    let load = |precision| Models::with_precision(dir.path().to_owned(), None, precision).load(NAME).unwrap();
+    let computing = |precision| Compute { precision, ..Compute::default() };
+    let load = |precision| Models::computing(dir.path().to_owned(), computing(precision)).load(NAME).unwrap();
     let models = Precision::ALL.map(load);
     let vectors =
         models.each_ref().map(|model| model.embed(&["a b c"], InputKind::Document).unwrap().vectors.remove(0));
@@ -169,6 +170,20 @@ fn every_precision_has_a_fingerprint_and_vectors_of_its_own() {
         assert_eq!(Precision::from_name(precision.name()), Some(precision));
     }
     assert_eq!(Precision::from_name("bf16"), None);
+}
+
+#[test]
+fn the_cpu_runs_a_model_in_every_build_and_a_device_that_is_not_built_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    install(dir.path(), NAME);
+    let load = |device| Models::computing(dir.path().to_owned(), Compute { device, ..Compute::default() }).load(NAME);
+    assert_eq!(load(Device::Cpu).unwrap().embed(&["a b"], InputKind::Document).unwrap().vectors.len(), 1);
+    for (device, built) in [(Device::Cuda(0), cfg!(feature = "cuda")), (Device::Metal(0), cfg!(feature = "metal"))] {
+        if !built {
+            let error = load(device).unwrap_err();
+            assert!(error.to_string().contains(&format!("cannot run on {device}: this program was built")), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -241,7 +256,8 @@ fn with_numbers(precision: Precision, tensor: &str, count: usize, number: f32) -
         }
     });
     fs::write(install(dir.path(), NAME).join("model.safetensors"), weights).unwrap();
-    Models::with_precision(dir.path().to_owned(), NonZeroUsize::new(2), precision).load(NAME)
+    let compute = Compute { threads: NonZeroUsize::new(2), precision, ..Compute::default() };
+    Models::computing(dir.path().to_owned(), compute).load(NAME)
 }
 
 #[test]

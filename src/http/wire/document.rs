@@ -7,13 +7,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::filter::WireFilter;
 use super::json::Object;
 use super::list::AtMost;
+use super::patch::given;
 use super::time::rfc3339;
 use super::value::{MetadataView, WireMetadata};
 use super::vector::{VectorSchema, WireVector};
 use crate::collection::Upserted;
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::{MAX_CHUNKS, MAX_DOCUMENTS_PER_REQUEST};
-use crate::types::{Chunk, ChunkSpan, Document, DocumentId, EmbeddingState, Filter, Include, NewDocument};
+use crate::types::{Chunk, ChunkSpan, Document, DocumentId, EmbeddingState, Filter, IfSeq, Include, NewDocument, Seq};
 
 /// Documents to write; all of them or none.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -50,8 +51,13 @@ pub(crate) struct DocumentBody {
     /// Several vectors for one document, in a collection that has chunks; without them its text is split.
     #[schema(value_type = Option<Vec<ChunkBody>>, max_items = 4096)]
     chunks: Option<AtMost<Object<ChunkBody>, MAX_CHUNKS>>,
-    /// Read over, as are the three that follow: so a document that was read can be written back. It is no guard: what
-    /// was written since is replaced all the same.
+    /// Writes it only where the document stands at this `seq`, as it was read; 0: where there is none. Else nothing is
+    /// written: 409 `seq_conflict`. Not in an import.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = u64, required = false)]
+    if_seq: Option<u64>,
+    /// Read over, as are the three that follow: so a document that was read can be written back. It is no guard, as
+    /// `if_seq` is: what was written since is replaced all the same.
     #[schema(value_type = Option<u64>, read_only)]
     seq: Option<IgnoredAny>,
     /// Read over.
@@ -76,20 +82,34 @@ impl UpsertBody {
 
     /// # Errors
     /// An empty or overlong list, an id that is not allowed, `wait: false`.
-    pub(crate) fn into_documents(self) -> Result<Vec<NewDocument>, ApiError> {
+    pub(crate) fn into_documents(self) -> Result<(Vec<NewDocument>, IfSeq), ApiError> {
         if self.wait == Some(false) {
             let detail = "\"wait\": false is not supported yet: every write is on disk before its answer; leave it out";
             return Err(ApiError::new(Code::WaitNotSupported, detail));
         }
         check_count("documents", self.documents.count())?;
-        self.documents.into_items().into_iter().map(|Object(document)| document.into_document()).collect()
+        let mut if_seq = IfSeq::new();
+        let mut documents = Vec::with_capacity(self.documents.count());
+        for Object(mut document) in self.documents.into_items() {
+            let expected = document.if_seq.take();
+            let document = document.into_document()?;
+            if_seq.extend(expected.map(|seq| (document.id.clone(), Seq(seq))));
+            documents.push(document);
+        }
+        Ok((documents, if_seq))
     }
 }
 
 impl DocumentBody {
     /// # Errors
-    /// [`Code::InvalidName`] when the id is not allowed.
+    /// [`Code::InvalidName`] when the id is not allowed, [`Code::InvalidValue`] for an `if_seq`, which nobody has taken
+    /// out.
     pub(crate) fn into_document(self) -> Result<NewDocument, ApiError> {
+        if self.if_seq.is_some() {
+            let detail =
+                "\"if_seq\" is for POST ../documents and for patches, which write all or nothing; leave it out";
+            return Err(ApiError::new(Code::InvalidValue, detail));
+        }
         let chunks = match self.chunks.map(AtMost::into_items) {
             Some(chunks) if chunks.is_empty() => {
                 let detail = "\"chunks\" is empty; leave it out to have the text split";
@@ -458,7 +478,10 @@ mod tests {
 
     #[test]
     fn a_batch_is_read_whole_or_refused() {
-        let read = |text: &str| json::parse::<UpsertBody>(text.as_bytes()).and_then(UpsertBody::into_documents);
+        let read = |text: &str| {
+            let read = json::parse::<UpsertBody>(text.as_bytes()).and_then(UpsertBody::into_documents);
+            read.map(|(documents, _)| documents)
+        };
         let documents =
             read(r#"{"documents":[{"id":"a","text":"t","metadata":{"n":1},"vector":[1,0]}],"wait":true}"#).unwrap();
         let wanted = NewDocument {
@@ -498,8 +521,24 @@ mod tests {
     }
 
     #[test]
+    fn a_seq_is_expected_of_those_that_name_one() {
+        let text = r#"{"documents":[{"id":"a","if_seq":7,"seq":9},{"id":"b"},{"id":"c","if_seq":0}]}"#;
+        let (documents, if_seq) = json::parse::<UpsertBody>(text.as_bytes()).unwrap().into_documents().unwrap();
+        assert_eq!(documents.len(), 3);
+        let expected: Vec<_> = if_seq.iter().map(|(id, seq)| (id.as_str(), seq.0)).collect();
+        assert_eq!(expected, [("a", 7), ("c", 0)]);
+        let line = |text: &str| json::parse::<DocumentBody>(text.as_bytes()).and_then(DocumentBody::into_document);
+        for text in [r#"{"id":"a","if_seq":7}"#, r#"{"id":"a","if_seq":null}"#] {
+            assert_eq!(line(text).unwrap_err().code, Code::InvalidValue, "{text}");
+        }
+    }
+
+    #[test]
     fn what_was_read_can_be_written_back() {
-        let read = |text: &str| json::parse::<UpsertBody>(text.as_bytes()).and_then(UpsertBody::into_documents);
+        let read = |text: &str| {
+            let read = json::parse::<UpsertBody>(text.as_bytes()).and_then(UpsertBody::into_documents);
+            read.map(|(documents, _)| documents)
+        };
         let rest = r#""seq":7,"created_at":"1970-01-01T00:00:00.000Z","updated_at":"1970-01-01T00:00:00.001Z","embedding":"ready""#;
         let body = |document: &str| format!(r#"{{"documents":[{{"id":"a","text":"t",{document}{rest}}}]}}"#);
         let document = read(&body(r#""metadata":{"n":1},"#)).unwrap().remove(0);

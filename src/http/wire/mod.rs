@@ -13,6 +13,7 @@ pub(crate) mod filter;
 pub(crate) mod json;
 pub(crate) mod list;
 pub(crate) mod ollama;
+pub(crate) mod patch;
 pub(crate) mod ranking;
 pub(crate) mod replication;
 mod room;

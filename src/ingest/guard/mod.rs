@@ -10,7 +10,7 @@ mod scan;
 
 use std::ops::Range;
 
-use crate::types::{ChunkSpan, GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Value, lookup};
+use crate::types::{ChunkSpan, GuardAction, GuardDefinition, Metadata, NewDocument, PersonalData, Value};
 
 use scan::{Finding, find};
 
@@ -31,17 +31,19 @@ pub struct GuardError {
 
 /// Looks through a document. With [`GuardAction::Redact`], what is found in texts and strings is marked, such as
 /// `[email]`, and numbers become null; ids and field names cannot be marked. The places of chunks move with the text.
+/// `is_made`: a template makes the text, in which what allowed fields hold may stand.
 ///
 /// # Errors
 /// [`GuardError`] for the first finding that stays.
-pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument) -> Result<(), GuardError> {
+pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument, is_made: bool) -> Result<(), GuardError> {
     let refuse = |place: &str, finding: Option<Finding>| match finding {
         Some(Finding { kind, .. }) => Err(GuardError { place: place.to_owned(), kind, can_redact: false }),
         None => Ok(()),
     };
     refuse("the id", first(guard, document.id.as_str()))?;
     if let Some(text) = &mut document.text {
-        let rounds = inspect_text(guard, text, || "the text".to_owned())?;
+        let allowed = if is_made { Allowed::of(guard, &document.metadata) } else { Allowed::default() };
+        let rounds = inspect_text(guard, text, || "the text".to_owned(), &allowed)?;
         for span in document.chunks.iter_mut().filter_map(|chunk| chunk.span.as_mut()) {
             *span = rounds.iter().fold(*span, |span, marks| moved(span, marks));
         }
@@ -49,25 +51,79 @@ pub fn inspect(guard: &GuardDefinition, document: &mut NewDocument) -> Result<()
     inspect_object(guard, "", &mut document.metadata)
 }
 
-/// Looks through a text that was made of a document's metadata, each field of which was looked into: together they may
-/// be what none is alone. What allowed fields hold may stand in it.
+/// Looks through texts that were made of a document's metadata, each field of which was looked into: together they may
+/// be what none is alone. What allowed fields hold may stand in them.
 ///
 /// # Errors
 /// [`GuardError`] for the first finding that stays.
-pub fn inspect_made(guard: &GuardDefinition, metadata: &Metadata, text: &mut String) -> Result<(), GuardError> {
-    let allowed: Vec<&str> = guard.allow.iter().filter_map(|path| lookup(metadata, path)).flat_map(strings).collect();
-    let is_allowed = |found: &str| allowed.iter().any(|text| text.contains(found));
-    inspect_text_but(guard, text, || "the text that the template makes".to_owned(), is_allowed).map(drop)
+pub fn inspect_made<'a>(
+    guard: &GuardDefinition,
+    metadata: &Metadata,
+    texts: impl IntoIterator<Item = &'a mut String>,
+) -> Result<(), GuardError> {
+    let allowed = Allowed::of(guard, metadata);
+    let place = || "the text that the template makes".to_owned();
+    texts.into_iter().try_for_each(|text| inspect_text(guard, text, place, &allowed).map(drop))
 }
 
-/// The strings of a value.
-fn strings(value: &Value) -> Vec<&str> {
-    match value {
-        Value::String(text) => vec![text],
-        Value::Array(items) => items.iter().flat_map(strings).collect(),
-        Value::Object(inner) => inner.values().flat_map(strings).collect(),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => Vec::new(),
+/// What the fields that are allowed hold, as a text that is made of them may say it: in small letters, as templates
+/// change those.
+#[derive(Default)]
+struct Allowed {
+    texts: Vec<String>,
+}
+
+impl Allowed {
+    fn of(guard: &GuardDefinition, metadata: &Metadata) -> Self {
+        let mut allowed = Self::default();
+        if !guard.allow.is_empty() {
+            allowed.find(guard, "", metadata);
+        }
+        allowed
     }
+
+    /// Goes where [`inspect_object`] goes, and takes what that passes over.
+    fn find(&mut self, guard: &GuardDefinition, path: &str, object: &Metadata) {
+        for (name, value) in object {
+            let path = below(path, name);
+            match guard.allow.contains(&path) {
+                true => self.take(value),
+                false => self.find_within(guard, &path, value),
+            }
+        }
+    }
+
+    fn find_within(&mut self, guard: &GuardDefinition, path: &str, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.find_within(guard, path, item)),
+            Value::Object(inner) => self.find(guard, path, inner),
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.texts.push(text.to_lowercase()),
+            Value::Int(number) => self.texts.push(number.to_string()),
+            Value::Float(number) => self.texts.push(number.to_string()),
+            Value::Array(items) => items.iter().for_each(|item| self.take(item)),
+            Value::Object(inner) => {
+                self.texts.extend(inner.keys().map(|name| name.to_lowercase()));
+                inner.values().for_each(|value| self.take(value));
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn holds(&self, found: &str) -> bool {
+        let found = found.to_lowercase();
+        self.texts.iter().any(|text| text.contains(&found))
+    }
+}
+
+/// The path of a field below another, or of one at the top below nothing.
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn inspect_object(guard: &GuardDefinition, path: &str, object: &mut Metadata) -> Result<(), GuardError> {
@@ -75,7 +131,7 @@ fn inspect_object(guard: &GuardDefinition, path: &str, object: &mut Metadata) ->
         return Err(GuardError { place: "the name of a field".to_owned(), kind, can_redact: false });
     }
     for (name, value) in object {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let path = below(path, name);
         if !guard.allow.contains(&path) {
             inspect_value(guard, &path, value)?;
         }
@@ -85,7 +141,7 @@ fn inspect_object(guard: &GuardDefinition, path: &str, object: &mut Metadata) ->
 
 fn inspect_value(guard: &GuardDefinition, path: &str, value: &mut Value) -> Result<(), GuardError> {
     match value {
-        Value::String(text) => inspect_text(guard, text, || format!("field {path:?}")).map(drop),
+        Value::String(text) => inspect_text(guard, text, || format!("field {path:?}"), &Allowed::default()).map(drop),
         Value::Array(items) => items.iter_mut().try_for_each(|item| inspect_value(guard, path, item)),
         Value::Object(inner) => inspect_object(guard, path, inner),
         Value::Int(number) => {
@@ -121,26 +177,18 @@ struct Mark {
     is: Range<u32>,
 }
 
+/// Returns the marks that were set, round after round, each from left to right.
 fn inspect_text(
     guard: &GuardDefinition,
     text: &mut String,
     place: impl Fn() -> String,
-) -> Result<Vec<Vec<Mark>>, GuardError> {
-    inspect_text_but(guard, text, place, |_| false)
-}
-
-/// Returns the marks that were set, round after round, each from left to right.
-fn inspect_text_but(
-    guard: &GuardDefinition,
-    text: &mut String,
-    place: impl Fn() -> String,
-    is_allowed: impl Fn(&str) -> bool,
+    allowed: &Allowed,
 ) -> Result<Vec<Vec<Mark>>, GuardError> {
     let mut rounds = Vec::new();
     // Once a mark stands in a place, what is beside it may have a form that it had not together with that. Marks have
     // none, so this ends.
     loop {
-        let findings = find(text, &guard.kinds, &is_allowed);
+        let findings = find(text, &guard.kinds, |found| allowed.holds(found));
         match (guard.action, findings.first()) {
             (_, None) => return Ok(rounds),
             (GuardAction::Refuse, Some(finding)) => {
@@ -178,7 +226,7 @@ fn moved(span: ChunkSpan, marks: &[Mark]) -> ChunkSpan {
         let before = marks.partition_point(|mark| mark.was.end <= at);
         match marks.get(before).filter(|mark| mark.was.start < at) {
             Some(mark) => within(&mark.is),
-            None => marks[..before].last().map_or(at, |last| at - last.was.end + last.is.end),
+            None => marks[..before].last().map_or(at, |last| (at - last.was.end).saturating_add(last.is.end)),
         }
     };
     ChunkSpan { start: place(span.start, |mark| mark.start), end: place(span.end, |mark| mark.end) }
@@ -222,13 +270,13 @@ mod tests {
             (document("", &[("bob@example.com", Value::Null)]), "the name of a field holds an email"),
         ];
         for (mut document, wanted) in cases {
-            let error = inspect(&guard(GuardAction::Refuse), &mut document).unwrap_err().to_string();
+            let error = inspect(&guard(GuardAction::Refuse), &mut document, false).unwrap_err().to_string();
             assert!(error.starts_with(wanted), "{error}");
             assert!(!error.contains("bob") && !error.contains("555") && !error.contains("4111"), "{error}");
         }
         let mut named = document("", &[]);
         named.id = DocumentId::new("bob@example.com").unwrap();
-        assert_eq!(inspect(&guard(GuardAction::Redact), &mut named).unwrap_err().place, "the id");
+        assert_eq!(inspect(&guard(GuardAction::Redact), &mut named, false).unwrap_err().place, "the id");
     }
 
     #[test]
@@ -237,14 +285,14 @@ mod tests {
             "Mail bob@example.com or x.y@z.org, pay 4111 1111 1111 1111.",
             &[("card", Value::Int(4111111111111111)), ("n", Value::Int(5)), ("s", string("10.0.0.7"))],
         );
-        inspect(&guard(GuardAction::Redact), &mut found).unwrap();
+        inspect(&guard(GuardAction::Redact), &mut found, false).unwrap();
         assert_eq!(found.text.as_deref(), Some("Mail [email] or [email], pay [card]."));
         assert_eq!(
             found.metadata,
             document("", &[("card", Value::Null), ("n", Value::Int(5)), ("s", string("[ip]"))]).metadata
         );
         let again = found.clone();
-        inspect(&guard(GuardAction::Redact), &mut found).unwrap();
+        inspect(&guard(GuardAction::Redact), &mut found, false).unwrap();
         assert_eq!(found, again, "marks hold nothing to find");
     }
 
@@ -260,12 +308,12 @@ mod tests {
         ];
         for (text, wanted) in cases {
             let mut found = document(text, &[("n", string(text))]);
-            inspect(&guard(GuardAction::Redact), &mut found).unwrap();
+            inspect(&guard(GuardAction::Redact), &mut found, false).unwrap();
             assert_eq!((found.text.as_deref(), &found.metadata["n"]), (Some(wanted), &string(wanted)), "{text}");
         }
         let mut card = document("2028 4111 1111 1111 1111", &[]);
         let cards = GuardDefinition { kinds: [PersonalData::Card].into(), ..guard(GuardAction::Redact) };
-        inspect(&cards, &mut card).unwrap();
+        inspect(&cards, &mut card, false).unwrap();
         assert_eq!(card.text.as_deref(), Some("[card]"));
     }
 
@@ -278,7 +326,7 @@ mod tests {
         let chunk = |(start, end)| Chunk { span: Some(ChunkSpan { start, end }), vector: vec![1.0] };
         found.chunks = places.map(chunk).into();
         found.chunks.push(Chunk { span: None, vector: vec![1.0] });
-        inspect(&guard(GuardAction::Redact), &mut found).unwrap();
+        inspect(&guard(GuardAction::Redact), &mut found, false).unwrap();
         let text = found.text.unwrap();
         assert_eq!(text, "é: [email], [email]. End");
         let spans: Vec<_> = found.chunks.iter().filter_map(|chunk| chunk.span).collect();
@@ -305,16 +353,16 @@ mod tests {
         let public = Metadata::from([("public".to_owned(), string("write to info@example.com"))]);
         let metadata = document("", &[("contact", Value::Object(public)), ("a", string("bob"))]).metadata;
         let text = || "info@example.com bob@example.com 4111111111111111".to_owned();
-        let error = inspect_made(&guard(GuardAction::Refuse), &metadata, &mut text()).unwrap_err();
+        let error = inspect_made(&guard(GuardAction::Refuse), &metadata, [&mut text()]).unwrap_err();
         assert_eq!((error.place.as_str(), error.kind), ("the text that the template makes", PersonalData::Email));
         let mut redacted = text();
-        inspect_made(&guard(GuardAction::Redact), &metadata, &mut redacted).unwrap();
+        inspect_made(&guard(GuardAction::Redact), &metadata, [&mut redacted]).unwrap();
         assert_eq!(redacted, "info@example.com [email] [card]");
 
         let public = Metadata::from([("public".to_owned(), string("415-555-2028"))]);
         let metadata = document("", &[("contact", Value::Object(public))]).metadata;
         let mut beside = "415-555-2028 or 415-555-2028 4111 1111 1111 1111".to_owned();
-        inspect_made(&guard(GuardAction::Redact), &metadata, &mut beside).unwrap();
+        inspect_made(&guard(GuardAction::Redact), &metadata, [&mut beside]).unwrap();
         assert_eq!(beside, "415-555-2028 or 415-555-[card]");
     }
 
@@ -322,12 +370,12 @@ mod tests {
     fn whole_numbers_are_found_however_they_are_written() {
         let float = |number: f64| document("", &[("n", Value::Float(number))]);
         let mut card = float(4111111111111111.0);
-        assert!(inspect(&guard(GuardAction::Refuse), &mut card.clone()).is_err());
-        inspect(&guard(GuardAction::Redact), &mut card).unwrap();
+        assert!(inspect(&guard(GuardAction::Refuse), &mut card.clone(), false).is_err());
+        inspect(&guard(GuardAction::Redact), &mut card, false).unwrap();
         assert_eq!(card.metadata["n"], Value::Null);
         for number in [0.5, 4111111111111112.0, f64::MAX, -1e300] {
             let mut other = float(number);
-            inspect(&guard(GuardAction::Refuse), &mut other).unwrap();
+            inspect(&guard(GuardAction::Refuse), &mut other, false).unwrap();
             assert_eq!(other, float(number));
         }
     }
@@ -336,6 +384,36 @@ mod tests {
     fn allowed_fields_are_not_looked_into() {
         let public = Metadata::from([("public".to_owned(), string("info@example.com"))]);
         let mut allowed = document("", &[("contact", Value::Object(public))]);
-        assert_eq!(inspect(&guard(GuardAction::Refuse), &mut allowed), Ok(()));
+        assert_eq!(inspect(&guard(GuardAction::Refuse), &mut allowed, false), Ok(()));
+    }
+
+    #[test]
+    fn what_allowed_fields_hold_may_stand_in_a_text_that_a_template_makes() {
+        let object = |fields: &[(&str, Value)]| document("", fields).metadata;
+        let allow = ["order", "contacts.email", "a.b"].map(str::to_owned).into();
+        let contact = |mail: &str| Value::Object(object(&[("email", string(mail)), ("k", Value::Int(1))]));
+        let fields = [
+            ("order", Value::Array(vec![Value::Int(4111111111111111), Value::Float(5500000000000004.0)])),
+            ("contacts", Value::Array(vec![contact("Ann@example.com"), contact("bob@example.com")])),
+            ("a.b", string("c@example.com")),
+            ("a", Value::Object(object(&[("b", Value::Object(object(&[("d@example.com", string("10.0.0.7"))])))]))),
+        ];
+        let said =
+            "4111111111111111, 5500000000000004. ann@example.com bob@example.com c@example.com d@example.com 10.0.0.7";
+        for action in [GuardAction::Refuse, GuardAction::Redact] {
+            let guard = GuardDefinition { allow: Clone::clone(&allow), ..guard(action) };
+            let mut made = said.to_owned();
+            inspect_made(&guard, &object(&fields), [&mut made]).unwrap();
+            assert_eq!(made, said);
+            // As it was read, it can be written.
+            let mut read = document(said, &fields);
+            inspect(&guard, &mut read, true).unwrap();
+            assert_eq!(read, document(said, &fields));
+        }
+        let guard = GuardDefinition { allow, ..guard(GuardAction::Refuse) };
+        for beside in ["e@example.com", "4111111111111129"] {
+            inspect_made(&guard, &object(&fields), [&mut beside.to_owned()]).unwrap_err();
+        }
+        inspect(&guard, &mut document(said, &fields), false).unwrap_err();
     }
 }

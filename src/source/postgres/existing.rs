@@ -53,20 +53,21 @@ fn is_uuid(text: &str) -> bool {
 }
 
 impl TableReader {
-    /// Those of `keys` that could be keys of the source and are not there.
+    /// How many of `keys` could be keys of the source, and those of them that are not there.
     ///
     /// # Errors
     /// [`SourceError::Deletions`] where keys are not of one column of a plain type, [`SourceError::Postgres`].
-    pub async fn missing(&self, keys: &[String]) -> Result<Vec<String>, SourceError> {
+    pub async fn missing(&self, keys: &[String]) -> Result<(usize, Vec<String>), SourceError> {
         let (key, kind) = key_of(&self.source, &self.shape)?;
         let ours: Vec<&String> = keys.iter().filter(|text| can_be(kind, text) == Some(true)).collect();
         if ours.is_empty() {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let sql = statements::existing(&self.source, key, kind);
         let rows = self.read("look which rows are still there", &sql, &[(&ours, Type::TEXT_ARRAY)]).await?;
         let there: HashSet<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-        Ok(ours.into_iter().filter(|key| !there.contains(*key)).cloned().collect())
+        let gone = ours.iter().filter(|key| !there.contains(**key)).map(|key| (*key).clone()).collect();
+        Ok((ours.len(), gone))
     }
 }
 

@@ -43,10 +43,19 @@ pub(super) fn columns(relation: &Relation) -> String {
     format!("select jsonb_object_keys(to_jsonb(x.*)) from {} x", no_row(relation))
 }
 
-/// The types of columns, in one row, as a JSON array.
+/// The types of columns, in one row, as a JSON array; of a domain the type that it is over, as what is asked of values
+/// goes by that.
 pub(super) fn kinds(relation: &Relation, names: &[String]) -> String {
-    let types: Vec<String> =
-        names.iter().map(|name| format!("pg_typeof(x.{})::text", quote_identifier(name))).collect();
+    let kind = |name: &String| {
+        format!(
+            "(with recursive d as (select t.oid, t.typtype, t.typbasetype from pg_catalog.pg_type t \
+             where t.oid = pg_typeof(x.{}) union all select t.oid, t.typtype, t.typbasetype from d \
+             join pg_catalog.pg_type t on t.oid = d.typbasetype where d.typtype = 'd') \
+             select d.oid::regtype::text from d where d.typtype <> 'd')",
+            quote_identifier(name)
+        )
+    };
+    let types: Vec<String> = names.iter().map(kind).collect();
     format!("select array_to_json(array[{}]::text[])::text from {} x", types.join(", "), no_row(relation))
 }
 

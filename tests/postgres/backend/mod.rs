@@ -5,6 +5,7 @@ mod faults;
 mod filters;
 mod limits;
 mod names;
+mod patches;
 mod shared;
 
 use pannier::backend::{AnyCollection, Collections, CreatedAnywhere, Placement, UrlFrom};

@@ -1,6 +1,7 @@
 //! One run over a source: from where the last one ended to the end, then the rows that are gone.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value as Json;
@@ -10,7 +11,7 @@ use super::super::super::target::{Target, collection_path};
 use super::super::super::{CliError, Context, output};
 use super::super::writing::{Counts, Writer, document};
 use super::PostgresArgs;
-use crate::postgres::ConnectSettings;
+use crate::postgres::{ConnectSettings, Trouble};
 use crate::source::{
     Begin, Boundary, Deletions, LeftOut, Relation, Row, SourceError, SourceState, TableReader, TableSource,
 };
@@ -18,7 +19,11 @@ use crate::types::{CollectionName, Metadata};
 
 /// Documents of a collection that are compared with the table's keys at a time.
 const LISTED: usize = 1_000;
-/// Fewer documents than these may all go without a question.
+/// How far the source was read is kept after each page as long as no more rows than these are remembered with it,
+const REMEMBERED_CHEAPLY: usize = 1_000;
+/// else so often.
+const SAVED_EVERY: Duration = Duration::from_secs(5);
+/// So many documents may go without a question, also where that is all of them.
 const FEW: usize = 10;
 
 /// What a run needs.
@@ -64,12 +69,12 @@ impl Run<'_> {
         let progress = self.progress(&reader, begin.as_ref());
         let left_out = match &begin {
             // Rows without a cursor, and then all others.
-            Some(Begin::NullCursors(_)) => self.wait(reader.left_out(&Begin::Keys(None)))?,
-            Some(begin) => self.wait(reader.left_out(begin))?,
+            Some(Begin::NullCursors(_)) => self.left_out(&reader, &Begin::Keys(None))?,
+            Some(begin) => self.left_out(&reader, begin)?,
             None => LeftOut::default(),
         };
         let mut writer = Writer::new(self.target, self.name);
-        let mut met = Boundary::default();
+        let (mut met, mut saved) = (Boundary::default(), Instant::now());
         let (mut read, mut without_cursor) = (0usize, 0u64);
         while let Some(from) = begin {
             let page = self.wait(reader.page(&from))?;
@@ -79,7 +84,9 @@ impl Run<'_> {
             without_cursor += page.rows.iter().filter(|row| row.cursor.is_none()).count() as u64;
             if self.source.cursor.is_some() {
                 self.note(&mut state, &mut met, &page.rows, &writer);
-                if !page.rows.is_empty() {
+                let is_due = met.count() <= REMEMBERED_CHEAPLY || saved.elapsed() >= SAVED_EVERY;
+                if !page.rows.is_empty() && is_due {
+                    saved = Instant::now();
                     // Rows met so far are known even if this run is killed.
                     self.save(&kept_under, &SourceState { boundary: met.clone(), ..state.clone() })?;
                 }
@@ -101,6 +108,19 @@ impl Run<'_> {
         state.finished_at = Some(jiff::Timestamp::now().to_string());
         self.save(&kept_under, &state)?;
         Ok(writer.counts)
+    }
+
+    /// Counts the rows that are no documents of their own. Where that takes too long, they are none the less left out.
+    fn left_out(&self, reader: &TableReader, begin: &Begin) -> Result<LeftOut, CliError> {
+        match self.runtime.block_on(reader.left_out(begin)) {
+            Err(SourceError::Postgres(error)) if error.trouble() == Trouble::Timeout && !error.ends_session() => {
+                let what =
+                    "rows without a key of their own were not counted, which takes longer than statement_timeout";
+                output::hint(self.context, format!("{what}: of rows that share a key one becomes a document"));
+                Ok(LeftOut::default())
+            }
+            counted => counted.map_err(refused),
+        }
     }
 
     /// Writes the rows of a page, but for those that were read before as they are. `read`: rows of this run before it.
@@ -167,7 +187,7 @@ impl Run<'_> {
     /// the two stays.
     fn delete_missing(&self, reader: &TableReader, writer: &mut Writer<'_>) -> Result<(), CliError> {
         let mut missing: Vec<String> = Vec::new();
-        let (mut listed, mut cursor) = (0usize, None::<String>);
+        let (mut own, mut cursor) = (0usize, None::<String>);
         loop {
             let after = cursor.as_ref().map_or(String::new(), |cursor| format!("&cursor={cursor}"));
             let path = format!("{}/documents?limit={LISTED}&include={after}", collection_path(self.name));
@@ -175,19 +195,19 @@ impl Run<'_> {
             let ids = page["documents"].as_array().into_iter().flatten().filter_map(|document| document["id"].as_str());
             let keys: Vec<String> =
                 ids.filter_map(|id| id.strip_prefix(&self.args.id_prefix)).map(str::to_owned).collect();
-            listed += keys.len();
-            let gone = self.wait(reader.missing(&keys))?;
+            let (could_be, gone) = self.wait(reader.missing(&keys))?;
+            own += could_be;
             missing.extend(gone.into_iter().map(|key| format!("{}{key}", self.args.id_prefix)));
             cursor = page["next_cursor"].as_str().map(str::to_owned);
             if cursor.is_none() {
                 break;
             }
         }
-        if missing.len() > FEW && missing.len() * 2 > listed && !self.args.delete_many {
+        if missing.len() > FEW && missing.len() * 2 > own && !self.args.delete_many {
             return Err(CliError::Refused(format!(
                 "{} of {} documents have no row any more, and that is more than half; add --delete-many if they are to go",
                 output::count(missing.len() as u64),
-                output::count(listed as u64)
+                output::count(own as u64)
             )));
         }
         writer.delete(&missing)
