@@ -62,7 +62,7 @@ pub(super) fn mend<R: Rows<Error = Infallible>>(
             let mut lists = Lists::new(graph, &mut set);
             lost.iter().for_each(|lost| lists.link(lost));
             mended += lost.len();
-            mended += connect(graph, &distance, |place| set.contains(&place));
+            mended += connect(graph, &distance, |place| set.contains(&place), cancel)?;
         }
         // So few rows are met that their lists have no place for all that only they lead to.
         if !ask_for_more(graph) {

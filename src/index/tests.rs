@@ -1,5 +1,6 @@
 //! Tests of built graphs in written segments: recall against the exact scan, filters, metrics, degenerate data.
 
+mod copies;
 mod kinds;
 mod outliers;
 
