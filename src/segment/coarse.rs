@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn one_long_vector_among_few_is_seen() {
-        for count in [11, 40, 42, 100] {
+        for count in [20, 40, 42] {
             assert_eq!(kind_of(count, 0.0, 1_000.0, Metric::L2), Quantization::None, "{count}");
         }
         for count in [1, 10, 200] {
