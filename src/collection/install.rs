@@ -115,7 +115,11 @@ pub fn merge(
     let merged = index::merge(&opened, &segment_path(shared, &spec), &spec, &options);
     shared.merging().clear();
     drop(opened);
-    let mut merged = merged?;
+    let mut merged = match merged {
+        // Called off, or its directory is gone.
+        Err(_) if state.is_dropped() => return Ok(()),
+        merged => merged?,
+    };
     let live = match &merged.written {
         Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
         None => None,

@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::index::{IndexError, plan_merge};
+use crate::index::IndexError;
+use crate::index::plan_merge::{self, Candidate};
 use crate::log::{self, LogError};
 use crate::storage::{is_disk_full, is_failed_sync};
 use crate::types::{Chain, CollectionId, Seq, panic_message};
@@ -32,8 +33,8 @@ pub enum Job {
     Close,
 }
 
-/// The sealing thread looks this often whether the log has grown too long, or a memtable is written to no longer; and
-/// this often large segments give back what was mapped of them for few reads.
+/// The sealing thread looks this often whether the log has grown too long, a memtable is written to no longer, or
+/// deletes have made a merge due; and this often large segments give back what was mapped of them for few reads.
 const TICK: Duration = Duration::from_secs(5);
 /// A log of more bytes than this seals the collection that holds its oldest change.
 const MAX_LOG_BYTES: u64 = 256 << 20;
@@ -58,7 +59,18 @@ struct Progress {
 struct Status {
     /// Whose segments are to be merged.
     turns: Turns,
+    /// Whose are being merged, and what calls that off.
+    merging: Option<(CollectionId, Arc<AtomicBool>)>,
     stopping: bool,
+}
+
+impl Status {
+    /// Calls off the merge that is under way, where it is one of `wanted`.
+    fn call_off(&self, wanted: impl Fn(CollectionId) -> bool) {
+        if let Some((_, cancel)) = self.merging.as_ref().filter(|(id, _)| wanted(*id)) {
+            cancel.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// The running threads. Dropping it finishes the step at hand, gives up a merge, and joins them.
@@ -87,8 +99,8 @@ impl Maintenance {
             move || seal_loop(&shared, &queue, &progress, &cancel)
         };
         let merger = {
-            let (progress, cancel) = (progress.clone(), cancel.clone());
-            move || merge_loop(&shared, &progress, &cancel)
+            let progress = progress.clone();
+            move || merge_loop(&shared, &progress)
         };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).expect("the system has a thread left")
@@ -137,7 +149,10 @@ impl Maintenance {
 impl Drop for Maintenance {
     fn drop(&mut self) {
         self.cancel.store(true, Ordering::Release);
-        self.progress.edit(|status| status.stopping = true);
+        self.progress.edit(|status| {
+            status.stopping = true;
+            status.call_off(|_| true);
+        });
         // Where the thread has ended by a panic, joining it says so.
         _ = self.jobs.send(Job::Close);
         for thread in self.threads.drain(..) {
@@ -165,11 +180,12 @@ impl Progress {
 }
 
 fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, cancel: &AtomicBool) {
-    let (mut looked, mut quiet) = (Instant::now(), Quiet::default());
+    let (mut looked, mut quiet, mut deaths) = (Instant::now(), Quiet::default(), Deaths::default());
     let mut postponed: VecDeque<(Instant, Job)> = VecDeque::new();
     while !cancel.load(Ordering::Acquire) {
         if looked.elapsed() >= TICK {
             release_large_segments(shared);
+            deaths.look(shared, progress);
             // Also while others are sealed without a pause: one that nobody writes to holds the log as well.
             if let Some(state) = pins_the_log(shared).or_else(|| quiet.find(shared))
                 && state.freeze()
@@ -198,6 +214,8 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
                 (state, done)
             }
             Job::Drop(state) => {
+                // The merges of others wait for it.
+                progress.edit(|status| status.call_off(|id| id == state.identity.id));
                 let done = attempt(shared, || install::remove_collection(shared, &state));
                 (state, done)
             }
@@ -311,9 +329,45 @@ impl Quiet {
     }
 }
 
-fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
-    while let Some((id, scope)) = next_merge(progress) {
-        let ended = match attempt(shared, || merge_once(shared, id, scope, cancel)) {
+/// Whose rows have died: what deletes write fills a memtable, whose sealing asks for merges, only after many of them.
+#[derive(Default)]
+struct Deaths(HashMap<CollectionId, Seen>);
+
+/// What the last look at a collection saw.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    dead: u64,
+    /// Whether it was the same at the look before.
+    rests: bool,
+}
+
+impl Deaths {
+    /// Asks for the merges that deletes have made due.
+    fn look(&mut self, shared: &Shared, progress: &Progress) {
+        let (collections, _) = shared.catalog.all();
+        self.0.retain(|id, _| collections.iter().any(|state| state.identity.id == *id));
+        for state in collections {
+            let candidates: Vec<Candidate> = state.view().segments.iter().map(|live| live.as_candidate()).collect();
+            if self.has_become_due(state.identity.id, &candidates) {
+                progress.ask_to_merge(&state);
+            }
+        }
+    }
+
+    /// Whether a merge is due where rows have died, at the first look at which no more have than at the one before:
+    /// whoever deletes many in pieces gets one merge.
+    fn has_become_due(&mut self, id: CollectionId, candidates: &[Candidate]) -> bool {
+        let before = self.0.get(&id).copied().unwrap_or_default();
+        let dead = candidates.iter().map(|candidate| candidate.dead).sum();
+        let rests = dead == before.dead;
+        self.0.insert(id, Seen { dead, rests });
+        rests && !before.rests && plan_merge::due(candidates).is_some()
+    }
+}
+
+fn merge_loop(shared: &Shared, progress: &Progress) {
+    while let Some((id, scope, cancel)) = next_merge(progress) {
+        let ended = match attempt(shared, || merge_once(shared, id, scope, &cancel)) {
             Ok(ended) => ended,
             Err(error) => {
                 if !matches!(error, CollectionError::Index(IndexError::Cancelled)) {
@@ -322,16 +376,22 @@ fn merge_loop(shared: &Shared, progress: &Progress, cancel: &AtomicBool) {
                 Ended::Failed { reason: Chain(&error).to_string(), again: !is_failed_sync(&error) }
             }
         };
-        progress.edit(|status| status.turns.end(Instant::now(), ended));
+        progress.edit(|status| {
+            status.merging = None;
+            status.turns.end(Instant::now(), ended);
+        });
     }
 }
 
-fn next_merge(progress: &Progress) -> Option<(CollectionId, Scope)> {
+/// The next turn, and what calls it off.
+fn next_merge(progress: &Progress) -> Option<(CollectionId, Scope, Arc<AtomicBool>)> {
     let mut status = progress.lock();
     while !status.stopping {
         let now = Instant::now();
-        if let Some(turn) = status.turns.begin(now) {
-            return Some(turn);
+        if let Some((id, scope)) = status.turns.begin(now) {
+            let cancel = Arc::new(AtomicBool::new(false));
+            status.merging = Some((id, cancel.clone()));
+            return Some((id, scope, cancel));
         }
         let patience = status.turns.next_retry().map_or(NAP, |at| at.saturating_duration_since(now));
         status = progress.changed.wait_timeout(status, patience).unwrap_or_else(PoisonError::into_inner).0;
@@ -412,6 +472,52 @@ mod tests {
         while things.stats().deleted_rows > 0 {
             assert!(Instant::now() < deadline, "{:?}", things.stats());
             things.state.wait_for_change();
+        }
+    }
+
+    #[test]
+    fn deletes_ask_for_a_merge_once_when_they_rest() {
+        let mut deaths = Deaths::default();
+        let mut look = |dead: u64| {
+            let candidate = Candidate { id: crate::types::SegmentId(1), rows: 2_000, dead, has_graph: false };
+            deaths.has_become_due(CollectionId(1), &[candidate])
+        };
+        assert!(!look(0) && !look(0), "nothing is dead");
+        assert!(!look(900) && !look(1_500), "more may die");
+        assert!(look(1_500));
+        assert!(!look(1_500), "it is asked for once");
+        assert!(!look(100) && !look(100), "few are dead");
+    }
+
+    #[test]
+    fn what_was_deleted_is_merged_away_though_nothing_more_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let name = CollectionName::new("things").unwrap();
+        let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let id = |n: u32| DocumentId::new(&n.to_string()).unwrap();
+        let document = |n: u32| NewDocument { vector: Some(vec![1.0, n as f32]), ..NewDocument::from_text(id(n), "") };
+        things.upsert((0..20).map(document).collect()).unwrap();
+        things.settle().unwrap();
+        things.delete(&(0..12).map(id).collect::<Vec<_>>()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while things.stats().deleted_rows > 0 {
+            assert!(Instant::now() < deadline, "{:?}", things.stats());
+            things.state.wait_for_change();
+        }
+        assert_eq!(things.stats().documents, 8);
+    }
+
+    #[test]
+    fn a_drop_calls_off_the_merge_of_its_collection_alone() {
+        let status = |id: u32| {
+            let cancel = Arc::new(AtomicBool::new(false));
+            (Status { merging: Some((CollectionId(id), cancel.clone())), ..Status::default() }, cancel)
+        };
+        for (id, called_off) in [(1, true), (2, false)] {
+            let (status, cancel) = status(id);
+            status.call_off(|id| id == CollectionId(1));
+            assert_eq!(cancel.load(Ordering::Acquire), called_off, "{id}");
         }
     }
 }

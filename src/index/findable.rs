@@ -62,7 +62,7 @@ pub(super) fn mend<R: Rows<Error = Infallible>>(
             let mut lists = Lists::new(graph, &mut set);
             lost.iter().for_each(|lost| lists.link(lost));
             mended += lost.len();
-            mended += connect(graph, &distance, |place| set.contains(&place));
+            mended += connect(graph, &distance, |place| set.contains(&place), cancel)?;
         }
         // The walks meet too few rows: their lists have no place for links to every row that only they lead to. A
         // larger `ef` meets more.

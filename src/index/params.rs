@@ -23,9 +23,18 @@ pub(super) fn least_ef(graph: &Graph) -> usize {
     ef_of(Some(graph.calibration), graph.view().rows(), graph.m, WANTED_RECALL)
 }
 
+/// Whether some effort reached the recall of searches that name none.
+pub(super) fn is_reached(calibration: &Calibration) -> bool {
+    calibration.reaches(of_sample(WANTED_RECALL))
+}
+
+/// The recall that is asked of the sample of queries.
+fn of_sample(recall: f64) -> f64 {
+    1.0 - (1.0 - recall) * MISSING_SHARE
+}
+
 fn ef_of(calibration: Option<Calibration>, rows: u32, m: u32, recall: f64) -> usize {
-    let wanted = 1.0 - (1.0 - recall) * MISSING_SHARE;
-    let measured = calibration.and_then(|calibration| calibration.ef_for(wanted));
+    let measured = calibration.and_then(|calibration| calibration.ef_for(of_sample(recall)));
     measured.unwrap_or_else(|| unmeasured(rows, m))
 }
 

@@ -3,8 +3,10 @@
 //! Builders drop a row's farthest links when its list is full. That cuts off outliers among near-duplicates: no effort
 //! of a search would find them. Here level 0 becomes strongly connected. As few links as possible are exchanged.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::IndexError;
 use crate::segment::{Graph, NO_NEIGHBOUR};
 use crate::types::Ordinal;
 
@@ -15,16 +17,21 @@ const EF: usize = 64;
 
 /// Mends level 0 of `graph`, whose lists are sound. `distance`: between two rows. `stays`: whether the link at a place
 /// of level 0 is exchanged only where nothing else can be. Returns how many links were set.
+///
+/// # Errors
+/// [`IndexError::Cancelled`] soon after `cancel` is true.
 pub(super) fn connect(
     graph: &mut Graph,
     distance: impl Fn(Ordinal, Ordinal) -> f32,
     stays: impl Fn(usize) -> bool,
-) -> usize {
+    cancel: &AtomicBool,
+) -> Result<usize, IndexError> {
     let rows = graph.upper_index.len() - 1;
-    let mut repair = Repair { rows, distance, stays, links: 0, parent: Vec::new(), graph };
-    repair.reach_every_row();
-    repair.return_from_every_row();
-    repair.links
+    let (parent, copies) = (Vec::new(), HashMap::new());
+    let mut repair = Repair { rows, distance, stays, cancel, links: 0, parent, copies, graph };
+    repair.reach_every_row()?;
+    repair.return_from_every_row()?;
+    Ok(repair.links)
 }
 
 struct Repair<'a, D, S> {
@@ -32,30 +39,58 @@ struct Repair<'a, D, S> {
     rows: usize,
     distance: D,
     stays: S,
+    cancel: &'a AtomicBool,
     links: usize,
     /// The tree of a search from the entry point: the row from which each was first met. Its links are never exchanged.
     parent: Vec<Ordinal>,
+    /// By row: its copies that were linked here, oldest first, without the first of them that have no place left.
+    copies: HashMap<Ordinal, VecDeque<Ordinal>>,
 }
 
 impl<D: Fn(Ordinal, Ordinal) -> f32, S: Fn(usize) -> bool> Repair<'_, D, S> {
-    fn reach_every_row(&mut self) {
+    fn reach_every_row(&mut self) -> Result<(), IndexError> {
         self.parent = vec![NONE; self.rows];
         self.reach_from(self.graph.entry, self.graph.entry);
         for row in 0..self.rows as Ordinal {
             if self.parent[row as usize] != NONE {
                 continue;
             }
+            self.go_on()?;
             let near = self.nearest(row, |other| self.parent[other as usize] != NONE);
+            let equal = near.first().copied().filter(|&nearest| (self.distance)(row, nearest) == 0.0);
+            // Copies of a row go below each other: no list leads to more than a few of thousands, and the lists that
+            // walks come by would in the end lead to nothing else, then those of rows that lie anywhere.
+            let below = equal.and_then(|equal| self.place_below_copies(equal));
             // The tree has fewer links than the reached rows have places, so some reached row has one.
-            let reached = (0..self.rows as Ordinal).filter(|&other| self.parent[other as usize] != NONE);
-            let (from, at) = near
-                .into_iter()
-                .chain(reached)
-                .find_map(|from| Some((from, self.place_outside_tree(from)?)))
-                .expect("fewer tree links than places");
+            let mut reached = (0..self.rows as Ordinal).filter(|&other| self.parent[other as usize] != NONE);
+            let place = |from: Ordinal| Some((from, self.place_outside_tree(from)?));
+            let place = below.or_else(|| near.into_iter().find_map(place)).or_else(|| reached.find_map(place));
+            let (from, at) = place.expect("fewer tree links than places");
             self.graph.level0[at] = row;
             self.links += 1;
             self.reach_from(row, from);
+            if let Some(equal) = equal {
+                self.copies.entry(equal).or_default().push_back(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// A place of a copy of `row` that was linked here, with that copy. One that has none now never has.
+    fn place_below_copies(&mut self, row: Ordinal) -> Option<(Ordinal, usize)> {
+        loop {
+            let &copy = self.copies.get(&row)?.front()?;
+            if let Some(at) = self.place_outside_tree(copy) {
+                return Some((copy, at));
+            }
+            self.copies.get_mut(&row)?.pop_front();
+        }
+    }
+
+    fn go_on(&self) -> Result<(), IndexError> {
+        match self.cancel.load(Ordering::Relaxed) {
+            true => Err(IndexError::Cancelled),
+            false => Ok(()),
         }
     }
 
@@ -74,7 +109,7 @@ impl<D: Fn(Ordinal, Ordinal) -> f32, S: Fn(usize) -> bool> Repair<'_, D, S> {
     }
 
     /// Walks begin below the entry point, so every row must lead back to it.
-    fn return_from_every_row(&mut self) {
+    fn return_from_every_row(&mut self) -> Result<(), IndexError> {
         let incoming = Incoming::new(self.graph);
         let mut returns = vec![false; self.rows];
         incoming.mark(self.graph.entry, &mut returns);
@@ -82,6 +117,7 @@ impl<D: Fn(Ordinal, Ordinal) -> f32, S: Fn(usize) -> bool> Repair<'_, D, S> {
             if returns[row as usize] {
                 continue;
             }
+            self.go_on()?;
             // A row whose links all belong to the tree leads to a leaf of it, which has none: the leaf is mended.
             let Some(at) = self.place_outside_tree(row) else { continue };
             let to = self.nearest(row, |other| returns[other as usize]).first().copied().unwrap_or(self.graph.entry);
@@ -89,6 +125,7 @@ impl<D: Fn(Ordinal, Ordinal) -> f32, S: Fn(usize) -> bool> Repair<'_, D, S> {
             self.links += 1;
             incoming.mark(row, &mut returns);
         }
+        Ok(())
     }
 
     /// Rows that `live` takes near `row`, nearest first: those that a search for `row` meets, so that a link from one
@@ -161,6 +198,8 @@ mod tests {
     use super::*;
     use crate::segment::Calibration;
 
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
     /// Rows on a line, linked as told.
     fn graph(rows: usize, m: u32, links: &[(u32, u32)]) -> Graph {
         let m0 = 2 * m as usize;
@@ -198,7 +237,7 @@ mod tests {
     }
 
     fn assert_connected(graph: &mut Graph) -> usize {
-        let links = connect(graph, |a, b| (a as f32 - b as f32).abs(), |_| false);
+        let links = connect(graph, |a, b| (a as f32 - b as f32).abs(), |_| false, &NEVER).unwrap();
         for row in 0..graph.view().rows() {
             assert_eq!(reached(graph, row), graph.view().rows() as usize, "from {row}: {graph:?}");
         }
@@ -240,6 +279,32 @@ mod tests {
             list[3] = if row < 4 { (row as u32 + 1) % 4 } else { 4 + (row as u32 - 3) % 4 };
         });
         assert_connected(&mut cliques);
+    }
+
+    #[test]
+    fn copies_take_no_places_of_other_rows() {
+        // A line whose lists are full, and copies of its last row that nobody links: more than the nearest have places.
+        const LINE: u32 = 20;
+        let there = (0..LINE).map(|row| (row, row + 1));
+        let back = (1..=LINE).map(|row| (row, row - 1));
+        let links: Vec<(u32, u32)> = there.chain(back).collect();
+        let mut line = graph(400, 1, &links);
+        let before = line.level0.clone();
+        let at = |row: u32| row.min(LINE) as f32;
+        let links = connect(&mut line, |a, b| (at(a) - at(b)).abs(), |_| false, &NEVER).unwrap();
+        assert!(links >= 379, "{links}");
+        for row in 0..400 {
+            assert_eq!(reached(&line, row), 400, "from {row}: {line:?}");
+        }
+        let others = 2 * LINE as usize;
+        assert_eq!(line.level0[..others], before[..others]);
+    }
+
+    #[test]
+    fn connecting_can_be_called_off() {
+        let mut lost = graph(3, 1, &[(0, 1), (1, 0)]);
+        let called_off = connect(&mut lost, |a, b| (a as f32 - b as f32).abs(), |_| false, &AtomicBool::new(true));
+        assert!(matches!(called_off, Err(IndexError::Cancelled)), "{called_off:?}");
     }
 
     #[test]

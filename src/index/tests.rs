@@ -1,5 +1,6 @@
 //! Tests of built graphs in written segments: recall against the exact scan, filters, metrics, degenerate data.
 
+mod copies;
 mod kinds;
 mod outliers;
 
@@ -64,6 +65,35 @@ fn clustered(count: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32
             vector
         })
         .collect()
+}
+
+/// Rows of a topic.
+const TOPIC: usize = 40;
+
+/// Vectors of 16 numbers in topics of `size` rows, one topic after the other.
+fn topics(count: usize, size: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut random = Random(seed);
+    let mut around = |point: &[f32], reach: f32| -> Vec<f32> {
+        point.iter().map(|x| x + reach * (2.0 * random.uniform() - 1.0)).collect()
+    };
+    let mut center = Vec::new();
+    let vector = |row: usize| {
+        if row % size == 0 {
+            center = around(&[0.0; 16], 80.0);
+        }
+        around(&center, 30.0)
+    };
+    (0..count).map(vector).collect()
+}
+
+/// Queries between rows of each topic.
+fn between(vectors: &[Vec<f32>], size: usize) -> Vec<Vec<f32>> {
+    let query = |a: &[f32], b: &[f32]| -> Vec<f32> { a.iter().zip(b).map(|(a, b)| (2.0 * a + b) / 3.0).collect() };
+    let pairs = |topic: &[Vec<f32>]| -> Vec<Vec<f32>> {
+        let (ones, others) = topic.split_at(size / 2);
+        ones.iter().zip(others).step_by(4).map(|(a, b)| query(a, b)).collect()
+    };
+    vectors.chunks_exact(size).flat_map(pairs).collect()
 }
 
 fn as_refs(vectors: &[Vec<f32>]) -> Vec<VectorRef<'_>> {
@@ -202,6 +232,26 @@ fn rows_inserted_into_a_graph_are_found_as_in_a_new_one() {
         recall(&self::segment(&merged, Metric::Cosine, Quantization::Int8).0, queries, options, |_| true),
     );
     assert!(resumed >= fresh - 0.01, "recall@10 {resumed}, of a new graph {fresh}");
+}
+
+#[test]
+fn new_topics_inserted_into_a_large_graph_are_found() {
+    const OLD: usize = 8_000;
+    let index = IndexDefinition::default();
+    let mut vectors = topics(OLD, TOPIC, 31);
+    let old = build(&vectors, Metric::L2, &index, 2);
+    // As many as one batch of a build from nothing has.
+    for size in [TOPIC, 4 * TOPIC] {
+        vectors.truncate(OLD);
+        vectors.extend(topics(4 * TOPIC, size, 32));
+        let rows = as_refs(&vectors);
+        let start = Start { graph: old.view(), rows: (0..OLD as Ordinal).map(Some).collect() };
+        let graph = build_graph(&rows, Metric::L2, &index, Some(start), &options(GraphBuilder::Own, 2)).unwrap();
+        let (segment, _dir) = segment_of(&vectors, Metric::L2, index, &graph);
+        let queries = between(&vectors[OLD..], TOPIC);
+        let recall = recall(&segment, &queries, WalkOptions { top_k: 10, ef: 24 }, |_| true);
+        assert!(recall >= 0.97, "topics of {size}: recall@10 {recall}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::format::Section;
 use super::reader::{Segment, row_range};
 use crate::distance::VectorRef;
 use crate::storage::ReadOnlyFile;
-use crate::types::{Ordinal, VectorStorage};
+use crate::types::{Ordinal, Quantization, VectorStorage};
 
 /// A segment with more bytes of vectors is large.
 pub(super) const MOST_MAPPED_BYTES: u64 = 256 << 20;
@@ -57,8 +57,10 @@ impl Segment {
 
     /// What walks do not read.
     fn seldom_read(&self) -> impl Iterator<Item = Section> {
+        let has_codes = self.header.spec.index.quantization != Quantization::None;
+        let vectors = has_codes.then_some(Section::Vectors);
         let codes = self.header.has_nibbles.then_some(Section::Codes);
-        [Section::Vectors, Section::Documents].into_iter().chain(codes)
+        [Section::Documents].into_iter().chain(vectors).chain(codes)
     }
 
     /// Takes out of this process's memory what was mapped of a large segment and is read seldom; the system may keep it

@@ -16,14 +16,16 @@ use crate::types::{IndexDefinition, Ordinal, Quantization};
 const ROWS: usize = 8_192;
 /// Queries among them.
 const QUERIES: usize = 32;
-/// Candidates by codes that the nearest are looked for in.
+/// Candidates by codes that the nearest are looked for in; fewer among few vectors, so that most are no candidates.
 const CANDIDATES: usize = 4 * CALIBRATED_TOP_K;
 /// Share of the nearest that must be among them. Embeddings have all of theirs.
 const MIN_RECALL: f64 = 0.95;
 
-/// As which kind a segment of these vectors is written: without codes where they would not tell the vectors apart.
+/// As which kind a segment of these vectors is written: without codes where they would not tell the vectors apart. Where
+/// there are so few that every search returns them all, codes hide none.
 pub fn fitting(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> SegmentSpec {
-    if spec.index.quantization != Quantization::Int8 || vectors.len() <= CANDIDATES || tell_apart(spec, vectors) {
+    let are_few = vectors.len() <= CALIBRATED_TOP_K;
+    if spec.index.quantization != Quantization::Int8 || are_few || tell_apart(spec, vectors) {
         return *spec;
     }
     tracing::debug!(vectors = vectors.len(), "codes do not tell the vectors apart, so the segment has none");
@@ -41,10 +43,11 @@ fn tell_apart(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> bool {
         quantizer.encode(vector.read(&mut memory), codes);
     }
     let sampled = SampledQueries::new(sample.len(), QUERIES);
+    let count = CANDIDATES.min(sample.len() / 4).max(CALIBRATED_TOP_K);
     let found = (0..sampled.count()).map(|at| {
         let query = VectorQuery::new(spec.metric, sampled.query(at, |row| sample[row as usize]));
         let by_codes = quantizer.query(&query, Vec::new());
-        let candidates = nearest(CANDIDATES, codes.chunks_exact(stride).map(|codes| by_codes.closeness(codes) as f32));
+        let candidates = nearest(count, codes.chunks_exact(stride).map(|codes| by_codes.closeness(codes) as f32));
         let closeness = |row: Ordinal| query.closeness_of(sample[row as usize]);
         let exact = nearest(CALIBRATED_TOP_K, sample.iter().map(|&vector| query.closeness_of(vector)));
         let last = exact.iter().fold(f32::INFINITY, |last, near| last.min(near.closeness));
@@ -73,6 +76,10 @@ mod tests {
 
     /// Directions all over, moved by `shift` in every component; one of them, which no sample has, times `outlier`.
     fn kind(shift: f32, outlier: f32, metric: Metric) -> Quantization {
+        kind_of(10_000, shift, outlier, metric)
+    }
+
+    fn kind_of(count: usize, shift: f32, outlier: f32, metric: Metric) -> Quantization {
         let mut state = 7_u64;
         let mut number = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -85,8 +92,8 @@ mod tests {
             }
             row
         };
-        let mut rows: Vec<Vec<f32>> = (0..10_000).map(row).collect();
-        rows[3_419].iter_mut().for_each(|x| *x *= outlier);
+        let mut rows: Vec<Vec<f32>> = (0..count).map(row).collect();
+        rows[3_419 % count].iter_mut().for_each(|x| *x *= outlier);
         let vectors: Vec<VectorRef<'_>> = rows.iter().map(|row| VectorRef::Float32(row)).collect();
         let (id, collection, index) = (SegmentId(1), CollectionId(1), IndexDefinition::default());
         let spec = SegmentSpec { id, collection, generation: 1, metric, dim: DIM as u32, index };
@@ -106,6 +113,16 @@ mod tests {
         for metric in [Metric::Dot, Metric::L2] {
             assert_eq!(kind(0.0, 1.0, metric), Quantization::Int8, "{metric:?}");
             assert_eq!(kind(0.0, 1_000.0, metric), Quantization::None, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn one_long_vector_among_few_is_seen() {
+        for count in [20, 40, 42] {
+            assert_eq!(kind_of(count, 0.0, 1_000.0, Metric::L2), Quantization::None, "{count}");
+        }
+        for count in [1, 10, 200] {
+            assert_eq!(kind_of(count, 0.0, 1.0, Metric::L2), Quantization::Int8, "{count}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod select;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::params::is_reached;
 use super::{IndexError, findable, repair};
 use crate::distance::VectorRef;
 use crate::segment::{Graph, suits_nibbles};
@@ -89,29 +90,49 @@ pub fn build_graph(
         GraphBuilder::HnswRs => reference::build(&points, index, &pool, options)?,
     };
     let distance = |a: Ordinal, b: Ordinal| points.distance(a, b);
-    let (connected, mended) = pool.install(|| -> Result<(usize, usize), IndexError> {
-        options.go_on()?;
-        let connected = repair::connect(&mut graph, distance, |_| false);
-        options.go_on()?;
-        if index.quantization == Quantization::Binary {
-            let table = BitTable::new(rows, metric);
-            graph.calibration = calibrate_bits::calibrate(rows, metric, &graph, &table, options.cancel);
-            options.go_on()?;
-            let seen = |row: Ordinal| table.searched_for(&rows[row as usize].in_full());
-            return Ok((connected, findable::mend(&mut graph, seen, distance, options.cancel)?));
-        }
-        (graph.calibration, graph.nibbles) = calibrate::calibrate(&points, &graph, nibbles.as_ref(), options.cancel);
-        options.go_on()?;
-        let mended = match nibbles.as_ref().filter(|_| graph.nibbles) {
+    let bits = (index.quantization == Quantization::Binary).then(|| pool.install(|| BitTable::new(rows, metric)));
+    let measure = |graph: &mut Graph| {
+        match &bits {
             Some(table) => {
-                let seen = |row: Ordinal| table.searched_for(&points.vector(row).in_full());
-                findable::mend(&mut graph, seen, distance, options.cancel)?
+                graph.calibration = calibrate_bits::calibrate(rows, metric, graph, table, options.cancel);
             }
             None => {
-                let seen = |row: Ordinal| points.searched_for(points.vector(row).to_vec());
-                findable::mend(&mut graph, seen, distance, options.cancel)?
+                (graph.calibration, graph.nibbles) =
+                    calibrate::calibrate(&points, graph, nibbles.as_ref(), options.cancel);
             }
-        };
+        }
+        options.go_on()
+    };
+    let mend = |graph: &mut Graph| match (&bits, nibbles.as_ref().filter(|_| graph.nibbles)) {
+        (Some(table), _) => {
+            let seen = |row: Ordinal| table.searched_for(&rows[row as usize].in_full());
+            findable::mend(graph, seen, distance, options.cancel)
+        }
+        (None, Some(table)) => {
+            let seen = |row: Ordinal| table.searched_for(&points.vector(row).in_full());
+            findable::mend(graph, seen, distance, options.cancel)
+        }
+        (None, None) => {
+            let seen = |row: Ordinal| points.searched_for(points.vector(row).to_vec());
+            findable::mend(graph, seen, distance, options.cancel)
+        }
+    };
+    let (connected, mended) = pool.install(|| -> Result<(usize, usize), IndexError> {
+        options.go_on()?;
+        let connected = repair::connect(&mut graph, distance, |_| false, options.cancel)?;
+        measure(&mut graph)?;
+        let suffices = is_reached(&graph.calibration);
+        let mut mended = mend(&mut graph)?;
+        if mended > 0 && !suffices {
+            // The links set for rows that could not be found may be what questions lacked, too.
+            let before = (graph.calibration, graph.nibbles);
+            measure(&mut graph)?;
+            match is_reached(&graph.calibration) {
+                true => mended += mend(&mut graph)?,
+                // Rows are found with the effort that was measured before.
+                false => (graph.calibration, graph.nibbles) = before,
+            }
+        }
         Ok((connected, mended))
     })?;
     tracing::debug!(rows = rows.len(), levels = graph.max_level, connected, mended, "graph built");

@@ -18,6 +18,9 @@ use crate::types::{IndexDefinition, Ordinal};
 
 /// A batch has one row for so many that are inserted: rows of one batch do not see each other, and so few lose nothing.
 const INSERTED_PER_BATCH_ROW: usize = 50;
+/// Where a graph is taken over, a batch has at most one row for so many that are to be inserted: what is new may be of
+/// one kind, and lie far from all that is there.
+const NEW_PER_BATCH_ROW: usize = INSERTED_PER_BATCH_ROW / 2;
 /// Rows inserted between two looks at the cancel flag, at most.
 const MAX_BATCH_ROWS: usize = 16_384;
 /// Smaller batches are not worth sharing between threads.
@@ -48,17 +51,19 @@ pub(super) fn build(
     let search = NeighbourSearch { points, nibbles, ef: index.ef_construction as usize };
     let mut random = Random(SEED);
     let mut levels: Vec<u32> = (0..points.rows()).map(|_| random.level(m)).collect();
-    let (mut growing, waiting) = match start.filter(|start| start.rows.iter().any(Option::is_some)) {
+    let (mut growing, waiting, largest) = match start.filter(|start| start.rows.iter().any(Option::is_some)) {
         None => {
             let order = random.shuffled(0..points.rows() as Ordinal);
             let (&first, rest) = order.split_first().expect("there is a row");
-            (Growing::new(&levels, m, first), rest.to_vec())
+            (Growing::new(&levels, m, first), rest.to_vec(), MAX_BATCH_ROWS)
         }
         Some(start) => {
             let growing = resume(points, &start, &mut levels, m);
             let mut waits = vec![true; points.rows()];
             start.rows.iter().flatten().for_each(|&row| waits[row as usize] = false);
-            (growing, random.shuffled((0..points.rows() as Ordinal).filter(|&row| waits[row as usize])))
+            let waiting = random.shuffled((0..points.rows() as Ordinal).filter(|&row| waits[row as usize]));
+            let largest = waiting.len().div_ceil(NEW_PER_BATCH_ROW).clamp(1, MAX_BATCH_ROWS);
+            (growing, waiting, largest)
         }
     };
     let mut inserted = points.rows() - waiting.len();
@@ -66,7 +71,7 @@ pub(super) fn build(
     while !waiting.is_empty() {
         options.go_on()?;
         (options.progress)(inserted);
-        let size = (inserted / INSERTED_PER_BATCH_ROW).clamp(1, MAX_BATCH_ROWS).min(waiting.len());
+        let size = (inserted / INSERTED_PER_BATCH_ROW).clamp(1, largest).min(waiting.len());
         let (batch, rest) = waiting.split_at(size);
         insert(&mut growing, &search, batch);
         inserted += size;

@@ -20,7 +20,9 @@ impl Near {
 /// Chooses up to `count` of `candidates`, which stand nearest first.
 ///
 /// A candidate is taken where no nearer one that was taken is nearer to it than the chooser is: links then lead into
-/// different directions (algorithm 4 of Malkov & Yashunin 2018). Places left go to the nearest of those passed over.
+/// different directions (algorithm 4 of Malkov & Yashunin 2018). Rows that are equal are one direction, also those that
+/// equal the chooser: copies would take all places, and nothing would lead away from them. Places left go to the
+/// nearest of those passed over.
 pub(super) fn select(points: &Points<'_>, candidates: &[Near], count: usize) -> Vec<Near> {
     let mut chosen: Vec<Near> = Vec::with_capacity(count.min(candidates.len()));
     let mut passed_over = Vec::new();
@@ -28,7 +30,8 @@ pub(super) fn select(points: &Points<'_>, candidates: &[Near], count: usize) -> 
         if chosen.len() >= count {
             return chosen;
         }
-        match chosen.iter().all(|taken| points.distance(candidate.row, taken.row) >= candidate.distance) {
+        let least = candidate.distance.max(f32::MIN_POSITIVE);
+        match chosen.iter().all(|taken| points.distance(candidate.row, taken.row) >= least) {
             true => chosen.push(candidate),
             false => passed_over.push(candidate),
         }
@@ -76,5 +79,20 @@ mod tests {
         assert_eq!(chosen(3), [1, 3, 2]);
         assert_eq!(chosen(9), [1, 3, 2, 4]);
         assert!(select(&points, &[], 3).is_empty());
+    }
+
+    #[test]
+    fn copies_are_one_direction() {
+        // Rows 0 to 3 are equal; 4 is to their right, 5 and 6, which are equal, to their left.
+        let vectors: Vec<Vec<f32>> = [0.0f32, 0.0, 0.0, 0.0, 1.0, -2.0, -2.0].iter().map(|&x| vec![x, 0.5]).collect();
+        let rows: Vec<VectorRef<'_>> = vectors.iter().map(|vector| VectorRef::Float32(vector)).collect();
+        for metric in [Metric::L2, Metric::Dot] {
+            for quantization in [Quantization::None, Quantization::Int8] {
+                let points = Points::new(&rows, metric, quantization);
+                let chosen = |count| rows_of(&select_among(&points, 0, &[6, 5, 4, 3, 2, 1], count));
+                assert_eq!(chosen(3), [1, 4, 5], "{metric:?} {quantization:?}");
+                assert_eq!(chosen(5), [1, 4, 5, 2, 3], "{metric:?} {quantization:?}");
+            }
+        }
     }
 }

@@ -97,3 +97,21 @@ fn searches_of_a_large_segment_keep_no_vectors_in_memory() {
     let (mapped, apart) = (after(u64::MAX, &scan_exactly), after(0, &scan_exactly));
     assert!(mapped > vectors_kib / 2 && apart < vectors_kib / 20, "{mapped} and {apart} KiB");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn vectors_that_walks_read_stay_mapped() {
+    let (rows, dim) = (1_000, 512);
+    let kept = |quantization| {
+        let sample = Sample::new(rows, dim, Metric::Dot, quantization);
+        sample.write();
+        let segment = Segment::open_mapping(&sample.path(), 0).unwrap();
+        let mut found = Vec::new();
+        segment.scan(&sample.query(1), 10, |_| true, &mut found).unwrap();
+        segment.release();
+        resident_kib(&sample.path())
+    };
+    let vectors_kib = (rows * dim * 4 / 1024) as u64;
+    let (vectors, codes) = (kept(Quantization::None), kept(Quantization::Int8));
+    assert!(vectors > vectors_kib * 9 / 10 && codes < vectors_kib / 2, "{vectors} and {codes} of {vectors_kib} KiB");
+}
