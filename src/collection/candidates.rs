@@ -92,6 +92,13 @@ pub struct Nearest {
     pub explain: Option<Explain>,
 }
 
+/// The nearest of some of the places.
+struct Look {
+    found: Vec<Neighbour>,
+    plan: Plan,
+    explain: Option<Explain>,
+}
+
 /// How deep a search ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depths {
@@ -218,20 +225,18 @@ impl Collection {
         }
     }
 
-    /// The nearest of one moment, which holds every change up to `seen`.
-    #[expect(clippy::too_many_arguments, reason = "one look of a search, at one moment")]
+    /// The `wanted` nearest of a view. `seen`: it holds every change up to there, and what is found may be a sample.
     fn nearest_in(
         &self,
         view: &Arc<View>,
-        seen: Seq,
+        seen: Option<Seq>,
         vector: &[f32],
-        excluded: &[DocumentId],
         request: &SearchRequest,
-        depth: usize,
-    ) -> Result<Nearest, CollectionError> {
+        (wanted, is_exact): (usize, bool),
+    ) -> Result<Look, CollectionError> {
+        Cancellation::check_current()?;
         let definition = self.definition();
-        let wanted = depth + excluded.len();
-        let plan = self.plan(view, request, wanted, page::is_exact(request, depth))?;
+        let plan = self.plan(view, request, wanted, is_exact)?;
         let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
         let index_query = IndexQuery {
             vector,
@@ -244,18 +249,15 @@ impl Collection {
         let answered_by = answered_by(&found.segments);
         let sampler = &self.engine.shared.sampler;
         let packed = || found.segments.iter().any(|segment| segment.used == Method::PackedScan);
-        if (answered_by == Plan::Graph || packed()) && request.ef_search.is_none() && sampler.wants() {
+        if let Some(seen) = seen
+            && (answered_by == Plan::Graph || packed())
+            && request.ef_search.is_none()
+            && sampler.wants()
+        {
             sampler.offer(self.sample(view, &index_query, &found.neighbours, seen));
         }
         let explain = request.explain.then(|| explain(plan, &found.segments, view, answered_by));
-        let candidates = found
-            .neighbours
-            .into_iter()
-            .filter(|neighbour| !excluded.contains(&neighbour.id))
-            .take(depth)
-            .map(|Neighbour { score, id, place }| Candidate { score, id, place })
-            .collect();
-        Ok(Nearest { candidates, plan: answered_by, explain })
+        Ok(Look { found: found.neighbours, plan: answered_by, explain })
     }
 }
 
@@ -278,9 +280,27 @@ impl Shelf for Collection {
         request: &SearchRequest,
         depth: usize,
     ) -> Result<Nearest, CollectionError> {
+        let (wanted, is_exact) = (depth + excluded.len(), page::is_exact(request, depth));
         // Before the view: it holds every change up to here.
-        let seen = self.state.last_seq();
-        self.state.read_whole(|view| self.nearest_in(view, seen, vector, excluded, request, depth))
+        let mut seen = Some(self.state.last_seq());
+        let mut whole: Option<Look> = None;
+        self.state.read_whole(|view| {
+            let look = self.nearest_in(view, seen.take(), vector, request, (wanted, is_exact))?;
+            whole = Some(match whole.take() {
+                None => look,
+                // How the view of the beginning was searched is what tells.
+                Some(first) => Look { found: index::join(first.found, look.found, wanted)?, ..first },
+            });
+            Ok::<_, CollectionError>(())
+        })?;
+        let Look { found, plan, explain } = whole.expect("every read has a look");
+        let candidates = found
+            .into_iter()
+            .filter(|neighbour| !excluded.contains(&neighbour.id))
+            .take(depth)
+            .map(|Neighbour { score, id, place }| Candidate { score, id, place })
+            .collect();
+        Ok(Nearest { candidates, plan, explain })
     }
 
     /// The index proposes, the collection decides: a version that no longer lives is passed over.
