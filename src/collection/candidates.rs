@@ -303,7 +303,8 @@ impl Shelf for Collection {
         Ok(Nearest { candidates, plan, explain })
     }
 
-    /// The index proposes, the collection decides: a version that no longer lives is passed over.
+    /// The index proposes, the collection decides: a document that was rewritten since counts where it still has one of
+    /// the words, by the score that it had.
     fn matching(
         &self,
         words: &QueryWords,
@@ -312,12 +313,11 @@ impl Shelf for Collection {
     ) -> Result<Vec<Candidate>, CollectionError> {
         let search = self.keyword_search(&words.query)?;
         let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
+        let mut taken: HashSet<DocumentId> = HashSet::new();
         let mut passing = request.filter.as_ref().map(|filter| Passing::new(self, filter));
         loop {
             let hits = search.hits(from, count)?;
             let last = hits.len() < count;
-            let taken: HashSet<DocumentId> =
-                candidates.iter().map(|candidate: &Candidate| candidate.id.clone()).collect();
             for (n, hit) in hits.into_iter().enumerate() {
                 if n % ASKED_EVERY == 0 {
                     Cancellation::check_current()?;
@@ -327,7 +327,7 @@ impl Shelf for Collection {
                     continue;
                 }
                 let Some(place) = self.find(&hit.id)? else { continue };
-                if place.seq()? != hit.seq {
+                if place.seq()? != hit.seq && !has_words(&place, &words.query) {
                     continue;
                 }
                 if let Some(passing) = &mut passing
@@ -335,6 +335,7 @@ impl Shelf for Collection {
                 {
                     continue;
                 }
+                taken.insert(hit.id.clone());
                 candidates.push(Candidate { id: hit.id, score: hit.score, place });
             }
             if last || candidates.len() >= depth {
@@ -346,6 +347,12 @@ impl Shelf for Collection {
         candidates.truncate(depth);
         Ok(candidates)
     }
+}
+
+/// Whether a document has one of the words. One that cannot be read has none, as in the index.
+fn has_words(place: &Place, query: &KeywordQuery) -> bool {
+    let text = place.document().ok().and_then(|document| document.text);
+    text.is_some_and(|text| query.is_in(&text))
 }
 
 /// Documents that only their words brought in have a vector too.
