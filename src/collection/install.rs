@@ -583,9 +583,9 @@ mod tests {
         assert!(shared.merging().is_empty());
     }
 
-    /// Files of segments below a directory.
+    /// Files of segments of the store in a directory.
     fn segment_files(directory: &Path) -> Vec<PathBuf> {
-        let mut files = list_files_below(directory).unwrap();
+        let mut files = list_files_below(&directory.join("segments")).unwrap();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "seg"));
         files
     }
