@@ -179,6 +179,25 @@ fn words_are_found_without_asking_for_a_refresh() {
 }
 
 #[test]
+fn a_document_that_is_rewritten_all_the_time_stays_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    let things =
+        database.create_collection(&name("things"), &DefinitionRequest::vectors(DIM as u32)).unwrap().collection;
+    things.upsert(vec![with_text("a", "a tent")]).unwrap();
+    things.refresh().unwrap();
+    // Sooner than the index has read it, mostly.
+    for n in 0..50 {
+        things.upsert(vec![with_text("a", &format!("{n} tents"))]).unwrap();
+        let hits = things.search(&SearchRequest { highlight: true, ..keyword("tent") }).unwrap().hits;
+        let marked: Vec<_> = hits.iter().map(|hit| hit.highlights.as_ref().unwrap().concat()).collect();
+        assert_eq!(marked, [format!("{n} <mark>tents</mark>")]);
+    }
+    things.upsert(vec![with_text("a", "a boat")]).unwrap();
+    assert_eq!(ids(&things, &keyword("tent")), Vec::<String>::new());
+}
+
+#[test]
 fn a_collection_that_is_written_to_without_a_pause_holds_up_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let database = Database::open(directory.path()).unwrap();

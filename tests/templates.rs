@@ -83,6 +83,28 @@ fn editing_an_excluded_field_calls_no_model() {
 }
 
 #[test]
+fn the_same_text_of_other_parts_is_embedded_again() {
+    let (_root, database) = store();
+    let rows = collection(&database, fields(&[("title", 3.0)]));
+    let read = |key: &str| {
+        let document = rows.get(&id(key)).unwrap().unwrap();
+        (document.stored.text.unwrap(), document.vector)
+    };
+    rows.upsert(vec![row("a", &[("name", "a"), ("title", "b")])]).unwrap();
+    let (text, weighed) = read("a");
+    // Of no field that has a weight.
+    for key in ["a", "c"] {
+        let written = rows.upsert(vec![row(key, &[("name", "a. title: b")])]).unwrap();
+        assert_eq!((written.embedded, written.cached), (1, 0), "{key}");
+        assert_eq!(read(key).0, text);
+    }
+    assert_eq!(read("a").1, read("c").1);
+    assert_ne!(read("a").1, weighed);
+    rows.upsert(vec![row("a", &[("name", "a"), ("title", "b")])]).unwrap();
+    assert_eq!(read("a").1, weighed);
+}
+
+#[test]
 fn a_model_that_changed_neither_writes_nor_searches() {
     let (root, database) = store();
     let request = DefinitionRequest { model: Some(SMALL_MODEL.into()), ..Default::default() };

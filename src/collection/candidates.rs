@@ -94,6 +94,13 @@ pub struct Nearest {
     pub explain: Option<Explain>,
 }
 
+/// The nearest of some of the places.
+struct Look {
+    found: Vec<Neighbour>,
+    plan: Plan,
+    explain: Option<Explain>,
+}
+
 /// How deep a search ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depths {
@@ -220,20 +227,18 @@ impl Collection {
         }
     }
 
-    /// The nearest of one moment, which holds every change up to `seen`.
-    #[expect(clippy::too_many_arguments, reason = "one look of a search, at one moment")]
+    /// The `wanted` nearest of a view. `seen`: it holds every change up to there, and what is found may be a sample.
     fn nearest_in(
         &self,
         view: &Arc<View>,
-        seen: Seq,
+        seen: Option<Seq>,
         vector: &[f32],
-        excluded: &[DocumentId],
         request: &SearchRequest,
-        depth: usize,
-    ) -> Result<Nearest, CollectionError> {
+        (wanted, is_exact): (usize, bool),
+    ) -> Result<Look, CollectionError> {
+        Cancellation::check_current()?;
         let definition = self.definition();
-        let wanted = depth + excluded.len();
-        let plan = self.plan(view, request, wanted, page::is_exact(request, depth))?;
+        let plan = self.plan(view, request, wanted, is_exact)?;
         let segments: Vec<_> = plan.segments.iter().map(|segment| segment.query.clone()).collect();
         let index_query = IndexQuery {
             vector,
@@ -246,18 +251,15 @@ impl Collection {
         let answered_by = answered_by(&found.segments);
         let sampler = &self.engine.shared.sampler;
         let packed = || found.segments.iter().any(|segment| segment.used == Method::PackedScan);
-        if (answered_by == Plan::Graph || packed()) && request.ef_search.is_none() && sampler.wants() {
+        if let Some(seen) = seen
+            && (answered_by == Plan::Graph || packed())
+            && request.ef_search.is_none()
+            && sampler.wants()
+        {
             sampler.offer(self.sample(view, &index_query, &found.neighbours, seen));
         }
         let explain = request.explain.then(|| explain(plan, &found.segments, view, answered_by));
-        let candidates = found
-            .neighbours
-            .into_iter()
-            .filter(|neighbour| !excluded.contains(&neighbour.id))
-            .take(depth)
-            .map(|Neighbour { score, id, place }| Candidate { score, id, place })
-            .collect();
-        Ok(Nearest { candidates, plan: answered_by, explain })
+        Ok(Look { found: found.neighbours, plan: answered_by, explain })
     }
 }
 
@@ -280,12 +282,31 @@ impl Shelf for Collection {
         request: &SearchRequest,
         depth: usize,
     ) -> Result<Nearest, CollectionError> {
+        let (wanted, is_exact) = (depth + excluded.len(), page::is_exact(request, depth));
         // Before the view: it holds every change up to here.
-        let seen = self.state.last_seq();
-        self.state.read_whole(|view| self.nearest_in(view, seen, vector, excluded, request, depth))
+        let mut seen = Some(self.state.last_seq());
+        let mut whole: Option<Look> = None;
+        self.state.read_whole(|view| {
+            let look = self.nearest_in(view, seen.take(), vector, request, (wanted, is_exact))?;
+            whole = Some(match whole.take() {
+                None => look,
+                // How the view of the beginning was searched is what tells.
+                Some(first) => Look { found: index::join(first.found, look.found, wanted)?, ..first },
+            });
+            Ok::<_, CollectionError>(())
+        })?;
+        let Look { found, plan, explain } = whole.expect("every read has a look");
+        let candidates = found
+            .into_iter()
+            .filter(|neighbour| !excluded.contains(&neighbour.id))
+            .take(depth)
+            .map(|Neighbour { score, id, place }| Candidate { score, id, place })
+            .collect();
+        Ok(Nearest { candidates, plan, explain })
     }
 
-    /// The index proposes, the collection decides: a version that no longer lives is passed over.
+    /// The index proposes, the collection decides: a document that was rewritten since counts where it still has one of
+    /// the words, by the score that it had.
     fn matching(
         &self,
         words: &QueryWords,
@@ -294,12 +315,11 @@ impl Shelf for Collection {
     ) -> Result<Vec<Candidate>, CollectionError> {
         let search = self.keyword_search(&words.query)?;
         let (mut candidates, mut from, mut count) = (Vec::new(), 0, depth);
+        let mut taken: HashSet<DocumentId> = HashSet::new();
         let mut passing = request.filter.as_ref().map(|filter| Passing::new(self, filter));
         loop {
             let hits = search.hits(from, count)?;
             let last = hits.len() < count;
-            let taken: HashSet<DocumentId> =
-                candidates.iter().map(|candidate: &Candidate| candidate.id.clone()).collect();
             for (n, hit) in hits.into_iter().enumerate() {
                 if n % ASKED_EVERY == 0 {
                     Cancellation::check_current()?;
@@ -309,7 +329,7 @@ impl Shelf for Collection {
                     continue;
                 }
                 let Some(place) = self.find(&hit.id)? else { continue };
-                if place.seq()? != hit.seq {
+                if place.seq()? != hit.seq && !has_words(&place, &words.query) {
                     continue;
                 }
                 if let Some(passing) = &mut passing
@@ -317,6 +337,7 @@ impl Shelf for Collection {
                 {
                     continue;
                 }
+                taken.insert(hit.id.clone());
                 candidates.push(Candidate { id: hit.id, score: hit.score, place });
             }
             if last || candidates.len() >= depth {
@@ -328,6 +349,12 @@ impl Shelf for Collection {
         candidates.truncate(depth);
         Ok(candidates)
     }
+}
+
+/// Whether a document has one of the words. One that cannot be read has none, as in the index.
+fn has_words(place: &Place, query: &KeywordQuery) -> bool {
+    let text = place.document().ok().and_then(|document| document.text);
+    text.is_some_and(|text| query.is_in(&text))
 }
 
 /// Documents that only their words brought in have a vector too.

@@ -20,6 +20,7 @@ use super::CollectionError;
 use super::engine::Shared;
 use super::recover::LostDead;
 use super::state::{CollectionState, mark_moved_dead};
+use super::unnamed::Unnamed;
 
 /// The only generation so far: vectors of the model that the collection was created with.
 pub const GENERATION: u32 = 1;
@@ -38,12 +39,13 @@ pub fn seal(shared: &Shared, state: &CollectionState, memtable: &Arc<Memtable>) 
     let spec = new_spec(shared, state)?;
     let path = segment_path(shared, &spec);
     let older_segments = !state.view().segments.is_empty();
-    let sealed = index::seal(memtable, &path, &spec, older_segments)?;
+    let mut unnamed = Unnamed::new(shared, &spec);
+    let sealed = unnamed.made(index::seal(memtable, &path, &spec, older_segments))?;
     let live = match &sealed.written {
         Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
         None => None,
     };
-    if !publish_seal(shared, state, &spec, memtable, sealed.written.as_ref())? {
+    if !unnamed.name(|| publish_seal(shared, state, &spec, memtable, sealed.written.as_ref()))? {
         return Ok(());
     }
     if let Some(live) = &live {
@@ -112,20 +114,22 @@ pub fn merge(
         opened => opened?,
     };
     shared.merging().clone_from(&opened);
-    let merged = index::merge(&opened, &segment_path(shared, &spec), &spec, &options);
+    let mut unnamed = Unnamed::new(shared, &spec);
+    let merged = unnamed.made(index::merge(&opened, &segment_path(shared, &spec), &spec, &options));
     shared.merging().clear();
-    drop(opened);
     let mut merged = match merged {
         // Called off, or its directory is gone.
         Err(_) if state.is_dropped() => return Ok(()),
         merged => merged?,
     };
+    // From the files that were opened anew: no more than the rest of a merge does it end the process.
+    let left_out = left_out_ids(&opened, &merged);
+    drop(opened);
     let live = match &merged.written {
         Some(_) => Some(Arc::new(open_segment(shared, &spec)?)),
         None => None,
     };
-    let left_out = left_out_ids(&inputs, &merged)?;
-    if !publish_merge(shared, state, &spec, &inputs, &mut merged, live.as_ref())? {
+    if !unnamed.name(|| publish_merge(shared, state, &spec, &inputs, &mut merged, live.as_ref()))? {
         return Ok(());
     }
     if let Some(live) = &live {
@@ -156,7 +160,7 @@ fn follow(shared: &Shared, index: impl FnOnce() -> Result<(), MetaError>) {
 }
 
 /// Removes a file that nothing names any more; what stays is removed at the next start.
-fn remove_unused(shared: &Shared, path: &Path) {
+pub(super) fn remove_unused(shared: &Shared, path: &Path) {
     if let Err(error) = storage::remove_file(path) {
         shared.stop_on_failed_sync(&error);
         tracing::warn!(%error, "an unused file could not be removed");
@@ -306,7 +310,8 @@ pub fn spec_of(collection: CollectionId, definition: &Definition, id: SegmentId)
     }
 }
 
-fn segment_path(shared: &Shared, spec: &SegmentSpec) -> PathBuf {
+/// Where the file of a segment stands.
+pub(super) fn segment_path(shared: &Shared, spec: &SegmentSpec) -> PathBuf {
     shared.paths.segment_file(spec.collection.0, spec.generation, spec.id.0)
 }
 
@@ -393,17 +398,25 @@ fn write_dead(
     Ok(())
 }
 
-/// The ids of the rows that a merge left out.
-fn left_out_ids(inputs: &[Arc<LiveSegment>], merged: &Merged) -> Result<Vec<DocumentId>, CollectionError> {
-    let mut ids = Vec::new();
+/// The ids of the rows that a merge left out. One that is damaged is passed over, and the damage is gone with its segment:
+/// what the document index may still say of its id leads nowhere, as after a crash between a merge and the index's
+/// following it.
+fn left_out_ids(inputs: &[Arc<LiveSegment>], merged: &Merged) -> Vec<DocumentId> {
+    let (mut ids, mut damage) = (Vec::new(), None);
     for (input, relocation) in inputs.iter().zip(&merged.relocations) {
         for (old, &new) in relocation.ordinals.iter().enumerate() {
             if new == Relocation::LEFT_OUT {
-                ids.push(input.segment.document_id(old as Ordinal)?);
+                match input.segment.document_id(old as Ordinal) {
+                    Ok(id) => ids.push(id),
+                    Err(error) => damage.get_or_insert((0_u64, error)).0 += 1,
+                }
             }
         }
     }
-    Ok(ids)
+    if let Some((rows, error)) = damage {
+        tracing::warn!(rows, %error, "a merge left out deleted rows that cannot be read");
+    }
+    ids
 }
 
 /// Takes a segment's rows and tombstones into the document index.
@@ -453,8 +466,8 @@ pub fn index_missing_fields(shared: &Shared, state: &CollectionState) {
 mod tests {
     use super::*;
     use crate::collection::ListRequest;
-    use crate::storage::fault::{Faults, Operation, Then};
-    use crate::storage::is_failed_sync;
+    use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
+    use crate::storage::{is_disk_full, is_failed_sync, list_files_below};
     use crate::types::{CollectionName, NewDocument, Query, SearchRequest};
     use crate::{Collection, Database, DefinitionRequest};
 
@@ -572,6 +585,76 @@ mod tests {
         assert!(Chain(&refused).to_string().contains(&format!("{} is damaged", path.display())), "{refused}");
         assert_eq!(state.view().segments.len(), 2);
         assert!(shared.merging().is_empty());
+    }
+
+    /// Files of segments of the store in a directory.
+    fn segment_files(directory: &Path) -> Vec<PathBuf> {
+        let mut files = list_files_below(&directory.join("segments")).unwrap();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "seg"));
+        files
+    }
+
+    #[test]
+    fn damage_in_dead_rows_goes_with_the_next_merge() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = |text: &str| DocumentId::new(text).unwrap();
+        // Longer than two blocks, so that the one in the middle holds nothing else.
+        let document = |text: &str| NewDocument {
+            vector: Some(vec![1.0, 2.0]),
+            ..NewDocument::from_text(id(text), text.repeat(200_000))
+        };
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let name = CollectionName::new("things").unwrap();
+            let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+            things.upsert(["a", "b"].map(document).to_vec()).unwrap();
+            things.flush().unwrap();
+        }
+        let files = segment_files(directory.path());
+        let mut bytes = std::fs::read(&files[0]).unwrap();
+        let at = bytes.windows(1_000).position(|window| window.iter().all(|&byte| byte == b'a')).unwrap();
+        bytes[at + 100_000] ^= 1;
+        std::fs::write(&files[0], bytes).unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let things = database.collections()[0].clone();
+        let damaged = things.get(&id("a")).unwrap_err();
+        assert!(damaged.to_string().contains("is damaged"), "{damaged}");
+        assert_eq!(things.delete(&[id("a")]).unwrap().deleted, 1);
+        things.optimise().unwrap();
+        assert_eq!((segment_files(directory.path()).len(), things.stats().deleted_rows), (1, 0));
+        assert!(things.get(&id("a")).unwrap().is_none());
+        assert!(things.get(&id("b")).unwrap().is_some());
+        drop((things, database));
+        assert_eq!(reopened(directory.path()), ["b"]);
+    }
+
+    #[test]
+    fn a_segment_that_no_manifest_names_takes_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, things) = store(directory.path());
+        let (shared, state) = (&things.engine.shared, &things.state);
+        let full = Plan { only: &[Operation::Rename], fail_at: 0, then: Then::Recover, errno: ENOSPC };
+        let refused_manifest = |work: &dyn Fn() -> Result<(), CollectionError>| {
+            let faults = Faults::with(&shared.paths.manifest(), full);
+            let refused = work().unwrap_err();
+            assert!(faults.fired() && is_disk_full(&refused), "{refused}");
+        };
+        assert!(state.freeze());
+        let memtable = state.view().frozen[0].clone();
+        refused_manifest(&|| seal(shared, state, &memtable));
+        assert_eq!(segment_files(directory.path()).len(), 0);
+        seal(shared, state, &memtable).unwrap();
+        let b = DocumentId::new("b").unwrap();
+        things.upsert(vec![NewDocument { vector: Some(vec![2.0, 1.0]), ..NewDocument::from_text(b, "") }]).unwrap();
+        things.flush().unwrap();
+        let inputs: Vec<_> = state.view().segments.iter().map(|live| live.id).collect();
+        let plan = MergePlan { inputs, with_graph: true };
+        refused_manifest(&|| merge(shared, state, &plan, &AtomicBool::new(false)));
+        assert_eq!(segment_files(directory.path()).len(), 2);
+        merge(shared, state, &plan, &AtomicBool::new(false)).unwrap();
+        assert_eq!(segment_files(directory.path()).len(), 1);
+        drop((memtable, things, database));
+        assert_eq!(reopened(directory.path()), ["a", "b"]);
     }
 
     #[test]

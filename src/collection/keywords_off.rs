@@ -89,6 +89,11 @@ impl KeywordQuery {
     }
 
     /// Never asked.
+    pub fn is_in(&self, _text: &str) -> bool {
+        match self.0 {}
+    }
+
+    /// Never asked.
     pub fn fragments(&self, _text: &str) -> Vec<String> {
         match self.0 {}
     }

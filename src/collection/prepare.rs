@@ -112,10 +112,11 @@ impl Frame<'_> {
         if old.embedding != EmbeddingState::Embedded || old.text != new.document.text {
             return Ok(false);
         }
-        // Where parts are weighed, the same text may be divided in another way.
-        match (new.parts.is_empty(), self.templater()?) {
-            (false, Some(templater)) => Ok(self.render(&templater, &old.id, &old.metadata)?.parts == new.parts),
-            _ => Ok(true),
+        let template = self.definition().template.as_ref().filter(|template| template.has_weights());
+        match template {
+            // Where parts are weighed, the same text may be divided in another way, or not at all.
+            Some(template) => Ok(self.render(&read(template)?, &old.id, &old.metadata)?.parts == new.parts),
+            None => Ok(true),
         }
     }
 

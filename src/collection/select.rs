@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::embed::Cancellation;
 use crate::index::{LiveSegment, MemEntry, Memtable, Place};
 use crate::types::{DocumentId, Filter};
 
@@ -43,27 +44,29 @@ impl Collection {
         }
     }
 
-    /// The next `wanted` documents of one moment that pass.
+    /// The next `wanted` documents that pass.
     fn candidates(
         &self,
         after: Option<&DocumentId>,
         wanted: usize,
         filter: &Filter,
     ) -> Result<BTreeMap<DocumentId, Place>, CollectionError> {
+        let mut found = BTreeMap::new();
+        // From older places to younger ones: of two versions the younger stays.
         self.state.read_whole(|view| {
-            let mut found = BTreeMap::new();
-            // From older places to younger ones: of two versions the younger stays.
+            Cancellation::check_current()?;
             for live in &view.segments {
                 self.of_segment(live, after, wanted, filter, &mut found)?;
             }
             for memtable in view.frozen.iter().chain([&view.active]) {
                 of_memtable(memtable, after, wanted, filter, &mut found);
             }
-            while found.len() > wanted {
-                found.pop_last();
-            }
-            Ok(found)
-        })
+            Ok::<_, CollectionError>(())
+        })?;
+        while found.len() > wanted {
+            found.pop_last();
+        }
+        Ok(found)
     }
 
     /// The first `wanted` of a segment, whose rows stand in order of id.

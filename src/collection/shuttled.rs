@@ -9,7 +9,9 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Runner, thread};
 
 use super::{CollectionError, keywords, recall};
-use crate::index::{IndexQuery, LiveSegment, MergeOptions, Relocation, SegmentQuery, View, merge, seal, search};
+use crate::index::{
+    IndexError, IndexQuery, LiveSegment, MergeOptions, Relocation, SegmentQuery, View, join, merge, seal, search,
+};
 use crate::log::LoggedDocument;
 use crate::meta::{self, MetaIndex, Opened, SegmentChange};
 use crate::segment::{DeadRows, Segment, SegmentSpec};
@@ -216,15 +218,18 @@ impl Store {
 
     /// The version of each document that readers look for.
     fn search(&self) -> (Option<Seq>, Option<Seq>, Option<Seq>) {
+        let mut found = Vec::new();
         let look = |view: &Arc<View>| {
             // Much may change in between.
             thread::yield_now();
             let part = SegmentQuery { method: Method::Exact, ef: 10, rows: None, packed: None };
             let segments = vec![part; view.segments.len()];
             let (vector, metric) = (&[1.0, 2.0], Metric::L2);
-            search(view, &IndexQuery { vector, metric, top_k: 100, filter: None, segments: &segments })
+            let query = IndexQuery { vector, metric, top_k: 100, filter: None, segments: &segments };
+            found = join(std::mem::take(&mut found), search(view, &query)?.neighbours, query.top_k)?;
+            Ok::<_, IndexError>(())
         };
-        let found = self.state.read_whole(look).unwrap().neighbours;
+        self.state.read_whole(look).unwrap();
         let version = |text: &str| {
             let mut of = found.iter().filter(|neighbour| neighbour.id.as_str() == text);
             let version = of.next().map(|neighbour| neighbour.place.seq().unwrap());

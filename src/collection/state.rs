@@ -27,6 +27,9 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(60);
 /// A read that meets another moment than its view's looks again this often before it keeps changes waiting.
 const STALE_RETRIES: usize = 3;
 
+/// What came during a read of every place is looked at so often, the last time with changes kept waiting.
+const LOOKS: usize = 4;
+
 /// What never changes about a collection.
 pub struct Identity {
     /// Its number.
@@ -111,21 +114,28 @@ impl CollectionState {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads every place of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by
-    /// ones that the view lacks, and neither may be seen: then `read` is asked again, and in the end with changes kept
-    /// waiting.
+    /// Reads every place, older ones before younger ones, without keeping changes waiting for long. `read` gets the view
+    /// of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by ones that the view
+    /// lacks: then `read` is asked for what has come since as well, until nothing has. As a rule each look takes less
+    /// time than the one before it, and leaves less for the next; changes wait for the last one at most.
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn read_whole<T, E>(&self, mut read: impl FnMut(&Arc<View>) -> Result<T, E>) -> Result<T, E> {
-        for _ in 0..STALE_RETRIES {
-            let view = self.view();
-            let found = read(&view)?;
-            if Arc::ptr_eq(&view.active, &self.view().active) {
-                return Ok(found);
+    pub fn read_whole<E>(&self, mut read: impl FnMut(&Arc<View>) -> Result<(), E>) -> Result<(), E> {
+        // Before the view, which holds every change up to there.
+        let mut seen = self.last_seq();
+        let mut view = self.view();
+        read(&view)?;
+        for look in 1..=LOOKS {
+            let _applying = (look == LOOKS).then(|| self.hold());
+            let (now_seen, now) = (self.last_seq(), self.view());
+            if Arc::ptr_eq(&now.active, &view.active) {
+                break;
             }
+            read(&Arc::new(now.since(&view, seen)))?;
+            (seen, view) = (now_seen, now);
         }
-        self.read_still(read)
+        Ok(())
     }
 
     /// Reads every place of one moment, and keeps changes waiting meanwhile.
@@ -455,6 +465,51 @@ mod tests {
     use crate::storage::list_files_below;
     use crate::types::{NewDocument, Value};
     use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn a_read_looks_at_what_comes_meanwhile_alone_and_keeps_no_change_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("things").unwrap();
+        let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+        let write = |n: usize| {
+            let id = DocumentId::new(&format!("d{n}")).unwrap();
+            let document = NewDocument { vector: Some(vec![1.0, n as f32]), ..NewDocument::from_text(id, "") };
+            things.upsert(vec![document]).unwrap();
+        };
+        (0..10).for_each(write);
+        things.flush().unwrap();
+        let places =
+            |view: &Arc<View>| (view.segments.len(), view.memtables().map(|m| m.live_rows()).collect::<Vec<_>>());
+        let mut looks = Vec::new();
+        let read = |view: &Arc<View>| {
+            let look = looks.len();
+            looks.push(places(view));
+            // Written within every look but the last.
+            if look < LOOKS {
+                write(20 + look);
+                things.state.freeze();
+            }
+            Ok::<_, CollectionError>(())
+        };
+        things.state.read_whole(read).unwrap();
+        assert_eq!(looks[0], (1, vec![0]));
+        assert_eq!(looks[1..], vec![(0, vec![0]); LOOKS]);
+        // Where it was sealed meanwhile, its segment is looked at.
+        let mut looks = Vec::new();
+        let read = |view: &Arc<View>| {
+            looks.push(places(view));
+            if looks.len() == 1 {
+                things.flush().unwrap();
+                write(40);
+                things.flush().unwrap();
+            }
+            Ok::<_, CollectionError>(())
+        };
+        things.state.read_whole(read).unwrap();
+        let (segments, rows) = &looks[1];
+        assert!(looks.len() == 2 && *segments >= 1 && rows.iter().all(|&rows| rows == 0), "{looks:?}");
+    }
 
     #[test]
     fn a_replaced_row_dies_though_its_segment_is_damaged_elsewhere() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::index::Place;
 use crate::log::{Change, LoggedDocument};
 use crate::types::limits::{MAX_DOCUMENTS_PER_REQUEST, MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{
@@ -169,6 +170,18 @@ impl Collection {
     /// What of the document that stands under an id goes on with the new one.
     fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
         let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
+        self.standing_at(&place, new).or_else(|error| match error {
+            // What replaces damage needs none of it.
+            CollectionError::Segment(error) => {
+                let id = new.document.id.as_str();
+                tracing::warn!(id, %error, "a document that cannot be read is replaced as if there were none");
+                Ok(Standing::default())
+            }
+            error => Err(error),
+        })
+    }
+
+    fn standing_at(&self, place: &Place, new: &Prepared) -> Result<Standing, CollectionError> {
         let old = place.document()?;
         // The vectors of the same text by the same model, whatever else of the document changes.
         let is_same = new.wants_vector() && self.frame().is_same_text(&old, new)?;
@@ -263,6 +276,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::storage::list_files_below;
     use crate::types::{CollectionName, Metadata, Value};
     use crate::{Database, DefinitionRequest};
 
@@ -308,6 +322,35 @@ mod tests {
         let refused = collection.commit_delete(vec![document(0, "old").id]).unwrap_err();
         assert!(matches!(refused, CollectionError::NotFound { .. }), "{refused}");
         assert!(collection.engine.shared.applied_seq() > before, "it was logged");
+    }
+
+    #[test]
+    fn a_document_that_is_damaged_is_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = DocumentId::new("a").unwrap();
+        let with_text =
+            |text: String| NewDocument { vector: Some(vec![1.0, 2.0]), ..NewDocument::from_text(id.clone(), text) };
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let name = CollectionName::new("c").unwrap();
+            let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+            collection.upsert(vec![with_text("old ".repeat(50_000))]).unwrap();
+            collection.flush().unwrap();
+        }
+        let files = list_files_below(&directory.path().join("segments")).unwrap();
+        let segment = files.iter().find(|file| file.extension().is_some_and(|e| e == "seg")).unwrap();
+        let mut bytes = std::fs::read(segment).unwrap();
+        let at = bytes.windows(8).position(|window| window == b"old old ").unwrap();
+        bytes[at + 100_000] ^= 1;
+        std::fs::write(segment, bytes).unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let collection = &database.collections()[0];
+        let damaged = collection.get(&id).unwrap_err();
+        assert!(damaged.to_string().contains("is damaged"), "{damaged}");
+        assert_eq!(collection.upsert(vec![with_text("new".to_owned())]).unwrap().upserted, 1);
+        collection.optimise().unwrap();
+        let document = collection.get(&id).unwrap().unwrap();
+        assert_eq!((document.stored.text.as_deref(), collection.stats().documents), (Some("new"), 1));
     }
 
     #[test]

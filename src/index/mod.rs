@@ -25,5 +25,5 @@ pub use memtable::{MAX_ENTRIES as MAX_MEMTABLE_ENTRIES, MemEntry, Memtable};
 pub use one_segment::{SegmentOutcome, SegmentQuery};
 pub use params::{WANTED_RECALL, ef_for};
 pub use plan_merge::MergePlan;
-pub use searcher::{IndexQuery, Neighbour, Place, search, whole_vector};
+pub use searcher::{IndexQuery, Neighbour, Place, join, search, whole_vector};
 pub use view::{LiveSegment, Relocation, Resolved, View};

@@ -197,6 +197,16 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
     Ok(Found { neighbours: merge(found, places, query.top_k)?, segments: outcomes })
 }
 
+/// Puts what a search found together with what places that came meanwhile hold ([`View::since`]): nearest first, at most
+/// `top_k`, and of two versions of one document the younger.
+///
+/// # Errors
+/// [`IndexError`] when a segment is damaged.
+pub fn join(found: Vec<Neighbour>, since: Vec<Neighbour>, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
+    let both = found.into_iter().chain(since).map(|neighbour| (neighbour.score, neighbour.place)).collect();
+    merge(both, 2, top_k)
+}
+
 /// Puts what the places found into one order; of two versions of one document, the younger stays.
 fn merge(found: Vec<(f32, Place)>, places: usize, top_k: usize) -> Result<Vec<Neighbour>, IndexError> {
     if places <= 1 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::segment::{DeadRows, Segment, SegmentError};
-use crate::types::{DocumentId, Ordinal, SegmentId};
+use crate::types::{DocumentId, Ordinal, SegmentId, Seq};
 
 use super::memtable::Memtable;
 use super::plan_merge::Candidate;
@@ -134,6 +134,19 @@ impl View {
     /// The memtables from the youngest.
     pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(self.frozen.iter().rev())
+    }
+
+    /// What it has and a view of before has not, of which every change up to `seen` is in that one: the memtables begun
+    /// since, and the segments with younger changes. A segment merged of what was there holds nothing new.
+    pub fn since(&self, before: &View, seen: Seq) -> View {
+        let is_known = |memtable: &Arc<Memtable>| before.memtables().any(|known| Arc::ptr_eq(known, memtable));
+        let is_new = |live: &Arc<LiveSegment>| live.segment.max_seq() > seen && before.segment(live.id).is_none();
+        View {
+            active: self.active.clone(),
+            frozen: self.frozen.iter().filter(|memtable| !is_known(memtable)).cloned().collect(),
+            segments: self.segments.iter().filter(|live| is_new(live)).cloned().collect(),
+            relocations: self.relocations.clone(),
+        }
     }
 
     /// The segment with this number.

@@ -143,6 +143,19 @@ impl Words {
         Self { terms, language, cut }
     }
 
+    /// Whether a text has one of them.
+    pub fn are_in(&self, text: &str) -> bool {
+        let wanted: HashSet<&str> = self.terms.iter().map(String::as_str).collect();
+        let mut analyzer = analyzer(self.language);
+        let mut stream = analyzer.token_stream(text);
+        while stream.advance() {
+            if wanted.contains(stream.token().text.as_str()) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()
@@ -165,6 +178,13 @@ mod tests {
         let stems: HashSet<_> = forms.iter().flat_map(|form| terms(Language::Russian, form)).collect();
         assert_eq!(stems.len(), 1, "{stems:?}");
         assert_eq!(terms(Language::Russian, "ёлки"), terms(Language::Russian, "Елки"));
+    }
+
+    #[test]
+    fn a_text_has_a_word_where_its_stem_stands() {
+        let words = Words::of(Language::English, "running boats");
+        assert!(words.are_in("nobody RUNS") && words.are_in("The boat."));
+        assert!(!words.are_in("nobody walks") && !words.are_in(""));
     }
 
     #[test]

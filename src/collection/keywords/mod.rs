@@ -193,6 +193,11 @@ impl KeywordQuery {
         self.0.cut.and_then(|end| text.get(..end)).unwrap_or(text)
     }
 
+    /// Whether a text has one of the words.
+    pub fn is_in(&self, text: &str) -> bool {
+        self.0.are_in(text)
+    }
+
     /// The parts of a text that hold the words.
     pub fn fragments(&self, text: &str) -> Vec<String> {
         fragments(&self.0, text)
