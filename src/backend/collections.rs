@@ -450,6 +450,19 @@ mod tests {
         assert_eq!(settings::load(dir.path()).unwrap(), []);
     }
 
+    #[test]
+    fn a_database_that_no_collection_uses_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let (collections, name) = (Collections::open(&database), CollectionName::new("a").unwrap());
+        for variable in ["PANNIER_NO_SUCH_A", "PANNIER_NO_SUCH_B"] {
+            let placement = Placement::new(&name, Some(UrlFrom::Variable(variable.to_owned())), None, None);
+            let created = collections.create_remote(&name, &DefinitionRequest::vectors(3), placement);
+            assert!(created.is_err(), "there is no such variable");
+        }
+        assert!(collections.pools().is_empty(), "nobody uses one");
+    }
+
     /// A database that takes connections and says nothing, and where a collection of it would stand.
     fn silent(dir: &std::path::Path, name: &CollectionName) -> (TcpListener, Placement) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

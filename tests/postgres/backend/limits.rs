@@ -1,13 +1,18 @@
 //! What the database itself bounds: how long statements run there, how much of a search is sent, and writes of which it
 //! does a part.
 
-use pannier::DefinitionRequest;
 use pannier::backend::AnyCollection;
 use pannier::collection::{BackendFault, ListRequest};
 use pannier::postgres::{ConnectSettings, Session};
-use pannier::types::{Facet, Filter, Fusion, Grouping, Hit, Include, Mode, Query, SearchRequest, Value};
+use pannier::types::{
+    Facet, Filter, Fusion, Grouping, Hit, Include, Metric, Mode, Query, SearchRequest, Value, VectorStorage,
+};
+use pannier::{CollectionError, DefinitionRequest};
+use serde_json::json;
 
-use super::{Sidecar, fault, found, search};
+use super::{Sidecar, fault, found, not_on_backend, search};
+use crate::api::server::Server as ApiServer;
+use crate::support::model::SMALL_MODEL;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::{document, id, name};
 
@@ -57,6 +62,20 @@ fn the_server_ends_a_statement_before_it_is_given_up() {
     }
     drop(other);
     postgres.run(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[test]
+fn a_shorter_limit_of_the_url_counts() {
+    let postgres = database();
+    let one = Sidecar::new(&format!("{}&statement_timeout=6000", postgres.url));
+    let collection = one.create();
+    postgres.run(
+        "create function pannier.note() returns trigger language plpgsql as
+           $$ begin new.content := current_setting('statement_timeout'); return new; end $$;
+         create trigger note before insert on pannier.shared for each row execute function pannier.note()",
+    );
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    assert_eq!(collection.get(&id("a")).unwrap().unwrap().stored.text.as_deref(), Some("5500ms"));
 }
 
 fn other_with_the_same_url(other: &Sidecar) -> Sidecar {
@@ -185,4 +204,123 @@ fn a_ranking_reads_no_texts_and_hits_read_theirs() {
     }
     drop((without_texts, other));
     postgres.run(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[test]
+fn a_ranking_reads_of_metadata_what_facets_and_groups_are_made_of() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let remote = one.create();
+    let local = one.collections.create_local(&name("l"), &DefinitionRequest::vectors(3)).unwrap().collection;
+    let (text, long) = (|text: &str| Value::String(text.to_owned()), Value::String("x".repeat(513)));
+    let object = |name: &str, value: Value| Value::Object([(name.to_owned(), value)].into());
+    let kinds = [
+        text("p"),
+        Value::Array(vec![text("q"), Value::Null, text("p"), Value::Int(1), Value::Float(1.0), long.clone()]),
+        Value::Array(vec![object("z", Value::Int(1)), Value::Array(vec![text("p")]), Value::Float(1.5)]),
+        object("z", Value::Int(1)),
+        long,
+        Value::Bool(true),
+        Value::Null,
+    ];
+    let new = |(n, kind): (usize, Value)| {
+        let mut new = document(&n.to_string(), &[1.0, n as f32, 0.0], 1);
+        new.metadata.insert("doc".to_owned(), object("kind", kind));
+        new
+    };
+    let mut documents: Vec<_> = kinds.into_iter().enumerate().map(new).collect();
+    // A name with a dot goes before a name below another.
+    documents[5].metadata.insert("doc.kind".to_owned(), text("r"));
+    documents.push(document("none", &[1.0, 8.0, 0.0], 1));
+    for collection in [&remote, &local] {
+        collection.upsert(documents.clone()).unwrap();
+    }
+    let fields = ["doc.kind", "doc", "group", "doc.kind.z"].map(str::to_owned).to_vec();
+    let plain = SearchRequest { facets: fields, ..search(&[1.0, 0.0, 0.0]) };
+    let grouping = Some(Grouping { field: "doc.kind".to_owned(), size: 3 });
+    let grouped = SearchRequest { grouping, ..plain.clone() };
+    for request in [&plain, &grouped] {
+        assert_eq!(answer(&remote, request), answer(&local, request), "{request:?}");
+    }
+    // What stands beside them may be more than is read at all.
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    postgres.run(&format!("update pannier.shared set metadata = jsonb_set(metadata, '{{doc,deep}}', '{deep}')"));
+    let include = Include { metadata: false, ..Include::default() };
+    for request in [plain, grouped].map(|request| SearchRequest { include, ..request }) {
+        assert_eq!(answer(&remote, &request), answer(&local, &request), "{request:?}");
+    }
+    let dots = SearchRequest { facets: vec!["a.b.c.d.e.f.g.h".to_owned()], ..search(&[1.0, 0.0, 0.0]) };
+    assert!(not_on_backend(remote.search(&dots)).contains("dots"), "paths mean too many places");
+}
+
+#[test]
+fn an_upsert_reads_no_texts_and_no_metadata_of_what_it_replaces() {
+    let postgres = database();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("url");
+    std::fs::write(&file, &postgres.url).unwrap();
+    let server = ApiServer::with_model();
+    let backend = json!({"type": "postgres", "url_file": file});
+    server.put("/v1/collections/c", &json!({"embedding": {"model": SMALL_MODEL}, "backend": backend})).ok();
+    let upsert = |documents: serde_json::Value| {
+        let done = server.post("/v1/collections/c/documents", &json!({"documents": documents})).ok();
+        [done["embedded"].clone(), done["cached"].clone()]
+    };
+    let first = upsert(json!([{"id": "a", "text": "a b"}, {"id": "b", "text": "c"}, {"id": "c", "text": "d"}]));
+    assert_eq!(first, [3, 0]);
+    // Whoever reads these is told that they are no document's.
+    postgres.run("update pannier.c set metadata = '[1]'");
+    let again = json!([{"id": "a", "text": "a b"}, {"id": "b", "text": "d a"}, {"id": "e", "text": "b c"}]);
+    assert_eq!(upsert(again), [2, 1]);
+    let texts = "select string_agg(id || ': ' || content, ', ' order by id) from pannier.c where metadata = '{}'";
+    assert_eq!(postgres.value(texts), "a: a b, b: d a, e: b c");
+}
+
+#[cfg(feature = "text")]
+#[test]
+fn the_first_256_words_of_a_query_are_looked_for() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    let mut documents = ["early", "late"].map(|id| document(id, &[1.0, 0.0, 0.0], 1));
+    for (new, text) in documents.iter_mut().zip(["w255", "w256"]) {
+        new.text = Some(text.to_owned());
+    }
+    collection.upsert(documents.to_vec()).unwrap();
+    // More words than Postgres takes into one query.
+    let text: String = (0..100_000).map(|n| format!("w{n} ")).collect();
+    let request = SearchRequest { mode: Mode::Keyword, ..SearchRequest::new(Query::Text(text)) };
+    let answer = collection.search(&request).unwrap();
+    assert_eq!(answer.hits.iter().map(|hit| hit.id.as_str()).collect::<Vec<_>>(), ["early"]);
+    assert!(answer.truncated, "the others are not");
+}
+
+#[test]
+fn queries_keep_their_scores_in_half_precision_and_are_refused_beyond_it() {
+    let postgres = database();
+    let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+    let half = |metric| DefinitionRequest {
+        storage: Some(VectorStorage::Float16),
+        metric: Some(metric),
+        ..DefinitionRequest::vectors(3)
+    };
+    let remote = one.create_with(&half(Metric::Dot), "dot").unwrap().collection;
+    let local = one.collections.create_local(&name("l"), &half(Metric::Dot)).unwrap().collection;
+    let vectors = [("a", [1.0, 0.0, 0.0]), ("b", [0.0, 1.0, 0.0]), ("c", [0.5, 0.5, 0.25])];
+    for collection in [&remote, &local] {
+        collection.upsert(vectors.map(|(id, vector)| document(id, &vector, 1)).to_vec()).unwrap();
+    }
+    for query in [[3e-8, 1e-8, 2e-9], [70_000.0, 1.0, 0.0], [3.0, 4.0, 0.0]] {
+        let hits = [&remote, &local].map(|collection| collection.search(&search(&query)).unwrap().hits);
+        assert_eq!(hits.each_ref().map(Vec::len), [3, 3]);
+        for (there, here) in hits[0].iter().zip(&hits[1]) {
+            assert_eq!(there.id, here.id, "{query:?}");
+            assert!((there.score - here.score).abs() <= 1e-3 * here.score, "{query:?}: {there:?}, {here:?}");
+        }
+    }
+    let by_distance = two.create_with(&half(Metric::L2), "l2").unwrap().collection;
+    match by_distance.search(&search(&[70_000.0, 0.0, 0.0])).map(drop) {
+        Err(CollectionError::QueryVector(_)) => {}
+        other => panic!("it was not refused: {other:?}"),
+    }
 }

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use pannier::backend::AnyCollection;
 use pannier::collection::BackendFault;
+use pannier::postgres::{ConnectSettings, Session};
 use pannier::types::{Filter, Metric, Value, VectorStorage};
 use pannier::{CollectionError, DefinitionRequest};
 
 use super::{Sidecar, fault, found, search};
 use crate::support::postgres::{Version, database, server};
-use crate::support::{document, id, name};
+use crate::support::{comes_true, document, id, name};
 
 fn stored(collection: &AnyCollection) -> Option<Vec<f32>> {
     collection.get(&id("a")).unwrap().map(|document| document.vector)
@@ -98,6 +99,99 @@ fn a_table_made_anew_with_the_same_definition_goes_on() {
     assert_eq!(stored(&a), Some(vec![0.0, 1.0, 0.0]));
     a.upsert(vec![document("b", &[0.0, 1.0, 0.0], 1)]).unwrap();
     assert_eq!(a.stats().unwrap().documents, 2);
+}
+
+#[test]
+fn a_table_that_others_made_since_is_not_dropped_and_one_that_is_gone_is_made_again() {
+    let postgres = database();
+    let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+    let (a, _) = (one.create(), two.create());
+    a.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    two.collections.drop_collection(&name("c"), false).unwrap();
+    let (kind, detail) = fault(a.get(&id("a")));
+    assert_eq!(kind, BackendFault::Drift, "{detail}");
+    assert!(detail.contains("keep_table=true"), "{detail}");
+    let b = two.create();
+    b.upsert(vec![document("b", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!(kind, BackendFault::Conflict, "{detail}");
+    assert!(detail.contains("made anew") && detail.contains("keep_table=true"), "{detail}");
+    assert_eq!(b.stats().unwrap().documents, 1);
+    // Who has read from it may drop it.
+    assert_eq!(a.stats().unwrap().documents, 1);
+    one.collections.drop_collection(&name("c"), false).unwrap();
+    for is_new in [true, false] {
+        let created = two.create_with(&DefinitionRequest::vectors(3), "shared").unwrap();
+        assert_eq!(created.created, is_new);
+        assert_eq!(created.collection.stats().unwrap().documents, 0);
+    }
+}
+
+#[test]
+fn an_edited_url_holds_from_the_next_call_on() {
+    let (old, new) = (database(), database());
+    let one = Sidecar::new(&old.url);
+    let collection = one.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    Sidecar::new(&new.url).create();
+    let file = one.directory.path().join("url");
+    std::fs::write(&file, &new.url).unwrap();
+    assert_eq!(stored(&collection), None);
+    collection.upsert(vec![document("b", &[0.0, 1.0, 0.0], 1)]).unwrap();
+    for (postgres, wanted) in [(&old, "a"), (&new, "b")] {
+        assert_eq!(postgres.value("select string_agg(id, ' ' order by id) from pannier.shared"), wanted);
+    }
+    // While it cannot be read, the session that stands goes on.
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(found(&collection, &search(&[1.0, 0.0, 0.0])), ["b"]);
+}
+
+#[test]
+fn a_server_that_takes_no_writes_answers_only_where_the_url_says_so() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    // What a standby says of itself.
+    postgres.run(&format!("alter database {} set default_transaction_read_only = on", postgres.name));
+    let file = one.directory.path().join("url");
+    std::fs::write(&file, format!("{}&application_name=again", postgres.url)).unwrap();
+    let (kind, detail) = fault(collection.get(&id("a")));
+    assert_eq!(kind, BackendFault::Unreachable, "{detail}");
+    assert!(detail.contains("does not allow writes"), "{detail}");
+    std::fs::write(&file, format!("{}&target_session_attrs=any", postgres.url)).unwrap();
+    assert_eq!(stored(&collection), Some(vec![1.0, 0.0, 0.0]));
+}
+
+#[test]
+fn sessions_that_all_ended_are_replaced_within_a_call() {
+    const CALLS: usize = 5;
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let collection = one.create();
+    collection.upsert(vec![document("a", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let holder = runtime.block_on(async {
+        let holder = Session::connect(&ConnectSettings::from_url(&postgres.url).unwrap()).await.unwrap();
+        holder.batch("hold the table", "begin; lock table pannier.shared").await.unwrap();
+        holder
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..CALLS {
+            scope.spawn(|| assert!(stored(&collection).is_some(), "it was there"));
+        }
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        assert!(comes_true(|| postgres.value(waiting) == CALLS.to_string()), "not all wait for the table");
+        runtime.block_on(holder.batch("give it up", "rollback")).unwrap();
+    });
+    drop(holder);
+    assert_eq!(one.collections.pools()[0].1.resting, CALLS);
+    postgres.run(
+        "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and pid <> pg_backend_pid()",
+    );
+    assert_eq!(stored(&collection), Some(vec![1.0, 0.0, 0.0]));
 }
 
 #[test]
