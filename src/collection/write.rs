@@ -60,8 +60,8 @@ impl Collection {
         let documents = self.frame().prepare_documents(documents)?;
         let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
         // What is refused already need not be embedded.
-        let stands = documents.iter().zip(&standing).map(|(new, standing)| (&new.document.id, standing.seq));
-        stands.into_iter().try_for_each(|(id, seq)| check_if_seq(if_seq, id, seq))?;
+        let mut stands = documents.iter().zip(&standing);
+        stands.try_for_each(|(new, standing)| check_if_seq(if_seq, &new.document.id, standing.seq))?;
         let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
         let Made { vectors, embedded, cached, truncated } = self.frame().make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
@@ -75,10 +75,7 @@ impl Collection {
             _beside = self.state.commit_beside_others();
         } else {
             _alone = self.state.commit_alone();
-            logged.iter().try_for_each(|new| {
-                let id = &new.document.id;
-                if if_seq.contains_key(id) { check_if_seq(if_seq, id, self.seq_of(id)?) } else { Ok(()) }
-            })?;
+            if_seq.keys().try_for_each(|id| check_if_seq(if_seq, id, self.seq_of(id)?))?;
         }
         let seq = self.commit_upsert(logged)?;
         Ok(Upserted { upserted, seq, embedded, cached, truncated })

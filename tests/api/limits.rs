@@ -55,7 +55,7 @@ fn a_client_that_sends_all_before_it_reads_learns_why_it_was_refused() {
     ask("POST", DOCUMENTS, KEY, json, 40).refused(413, "body_too_large");
     ask("POST", DOCUMENTS, "another-key-of-some-length", json, 10).refused(401, "unauthorized");
     ask("POST", "/nowhere", KEY, json, 10).refused(404, "route_not_found");
-    ask("PATCH", DOCUMENTS, KEY, json, 10).refused(405, "method_not_allowed");
+    ask("PUT", DOCUMENTS, KEY, json, 10).refused(405, "method_not_allowed");
     ask("POST", DOCUMENTS, KEY, "text/plain", 10).refused(415, "unsupported_media_type");
     ask("POST", &format!("{DOCUMENTS}?a=b"), KEY, json, 10).refused(400, "invalid_parameter");
 }

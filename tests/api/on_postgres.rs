@@ -76,6 +76,7 @@ again! {
         a_write_that_expects_another_seq_changes_nothing,
         of_patches_at_the_same_time_none_is_lost,
         only_a_new_text_is_embedded,
+        of_patches_whose_text_is_made_of_all_none_is_lost,
     }
     bad_input {
         a_rejected_batch_changes_nothing,

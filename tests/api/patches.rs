@@ -152,6 +152,43 @@ pub fn only_a_new_text_is_embedded() {
 }
 
 #[test]
+pub fn of_patches_whose_text_is_made_of_all_none_is_lost() {
+    const CLIENTS: usize = 3;
+    const PATCHES: usize = 4;
+    let server = Server::with_model();
+    let embedding = json!({"model": SMALL_MODEL, "template": {"exclude": ["views"]}});
+    server.put("/v1/collections/c", &json!({"embedding": embedding})).ok();
+    server.post(DOCUMENTS, &json!({"documents": [{"id": "a", "metadata": {"name": "a"}}]})).ok();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let server = &server;
+            scope.spawn(move || {
+                for n in 0..PATCHES {
+                    let body = json!({"metadata": {format!("f{client}{n}"): "b"}});
+                    loop {
+                        let answer = patch(server, &format!("{DOCUMENTS}/a"), &body);
+                        if answer.status == 200 {
+                            break;
+                        }
+                        // Overtaken too often, or others' transactions were in the way: it is to be sent again.
+                        assert!([429, 503].contains(&answer.status), "{}", answer.text());
+                    }
+                }
+            });
+        }
+    });
+    let a = one(&server, "a");
+    assert_eq!(a["metadata"].as_object().unwrap().len(), 1 + CLIENTS * PATCHES);
+    let text = a["text"].as_str().unwrap();
+    assert!((0..CLIENTS).all(|client| text.contains(&format!("f{client}3: b."))), "{text}");
+    // The vector is that of the last text.
+    server.post(DOCUMENTS, &json!({"documents": [{"id": "b", "metadata": a["metadata"]}]})).ok();
+    assert_eq!(one(&server, "b")["vector"], a["vector"]);
+    let viewed = patch(&server, &format!("{DOCUMENTS}/a"), &json!({"metadata": {"views": 1}})).ok();
+    assert_eq!((&viewed["embedded"], &viewed["cached"]), (&json!(0), &json!(1)));
+}
+
+#[test]
 fn patches_are_counted_by_themselves() {
     let server = Server::with_documents(&[("a", A), ("b", A)]);
     let before = server.metric("pannier_documents_updated_total");

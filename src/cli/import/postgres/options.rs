@@ -41,8 +41,8 @@ pub struct PostgresArgs {
     /// ended late
     #[arg(long, value_name = "INTERVAL", requires = "cursor")]
     overlap: Option<String>,
-    /// How to find rows that are gone: ignored, or missing to compare keys after every run, which refuses to delete more
-    /// than half of this source's documents, but for ten
+    /// How to find rows that are gone: ignored, or missing to compare keys after every run, which refuses to delete
+    /// more than half of this source's documents, but for ten
     #[arg(long, value_name = "HOW", default_value = "ignored", value_parser = ["ignored", "missing"])]
     deletes: String,
     /// Column that is true, or not null, where a row is to be deleted
@@ -66,8 +66,8 @@ pub struct PostgresArgs {
     /// What stands before the key in a document's id
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub id_prefix: String,
-    /// Rows read and written at a time, all of which are held in memory; choose fewer where rows have megabytes [default:
-    /// EMBEDDING_BATCH_SIZE, else 1000]
+    /// Rows read and written at a time, all of which are held in memory; choose fewer where rows have megabytes
+    /// [default: EMBEDDING_BATCH_SIZE, else 1000]
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u16).range(1..=1000))]
     batch: Option<u16>,
     /// Read again after so long, such as 30s, 5m or 1h
