@@ -163,7 +163,7 @@ impl Database {
         let models_dir = options.models_dir.unwrap_or_else(default_models_dir);
         let models = Models::computing(models_dir, options.compute);
         models.keep_vectors(vector_cache, options.vector_cache_bytes);
-        let engine = Engine::start(shared, models, lock);
+        let engine = Engine::start(shared, models, lock)?;
         Ok(Self { engine: Arc::new(engine), recovered: Arc::new(recovered), path: path.into() })
     }
 
@@ -328,5 +328,43 @@ impl Database {
     /// Takes no more writes, finishes those accepted, and closes once the last other handle is gone.
     pub fn close(self) {
         self.engine.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::refused_threads;
+    use crate::types::{DocumentId, NewDocument};
+
+    #[test]
+    fn a_system_without_a_thread_left_is_an_error_and_the_next_start_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = CollectionName::new("things").unwrap();
+        {
+            let database = Database::open(directory.path()).unwrap();
+            let things = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
+            let mut document = NewDocument::from_text(DocumentId::new("a").unwrap(), "a text");
+            document.vector = Some(vec![1.0, 2.0]);
+            things.upsert(vec![document]).unwrap();
+        }
+        let mut refused = 0;
+        let database = loop {
+            refused_threads::after(refused);
+            match Database::open(directory.path()) {
+                Ok(database) => break database,
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.starts_with("cannot start a thread for "), "{text}");
+                    assert!(text.contains(directory.path().to_str().unwrap()), "{text}");
+                }
+            }
+            refused += 1;
+        };
+        refused_threads::after(usize::MAX);
+        // Sealing, merging, the sample of recall and packing, and words where they are built in.
+        assert_eq!(refused, 4 + usize::from(cfg!(feature = "text")));
+        assert!(database.recovered().index_rebuilt.is_none(), "every store was closed in order");
+        assert_eq!(database.collection(&name).unwrap().stats().documents, 1);
     }
 }

@@ -85,6 +85,31 @@ mod tests {
         }
     }
 
+    /// Names as Rust knows them: an entrance that is renamed is renamed here.
+    macro_rules! names {
+        ($($entrance:ident),*) => {{
+            $(let _: fn(&[u8]) -> bool = super::$entrance;)*
+            [$(stringify!($entrance)),*]
+        }};
+    }
+
+    /// `fuzz/` needs crates that are not of this one, so it is compiled only where somebody fuzzes.
+    #[test]
+    fn every_entrance_has_a_target_that_calls_it() {
+        #[cfg(feature = "server")]
+        let entrances = names!(body, filter, log, manifest, segment, snapshot, template, tokenizer);
+        #[cfg(not(feature = "server"))]
+        let entrances = names!(log, manifest, segment, snapshot, template);
+        let manifest = fs::read_to_string("fuzz/Cargo.toml").unwrap();
+        for entrance in &entrances {
+            let target = fs::read_to_string(format!("fuzz/fuzz_targets/{entrance}.rs")).unwrap();
+            assert!(target.contains(&format!("pannier::fuzzing::{entrance}(")), "{target}");
+            assert!(manifest.contains(&format!("path = \"fuzz_targets/{entrance}.rs\"")), "{entrance}");
+        }
+        let targets = fs::read_dir("fuzz/fuzz_targets").unwrap().count();
+        assert!(cfg!(not(feature = "server")) || targets == entrances.len(), "{targets} targets, {entrances:?}");
+    }
+
     #[test]
     fn no_bytes_of_a_file_panic_its_reader() {
         replay("log", super::log);

@@ -1,11 +1,17 @@
 //! Pannier: a vector database that lives beside an application.
 //!
 //! Open a [`Database`], create a [`Collection`], then `upsert`, `search`, `get` and `delete`. The same engine serves
-//! HTTP when the `pannier` binary runs; the module `http` has the routes.
+//! HTTP when the `pannier` binary runs. The module `http` has the routes, and `http::serve` for programs that serve them
+//! themselves (feature `server`).
+
+#![warn(missing_docs)]
+// Some tests are long lists.
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
 #[cfg(feature = "postgres")]
 pub mod backend;
 #[cfg(feature = "server")]
+#[doc(hidden)]
 pub mod cli;
 pub mod collection;
 mod database;
@@ -31,13 +37,14 @@ pub mod replicate;
 pub mod salvage;
 mod segment;
 pub mod snapshot;
-#[cfg(all(feature = "server", feature = "postgres"))]
+#[cfg(feature = "server")]
 mod source;
-#[cfg(all(feature = "server", feature = "postgres"))]
+#[cfg(feature = "server")]
 #[expect(clippy::result_large_err, reason = "an error ends the whole migration; it is made once")]
 mod sqlmigrate;
 mod storage;
 #[cfg(feature = "server")]
+#[doc(hidden)]
 pub mod telemetry;
 #[cfg(feature = "text")]
 mod text;
@@ -45,3 +52,8 @@ pub mod types;
 
 pub use collection::{Collection, CollectionError, DefinitionRequest};
 pub use database::{Database, Health, MergeFigures, OpenError, Options};
+
+/// The program in README.md, held to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

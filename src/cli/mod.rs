@@ -3,7 +3,6 @@
 mod bench;
 mod collection;
 mod confirm;
-#[cfg(feature = "postgres")]
 mod connect;
 mod doctor;
 mod embed;

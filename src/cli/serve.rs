@@ -20,6 +20,7 @@ use crate::database::{Database, Options};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError, Starting};
 use crate::snapshot::{Retention, Schedule};
+use crate::source::duration;
 use crate::telemetry;
 use crate::types::Chain;
 
@@ -168,21 +169,13 @@ fn parse_origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a time as a number and its unit: s, m, h or d.
+/// Reads the time between two snapshots.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time; write a number and s, m, h or d, such as 6h");
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    match number.checked_mul(seconds).filter(|seconds| (1..=366 * 86_400).contains(seconds)) {
-        Some(seconds) => Ok(Duration::from_secs(seconds)),
-        None => Err(format!("{text:?} is not between 1s and 366d")),
+    let time =
+        duration(text).ok_or_else(|| format!("{text:?} is no time; write a number and s, m, h or d, such as 6h"))?;
+    match (1..=366 * 86_400).contains(&time.as_secs()) {
+        true => Ok(time),
+        false => Err(format!("{text:?} is not between 1s and 366d")),
     }
 }
 
@@ -324,9 +317,9 @@ mod tests {
 
     #[test]
     fn times_have_a_unit() {
-        let times = ["90s", "30m", "6h", "1d"].map(|text| parse_time(text).unwrap().as_secs());
-        assert_eq!(times, [90, 1_800, 21_600, 86_400]);
-        for wrong in ["", "6", "h", "0s", "-1h", "1.5h", "367d", "99999999999999999999s", "6 h", "6é"] {
+        let times = ["90s", "30m", "30min", "6 h", "1d"].map(|text| parse_time(text).unwrap().as_secs());
+        assert_eq!(times, [90, 1_800, 1_800, 21_600, 86_400]);
+        for wrong in ["", "6", "h", "0s", "-1h", "1.5h", "367d", "99999999999999999999s", "6é"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }

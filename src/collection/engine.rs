@@ -1,6 +1,7 @@
 //! What the collections of a store share: the log, the document index, the manifest, the models, the background
 //! threads.
 
+use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
@@ -10,7 +11,7 @@ use crate::index::LiveSegment;
 use crate::log::{Change, GroupCommit, LogError};
 use crate::manifest::Manifest;
 use crate::meta::{self, MetaIndex};
-use crate::storage::{self, DataPaths, DirectoryLock, RateLimit};
+use crate::storage::{self, DataPaths, DirectoryLock, RateLimit, StorageError};
 use crate::types::{Chain, CollectionId, GraphBuilder, Seq};
 
 use super::CollectionError;
@@ -208,23 +209,33 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the background threads over a recovered store.
-    pub fn start(shared: Arc<Shared>, models: Models, lock: DirectoryLock) -> Self {
-        let maintenance = Maintenance::start(shared.clone());
-        let keywords = KeywordWorker::start(shared.clone());
-        let recall = RecallWorker::start(shared.sampler.clone());
-        let packer = PackWorker::start(shared.packing.clone());
-        Self {
+    /// Starts the background threads over a recovered store. Where one does not start, the store is closed again.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when the system has no thread left.
+    pub fn start(shared: Arc<Shared>, models: Models, lock: DirectoryLock) -> Result<Self, StorageError> {
+        let mut engine = Self {
             shared,
             models,
             defining: Mutex::new(()),
-            maintenance: Some(maintenance),
-            keywords: Some(keywords),
-            recall: Some(recall),
-            packer: Some(packer),
+            maintenance: None,
+            keywords: None,
+            recall: None,
+            packer: None,
             stopped: OnceLock::new(),
             _lock: lock,
-        }
+        };
+        let started = engine.start_threads();
+        started.map_err(|e| StorageError::io(engine.shared.paths.root(), "start a thread for", e))?;
+        Ok(engine)
+    }
+
+    fn start_threads(&mut self) -> io::Result<()> {
+        self.maintenance = Some(Maintenance::start(self.shared.clone())?);
+        self.keywords = Some(KeywordWorker::start(self.shared.clone())?);
+        self.recall = Some(RecallWorker::start(self.shared.sampler.clone())?);
+        self.packer = Some(PackWorker::start(self.shared.packing.clone())?);
+        Ok(())
     }
 
     /// Logs a change and waits until it is durable and visible.

@@ -3,6 +3,7 @@
 //! They are two so that sealing, on which writers wait, never waits for a graph to be built.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::index::IndexError;
 use crate::index::plan_merge::{self, Candidate};
 use crate::log::{self, LogError};
-use crate::storage::{is_disk_full, is_failed_sync};
+use crate::storage::{is_disk_full, is_failed_sync, start_thread};
 use crate::types::{Chain, CollectionId, Seq, panic_message};
 
 use super::CollectionError;
@@ -84,7 +85,10 @@ pub struct Maintenance {
 
 impl Maintenance {
     /// Starts both, with a look at every collection.
-    pub fn start(shared: Arc<Shared>) -> Self {
+    ///
+    /// # Errors
+    /// The system's, when it has no thread left.
+    pub fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let progress = Arc::new(Progress::default());
         let cancel = Arc::new(AtomicBool::new(false));
@@ -102,11 +106,10 @@ impl Maintenance {
             let progress = progress.clone();
             move || merge_loop(&shared, &progress)
         };
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(run).expect("the system has a thread left")
-        };
-        let threads = vec![spawn("pannier-seal", Box::new(sealer)), spawn("pannier-merge", Box::new(merger))];
-        Self { progress, cancel, jobs, threads }
+        let mut maintenance = Self { progress, cancel, jobs, threads: Vec::new() };
+        maintenance.threads.push(start_thread("pannier-seal", sealer)?);
+        maintenance.threads.push(start_thread("pannier-merge", merger)?);
+        Ok(maintenance)
     }
 
     /// Merges everything of a collection into one segment with a graph, and waits for it.

@@ -5,6 +5,7 @@
 //! and the segment stands: once it forgets them, what was packed of them goes too.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use crate::index::LiveSegment;
 use crate::meta::RowBounds;
 use crate::segment::PackedRows;
+use crate::storage::start_thread;
 
 /// Memory for packed rows where nobody says otherwise: those of some 30 filters that 10,000 rows of 384 components
 /// pass.
@@ -191,13 +193,16 @@ pub struct PackWorker {
 
 impl PackWorker {
     /// Starts the thread, unless nothing is packed.
-    pub fn start(packing: Arc<Packing>) -> Self {
-        let thread = (packing.max_bytes > 0).then(|| {
+    ///
+    /// # Errors
+    /// The system's, when it has no thread left.
+    pub fn start(packing: Arc<Packing>) -> io::Result<Self> {
+        let start = || {
             let packing = packing.clone();
-            let name = "pannier-pack".to_owned();
-            std::thread::Builder::new().name(name).spawn(move || pack(&packing)).expect("the system has a thread left")
-        });
-        Self { packing, thread }
+            start_thread("pannier-pack", move || pack(&packing))
+        };
+        let thread = (packing.max_bytes > 0).then(start).transpose()?;
+        Ok(Self { packing, thread })
     }
 }
 

@@ -6,6 +6,7 @@
 //! seconds later.
 
 use std::collections::HashSet;
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::index::{self, IndexError, IndexQuery, Neighbour, SegmentQuery, View};
+use crate::storage::start_thread;
 use crate::types::{DocumentId, Filter, Method, Metric, Quantization, Seq};
 
 /// One search in so many is sampled where nobody says otherwise.
@@ -160,14 +162,16 @@ pub struct RecallWorker {
 
 impl RecallWorker {
     /// Starts the thread, unless nothing is sampled.
-    pub fn start(sampler: Arc<Sampler>) -> Self {
-        let thread = sampler.one_in.map(|_| {
+    ///
+    /// # Errors
+    /// The system's, when it has no thread left.
+    pub fn start(sampler: Arc<Sampler>) -> io::Result<Self> {
+        let start = |_| {
             let sampler = sampler.clone();
-            let run = move || answer_again(&sampler);
-            let name = "pannier-recall".to_owned();
-            std::thread::Builder::new().name(name).spawn(run).expect("the system has a thread left")
-        });
-        Self { sampler, thread }
+            start_thread("pannier-recall", move || answer_again(&sampler))
+        };
+        let thread = sampler.one_in.map(start).transpose()?;
+        Ok(Self { sampler, thread })
     }
 }
 

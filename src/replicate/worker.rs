@@ -17,7 +17,7 @@ use super::{ReplicateError, drift, index};
 use crate::collection::{ChangeStep, Changes, Collection, CollectionError, ListRequest, LogHold, Page};
 use crate::postgres::Session;
 use crate::types::limits::MAX_ANSWER_BYTES;
-use crate::types::{DocumentId, Seq};
+use crate::types::{DocumentId, Seq, panic_message};
 
 /// Bytes of documents in one transaction, about.
 pub(super) const BATCH_BYTES: usize = 4 << 20;
@@ -454,11 +454,10 @@ async fn answer<T>(ready: &Ready, reply: Reply<T>, done: Result<T, ReplicateErro
 /// What a session came to; a panic in it is a failure like others, after which the sink tries again.
 async fn caught<T>(session: impl Future<Output = Result<T, ReplicateError>>) -> Result<T, ReplicateError> {
     // What the session left is a connection, which is closed; and the worker, which holds nothing half done.
-    std::panic::AssertUnwindSafe(session).catch_unwind().await.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let reason = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned();
-        Err(ReplicateError::Panicked { reason })
-    })
+    std::panic::AssertUnwindSafe(session)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Err(ReplicateError::Panicked { reason: panic_message(panic.as_ref()) }))
 }
 
 /// Doubles with each failure in a row up to the longest, and takes a random half off, so that many do not come at once.

@@ -56,31 +56,10 @@ impl Report {
 /// damaged is no error: it stands in the report.
 pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report, SalvageError> {
     let paths = DataPaths::new(from);
-    if !from.is_dir() {
-        return Err(SalvageError::NoDirectory { path: from.to_owned() });
-    }
-    if paths.restore_marker().exists() {
-        return Err(SalvageError::HalfRestored { path: from.to_owned() });
-    }
-    let parts = [paths.manifest(), paths.log_dir(), paths.segments_dir()];
-    if !parts.iter().any(|part| part.exists()) {
-        return Err(SalvageError::NotAStore { path: from.to_owned() });
-    }
-    if is_inside(to, from) {
-        return Err(SalvageError::Inside { path: to.to_owned() });
-    }
-    // A relative path may have no name of its own, as "." has none, and a link stays one.
-    let to = &to.canonicalize().or_else(|_| std::path::absolute(to)).unwrap_or_else(|_| to.to_owned());
-    if to.exists() && !is_empty(to) {
-        return Err(SalvageError::NotEmpty { path: to.to_owned() });
-    }
-    // Under another name until it is whole: one that was ended half way must not look like a sound store.
-    let staged = &unfinished(to);
-    if is_inside(staged, from) || is_inside(from, staged) {
-        return Err(SalvageError::Replaced { path: staged.to_owned() });
-    }
+    check_source(&paths)?;
+    let Places { to, staged } = Places::check(from, to)?;
     // Now rather than after hours of reading.
-    drop(take_unfinished(staged)?);
+    drop(take_unfinished(&staged)?);
     let _lock = match is_snapshot(&paths) {
         // Nobody opens a snapshot, and the lock's file would be no part of it.
         true => None,
@@ -93,20 +72,79 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     };
     if to.exists() {
         // Now rather than after hours of reading: a volume that is mounted there can be neither removed nor replaced.
-        let again = remove_dir_all(to).and_then(|()| create_dir_all(to));
-        again.map_err(|source| SalvageError::InTheWay { path: to.to_owned(), source })?;
+        let again = remove_dir_all(&to).and_then(|()| create_dir_all(&to));
+        again.map_err(|source| SalvageError::InTheWay { path: to.clone(), source })?;
     }
     let wreck = collect::collect(&paths)?;
     let losses = wreck.losses.clone();
     let mut report = Report { collections: BTreeMap::new(), losses, left_behind: left_behind(&paths) };
-    let unfinished = take_unfinished(staged)?;
-    remove_dir_all(staged)?;
+    let unfinished = take_unfinished(&staged)?;
+    remove_dir_all(&staged)?;
     drop(unfinished);
-    let database = Database::open(staged)?;
+    let database = Database::open(&staged)?;
+    refill(&database, &wreck, &mut report, progress)?;
+    database.close();
+    if to.exists() {
+        remove_dir_all(&to)?;
+    }
+    rename(&staged, &to)?;
+    Ok(report)
+}
+
+/// Refuses a directory that holds no part of a store.
+fn check_source(paths: &DataPaths) -> Result<(), SalvageError> {
+    let from = paths.root();
+    if !from.is_dir() {
+        return Err(SalvageError::NoDirectory { path: from.to_owned() });
+    }
+    if paths.restore_marker().exists() {
+        return Err(SalvageError::HalfRestored { path: from.to_owned() });
+    }
+    let parts = [paths.manifest(), paths.log_dir(), paths.segments_dir()];
+    match parts.iter().any(|part| part.exists()) {
+        true => Ok(()),
+        false => Err(SalvageError::NotAStore { path: from.to_owned() }),
+    }
+}
+
+/// Where the new store is made.
+struct Places {
+    /// Where it stands in the end.
+    to: PathBuf,
+    /// Where it stands until it is whole: one that was ended half way must not look like a sound store.
+    staged: PathBuf,
+}
+
+impl Places {
+    /// Refuses places that are in use, or within each other.
+    fn check(from: &Path, to: &Path) -> Result<Self, SalvageError> {
+        if is_inside(to, from) {
+            return Err(SalvageError::Inside { path: to.to_owned() });
+        }
+        // A relative path may have no name of its own, as "." has none, and a link stays one.
+        let to = to.canonicalize().or_else(|_| std::path::absolute(to)).unwrap_or_else(|_| to.to_owned());
+        if to.exists() && !is_empty(&to) {
+            return Err(SalvageError::NotEmpty { path: to });
+        }
+        let staged = unfinished(&to);
+        if is_inside(&staged, from) || is_inside(from, &staged) {
+            return Err(SalvageError::Replaced { path: staged });
+        }
+        Ok(Self { to, staged })
+    }
+}
+
+/// Writes what was found into a new store.
+fn refill(
+    database: &Database,
+    wreck: &Wreck,
+    report: &mut Report,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), SalvageError> {
     let total = wreck.documents();
     let mut done = 0;
     for (id, finding) in &wreck.collections {
-        let name = free_name(&report, finding, *id);
+        let name = free_name(report, finding, *id);
         if name != finding.name {
             let (had, has) = (&finding.name, &name);
             report.losses.push(format!("the name of a second collection {had} is taken: its documents are in {has}"));
@@ -116,10 +154,10 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
         let mut written = 0;
         for (document_id, version) in &finding.documents {
             let Some(source) = &version.source else { continue };
-            match read(&wreck, finding, document_id, source) {
+            match read(wreck, finding, document_id, source) {
                 Ok(document) => {
                     if batch.is_full_with(&document) {
-                        written += std::mem::take(&mut batch).write(&collection, &mut report)?;
+                        written += std::mem::take(&mut batch).write(&collection, report)?;
                     }
                     batch.add(document);
                 }
@@ -132,17 +170,12 @@ pub fn salvage(from: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
             done += 1;
             progress(done, total);
         }
-        written += batch.write(&collection, &mut report)?;
+        written += batch.write(&collection, report)?;
         collection.flush()?;
         tracing::debug!(collection = %id, written, "a collection was salvaged");
         report.collections.insert(name.to_string(), written);
     }
-    database.close();
-    if to.exists() {
-        remove_dir_all(to)?;
-    }
-    rename(staged, to)?;
-    Ok(report)
+    Ok(())
 }
 
 /// Documents that wait to be written together.

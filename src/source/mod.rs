@@ -13,5 +13,5 @@ pub use debezium::{Change, Events};
 pub use environment::{EmbeddingVariables, Found, connection, embedding};
 pub use error::SourceError;
 pub use postgres::{Begin, Deletions, LeftOut, Relation, Row, TableReader, TableSource};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, duration};
 pub use state::{Boundary, SourceState};

@@ -58,8 +58,8 @@ impl Schedule {
     }
 }
 
-/// A number and its unit.
-fn duration(text: &str) -> Option<Duration> {
+/// Reads a number and its unit: s, m or min, h, d.
+pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let at = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = text[..at].parse().ok()?;

@@ -1,6 +1,6 @@
 //! Changes to directories that last: each is followed by a sync of the directory that it changed.
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -121,15 +121,7 @@ pub fn remove_unsynced(path: &Path) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Io`].
 pub fn list_entries(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
-    let fail = |e| StorageError::io(dir, "list", e);
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(fail(e)),
-    };
-    let mut found = entries.map(|entry| Ok(entry.map_err(fail)?.path())).collect::<Result<Vec<_>, _>>()?;
-    found.sort();
-    Ok(found)
+    Ok(listed(dir)?.into_iter().map(|(path, _)| path).collect())
 }
 
 /// Bytes of a file.
@@ -145,21 +137,21 @@ pub fn file_len(path: &Path) -> Result<u64, StorageError> {
 /// # Errors
 /// [`StorageError::Io`].
 pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    Ok(listed(dir)?.into_iter().filter_map(|(path, kind)| kind.is_file().then_some(path)).collect())
+}
+
+/// What stands directly in `dir`, by name, with its kind; links are not followed.
+fn listed(dir: &Path) -> Result<Vec<(PathBuf, FileType)>, StorageError> {
     let fail = |e| StorageError::io(dir, "list", e);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(fail(e)),
     };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(fail)?;
-        if entry.file_type().map_err(fail)?.is_file() {
-            files.push(entry.path());
-        }
-    }
-    files.sort();
-    Ok(files)
+    let read = |entry: io::Result<fs::DirEntry>| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
+    let mut found = entries.map(|entry| read(entry).map_err(fail)).collect::<Result<Vec<_>, _>>()?;
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
 }
 
 /// The files anywhere below `dir`, by path; a directory that is not there holds none.

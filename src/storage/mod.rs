@@ -24,6 +24,7 @@ mod publish;
 mod random_access;
 mod read_only;
 mod sequential;
+mod threads;
 mod transfer;
 
 pub use append::AppendFile;
@@ -62,4 +63,7 @@ pub use random_access::RandomAccessFile;
 pub use read_only::{ReadOnlyFile, WholeFile};
 #[cfg(feature = "text")]
 pub use sequential::SequentialFile;
+#[cfg(test)]
+pub(crate) use threads::refused as refused_threads;
+pub use threads::start_thread;
 pub use transfer::{copy, link, link_or_copy, rename};

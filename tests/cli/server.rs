@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
 use super::{Place, Ran, THREE, unread};
+use crate::support::comes_true;
 
 /// A server of a place's data; killed when dropped.
 pub struct Server {
@@ -140,9 +141,7 @@ fn an_import_that_the_server_ends_says_why() {
             serde_json::from_str(&run(&["collection", "show", "colours", "--json"]).stdout).unwrap();
         shown["stats"]["documents"].as_u64().unwrap()
     };
-    while written() == 0 {
-        std::thread::yield_now();
-    }
+    assert!(comes_true(|| written() > 0), "nothing is written");
     run(&["collection", "delete", "colours", "--yes"]);
     // More than the system's buffers hold. The command may end before it has read all.
     _ = send(12_000);

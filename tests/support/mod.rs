@@ -38,7 +38,8 @@ pub fn comes_true(mut look: impl FnMut() -> bool) -> bool {
         if Instant::now() > deadline {
             return false;
         }
-        std::thread::yield_now();
+        // The thread that is waited for may need this core.
+        std::thread::sleep(Duration::from_millis(1));
     }
     true
 }

@@ -1,12 +1,9 @@
 //! `import`: the documents of a file into a collection.
 
-#[cfg(feature = "postgres")]
 mod debezium;
 mod lines;
-#[cfg(feature = "postgres")]
 mod postgres;
 mod report;
-#[cfg(feature = "postgres")]
 mod writing;
 
 use std::time::Instant;
@@ -75,10 +72,8 @@ pub struct ImportArgs {
 #[derive(Debug, Subcommand)]
 pub enum SourceCommand {
     /// Read a table or a query of a Postgres, once or again and again, only what changed
-    #[cfg(feature = "postgres")]
     Postgres(Box<postgres::PostgresArgs>),
     /// Apply change events of Debezium, one JSON object a line
-    #[cfg(feature = "postgres")]
     Debezium(debezium::DebeziumArgs),
 }
 
@@ -88,9 +83,7 @@ pub enum SourceCommand {
 /// [`CliError::Lines`] when some documents did not get in, after all others have.
 pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> {
     let (collection, file) = match (&args.source, &args.collection, &args.file) {
-        #[cfg(feature = "postgres")]
         (Some(SourceCommand::Postgres(source)), ..) => return postgres::run(source, context),
-        #[cfg(feature = "postgres")]
         (Some(SourceCommand::Debezium(source)), ..) => return debezium::run(source, context),
         (_, Some(collection), Some(file)) => (collection, file),
         _ => return Err(CliError::Usage("name a collection and a file".to_owned())),

@@ -1,6 +1,5 @@
 //! `migrate`: steps that bring a store of an older format to the present one, or change a database, forth and back.
 
-#[cfg(feature = "postgres")]
 mod postgres;
 mod store;
 
@@ -41,7 +40,6 @@ pub struct MigrateArgs {
     /// Also what each step does, and when it was applied
     #[arg(long, short, global = true)]
     verbose: bool,
-    #[cfg(feature = "postgres")]
     #[command(flatten)]
     postgres: postgres::PostgresMigrateArgs,
     #[command(subcommand)]
@@ -62,7 +60,6 @@ pub enum MigrateTarget {
     #[default]
     Store,
     /// A Postgres database.
-    #[cfg(feature = "postgres")]
     Postgres,
 }
 
@@ -117,7 +114,6 @@ pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> 
             refuse_postgres_options(&args)?;
             store::run(&args, context)
         }
-        #[cfg(feature = "postgres")]
         MigrateTarget::Postgres => {
             context.refuse_server_flag("migrate --target postgres")?;
             let postgres = args.postgres.completed(args.dir, args.no_snapshot);
@@ -129,11 +125,7 @@ pub(super) fn run(args: MigrateArgs, context: &Context) -> Result<(), CliError> 
 /// Options that would do nothing: most likely the target was forgotten.
 fn refuse_postgres_options(args: &MigrateArgs) -> Result<(), CliError> {
     let dir = (args.dir.is_some() && !args.is_new()).then_some("--dir");
-    #[cfg(feature = "postgres")]
-    let given = dir.or_else(|| args.postgres.given());
-    #[cfg(not(feature = "postgres"))]
-    let given = dir;
-    match given {
+    match dir.or_else(|| args.postgres.given()) {
         Some(option) => Err(CliError::Usage(format!("{option} needs --target postgres"))),
         None => Ok(()),
     }

@@ -132,7 +132,6 @@ impl Target {
     }
 
     /// Whether this process holds the data directory.
-    #[cfg(feature = "postgres")]
     pub(super) fn is_directory(&self) -> bool {
         matches!(self, Self::Directory(_))
     }

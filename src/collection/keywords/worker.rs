@@ -1,12 +1,13 @@
 //! The thread that keeps the keyword indexes up with the log.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::storage;
+use crate::storage::{self, start_thread};
 use crate::text::{TextError, TextIndex};
 use crate::types::{CollectionId, DocumentId, Seq, panic_message};
 
@@ -37,10 +38,13 @@ pub struct KeywordWorker {
 
 impl KeywordWorker {
     /// Starts it, with a look at every collection.
-    pub fn start(shared: Arc<Shared>) -> Self {
+    ///
+    /// # Errors
+    /// The system's, when it has no thread left.
+    pub fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let worker = Worker { shared: shared.clone(), writers: Writers::default(), failed: Vec::new() };
-        let thread = std::thread::Builder::new().name("pannier-text".to_owned()).spawn(move || worker.run());
-        Self { shared, thread: Some(thread.expect("the system has a thread left")) }
+        let thread = start_thread("pannier-text", move || worker.run())?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 }
 

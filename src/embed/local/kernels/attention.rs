@@ -75,6 +75,10 @@ pub(super) unsafe fn run<S: Simd>(args: &Args) {
     }
 }
 
+/// Copies the block's queries into its panel.
+///
+/// # Safety
+/// As [`run`]; the block lies within the matrices of `args`.
 #[inline(always)]
 unsafe fn pack_queries<S: Simd>(args: &Args, block: &Block) {
     let queries = args.qkv.wrapping_add(block.from * args.qkv_stride + block.head * args.head_width);
@@ -148,6 +152,9 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, count: usize) -> [f32; MAX_TILE_COL
 }
 
 /// Adds the values up by their weights.
+///
+/// # Safety
+/// As [`run`]; the block lies within the matrices of `args`.
 #[inline(always)]
 unsafe fn gather<S: Simd>(args: &Args, block: &Block, scales: &[f32; MAX_TILE_COLUMNS]) {
     let values = args.qkv.wrapping_add((2 * args.heads + block.head) * args.head_width);

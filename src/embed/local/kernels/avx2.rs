@@ -1,5 +1,7 @@
 //! AVX2 with FMA: registers of 8 numbers, tiles of 6 rows by 16 columns.
 
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one comment stands for all blocks of an implementation")]
+
 use std::arch::x86_64::*;
 
 use super::int8::{Int8, Int8Tile};

@@ -1,5 +1,7 @@
 //! AVX-512: registers of 16 numbers, tiles of 14 rows by 32 columns.
 
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one comment stands for all blocks of an implementation")]
+
 use std::arch::x86_64::*;
 
 use super::simd::Simd;

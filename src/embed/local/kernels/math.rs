@@ -5,6 +5,9 @@ use super::simd::Simd;
 /// e^x within 2e-7 of its value, for x up to 0; below -87 it stays at e^-87, about 2e-38. Of no number it makes none.
 ///
 /// Cody and Waite's reduction to |r| <= ln 2 / 2, then the polynomial of Cephes' expf.
+///
+/// # Safety
+/// `Simd`'s promise.
 #[inline(always)]
 pub(super) unsafe fn exp<S: Simd>(x: S::F32) -> S::F32 {
     const POLYNOMIAL: [f32; 5] = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
@@ -27,6 +30,9 @@ pub(super) unsafe fn exp<S: Simd>(x: S::F32) -> S::F32 {
 /// x (1 + erf(x / sqrt 2)) / 2, the exact form that BERT wants.
 ///
 /// erf by Abramowitz and Stegun 7.1.26, whose absolute error is below 1.5e-7.
+///
+/// # Safety
+/// `Simd`'s promise.
 #[inline(always)]
 pub(super) unsafe fn gelu<S: Simd>(x: S::F32) -> S::F32 {
     const POLYNOMIAL: [f32; 4] = [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6];
@@ -51,6 +57,9 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::F32) -> S::F32 {
 ///
 /// The polynomial was fitted over |x| <= 4.45, beyond which erf is 1 within 1e-5, by least squares whose weights were
 /// raised where the result erred most, until the largest error was 2.9e-5.
+///
+/// # Safety
+/// `Simd`'s promise.
 #[inline(always)]
 pub(super) unsafe fn near_gelu<S: Simd>(x: S::F32) -> S::F32 {
     const END: f32 = 4.45;
@@ -80,6 +89,9 @@ pub(super) unsafe fn near_gelu<S: Simd>(x: S::F32) -> S::F32 {
 }
 
 /// x / (1 + e^-x).
+///
+/// # Safety
+/// `Simd`'s promise.
 #[inline(always)]
 pub(super) unsafe fn silu<S: Simd>(x: S::F32) -> S::F32 {
     // SAFETY: the caller's promise of `Simd`.

@@ -45,6 +45,10 @@ pub(super) unsafe fn run<S: Simd>(args: &Args) {
     }
 }
 
+/// [`run`] for weights of one kind.
+///
+/// # Safety
+/// As [`run`]; `panels` are those of `args`.
 #[inline(always)]
 unsafe fn run_panels<S: Simd, W: Weight>(args: &Args, panels: &[W]) {
     let depth = args.weights.depth;

@@ -1,5 +1,7 @@
 //! NEON: registers of 4 numbers taken in twos, tiles of 6 rows by 16 columns.
 
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one comment stands for all blocks of an implementation")]
+
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 

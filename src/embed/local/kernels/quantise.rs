@@ -101,6 +101,10 @@ pub(super) unsafe fn run<I: Int8>(args: &Args) {
 
 /// Stores each row's step and zero point; the row's smallest number has `lowest_code`. A row that is not finite gets a
 /// zero point that is not a number, so that its products are none either: smallest, largest and codes would hide it.
+///
+/// # Safety
+/// `Simd`'s promise; the block lies within the matrix of `args`; `scales` and `zeros` have room for `S::LANES` numbers,
+/// however few rows the block has.
 #[inline(always)]
 unsafe fn scale<S: Simd>(
     args: &Args,
@@ -143,6 +147,10 @@ unsafe fn scale<S: Simd>(
 }
 
 /// Writes the codes.
+///
+/// # Safety
+/// `Int8`'s promise; the block lies within the matrix of `args`; `zeros` has a number for each of its rows, and `codes`
+/// room for its numbers in whole groups.
 #[inline(always)]
 unsafe fn encode<I: Int8>(args: &Args, block: &Block, room: &mut Room, zeros: *const f32, codes: *mut f32) {
     let (lanes, unordered) = (I::Float::LANES, room.codes.as_mut_ptr());

@@ -1,5 +1,7 @@
 //! Plain Rust: registers of 4 numbers that any compiler turns into what its target has, tiles of 4 rows by 8 columns.
 
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one comment stands for all blocks of an implementation")]
+
 use super::int8::{Int8, Int8Tile};
 use super::quantise::{self, TOGETHER};
 use super::simd::Simd;

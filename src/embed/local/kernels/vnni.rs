@@ -1,5 +1,7 @@
 //! AVX-512 VNNI: four products of 8 bits a lane and instruction, tiles of 14 rows by 32 columns.
 
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one comment stands for all blocks of an implementation")]
+
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
