@@ -299,7 +299,8 @@ impl RemoteCollection {
     fn vectors_of_same_texts(&self, documents: &[Prepared]) -> Result<HashMap<DocumentId, Vec<f32>>, CollectionError> {
         let wanting: Vec<&Prepared> = documents.iter().filter(|new| new.wants_vector()).collect();
         // Where parts are weighed, the metadata tell how the text is divided, and they may be long.
-        let is_divided = wanting.iter().any(|new| !new.parts.is_empty());
+        let template = self.definition().template.as_ref();
+        let is_divided = template.is_some_and(TemplateDefinition::has_weights);
         let metadata = if is_divided { Keys::All } else { Keys::None };
         let columns = Columns { content: false, metadata, vector: true }.sql();
         let table = self.table();

@@ -129,13 +129,16 @@ fn the_page_on_serving_has_these_limits() {
         _ => format!("{},{:03},{:03}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000),
     };
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
-    let Limits { engine_calls, writing_calls, embedding_calls, waiting_calls, .. } = Limits::default();
+    let limits = Limits::default();
+    let Limits { engine_calls, writing_calls, embedding_calls, waiting_calls, .. } = limits;
+    let Limits { remote_calls, remote_writing_calls, .. } = limits;
     let (documents, numbers) = (limits::MAX_DOCUMENTS_PER_REQUEST, limits::MAX_REQUEST_NUMBERS);
     for row in [
         format!("| connections | {}, and {} for health checks |", limits::MAX_CONNECTIONS, limits::KEPT_CONNECTIONS),
         format!("| memory of bodies of more than 1 MiB | {} together |", mib(limits::MAX_BODIES_BYTES)),
         format!(
-            "| {engine_calls}, of them {writing_calls} that write; beside them {embedding_calls} that only embed |"
+            "| {engine_calls}, of them {writing_calls} that write documents; beside them {remote_calls} on collections \
+             in Postgres, of them {remote_writing_calls} that write documents, and {embedding_calls} that only embed |"
         ),
         format!("| calls that wait | {waiting_calls} |"),
         format!("| body | {};", mib(limits::MAX_BODY_BYTES)),
