@@ -99,6 +99,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
     let metrics = telemetry::install_recorder().map_err(|error| CliError::Other(Box::new(error)))?;
     let runtime = runtime()?;
+    let stop = runtime.block_on(async { Stop::listen(context) })?;
     let starting = runtime.block_on(async { Starting::begin(tokio::net::TcpListener::from_std(listener)?, &config) });
     let starting = starting.map_err(|e| CliError::io("listen", e))?;
     let options = Options {
@@ -120,7 +121,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
         tracing::error!(reason, "copies are not kept up to date");
     }
     let served = runtime.block_on(async {
-        let signal = shutdown_signal(context)?;
+        let signal = stop.once_open();
         let listener = starting.end().await.map_err(|e| CliError::io("listen", e))?;
         if let Err(error) = announce(context, address, &database) {
             tracing::warn!(error = %Chain(&error), "the server's address could not be written to stdout");
@@ -278,23 +279,46 @@ fn announce(context: &Context, address: SocketAddr, database: &Database) -> Resu
     Ok(())
 }
 
-/// Completes at the first signal; the second ends the process.
-fn shutdown_signal(context: &Context) -> Result<impl Future<Output = ()>, CliError> {
-    let mut signals = Signals::listen().map_err(|e| CliError::io("listen for signals", e))?;
-    let (sender, receiver) = oneshot::channel();
-    let context = context.clone();
-    tokio::spawn(async move {
-        signals.next().await;
-        output::hint(&context, "finishing what was accepted; once more to stop at once");
-        // The server may have stopped by itself meanwhile.
-        let _ = sender.send(());
-        signals.next().await;
-        process::exit(SECOND_SIGNAL);
-    });
-    Ok(async {
-        // The sender is only dropped with the runtime.
-        let _ = receiver.await;
-    })
+/// What signals do. While the store is being opened the first one ends the process, which a store bears at any time.
+struct Stop {
+    open: oneshot::Sender<()>,
+    first: oneshot::Receiver<()>,
+}
+
+impl Stop {
+    /// From now on signals are heard: as process 1 of a container none would end the program by itself. Needs a runtime.
+    fn listen(context: &Context) -> Result<Self, CliError> {
+        let mut signals = Signals::listen().map_err(|e| CliError::io("listen for signals", e))?;
+        let ((open, opened), (sender, first)) = (oneshot::channel(), oneshot::channel());
+        let context = context.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = signals.next() => {
+                    output::hint(&context, "stopped while the store was being opened");
+                    process::exit(0);
+                }
+                _ = opened => {}
+            }
+            signals.next().await;
+            output::hint(&context, "finishing what was accepted; once more to stop at once");
+            // The server may have stopped by itself meanwhile.
+            let _ = sender.send(());
+            signals.next().await;
+            process::exit(SECOND_SIGNAL);
+        });
+        Ok(Self { open, first })
+    }
+
+    /// Completes at the first signal from now on; the second ends the process.
+    fn once_open(self) -> impl Future<Output = ()> {
+        let Self { open, first } = self;
+        // It fails where the runtime has gone.
+        let _ = open.send(());
+        async {
+            // The sender is only dropped with the runtime.
+            let _ = first.await;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ const MAX_EF: usize = 256;
 const MAX_SCANNED: u64 = 4_096;
 /// Most bytes of documents that its hits carry, about: read, written as JSON and sent in a fraction of a millisecond.
 const MAX_CARRIED: u64 = 256 << 10;
+/// Bytes of a vector's number, about, as JSON has it.
+const NUMBER_BYTES: u64 = 11;
 /// Rows that are compared in blocks of bits in the time of one that is compared by its code.
 const IN_BLOCKS: u64 = 6;
 
@@ -30,14 +32,18 @@ impl Collection {
 
     /// About how many bytes of documents its hits carry: where documents are longest, hits of their average length.
     fn carried_bytes(&self, request: &SearchRequest) -> u64 {
+        let of_vectors = match request.include.vector {
+            true => u64::from(self.definition().dim) * NUMBER_BYTES * request.top_k as u64,
+            false => 0,
+        };
         if !request.include.text && !request.include.metadata {
-            return 0;
+            return of_vectors;
         }
         let view = self.state.view();
         let in_memory = view.memtables().map(|memtable| (memtable.bytes(), memtable.rows()));
         let sealed = view.segments.iter().map(|live| (live.segment.documents_bytes(), live.segment.rows()));
         let average = |(bytes, rows): (u64, u32)| bytes / u64::from(rows.max(1));
-        in_memory.chain(sealed).map(average).max().unwrap_or(0) * request.top_k as u64
+        of_vectors + in_memory.chain(sealed).map(average).max().unwrap_or(0) * request.top_k as u64
     }
 
     fn rows_outside_graphs(&self) -> u64 {
@@ -99,6 +105,18 @@ mod tests {
             assert!(collection.answers_at_once(&bare), "nothing of them");
             collection.flush().unwrap();
         }
+    }
+
+    #[test]
+    fn hits_that_carry_long_vectors_are_not_quick() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let collection = database.create_collection(&name, &DefinitionRequest::vectors(4_096)).unwrap().collection;
+        let include = Include { text: false, metadata: false, vector: true, chunk: false };
+        let request = SearchRequest { include, top_k: 5, ..SearchRequest::new(Query::Vector(vec![1.0; 4_096])) };
+        assert!(collection.answers_at_once(&request), "five of 45 KB");
+        assert!(!collection.answers_at_once(&SearchRequest { top_k: 6, ..request.clone() }), "six of them");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What handlers take from a request: names from the path, parameters, JSON bodies; every refusal is an `ApiError`.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
@@ -12,7 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use super::bodies::{self, SMALL_BODY_BYTES};
+use super::bodies::{self, Held, Room, SMALL_BODY_BYTES};
 use super::error::{ApiError, Code};
 use super::limits;
 use super::state::AppState;
@@ -208,10 +209,7 @@ where
     if declared.is_some_and(|length| length > most as u64) {
         return Err(too_large(most));
     }
-    let timeout = state.config().limits.body_timeout;
-    let expected = declared.map_or(most, |length| length as usize);
-    let mut held = state.body_room().take(expected, timeout).await?;
-    let bytes = read(body, most, timeout).await?;
+    let (bytes, mut held) = read(body, declared.map(|length| length as usize), most, state).await?;
     let length = bytes.len();
     let (value, taken) = parse(bytes).await?;
     if let Some(held) = &mut held {
@@ -237,15 +235,61 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Reads a whole body of at most `most` bytes within `timeout`.
-async fn read(body: Body, most: usize, timeout: Duration) -> Result<Bytes, ApiError> {
-    let read = tokio::time::timeout(timeout, Limited::new(body, most).collect());
-    match limits::reading_body(read).await {
-        Ok(Ok(collected)) => {
-            let bytes = collected.to_bytes();
-            trim::after(bytes.len());
-            Ok(bytes)
+/// Reads a whole body of at most `most` bytes, once there is room for it. One that does not declare its length asks for
+/// room when it turns out to be long.
+async fn read(
+    body: Body,
+    declared: Option<usize>,
+    most: usize,
+    state: &AppState,
+) -> Result<(Bytes, Option<Held>), ApiError> {
+    let (timeout, room) = (state.config().limits.body_timeout, state.body_room());
+    let mut body = Limited::new(body, most);
+    let Some(length) = declared else { return read_undeclared(&mut body, most, timeout, room).await };
+    let held = room.take(length, timeout).await?;
+    let bytes = in_time(timeout, timeout, most, body.collect()).await?.to_bytes();
+    trim::after(bytes.len());
+    Ok((bytes, held))
+}
+
+async fn read_undeclared(
+    body: &mut Limited<Body>,
+    most: usize,
+    timeout: Duration,
+    room: &Arc<Room>,
+) -> Result<(Bytes, Option<Held>), ApiError> {
+    let (started, mut bytes) = (Instant::now(), Vec::new());
+    let begin = async {
+        while bytes.len() <= SMALL_BODY_BYTES {
+            match body.frame().await.transpose()? {
+                // Trailers carry nothing of it.
+                Some(frame) => frame.data_ref().into_iter().for_each(|data| bytes.extend_from_slice(data)),
+                None => return Ok(true),
+            }
         }
+        Ok::<_, axum::BoxError>(false)
+    };
+    let is_whole = in_time(timeout, timeout, most, begin).await?;
+    let mut held = None;
+    if !is_whole {
+        let left = timeout.saturating_sub(started.elapsed());
+        held = room.take(most, timeout).await?;
+        let rest = in_time(left, timeout, most, body.collect()).await?.to_bytes();
+        bytes.extend_from_slice(&rest);
+    }
+    trim::after(bytes.len());
+    Ok((bytes.into(), held))
+}
+
+/// What is read of a body of at most `most` bytes within `left`, which is what is left of `timeout`.
+async fn in_time<T>(
+    left: Duration,
+    timeout: Duration,
+    most: usize,
+    read: impl Future<Output = Result<T, axum::BoxError>>,
+) -> Result<T, ApiError> {
+    match limits::reading_body(tokio::time::timeout(left, read)).await {
+        Ok(Ok(read)) => Ok(read),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(most)),
         Ok(Err(_)) => Err(ApiError::new(Code::BodyIncomplete, "the body ended before its announced length")),
         Err(_) => Err(limits::slow_body(timeout)),
@@ -267,7 +311,7 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// The value, and the bytes of memory that its parts of any shape take.
-async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<(T, usize), ApiError> {
+pub(crate) async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) -> Result<(T, usize), ApiError> {
     if bytes.len() <= INLINE_PARSE_BYTES {
         return json::parse_measured(&bytes);
     }

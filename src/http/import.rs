@@ -1,7 +1,9 @@
 //! The import stream: a document a line, of any length, with a report of the lines that did not get in.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
@@ -10,8 +12,9 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::bodies::{Held, SMALL_BODY_BYTES};
 use super::error::{ApiError, Code};
-use super::extract::{InCollection, NoParams, check_encoding, media_type};
+use super::extract::{self, InCollection, NoParams, check_encoding, media_type};
 use super::ndjson::{Line, LineContent, LineSplitter};
 use super::problem::Problem;
 use super::state::AppState;
@@ -31,6 +34,8 @@ const BATCH_DOCUMENTS: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 /// Most errors, and most ids of cut texts, that the report lists; all are counted.
 const MAX_LISTED: usize = 1_000;
+/// Most characters of the beginning and of the end of a sentence that the report keeps.
+const MAX_DETAIL: (usize, usize) = (400, 100);
 /// How often a batch of which nothing gets in is tried again while too many writes wait,
 const OVERLOAD_RETRIES: u32 = 10;
 /// and the first pause before that, which doubles each time up to [`MAX_OVERLOAD_PAUSE`]. What asks for a longer one
@@ -114,8 +119,9 @@ async fn admit(state: &AppState, name: &CollectionName, headers: &HeaderMap) -> 
 async fn import_lines(state: AppState, name: CollectionName, body: &mut Body) -> Result<JsonText, ApiError> {
     let mut import = Import { state, name, batch: Batch::default(), taken: 0, report: ImportView::default() };
     let mut splitter = LineSplitter::new(MAX_LINE_BYTES);
+    let mut long: Option<LongLine> = None;
     loop {
-        let chunk = match next_chunk(body, &import.state).await {
+        let chunk = match next_chunk(body, &import.state, long.as_ref().map(|line| line.until)).await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
             Err(error) => return Err(import.abandon(error).await),
@@ -123,12 +129,18 @@ async fn import_lines(state: AppState, name: CollectionName, body: &mut Body) ->
         let mut rest: &[u8] = &chunk;
         while !rest.is_empty() {
             if let Some(line) = splitter.next_line(&mut rest) {
-                import.take(line).await?;
+                import.take(line, long.take()).await?;
             }
+        }
+        match splitter.partial_bytes() > SMALL_BODY_BYTES {
+            true if long.is_none() => long = Some(import.begin_long(MAX_LINE_BYTES).await?),
+            true => {}
+            // Also of a line that is too long, whose bytes are gone.
+            false => long = None,
         }
     }
     if let Some(line) = splitter.finish() {
-        import.take(line).await?;
+        import.take(line, long).await?;
     }
     import.flush().await?;
     JsonText::of(&import.report)
@@ -146,15 +158,18 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, ApiError> {
-    let idle_timeout = state.config().limits.import_idle_timeout;
+/// `until`: when the line at hand has to have come.
+async fn next_chunk(body: &mut Body, state: &AppState, until: Option<Instant>) -> Result<Option<Bytes>, ApiError> {
+    let limits = &state.config().limits;
     loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.unwrap_or(Duration::MAX).min(limits.import_idle_timeout);
         let frame = tokio::select! {
             biased;
             () = state.shutdown_began(), if !body.is_end_stream() => {
                 return Err(stopping());
             }
-            frame = tokio::time::timeout(idle_timeout, body.frame()) => frame,
+            frame = tokio::time::timeout(timeout, body.frame()) => frame,
         };
         match frame {
             Ok(None) => return Ok(None),
@@ -166,7 +181,10 @@ async fn next_chunk(body: &mut Body, state: &AppState) -> Result<Option<Bytes>, 
             }
             Ok(Some(Err(_))) => return Err(ApiError::new(Code::BodyIncomplete, "the stream broke before its end")),
             Err(_) => {
-                let detail = format!("no byte came for {} s", idle_timeout.as_secs());
+                let detail = match until.is_some_and(|until| until <= Instant::now()) {
+                    true => format!("a line of more than 1 MiB took longer than {} s", limits.body_timeout.as_secs()),
+                    false => format!("no byte came for {} s", limits.import_idle_timeout.as_secs()),
+                };
                 return Err(ApiError::new(Code::BodyTimeout, detail));
             }
         }
@@ -202,6 +220,13 @@ struct Batch {
     bytes: usize,
 }
 
+/// A line as long as a body that asks for room, and what it holds of it until it is written.
+struct LongLine {
+    held: Option<Held>,
+    /// When it has to have come.
+    until: Instant,
+}
+
 struct Import {
     state: AppState,
     name: CollectionName,
@@ -212,9 +237,9 @@ struct Import {
 }
 
 impl Import {
-    async fn take(&mut self, line: Line) -> Result<(), ApiError> {
+    async fn take(&mut self, line: Line, long: Option<LongLine>) -> Result<(), ApiError> {
         let number = line.number;
-        self.read(line).await?;
+        self.read(line, long).await?;
         self.taken = number;
         if self.batch.documents.is_empty() {
             self.report.done_through = number;
@@ -222,7 +247,19 @@ impl Import {
         Ok(())
     }
 
-    async fn read(&mut self, line: Line) -> Result<(), ApiError> {
+    /// Waits for room for a long line, and holds none of others meanwhile: what was read before is written.
+    async fn begin_long(&mut self, bytes: usize) -> Result<LongLine, ApiError> {
+        self.flush().await?;
+        let limits = self.state.config().limits;
+        let taken = tokio::select! {
+            () = self.state.shutdown_began() => Err(stopping()),
+            taken = self.state.body_room().take(bytes, limits.import_idle_timeout) => taken,
+        };
+        let held = taken.map_err(|error| self.report.attach(error))?;
+        Ok(LongLine { held, until: Instant::now() + limits.body_timeout })
+    }
+
+    async fn read(&mut self, line: Line, long: Option<LongLine>) -> Result<(), ApiError> {
         let Line { number, content } = line;
         let text = match content {
             LineContent::Text(text) => text,
@@ -233,13 +270,26 @@ impl Import {
                 return Ok(());
             }
         };
-        let text = if number == 1 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text) } else { &text };
+        let mut text = Bytes::from(text);
+        if number == 1 && text.starts_with(BYTE_ORDER_MARK) {
+            text = text.slice(BYTE_ORDER_MARK.len()..);
+        }
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
+        let length = text.len();
+        let mut long = match long {
+            None if length > SMALL_BODY_BYTES => Some(self.begin_long(length).await?),
+            long => long,
+        };
+        let parsed = extract::parse::<DocumentBody>(text).await;
+        if let (Some(held), Ok((_, taken))) = (long.as_mut().and_then(|long| long.held.as_mut()), &parsed) {
+            held.settle(2 * length + taken).map_err(|error| self.report.attach(error))?;
+        }
         self.report.lines += 1;
-        match json::parse::<DocumentBody>(text).and_then(DocumentBody::into_document) {
-            Ok(document) => self.add(number, document, text.len()).await,
+        match parsed.and_then(|(body, _)| body.into_document()) {
+            // One that is long fills a batch, which is written before what it holds is given back.
+            Ok(document) => self.add(number, document, length).await,
             Err(error) => {
                 self.report.refuse(number, &error);
                 Ok(())
@@ -254,7 +304,7 @@ impl Import {
         self.batch.ids.insert(document.id.clone());
         self.batch.bytes += bytes;
         self.batch.documents.push((number, document));
-        if self.batch.documents.len() >= BATCH_DOCUMENTS {
+        if self.batch.documents.len() >= BATCH_DOCUMENTS || self.batch.bytes >= BATCH_BYTES {
             self.flush().await?;
         }
         Ok(())
@@ -265,28 +315,28 @@ impl Import {
     /// # Errors
     /// What is no document's fault, with the report so far.
     async fn flush(&mut self) -> Result<(), ApiError> {
-        let mut documents = std::mem::take(&mut self.batch).documents;
-        let mut tries = Tries::default();
-        while !documents.is_empty() {
-            let outcome = match self.write(documents.clone()).await {
+        let documents: Arc<[_]> = std::mem::take(&mut self.batch).documents.into();
+        let (mut next, mut tries) = (0, Tries::default());
+        while next < documents.len() {
+            let outcome = match self.write(Arc::clone(&documents), next).await {
                 Ok(outcome) => outcome,
-                Err(error) => Outcome::stopped_at(documents, error),
+                Err(error) => Outcome { stopped: Some((next, error)), ..Outcome::default() },
             };
             outcome.done.iter().for_each(|upserted| self.report.add(upserted));
             outcome.refused.iter().for_each(|(number, error)| self.report.refuse(*number, error));
             let got_on = !outcome.done.is_empty() || !outcome.refused.is_empty();
-            let Some((rest, error)) = outcome.stopped else {
+            let Some((at, error)) = outcome.stopped else {
                 self.report.done_through = self.taken;
                 return Ok(());
             };
-            self.report.done_through = rest.first().map_or(self.taken, |(number, _)| number - 1);
+            self.report.done_through = documents.get(at).map_or(self.taken, |(number, _)| number - 1);
             self.state.notice(&error);
             let pause = match error.code {
                 Code::Overloaded => tries.next_pause(got_on, error.retry_after),
                 _ => None,
             };
             let Some(pause) = pause else { return Err(self.report.attach(error)) };
-            documents = rest;
+            next = at;
             tokio::select! {
                 () = self.state.shutdown_began() => return Err(self.report.attach(stopping())),
                 () = tokio::time::sleep(pause) => {}
@@ -295,10 +345,11 @@ impl Import {
         Ok(())
     }
 
-    async fn write(&self, documents: Vec<(u64, NewDocument)>) -> Result<Outcome, ApiError> {
+    /// Writes the documents from this one on.
+    async fn write(&self, documents: Arc<[(u64, NewDocument)]>, next: usize) -> Result<Outcome, ApiError> {
         let write = self.state.on_collection_writing(self.name.clone(), move |collection| {
             let mut outcome = Outcome::default();
-            write_splitting(collection, documents, &mut outcome);
+            write_splitting(collection, &documents, next..documents.len(), &mut outcome);
             Ok(outcome)
         });
         write.await
@@ -318,35 +369,33 @@ impl Import {
 struct Outcome {
     done: Vec<Upserted>,
     refused: Vec<(u64, ApiError)>,
-    /// The documents that were not tried to the end, in their order, and why.
-    stopped: Option<(Vec<(u64, NewDocument)>, ApiError)>,
-}
-
-impl Outcome {
-    fn stopped_at(rest: Vec<(u64, NewDocument)>, error: ApiError) -> Self {
-        Self { stopped: Some((rest, error)), ..Self::default() }
-    }
+    /// The first document that was not tried to the end, nor were those after it, and why.
+    stopped: Option<(usize, ApiError)>,
 }
 
 /// Writes documents together. When one is refused, writes the halves on their own, and so on down to that one:
 /// log2(256) steps instead of one write and one fsync for each document.
-fn write_splitting(collection: &AnyCollection, mut documents: Vec<(u64, NewDocument)>, outcome: &mut Outcome) {
-    if let Some((rest, _)) = &mut outcome.stopped {
-        rest.append(&mut documents);
+fn write_splitting(
+    collection: &AnyCollection,
+    documents: &[(u64, NewDocument)],
+    of: Range<usize>,
+    outcome: &mut Outcome,
+) {
+    if outcome.stopped.is_some() {
         return;
     }
-    match collection.upsert(documents.iter().map(|(_, document)| document.clone()).collect()) {
+    match collection.upsert(documents[of.clone()].iter().map(|(_, document)| document.clone()).collect()) {
         Ok(upserted) => outcome.done.push(upserted),
         Err(error) => {
             let error = ApiError::from(error);
             if !error.is_documents_fault() {
-                outcome.stopped = Some((documents, error));
-            } else if let [(number, _)] = documents[..] {
-                outcome.refused.push((number, error));
+                outcome.stopped = Some((of.start, error));
+            } else if of.len() == 1 {
+                outcome.refused.push((documents[of.start].0, error));
             } else {
-                let second = documents.split_off(documents.len() / 2);
-                write_splitting(collection, documents, outcome);
-                write_splitting(collection, second, outcome);
+                let middle = of.end - of.len() / 2;
+                write_splitting(collection, documents, of.start..middle, outcome);
+                write_splitting(collection, documents, middle..of.end, outcome);
             }
         }
     }
@@ -367,7 +416,8 @@ impl ImportView {
     fn refuse(&mut self, line: u64, error: &ApiError) {
         self.failed += 1;
         if self.errors.len() < MAX_LISTED {
-            self.errors.push(LineError { line, code: error.code.as_str(), detail: error.detail.to_string() });
+            let detail = json::shortened(&error.detail, MAX_DETAIL.0, MAX_DETAIL.1).into_owned();
+            self.errors.push(LineError { line, code: error.code.as_str(), detail });
         }
     }
 

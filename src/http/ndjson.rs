@@ -42,6 +42,11 @@ impl LineSplitter {
         end.map(|_| self.take())
     }
 
+    /// Bytes that are held of the line that has begun.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     /// The last line where the stream does not end with a line's end.
     pub(crate) fn finish(&mut self) -> Option<Line> {
         (self.skipped_bytes > 0 || !self.partial.is_empty()).then(|| self.take())

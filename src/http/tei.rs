@@ -65,7 +65,7 @@ async fn run(state: &AppState, mut body: EmbedBody) -> Result<(HeaderMap, JsonTe
     let answer = state.embedding(move |database| {
         let model = load(database, &name)?;
         let scaled = body.normalize.unwrap_or(true);
-        check_length(&model, scaled)?;
+        check_length(&model, scaled, body.dimensions)?;
         let mut embeddings = embedding::embed(&model, &inputs, kind, "inputs", body.dimensions)?;
         check_truncation(&embeddings, &body, &model)?;
         if scaled {
@@ -126,12 +126,17 @@ fn load(database: &Database, name: &str) -> Result<Arc<TextModel>, ApiError> {
     })
 }
 
-/// What a model scales itself is not to be had as it was.
-fn check_length(model: &TextModel, scaled: bool) -> Result<(), ApiError> {
-    if scaled || !model.normalises() {
+/// What a model scales itself, or what is scaled after a cut, is not to be had as it was.
+fn check_length(model: &TextModel, scaled: bool, dimensions: Option<u32>) -> Result<(), ApiError> {
+    let detail = if scaled {
         return Ok(());
-    }
-    let detail = format!("model {} scales its vectors itself; leave \"normalize\" out", model.name());
+    } else if model.normalises() {
+        format!("model {} scales its vectors itself; leave \"normalize\" out", model.name())
+    } else if dimensions.is_some_and(|dimensions| (dimensions as usize) < model.dim()) {
+        "vectors that are cut are scaled again; leave \"normalize\" or \"dimensions\" out".to_owned()
+    } else {
+        return Ok(());
+    };
     Err(ApiError::new(Code::InvalidValue, detail).param("normalize"))
 }
 

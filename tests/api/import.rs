@@ -1,7 +1,9 @@
 //! The import stream.
 
 use std::io::Write;
+use std::time::Duration;
 
+use pannier::http::{HttpConfig, Limits};
 use serde_json::json;
 
 use super::client::{Answer, Request, connect, read_answer};
@@ -186,6 +188,42 @@ fn errors_are_counted_beyond_those_that_are_listed() {
     let report = import(&server, "{\n".repeat(1_234)).ok();
     assert_eq!((&report["failed"], report["errors"].as_array().unwrap().len()), (&json!(1_234), 1_000));
     assert_eq!((&report["upserted"], &report["seq"]), (&json!(0), &json!(null)));
+}
+
+#[test]
+fn a_long_line_is_written_as_it_comes() {
+    let server = Server::with_documents(&[]);
+    let mut stream = connect(server.address);
+    let mut send = |bytes: &[u8]| stream.write_all(bytes).unwrap();
+    send(&Request::new("POST", PATH).head("content-length: 9000000"));
+    let spaces = " ".repeat(2 << 20);
+    send(format!("{{\"id\":\"a\",\"vector\":[1,0,0]}}\n{{\"id\":\"b\",{spaces}\"vector\":[1,0,0]}}\n").as_bytes());
+    assert!(comes_true(|| server.ids() == ["a", "b"]), "it waits for the next line");
+}
+
+#[test]
+fn a_long_line_has_a_time_to_come() {
+    let limits = Limits { body_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    Request::new("PUT", "/v1/collections/c").body("application/json", "{\"dim\":3}").send(server.address).ok();
+    let mut stream = connect(server.address);
+    stream.write_all(&Request::new("POST", PATH).head("content-length: 9000000")).unwrap();
+    let spaces = " ".repeat(2 << 20);
+    let begun = format!("{{\"id\":\"a\",\"vector\":[1,0,0]}}\n{{\"id\":\"b\",{spaces}");
+    stream.write_all(begun.as_bytes()).unwrap();
+    let answer = read_answer(&mut stream);
+    let detail = answer.refused(408, "body_timeout");
+    assert!(detail.contains("a line of more than 1 MiB"), "{detail}");
+    assert_eq!(answer.json()["progress"]["done_through"], 1);
+}
+
+#[test]
+fn a_report_repeats_no_document() {
+    let server = Server::with_documents(&[]);
+    let line = format!("{{\"id\":\"a\",\"metadata\":\"{}\"}}\n", "\u{200b}".repeat(300_000));
+    let answer = import(&server, line.repeat(3));
+    assert_eq!(answer.ok()["failed"], 3);
+    assert!(answer.body.len() < 4_096, "{} bytes", answer.body.len());
 }
 
 #[test]

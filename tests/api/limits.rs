@@ -39,6 +39,25 @@ fn a_body_that_grows_too_large_is_refused() {
 }
 
 #[test]
+fn a_short_body_without_its_length_asks_for_no_room() {
+    let limits = Limits { bodies_bytes: 1 << 20, ..Limits::default() };
+    let server = Server::start_with(HttpConfig { limits, ..HttpConfig::default() });
+    server.put("/v1/collections/c", &json!({"dim": 3})).ok();
+    // It takes all the room there is, and the server says that it waits for the body.
+    let mut long = connect(server.address);
+    let upsert = Request::new("POST", DOCUMENTS).header("content-type", "application/json");
+    long.write_all(&upsert.head("expect: 100-continue\r\ncontent-length: 2000000")).unwrap();
+    let mut waits = [0; 12];
+    long.read_exact(&mut waits).unwrap();
+    assert_eq!(waits, *b"HTTP/1.1 100");
+    let mut stream = connect(server.address);
+    let search = Request::new("POST", "/v1/collections/c/search").header("content-type", "application/json");
+    stream.write_all(&search.head("transfer-encoding: chunked")).unwrap();
+    stream.write_all(b"16\r\n{\"vector\":[1,0,0],\"top\r\n8\r\n_k\":3   \r\n1\r\n}\r\n0\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut stream).ok()["hits"], json!([]));
+}
+
+#[test]
 fn a_client_that_sends_all_before_it_reads_learns_why_it_was_refused() {
     const KEY: &str = "a-key-of-some-length";
     let auth = AuthPolicy::Key(ApiKey::new(KEY).unwrap());

@@ -18,6 +18,8 @@ fn texts_become_vectors() {
     let many = embed(json!({"model": latest, "input": ["a", "c d"]}));
     assert_eq!((&many["model"], &many["embeddings"][1]), (&json!(latest), &one["embeddings"][0]));
     assert_eq!(embed(json!({"model": SMALL_MODEL, "input": []}))["embeddings"], json!([]));
+    assert_eq!(embed(json!({"model": SMALL_MODEL, "keep_alive": -1}))["embeddings"], json!([]), "it is loaded");
+    assert_eq!(embed(json!({"model": SMALL_MODEL, "input": null}))["embeddings"], json!([]));
     let old = server.post("/api/embeddings", &json!({"model": SMALL_MODEL, "prompt": "c d"})).ok();
     assert_eq!(old, json!({"embedding": one["embeddings"][0]}));
     let long = embed(json!({"model": SMALL_MODEL, "input": "c ".repeat(100)}));
@@ -53,7 +55,7 @@ fn errors_are_theirs() {
     refused(json!({"model": SMALL_CROSS_ENCODER, "input": "a"}), 400, "cross-encoder");
     refused(json!({"model": "all-minilm", "input": "a"}), 503, "all-MiniLM-L6-v2");
     refused(json!({"model": SMALL_MODEL, "input": 1}), 400, "input");
-    refused(json!({"model": SMALL_MODEL}), 400, "input");
+    refused(json!({"model": "no/such"}), 404, "no/such");
     refused(json!({"model": SMALL_MODEL, "input": "c ".repeat(100), "truncate": false}), 400, "16 tokens");
     refused(json!({"model": SMALL_MODEL, "input": "a", "dimensions": 1_000}), 400, "dimensions");
 }

@@ -65,6 +65,10 @@ fn vectors_have_length_1_unless_they_are_wanted_as_they_are() {
     assert_eq!(embed(json!({"normalize": true, "truncation_direction": null})), scaled);
     let short = embed(json!({"dimensions": 8}));
     assert!(short.len() == 8 && (length(&short) - 1.0).abs() < 1e-5);
+    let whole = embed(json!({"normalize": false, "dimensions": SMALL_DIM}));
+    assert_eq!(whole, raw);
+    let cut = server.post("/embed", &json!({"inputs": "c d", "normalize": false, "dimensions": 8}));
+    assert!(refused(&cut, 422, "validation").contains("scaled again"), "{}", cut.text());
     let ask = |path: &str, body: Value| server.post(path, &body).ok();
     let theirs = ask("/api/embed", json!({"model": UNSCALED_MODEL, "input": "c d"}));
     assert_eq!(vector(&theirs["embeddings"][0]), scaled);

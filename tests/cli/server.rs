@@ -86,6 +86,29 @@ fn commands_go_to_the_server_and_a_signal_ends_it_well() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_signal_ends_a_server_that_opens_its_store() {
+    let place = Place::new();
+    Server::start(&place, &[]).stop();
+    // Opening waits for somebody who writes into it.
+    let pipe = place.path("data").join("backends.json");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let child = place.command(&["serve", "--addr", &address]).stdout(Stdio::null()).spawn().unwrap();
+    let server = Server { child, address: address.clone() };
+    let starting = || {
+        let mut stream = std::net::TcpStream::connect(&address).ok()?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.contains("\"starting\"").then_some(())
+    };
+    assert!(crate::support::comes_true(|| starting().is_some()), "it never listened");
+    assert_eq!(server.stop(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_server_whose_log_cannot_be_written_goes_on() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     for stderr in [unread(), full.into()] {

@@ -63,7 +63,10 @@ impl<'de> Deserialize<'de> for BackendBody {
                         schema: None,
                         table: None,
                     })),
-                    other => Err(E::unknown_variant(other, &["postgres"])),
+                    // Not repeated: it may be a URL with its password.
+                    _ => {
+                        Err(E::custom("the word for a backend is \"postgres\"; its URL stands in a variable or a file"))
+                    }
                 }
             }
 
@@ -141,6 +144,13 @@ mod tests {
         let full = read(r#"{"type":"postgres","url_file":"/run/url","schema":"s","table":"t"}"#).unwrap();
         assert_eq!((full.schema.as_str(), full.table.as_str()), ("s", "t"));
         assert_eq!(full.url, UrlFrom::File("/run/url".into()));
+    }
+
+    #[test]
+    fn a_url_in_place_of_the_word_is_not_repeated() {
+        let error = read(r#""postgres://me:s3cret@h/x""#).unwrap_err();
+        assert_eq!(error.code, Code::InvalidValue);
+        assert!(error.detail.contains("variable or a file") && !error.detail.contains("s3cret"), "{}", error.detail);
     }
 
     #[test]

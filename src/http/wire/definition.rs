@@ -10,6 +10,7 @@ use super::choice::{WireFieldType, WireLanguage, WireMetric, WireQuantization, W
 use super::json::Object;
 use super::template::{WireGuard, WireTemplate};
 use super::time::rfc3339;
+use super::unique::UniqueMap;
 use crate::backend::{AnyCollection, Placement};
 use crate::collection::{ChunkRequest, CollectionStats, DefinitionRequest};
 use crate::embed::DEFAULT_MODEL;
@@ -32,7 +33,8 @@ pub(crate) struct DefinitionBody {
     #[schema(value_type = Option<IndexBody>)]
     index: Option<Object<IndexBody>>,
     /// Declared metadata fields; a document that does not fit is refused.
-    fields: Option<BTreeMap<String, WireFieldType>>,
+    #[schema(value_type = Option<BTreeMap<String, WireFieldType>>)]
+    fields: Option<UniqueMap<WireFieldType>>,
     /// How keyword search reads the texts.
     #[schema(value_type = Option<TextBody>)]
     text: Option<Object<TextBody>>,
@@ -117,7 +119,10 @@ impl DefinitionBody {
             ef_construction: index.as_ref().and_then(|index| index.ef_construction),
             quantization: index.as_ref().and_then(|index| index.quantization).map(Quantization::from),
             storage: index.as_ref().and_then(|index| index.storage).map(VectorStorage::from),
-            fields: self.fields.unwrap_or_default().into_iter().map(|(name, kind)| (name, kind.into())).collect(),
+            fields: self
+                .fields
+                .map(|UniqueMap(fields)| fields.into_iter().map(|(name, kind)| (name, kind.into())).collect())
+                .unwrap_or_default(),
             language: self.text.and_then(|Object(text)| text.language).map(Language::from),
             template,
             guard: self.guard.map(|Object(guard)| guard.into_definition()),

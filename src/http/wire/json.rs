@@ -1,5 +1,6 @@
 //! Parsing a JSON body: what is wrong with it becomes a code and a sentence.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -21,6 +22,12 @@ use crate::types::limits::MAX_JSON_DEPTH;
 const VALUE_BYTES_A_BYTE: usize = 20;
 /// and at least.
 const MIN_VALUE_BYTES: usize = 32 << 20;
+/// Most characters that a refusal repeats of a name,
+const NAME_CHARS: usize = 100;
+/// and of anything else at its beginning
+const BEGINNING_CHARS: usize = 600;
+/// and at its end, where serde says in which line.
+const END_CHARS: usize = 200;
 
 /// Parses a JSON object.
 ///
@@ -70,7 +77,7 @@ pub(crate) fn parse_parameter<T: DeserializeOwned>(name: &'static str, text: &st
 }
 
 fn refuse(error: &serde_json::Error) -> ApiError {
-    let text = error.to_string();
+    let text = without_content(&error.to_string());
     if error.classify() != Category::Data {
         return ApiError::new(Code::InvalidJson, format!("the body is not valid JSON: {text}"));
     }
@@ -89,6 +96,36 @@ fn refuse(error: &serde_json::Error) -> ApiError {
         Code::InvalidValue
     };
     ApiError::new(code, text)
+}
+
+/// serde's sentence without what it repeats of a document: of a string nothing, of a name its beginning. They may have
+/// megabytes, and hold what belongs into no log.
+fn without_content(said: &str) -> String {
+    for kind in ["invalid type: ", "invalid value: "] {
+        let found = said.strip_prefix(kind).and_then(|found| found.strip_prefix("string \""));
+        if let Some((_, expected)) = found.and_then(|found| found.rsplit_once("\", expected ")) {
+            return format!("{kind}a string, expected {expected}");
+        }
+    }
+    for kind in ["unknown field `", "unknown variant `"] {
+        let named = said.strip_prefix(kind).and_then(|named| named.rsplit_once("`, expected "));
+        if let Some((name, expected)) = named {
+            return format!("{kind}{}`, expected {expected}", shortened(name, NAME_CHARS, 0));
+        }
+    }
+    shortened(said, BEGINNING_CHARS, END_CHARS).into_owned()
+}
+
+/// A text, or its first and last characters where it has more.
+pub(crate) fn shortened(text: &str, first: usize, last: usize) -> Cow<'_, str> {
+    let place = |(at, _): (usize, char)| at;
+    let Some(begins) = text.char_indices().nth(first).map(place) else { return text.into() };
+    // After as many characters from the end.
+    let ends = last.checked_sub(1).map_or(Some(text.len()), |n| text.char_indices().nth_back(n).map(place));
+    match ends.filter(|ends| *ends > begins) {
+        Some(ends) => format!("{}\u{2026}{}", &text[..begins], &text[ends..]).into(),
+        None => text.into(),
+    }
 }
 
 /// A JSON object and nothing else: serde's derive would also take an array of the fields in their order.
@@ -205,6 +242,30 @@ mod tests {
         assert_eq!((filter(300), filter(100_000)), (None, Some(Code::InvalidFilter)));
         // What one body took is there for the next.
         assert_eq!((metadata("[1]", 20_000), input(2_048)), (None, None));
+    }
+
+    #[test]
+    fn a_refusal_repeats_no_text_and_of_names_the_beginning() {
+        let said = |text: String| parse::<Body>(text.as_bytes()).unwrap_err().detail.into_owned();
+        let long = "\u{200b}, expected ".repeat(100_000);
+        let detail = said(format!(r#"{{"a":1,"inner":"{long}\", expected x"}}"#));
+        assert!(detail.starts_with("invalid type: a string, expected an object at line 1"), "a long one");
+        assert!(said(r#"{"a":"s3cret"}"#.into()).starts_with("invalid type: a string, expected u32"), "no text");
+        let detail = said(format!(r#"{{"{long}":1}}"#));
+        assert!(detail.starts_with("unknown field `\u{200b}, exp") && detail.len() < 400, "{detail}");
+        assert!(detail.contains("\u{2026}`, expected `a` or `inner` at line 1"), "{detail}");
+        let twice = format!(r#"{{"id":"a","metadata":{{"{long}":1,"{long}":2}}}}"#);
+        let error = parse::<crate::http::wire::document::DocumentBody>(twice.as_bytes()).unwrap_err();
+        assert!(error.detail.len() < 4_000 && error.detail.contains(" stands twice in one object at line 1"));
+    }
+
+    #[test]
+    fn texts_are_shortened_in_their_middle() {
+        let cases = [("abcd", "abcd"), ("абвг", "абвг"), ("абвгд", "аб\u{2026}гд"), ("", "")];
+        for (text, wanted) in cases {
+            assert_eq!(shortened(text, 2, 2), wanted);
+        }
+        assert_eq!((shortened("abc", 3, 0), shortened("abcd", 3, 0)), ("abc".into(), "abc\u{2026}".into()));
     }
 
     #[test]

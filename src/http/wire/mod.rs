@@ -22,5 +22,6 @@ pub(crate) mod search;
 pub(crate) mod tei;
 pub(crate) mod template;
 pub(crate) mod time;
+mod unique;
 pub(crate) mod value;
 pub(crate) mod vector;

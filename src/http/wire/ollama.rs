@@ -19,9 +19,9 @@ pub(crate) struct EmbedBody {
     /// A name of `GET /api/tags`, with or without `:latest`, or one of Ollama's own for the same model.
     #[schema(example = "all-minilm")]
     pub(crate) model: String,
-    /// A string or an array of strings.
-    #[schema(value_type = TextForms)]
-    input: WireValue,
+    /// A string or an array of strings. Left out or null is no text: so clients load a model before they use it.
+    #[schema(value_type = Option<TextForms>)]
+    input: Option<WireValue>,
     /// Whether texts longer than the model reads are cut; with `false` they are refused.
     #[schema(default = true)]
     pub(crate) truncate: Option<bool>,
@@ -70,13 +70,14 @@ enum TextForms {
 }
 
 impl EmbedBody {
-    /// Takes the texts out. An empty string or array is no text, and no error; an empty one among others is a text.
+    /// Takes the texts out. None, an empty string or array is no text, and no error; an empty one among others is a text.
     ///
     /// # Errors
     /// As [`read_input`].
     pub(crate) fn take_texts(&mut self) -> Result<Input, ApiError> {
-        let value = std::mem::replace(&mut self.input.0, Value::Null);
+        let value = self.input.take().map_or(Value::Null, |WireValue(value)| value);
         let is_empty = match &value {
+            Value::Null => true,
             Value::String(text) => text.is_empty(),
             Value::Array(items) => items.is_empty(),
             _ => false,
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(take(r#""a""#), Ok(Input::Texts(vec!["a".into()])));
         assert_eq!(take(r#"["a","b"]"#), Ok(Input::Texts(vec!["a".into(), "b".into()])));
         assert_eq!((take("[]"), take(r#""""#)), (Ok(Input::Texts(vec![])), Ok(Input::Texts(vec![]))));
-        for input in ["[1]", "[[1]]", "1", "null", "[\"a\",1]"] {
+        for input in ["[1]", "[[1]]", "1", "[null]", "[\"a\",1]"] {
             assert_eq!(take(input), Err(Code::InvalidInput), "{input}");
         }
     }

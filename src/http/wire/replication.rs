@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::unique;
 use crate::http::error::{ApiError, Code};
 use crate::replicate::{
     ExtraRows, IndexKind, Kind, LayoutKind, RepairReport, SecretFrom, Shown, SinkName, SinkSettings, SinkStatus,
@@ -48,7 +49,7 @@ pub(crate) struct SinkBody {
     key: Option<String>,
     /// Column to field, for the layout `custom`: `id`, `text`, `vector`, `metadata`, `metadata.PATH`, `created_at`,
     /// `updated_at`, `seq`, or a constant in single quotes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique::read")]
     columns: BTreeMap<String, String>,
     /// What becomes of rows that the collection lacks, in a table that is there: `refuse` (the default: a table that
     /// has any is not adopted), `keep` or `delete`.

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::document::DocumentBody;
 use super::json::Object;
 use super::list::AtMost;
+use super::unique;
 use crate::collection::{CollectionError, Preview};
 use crate::http::error::{ApiError, Code};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
@@ -43,7 +44,7 @@ pub(crate) struct WireFields {
     /// names them.
     exclude: Option<Vec<String>>,
     /// Fields that are embedded apart, and how much each counts in the sum: 0.001 to 1000. All others together count 1.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "unique::read", skip_serializing_if = "BTreeMap::is_empty")]
     weights: BTreeMap<String, f64>,
 }
 
