@@ -1,8 +1,8 @@
 //! Pannier: a vector database that lives beside an application.
 //!
 //! Open a [`Database`], create a [`Collection`], then `upsert`, `search`, `get` and `delete`. The same engine serves
-//! HTTP when the `pannier` binary runs. The module `http` has the routes, and `http::serve` for programs that serve them
-//! themselves (feature `server`).
+//! HTTP when the `pannier` binary runs. The module `http` has the routes, and `http::serve` for programs that serve
+//! them themselves (feature `server`).
 
 #![warn(missing_docs)]
 // Some tests are long lists.

@@ -12,7 +12,8 @@ use crate::support::model::{SMALL_CROSS_ENCODER, UNSCALED_MODEL};
 const SCRIPTS: &str = "tests/clients";
 const KEY: &str = "the-key-of-the-clients";
 
-/// Where `make clients` put a language's clients; `None`, loudly, where they are not those of `versions`; in CI they are.
+/// Where `make clients` put a language's clients; `None`, loudly, where they are not those of `versions`; in CI they
+/// are.
 fn installed(language: &str, versions: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let directory = test.ancestors().nth(3).unwrap().join("clients").join(language);

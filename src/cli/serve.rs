@@ -286,7 +286,8 @@ struct Stop {
 }
 
 impl Stop {
-    /// From now on signals are heard: as process 1 of a container none would end the program by itself. Needs a runtime.
+    /// From now on signals are heard: as process 1 of a container none would end the program by itself. Needs a
+    /// runtime.
     fn listen(context: &Context) -> Result<Self, CliError> {
         let mut signals = Signals::listen().map_err(|e| CliError::io("listen for signals", e))?;
         let ((open, opened), (sender, first)) = (oneshot::channel(), oneshot::channel());

@@ -398,9 +398,9 @@ fn write_dead(
     Ok(())
 }
 
-/// The ids of the rows that a merge left out. One that is damaged is passed over, and the damage is gone with its segment:
-/// what the document index may still say of its id leads nowhere, as after a crash between a merge and the index's
-/// following it.
+/// The ids of the rows that a merge left out. One that is damaged is passed over, and the damage is gone with its
+/// segment: what the document index may still say of its id leads nowhere, as after a crash between a merge and the
+/// index's following it.
 fn left_out_ids(inputs: &[Arc<LiveSegment>], merged: &Merged) -> Vec<DocumentId> {
     let (mut ids, mut damage) = (Vec::new(), None);
     for (input, relocation) in inputs.iter().zip(&merged.relocations) {

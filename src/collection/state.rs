@@ -114,10 +114,10 @@ impl CollectionState {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads every place, older ones before younger ones, without keeping changes waiting for long. `read` gets the view
-    /// of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by ones that the view
-    /// lacks: then `read` is asked for what has come since as well, until nothing has. As a rule each look takes less
-    /// time than the one before it, and leaves less for the next; changes wait for the last one at most.
+    /// Reads every place, older ones before younger ones, without keeping changes waiting for long. `read` gets the
+    /// view of one moment. Where a memtable is frozen meanwhile, the next replaces rows of this moment by ones that the
+    /// view lacks: then `read` is asked for what has come since as well, until nothing has. As a rule each look takes
+    /// less time than the one before it, and leaves less for the next; changes wait for the last one at most.
     ///
     /// # Errors
     /// What `read` returns.

@@ -10,8 +10,8 @@ use super::CollectionError;
 use super::engine::Shared;
 use super::install::{remove_unused, segment_path};
 
-/// The files of a segment that no manifest names yet. Where none comes to name it they are removed again: on a full disk
-/// they would take the room that the next attempt needs.
+/// The files of a segment that no manifest names yet. Where none comes to name it they are removed again: on a full
+/// disk they would take the room that the next attempt needs.
 pub struct Unnamed<'a> {
     shared: &'a Shared,
     /// The segment, and the first list of its dead rows.
@@ -37,8 +37,8 @@ impl<'a> Unnamed<'a> {
         made
     }
 
-    /// Has a manifest name the segment; `publish` returns whether one does. After a failed sync, or a panic, that is not
-    /// known: then the files stay, and the next start removes them where none does.
+    /// Has a manifest name the segment; `publish` returns whether one does. After a failed sync, or a panic, that is
+    /// not known: then the files stay, and the next start removes them where none does.
     ///
     /// # Errors
     /// Those of `publish`.

@@ -135,7 +135,10 @@ fn the_page_on_serving_has_these_limits() {
     let (documents, numbers) = (limits::MAX_DOCUMENTS_PER_REQUEST, limits::MAX_REQUEST_NUMBERS);
     for row in [
         format!("| connections | {}, and {} for health checks |", limits::MAX_CONNECTIONS, limits::KEPT_CONNECTIONS),
-        format!("| memory of bodies of more than 1 MiB | {} together |", mib(limits::MAX_BODIES_BYTES)),
+        format!(
+            "| memory of bodies, and of lines of imports, of more than 1 MiB | {} together |",
+            mib(limits::MAX_BODIES_BYTES)
+        ),
         format!(
             "| {engine_calls}, of them {writing_calls} that write documents; beside them {remote_calls} on collections \
              in Postgres, of them {remote_writing_calls} that write documents, and {embedding_calls} that only embed |"

@@ -197,8 +197,8 @@ pub fn search(view: &View, query: &IndexQuery<'_>) -> Result<Found, IndexError> 
     Ok(Found { neighbours: merge(found, places, query.top_k)?, segments: outcomes })
 }
 
-/// Puts what a search found together with what places that came meanwhile hold ([`View::since`]): nearest first, at most
-/// `top_k`, and of two versions of one document the younger.
+/// Puts what a search found together with what places that came meanwhile hold ([`View::since`]): nearest first, at
+/// most `top_k`, and of two versions of one document the younger.
 ///
 /// # Errors
 /// [`IndexError`] when a segment is damaged.

@@ -97,10 +97,10 @@ pub struct ConnectSettings {
 impl ConnectSettings {
     /// Reads a URL, `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`, or libpq's
     /// `key=value` text. `statement_timeout` is how long a statement may take, in milliseconds; `connect_timeout` how
-    /// long connecting may take, in seconds, a quarter of it for each address; `target_session_attrs` which servers will
-    /// do, `any`, `read-write` or `read-only`. Parameters that only name a pooler's
-    /// mode (`pgbouncer`, `pool_mode`, `schema`, `connection_limit`) are passed over. `sslrootcert=system` is
-    /// `sslmode=verify-full`, and goes with no other.
+    /// long connecting may take, in seconds, a quarter of it for each address; `target_session_attrs` which servers
+    /// will do, `any`, `read-write` or `read-only`. Parameters that only name a pooler's mode (`pgbouncer`,
+    /// `pool_mode`, `schema`, `connection_limit`) are passed over. `sslrootcert=system` is `sslmode=verify-full`, and
+    /// goes with no other.
     ///
     /// # Errors
     /// [`PostgresError::Settings`], without the URL.
@@ -190,8 +190,8 @@ impl ConnectSettings {
         self
     }
 
-    /// The same for statements of collections: each may take `limit`, or what the URL says where that is less. Where the
-    /// URL does not name others with `target_session_attrs`, only a server that takes writes will do: a standby may
+    /// The same for statements of collections: each may take `limit`, or what the URL says where that is less. Where
+    /// the URL does not name others with `target_session_attrs`, only a server that takes writes will do: a standby may
     /// not have what was written a moment ago.
     #[must_use]
     pub fn for_collections(mut self, limit: Duration) -> Self {

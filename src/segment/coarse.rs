@@ -21,8 +21,8 @@ const CANDIDATES: usize = 4 * CALIBRATED_TOP_K;
 /// Share of the nearest that must be among them. Embeddings have all of theirs.
 const MIN_RECALL: f64 = 0.95;
 
-/// As which kind a segment of these vectors is written: without codes where they would not tell the vectors apart. Where
-/// there are so few that every search returns them all, codes hide none.
+/// As which kind a segment of these vectors is written: without codes where they would not tell the vectors apart.
+/// Where there are so few that every search returns them all, codes hide none.
 pub fn fitting(spec: &SegmentSpec, vectors: &[VectorRef<'_>]) -> SegmentSpec {
     let are_few = vectors.len() <= CALIBRATED_TOP_K;
     if spec.index.quantization != Quantization::Int8 || are_few || tell_apart(spec, vectors) {

@@ -136,8 +136,8 @@ impl DocumentBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = NewChunk)]
 pub(crate) struct ChunkBody {
-    /// As many numbers as the collection's dim. Left out of every chunk of a document that was read without vectors, and
-    /// has its `seq`: its text is split again.
+    /// As many numbers as the collection's dim. Left out of every chunk of a document that was read without vectors,
+    /// and has its `seq`: its text is split again.
     #[schema(value_type = Option<VectorSchema>)]
     vector: Option<WireVector>,
     /// First character of `text` that it is of; with `end`.

@@ -70,7 +70,8 @@ enum TextForms {
 }
 
 impl EmbedBody {
-    /// Takes the texts out. None, an empty string or array is no text, and no error; an empty one among others is a text.
+    /// Takes the texts out. None, an empty string or array is no text, and no error; an empty one among others is a
+    /// text.
     ///
     /// # Errors
     /// As [`read_input`].

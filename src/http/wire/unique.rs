@@ -1,4 +1,5 @@
-//! Objects whose keys are names that a client chooses, each once: of two values of one name nobody knows which is meant.
+//! Objects whose keys are names that a client chooses, each once: of two values of one name nobody knows which is
+//! meant.
 
 use std::collections::BTreeMap;
 use std::fmt;
