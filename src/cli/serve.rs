@@ -51,7 +51,7 @@ pub struct ServeArgs {
         value_parser = parse_host
     )]
     allow_hosts: Vec<String>,
-    /// Origin whose web pages may call, such as https://app.example; may be repeated, or joined by commas
+    /// Origin whose web pages may call, such as `https://app.example`; may be repeated, or joined by commas
     #[arg(
         id = "allow_origin",
         long = "allow-origin",

@@ -78,7 +78,7 @@ fn topics(count: usize, size: usize, seed: u64) -> Vec<Vec<f32>> {
     };
     let mut center = Vec::new();
     let vector = |row: usize| {
-        if row % size == 0 {
+        if row.is_multiple_of(size) {
             center = around(&[0.0; 16], 80.0);
         }
         around(&center, 30.0)
