@@ -162,7 +162,9 @@ fn a_client_that_sends_all_before_it_reads_learns_why_its_import_ended() {
     stream.write_all(b"0\r\n\r\n").unwrap();
     let answer = read_answer(&mut stream);
     answer.refused(404, "collection_not_found");
-    assert_eq!(answer.json()["progress"]["done_through"], 256);
+    // A batch whose collection goes before its write is answered was not acknowledged.
+    let done_through = answer.json()["progress"]["done_through"].clone();
+    assert!(done_through == 256 || done_through == 0, "{done_through}");
     // Refused before the first line was read.
     Request::new("POST", PATH)
         .body("application/x-ndjson", lines(9_000))
