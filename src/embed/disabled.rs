@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Compute, Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Piece, PullProgress, VerifiedFile,
+    Compute, Dimensions, EmbedError, Embeddings, InputKind, InstalledModel, Piece, Precision, PullProgress,
+    VerifiedFile,
 };
 
 /// The models directory, which this build does not read.
