@@ -143,7 +143,10 @@ fn the_page_on_serving_has_these_limits() {
             "| {engine_calls}, of them {writing_calls} that write documents; beside them {remote_calls} on collections \
              in Postgres, of them {remote_writing_calls} that write documents, and {embedding_calls} that only embed |"
         ),
-        format!("| calls that wait | {waiting_calls} |"),
+        format!(
+            "| calls that wait | {waiting_calls}, on collections in Postgres while fewer than {} do |",
+            waiting_calls / 2
+        ),
         format!("| body | {};", mib(limits::MAX_BODY_BYTES)),
         format!("| {}, with {} numbers in their vectors together |", grouped(documents), grouped(numbers)),
         format!("| id | {} bytes |", limits::MAX_DOCUMENT_ID_BYTES),

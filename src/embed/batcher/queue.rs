@@ -77,7 +77,6 @@ pub(super) struct Entry {
     pub ids: Vec<u32>,
     /// Its position in the request.
     pub index: usize,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "it is there for a metric"))]
     pub queued_at: Instant,
 }
 
