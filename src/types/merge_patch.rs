@@ -22,7 +22,7 @@ pub fn merge_patch(target: &mut Metadata, patch: Metadata) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
 
