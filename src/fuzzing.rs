@@ -10,9 +10,13 @@ pub use crate::segment::fuzz::segment;
 pub use crate::snapshot::archive::fuzz::snapshot;
 
 #[cfg(feature = "server")]
+pub use crate::embed::cache_fuzz::cache;
+#[cfg(feature = "server")]
 pub use crate::embed::fuzz::tokenizer;
 #[cfg(feature = "server")]
-pub use crate::http::fuzz::{body, filter};
+pub use crate::http::fuzz::{body, cursor, definition, embeddings, filter};
+#[cfg(feature = "server")]
+pub use crate::source::fuzz::event;
 
 #[cfg(test)]
 mod tests {
@@ -97,7 +101,10 @@ mod tests {
     #[test]
     fn every_entrance_has_a_target_that_calls_it() {
         #[cfg(feature = "server")]
-        let entrances = names!(body, filter, log, manifest, segment, snapshot, template, tokenizer);
+        let entrances = names!(
+            body, cache, cursor, definition, embeddings, event, filter, log, manifest, segment, snapshot, template,
+            tokenizer
+        );
         #[cfg(not(feature = "server"))]
         let entrances = names!(log, manifest, segment, snapshot, template);
         let manifest = fs::read_to_string("fuzz/Cargo.toml").unwrap();
@@ -128,6 +135,16 @@ mod tests {
     fn no_request_panics_its_reader() {
         replay("filter", super::filter);
         replay("body", super::body);
+        replay("definition", super::definition);
+        replay("embeddings", super::embeddings);
+        replay("cursor", super::cursor);
         replay("tokenizer", super::tokenizer);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn no_cached_vector_and_no_event_panics_its_reader() {
+        replay("cache", super::cache);
+        replay("event", super::event);
     }
 }

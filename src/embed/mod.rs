@@ -38,6 +38,8 @@ mod disabled;
 
 #[cfg(feature = "local-models")]
 pub use batcher::{CancelOnDrop, Cancellation, MAX_PASS_TOKENS};
+#[cfg(all(any(test, feature = "fuzzing"), feature = "local-models"))]
+pub(crate) use cache::fuzz as cache_fuzz;
 #[cfg(feature = "local-models")]
 pub use cross_encoder::CrossEncoder;
 #[cfg(not(feature = "local-models"))]

@@ -1,13 +1,13 @@
 //! The readers of segments and of dead rows over any bytes.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{u32_at, u64_at};
 use super::format::{HEADER_BYTES, HEADER_CHECKSUM, Header, Section};
 use super::{DeadRows, Segment, WalkOptions};
 use crate::distance::VectorQuery;
-use crate::storage::{self, BLOCK_BYTES, crc32c};
+use crate::storage::fuzz::with_file;
+use crate::storage::{BLOCK_BYTES, crc32c};
 use crate::types::SegmentId;
 
 /// Where a segment's header and that of dead rows have the file's length.
@@ -17,29 +17,18 @@ const MOST_BYTES: u64 = 2 * BLOCK_BYTES as u64 + 12;
 /// Rows of which every part is read.
 const ROWS: u32 = 64;
 
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
 /// The bytes as a segment and as dead rows, with lengths and checksums put right so that what they protect is read too;
 /// and the segment that the header's numbers describe, its offsets and its padding put right as well. Whether one of
 /// them is sound as a whole.
 pub fn segment(bytes: &[u8]) -> bool {
-    let read = [with_file(&checked_segment(bytes), read_segment), with_file(&checked_dead_rows(bytes), read_dead_rows)];
-    let laid_out = laid_out(bytes).is_some_and(|file| with_file(&file, read_segment));
-    laid_out || read.contains(&true)
-}
-
-/// Runs `read` on a file of these bytes, in memory where there is such a place.
-fn with_file(bytes: &[u8], read: fn(&Path, &[u8]) -> bool) -> bool {
-    let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let name = format!("pannier-fuzz-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = dir.join(name);
-    if storage::replace(&path, bytes).is_err() {
-        return false;
-    }
-    let is_sound = read(&path, bytes);
-    _ = storage::remove_file(&path);
-    is_sound
+    let is_segment = |file: Vec<u8>| with_file(&file, |path| read_segment(path, &file));
+    let dead_rows = checked_dead_rows(bytes);
+    let read = [
+        is_segment(checked_segment(bytes)),
+        with_file(&dead_rows, |path| read_dead_rows(path, &dead_rows)),
+        laid_out(bytes).is_some_and(is_segment),
+    ];
+    read.contains(&true)
 }
 
 fn checked_segment(bytes: &[u8]) -> Vec<u8> {

@@ -3,6 +3,8 @@
 mod debezium;
 mod environment;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod json;
 mod key;
 mod postgres;

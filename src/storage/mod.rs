@@ -11,6 +11,8 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fault;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(feature = "server")]
 mod heap;
 mod lock;

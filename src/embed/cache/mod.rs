@@ -5,6 +5,8 @@
 
 mod fill;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod table;
 #[cfg(test)]
 mod tests;
