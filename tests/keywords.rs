@@ -401,3 +401,27 @@ fn hybrid_finds_what_either_finds() {
     };
     assert_eq!((weighted(1.0), weighted(0.0)), ("near".into(), "words".into()));
 }
+
+/// More documents have one score by words than are fused: which of them are among these must not decide.
+#[test]
+fn hybrid_takes_equals_by_words_as_equals() {
+    const DOCUMENTS: usize = 300;
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, things) = Words.open(directory.path());
+    let with = |n: usize| {
+        let text = if n == DOCUMENTS / 2 { "a red tent, and then a red tent with pegs" } else { "a red tent" };
+        let vector = [1.0, (DOCUMENTS - 1 - n) as f32 / 50.0, 0.0];
+        NewDocument { text: Some(text.into()), ..document(&format!("d{n:03}"), &vector, (n % 2) as i64) }
+    };
+    things.upsert((0..DOCUMENTS).map(with).collect()).unwrap();
+    let query = || Query::TextAndVector { text: "pegs or a tent".into(), vector: vec![1.0, 0.0, 0.0] };
+    for fusion in [Fusion::ReciprocalRank, Fusion::Weighted { alpha: 0.5 }] {
+        let request = SearchRequest { mode: Mode::Hybrid(fusion), refresh: true, ..SearchRequest::new(query()) };
+        let found = ids(&things, &request);
+        let nearest: Vec<String> = (0..10).map(|n| format!("d{:03}", DOCUMENTS - 1 - n)).collect();
+        // The one with most of the words is far by vector.
+        let equals: Vec<_> = found.iter().filter(|id| **id != "d150").cloned().collect();
+        assert_eq!(equals, nearest[..equals.len()], "{fusion:?}: {found:?}");
+        assert!(equals.len() >= 9, "{fusion:?}: {found:?}");
+    }
+}

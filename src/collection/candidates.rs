@@ -9,10 +9,11 @@ use crate::index::{self, IndexQuery, Neighbour, Place, View};
 use crate::types::{DocumentId, Explain, Fusion, Language, Method, Mode, Plan, SearchRequest, Seq};
 
 use super::explain::{answered_by, explain};
-use super::fusion::{self, Scores};
+use super::fusion::{self, Ranked, Scores};
 use super::keywords::KeywordQuery;
 use super::page::{self, ASKED_EVERY};
 use super::passing::Passing;
+use super::read::one_vector;
 use super::recall::Sample;
 use super::{Collection, CollectionError, Frame, Shelf};
 
@@ -157,41 +158,52 @@ impl Frame<'_> {
         let Nearest { candidates: mut near, explain, .. } = shelf.nearest(vector, &query.excluded, request, each)?;
         let mut matching = shelf.matching(words, request, each)?;
         let all_ranked = near.len() < depths.fused && matching.len() < depths.fused;
-        // What facets count would move hits if it were fused with them.
-        let counted = match depths.counted {
-            0 => Vec::new(),
-            _ => self.fuse(vector, near.clone(), matching.clone(), fusion)?,
+        let by_words = match matching.len() < each {
+            // Whoever is not among them has none of the words.
+            true => HashMap::new(),
+            false => words_of_all(shelf, words, &near, &matching)?,
+        };
+        // What facets count would move hits if it were fused with them; and its scores, which are of more documents,
+        // cannot be held against a threshold.
+        let counts_more = depths.counted > 0 && request.threshold.is_none();
+        let counted = match counts_more {
+            false => Vec::new(),
+            true => self.fuse(vector, near.clone(), matching.clone(), &by_words, fusion)?,
         };
         near.truncate(depths.fused);
         matching.truncate(depths.fused);
-        let mut candidates = self.fuse(vector, near, matching, fusion)?;
+        let mut candidates = self.fuse(vector, near, matching, &by_words, fusion)?;
         let complete = (all_ranked || depths.is_fixed) && candidates.len() <= depths.candidates;
-        candidates.truncate(depths.candidates);
-        let beyond = match depths.counted.checked_sub(candidates.len()) {
-            None | Some(0) => Vec::new(),
-            Some(more) => {
-                let hits: HashSet<&DocumentId> = candidates.iter().map(|candidate| &candidate.id).collect();
-                counted.into_iter().filter(|candidate| !hits.contains(&candidate.id)).take(more).collect()
-            }
-        };
+        let cut_off = candidates.split_off(depths.candidates.min(candidates.len()));
+        let others = if counts_more { counted } else { cut_off };
+        let hits: HashSet<&DocumentId> = candidates.iter().map(|candidate| &candidate.id).collect();
+        let others = others.into_iter().filter(|candidate| !hits.contains(&candidate.id));
+        let beyond = others.take(depths.counted.saturating_sub(candidates.len())).collect();
         Ok(Ranking { candidates, beyond, plan: Plan::Hybrid, complete, explain })
     }
 
+    /// `by_words`: scores of those of `near` that `matching` may lack though they have one of the words.
+    #[expect(clippy::too_many_arguments, reason = "two rankings, what each lacks, and how they become one")]
     fn fuse(
         &self,
         vector: &[f32],
         near: Vec<Candidate>,
         matching: Vec<Candidate>,
+        by_words: &HashMap<DocumentId, f32>,
         fusion: Fusion,
     ) -> Result<Vec<Candidate>, CollectionError> {
         let mut places: HashMap<DocumentId, Place> = HashMap::with_capacity(near.len() + matching.len());
         let mut scores: HashMap<DocumentId, Scores> = HashMap::with_capacity(near.len() + matching.len());
-        for (rank, candidate) in near.into_iter().enumerate() {
-            scores.entry(candidate.id.clone()).or_default().vector = Some((rank, candidate.score));
+        let beyond = |score: &f32| Ranked { rank: rank_of(&matching, *score), score: *score };
+        for (rank, candidate) in ranks(&near).into_iter().zip(near) {
+            let vector = Some(Ranked { rank: Some(rank), score: candidate.score });
+            let words = by_words.get(&candidate.id).map(beyond);
+            scores.insert(candidate.id.clone(), Scores { vector, words });
             places.insert(candidate.id, candidate.place);
         }
-        for (rank, candidate) in matching.into_iter().enumerate() {
-            scores.entry(candidate.id.clone()).or_default().words = Some((rank, candidate.score));
+        for (rank, candidate) in ranks(&matching).into_iter().zip(matching) {
+            let words = Ranked { rank: Some(rank), score: candidate.score };
+            scores.entry(candidate.id.clone()).or_default().words = Some(words);
             // Looked up after the vectors were searched, so it is the younger version if they differ.
             places.insert(candidate.id, candidate.place);
         }
@@ -258,7 +270,8 @@ impl Collection {
         {
             sampler.offer(self.sample(view, &index_query, &found.neighbours, seen));
         }
-        let explain = request.explain.then(|| explain(plan, &found.segments, view, answered_by));
+        let explain =
+            request.explain.then(|| explain(plan, &found.segments, view, request.filter.as_ref(), answered_by));
         Ok(Look { found: found.neighbours, plan: answered_by, explain })
     }
 }
@@ -270,7 +283,7 @@ impl Shelf for Collection {
 
     fn vector_of(&self, id: &DocumentId) -> Result<Vec<f32>, CollectionError> {
         match self.find(id)? {
-            Some(place) => Ok(place.vector(self.definition().dim as usize)?),
+            Some(place) => Ok(one_vector(&place.vectors()?, self.definition())),
             None => Err(CollectionError::QueryDocumentNotFound { id: id.clone() }),
         }
     }
@@ -349,6 +362,24 @@ impl Shelf for Collection {
         candidates.truncate(depth);
         Ok(candidates)
     }
+
+    fn words_of(
+        &self,
+        words: &QueryWords,
+        candidates: &[&Candidate],
+    ) -> Result<HashMap<DocumentId, f32>, CollectionError> {
+        let ids: Vec<&DocumentId> = candidates.iter().map(|candidate| &candidate.id).collect();
+        let places: HashMap<&DocumentId, &Place> =
+            candidates.iter().map(|candidate| (&candidate.id, &candidate.place)).collect();
+        let mut scores = HashMap::new();
+        for hit in self.keyword_search(&words.query)?.hits_among(&ids)? {
+            let Some(place) = places.get(&hit.id) else { continue };
+            if place.seq()? == hit.seq || has_words(place, &words.query) {
+                scores.insert(hit.id, hit.score);
+            }
+        }
+        Ok(scores)
+    }
 }
 
 /// Whether a document has one of the words. One that cannot be read has none, as in the index.
@@ -365,10 +396,44 @@ fn fill_in_vector_scores(
 ) -> Result<(), CollectionError> {
     for (id, scores) in scores.iter_mut().filter(|(_, scores)| scores.vector.is_none()) {
         if let Some(place) = places.get(id) {
-            scores.vector = Some((usize::MAX, query.nearest(&place.vectors()?).1));
+            scores.vector = Some(Ranked { rank: None, score: query.nearest(&place.vectors()?).1 });
         }
     }
     Ok(())
+}
+
+/// The scores by words of all of `near`, of which `matching`, the best by words, may lack some.
+fn words_of_all(
+    shelf: &dyn Shelf,
+    words: &QueryWords,
+    near: &[Candidate],
+    matching: &[Candidate],
+) -> Result<HashMap<DocumentId, f32>, CollectionError> {
+    let ranked: HashMap<&DocumentId, f32> = matching.iter().map(|found| (&found.id, found.score)).collect();
+    let lacking: Vec<&Candidate> = near.iter().filter(|candidate| !ranked.contains_key(&candidate.id)).collect();
+    let mut scores = shelf.words_of(words, &lacking)?;
+    let both = near.iter().filter_map(|candidate| Some((candidate.id.clone(), *ranked.get(&candidate.id)?)));
+    scores.extend(both);
+    Ok(scores)
+}
+
+/// Of each, how many before it have a better score: equals have one rank, whatever their ids are.
+fn ranks(candidates: &[Candidate]) -> Vec<usize> {
+    let mut rank = 0;
+    let mut before = f32::INFINITY;
+    let of = |(at, candidate): (usize, &Candidate)| {
+        if candidate.score < before {
+            (rank, before) = (at, candidate.score);
+        }
+        rank
+    };
+    candidates.iter().enumerate().map(of).collect()
+}
+
+/// The rank that a score has among these, best first; `None` below the last of them.
+fn rank_of(candidates: &[Candidate], score: f32) -> Option<usize> {
+    let better = candidates.partition_point(|candidate| candidate.score > score);
+    (better < candidates.len()).then_some(better)
 }
 
 /// By falling score, ties by ascending id.

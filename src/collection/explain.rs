@@ -1,7 +1,7 @@
 //! What a search says of itself: how it was planned, and what it did.
 
 use crate::index::{SegmentOutcome, View};
-use crate::types::{Explain, Method, Plan};
+use crate::types::{Explain, Filter, Method, Plan};
 
 use super::plan::SearchPlan;
 
@@ -13,8 +13,15 @@ pub fn answered_by(segments: &[SegmentOutcome]) -> Plan {
     }
 }
 
-/// The plan with what came of it.
-pub fn explain(plan: SearchPlan, outcomes: &[SegmentOutcome], view: &View, answered_by: Plan) -> Explain {
+/// The plan with what came of it. What is in memory counts among the matches where no filter is to be held against it.
+pub fn explain(
+    plan: SearchPlan,
+    outcomes: &[SegmentOutcome],
+    view: &View,
+    filter: Option<&Filter>,
+    answered_by: Plan,
+) -> Explain {
+    let memtable_rows = view.memtables().map(|memtable| u64::from(memtable.live_rows())).sum();
     let segments: Vec<_> = plan
         .segments
         .into_iter()
@@ -28,12 +35,13 @@ pub fn explain(plan: SearchPlan, outcomes: &[SegmentOutcome], view: &View, answe
             explain
         })
         .collect();
+    let in_segments: u64 = segments.iter().map(|segment| u64::from(segment.estimated_matches)).sum();
     Explain {
         plan: answered_by,
-        estimated_matches: segments.iter().map(|segment| u64::from(segment.estimated_matches)).sum(),
+        estimated_matches: in_segments + if filter.is_none() { memtable_rows } else { 0 },
         planning: plan.took,
         segments,
-        memtable_rows: view.memtables().map(|memtable| u64::from(memtable.live_rows())).sum(),
+        memtable_rows,
         database: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! What a collection's definition decides, wherever its documents stand: checks, texts, vectors, rankings.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::embed::{EmbedError, Models, TextModel};
@@ -53,6 +54,17 @@ pub trait Shelf {
         request: &SearchRequest,
         depth: usize,
     ) -> Result<Vec<Candidate>, CollectionError>;
+
+    /// The scores by words of those of `candidates` that have one of the words, on the scale of [`Shelf::matching`] and
+    /// whatever rank they would have there.
+    ///
+    /// # Errors
+    /// [`CollectionError`] when documents cannot be read.
+    fn words_of(
+        &self,
+        words: &QueryWords,
+        candidates: &[&Candidate],
+    ) -> Result<HashMap<DocumentId, f32>, CollectionError>;
 
     /// Candidates with all that hits of the request are made of, in their places, where they were ranked without it:
     /// `None` for one that is gone since.

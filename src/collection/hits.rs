@@ -7,6 +7,7 @@ use crate::types::{Definition, Hit, HitChunk, Include, SearchRequest};
 use super::CollectionError;
 use super::candidates::{Candidate, Prepared};
 use super::keywords::KeywordQuery;
+use super::read::one_vector;
 
 /// What the answers of one call carry together.
 #[derive(Debug, Default)]
@@ -33,19 +34,19 @@ pub struct Carry<'a> {
     words: Option<&'a KeywordQuery>,
     /// Chunks are told by their nearness to it.
     query: Option<VectorQuery>,
-    dim: usize,
+    definition: &'a Definition,
 }
 
 impl<'a> Carry<'a> {
     /// As the request asks for.
-    pub fn new(request: &SearchRequest, prepared: &'a Prepared, definition: &Definition) -> Self {
+    pub fn new(request: &SearchRequest, prepared: &'a Prepared, definition: &'a Definition) -> Self {
         let vector = prepared.vector.as_ref().filter(|_| definition.chunks.is_some());
         Self {
             include: request.include,
             highlight: request.highlight,
             words: prepared.words.as_ref().map(|words| &words.query),
             query: vector.map(|vector| VectorQuery::new(definition.metric, vector.clone())),
-            dim: definition.dim as usize,
+            definition,
         }
     }
 
@@ -68,8 +69,10 @@ impl<'a> Carry<'a> {
         });
         let vector = match (include.vector, &chunk) {
             (false, _) => None,
-            (true, Some(chunk)) => place.vectors()?.chunks_exact(self.dim).nth(chunk.index).map(<[f32]>::to_vec),
-            (true, None) => Some(place.vector(self.dim)?),
+            (true, Some(chunk)) => {
+                place.vectors()?.chunks_exact(self.definition.dim as usize).nth(chunk.index).map(<[f32]>::to_vec)
+            }
+            (true, None) => Some(one_vector(&place.vectors()?, self.definition)),
         };
         Ok(Hit {
             id,

@@ -124,6 +124,14 @@ impl KeywordSearch {
     pub fn hits(&self, _from: usize, _count: usize) -> Result<Vec<KeywordHit>, CollectionError> {
         match self.0 {}
     }
+
+    /// Never asked.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn hits_among(&self, _ids: &[&DocumentId]) -> Result<Vec<KeywordHit>, CollectionError> {
+        match self.0 {}
+    }
 }
 
 impl Collection {

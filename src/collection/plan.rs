@@ -9,7 +9,7 @@ use crate::index::{LiveSegment, SegmentQuery, View, WANTED_RECALL, ef_for};
 use crate::meta::RowBounds;
 use crate::segment::WANTED_PASSING;
 use crate::types::limits::MAX_EF;
-use crate::types::{Filter, FilterUse, Method, RowSet, SearchRequest, SegmentExplain};
+use crate::types::{Filter, FilterUse, Method, Ordinal, RowSet, SearchRequest, SegmentExplain};
 
 use super::maintenance::Job;
 use super::{Collection, CollectionError};
@@ -242,32 +242,34 @@ pub struct Selected {
 }
 
 impl Selected {
+    /// Rows that are dead stay so, and are not read: what is damaged in them harms nobody.
     fn look_at_undecided(&mut self, live: &LiveSegment, filter: &Filter) -> Result<(), CollectionError> {
         let undecided = self.rows.undecided();
         let count = undecided.count();
         self.filter_use.undecided = count;
+        let lives = |row: &Ordinal| !live.dead.is_dead(*row);
         let passes = |row| Ok::<_, CollectionError>(filter.matches(&live.segment.metadata(row)?));
         if count <= SETTLED_AT_ONCE {
             let mut certain: RowSet = self.rows.certain().clone();
-            for row in undecided.iter() {
+            for row in undecided.iter().filter(lives) {
+                self.decoded += 1;
                 if passes(row)? {
                     certain.insert(row);
                 }
             }
-            self.decoded = u64::from(count);
             self.filter_use.certain = certain.count();
             self.filter_use.undecided = 0;
             self.rows = Arc::new(RowBounds::exact(certain));
             return Ok(());
         }
         let (mut looked_at, mut passed) = (0u32, 0u32);
-        for row in undecided.spread(SAMPLE) {
+        for row in undecided.spread(SAMPLE).filter(lives) {
             looked_at += 1;
             passed += u32::from(passes(row)?);
         }
         self.decoded = u64::from(looked_at);
         // Half a row more, so that a filter that no sampled row passes is not taken for one that none passes.
-        self.undecided_share = ((f64::from(passed) + 0.5) / f64::from(looked_at)).min(1.0);
+        self.undecided_share = ((f64::from(passed) + 0.5) / f64::from(looked_at.max(1))).min(1.0);
         Ok(())
     }
 }

@@ -190,6 +190,17 @@ fn ids_of_segment(
     (first..live.segment.rows()).take(limit).map(|row| Ok(live.segment.document_id(row)?)).collect()
 }
 
+/// The vector that stands for all of a document, f32, shape `[dim]`. `vectors`: as for [`document_of`].
+pub(super) fn one_vector(vectors: &[f32], definition: &Definition) -> Vec<f32> {
+    let dim = definition.dim as usize;
+    let mut vector = whole_vector(vectors, dim);
+    if vectors.len() > dim && definition.metric == Metric::Cosine {
+        // The mean of several is shorter, and never zero.
+        _ = normalise(&mut vector, dim);
+    }
+    vector
+}
+
 /// A document of what is stored of it. `vectors`: f32, shape `[dim]`, or `[chunks, dim]` where there are chunks.
 pub(super) fn document_of(
     stored: StoredDocument,
@@ -199,11 +210,7 @@ pub(super) fn document_of(
     definition: &Definition,
 ) -> Document {
     let dim = definition.dim as usize;
-    let mut vector = whole_vector(vectors, dim);
-    if chunks.len() > 1 && definition.metric == Metric::Cosine {
-        // The mean of several is shorter, and never zero.
-        _ = normalise(&mut vector, dim);
-    }
+    let vector = one_vector(vectors, definition);
     let chunk = |(span, vector): (&ChunkSpan, &[f32])| Chunk { span: span.place(), vector: vector.to_vec() };
     let chunks = chunks.iter().zip(vectors.chunks_exact(dim)).map(chunk).collect();
     Document { stored, seq, vector, chunks }

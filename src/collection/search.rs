@@ -5,13 +5,14 @@ use std::time::Instant;
 use crate::embed::{Cancellation, InputKind};
 use crate::types::limits::{MAX_EF, MAX_TOP_K};
 use crate::types::{
-    DocumentId, Facet, Hit, HitGroup, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector,
+    DocumentId, Facet, Fusion, Hit, HitGroup, Metric, Mode, Paging, Query, SearchRequest, SearchResponse, admit_vector,
     carried_value_bytes,
 };
 
 use super::candidates::{Candidate, Prepared, QueryWords, Ranking};
 use super::check::{check_parts, text_of, too_deep};
 use super::facets::Counts;
+use super::fusion::BEST_FUSED;
 use super::hits::{Carried, Carry};
 use super::page::{self, ASKED_EVERY, Content};
 use super::{Collection, CollectionError, Frame, Shelf, out_of_range};
@@ -256,13 +257,29 @@ impl Frame<'_> {
         {
             return Err(out_of_range("ef_search", ef, request.top_k, MAX_EF));
         }
-        if let Some(threshold) = request.threshold
-            && !threshold.is_finite()
-        {
-            return Err(out_of_range("threshold", threshold, f32::MIN, f32::MAX));
+        if let Some(threshold) = request.threshold {
+            let best = self.best_score(request);
+            if !(f32::MIN..=best).contains(&threshold) {
+                return Err(out_of_range("threshold", threshold, f32::MIN, best));
+            }
         }
         self.check_filter(request.filter.as_ref())?;
         check_parts(request)
+    }
+}
+
+impl Frame<'_> {
+    /// A score that no hit of the request is above: a threshold beyond it leaves none, and is meant for another scale,
+    /// such as a distance.
+    fn best_score(&self, request: &SearchRequest) -> f32 {
+        match (request.mode, self.definition().metric) {
+            // A cross-encoder's are of its own.
+            _ if request.rerank.is_some() => f32::MAX,
+            (Mode::Keyword, _) | (Mode::Vector, Metric::Dot) => f32::MAX,
+            (Mode::Vector, Metric::Cosine) | (Mode::Hybrid(Fusion::Weighted { .. }), _) => 1.0,
+            (Mode::Vector, Metric::L2) => 0.0,
+            (Mode::Hybrid(Fusion::ReciprocalRank), _) => BEST_FUSED,
+        }
     }
 }
 

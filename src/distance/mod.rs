@@ -39,7 +39,8 @@ pub fn score(metric: Metric, closeness: f32) -> f32 {
         // Rounding takes the dot product of two unit vectors a few ulps beyond 1.
         Metric::Cosine => closeness.clamp(-1.0, 1.0),
         Metric::Dot => closeness,
-        Metric::L2 => -(-closeness).max(0.0).sqrt(),
+        // Not minus zero, which shows.
+        Metric::L2 => 0.0 - (-closeness).max(0.0).sqrt(),
     }
 }
 
@@ -53,6 +54,6 @@ mod tests {
         assert_eq!(score(Metric::Cosine, -2.0), -1.0);
         assert_eq!(score(Metric::Dot, 7.5), 7.5);
         assert_eq!(score(Metric::L2, -9.0), -3.0);
-        assert_eq!(score(Metric::L2, 0.0), 0.0);
+        assert!(score(Metric::L2, 0.0).is_sign_positive() && score(Metric::L2, -0.0) == 0.0);
     }
 }

@@ -79,7 +79,8 @@ impl Best {
     }
 }
 
-fn cut(score: f32) -> f32 {
+/// A score without what is unsure of it.
+pub fn cut(score: f32) -> f32 {
     f32::from_bits(score.max(0.0).to_bits() >> UNSURE_BITS << UNSURE_BITS)
 }
 

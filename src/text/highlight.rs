@@ -33,7 +33,12 @@ pub fn fragments(words: &Words, text: &str) -> Vec<String> {
         }
     }
     chosen.sort_by_key(|part| part.start);
-    chosen.into_iter().map(|part| render(text, &tokens, part)).collect()
+    let (mut shown, mut free) = (Vec::with_capacity(chosen.len()), 0);
+    for part in chosen {
+        shown.push(render(text, &tokens, free, part.clone()));
+        free = part.end;
+    }
+    shown
 }
 
 /// A token of the text.
@@ -73,13 +78,14 @@ fn ranked(tokens: &[Place], words: usize) -> Vec<((usize, usize), Range<usize>)>
     parts
 }
 
-/// A part of the text with its matches marked, widened to the words around it as far as the length allows.
-fn render(text: &str, tokens: &[Place], part: Range<usize>) -> String {
+/// A part of the text with its matches marked, widened to the words before it as far as the length allows, and no farther
+/// than token `free`: those before it are shown already.
+fn render(text: &str, tokens: &[Place], free: usize, part: Range<usize>) -> String {
     let (mut first, last) = (part.start, part.end - 1);
     let used = tokens[last].bytes.end - tokens[first].bytes.start;
     // A match at the very start of a part reads badly: half of what is left goes before it.
     let mut room = FRAGMENT_BYTES.saturating_sub(used) / 2;
-    while first > 0 && tokens[first].bytes.start - tokens[first - 1].bytes.start <= room {
+    while first > free && tokens[first].bytes.start - tokens[first - 1].bytes.start <= room {
         room -= tokens[first].bytes.start - tokens[first - 1].bytes.start;
         first -= 1;
     }
@@ -135,6 +141,16 @@ mod tests {
         assert_eq!(of("tent", text), ["<mark>Tents</mark> &lt;b&gt; &amp; a <mark>tent</mark> for two"]);
         assert_eq!(of("boat", text), Vec::<String>::new());
         assert_eq!(of("tent", ""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_part_repeats_the_one_before_it() {
+        let numbers = (0..40).map(|n| format!("n{n:02}")).collect::<Vec<_>>().join(" ");
+        let found = of("tent", &format!("tent {numbers} tent with pegs"));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let shown = found.join(" ");
+        assert!(shown.matches("<mark>").count() == 2 && shown.contains("n39"), "{found:?}");
+        assert!((0..40).all(|n| shown.matches(&format!("n{n:02}")).count() <= 1), "{found:?}");
     }
 
     #[test]

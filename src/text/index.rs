@@ -120,7 +120,7 @@ impl TextIndex {
             (Occur::Should, query)
         };
         let query = BooleanQuery::new(words.terms.iter().map(term).collect());
-        Search::new(self.reader.searcher(), query, self.fields.words, self.clone())
+        Search::new(self.reader.searcher(), query, self.fields, self.clone())
     }
 
     /// Visits every document as of the last commit.

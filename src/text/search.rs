@@ -5,11 +5,11 @@ use std::collections::BinaryHeap;
 
 use tantivy::columnar::{Column, StrColumn};
 use tantivy::query::{BooleanQuery, EnableScoring, Query};
-use tantivy::schema::Field;
-use tantivy::{DocId, Searcher, SegmentReader, TantivyError};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{DocId, DocSet, Searcher, SegmentReader, TERMINATED, TantivyError, Term};
 
-use super::best::{Best, Found};
-use super::schema::{ID, SEQ};
+use super::best::{Best, Found, cut};
+use super::schema::{Fields, ID, SEQ};
 use super::{TextError, TextIndex};
 use crate::types::{DocumentId, Seq};
 
@@ -31,14 +31,14 @@ pub struct TextHit {
 pub struct Search {
     searcher: Searcher,
     query: BooleanQuery,
-    words: Field,
+    fields: Fields,
     index: TextIndex,
 }
 
 impl Search {
-    /// `words`: the field that `query` looks into.
-    pub(super) fn new(searcher: Searcher, query: BooleanQuery, words: Field, index: TextIndex) -> Self {
-        Self { searcher, query, words, index }
+    /// `fields`: of the index, into whose words `query` looks.
+    pub(super) fn new(searcher: Searcher, query: BooleanQuery, fields: Fields, index: TextIndex) -> Self {
+        Self { searcher, query, fields, index }
     }
 
     /// The hits from rank `from` on, `count` of them where there are as many: by falling score, ties by ascending id.
@@ -54,11 +54,42 @@ impl Search {
             .map_err(|error| self.index.failed(error))
     }
 
+    /// The hits among the documents of these ids, in no order: whatever rank they have.
+    ///
+    /// # Errors
+    /// [`TextError::Index`].
+    pub fn hits_among(&self, ids: &[&DocumentId]) -> Result<Vec<TextHit>, TextError> {
+        self.among(ids).map_err(|error| self.index.failed(error))
+    }
+
+    fn among(&self, ids: &[&DocumentId]) -> tantivy::Result<Vec<TextHit>> {
+        let weight = self.query.weight(EnableScoring::enabled_from_searcher(&self.searcher))?;
+        let mut hits = Vec::new();
+        for segment in self.searcher.segment_readers() {
+            let documents = documents_of(segment, self.fields.id, ids)?;
+            if documents.is_empty() {
+                continue;
+            }
+            let columns = Columns::of(segment)?;
+            let mut scorer = weight.scorer(segment, 1.0)?;
+            for document in documents {
+                if scorer.doc() < document {
+                    scorer.seek(document);
+                }
+                if scorer.doc() == document {
+                    let (id, seq) = columns.read(document)?;
+                    hits.push(TextHit { id, seq, score: cut(scorer.score()) });
+                }
+            }
+        }
+        Ok(hits)
+    }
+
     fn best(&self, wanted: usize) -> tantivy::Result<Vec<TextHit>> {
         let weight = self.query.weight(EnableScoring::enabled_from_searcher(&self.searcher))?;
         let segments = self.searcher.segment_readers();
         let mut best = Best::new(wanted);
-        let lengths = Lengths::of(segments, self.words)?;
+        let lengths = Lengths::of(segments, self.fields.words)?;
         for (number, segment) in (0..).zip(segments) {
             let alive = segment.alive_bitset();
             let slack = lengths.slack(number);
@@ -80,6 +111,24 @@ impl Search {
         hits.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
         Ok(hits)
     }
+}
+
+/// The documents of a segment that have one of these ids and are in the index still, in ascending order.
+fn documents_of(segment: &SegmentReader, field: Field, ids: &[&DocumentId]) -> tantivy::Result<Vec<DocId>> {
+    let (index, alive) = (segment.inverted_index(field)?, segment.alive_bitset());
+    let mut documents = Vec::new();
+    for id in ids {
+        let term = Term::from_field_text(field, id.as_str());
+        let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else { continue };
+        while postings.doc() != TERMINATED {
+            if alive.is_none_or(|alive| alive.is_alive(postings.doc())) {
+                documents.push(postings.doc());
+            }
+            postings.advance();
+        }
+    }
+    documents.sort_unstable();
+    Ok(documents)
 }
 
 /// How long texts are on average, in words, by segment.

@@ -68,6 +68,7 @@ again! {
         pages_by_cursor_of_both_rankings_hold_every_candidate_once,
         the_last_page_says_so,
         counting_values_moves_no_hit,
+        values_are_counted_over_what_a_threshold_leaves,
         pages_by_distance_hold_every_document_once,
     }
     patches {

@@ -113,6 +113,21 @@ pub fn counting_values_moves_no_hit() {
     }
 }
 
+/// What is counted is held against the threshold by the scores that hits have.
+#[test]
+pub fn values_are_counted_over_what_a_threshold_leaves() {
+    let server = server();
+    for (search, threshold) in hybrid().into_iter().zip([1.0 / 80.0, 0.5]) {
+        let limits = json!({"threshold": threshold, "top_k": 100, "facets": ["kind"]});
+        let all = ask(&server, &search, limits);
+        let few = ask(&server, &search, json!({"threshold": threshold, "top_k": 3, "facets": ["kind"]}));
+        let hits = ids(&all).len();
+        assert!((4..100).contains(&hits), "{search}: {hits} hits");
+        assert_eq!((ids(&few).len(), &few["facets"]["kind"]["documents"]), (3, &json!(hits)), "{search}");
+        assert_eq!(all["facets"], few["facets"], "{search}");
+    }
+}
+
 /// Points about as far from each other as from the query, many at one score whose squares differ.
 #[test]
 pub fn pages_by_distance_hold_every_document_once() {

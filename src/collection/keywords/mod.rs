@@ -216,6 +216,15 @@ impl KeywordSearch {
         let Some(search) = &self.0 else { return Ok(Vec::new()) };
         Ok(search.hits(from, count)?)
     }
+
+    /// The hits among the documents of these ids, in no order: whatever rank they have.
+    ///
+    /// # Errors
+    /// [`CollectionError::Text`].
+    pub fn hits_among(&self, ids: &[&DocumentId]) -> Result<Vec<KeywordHit>, CollectionError> {
+        let Some(search) = &self.0 else { return Ok(Vec::new()) };
+        Ok(search.hits_among(ids)?)
+    }
 }
 
 impl Collection {

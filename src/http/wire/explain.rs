@@ -11,7 +11,7 @@ use crate::types::{Explain, Method, SegmentExplain};
 #[schema(as = Explain)]
 pub(super) struct ExplainView<'a> {
     plan: WirePlan,
-    /// Documents that should pass the filter; all of them without one.
+    /// Documents that should pass the filter, of those in segments; all of the collection without one.
     estimated_matches: u64,
     /// Microseconds spent on the filter and the plan, before anything was compared.
     planning_us: f64,
