@@ -45,6 +45,18 @@ pub enum SourceError {
         /// Its type.
         kind: String,
     },
+    /// What is read once more before the cursor is not such a value.
+    #[error("--overlap {overlap:?} {reason}; beside the cursor {cursor} it is such as --overlap {example}")]
+    Overlap {
+        /// As it came.
+        overlap: String,
+        /// What is wrong with it.
+        reason: String,
+        /// The cursor's column.
+        cursor: String,
+        /// One that could be meant.
+        example: &'static str,
+    },
     /// A row cannot become a document.
     #[error("the row with key {key}: {reason}")]
     Row {

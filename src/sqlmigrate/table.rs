@@ -106,7 +106,9 @@ impl Table {
         if !columns.iter().any(|column| column.name == "version") {
             return Err(self.wrong("it has no column \"version\"".to_owned()));
         }
-        for (name, kind) in [("name", "text"), ("checksum", "text"), ("applied_at", "timestamptz default now()")] {
+        // The default comes after the column: when steps of before were applied, nobody knows.
+        let applied_at = format!("timestamptz; alter table {sql} alter column applied_at set default now()");
+        for (name, kind) in [("name", "text"), ("checksum", "text"), ("applied_at", applied_at.as_str())] {
             if !columns.iter().any(|column| column.name == name) {
                 let add = format!("alter table {sql} add column {name} {kind}");
                 session.batch("add a column to the table of migrations", &add).await?;

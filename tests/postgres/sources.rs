@@ -218,6 +218,9 @@ fn queries_composite_keys_and_late_transactions() {
     assert_eq!(run(&[])["upserted"], 0);
     assert_eq!(run(&["--overlap", "10 minutes"])["upserted"], 2, "and what lies within the overlap is met once");
     assert_eq!(run(&["--overlap", "10 minutes"])["upserted"], 0);
+    for wrong in ["--overlap=soon", "--overlap=-10 minutes"] {
+        place.refused(&[&query[..], &[wrong]].concat(), "--overlap '10 minutes'");
+    }
 
     let other = ["import", "postgres", "c", "--query", "select 1 as id", "--source-name", "other"];
     place.refused(&[&other[..], &["--key", "key"]].concat(), "there are id");

@@ -143,6 +143,9 @@ fn status(args: &PostgresMigrateArgs, context: &Context) -> Result<(), CliError>
     }
     let (applied, pending) = (own.applied.len() + files.applied.len(), own.pending.len() + files.pending.len());
     output::line(format!("Applied {applied}, pending {pending}"))?;
+    if !own.applied.is_empty() {
+        output::line(format!("     {} of them our own", own.applied.len()))?;
+    }
     for applied in &files.applied {
         let name = applied.name.as_deref().unwrap_or("(no name)");
         let note = match (applied.has_file, applied.is_changed) {

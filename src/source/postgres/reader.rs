@@ -1,10 +1,13 @@
 //! Reading a source: connects, looks at its columns, reads pages.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::statements::{self, Statement};
 use super::{Begin, LeftOut, Page, Row, Shape, TableSource};
-use crate::postgres::{ConnectSettings, Param, PostgresError, Session, Type};
+use crate::postgres::{ConnectSettings, Param, PostgresError, Session, Type, quote_literal};
 use crate::source::{SourceError, json};
 use crate::types::Metadata;
 
@@ -35,6 +38,7 @@ impl TableReader {
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .ok_or_else(|| SourceError::Event { reason: "the types of the columns cannot be read".to_owned() })?;
         let shape = Shape::new(&source, names.into_iter().zip(kinds).collect())?;
+        check_overlap(&session, &source, &shape).await?;
         Ok(Self { session, source, shape })
     }
 
@@ -105,6 +109,26 @@ impl TableReader {
     }
 }
 
+/// Refuses an overlap that only the next run would meet: one that cannot be taken from the cursor, or that is negative
+/// and would pass rows over.
+async fn check_overlap(session: &Session, source: &TableSource, shape: &Shape) -> Result<(), SourceError> {
+    let Some(overlap) = &source.overlap else { return Ok(()) };
+    let (what, example) = match statements::is_time(source, shape) {
+        true => ("interval", "'10 minutes'"),
+        false => ("numeric", "100"),
+    };
+    let sql = format!("select ({0}::{what} >= '0'::{what})::text", quote_literal(overlap));
+    let reason = match session.texts("look at the overlap", &sql).await {
+        Ok(answer) if answer.first().and_then(Option::as_deref) == Some("true") => return Ok(()),
+        Ok(_) => "is negative, which would pass rows over".to_owned(),
+        // A data exception: it is no such value.
+        Err(error) if error.code().is_some_and(|code| code.starts_with("22")) => format!("is no {what}"),
+        Err(error) => return Err(error.into()),
+    };
+    let (overlap, cursor) = (overlap.clone(), source.cursor.clone().unwrap_or_default());
+    Err(SourceError::Overlap { overlap, reason, cursor, example })
+}
+
 /// Where the page after these rows begins.
 fn next_of(source: &TableSource, shape: &Shape, begin: &Begin, rows: &[Row]) -> Result<Option<Begin>, SourceError> {
     let next = match (rows.last(), begin) {
@@ -144,10 +168,16 @@ fn row_of(row: &crate::postgres::Row) -> Result<Row, SourceError> {
 /// The columns as fields, or why they cannot be.
 fn fields_of(columns: &str) -> Result<Metadata, String> {
     serde_json::from_str(columns).map(json::object).map_err(|error| {
-        format!(
-            "its columns cannot be read: {error}; cast the value to text in a --query, or leave its column out with \
-             --exclude-columns"
-        )
+        // Numbers that are too large and values that are too deep are JSON all the same.
+        let each: BTreeMap<String, &RawValue> = serde_json::from_str(columns).unwrap_or_default();
+        let is_wrong = |value: &RawValue| serde_json::from_str::<serde_json::Value>(value.get()).is_err();
+        match each.iter().find(|(_, value)| is_wrong(value)) {
+            Some((column, _)) => format!(
+                "its column {column:?} cannot be read: it holds a number that is too large, or is too deep; cast it to \
+                 text in a --query, or leave it out with --exclude-columns"
+            ),
+            None => format!("its columns cannot be read: {error}; leave some out with --exclude-columns"),
+        }
     })
 }
 
@@ -163,7 +193,7 @@ mod tests {
         let deep = format!(r#"{{"a": {}1{}}}"#, "[".repeat(200), "]".repeat(200));
         for columns in [format!(r#"{{"a": 1{}}}"#, "0".repeat(400)), deep] {
             let reason = fields_of(&columns).unwrap_err();
-            assert!(reason.contains("--exclude-columns"), "{reason}");
+            assert!(reason.contains("--exclude-columns") && reason.contains("column \"a\""), "{reason}");
         }
     }
 

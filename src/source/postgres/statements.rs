@@ -200,13 +200,10 @@ fn begun(source: &TableSource, shape: &Shape, begin: &Begin) -> (String, Vec<Str
         Begin::From(None) => (has_cursor, Vec::new()),
         Begin::From(Some(value)) => {
             let value_of = cursor.map_or("$1".to_owned(), |cursor| typed(cursor, 1));
-            let less =
-                source.overlap.as_ref().map_or(String::new(), |overlap| match cursor.and_then(|c| shape.kind(c)) {
-                    Some("date" | "timestamp with time zone" | "timestamp without time zone") => {
-                        format!(" - {}::interval", quote_literal(overlap))
-                    }
-                    _ => format!(" - {}::numeric", quote_literal(overlap)),
-                });
+            let less = source.overlap.as_ref().map_or(String::new(), |overlap| match is_time(source, shape) {
+                true => format!(" - {}::interval", quote_literal(overlap)),
+                false => format!(" - {}::numeric", quote_literal(overlap)),
+            });
             (format!("{cursor_name} >= {value_of}{less} and {has_cursor}"), vec![value.clone()])
         }
         Begin::After { cursor: value, key } => {
@@ -214,6 +211,12 @@ fn begun(source: &TableSource, shape: &Shape, begin: &Begin) -> (String, Vec<Str
             (format!("{} and {has_cursor}", after(&names)), [vec![value.clone()], key.clone()].concat())
         }
     }
+}
+
+/// Whether the cursor is a time.
+pub(super) fn is_time(source: &TableSource, shape: &Shape) -> bool {
+    let kind = source.cursor.as_ref().and_then(|cursor| shape.kind(cursor));
+    matches!(kind, Some("date" | "timestamp with time zone" | "timestamp without time zone"))
 }
 
 /// Which of the keys in the first parameter, an array of texts, the source has.
