@@ -3,6 +3,8 @@
 //! Every value is a parameter of type `text`. Every condition is true or false and never NULL, so that `not` means what
 //! it means here.
 
+use std::collections::HashMap;
+
 use crate::postgres::jsonb;
 use crate::types::{Condition, EARTH_RADIUS_METERS, Filter, GeoPoint, Value};
 
@@ -17,6 +19,8 @@ pub(super) struct Where {
     pub sql: String,
     /// All of type `text`.
     pub params: Vec<String>,
+    /// Where each stands among them.
+    places: HashMap<String, usize>,
     first: usize,
 }
 
@@ -39,14 +43,12 @@ impl Where {
         if text.contains('\0') {
             return Err("holds no text with U+0000, and the filter has one; take it out".to_owned());
         }
-        let number = match self.params.iter().position(|param| *param == text) {
-            Some(at) => at,
-            None => {
-                self.params.push(text);
-                self.params.len() - 1
-            }
-        };
-        Ok(format!("${}", self.first + number))
+        let params = &mut self.params;
+        let place = *self.places.entry(text).or_insert_with_key(|text| {
+            params.push(text.clone());
+            params.len() - 1
+        });
+        Ok(format!("${}", self.first + place))
     }
 
     fn json(&mut self, value: &Value) -> Result<String, String> {

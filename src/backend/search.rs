@@ -7,10 +7,11 @@ use crate::collection::{Candidate, CollectionError, Nearest, QueryWords, Shelf, 
 use crate::index::Place;
 use crate::postgres::{Param, Row, Type};
 use crate::types::{
-    Document, DocumentId, Explain, Filter, Fusion, Metric, Mode, Paging, Plan, SearchRequest, VectorError,
+    Document, DocumentId, Explain, Filter, Fusion, Metric, Mode, Paging, Plan, SearchRequest, Value, VectorError,
     VectorStorage, round_to_half,
 };
 
+use super::json;
 use super::remote::{RemoteCollection, texts};
 use super::rows::{self, Columns, Keys, vector_text};
 use super::table::configuration;
@@ -71,14 +72,15 @@ impl Shelf for RemoteCollection {
         depth: usize,
     ) -> Result<Nearest, CollectionError> {
         let started = Instant::now();
-        if let Some(ef) = request.ef_search.filter(|ef| *ef > MAX_EF_SEARCH) {
+        let is_exact = is_exact(request, depth);
+        if let Some(ef) = request.ef_search.filter(|ef| *ef > MAX_EF_SEARCH && !is_exact) {
             return Err(self.not_here(format!("takes an \"ef_search\" of at most {MAX_EF_SEARCH}, and it is {ef}")));
         }
         // One more tells whether there are equals on both sides of the cut.
         let wanted = depth + excluded.len() + 1;
         let compare = self.nearest_statement(vector, request, Order::ByScore, wanted)?;
         let walk = self.nearest_statement(vector, request, Order::ByDistance, wanted)?;
-        let by_index = !is_exact(request, depth) && self.is_large()?;
+        let by_index = !is_exact && self.is_large()?;
         let planning = started.elapsed();
         let ef = request.ef_search.unwrap_or_else(|| DEFAULT_EF_SEARCH.max(wanted)).min(MAX_EF_SEARCH);
         let walk_settings = format!(
@@ -121,29 +123,38 @@ impl Shelf for RemoteCollection {
         depth: usize,
     ) -> Result<Vec<Candidate>, CollectionError> {
         let passes = self.condition(request.filter.as_ref(), 2)?;
-        let configuration = configuration(self.definition());
         // Who was found by words alone gets a score by vector too, where scores are added.
         let by_score = matches!(request.mode, Mode::Hybrid(Fusion::Weighted { .. }));
         let columns = self.ranked(request, by_score)?.sql();
-        // A document with one of the words is found, as by our own index; lexemes are quoted as tsquery reads them.
-        let before = format!(
-            "select {columns}, ts_rank(t.words, asked.query, 1)::float8 from {} as t, \
-             (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
-             as query from (select lexeme from unnest(to_tsvector('{configuration}', $1)) \
-             order by positions[1], lexeme limit {MAX_LEXEMES}) as words(word)) as asked \
-             where t.words @@ asked.query and ",
-            self.table(),
-        );
+        let before = self.matching_from(&columns);
         let after = format!(" and {} order by 9 desc, id limit {depth}", passes.sql);
-        if words.text.contains('\0') {
-            return Err(self.not_here("holds no text with U+0000, and the query has one; take it out".to_owned()));
-        }
-        let params = std::iter::once(words.text.clone()).chain(passes.params).collect();
+        let params = std::iter::once(self.asked(words)?).chain(passes.params).collect();
         let statement = Statement { before, after, params };
         let rows = statement.run(self, "")?;
         let mut candidates = self.candidates(&rows, |row| row.get::<_, f64>(8) as f32)?;
         sort(&mut candidates);
         Ok(candidates)
+    }
+
+    fn words_of(
+        &self,
+        words: &QueryWords,
+        candidates: &[&Candidate],
+    ) -> Result<HashMap<DocumentId, f32>, CollectionError> {
+        let id = |candidate: &&Candidate| Value::String(candidate.id.as_str().to_owned());
+        let ids = Value::Array(candidates.iter().map(id).collect());
+        let statement = Statement {
+            before: self.matching_from("id"),
+            after: " and id in (select jsonb_array_elements_text($2::jsonb))".to_owned(),
+            params: vec![self.asked(words)?, json::value(&ids)],
+        };
+        let mut scores = HashMap::with_capacity(candidates.len());
+        for row in statement.run(self, "")? {
+            if let Ok(id) = DocumentId::new(row.get(0)) {
+                scores.insert(id, row.get::<_, f64>(1) as f32);
+            }
+        }
+        Ok(scores)
     }
 
     /// As they stand now: one that was replaced since it was ranked, and that still passes, is shown anew.
@@ -186,6 +197,31 @@ impl RemoteCollection {
         let group = request.grouping.iter().map(|grouping| &grouping.field);
         let metadata = Keys::values(request.facets.iter().chain(group)).map_err(|cannot| self.not_here(cannot))?;
         Ok(Columns { content: false, metadata, vector: vector || request.diversity.is_some() })
+    }
+
+    /// What a query's words are looked for as.
+    ///
+    /// # Errors
+    /// [`CollectionError::NotOnBackend`] for U+0000.
+    fn asked(&self, words: &QueryWords) -> Result<String, CollectionError> {
+        if words.text.contains('\0') {
+            return Err(self.not_here("holds no text with U+0000, and the query has one; take it out".to_owned()));
+        }
+        Ok(words.text.clone())
+    }
+
+    /// A statement, up to the guard, of the rows that have one of the words of the text `$1`, as our own index finds
+    /// them: `columns` of them, and their score. Lexemes are quoted as tsquery reads them.
+    fn matching_from(&self, columns: &str) -> String {
+        let configuration = configuration(self.definition());
+        format!(
+            "select {columns}, ts_rank(t.words, asked.query, 1)::float8 from {} as t, \
+             (select string_agg('''' || replace(replace(word, '\\', '\\\\'), '''', '''''') || '''', ' | ')::tsquery \
+             as query from (select lexeme from unnest(to_tsvector('{configuration}', $1)) \
+             order by positions[1], lexeme limit {MAX_LEXEMES}) as words(word)) as asked \
+             where t.words @@ asked.query and ",
+            self.table(),
+        )
     }
 
     fn not_here(&self, cannot: String) -> CollectionError {

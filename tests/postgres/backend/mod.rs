@@ -109,7 +109,11 @@ fn two_processes_on_one_table_see_each_others_writes_at_once() {
     let filter = Filter::Field { path: "group".into(), condition: Condition::Lt(Value::Int(5)) };
     assert_eq!(a.delete_matching(&filter).unwrap().deleted, 5);
     assert_eq!(b.stats().unwrap().documents, 15);
-    assert_eq!(b.delete(&[id("d05"), id("d00")]).unwrap().deleted, 1);
+    let deleted = b.delete(&[id("d05"), id("d00")]).unwrap();
+    assert_eq!(deleted.deleted, 1);
+    for collection in [&a, &b] {
+        assert_eq!(collection.stats().unwrap().last_seq, deleted.seq);
+    }
     assert!(a.get(&id("d05")).unwrap().is_none());
     // Nothing of it is in the stores.
     assert!(one.database.collections().is_empty() && two.database.collections().is_empty());
@@ -238,6 +242,8 @@ fn what_the_backend_has_not_is_refused_by_name() {
     assert!(not_on_backend(collection.upsert(vec![nul])).contains("\"n\""));
     let many = SearchRequest { ef_search: Some(1_001), ..search(&[1.0, 0.0, 0.0]) };
     assert!(not_on_backend(collection.search(&many)).contains("1000"));
+    // It has no effect there, as on a collection of the store.
+    collection.search(&SearchRequest { exact: true, ..many }).unwrap();
     let deep = Filter::eq("a.b.c.d.e.f.g.h", Value::Null);
     assert!(not_on_backend(collection.delete_matching(&deep)).contains("dots"));
     let missing = Placement::new(&name("d"), Some(UrlFrom::Variable("PANNIER_NO_SUCH".into())), None, None);
