@@ -468,7 +468,7 @@ mod tests {
     use crate::collection::ListRequest;
     use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
     use crate::storage::{is_disk_full, is_failed_sync, list_files_below};
-    use crate::types::{CollectionName, NewDocument, Query, SearchRequest};
+    use crate::types::{CollectionName, Condition, Filter, Metric, NewDocument, Query, SearchRequest, Value};
     use crate::{Collection, Database, DefinitionRequest};
 
     /// A store with a collection and a document in its log.
@@ -626,6 +626,75 @@ mod tests {
         assert!(things.get(&id("b")).unwrap().is_some());
         drop((things, database));
         assert_eq!(reopened(directory.path()), ["b"]);
+    }
+
+    #[test]
+    fn damage_in_dead_rows_harms_no_filter() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = |text: &str| DocumentId::new(text).unwrap();
+        // A field that is too long for the field index, and longer than two blocks.
+        let document = |text: &str| NewDocument {
+            vector: Some(vec![1.0, 2.0]),
+            metadata: Metadata::from([("title".to_owned(), Value::String(text.repeat(200_000)))]),
+            ..NewDocument::from_text(id(text), "")
+        };
+        {
+            let (_database, things) = store(directory.path());
+            things.upsert(["b", "c"].map(document).to_vec()).unwrap();
+            things.flush().unwrap();
+        }
+        let files = segment_files(directory.path());
+        let mut bytes = std::fs::read(&files[0]).unwrap();
+        let at = bytes.windows(1_000).position(|window| window.iter().all(|&byte| byte == b'b')).unwrap();
+        bytes[at + 100_000] ^= 1;
+        std::fs::write(&files[0], bytes).unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let things = database.collections()[0].clone();
+        let filter = Filter::Field { path: "title".into(), condition: Condition::Prefix("c".into()) };
+        let damaged = things.count(Some(&filter)).unwrap_err();
+        assert!(damaged.to_string().contains("is damaged"), "{damaged}");
+        things.delete(&[id("b")]).unwrap();
+        assert_eq!(things.count(Some(&filter)).unwrap(), 1);
+        let request = SearchRequest { filter: Some(filter), ..SearchRequest::new(Query::Vector(vec![1.0, 2.0])) };
+        assert_eq!(things.search(&request).unwrap().hits[0].id, id("c"));
+    }
+
+    #[test]
+    fn a_merge_builds_a_damaged_graph_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let document = |n: u32| {
+            let id = DocumentId::new(&format!("{n:04}")).unwrap();
+            NewDocument { vector: Some(vec![n as f32, (n * n % 97) as f32]), ..NewDocument::from_text(id, "") }
+        };
+        let list: Vec<u8> = {
+            let database = Database::open(directory.path()).unwrap();
+            let name = CollectionName::new("things").unwrap();
+            let request = DefinitionRequest { metric: Some(Metric::L2), ..DefinitionRequest::vectors(2) };
+            let things = database.create_collection(&name, &request).unwrap().collection;
+            // So many that a block in the middle of the lists holds nothing else.
+            things.upsert((0..1_000).map(document).collect()).unwrap();
+            things.upsert((1_000..2_000).map(document).collect()).unwrap();
+            things.optimise().unwrap();
+            let segment = &things.state.view().segments[0].segment;
+            let graph = segment.sound_graph().unwrap().unwrap();
+            graph.neighbours(1_000).iter().flat_map(|row| row.to_le_bytes()).collect()
+        };
+        let files = segment_files(directory.path());
+        let mut bytes = std::fs::read(&files[0]).unwrap();
+        let at = bytes.windows(list.len()).position(|window| window == list).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&files[0], bytes).unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let things = database.collections()[0].clone();
+        let damaged = things.state.view().segments[0].segment.verify(|_| ()).unwrap_err();
+        assert!(damaged.to_string().contains("is damaged"), "{damaged}");
+        things.upsert((2_000..2_010).map(document).collect()).unwrap();
+        things.optimise().unwrap();
+        let view = things.state.view();
+        assert_eq!((view.segments.len(), view.segments[0].segment.rows()), (1, 2_010));
+        view.segments[0].segment.verify(|_| ()).unwrap();
+        let nearest = SearchRequest::new(Query::Vector(vec![7.0, 49.0]));
+        assert_eq!(things.search(&nearest).unwrap().hits[0].id.as_str(), "0007");
     }
 
     #[test]

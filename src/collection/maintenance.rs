@@ -94,7 +94,7 @@ impl Maintenance {
         let cancel = Arc::new(AtomicBool::new(false));
         let (collections, _) = shared.catalog.all();
         for state in collections {
-            progress.ask_to_merge(&state);
+            progress.suggest_merging(&state);
             _ = jobs.send(Job::Seal(state));
         }
         shared.connect(jobs.clone());
@@ -173,8 +173,9 @@ impl Progress {
         done
     }
 
-    fn ask_to_merge(&self, state: &CollectionState) {
-        self.edit(|status| status.turns.ask(state.identity.id, Scope::Due));
+    /// Notes that merges of a collection may be due.
+    fn suggest_merging(&self, state: &CollectionState) {
+        self.edit(|status| status.turns.suggest(state.identity.id));
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {
@@ -224,7 +225,7 @@ fn seal_loop(shared: &Shared, queue: &mpsc::Receiver<Job>, progress: &Progress, 
             }
         };
         match done {
-            Ok(()) => progress.ask_to_merge(&state),
+            Ok(()) => progress.suggest_merging(&state),
             Err(error) => {
                 let name = &state.identity.name;
                 tracing::error!(collection = %name, error = %Chain(&error), "background work failed");
@@ -267,7 +268,7 @@ fn seal_all(
         end_log_file(shared)?;
         install::seal(shared, state, &memtable)?;
         // Each time: while writes go on, there may always be another one to seal.
-        progress.ask_to_merge(state);
+        progress.suggest_merging(state);
     }
     if !state.is_dropped() {
         install::index_missing_fields(shared, state);
@@ -352,7 +353,7 @@ impl Deaths {
         for state in collections {
             let candidates: Vec<Candidate> = state.view().segments.iter().map(|live| live.as_candidate()).collect();
             if self.has_become_due(state.identity.id, &candidates) {
-                progress.ask_to_merge(&state);
+                progress.suggest_merging(&state);
             }
         }
     }

@@ -71,6 +71,15 @@ impl Turns {
         }
     }
 
+    /// As [`Turns::ask`] for what is due, except where that failed and waits to be tried again: whoever only notes that a
+    /// merge may be due has nothing to say of why the last one failed.
+    pub fn suggest(&mut self, id: CollectionId) {
+        let failure = self.failed.get(&(id, Scope::Due));
+        if failure.is_none_or(|failure| failure.retry.is_none()) {
+            self.ask(id, Scope::Due);
+        }
+    }
+
     /// Whether a collection waits, or has its turn.
     pub fn has(&self, id: CollectionId, scope: Scope) -> bool {
         let queue = match scope {
@@ -200,6 +209,26 @@ mod tests {
         assert_eq!((turns.begin(now), turns.next_retry()), (Some((A, Scope::Due)), None));
         turns.end(now, refused());
         assert_eq!(turns.next_retry(), Some(now + FIRST_PAUSE), "as after the first failure");
+    }
+
+    #[test]
+    fn what_failed_waits_though_more_is_sealed_and_not_where_somebody_asks() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        turns.suggest(A);
+        assert_eq!(turns.begin(now), Some((A, Scope::Due)));
+        turns.end(now, refused());
+        turns.suggest(A);
+        turns.suggest(B);
+        assert_eq!(turns.begin(now), Some((B, Scope::Due)));
+        turns.end(now, Ended::Nothing);
+        assert_eq!(turns.begin(now), None);
+        turns.ask(A, Scope::Due);
+        assert_eq!(turns.begin(now), Some((A, Scope::Due)));
+        turns.end(now, Ended::Merged);
+        turns.begin(now);
+        turns.end(now, Ended::Nothing);
+        turns.suggest(A);
+        assert_eq!(turns.begin(now), Some((A, Scope::Due)), "it went well since");
     }
 
     #[test]

@@ -152,7 +152,15 @@ fn start_from<'a>(
 ) -> Result<Option<Start<'a>>, IndexError> {
     let candidates: Vec<_> = inputs.iter().map(|live| live.as_candidate()).collect();
     let Some(input) = plan_merge::start(&candidates) else { return Ok(None) };
-    let Some(graph) = inputs[input].segment.sound_graph()? else { return Ok(None) };
+    let graph = match inputs[input].segment.sound_graph() {
+        // What is damaged is links alone: they can be made again of the rows, and what is merged is sound.
+        Err(error @ SegmentError::Damaged { .. }) => {
+            tracing::warn!(%error, "a damaged graph is not taken over; a new one is built of the rows");
+            return Ok(None);
+        }
+        graph => graph?,
+    };
+    let Some(graph) = graph else { return Ok(None) };
     Ok(Some(Start { graph, rows: moved_vectors(&inputs[input].segment, &relocations[input], rows)? }))
 }
 

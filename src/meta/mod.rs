@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use crate::storage::StorageError;
+use crate::storage::{StorageError, start_thread};
 use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
 
 pub use fields::{RowBounds, SegmentFields};
@@ -157,7 +156,7 @@ impl MetaIndex {
 
     fn open_within(path: &Path, identity: Identity, limit: Duration) -> Result<Opened, MetaError> {
         let reason = match fingerprint::check(path, identity) {
-            Ok(()) => match Self::open_watched(path, limit) {
+            Ok(()) => match Self::open_watched(path, limit)? {
                 Ok(index) => return Ok(Opened::Usable(index)),
                 Err(reason) => reason,
             },
@@ -186,20 +185,24 @@ impl MetaIndex {
 
     /// Opens files that may be damaged in a way that makes sled panic or wait for ever. A thread that waits is left
     /// behind: it has files open that lose their names, and nobody hears its answer.
-    fn open_watched(path: &Path, limit: Duration) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// [`MetaError::Storage`] when no thread can be started, which says nothing of the index; inside, why the index cannot
+    /// be used.
+    fn open_watched(path: &Path, limit: Duration) -> Result<Result<Self, String>, MetaError> {
         let (sender, answer) = sync_channel(1);
         let opened_path = path.to_owned();
         let open = move || {
             // Nobody listens any more after the limit; the index is then dropped here.
             _ = sender.send(Self::open_sled(&opened_path));
         };
-        let thread = thread::Builder::new().name("pannier-index-open".into()).spawn(open);
-        thread.map_err(|error| format!("no thread to open the document index: {error}"))?;
-        match answer.recv_timeout(limit) {
+        let thread = start_thread("pannier-index-open", open);
+        thread.map_err(|error| StorageError::io(path, "start a thread for", error))?;
+        Ok(match answer.recv_timeout(limit) {
             Ok(opened) => opened.map_err(|error| error.to_string()),
             Err(RecvTimeoutError::Timeout) => Err(format!("{} did not open within {limit:?}", path.display())),
             Err(RecvTimeoutError::Disconnected) => Err(format!("opening {} panicked", path.display())),
-        }
+        })
     }
 
     fn open_sled(path: &Path) -> Result<Self, MetaError> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::storage::refused_threads;
 
 const IDENTITY: Identity = Identity { store_id: [7; 16], timeline: 1 };
 const COLLECTION: CollectionId = CollectionId(3);
@@ -148,5 +149,20 @@ fn an_index_that_hangs_on_opening_is_set_aside() {
     let Opened::Fresh(index, reason) = opened else { panic!("it was trusted") };
     assert!(reason.contains("did not open within"), "{reason}");
     put(&index, 1, &[("a", 1)], &[]);
+    assert_eq!(at(&index, "a"), Some((1, 0)));
+}
+
+#[test]
+fn an_index_is_kept_where_no_thread_can_open_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, _) = open(dir.path());
+    put(&index, 1, &[("a", 1)], &[]);
+    drop(index);
+    refused_threads::after(0);
+    let opened = MetaIndex::open(dir.path(), IDENTITY);
+    refused_threads::after(usize::MAX);
+    assert!(matches!(opened, Err(MetaError::Storage(_))), "it was opened");
+    let (index, trusted) = open(dir.path());
+    assert!(trusted);
     assert_eq!(at(&index, "a"), Some((1, 0)));
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 
@@ -295,9 +296,9 @@ fn split_url(url: &str) -> Result<(String, Own), PostgresError> {
     let (mut kept, mut own) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = percent_decode(key)?;
+        let key = percent_decoded(key)?;
         match OWN.contains(&key.as_str()) {
-            true => own.push((key, percent_decode(value)?)),
+            true => own.push((key, percent_decoded(value)?)),
             false => kept.push(pair),
         }
     }
@@ -358,21 +359,9 @@ fn target_session_attrs(text: &str) -> Result<TargetSessionAttrs, PostgresError>
     }
 }
 
-fn percent_decode(text: &str) -> Result<String, PostgresError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or_else(|| settings("a parameter of the connection URL is not percent-encoded"))?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| settings("a parameter of the connection URL is not UTF-8"))
+fn percent_decoded(text: &str) -> Result<String, PostgresError> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    Ok(decoded.map_err(|_| settings("a parameter of the connection URL is not UTF-8"))?.into_owned())
 }
 
 #[cfg(test)]

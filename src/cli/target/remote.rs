@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use ureq::ErrorKind;
 
@@ -67,7 +68,8 @@ impl Remote {
                 "{base:?} is not a server's address; write it as http://127.0.0.1:7117"
             )));
         }
-        let login = login.map(|login| format!("Basic {}", BASE64_STANDARD.encode(percent_decoded(login))));
+        let login = login
+            .map(|login| format!("Basic {}", BASE64_STANDARD.encode(percent_decode_str(login).collect::<Vec<_>>())));
         let (agent, stream_agent) = (agent(READ_TIMEOUT), agent(STREAM_READ_TIMEOUT));
         Ok(Self { agent, stream_agent, base, login, key })
     }
@@ -166,25 +168,6 @@ fn split_login(address: &str) -> (String, Option<&str>) {
     }
 }
 
-/// The bytes that a part of an address stands for; a percent sign before anything but two digits is itself.
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(&part.as_bytes()[2..]);
-            }
-            None => {
-                bytes.push(b'%');
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        }
-    }
-    bytes
-}
-
 /// Reads an API key from its file; the space around it does not count.
 ///
 /// # Errors
@@ -240,7 +223,10 @@ mod tests {
         }
         let plain = Remote::new("host:7117", &with_key).unwrap();
         assert_eq!(plain.request("GET", "/").header("authorization"), Some("Bearer 0123456789abcdef"));
-        assert_eq!((plain.base(), percent_decoded("100%+%zz%41")), ("http://host:7117", b"100%+%zzA".to_vec()));
+        assert_eq!(plain.base(), "http://host:7117");
+        let odd = Remote::new("http://me:100%+f%zz%41@host:7117", &context(&[])).unwrap();
+        let login = format!("Basic {}", BASE64_STANDARD.encode("me:100%+f%zzA"));
+        assert_eq!(odd.request("GET", "/").header("authorization"), Some(login.as_str()));
     }
 
     #[test]
