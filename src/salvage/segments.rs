@@ -123,7 +123,7 @@ pub(super) fn unnamed(id: CollectionId, dim: u32, metric: Metric, index: IndexDe
 }
 
 /// `dead`: the list of dead rows, where there should be one.
-fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<Result<DeadRows, SegmentError>>) {
+fn read_rows(wreck: &mut Wreck, mut segment: Segment, dead: Option<Result<DeadRows, SegmentError>>) {
     let spec = *segment.spec();
     let index = wreck.segments.len();
     let none = DeadRows::new(segment.rows());
@@ -157,6 +157,8 @@ fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<Result<DeadRows, 
     }
     losses.extend(lost.sentence(&finding.name, spec.id, segment.rows()));
     finding.lost_rows |= is_dead_lost || !losses.is_empty();
+    // There may be more segments than files that a process can hold open.
+    segment.close_file();
     wreck.segments.push(segment);
     wreck.losses.extend(losses);
 }

@@ -478,3 +478,16 @@ fn segments_that_a_snapshot_lacks_are_named_without_its_manifest() {
         assert!(report.losses.iter().any(|loss| loss.contains(&expected)), "{:?}", report.losses);
     }
 }
+
+/// A process may hold fewer files open than a store has segments.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_segment_is_held_open_while_others_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().canonicalize().unwrap().join("data");
+    make(&data);
+    let wreck = collect::collect(&DataPaths::new(&data)).unwrap();
+    let files = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let held: Vec<PathBuf> = files.filter(|path| path.starts_with(&data)).collect();
+    assert_eq!((wreck.segments.len(), wreck.documents(), held), (1, 990, vec![]));
+}
