@@ -11,7 +11,7 @@ const RANKS: &[(&str, u32)] = &[
     ("faults", 8),
     ("fuzzing.rs", 8),
     ("http", 7),
-    ("salvage", 6),
+    ("salvage", 7),
     ("snapshot", 6),
     ("database.rs", 5),
     ("backend", 6),

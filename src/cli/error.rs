@@ -249,6 +249,7 @@ fn of_snapshot(error: &SnapshotError) -> Failure {
         }
         SnapshotError::Storage(error) => of_storage(error),
         SnapshotError::Manifest(error) => of_manifest(error),
+        SnapshotError::Segment(error) => of_segment(error),
         SnapshotError::Collection(error) => of_collection(error),
         _ => Failure::General,
     }

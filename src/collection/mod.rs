@@ -76,7 +76,7 @@ pub(crate) use prepare::Prepared;
 pub use prepare::Preview;
 pub use read::{CollectionStats, ListRequest, Page};
 pub use recall::{DEFAULT_SAMPLED_ONE_IN, SampledRecall};
-pub(crate) use recover::{Recovered, recover};
+pub(crate) use recover::{Recovered, check_named, read_dead, recover};
 pub(crate) use salvaged::create_as;
 #[cfg(feature = "postgres")]
 pub(crate) use vectors::{DocumentVectors, Known, Made};

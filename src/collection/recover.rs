@@ -1,7 +1,7 @@
 //! Opening a store: segments from the manifest, the document index, then the log on top.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::index::LiveSegment;
@@ -102,21 +102,13 @@ fn open_collection(
     for segment in &entry.segments {
         let path = paths.segment_file(entry.id.0, entry.generation, segment.id.0);
         let opened = Segment::open(&path, &install::spec_of(entry.id, &entry.definition, segment.id))?;
-        // Numbers are given out again after a restore, so a file may be its namesake of another moment.
-        if let Some((what, got, expected)) = contradiction(&opened, segment) {
-            return Err(mismatch(path, what, got, expected).into());
-        }
+        check_named(&opened, segment)?;
         let (dead, damage) = match segment.dead_version {
             0 => (DeadRows::new(opened.rows()), None),
             version => {
                 let path = paths.dead_file(entry.id.0, entry.generation, segment.id.0, version);
-                match DeadRows::read(&path, segment.id, opened.rows()) {
-                    // Rows that died while it was written are in it, too.
-                    Ok(dead) if dead.count() >= segment.dead_rows => (dead, None),
-                    Ok(dead) => {
-                        let (got, expected) = (u64::from(dead.count()), u64::from(segment.dead_rows));
-                        (DeadRows::new(opened.rows()), Some(mismatch(path, "dead rows", got, expected)))
-                    }
+                match read_dead(&path, segment) {
+                    Ok(dead) => (dead, None),
                     // Of a newer program, which may mean something else by it.
                     Err(error) if error.is_of_another_version() => return Err(error.into()),
                     Err(error) => (DeadRows::new(opened.rows()), Some(error)),
@@ -154,7 +146,35 @@ pub fn contradiction(segment: &Segment, named: &SegmentEntry) -> Option<(&'stati
     numbers.into_iter().find(|(_, got, expected)| got != expected)
 }
 
-fn mismatch(path: PathBuf, what: &'static str, got: u64, expected: u64) -> SegmentError {
+/// Refuses a segment that is not the one which the manifest names. Numbers are given out again after a restore, so a
+/// file may be its namesake of another moment.
+///
+/// # Errors
+/// [`SegmentError::Mismatch`].
+pub fn check_named(segment: &Segment, named: &SegmentEntry) -> Result<(), SegmentError> {
+    match contradiction(segment, named) {
+        Some((what, got, expected)) => Err(mismatch(segment.path(), what, got, expected)),
+        None => Ok(()),
+    }
+}
+
+/// Reads the list of dead rows at `path`, which the manifest names with its segment.
+///
+/// # Errors
+/// As [`DeadRows::read`]; [`SegmentError::Mismatch`] also where it is one of an earlier moment.
+pub fn read_dead(path: &Path, named: &SegmentEntry) -> Result<DeadRows, SegmentError> {
+    let dead = DeadRows::read(path, named.id, named.rows)?;
+    // Rows that died while it was written are in it, too.
+    match dead.count() {
+        fewer if fewer < named.dead_rows => {
+            Err(mismatch(path, "dead rows", u64::from(fewer), u64::from(named.dead_rows)))
+        }
+        _ => Ok(dead),
+    }
+}
+
+fn mismatch(path: &Path, what: &'static str, got: u64, expected: u64) -> SegmentError {
+    let path = path.to_owned();
     SegmentError::Mismatch { path, what, expected: expected.to_string(), got: got.to_string() }
 }
 
@@ -254,7 +274,6 @@ fn remove_leftovers(paths: &DataPaths, manifest: &Manifest) -> Result<(), Collec
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::atomic::Ordering;
 
     use super::*;

@@ -33,7 +33,7 @@ pub use payload::{creation_of_text, creation_to_text};
 pub use reader::{ReadFrom, read_from};
 pub use record::EncodedRecord;
 pub use relabel::{check, closed_files, copy_open_end, newest_timeline, relabel};
-pub use salvage::{LogLoss, salvage};
+pub use salvage::{LogLoss, Needed, salvage};
 pub use tail::{LogTail, TailStep};
 #[cfg(test)]
 use trim::trim;

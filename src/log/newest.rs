@@ -39,31 +39,50 @@ pub(super) fn mark(paths: &DataPaths, mark: Mark) -> Result<(), StorageError> {
     publish(&paths.newest_log_mark(), &bytes)
 }
 
-/// The present mark; `None` where there is none that can be read.
+/// The present mark; `None` where there is none, or a damaged one.
+///
+/// # Errors
+/// [`LogError::Unsupported`] when a newer program wrote it; [`LogError::Storage`].
 pub(super) fn marked(paths: &DataPaths) -> Result<Option<Mark>, LogError> {
     let Some(bytes) = read_file(&paths.newest_log_mark())? else { return Ok(None) };
-    let mark = decode(&bytes);
-    if mark.is_none() {
-        tracing::warn!(path = %paths.newest_log_mark().display(), "the mark of the newest log file is damaged and is made again");
+    let path = paths.newest_log_mark();
+    match decode(&bytes) {
+        Some(Decoded::Mark(mark)) => Ok(Some(mark)),
+        Some(Decoded::Newer(found)) => {
+            Err(LogError::Unsupported { path, what: "format version", found, supported: VERSION })
+        }
+        None => {
+            tracing::warn!(path = %path.display(), "the mark of the newest log file is damaged and is made again");
+            Ok(None)
+        }
     }
-    Ok(mark)
 }
 
-fn decode(bytes: &[u8]) -> Option<Mark> {
+/// What a file with a right checksum says.
+#[derive(Debug, PartialEq, Eq)]
+enum Decoded {
+    Mark(Mark),
+    /// It has this version, which only a newer program reads.
+    Newer(u32),
+}
+
+fn decode(bytes: &[u8]) -> Option<Decoded> {
     let (content, checksum) = bytes.split_last_chunk::<4>()?;
     if !content.starts_with(&MAGIC) || crc32c(content).to_le_bytes() != *checksum {
         return None;
     }
     let number = |at: usize| Some(u64::from_le_bytes(*content.get(at..)?.first_chunk()?));
-    let version = u32::from_le_bytes(*content.get(8..)?.first_chunk()?);
-    let is_ours = bytes.len() == BYTES && version == VERSION;
-    is_ours.then_some(Mark { first_seq: Seq(number(16)?), len: number(24)? })
+    match u32::from_le_bytes(*content.get(8..)?.first_chunk()?) {
+        VERSION if bytes.len() == BYTES => Some(Decoded::Mark(Mark { first_seq: Seq(number(16)?), len: number(24)? })),
+        newer if newer > VERSION => Some(Decoded::Newer(newer)),
+        _ => None,
+    }
 }
 
 /// Looks whether the newest file of a log is there, whoever writes it.
 ///
 /// # Errors
-/// [`LogError::Missing`] when it is not; [`LogError::Storage`].
+/// [`LogError::Missing`] when it is not; [`LogError::Unsupported`], [`LogError::Storage`].
 #[cfg(feature = "server")]
 pub fn check_newest(paths: &DataPaths) -> Result<(), LogError> {
     check(paths, &super::files::list(paths)?).map(drop)
@@ -72,7 +91,8 @@ pub fn check_newest(paths: &DataPaths) -> Result<(), LogError> {
 /// Returns how many bytes the last of `files` has at least.
 ///
 /// # Errors
-/// [`LogError::Missing`] when neither the marked file nor a later one is among `files`.
+/// [`LogError::Missing`] when neither the marked file nor a later one is among `files`; [`LogError::Unsupported`] when
+/// a newer program wrote the mark.
 pub(super) fn check(paths: &DataPaths, files: &[LogFile]) -> Result<u64, LogError> {
     let Some(mark) = marked(paths)? else { return Ok(0) };
     match files.last() {
@@ -120,6 +140,30 @@ mod tests {
             std::fs::write(paths.newest_log_mark(), &bytes).unwrap();
             assert_eq!(marked(&paths).unwrap(), None, "bit {at}");
             assert_eq!(decode(&whole[..at / 8]), None);
+        }
+    }
+
+    #[test]
+    fn a_mark_of_another_version_is_made_again_only_where_it_is_older() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(root.path());
+        let file = LogFile { first_seq: Seq(7), path: paths.log_file(7) };
+        mark(&paths, Mark { first_seq: Seq(7), len: 104 }).unwrap();
+        let whole = std::fs::read(paths.newest_log_mark()).unwrap();
+        for (version, more) in [(VERSION - 1, 0), (VERSION + 1, 0), (VERSION + 1, 8)] {
+            let mut bytes = whole[..BYTES - 4].to_vec();
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            bytes.extend(vec![1; more]);
+            bytes.extend(crc32c(&bytes).to_le_bytes());
+            std::fs::write(paths.newest_log_mark(), &bytes).unwrap();
+            let checked = check(&paths, std::slice::from_ref(&file));
+            if version < VERSION {
+                assert_eq!(checked.unwrap(), 0);
+                continue;
+            }
+            let refused = checked.unwrap_err().to_string();
+            assert!(refused.contains("NEWEST has format version 3, this program supports 2"), "{refused}");
+            assert_eq!(std::fs::read(paths.newest_log_mark()).unwrap(), bytes);
         }
     }
 }

@@ -25,22 +25,34 @@ pub struct LogLoss {
     pub reason: String,
 }
 
-/// Gives every change that can be read to `visit`, in the order of the files, and says what is lost. Nothing is
-/// changed. `needed_after`: the change up to which segments have everything, where that is known. A file that cannot be
-/// opened is a loss as well.
-pub fn salvage(paths: &DataPaths, needed_after: Option<Seq>, visit: &mut dyn FnMut(Seq, Change)) -> Vec<LogLoss> {
+/// Which changes a log should hold, as far as other files tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needed {
+    /// Segments have everything up to this change.
+    pub after: Option<Seq>,
+    /// The last change.
+    pub up_to: Option<Seq>,
+}
+
+/// Gives every change that can be read to `visit`, in the order of the files, and says what is lost of those that are
+/// `needed`. Nothing is changed. A file that cannot be opened is a loss as well.
+pub fn salvage(paths: &DataPaths, needed: Needed, visit: &mut dyn FnMut(Seq, Change)) -> Vec<LogLoss> {
     let files = match files::list(paths) {
         Ok(files) => files,
         Err(error) => {
             let (path, reason) = (paths.log_dir(), Chain(&error).to_string());
-            return vec![LogLoss { path, bytes: 0..0, after: needed_after.unwrap_or_default(), before: None, reason }];
+            return vec![LogLoss { path, bytes: 0..0, after: needed.after.unwrap_or_default(), before: None, reason }];
         }
     };
-    let missing = needed_after.and_then(|after| missing_start(paths, &files, after));
+    let missing = missing_start(paths, &files, needed);
     let mut reading = Reading { last: None, losses: missing.into_iter().collect(), visit };
     files.iter().for_each(|file| reading.read(file));
     let end = missing_end(paths, &files, reading.last);
     reading.losses.extend(end);
+    if let Some(up_to) = needed.up_to {
+        let newest = files.last().map_or_else(|| paths.log_file(reading.after().next().0), |file| file.path.clone());
+        reading.end(newest, needed.after, up_to);
+    }
     reading.losses
 }
 
@@ -132,6 +144,16 @@ impl Reading<'_> {
         self.losses.push(LogLoss { path, bytes, after: self.after(), before: None, reason });
     }
 
+    /// Compares the end of what was read, in the file `newest`, with the last change that should be there.
+    fn end(&mut self, newest: PathBuf, needed_after: Option<Seq>, up_to: Seq) {
+        let (is_whole, after) = (self.is_whole(), self.last.max(needed_after).unwrap_or_default());
+        self.go_on(up_to.next());
+        if is_whole && after < up_to {
+            let (before, reason) = (Some(up_to.next()), "the end of the log is missing".to_owned());
+            self.losses.push(LogLoss { path: newest, bytes: 0..0, after, before, reason });
+        }
+    }
+
     /// Notes where reading goes on after what was lost before.
     fn go_on(&mut self, seq: Seq) {
         for loss in self.losses.iter_mut().rev().take_while(|loss| loss.before.is_none()) {
@@ -140,10 +162,13 @@ impl Reading<'_> {
     }
 }
 
-/// The beginning of the log after `after`, if it is not there.
-fn missing_start(paths: &DataPaths, files: &[LogFile], after: Seq) -> Option<LogLoss> {
+/// The beginning of the log, if it is not there.
+fn missing_start(paths: &DataPaths, files: &[LogFile], needed: Needed) -> Option<LogLoss> {
+    let after = needed.after?;
     let first = files.first().map(|file| file.first_seq);
-    if first.is_some_and(|first| first <= after.next()) {
+    // Without a change that it should hold, a log need not have a file.
+    let is_there = first.map_or(needed.up_to.is_some_and(|up_to| up_to <= after), |first| first <= after.next());
+    if is_there {
         return None;
     }
     let reason = "a file of the log is missing".to_owned();
@@ -203,8 +228,12 @@ mod tests {
     }
 
     fn read(paths: &DataPaths) -> (Vec<u64>, Vec<LogLoss>) {
+        read_up_to(paths, None)
+    }
+
+    fn read_up_to(paths: &DataPaths, up_to: Option<Seq>) -> (Vec<u64>, Vec<LogLoss>) {
         let mut seen = Vec::new();
-        let losses = salvage(paths, Some(Seq(0)), &mut |seq, change| {
+        let losses = salvage(paths, Needed { after: Some(Seq(0)), up_to }, &mut |seq, change| {
             assert_eq!(change, Change::DropCollection { id: CollectionId(seq.0 as u32) });
             seen.push(seq.0);
         });
@@ -295,6 +324,33 @@ mod tests {
         let (seen, losses) = read(&paths);
         assert_eq!(seen, [1, 2, 3]);
         assert_eq!((losses.len(), losses[0].path.clone(), losses[0].after), (1, paths.log_file(4), Seq(3)));
+    }
+
+    /// As in a snapshot, which has no mark of the newest file.
+    #[test]
+    fn an_end_that_is_missing_is_named_where_the_last_change_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        write(&paths);
+        std::fs::remove_file(paths.newest_log_mark()).unwrap();
+        assert_eq!(read_up_to(&paths, Some(Seq(6))), ((1..=6).collect(), vec![]));
+        let bytes = std::fs::read(paths.log_file(4)).unwrap();
+        // Between two records, within one, within the header, and the whole file.
+        for (left, last) in [(64 + 2 * 40, 5), (64 + 2 * 40 + 7, 5), (10, 3), (0, 3)] {
+            match left {
+                0 => std::fs::remove_file(paths.log_file(4)).unwrap(),
+                left => std::fs::write(paths.log_file(4), &bytes[..left]).unwrap(),
+            }
+            let (seen, losses) = read_up_to(&paths, Some(Seq(6)));
+            assert_eq!(seen, (1..=last).collect::<Vec<_>>());
+            let is_named = |loss: &LogLoss| (loss.after, loss.before) == (Seq(last), Some(Seq(7)));
+            assert!(!losses.is_empty() && losses.iter().all(is_named), "{left}: {losses:?}");
+        }
+        std::fs::remove_dir_all(paths.log_dir()).unwrap();
+        let needed = |after| Needed { after: Some(Seq(after)), up_to: Some(Seq(6)) };
+        let losses = salvage(&paths, needed(2), &mut |_, _| {});
+        assert_eq!((losses.len(), losses[0].after, losses[0].before), (1, Seq(2), Some(Seq(7))), "{losses:?}");
+        assert_eq!(salvage(&paths, needed(6), &mut |_, _| {}), vec![], "all of it is in segments");
     }
 
     /// After a snapshot the newest file holds nothing yet.

@@ -3,6 +3,7 @@
 //! While the index is in use, `CHECK` names the running operating system; after a clean close, it holds a checksum over
 //! every file of sled's.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{self, Mapped, StorageError};
@@ -10,7 +11,7 @@ use crate::storage::{self, Mapped, StorageError};
 use super::Identity;
 
 const MAGIC: &[u8; 8] = b"PANNMETA";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const STATE_OPEN: u32 = 1;
 const STATE_CLOSED: u32 = 2;
 /// Magic, version, state, store id, timeline, proof, crc32c.
@@ -19,9 +20,20 @@ const LEN: usize = 8 + 4 + 4 + 16 + 4 + 16 + 4;
 /// made again there.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The directory that sled owns.
-pub fn sled_dir(path: &Path) -> PathBuf {
-    path.join("db")
+/// The directory that sled owns: the one of the highest number. A thread of sled's that was left behind knows the one
+/// before it by its path, makes that again, and writes into it.
+pub fn sled_dir(path: &Path) -> Result<PathBuf, StorageError> {
+    Ok(numbered(path, newest(path)?))
+}
+
+fn numbered(path: &Path, number: u64) -> PathBuf {
+    path.join(format!("db-{number}"))
+}
+
+/// The highest number of a directory of sled's; 0 where there is none.
+fn newest(path: &Path) -> Result<u64, StorageError> {
+    let number = |entry: PathBuf| entry.file_name()?.to_str()?.strip_prefix("db-")?.parse().ok();
+    Ok(storage::list_entries(path)?.into_iter().filter_map(number).max().unwrap_or(0))
 }
 
 fn check_file(path: &Path) -> PathBuf {
@@ -78,10 +90,17 @@ pub fn write_closed(path: &Path, identity: Identity) -> Result<(), StorageError>
     storage::publish(&check_file(path), &encode(identity, contents(path)?))
 }
 
-/// Removes sled's files and `CHECK`, and leaves an empty directory.
+/// Removes sled's files and `CHECK`, and leaves an empty directory for sled, of another name.
 pub fn discard(path: &Path) -> Result<(), StorageError> {
-    storage::remove_dir_all(path)?;
-    storage::create_dir_all(path)
+    let next = numbered(path, newest(path)?.saturating_add(1));
+    // First, so that it vouches for no part of the files.
+    storage::remove_file(&check_file(path))?;
+    match storage::remove_dir_all(path) {
+        // Whoever was left behind has made a file meanwhile; nobody reads it.
+        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::DirectoryNotEmpty => {}
+        removed => removed?,
+    }
+    storage::create_dir_all(&next)
 }
 
 fn boot_id() -> Option<[u8; 16]> {
@@ -92,7 +111,7 @@ fn boot_id() -> Option<[u8; 16]> {
 
 /// Length and crc32c over the names, lengths and bytes of all files below sled's directory.
 fn contents(path: &Path) -> Result<Mark, StorageError> {
-    let files = storage::list_files_below(&sled_dir(path))?;
+    let files = storage::list_files_below(&sled_dir(path)?)?;
     let (mut total, mut crc) = (0u64, 0u32);
     for file in files {
         let name = file.strip_prefix(path).unwrap_or(&file);

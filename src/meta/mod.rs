@@ -168,7 +168,7 @@ impl MetaIndex {
     /// Starts an empty index in the place of what stands at `path`.
     fn open_empty(path: &Path, identity: Identity) -> Result<Self, MetaError> {
         fingerprint::discard(path)?;
-        let index = Self::open_sled(path)?;
+        let index = Self::open_sled(path, &fingerprint::sled_dir(path)?)?;
         fingerprint::write_open(path, identity)?;
         Ok(index)
     }
@@ -184,17 +184,17 @@ impl MetaIndex {
     }
 
     /// Opens files that may be damaged in a way that makes sled panic or wait for ever. A thread that waits is left
-    /// behind: it has files open that lose their names, and nobody hears its answer.
+    /// behind, and nobody hears its answer; what it writes once it goes on is in a directory that nobody reads.
     ///
     /// # Errors
     /// [`MetaError::Storage`] when no thread can be started, which says nothing of the index; inside, why the index cannot
     /// be used.
     fn open_watched(path: &Path, limit: Duration) -> Result<Result<Self, String>, MetaError> {
         let (sender, answer) = sync_channel(1);
-        let opened_path = path.to_owned();
+        let (opened_path, directory) = (path.to_owned(), fingerprint::sled_dir(path)?);
         let open = move || {
             // Nobody listens any more after the limit; the index is then dropped here.
-            _ = sender.send(Self::open_sled(&opened_path));
+            _ = sender.send(Self::open_sled(&opened_path, &directory));
         };
         let thread = start_thread("pannier-index-open", open);
         thread.map_err(|error| StorageError::io(path, "start a thread for", error))?;
@@ -205,8 +205,8 @@ impl MetaIndex {
         })
     }
 
-    fn open_sled(path: &Path) -> Result<Self, MetaError> {
-        let config = sled::Config::new().path(fingerprint::sled_dir(path)).cache_capacity(CACHE_BYTES);
+    fn open_sled(path: &Path, directory: &Path) -> Result<Self, MetaError> {
+        let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES);
         let db = config.open().map_err(|source| MetaError::Sled { path: path.to_owned(), source })?;
         let index = Self {
             db: Some(db),

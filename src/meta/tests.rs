@@ -108,7 +108,7 @@ fn another_store_or_a_changed_byte_starts_afresh() {
     let (index, _) = open(&path);
     put(&index, 1, &[("a", 1)], &[]);
     close(index);
-    let db = fingerprint::sled_dir(&path).join("db");
+    let db = fingerprint::sled_dir(&path).unwrap().join("db");
     let mut bytes = std::fs::read(&db).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -142,14 +142,45 @@ fn an_index_that_hangs_on_opening_is_set_aside() {
     let (index, _) = open(&path);
     put(&index, 1, &[("a", 1)], &[]);
     drop(index);
-    let configuration = fingerprint::sled_dir(&path).join("conf");
+    let before = fingerprint::sled_dir(&path).unwrap();
+    let configuration = before.join("conf");
     std::fs::remove_file(&configuration).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&configuration).status().unwrap().success());
     let opened = MetaIndex::open_within(&path, IDENTITY, Duration::from_millis(500)).unwrap();
-    let Opened::Fresh(index, reason) = opened else { panic!("it was trusted") };
+    let Opened::Fresh(mut index, reason) = opened else { panic!("it was trusted") };
     assert!(reason.contains("did not open within"), "{reason}");
     put(&index, 1, &[("a", 1)], &[]);
     assert_eq!(at(&index, "a"), Some((1, 0)));
+    // As sled does it, by its path, where it goes on after all.
+    let late = |name: &str| {
+        std::fs::create_dir_all(&before).unwrap();
+        std::fs::write(before.join(name), "of another index").unwrap();
+    };
+    late("snap.00000000FFFFFFFF");
+    assert_ne!(fingerprint::sled_dir(&path).unwrap(), before);
+    index.close(IDENTITY).unwrap();
+    late("snap.00000000FFFFFFFE");
+    let (index, usable) = open(&path);
+    assert!(usable, "what was written late is no part of it");
+    assert_eq!(at(&index, "a"), Some((1, 0)));
+}
+
+#[test]
+fn every_index_that_is_begun_has_a_directory_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("meta");
+    let mut index = open(&path).0;
+    for _ in 0..3 {
+        let before = fingerprint::sled_dir(&path).unwrap();
+        index = index.make_again(IDENTITY).unwrap();
+        let now = fingerprint::sled_dir(&path).unwrap();
+        assert!(now != before && now.join("db").exists(), "{} {}", before.display(), now.display());
+    }
+    // As an earlier version left it.
+    index.close(IDENTITY).unwrap();
+    std::fs::rename(fingerprint::sled_dir(&path).unwrap(), path.join("db")).unwrap();
+    assert!(!open(&path).1);
+    assert!(!path.join("db").exists());
 }
 
 #[test]

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::log::{self, Change, LogLoss, LoggedDocument};
-use crate::manifest::Manifest;
+use crate::log::{self, Change, LogLoss, LoggedDocument, Needed};
+use crate::manifest::{Manifest, is_snapshot};
 use crate::segment::Segment;
+use crate::snapshot::{Contents, read_contents};
 use crate::storage::DataPaths;
-use crate::types::{CollectionId, CollectionName, Definition, DocumentId, IndexDefinition, Metric, Ordinal, Seq};
+use crate::types::{
+    Chain, CollectionId, CollectionName, Definition, DocumentId, IndexDefinition, Metric, Ordinal, Seq,
+};
 
 use super::SalvageError;
 use super::segments;
@@ -119,20 +122,47 @@ pub(super) fn collect(paths: &DataPaths) -> Result<Wreck, SalvageError> {
         };
         wreck.collections.insert(entry.id, finding);
     }
+    let contents = contents(paths, &mut wreck);
     match &manifest {
         Some(manifest) => segments::read_named(paths, manifest, &mut wreck),
         None => segments::read_found(paths, &mut wreck)?,
     }
+    if let (None, Some(contents)) = (&manifest, &contents) {
+        segments::name_missing(paths, contents, &mut wreck);
+    }
     let known = manifest.as_ref().map_or(0, |manifest| manifest.next_collection_id);
-    read_log(paths, known, manifest.map(|manifest| manifest.log_start), &mut wreck);
+    let after = manifest.map(|manifest| manifest.log_start).or_else(|| contents.as_ref().map(log_start));
+    let needed = Needed { after, up_to: contents.map(|contents| contents.seq) };
+    read_log(paths, known, needed, &mut wreck);
     Ok(wreck)
 }
 
+/// What a snapshot should hold. Of a store nothing says it.
+fn contents(paths: &DataPaths, wreck: &mut Wreck) -> Option<Contents> {
+    if !is_snapshot(paths) {
+        return None;
+    }
+    match read_contents(paths.root()) {
+        Ok(contents) => Some(contents),
+        Err(error) => {
+            wreck.lose(format!("whether all of the snapshot is there is not known: {}", Chain(&error)));
+            None
+        }
+    }
+}
+
+/// The change before the first one of a snapshot's log.
+fn log_start(contents: &Contents) -> Seq {
+    let logs = contents.members.iter().filter_map(|member| member.path.strip_prefix("log/")?.strip_suffix(".log"));
+    let first = logs.filter_map(|first| first.parse::<u64>().ok()).min();
+    first.map_or(contents.seq, |first| Seq(first.saturating_sub(1)))
+}
+
 /// `known`: collections of lower numbers that are not there were dropped.
-fn read_log(paths: &DataPaths, known: u32, log_start: Option<Seq>, wreck: &mut Wreck) {
+fn read_log(paths: &DataPaths, known: u32, needed: Needed, wreck: &mut Wreck) {
     let mut collections = std::mem::take(&mut wreck.collections);
     let mut anew = BTreeSet::new();
-    let losses = log::salvage(paths, log_start, &mut |seq, change| {
+    let losses = log::salvage(paths, needed, &mut |seq, change| {
         anew.extend(name_anew(&mut collections, known, &change));
         apply(&mut collections, known, seq, change);
     });

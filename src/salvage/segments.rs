@@ -1,10 +1,11 @@
 //! The rows of segments whose blocks can be read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use crate::collection::{check_named, read_dead};
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
-use crate::segment::{DeadRows, Segment, SegmentSpec};
+use crate::segment::{DeadRows, Segment, SegmentError, SegmentSpec};
+use crate::snapshot::Contents;
 use crate::storage::{DataPaths, list_files_below};
 use crate::types::{
     Chain, CollectionId, CollectionName, Definition, IndexDefinition, Metric, Ordinal, SegmentId, Seq, TextDefinition,
@@ -18,16 +19,22 @@ pub(super) fn read_named(paths: &DataPaths, manifest: &Manifest, wreck: &mut Wre
     for entry in &manifest.collections {
         for segment in &entry.segments {
             let path = paths.segment_file(entry.id.0, entry.generation, segment.id.0);
-            match Segment::open_by_calls(&path, &spec_of(entry, segment)) {
+            let opened = Segment::open_by_calls(&path, &spec_of(entry, segment));
+            // Rows of another moment, as of the time before a restore, would be mixed with those of this one.
+            match opened.and_then(|opened| check_named(&opened, segment).map(|()| opened)) {
                 Ok(opened) => {
-                    let dead = (segment.dead_version > 0)
-                        .then(|| paths.dead_file(entry.id.0, entry.generation, segment.id.0, segment.dead_version));
-                    read_rows(wreck, opened, dead.as_deref());
+                    let path = paths.dead_file(entry.id.0, entry.generation, segment.id.0, segment.dead_version);
+                    read_rows(wreck, opened, (segment.dead_version > 0).then(|| read_dead(&path, segment)));
                 }
                 Err(error) => {
                     let alive = segment.rows.saturating_sub(segment.dead_rows);
+                    let deletions = match segment.tombstones {
+                        0 => String::new(),
+                        count => format!("; {count} deletions went with it, and what they deleted may return"),
+                    };
                     wreck.lose(format!(
-                        "a segment of {} with {alive} documents is lost, but for those that the log still has: {}",
+                        "a segment of {} with {alive} documents is lost, but for those that the log still has: \
+                         {}{deletions}",
                         entry.name,
                         Chain(&error)
                     ));
@@ -74,13 +81,26 @@ pub(super) fn read_found(paths: &DataPaths, wreck: &mut Wreck) -> Result<(), Sal
                     .collections
                     .entry(spec.collection)
                     .or_insert_with(|| unnamed(spec.collection, spec.dim, spec.metric, spec.index));
-                let beside = dead.get(&spec.id.0).map(|(_, path)| path.clone());
-                read_rows(wreck, opened, beside.as_deref());
+                let beside = dead.get(&spec.id.0).map(|(_, path)| DeadRows::read(path, spec.id, opened.rows()));
+                read_rows(wreck, opened, beside);
             }
             Err(error) => wreck.lose(format!("a segment is lost: {}", Chain(&error))),
         }
     }
     Ok(())
+}
+
+/// Names what a snapshot should hold of segments and does not, where no manifest names it.
+pub(super) fn name_missing(paths: &DataPaths, contents: &Contents, wreck: &mut Wreck) {
+    for member in &contents.members {
+        let path = paths.root().join(&member.path);
+        match path.extension().and_then(|extension| extension.to_str()) {
+            _ if path.exists() => {}
+            Some("seg") => wreck.lose(format!("a segment is lost: {} is missing", path.display())),
+            Some("dead") => wreck.lose(lost_list(&format!("{} is missing", path.display()))),
+            _ => {}
+        }
+    }
 }
 
 /// A collection of which only documents are known.
@@ -102,19 +122,17 @@ pub(super) fn unnamed(id: CollectionId, dim: u32, metric: Metric, index: IndexDe
     Finding { name, is_named: false, definition, created_at_ms, sealed_seq, lost_rows: false, documents }
 }
 
-fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
+/// `dead`: the list of dead rows, where there should be one.
+fn read_rows(wreck: &mut Wreck, mut segment: Segment, dead: Option<Result<DeadRows, SegmentError>>) {
     let spec = *segment.spec();
     let index = wreck.segments.len();
     let none = DeadRows::new(segment.rows());
     let mut is_dead_lost = false;
-    let dead = match dead.map(|path| DeadRows::read(path, spec.id, segment.rows())) {
+    let dead = match dead {
         None => none,
         Some(Ok(dead)) => dead,
         Some(Err(error)) => {
-            wreck.lose(format!(
-                "a list of dead rows is lost ({}): documents return whose replacement or deletion is lost too",
-                Chain(&error)
-            ));
+            wreck.lose(lost_list(&Chain(&error).to_string()));
             is_dead_lost = true;
             none
         }
@@ -139,8 +157,14 @@ fn read_rows(wreck: &mut Wreck, segment: Segment, dead: Option<&Path>) {
     }
     losses.extend(lost.sentence(&finding.name, spec.id, segment.rows()));
     finding.lost_rows |= is_dead_lost || !losses.is_empty();
+    // There may be more segments than files that a process can hold open.
+    segment.close_file();
     wreck.segments.push(segment);
     wreck.losses.extend(losses);
+}
+
+fn lost_list(reason: &str) -> String {
+    format!("a list of dead rows is lost ({reason}): documents return whose replacement or deletion is lost too")
 }
 
 /// Rows that could not be read.

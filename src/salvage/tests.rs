@@ -354,3 +354,140 @@ fn a_directory_that_cannot_be_replaced_is_told_before_anything_is_read() {
     assert_eq!(salvage(&data, &new, &mut |_, _| {}).unwrap().documents(), 990);
     assert_eq!(texts(&new).len(), 990);
 }
+
+/// Two stores with segments and lists of the same names: 100 documents, 5 of them deleted and 20 replaced, and others, as a
+/// restore leaves them.
+fn histories(root: &Path) -> [PathBuf; 2] {
+    ["present", "past"].map(|history| {
+        let data = root.join(history);
+        let database = Database::open(&data).unwrap();
+        let things = things(&database);
+        write(&things, 0..if history == "past" { 120 } else { 100 }, history);
+        things.flush().unwrap();
+        if history == "present" {
+            things.delete(&(0..5).map(id).collect::<Vec<_>>()).unwrap();
+            write(&things, 80..100, "replaced");
+        } else {
+            things.delete(&[id(99)]).unwrap();
+        }
+        things.flush().unwrap();
+        // A log that begins anew holds nothing of what is sealed.
+        crate::snapshot::create(&database, None).unwrap();
+        data
+    })
+}
+
+#[test]
+fn a_segment_of_another_moment_is_a_loss_and_none_of_its_rows_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, past] = histories(dir.path());
+    let segments = data.join("segments");
+    let oldest = file(&segments, "seg");
+    fs::copy(past.join(oldest.strip_prefix(&data).unwrap()), &oldest).unwrap();
+    let report = salvage(&data, &dir.path().join("new"), &mut |_, _| {}).unwrap();
+    assert_eq!(report.losses.len(), 1, "{:?}", report.losses);
+    let expected = format!("{} has rows 120, expected 100", oldest.display());
+    assert!(report.losses[0].contains(&expected) && report.losses[0].contains("75 documents"), "{:?}", report.losses);
+    let seen = texts(&dir.path().join("new"));
+    assert!(seen.values().all(|text| text != "past") && (80..100).all(|n| seen[&n] == "replaced"), "{seen:?}");
+}
+
+#[test]
+fn a_list_of_dead_rows_of_another_moment_is_a_lost_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, past] = histories(dir.path());
+    let list = file(&data.join("segments"), "dead");
+    assert!(past.join(list.strip_prefix(&data).unwrap()).exists(), "lists have the same names");
+    let segment = list.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().parse().unwrap();
+    crate::segment::DeadRows::new(100).write(&list, crate::types::SegmentId(segment)).unwrap();
+    let report = salvage(&data, &dir.path().join("new"), &mut |_, _| {}).unwrap();
+    assert_eq!((report.documents(), report.losses.len()), (95, 1), "{:?}", report.losses);
+    let expected = format!("{} has dead rows 0, expected 25", list.display());
+    assert!(report.losses[0].contains(&expected), "{:?}", report.losses);
+}
+
+#[test]
+fn deletions_that_went_with_a_segment_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, _] = histories(dir.path());
+    let mut segments = list_files_below(&data.join("segments")).unwrap();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    edit(segments.last().unwrap(), |bytes| bytes.truncate(3_000));
+    let report = salvage(&data, &dir.path().join("new"), &mut |_, _| {}).unwrap();
+    let is_said = |loss: &String| loss.contains("20 documents") && loss.contains("5 deletions went with it");
+    assert!(report.losses.iter().any(is_said), "{:?}", report.losses);
+}
+
+#[test]
+fn what_a_snapshot_lacks_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = {
+        let database = Database::open(&dir.path().join("data")).unwrap();
+        let things = things(&database);
+        let [_, second] = [("first", 0..200), ("second", 200..400)].map(|(name, ids)| {
+            write(&things, ids, "in the log");
+            let name = crate::snapshot::SnapshotName::new(name).unwrap();
+            crate::snapshot::create(&database, Some(name)).unwrap().snapshot.home
+        });
+        second
+    };
+    let salvaged = |to: &str| {
+        let report = salvage(&home, &dir.path().join(to), &mut |_, _| {}).unwrap();
+        (report.documents(), report.losses)
+    };
+    assert_eq!(salvaged("whole"), (400, vec![]));
+    let log = list_files_below(&home.join("log")).unwrap();
+    let [first, last] = &log[..] else { panic!("{log:?}") };
+    let bytes = fs::read(last).unwrap();
+    fs::remove_file(last).unwrap();
+    let end = |(documents, losses): (u64, Vec<String>)| {
+        assert_eq!((documents, losses.len()), (200, 1), "{losses:?}");
+        assert!(losses[0].contains("the changes 3 to 3 are lost"), "{losses:?}");
+    };
+    end(salvaged("without-the-last-file"));
+    // Cut between two records.
+    fs::write(last, &bytes[..64]).unwrap();
+    end(salvaged("cut"));
+    fs::write(last, &bytes).unwrap();
+    assert_eq!(salvaged("whole-again"), (400, vec![]));
+    fs::remove_file(first).unwrap();
+    fs::remove_file(home.join("MANIFEST")).unwrap();
+    let (documents, losses) = salvaged("without-the-beginning");
+    assert!(documents == 200 && losses.iter().any(|loss| loss.contains("the changes 1 to 2 are lost")), "{losses:?}");
+    edit(&home.join("SNAPSHOT"), |bytes| bytes[30] ^= 1);
+    let (_, losses) = salvaged("without-its-contents");
+    assert!(losses.iter().any(|loss| loss.contains("SNAPSHOT is damaged")), "{losses:?}");
+}
+
+#[test]
+fn segments_that_a_snapshot_lacks_are_named_without_its_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, _] = histories(dir.path());
+    let home = crate::snapshot::list(&data).unwrap().remove(0).snapshot.unwrap().home;
+    let report = salvage(&home, &dir.path().join("whole"), &mut |_, _| {}).unwrap();
+    assert_eq!((report.documents(), report.losses), (95, vec![]));
+    fs::remove_file(home.join("MANIFEST")).unwrap();
+    let gone = ["seg", "dead"].map(|extension| {
+        let path = file(&home.join("segments"), extension);
+        fs::remove_file(&path).unwrap();
+        path
+    });
+    let report = salvage(&home, &dir.path().join("new"), &mut |_, _| {}).unwrap();
+    for path in gone {
+        let expected = format!("{} is missing", path.display());
+        assert!(report.losses.iter().any(|loss| loss.contains(&expected)), "{:?}", report.losses);
+    }
+}
+
+/// A process may hold fewer files open than a store has segments.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_segment_is_held_open_while_others_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().canonicalize().unwrap().join("data");
+    make(&data);
+    let wreck = collect::collect(&DataPaths::new(&data)).unwrap();
+    let files = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let held: Vec<PathBuf> = files.filter(|path| path.starts_with(&data)).collect();
+    assert_eq!((wreck.segments.len(), wreck.documents(), held), (1, 990, vec![]));
+}

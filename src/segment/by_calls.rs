@@ -30,6 +30,12 @@ impl Segment {
         Self::open_with(path, MOST_MAPPED_BYTES, Some(file))
     }
 
+    /// Closes the file, which stays mapped, so that any number of segments can be kept. What was read before can be
+    /// read again; on a disk that may fail, nothing else is to be asked for.
+    pub fn close_file(&mut self) {
+        (self.by_calls, self.apart) = (None, None);
+    }
+
     /// Compares the blocks of `range`, as bytes of the file, with their checksums, unless that was done.
     #[inline]
     pub(super) fn ensure(&self, range: Range<usize>) -> Result<(), SegmentError> {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::manifest::StoreId;
 use crate::migrate::JOURNAL_FILE;
-use crate::segment::Segment;
-use crate::storage::{DataPaths, StorageError};
+use crate::segment::{Segment, SegmentError};
+use crate::storage::DataPaths;
 use crate::types::Seq;
 
 use super::{Sha256, SnapshotError};
@@ -52,15 +52,18 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// Of a store's file: of the block checksums where it is a segment that can be opened.
+    /// Of a store's file: of a segment's block checksums, unless it is of an earlier format.
     ///
     /// # Errors
-    /// [`StorageError`] when it cannot be read.
-    pub(super) fn of_file(path: &Path) -> Result<(u64, Self), StorageError> {
-        if path.extension().is_some_and(|extension| extension == "seg")
-            && let Ok(segment) = Segment::open_any(path)
-        {
-            return Ok((segment.len_bytes(), Self::Blocks(Sha256::of(segment.checksum_bytes()))));
+    /// [`SnapshotError::Storage`] when it cannot be read, [`SnapshotError::Segment`] when it is a segment that cannot be
+    /// opened: a digest would be that of the damage.
+    pub(super) fn of_file(path: &Path) -> Result<(u64, Self), SnapshotError> {
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            match Segment::open_any(path) {
+                Ok(segment) => return Ok((segment.len_bytes(), Self::Blocks(Sha256::of(segment.checksum_bytes())))),
+                Err(SegmentError::UnsupportedVersion { found, supported, .. }) if found < supported => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let (len_bytes, sha256) = Sha256::of_file(path)?;
         Ok((len_bytes, Self::Bytes(sha256)))

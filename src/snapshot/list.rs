@@ -85,6 +85,22 @@ pub fn find(data: &Path, name: &SnapshotName) -> Result<Snapshot, SnapshotError>
     if !home.is_dir() {
         return Err(SnapshotError::NotFound { name: name.clone() });
     }
+    let contents = read_contents(&home)?;
+    let created = read_file(&home.join(CREATED_FILE))?.and_then(|b| String::from_utf8(b).ok()?.trim().parse().ok());
+    // A copy may have lost the file, and then its own time is the best there is.
+    let modified = || {
+        let modified = home.join(SNAPSHOT_FILE).metadata().ok()?.modified().ok()?;
+        modified.duration_since(UNIX_EPOCH).ok()?.as_millis().try_into().ok()
+    };
+    let created_at_ms = created.or_else(modified).unwrap_or_default();
+    Ok(Snapshot { name: name.clone(), home, created_at_ms, contents })
+}
+
+/// What the snapshot in the directory `home` should hold.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`], [`SnapshotError::Unsupported`], [`SnapshotError::Storage`].
+pub fn read_contents(home: &Path) -> Result<Contents, SnapshotError> {
     let path = home.join(SNAPSHOT_FILE);
     let damaged = |reason: &str| SnapshotError::Damaged { path: path.clone(), reason: reason.to_owned() };
     let metadata = path.metadata().map_err(|_| damaged("it is missing"))?;
@@ -92,12 +108,7 @@ pub fn find(data: &Path, name: &SnapshotName) -> Result<Snapshot, SnapshotError>
         return Err(damaged("it is longer than any snapshot's"));
     }
     let bytes = read_file(&path)?.ok_or_else(|| damaged("it is missing"))?;
-    let contents = Contents::decode(&path, &bytes)?;
-    let created = read_file(&home.join(CREATED_FILE))?.and_then(|b| String::from_utf8(b).ok()?.trim().parse().ok());
-    // A copy may have lost the file, and then its own time is the best there is.
-    let modified = || metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_millis().try_into().ok();
-    let created_at_ms = created.or_else(modified).unwrap_or_default();
-    Ok(Snapshot { name: name.clone(), home, created_at_ms, contents })
+    Contents::decode(&path, &bytes)
 }
 
 /// Removes a snapshot, sound or not, once none is being taken any more. Bytes that the store or another snapshot shares

@@ -21,7 +21,7 @@ pub use contents::{Contents, Digest, Member};
 pub use create::{Created, create, create_closed};
 pub use digest::Sha256;
 pub use error::SnapshotError;
-pub use list::{Found, Snapshot, delete, find, list};
+pub use list::{Found, Snapshot, delete, find, list, read_contents};
 pub use name::SnapshotName;
 pub use restore::{Restored, Source, discard_replaced, restore};
 pub use schedule::{Retention, Schedule};

@@ -12,7 +12,7 @@ use crate::storage::{
 };
 use crate::types::Seq;
 
-use super::verify::{load_manifest, verify_bytes};
+use super::verify::{check_opens, load_manifest, verify_bytes};
 use super::{Snapshot, SnapshotError, SnapshotName, archive, find, list};
 
 /// What stands in the data directory now.
@@ -107,6 +107,8 @@ fn prepare(
         }
         Source::Archive(file) => archive::unpack(file, &staged.root().join(UNPACKED), progress)?,
     };
+    // Bytes that are what they were may have been damaged before: the store that stands here is not given up for that.
+    check_opens(&snapshot)?;
     let timeline = next_timeline(paths, &snapshot)?;
     stage(&snapshot, &staged, timeline.number)?;
     Ok((snapshot, timeline))

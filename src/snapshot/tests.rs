@@ -189,6 +189,81 @@ fn a_log_that_is_damaged_on_disk_is_in_no_sound_snapshot() {
     assert!(restore_named(data, "first").is_err());
 }
 
+/// Puts a damaged copy in the place of a file; whoever has the file open keeps what it was.
+fn spoil(path: &Path, at_from_end: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.len() - at_from_end;
+    bytes[at] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_segment_that_is_damaged_on_disk_is_in_no_sound_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = &dir.path().join("data");
+    let database = make(data);
+    let truth = read(&database);
+    let mut snapshot = create(&database, Some(name("first"))).unwrap().snapshot;
+    let member = snapshot.contents.members.iter().position(|m| m.path.ends_with(".seg")).unwrap();
+    let path = snapshot.contents.members[member].path.clone();
+    let kept = fs::read(data.join(&path)).unwrap();
+    // The checksum of its checksums.
+    spoil(&data.join(&path), 1);
+    for _ in 0..2 {
+        let refused = create(&database, Some(name("second"))).unwrap_err();
+        assert!(matches!(refused, SnapshotError::Segment(_)), "{refused}");
+        assert!(refused.to_string().contains(".seg is damaged"), "{refused}");
+        assert_eq!(fs::read_dir(DataPaths::new(data).snapshots_dir()).unwrap().count(), 1);
+    }
+    drop(database);
+    let refused = create_closed(data, Some(name("second"))).unwrap_err();
+    assert!(matches!(refused, SnapshotError::Segment(_)), "{refused}");
+    fs::write(data.join(&path), kept).unwrap();
+    // One that was taken of it by an earlier program: its digests are those of the damage.
+    spoil(&snapshot.home.join(&path), 1);
+    let (_, digest) = Sha256::of_file(&snapshot.home.join(&path)).unwrap();
+    snapshot.contents.members[member].digest = Digest::Bytes(digest);
+    fs::write(snapshot.home.join("SNAPSHOT"), snapshot.contents.encode()).unwrap();
+    let problems = verify(&find(data, &name("first")).unwrap(), &mut quiet).unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].contains(".seg is damaged"), "{problems:?}");
+    let file = dir.path().join("a.tar.zst");
+    archive::pack(&find(data, &name("first")).unwrap(), &file, &mut quiet).unwrap();
+    let refused = restore_named(data, "first").unwrap_err();
+    assert!(matches!(&refused, SnapshotError::Damaged { reason, .. } if reason.contains(".seg")), "{refused}");
+    let other = dir.path().join("other");
+    let refused = restore(&other, &Source::Archive(file), &mut quiet).unwrap_err();
+    assert!(matches!(&refused, SnapshotError::Damaged { reason, .. } if reason.contains(".seg")), "{refused}");
+    assert!(!other.exists() && !DataPaths::new(data).before_restore_dir().exists());
+    assert_eq!(read(&open(data)), truth, "a refused restore leaves the store as it was");
+}
+
+#[test]
+fn a_segment_of_another_moment_is_found_in_a_snapshot_and_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let histories = ["one", "two"].map(|history| {
+        let data = dir.path().join(history);
+        let database = open(&data);
+        (0..if history == "one" { 1 } else { 2 }).for_each(|_| write(&things(&database), 0..5, 0));
+        things(&database).flush().unwrap();
+        create(&database, Some(name("s"))).unwrap();
+        data
+    });
+    let [one, two] = &histories;
+    let mut snapshot = find(one, &name("s")).unwrap();
+    let member = snapshot.contents.members.iter_mut().find(|m| m.path.ends_with(".seg")).unwrap();
+    let foreign = fs::read(two.join(&member.path)).unwrap();
+    fs::remove_file(snapshot.home.join(&member.path)).unwrap();
+    fs::write(snapshot.home.join(&member.path), foreign).unwrap();
+    (member.len_bytes, member.digest) = Digest::of_file(&snapshot.home.join(&member.path)).unwrap();
+    fs::write(snapshot.home.join("SNAPSHOT"), snapshot.contents.encode()).unwrap();
+    let problems = verify(&find(one, &name("s")).unwrap(), &mut quiet).unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].contains("has first change 3, expected 2"), "{problems:?}");
+    let refused = restore_named(one, "s").unwrap_err().to_string();
+    assert!(refused.contains("has first change 3, expected 2"), "{refused}");
+    assert_eq!(read(&open(one)).len(), 6);
+}
+
 #[test]
 fn a_snapshot_that_fails_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::collection::{check_named, read_dead};
 use crate::log::{self, LogIdentity};
-use crate::manifest::{Manifest, SNAPSHOT_FILE};
-use crate::segment::{DeadRows, Segment, SegmentError, SegmentSpec};
+use crate::manifest::{CollectionEntry, Manifest, SNAPSHOT_FILE, SegmentEntry};
+use crate::segment::{Segment, SegmentError, SegmentSpec};
 use crate::storage::{DataPaths, list_files_below};
 
 use super::list::CREATED_FILE;
@@ -59,10 +60,48 @@ pub(super) fn verify_bytes(snapshot: &Snapshot, progress: &mut dyn FnMut(u64, u6
     Ok(report)
 }
 
-/// Bytes may be what they were and yet have been damaged before: opens what the manifest names.
+/// Bytes may be what they were and yet have been damaged before: opens what the manifest names, and reads it.
 fn verify_store(snapshot: &Snapshot, problems: &mut Vec<String>) -> Result<(), SnapshotError> {
     let paths = DataPaths::new(&snapshot.home);
     let manifest = load_manifest(snapshot)?;
+    open_segments(snapshot, &manifest, &mut |collection, segment, opened| {
+        match opened.map(|opened| opened.map(|opened| opened.verify(|_| {}))) {
+            Err(problem) => problems.push(problem),
+            Ok(Some(Err(error))) => problems.push(error.to_string()),
+            Ok(Some(Ok(())) | None) => {}
+        }
+        if segment.dead_version > 0 {
+            let path = paths.dead_file(collection.id.0, collection.generation, segment.id.0, segment.dead_version);
+            problems.extend(read_dead(&path, segment).err().map(|error| error.to_string()));
+        }
+        Ok(())
+    })?;
+    let identity = LogIdentity { store_id: manifest.store_id.0, timeline: manifest.timeline };
+    Ok(log::check(&paths, identity, manifest.log_start, snapshot.contents.seq)?)
+}
+
+/// Refuses what would not be opened in the place of a store, without reading it: segments that are damaged where they
+/// begin or end, or that are others than the manifest names. A list of dead rows can be made again.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`], [`SnapshotError::Manifest`].
+pub(super) fn check_opens(snapshot: &Snapshot) -> Result<(), SnapshotError> {
+    open_segments(snapshot, &load_manifest(snapshot)?, &mut |_, _, opened| match opened {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(SnapshotError::Damaged { path: snapshot.home.clone(), reason }),
+    })
+}
+
+/// A segment, `None` where it is of an earlier format, or what is wrong with it.
+type Opened = Result<Option<Segment>, String>;
+
+/// Opens every segment that the manifest names, one after the other.
+fn open_segments(
+    snapshot: &Snapshot,
+    manifest: &Manifest,
+    visit: &mut dyn FnMut(&CollectionEntry, &SegmentEntry, Opened) -> Result<(), SnapshotError>,
+) -> Result<(), SnapshotError> {
+    let paths = DataPaths::new(&snapshot.home);
     let members: BTreeMap<PathBuf, u64> =
         snapshot.contents.members.iter().map(|m| (snapshot.home.join(&m.path), m.len_bytes)).collect();
     for collection in &manifest.collections {
@@ -77,26 +116,24 @@ fn verify_store(snapshot: &Snapshot, problems: &mut Vec<String>) -> Result<(), S
                 index: definition.index,
             };
             let path = paths.segment_file(collection.id.0, collection.generation, segment.id.0);
-            if members.get(&path) != Some(&segment.len_bytes) {
-                problems.push(format!("{} is not among the members as the manifest names it", path.display()));
-                continue;
-            }
-            match Segment::open_by_calls(&path, &spec).and_then(|opened| opened.verify(|_| {})) {
-                // A snapshot may be older than this program: its bytes are right, and migrations read them.
-                Err(SegmentError::UnsupportedVersion { found, supported, .. }) if found < supported => {}
-                Err(error) => problems.push(error.to_string()),
-                Ok(()) => {}
-            }
-            if segment.dead_version > 0 {
-                let path = paths.dead_file(collection.id.0, collection.generation, segment.id.0, segment.dead_version);
-                if let Err(error) = DeadRows::read(&path, segment.id, segment.rows) {
-                    problems.push(error.to_string());
-                }
-            }
+            let open = || -> Result<Segment, SegmentError> {
+                let opened = Segment::open_by_calls(&path, &spec)?;
+                check_named(&opened, segment)?;
+                Ok(opened)
+            };
+            let opened = match members.get(&path) == Some(&segment.len_bytes) {
+                false => Err(format!("{} is not among the members as the manifest names it", path.display())),
+                true => match open() {
+                    Ok(opened) => Ok(Some(opened)),
+                    // A snapshot may be older than this program: its bytes are right, and migrations read them.
+                    Err(SegmentError::UnsupportedVersion { found, supported, .. }) if found < supported => Ok(None),
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            visit(collection, segment, opened)?;
         }
     }
-    let identity = LogIdentity { store_id: manifest.store_id.0, timeline: manifest.timeline };
-    Ok(log::check(&paths, identity, manifest.log_start, snapshot.contents.seq)?)
+    Ok(())
 }
 
 /// The snapshot's manifest, which must be of the store and timeline that the contents name.

@@ -111,7 +111,7 @@ fn models(context: &Context, named: &str) -> Vec<Finding> {
 fn collections(paths: &DataPaths) -> Vec<(CollectionName, Definition)> {
     let sealed = Manifest::load(paths).map_or(Vec::new(), |manifest| manifest.collections);
     let mut all: BTreeMap<_, _> = sealed.into_iter().map(|entry| (entry.id, (entry.name, entry.definition))).collect();
-    log::salvage(paths, None, &mut |_, change| match change {
+    log::salvage(paths, log::Needed::default(), &mut |_, change| match change {
         Change::CreateCollection { id, name, definition, .. } => _ = all.insert(id, (name, definition)),
         Change::DropCollection { id } => _ = all.remove(&id),
         Change::Upsert { .. } | Change::Delete { .. } => {}
