@@ -244,8 +244,10 @@ impl TextModel {
     /// The tokens of a text with the prefix for `input`, all of them, however long it is.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`]; [`EmbedError::Cancelled`] where the [`super::Cancellation`] around this call was
+    /// cancelled.
     pub fn tokenize(&self, text: &str, input: InputKind, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        Cancellation::check_current()?;
         self.tokenizer.pieces(&format!("{}{text}", self.prefix(input)), with_special)
     }
 

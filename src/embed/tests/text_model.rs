@@ -11,7 +11,7 @@ use serde_json::json;
 use super::small::{config, install, safetensors};
 use crate::embed::lock_file::LOCK_FILE;
 use crate::embed::tokenizer::tests::small_tokenizer;
-use crate::embed::{Compute, Device, EmbedError, InputKind, Models, Precision, TextModel};
+use crate::embed::{Cancellation, Compute, Device, EmbedError, InputKind, Models, Precision, TextModel};
 
 const NAME: &str = "me/small";
 
@@ -94,6 +94,16 @@ fn tokens_of_another_tokenizer_are_refused() {
     });
     let bare = bare.unwrap();
     assert_eq!(bare.embed_tokens(&[vec![4, 5], vec![4; 17]]).unwrap().token_counts, [2, 16]);
+}
+
+#[test]
+fn a_text_of_a_caller_who_has_gone_is_not_tokenised() {
+    let (model, gone) = (changed(|_| {}).unwrap(), Cancellation::new());
+    let tokenize = || model.tokenize("a b", InputKind::Plain, false).map(|pieces| pieces.len());
+    assert_eq!(gone.scope(tokenize).unwrap(), 2);
+    gone.cancel();
+    let result = gone.scope(tokenize);
+    assert!(matches!(result, Err(EmbedError::Cancelled)), "{result:?}");
 }
 
 #[test]
