@@ -93,7 +93,11 @@ fn tokens_of_another_tokenizer_are_refused() {
         fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     });
     let bare = bare.unwrap();
-    assert_eq!(bare.embed_tokens(&[vec![4, 5], vec![4; 17]]).unwrap().token_counts, [2, 16]);
+    let result = bare.embed_tokens(&[vec![4, 5], vec![4; 17]]).unwrap();
+    assert_eq!((result.token_counts, result.truncated), (vec![2, 16], vec![false, true]));
+    let of_text = bare.embed(&["a b", &"a ".repeat(17)], InputKind::Plain).unwrap();
+    assert_eq!((of_text.token_counts, of_text.truncated), (vec![2, 16], vec![false, true]));
+    assert_eq!(of_text.vectors, result.vectors);
 }
 
 #[test]
