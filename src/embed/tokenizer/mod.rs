@@ -5,6 +5,7 @@ mod charsmap;
 pub(crate) mod fuzz;
 mod guard;
 mod inspect;
+mod room;
 
 use std::borrow::Cow;
 use std::fs;
@@ -21,6 +22,7 @@ use super::settings::Settings;
 use super::{EmbedError, Piece};
 use guard::Guard;
 use inspect::Inspected;
+use room::{Place, Room};
 
 use crate::types::guarded;
 
@@ -80,6 +82,10 @@ const FIRST_CUT_BYTES_PER_TOKEN: usize = 16;
 /// How many tokens beyond the limit a beginning must have to stand for the whole: blanks at its end may become tokens
 /// that they are not within the text.
 const MARGIN_TOKENS: usize = 16;
+/// Longest text that is tokenised without asking for room.
+const SHORT_BYTES: usize = 64 << 10;
+/// Room of the process for longer ones, in bytes of text: a byte takes up to 300 of memory until it is tokens.
+static ROOM: Room = Room::new(4 << 20);
 /// A mebibyte of text takes a genuine tokenizer about a second of a core.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -146,7 +152,7 @@ impl TextTokenizer {
     /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Cancelled`] while it waits for room.
     pub(super) fn encode(&self, prefix: &str, text: &str) -> Result<Tokens, EmbedError> {
         let text = match prefix {
             "" => Cow::Borrowed(text),
@@ -160,10 +166,12 @@ impl TextTokenizer {
     /// Every token of `text`, untruncated, without the blanks around it.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Cancelled`] while it waits for room.
     pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
         let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
         let text = text.trim();
+        // Each token takes memory once more, as a piece.
+        let _place = place_for(text, 2)?;
         let (read, origins) = match self.lower_case {
             true => (text.to_lowercase(), Some(origins_of_lower_case(text))),
             false => (text.to_owned(), None),
@@ -200,7 +208,7 @@ impl TextTokenizer {
     /// The tokens of one of two texts, as many as there may be of both together.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Cancelled`] while it waits for room.
     pub(super) fn side(&self, text: &str) -> Result<Side, EmbedError> {
         let (mut encoding, _) = self.beginning(text.trim(), false)?;
         encoding.truncate(self.max_tokens, 0, TruncationDirection::Right);
@@ -267,6 +275,7 @@ impl TextTokenizer {
     }
 
     fn encoding(&self, text: &str, with_special: bool) -> Result<Encoding, EmbedError> {
+        let _place = place_for(text, 1)?;
         let result = if self.guard.is_patient() {
             guarded(|| self.inner.encode_fast(text, with_special).map_err(|e| e.to_string()))
         } else {
@@ -317,6 +326,14 @@ fn within_origins(origins: &[usize], start: usize, stop: usize) -> (usize, usize
     let first = origins.get(start).copied().unwrap_or(after_last);
     let last = stop.checked_sub(1).and_then(|last| origins.get(last)).map_or(first, |last| last + 1);
     (first, last.max(first))
+}
+
+/// Room for a text that is tokenised, where it is long; `times` what one takes.
+fn place_for(text: &str, times: usize) -> Result<Option<Place<'static>>, EmbedError> {
+    match text.len() > SHORT_BYTES {
+        true => Ok(Some(ROOM.enter(text.len() * times)?)),
+        false => Ok(None),
+    }
 }
 
 fn to_length(max_length: usize) -> TruncationParams {

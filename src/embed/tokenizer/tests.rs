@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::charsmap::tests::encode as base64;
 use super::*;
+use crate::embed::Cancellation;
 
 /// A WordPiece tokenizer of a few words, with the truncation and padding that must be ignored.
 pub(crate) fn small_tokenizer() -> Value {
@@ -178,6 +179,25 @@ fn a_tokenizer_that_adds_no_tokens_tells_what_it_cuts() {
     assert_eq!(tokens("a b c a b c a b"), Tokens { ids: ids.clone(), truncated: false });
     assert_eq!(tokens("a b c a b c a b c"), Tokens { ids: ids.clone(), truncated: true });
     assert_eq!(tokens(&"a b c ".repeat(10_000)), Tokens { ids, truncated: true });
+}
+
+#[test]
+fn long_texts_that_are_read_whole_wait_for_room() {
+    let tokenizer = load(&small_tokenizer(), 8).unwrap();
+    let (long, gone) = ("мир".repeat(SHORT_BYTES / 6 + 1), Cancellation::new());
+    gone.cancel();
+    let all = ROOM.enter(usize::MAX).unwrap();
+    gone.scope(|| {
+        let encoded = tokenizer.encode("", &long).map(drop);
+        for result in [encoded, tokenizer.pieces(&long, true).map(drop), tokenizer.side(&long).map(drop)] {
+            assert!(matches!(result, Err(EmbedError::Cancelled)), "{result:?}");
+        }
+        // What is short, or of which the beginning is enough, waits for nobody.
+        assert_eq!(tokenizer.pieces("a b", false).unwrap().len(), 2);
+        assert!(tokenizer.encode("", &"a b ".repeat(1 << 18)).unwrap().truncated);
+    });
+    drop(all);
+    assert_eq!(tokenizer.encode("", &long).unwrap().ids, [2, 1, 3]);
 }
 
 /// The small tokenizer with the pairs of a BERT, which knows every word or fails.
