@@ -22,6 +22,8 @@ use crate::types::{VectorError, check_vector, normalise};
 pub struct TextModel {
     name: String,
     fingerprint: String,
+    /// Stands for the model in the cache.
+    cached_as: String,
     settings: Settings,
     tokenizer: TextTokenizer,
     encoder: Arc<Passes>,
@@ -96,9 +98,14 @@ impl TextModel {
         let head = Head::load(&place.dir, &settings.steps)?;
         let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
         let fingerprint = fingerprint(&settings, files, encoder.precision());
+        let cached_as = match tokenizer.adds_tokens() {
+            true => fingerprint.clone(),
+            // Records of earlier versions may call texts whole that were cut.
+            false => format!("{fingerprint} cuts are told"),
+        };
         let Services { threads, batcher, cache } = services;
         let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));
-        Ok(Self { name, fingerprint, settings, tokenizer, encoder, head, batcher, cache })
+        Ok(Self { name, fingerprint, cached_as, settings, tokenizer, encoder, head, batcher, cache })
     }
 
     /// Canonical name.
@@ -158,7 +165,7 @@ impl TextModel {
         };
         match &self.cache {
             Some(cache) => {
-                let key = |text: &str| Key::new(&self.fingerprint, prefix, text);
+                let key = |text: &str| Key::new(&self.cached_as, prefix, text);
                 embed_through(cache, key, self.dim(), texts, compute)
             }
             None => compute(texts),
@@ -244,8 +251,10 @@ impl TextModel {
     /// The tokens of a text with the prefix for `input`, all of them, however long it is.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`]; [`EmbedError::Cancelled`] where the [`super::Cancellation`] around this call was
+    /// cancelled.
     pub fn tokenize(&self, text: &str, input: InputKind, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
+        Cancellation::check_current()?;
         self.tokenizer.pieces(&format!("{}{text}", self.prefix(input)), with_special)
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::small::{config, install, safetensors};
 use crate::embed::lock_file::LOCK_FILE;
 use crate::embed::tokenizer::tests::small_tokenizer;
-use crate::embed::{Compute, Device, EmbedError, InputKind, Models, Precision, TextModel};
+use crate::embed::{Cancellation, Compute, Device, EmbedError, InputKind, Models, Precision, TextModel};
 
 const NAME: &str = "me/small";
 
@@ -93,7 +93,21 @@ fn tokens_of_another_tokenizer_are_refused() {
         fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     });
     let bare = bare.unwrap();
-    assert_eq!(bare.embed_tokens(&[vec![4, 5], vec![4; 17]]).unwrap().token_counts, [2, 16]);
+    let result = bare.embed_tokens(&[vec![4, 5], vec![4; 17]]).unwrap();
+    assert_eq!((result.token_counts, result.truncated), (vec![2, 16], vec![false, true]));
+    let of_text = bare.embed(&["a b", &"a ".repeat(17)], InputKind::Plain).unwrap();
+    assert_eq!((of_text.token_counts, of_text.truncated), (vec![2, 16], vec![false, true]));
+    assert_eq!(of_text.vectors, result.vectors);
+}
+
+#[test]
+fn a_text_of_a_caller_who_has_gone_is_not_tokenised() {
+    let (model, gone) = (changed(|_| {}).unwrap(), Cancellation::new());
+    let tokenize = || model.tokenize("a b", InputKind::Plain, false).map(|pieces| pieces.len());
+    assert_eq!(gone.scope(tokenize).unwrap(), 2);
+    gone.cancel();
+    let result = gone.scope(tokenize);
+    assert!(matches!(result, Err(EmbedError::Cancelled)), "{result:?}");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use super::charsmap;
 pub(super) struct Inspected {
     /// Whether no token reaches across an ASCII blank.
     pub splits_at_blanks: bool,
+    /// ASCII signs that are always words of their own, and that no added token holds; none where
+    /// `splits_at_blanks` is not so.
+    pub signs: Vec<u8>,
     /// Whether it holds regular expressions, which may match for ever.
     pub has_patterns: bool,
 }
@@ -124,7 +127,9 @@ pub(super) fn inspect(bytes: &[u8], vocabulary: usize) -> Result<Inspected, Stri
     let mut steps = Steps { growth: 1, patterns: 0 };
     steps.read(&file.normalizer)?;
     steps.read(&file.pre_tokenizer)?;
-    Ok(Inspected { splits_at_blanks: file.splits_at_blanks(), has_patterns: steps.patterns > 0 })
+    let (splits_at_blanks, has_patterns) = (file.splits_at_blanks(), steps.patterns > 0);
+    let signs = if splits_at_blanks { file.signs() } else { Vec::new() };
+    Ok(Inspected { splits_at_blanks, signs, has_patterns })
 }
 
 impl File {
@@ -178,6 +183,18 @@ impl File {
                     && !token.rstrip
             })
     }
+
+    /// BERT's words end at signs as well. A normaliser may make signs of an added token that is not ASCII.
+    fn signs(&self) -> Vec<u8> {
+        let are_words = kind(&self.pre_tokenizer) == "BertPreTokenizer"
+            && keeps_signs(&self.normalizer)
+            && self.added_tokens.iter().all(|token| token.content.is_ascii());
+        let is_free = |sign: &u8| self.added_tokens.iter().all(|token| !token.content.as_bytes().contains(sign));
+        match are_words {
+            true => (b'!'..=b'~').filter(u8::is_ascii_punctuation).filter(is_free).collect(),
+            false => Vec::new(),
+        }
+    }
 }
 
 fn kind(step: &Value) -> &str {
@@ -196,6 +213,12 @@ fn is_local(normalizer: &Value) -> bool {
         "Sequence" => normalizer["normalizers"].as_array().is_some_and(|steps| steps.iter().all(is_local)),
         _ => false,
     }
+}
+
+/// Whether a local normaliser leaves an ASCII sign what it is where another ASCII character follows it.
+fn keeps_signs(normalizer: &Value) -> bool {
+    kind(normalizer) != "Precompiled"
+        && normalizer["normalizers"].as_array().is_none_or(|steps| steps.iter().all(keeps_signs))
 }
 
 /// A template may hold a text as often as it likes, after truncation; where two texts were cut, all combinations of

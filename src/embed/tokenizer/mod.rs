@@ -5,6 +5,7 @@ mod charsmap;
 pub(crate) mod fuzz;
 mod guard;
 mod inspect;
+mod room;
 
 use std::borrow::Cow;
 use std::fs;
@@ -12,18 +13,22 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{
+    Encoding, PostProcessor, Token, Tokenizer, TruncationDirection, TruncationParams, truncate_encodings,
+};
 
 use super::local::OF_SECOND;
 use super::settings::Settings;
 use super::{EmbedError, Piece};
 use guard::Guard;
 use inspect::Inspected;
+use room::{Place, Room};
 
 use crate::types::guarded;
 
 /// A model's tokenizer.
 pub(super) struct TextTokenizer {
+    /// It stops [`MARGIN_TOKENS`] beyond the limit; what is beyond is cut off here.
     inner: Arc<Tokenizer>,
     /// The same without truncation, made when somebody wants every token: with it, tokenising stops at the limit.
     whole: OnceLock<Arc<Tokenizer>>,
@@ -32,9 +37,14 @@ pub(super) struct TextTokenizer {
     /// Whether no token reaches across an ASCII blank, so that a text may be cut there without changing what stands
     /// before.
     splits_at_blanks: bool,
+    /// ASCII signs behind which it may be cut as well.
+    signs: Vec<u8>,
     /// Bytes that are tokenised first of a long text.
     first_cut_bytes: usize,
     max_tokens: usize,
+    /// How many tokens it adds to every text, and how many of these behind it.
+    special_tokens: usize,
+    tokens_behind: usize,
     /// Rows of the model's table of tokens.
     vocabulary: usize,
     lower_case: bool,
@@ -72,6 +82,10 @@ const FIRST_CUT_BYTES_PER_TOKEN: usize = 16;
 /// How many tokens beyond the limit a beginning must have to stand for the whole: blanks at its end may become tokens
 /// that they are not within the text.
 const MARGIN_TOKENS: usize = 16;
+/// Longest text that is tokenised without asking for room.
+const SHORT_BYTES: usize = 64 << 10;
+/// Room of the process for longer ones, in bytes of text: a byte takes up to 300 of memory until it is tokens.
+static ROOM: Room = Room::new(4 << 20);
 /// A mebibyte of text takes a genuine tokenizer about a second of a core.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -99,45 +113,65 @@ impl TextTokenizer {
 
     fn from_bytes(bytes: Vec<u8>, model: &str, limits: Limits) -> Result<Self, String> {
         let Limits { max_tokens, vocabulary, lower_case, patience } = limits;
-        let Inspected { splits_at_blanks, has_patterns } = inspect::inspect(&bytes, vocabulary)?;
+        let Inspected { splits_at_blanks, signs, has_patterns } = inspect::inspect(&bytes, vocabulary)?;
         let guard = Guard::new(has_patterns.then_some(patience));
-        let inner = guard.run_within(move || {
+        let (inner, special_tokens, tokens_behind) = guard.run_within(move || {
             let mut inner = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
             inner.with_padding(None);
+            inner.with_truncation(None).map_err(|e| e.to_string())?;
             // Truncation subtracts the special tokens without a check of its own.
-            let special = inner.encode_fast("", true).map_err(|e| e.to_string())?.get_ids().len();
-            if special >= max_tokens {
+            let (special, behind) = special_tokens(&inner)?;
+            let least = inner.encode_fast("", true).map_err(|e| e.to_string())?.len();
+            if least.max(special) >= max_tokens {
                 return Err(format!("it adds {special} special tokens to each text, and {max_tokens} fit"));
             }
-            let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
-            inner.with_truncation(Some(truncation)).map_err(|e| e.to_string())?;
-            Ok(Arc::new(inner))
+            inner.with_truncation(Some(to_length(max_tokens + MARGIN_TOKENS))).map_err(|e| e.to_string())?;
+            Ok((Arc::new(inner), special, behind))
         })?;
-        let first_cut_bytes = max_tokens * FIRST_CUT_BYTES_PER_TOKEN;
-        let (model, whole) = (model.to_owned(), OnceLock::new());
-        Ok(Self { inner, whole, model, guard, splits_at_blanks, first_cut_bytes, max_tokens, vocabulary, lower_case })
+        Ok(Self {
+            inner,
+            whole: OnceLock::new(),
+            model: model.to_owned(),
+            guard,
+            splits_at_blanks,
+            signs,
+            first_cut_bytes: max_tokens * FIRST_CUT_BYTES_PER_TOKEN,
+            max_tokens,
+            special_tokens,
+            tokens_behind,
+            vocabulary,
+            lower_case,
+        })
+    }
+
+    /// Whether texts get special tokens.
+    pub(super) fn adds_tokens(&self) -> bool {
+        self.special_tokens > 0
     }
 
     /// The tokens of `prefix` followed by `text`, without the blanks around both, as sentence-transformers reads them.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Cancelled`] while it waits for room.
     pub(super) fn encode(&self, prefix: &str, text: &str) -> Result<Tokens, EmbedError> {
         let text = match prefix {
             "" => Cow::Borrowed(text),
             prefix => Cow::Owned(format!("{prefix}{text}")),
         };
         let text = if self.lower_case { Cow::Owned(text.to_lowercase()) } else { text };
-        self.tokens(&self.beginning(text.trim(), true)?)
+        let (encoding, _) = self.beginning(text.trim(), true)?;
+        self.tokens(&encoding)
     }
 
     /// Every token of `text`, untruncated, without the blanks around it.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Cancelled`] while it waits for room.
     pub(super) fn pieces(&self, text: &str, with_special: bool) -> Result<Vec<Piece>, EmbedError> {
         let blanks = text.chars().take_while(|c| c.is_whitespace()).count();
         let text = text.trim();
+        // Each token takes memory once more, as a piece.
+        let _place = place_for(text, 2)?;
         let (read, origins) = match self.lower_case {
             true => (text.to_lowercase(), Some(origins_of_lower_case(text))),
             false => (text.to_owned(), None),
@@ -174,9 +208,10 @@ impl TextTokenizer {
     /// The tokens of one of two texts, as many as there may be of both together.
     ///
     /// # Errors
-    /// [`EmbedError::Tokenizer`].
+    /// [`EmbedError::Tokenizer`], [`EmbedError::Cancelled`] while it waits for room.
     pub(super) fn side(&self, text: &str) -> Result<Side, EmbedError> {
-        let mut encoding = self.beginning(text.trim(), false)?;
+        let (mut encoding, _) = self.beginning(text.trim(), false)?;
+        encoding.truncate(self.max_tokens, 0, TruncationDirection::Right);
         encoding.take_overflowing();
         Ok(Side(encoding))
     }
@@ -190,9 +225,13 @@ impl TextTokenizer {
         let (first, mut second) = (first.0.clone(), second.0.clone());
         // Templates set types of their own; other files keep those that the texts come with.
         second.set_type_ids(vec![1; second.len()]);
-        let result = guarded(|| self.inner.post_process(first, Some(second), true).map_err(|e| e.to_string()));
-        let encoding = result.map_err(|reason| self.failed(reason))?;
-        let mut ids = self.tokens(&encoding)?.ids;
+        let encoding = guarded(|| self.together(first, second)).map_err(|reason| self.failed(reason))?;
+        let mut ids = encoding.get_ids().to_vec();
+        // Special tokens are added after truncation, as many as the file likes.
+        if ids.len() > self.max_tokens {
+            return Err(self.failed(format!("it made {} tokens, and {} fit", ids.len(), self.max_tokens)));
+        }
+        self.check_vocabulary(&ids)?;
         for (id, kind) in ids.iter_mut().zip(encoding.get_type_ids()) {
             match kind {
                 0 => {}
@@ -203,28 +242,40 @@ impl TextTokenizer {
         Ok(ids)
     }
 
-    /// The first tokens of `text`, of which no more is tokenised than that takes.
-    fn beginning(&self, text: &str, with_special: bool) -> Result<Encoding, EmbedError> {
+    /// Two texts with the special tokens around them, cut to the limit.
+    fn together(&self, first: Encoding, second: Encoding) -> Result<Encoding, String> {
+        let added = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+        let Some(left) = self.max_tokens.checked_sub(added) else {
+            return Err(format!("it adds {added} special tokens to two texts, and {} fit", self.max_tokens));
+        };
+        let cut = truncate_encodings(first, Some(second), &to_length(left)).map_err(|e| e.to_string())?;
+        let (mut first, mut second) = cut;
+        for side in [&mut first].into_iter().chain(&mut second) {
+            side.take_overflowing();
+        }
+        self.inner.post_process(first, second, true).map_err(|e| e.to_string())
+    }
+
+    /// The first tokens of `text`, some beyond the limit where there are more, and how many bytes of it were read for
+    /// them: no more than that takes.
+    fn beginning(&self, text: &str, with_special: bool) -> Result<(Encoding, usize), EmbedError> {
         if !self.splits_at_blanks {
-            return self.encoding(text, with_special);
+            return Ok((self.encoding(text, with_special)?, text.len()));
         }
         let mut limit_bytes = self.first_cut_bytes;
         loop {
-            let cut = cut_at_blank(text, limit_bytes);
+            let cut = cut_between_words(text, limit_bytes, &self.signs);
             let encoding = self.encoding(cut, with_special)?;
-            if cut.len() == text.len() {
-                return Ok(encoding);
-            }
             // A beginning that is cut itself has the tokens that the whole would have; a shorter one tells nothing.
-            let beyond: usize = encoding.get_overflowing().iter().map(|part| part.get_ids().len()).sum();
-            if beyond >= MARGIN_TOKENS {
-                return Ok(encoding);
+            if cut.len() == text.len() || encoding.len() >= self.max_tokens + MARGIN_TOKENS {
+                return Ok((encoding, cut.len()));
             }
             limit_bytes = limit_bytes.saturating_mul(4);
         }
     }
 
     fn encoding(&self, text: &str, with_special: bool) -> Result<Encoding, EmbedError> {
+        let _place = place_for(text, 1)?;
         let result = if self.guard.is_patient() {
             guarded(|| self.inner.encode_fast(text, with_special).map_err(|e| e.to_string()))
         } else {
@@ -234,17 +285,29 @@ impl TextTokenizer {
         result.map_err(|reason| self.failed(reason))
     }
 
+    /// Of more tokens than fit, the first, with the special ones behind them.
     fn tokens(&self, encoding: &Encoding) -> Result<Tokens, EmbedError> {
-        let ids = encoding.get_ids().to_vec();
-        // Special tokens are added after truncation, as many as the file likes.
-        if ids.len() > self.max_tokens {
-            return Err(self.failed(format!("it made {} tokens, and {} fit", ids.len(), self.max_tokens)));
+        let ids = encoding.get_ids();
+        let truncated = ids.len() > self.max_tokens;
+        let ids = match truncated {
+            true => {
+                let behind = &ids[ids.len() - self.tokens_behind..];
+                [&ids[..self.max_tokens - behind.len()], behind].concat()
+            }
+            false => ids.to_vec(),
+        };
+        self.check_vocabulary(&ids)?;
+        Ok(Tokens { ids, truncated })
+    }
+
+    /// The file's numbers were checked, but a tokenizer numbers the added tokens that it does not know itself.
+    fn check_vocabulary(&self, ids: &[u32]) -> Result<(), EmbedError> {
+        match ids.iter().find(|&&id| id as usize >= self.vocabulary) {
+            Some(id) => {
+                Err(self.failed(format!("it made the token {id}, and the model's table has {}", self.vocabulary)))
+            }
+            None => Ok(()),
         }
-        // The file's numbers were checked, but a tokenizer numbers the added tokens that it does not know itself.
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
-            return Err(self.failed(format!("it made the token {id}, and the model's table has {}", self.vocabulary)));
-        }
-        Ok(Tokens { ids, truncated: !encoding.get_overflowing().is_empty() })
     }
 
     fn failed(&self, reason: String) -> EmbedError {
@@ -265,13 +328,41 @@ fn within_origins(origins: &[usize], start: usize, stop: usize) -> (usize, usize
     (first, last.max(first))
 }
 
-/// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or all of it where none
-/// does.
-fn cut_at_blank(text: &str, limit_bytes: usize) -> &str {
+/// Room for a text that is tokenised, where it is long; `times` what one takes.
+fn place_for(text: &str, times: usize) -> Result<Option<Place<'static>>, EmbedError> {
+    match text.len() > SHORT_BYTES {
+        true => Ok(Some(ROOM.enter(text.len() * times)?)),
+        false => Ok(None),
+    }
+}
+
+fn to_length(max_length: usize) -> TruncationParams {
+    TruncationParams { max_length, ..TruncationParams::default() }
+}
+
+/// How many tokens are put around every text, and how many of these behind it.
+fn special_tokens(inner: &Tokenizer) -> Result<(usize, usize), String> {
+    // A token that no tokenizer has stands for the text.
+    const TEXT: u32 = u32::MAX;
+    let text = Encoding::from_tokens(vec![Token::new(TEXT, String::new(), (0, 0))], 0);
+    let encoding = inner.post_process(text, None, true).map_err(|e| e.to_string())?;
+    let ids = encoding.get_ids();
+    // A template may leave the text out.
+    Ok(ids.iter().rev().position(|&id| id == TEXT).map_or((ids.len(), 0), |behind| (ids.len() - 1, behind)))
+}
+
+/// The longest beginning of `text` of at most `limit_bytes` that ends before a run of blanks, or behind one of `signs`
+/// with an ASCII character after it, as a mark would become part of the sign; all of it where none does.
+fn cut_between_words<'a>(text: &'a str, limit_bytes: usize, signs: &[u8]) -> &'a str {
     if text.len() <= limit_bytes {
         return text;
     }
-    match text.as_bytes()[..=limit_bytes].iter().rposition(|b| matches!(b, b' ' | b'\n')) {
+    let bytes = text.as_bytes();
+    let is_between = |end: &usize| match bytes[*end] {
+        b' ' | b'\n' => true,
+        next => next.is_ascii_graphic() && signs.contains(&bytes[end - 1]),
+    };
+    match (1..=limit_bytes).rev().find(is_between) {
         // An ASCII byte is never inside a longer character.
         Some(end) if !text[..end].trim_end().is_empty() => text[..end].trim_end(),
         _ => text,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::charsmap::tests::encode as base64;
 use super::*;
+use crate::embed::Cancellation;
 
 /// A WordPiece tokenizer of a few words, with the truncation and padding that must be ignored.
 pub(crate) fn small_tokenizer() -> Value {
@@ -43,8 +44,21 @@ fn load(json: &Value, max_tokens: usize) -> Result<TextTokenizer, String> {
     TextTokenizer::from_bytes(json.to_string().into_bytes(), "small", Limits { max_tokens, ..LIMITS })
 }
 
-fn whole(tokenizer: &TextTokenizer, text: &str) -> Tokens {
-    tokenizer.tokens(&tokenizer.encoding(text.trim(), true).unwrap()).unwrap()
+/// What sentence-transformers runs: the crate's own truncation, after all of a text.
+fn reference(json: &Value, max_tokens: usize) -> Tokenizer {
+    let mut reference = Tokenizer::from_bytes(json.to_string()).unwrap();
+    reference.with_padding(None);
+    reference.with_truncation(Some(to_length(max_tokens))).unwrap();
+    reference
+}
+
+fn assert_like_reference(json: &Value, max_tokens: usize, texts: &[String]) {
+    let (tokenizer, reference) = (load(json, max_tokens).unwrap(), reference(json, max_tokens));
+    for text in texts {
+        let ids = reference.encode_fast(text.trim(), true).unwrap().get_ids().to_vec();
+        let truncated = tokenizer.encoding(text.trim(), true).unwrap().len() > max_tokens;
+        assert_eq!(tokenizer.encode("", text).unwrap(), Tokens { ids, truncated }, "{text:.40}");
+    }
 }
 
 #[test]
@@ -79,10 +93,8 @@ fn pieces_say_what_of_the_text_they_are_and_nothing_is_cut() {
 
 #[test]
 fn a_long_text_has_the_tokens_that_its_whole_has() {
-    let tokenizer = load(&small_tokenizer(), 8).unwrap();
-    assert!(tokenizer.splits_at_blanks);
     let mebibyte = |unit: &str| unit.repeat((1 << 20) / unit.len());
-    for text in [
+    let texts = [
         mebibyte("a b, c "),
         mebibyte("a"),
         mebibyte(" "),
@@ -92,9 +104,100 @@ fn a_long_text_has_the_tokens_that_its_whole_has() {
         format!("{}b c a b c a b c a b c", " ".repeat(127)),
         format!("{}b c", "\u{301} ".repeat(300)),
         mebibyte("[SEP] [CLS]"),
-    ] {
-        assert_eq!(tokenizer.encode("", &text).unwrap(), whole(&tokenizer, &text), "{:.40}", text);
+        mebibyte("[SEP][CLS]"),
+        mebibyte("!"),
+        mebibyte("a,b-c"),
+        "a=b=\u{338}".repeat(1000),
+    ];
+    let mut json = small_tokenizer();
+    assert_like_reference(&json, 8, &texts);
+    let single = json["post_processor"]["single"].as_array_mut().unwrap();
+    single.push(json!({"SpecialToken": {"id": "[SEP]", "type_id": 0}}));
+    let (short, long) = ("a b c a b".to_owned(), "a b c a b c".to_owned());
+    assert_like_reference(&json, 8, &[short.clone(), long.clone(), long.repeat(1000)]);
+    json["post_processor"] = Value::Null;
+    assert_like_reference(&json, 8, &[short, long.clone(), long.repeat(1000)]);
+    // It composes signs with the marks behind them.
+    json["normalizer"] = json!({"type": "NFC"});
+    assert_like_reference(&json, 8, &texts[texts.len() - 3..]);
+}
+
+#[test]
+fn of_a_long_text_only_the_beginning_is_read() {
+    let json = small_tokenizer();
+    let tokenizer = load(&json, 8).unwrap();
+    let first = 8 * FIRST_CUT_BYTES_PER_TOKEN;
+    for unit in ["a b, c ", "a", "!", "a,b-c", "c\n"] {
+        let text = unit.repeat((1 << 20) / unit.len());
+        for with_special in [true, false] {
+            let (_, bytes) = tokenizer.beginning(text.trim(), with_special).unwrap();
+            // Nothing tells whether a word without an end is one token or many.
+            let most = if unit == "a" { 1 << 20 } else { first };
+            assert!(bytes <= most, "{bytes} bytes of {unit:?}");
+        }
     }
+    // Accents are no tokens: the first words are not enough.
+    let text = format!("{}{}", "\u{301} ".repeat(first), "a b ".repeat(1 << 18));
+    let (_, bytes) = tokenizer.beginning(text.trim(), true).unwrap();
+    assert!((first..20 * first).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
+fn beginnings_end_where_words_do() {
+    let cut = |text, limit_bytes| cut_between_words(text, limit_bytes, b",=");
+    assert_eq!(cut("ab  c", 4), "ab");
+    assert_eq!(cut("ab \u{3000}\nc", 6), "ab");
+    assert_eq!(cut("ab  c", 5), "ab  c");
+    assert_eq!(cut("ab,c-d", 5), "ab,");
+    assert_eq!(cut("мир,,a", 7), "мир,");
+    assert_eq!(cut("abcdef", 3), "abcdef");
+    // A mark would become part of the sign.
+    assert_eq!(cut("ab,c=\u{338}d", 6), "ab,");
+}
+
+#[test]
+fn words_end_at_signs_that_no_added_token_holds() {
+    let mut json = small_tokenizer();
+    let signs = load(&json, 8).unwrap().signs;
+    assert!(b"!,.'-".iter().all(|sign| signs.contains(sign)), "{signs:?}");
+    assert!(b"[]aZ0 ".iter().all(|sign| !signs.contains(sign)), "{signs:?}");
+    assert!(load(&unigram(json!({"type": "Metaspace", "replacement": "▁"})), 8).unwrap().signs.is_empty());
+    // A normaliser may make an ASCII sign of it.
+    json["added_tokens"][0]["content"] = "≠".into();
+    assert!(load(&json, 8).unwrap().signs.is_empty());
+}
+
+#[test]
+fn a_tokenizer_that_adds_no_tokens_tells_what_it_cuts() {
+    let mut json = small_tokenizer();
+    assert!(load(&json, 8).unwrap().adds_tokens());
+    json["post_processor"] = Value::Null;
+    let tokenizer = load(&json, 8).unwrap();
+    assert!(!tokenizer.adds_tokens());
+    let ids = vec![4, 5, 7, 4, 5, 7, 4, 5];
+    let tokens = |text: &str| tokenizer.encode("", text).unwrap();
+    assert_eq!(tokens("a b c a b c a b"), Tokens { ids: ids.clone(), truncated: false });
+    assert_eq!(tokens("a b c a b c a b c"), Tokens { ids: ids.clone(), truncated: true });
+    assert_eq!(tokens(&"a b c ".repeat(10_000)), Tokens { ids, truncated: true });
+}
+
+#[test]
+fn long_texts_that_are_read_whole_wait_for_room() {
+    let tokenizer = load(&small_tokenizer(), 8).unwrap();
+    let (long, gone) = ("мир".repeat(SHORT_BYTES / 6 + 1), Cancellation::new());
+    gone.cancel();
+    let all = ROOM.enter(usize::MAX).unwrap();
+    gone.scope(|| {
+        let encoded = tokenizer.encode("", &long).map(drop);
+        for result in [encoded, tokenizer.pieces(&long, true).map(drop), tokenizer.side(&long).map(drop)] {
+            assert!(matches!(result, Err(EmbedError::Cancelled)), "{result:?}");
+        }
+        // What is short, or of which the beginning is enough, waits for nobody.
+        assert_eq!(tokenizer.pieces("a b", false).unwrap().len(), 2);
+        assert!(tokenizer.encode("", &"a b ".repeat(1 << 18)).unwrap().truncated);
+    });
+    drop(all);
+    assert_eq!(tokenizer.encode("", &long).unwrap().ids, [2, 1, 3]);
 }
 
 /// The small tokenizer with the pairs of a BERT, which knows every word or fails.
@@ -110,11 +213,12 @@ pub(crate) fn pair_tokenizer(unknown: &str) -> Value {
 
 #[test]
 fn of_two_texts_no_more_is_tokenised_than_fits() {
-    let whole = load(&pair_tokenizer("[UNK]"), 9).unwrap();
+    let (whole, reference) = (load(&pair_tokenizer("[UNK]"), 9).unwrap(), reference(&pair_tokenizer("[UNK]"), 9));
     let (short, half, long) = ("a b", "c , c , c", "a b c , ".repeat(2_000));
-    for (first, second) in [(short, short), (short, half), (half, short), (half, half), (short, &long), (&long, half)] {
+    let pairs = [(short, short), (short, half), (half, short), (half, half), (short, &long), (&long, half)];
+    for (first, second) in pairs.into_iter().chain([(long.as_str(), long.as_str())]) {
         let pair = whole.pair(&whole.side(first).unwrap(), &whole.side(second).unwrap()).unwrap();
-        let want = whole.inner.encode_fast((first.trim(), second.trim()), true).unwrap();
+        let want = reference.encode_fast((first.trim(), second.trim()), true).unwrap();
         let want = want.get_ids().iter().zip(want.get_type_ids()).map(|(id, kind)| id | (kind * OF_SECOND));
         assert_eq!(pair, want.collect::<Vec<_>>(), "{first:.20} {second:.20}");
     }
@@ -156,6 +260,17 @@ fn a_token_of_a_third_type_is_an_error() {
     let side = tokenizer.side("a").unwrap();
     let error = tokenizer.pair(&side, &side).unwrap_err().to_string();
     assert!(error.contains("type 2"), "{error}");
+}
+
+#[test]
+fn special_tokens_that_leave_no_room_for_two_texts_are_an_error() {
+    let mut json = pair_tokenizer("[UNK]");
+    let last = json["post_processor"]["pair"][4].clone();
+    json["post_processor"]["pair"].as_array_mut().unwrap().push(last);
+    let tokenizer = load(&json, 3).unwrap();
+    let side = tokenizer.side("a").unwrap();
+    let error = tokenizer.pair(&side, &side).unwrap_err().to_string();
+    assert!(error.contains("4 special tokens to two texts, and 3 fit"), "{error}");
 }
 
 #[test]
@@ -335,19 +450,21 @@ fn unigram_texts_are_cut_where_that_changes_nothing() {
         json!({"type": "Metaspace", "replacement": "▁", "add_prefix_space": true, "prepend_scheme": "always"});
     let sequence = json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace.clone()]});
     for pre_tokenizer in [metaspace, sequence] {
-        let tokenizer = load(&unigram(pre_tokenizer), 8).unwrap();
+        let json = unigram(pre_tokenizer);
+        let tokenizer = load(&json, 8).unwrap();
         assert!(tokenizer.splits_at_blanks);
         assert_eq!(tokenizer.encode("", " ab  c ").unwrap().ids, [2, 5, 6, 8, 3]);
-        for text in [
+        let (_, bytes) = tokenizer.beginning("ab c ".repeat(3000).trim(), true).unwrap();
+        assert!(bytes <= 8 * FIRST_CUT_BYTES_PER_TOKEN, "{bytes} bytes");
+        let texts = [
             "ab c ".repeat(3000),
             "ab     c \u{3000}  ".repeat(3000),
             "abc".repeat(3000),
             format!("{}abab c", "\u{200b} ".repeat(100)),
             " \u{301} a".repeat(400),
             format!("a{}b", " \u{3000}".repeat(3000)),
-        ] {
-            assert_eq!(tokenizer.encode("", &text).unwrap(), whole(&tokenizer, &text), "{:.30}", text);
-        }
+        ];
+        assert_like_reference(&json, 8, &texts);
     }
     let unsplit = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
     assert!(!load(&unigram(unsplit), 8).unwrap().splits_at_blanks);
