@@ -6,7 +6,8 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::types::{ChunkDefinition, ChunkSpan};
 
-/// Spans of the chunks of `text`, in order, together all of it but blanks between them; one where it is short enough.
+/// Spans of the chunks of `text`, in order, together all of it but blanks; one where it is short enough, or is nothing
+/// but blanks.
 ///
 /// `tokens`: from which character to which each token reaches, in order. A chunk has at most `max_tokens` of them, and
 /// begins `overlap_tokens` before the end of the one before it, or up to half as many where a word begins there.
@@ -20,13 +21,20 @@ pub fn split(text: &str, tokens: &[Range<usize>], definition: ChunkDefinition) -
         let end = if last { tokens.len() } else { cuts.best_end(first + most / 2 + 1..first + most + 1) };
         let from = if first == 0 { 0 } else { cuts.text_from(first) };
         let to = if last { cuts.characters.len() } else { cuts.text_to(end) };
-        spans.push(ChunkSpan { start: from as u32, end: to as u32 });
+        // Some tokenizers make tokens of blanks. A chunk of nothing else would be found as the empty text is.
+        if cuts.part(from..to).iter().any(|c| !c.is_whitespace()) {
+            spans.push(ChunkSpan { start: from as u32, end: to as u32 });
+        }
         if last {
-            return spans;
+            break;
         }
         let back = end.saturating_sub(overlap).max(first + 1);
         first = cuts.best_start(back..end);
     }
+    if spans.is_empty() {
+        spans.push(ChunkSpan { start: 0, end: cuts.characters.len() as u32 });
+    }
+    spans
 }
 
 /// A place where a text may be cut is named by the token after it; there is none before the first token.
@@ -206,6 +214,23 @@ mod tests {
         // The last word has two tokens.
         let tokens = [0..3, 3..7, 7..11, 11..15, 15..19];
         assert_eq!(parts_of("one two six tenfour", &tokens, 4, 0), ["one two six", "tenfour"]);
+    }
+
+    #[test]
+    fn blanks_that_are_tokens_make_no_chunks_of_their_own() {
+        // A token for each character, as byte-level tokenizers make of new lines.
+        let parts = |text: &str| {
+            let tokens: Vec<Range<usize>> = (0..text.chars().count()).map(|at| at..at + 1).collect();
+            parts_of(text, &tokens, 8, 2)
+        };
+        let blanks = "\n".repeat(100);
+        for text in [format!("one{blanks}two"), format!("{blanks}one{blanks}two{blanks}")] {
+            let parts = parts(&text);
+            assert_eq!(parts.iter().map(|part| part.trim()).collect::<Vec<_>>(), ["one", "two"], "{parts:?}");
+        }
+        assert_eq!(parts(&blanks), [blanks.clone()]);
+        // Within a chunk they count as they do for the model.
+        assert_eq!(parts("a  b  c  d"), ["a  b  c ", "c  d"]);
     }
 
     #[test]

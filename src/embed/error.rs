@@ -210,6 +210,24 @@ impl EmbedError {
         StorageError::io(path, action, source).into()
     }
 
+    /// The same once more, where it is said of a model's files and so of every look at them.
+    pub(super) fn of_files(&self) -> Option<Self> {
+        Some(match self {
+            Self::NotInstalled { name, dir, missing } => {
+                Self::NotInstalled { name: name.clone(), dir: dir.clone(), missing: missing.clone() }
+            }
+            Self::Damaged { name, path, expected, got } => {
+                Self::Damaged { name: name.clone(), path: path.clone(), expected: expected.clone(), got: got.clone() }
+            }
+            Self::Malformed { path, reason } => Self::Malformed { path: path.clone(), reason: reason.clone() },
+            Self::Pickle { path } => Self::Pickle { path: path.clone() },
+            Self::Unsupported { path, feature, supported } => {
+                Self::Unsupported { path: path.clone(), feature: feature.clone(), supported }
+            }
+            _ => return None,
+        })
+    }
+
     /// A file that cannot be understood.
     pub(crate) fn malformed(path: impl Into<PathBuf>, reason: impl fmt::Display) -> Self {
         EmbedError::Malformed { path: path.into(), reason: reason.to_string() }

@@ -27,6 +27,8 @@ mod pull;
 #[cfg(feature = "local-models")]
 mod settings;
 #[cfg(feature = "local-models")]
+mod slots;
+#[cfg(feature = "local-models")]
 mod store;
 #[cfg(all(test, feature = "local-models"))]
 mod tests;

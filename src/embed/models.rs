@@ -1,9 +1,8 @@
 //! The models of one directory: what is installed, loading each of them once, fetching new ones.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -12,6 +11,7 @@ use super::cache::VectorCache;
 use super::model::Services;
 use super::registry::known_names;
 use super::settings::{CrossEncoderSettings, Settings};
+use super::slots::Slots;
 use super::store::{Check, Place, Store, check_files, missing};
 use super::{
     Compute, CrossEncoder, EmbedError, InputKind, InstalledModel, ModelKind, Precision, PullProgress, TextModel,
@@ -31,14 +31,9 @@ struct Shared {
     pool: OnceLock<Arc<ThreadPool>>,
     batcher: OnceLock<Arc<Batcher>>,
     cache: OnceLock<Arc<VectorCache>>,
-    /// A slot for each model that was asked for. A slot's lock is held while its model is loaded, so that nobody loads
-    /// it twice; the map's lock is never held with it.
-    loaded: Mutex<HashMap<String, Slot>>,
-    /// Cross-encoders by name. The lock is held while one is loaded: one at a time, and none by two.
-    cross_encoders: Mutex<HashMap<String, Arc<CrossEncoder>>>,
+    text_models: Slots<TextModel>,
+    cross_encoders: Slots<CrossEncoder>,
 }
-
-type Slot = Arc<Mutex<Option<Arc<TextModel>>>>;
 
 impl Models {
     /// The models in `dir`, computed on `threads` threads (`None`: one a core). Touches nothing yet.
@@ -48,9 +43,9 @@ impl Models {
 
     /// As [`Models::new`], with all that can be said of how they compute.
     pub fn computing(dir: PathBuf, compute: Compute) -> Models {
-        let (store, pool, loaded) = (Store::new(dir), OnceLock::new(), Mutex::default());
-        let (batcher, cache, cross_encoders) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        let shared = Shared { store, compute, pool, batcher, cache, loaded, cross_encoders };
+        let (store, pool, batcher, cache) = (Store::new(dir), OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let (text_models, cross_encoders) = (Slots::default(), Slots::default());
+        let shared = Shared { store, compute, pool, batcher, cache, text_models, cross_encoders };
         Models { shared: Arc::new(shared) }
     }
 
@@ -76,14 +71,15 @@ impl Models {
         self.existing(name, ModelKind::Embedding).map(drop)
     }
 
-    /// The model of this name or alias, loaded at the first call and kept, also where its files have gone since.
+    /// The model of this name or alias, loaded at the first call and kept, also where its files have gone since. One
+    /// that cannot be used is refused at once until its files look otherwise, or for a minute.
     ///
     /// # Errors
     /// [`EmbedError::Unknown`], [`EmbedError::NotInstalled`] (which says how to get it), [`EmbedError::Pickle`],
     /// [`EmbedError::Damaged`], [`EmbedError::Malformed`], [`EmbedError::Unsupported`], [`EmbedError::CpuLevel`],
-    /// [`EmbedError::Device`], [`EmbedError::Storage`].
+    /// [`EmbedError::Device`], [`EmbedError::Storage`], [`EmbedError::Cancelled`] where the caller has gone.
     pub fn load(&self, name: &str) -> Result<Arc<TextModel>, EmbedError> {
-        if let Some(model) = self.loaded(&self.shared.store.place(name)?.name) {
+        if let Some(model) = self.shared.text_models.loaded(&self.shared.store.place(name)?.name) {
             return Ok(model);
         }
         let place = self.existing(name, ModelKind::Embedding)?;
@@ -94,20 +90,12 @@ impl Models {
                 supported: "such models to rerank with, and others to embed with",
             });
         }
-        let slot = {
-            let mut loaded = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(loaded.entry(place.name.clone()).or_default())
-        };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = &*slot {
-            return Ok(Arc::clone(model));
-        }
-        let files = check_files(&place, Check::Changed)?;
-        let services =
-            Services { threads: self.pool()?, batcher: self.batcher()?, cache: self.shared.cache.get().cloned() };
-        let model = Arc::new(TextModel::load(&place, &files, self.shared.compute, services)?);
-        *slot = Some(Arc::clone(&model));
-        Ok(model)
+        self.shared.text_models.get_or_load(&place, || {
+            let files = check_files(&place, Check::Changed)?;
+            let cache = self.shared.cache.get().cloned();
+            let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache };
+            TextModel::load(&place, &files, self.shared.compute, services)
+        })
     }
 
     /// The cross-encoder of this name or alias, loaded at the first call and kept. Whoever reranks waits for it; who
@@ -117,20 +105,19 @@ impl Models {
     /// [`EmbedError::Unsupported`] where the model is no cross-encoder, and as [`Models::load`].
     pub fn load_cross_encoder(&self, name: &str) -> Result<Arc<CrossEncoder>, EmbedError> {
         let name = self.shared.store.place(name)?.name;
-        let mut loaded = self.shared.cross_encoders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = loaded.get(&name) {
-            return Ok(Arc::clone(model));
+        if let Some(model) = self.shared.cross_encoders.loaded(&name) {
+            return Ok(model);
         }
         let place = self.existing(&name, ModelKind::CrossEncoder)?;
         if place.is_installed() && !place.is_cross_encoder() {
             // Says what it is instead.
             CrossEncoderSettings::read(&place)?;
         }
-        check_files(&place, Check::Changed)?;
-        let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
-        let model = Arc::new(CrossEncoder::load(&place, self.shared.compute, services)?);
-        loaded.insert(place.name.clone(), Arc::clone(&model));
-        Ok(model)
+        self.shared.cross_encoders.get_or_load(&place, || {
+            check_files(&place, Check::Changed)?;
+            let services = Services { threads: self.pool()?, batcher: self.batcher()?, cache: None };
+            CrossEncoder::load(&place, self.shared.compute, services)
+        })
     }
 
     /// The model run by candle's own forward in float32, loaded at each call: the reference to compare ours with.
@@ -199,13 +186,6 @@ impl Models {
             return CrossEncoder::load(place, compute, services)?.score("a", &["b"]).map(drop);
         }
         TextModel::load(place, &files, compute, services)?.embed(&["a"], InputKind::Plain).map(drop)
-    }
-
-    /// The model of this canonical name, if it is loaded.
-    fn loaded(&self, name: &str) -> Option<Arc<TextModel>> {
-        let slot = self.shared.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)?;
-        let model = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        model.clone()
     }
 
     /// Where a model belongs that must be known or there. Of an unknown one the error names those of its kind.

@@ -8,6 +8,7 @@ use super::error::{ApiError, Code};
 use crate::backend::{AnyCollection, Collections};
 use crate::collection::Frame;
 use crate::database::Database;
+use crate::embed::Cancellation;
 
 /// Why a server is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,9 @@ impl Readiness {
         if loaded().contains(&key) {
             return None;
         }
-        match Frame::new(collection.name(), collection.definition(), database.models()).model() {
+        let frame = Frame::new(collection.name(), collection.definition(), database.models());
+        // That a probe has gone says nothing of the model.
+        match Cancellation::new().scope(|| frame.model()) {
             Ok(_) => {
                 loaded().insert(key);
                 None

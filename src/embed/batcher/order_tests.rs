@@ -130,3 +130,32 @@ fn of_a_model_that_runs_one_pass_at_a_time_one_runs_and_a_query_is_next() {
     let left: Vec<Vec<u32>> = std::iter::from_fn(|| queue.next()).map(|pass| firsts(&pass)).collect();
     assert_eq!(left, [vec![1; 28]]);
 }
+
+#[test]
+fn what_waits_for_a_pass_of_its_model_is_owed_nothing_by_others() {
+    for places in [1, 2] {
+        let (alone, (_, other)) = (fake_alone(), fake());
+        let mut queue = Queue::new(places);
+        let submit = |queue: &mut Queue, encoder: &Arc<dyn Encode>, sequences, urgency| {
+            queue.submit(entries(encoder, sequences), urgency, None).unwrap()
+        };
+        let mut running = submit(&mut queue, &alone, sequences(8, 512, 1), Urgency::Bulk).expect("a place is free");
+        for _ in 0..6 {
+            assert!(submit(&mut queue, &alone, vec![vec![2]], Urgency::Small).is_none());
+            // Seven times the tokens of a bulk pass, and more.
+            for _ in 0..16 {
+                let pass = submit(&mut queue, &other, sequences(1, 256, 3), Urgency::Query).expect("a place is free");
+                queue.finish(&pass, MILLISECOND);
+            }
+            assert!(submit(&mut queue, &alone, vec![vec![4]], Urgency::Query).is_none());
+            queue.finish(&running, MILLISECOND);
+            for first in [4, 2] {
+                let pass = queue.next().expect("it runs none now");
+                assert_eq!(firsts(&pass), [first], "{places} places");
+                queue.finish(&pass, MILLISECOND);
+            }
+            running = queue.next().expect("bulk work waits");
+            assert_eq!(firsts(&running), [1]);
+        }
+    }
+}

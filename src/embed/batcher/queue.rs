@@ -121,14 +121,31 @@ struct Load {
     tokens: usize,
 }
 
-/// Tokens that have gone before what waits, less [`AHEAD_OF_ONE`] for each of its own that has gone meanwhile.
+/// Tokens that have gone before what waits and could have run, less [`AHEAD_OF_ONE`] for each of its own that has gone
+/// meanwhile.
 #[derive(Clone, Copy, Default)]
 struct Debt(usize);
 
+/// How what may be owed something stands when a pass is taken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Nothing of it waits.
+    Absent,
+    /// All of it waits for the end of a pass of its model, which runs one at a time: nothing else goes before it.
+    Held,
+    /// It could have run instead.
+    Ready,
+}
+
 impl Debt {
-    /// Passes went, with tokens `before` it and tokens `of` its own. What does not wait is owed nothing.
-    fn settle(&mut self, is_waiting: bool, before: usize, of: usize) {
-        self.0 = if is_waiting { (self.0 + before).saturating_sub(AHEAD_OF_ONE * of) } else { 0 };
+    /// A pass is taken, with tokens `before` it and tokens `of` its own. What does not wait is owed nothing.
+    fn settle(&mut self, standing: Standing, before: usize, of: usize) {
+        let owed = match standing {
+            Standing::Absent => 0,
+            Standing::Held => self.0,
+            Standing::Ready => self.0 + before,
+        };
+        self.0 = owed.saturating_sub(AHEAD_OF_ONE * of);
     }
 
     /// Whether it is owed a pass of this lane.
@@ -358,14 +375,21 @@ impl Queue {
 
     /// Counts the tokens of a pass, by rank, for those that it went before.
     fn settle(&mut self, lane: Lane, taken: &[usize; Rank::ALL.len()]) {
+        let mut standings = [Standing::Absent; Rank::ALL.len()];
+        for line in &self.lines {
+            let standing = if self.can_run(line) { Standing::Ready } else { Standing::Held };
+            let of_rank = &mut standings[line.rank.index()];
+            *of_rank = standing.max(*of_rank);
+        }
+        let bulk = Rank::ALL.into_iter().filter(|rank| rank.lane() == Lane::Bulk);
+        let bulk = bulk.map(|rank| standings[rank.index()]).max().unwrap_or(Standing::Absent);
         let tokens: usize = taken.iter().sum();
-        let waits = |wanted: &dyn Fn(Rank) -> bool| self.lines.iter().any(|line| wanted(line.rank));
         let (before, of) = if lane == Lane::Interactive { (tokens, 0) } else { (0, tokens) };
-        self.bulk.settle(waits(&|rank| rank.lane() == Lane::Bulk), before, of);
+        self.bulk.settle(bulk, before, of);
         let mut before = 0;
         for rank in Rank::ALL.into_iter().filter(|rank| rank.lane() == lane) {
             let of = taken[rank.index()];
-            self.ranks[rank.index()].settle(waits(&|waiting| waiting == rank), before, of);
+            self.ranks[rank.index()].settle(standings[rank.index()], before, of);
             before += of;
         }
     }

@@ -84,6 +84,7 @@ impl CandleEncoder {
                 nomic_bert::NomicBertModel::load(tensors, &nomic_config(architecture, rotary)).map(Model::NomicBert)
             }
             Family::ModernBert(local) => {
+                check_attention_norms(weights, architecture, &tensors)?;
                 let tensors = tensors.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
                 let tensors = VarBuilder::from_tensors(tensors, DType::F32, &device);
                 modernbert::ModernBert::load(tensors, &modern_config(architecture, local)).map(Model::ModernBert)
@@ -159,6 +160,21 @@ impl std::fmt::Debug for CandleEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.debug_struct("CandleEncoder").field("device", &self.device).finish_non_exhaustive()
     }
+}
+
+/// Holds a ModernBERT to a norm before the attention of every layer but the first: candle takes any of them for one
+/// that the model does without.
+fn check_attention_norms(
+    weights: &Weights,
+    architecture: &Architecture,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<(), EmbedError> {
+    let name = |layer: usize| format!("layers.{layer}.attn_norm.weight");
+    if tensors.contains_key(&name(0)) {
+        let reason = format!("it holds {}, and the first layer has no such norm", name(0));
+        return Err(EmbedError::malformed(weights.path(), reason));
+    }
+    (1..architecture.layers).try_for_each(|layer| weights.tensor(&name(layer), &[architecture.hidden_size]).map(drop))
 }
 
 fn bert_model(

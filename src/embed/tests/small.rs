@@ -8,7 +8,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::embed::settings::{Architecture, Settings};
-use crate::embed::tokenizer::tests::small_tokenizer;
+use crate::embed::tokenizer::tests::{pair_tokenizer, small_tokenizer};
 use crate::embed::{Dimensions, KnownModel, ModelKind, Pooling};
 
 /// Tokens that the small tokenizer knows.
@@ -164,6 +164,27 @@ pub(crate) fn install(models: &Path, name: &str) -> PathBuf {
     write("config_sentence_transformers.json", json!({"prompts": {"query": "a ", "passage": "b "}}));
     write("tokenizer.json", small_tokenizer());
     fs::write(dir.join("model.safetensors"), safetensors(&config(), "", Dtype::F32, |_, _| {})).unwrap();
+    dir
+}
+
+/// Writes a cross-encoder of seeded weights below `models`, under `name`; returns its directory. `change` may alter its
+/// config.json.
+pub(crate) fn install_cross_encoder(models: &Path, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+    let dir = models.join(name);
+    fs::create_dir_all(&dir).unwrap();
+    let mut config = config();
+    config["architectures"] = json!(["BertForSequenceClassification"]);
+    config["id2label"] = json!({"0": "LABEL_0"});
+    change(&mut config);
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    fs::write(dir.join("tokenizer.json"), pair_tokenizer("[UNK]").to_string()).unwrap();
+    let hidden = config["hidden_size"].as_u64().unwrap() as usize;
+    let mut shapes: Vec<_> = shapes(&config).into_iter().map(|(name, shape)| (format!("bert.{name}"), shape)).collect();
+    shapes.push(("bert.pooler.dense.weight".into(), vec![hidden, hidden]));
+    shapes.push(("bert.pooler.dense.bias".into(), vec![hidden]));
+    shapes.push(("classifier.weight".into(), vec![1, hidden]));
+    shapes.push(("classifier.bias".into(), vec![1]));
+    fs::write(dir.join("model.safetensors"), serialise(shapes, "", Dtype::F32, |_, _| {})).unwrap();
     dir
 }
 
