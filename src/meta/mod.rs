@@ -11,14 +11,15 @@ mod fingerprint;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+#[cfg(test)]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::storage::StorageError;
-use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
+use crate::types::{Chain, CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
 
 pub use fields::{RowBounds, SegmentFields};
 
@@ -63,10 +64,12 @@ pub enum MetaError {
     #[error("a row to be indexed could not be read")]
     Row(#[source] RowError),
     /// An earlier failure left the index incomplete.
-    #[error("the document index {} is incomplete after an earlier failure; it is made again at the next start", path.display())]
+    #[error("the document index {} is incomplete after an earlier failure ({cause}); it is made again at the next start", path.display())]
     Distrusted {
         /// sled's directory.
         path: PathBuf,
+        /// The first failure.
+        cause: String,
     },
     /// A file operation failed.
     #[error(transparent)]
@@ -131,8 +134,8 @@ pub struct MetaIndex {
     /// There until [`MetaIndex::close`].
     db: Option<sled::Db>,
     path: PathBuf,
-    /// Set when a change could not be taken in, or damage was met: from then on the index answers nothing.
-    distrusted: AtomicBool,
+    /// Why a change could not be taken in, or what damage was met: from then on the index answers nothing.
+    distrusted: OnceLock<String>,
     /// Whether sled is to panic at whatever it is asked.
     #[cfg(test)]
     pub(crate) panics: AtomicBool,
@@ -179,7 +182,8 @@ impl MetaIndex {
     /// # Errors
     /// As [`MetaIndex::open`].
     pub fn make_again(mut self, identity: Identity) -> Result<Self, MetaError> {
-        self.distrust();
+        // Whoever calls says why.
+        _ = self.distrusted.set("it is made again".to_owned());
         self.close(identity)?;
         Self::open_empty(&self.path, identity)
     }
@@ -208,7 +212,7 @@ impl MetaIndex {
         let index = Self {
             db: Some(db),
             path: path.to_owned(),
-            distrusted: AtomicBool::new(false),
+            distrusted: OnceLock::new(),
             #[cfg(test)]
             panics: AtomicBool::new(false),
             writing: Mutex::new(()),
@@ -347,15 +351,25 @@ impl MetaIndex {
     }
 
     /// Answers nothing from now on, and is made again at the next start: a change could not be taken in, or damage was
-    /// met.
-    pub fn distrust(&self) {
-        self.distrusted.store(true, Ordering::Release);
+    /// met. The first cause is logged and kept; every look-up after it would repeat it.
+    pub fn distrust(&self, cause: String) {
+        let mut cause = Some(cause);
+        let first = self.distrusted.get_or_init(|| cause.take().unwrap_or_default());
+        if cause.is_none() {
+            let path = self.path.display();
+            tracing::error!(
+                %path,
+                cause = first,
+                "the document index failed; documents are looked up in the segments, which is slower, until the next \
+                 start makes it again"
+            );
+        }
     }
 
     fn check_trusted(&self) -> Result<(), MetaError> {
-        match self.distrusted.load(Ordering::Acquire) {
-            true => Err(MetaError::Distrusted { path: self.path.clone() }),
-            false => Ok(()),
+        match self.distrusted.get() {
+            Some(cause) => Err(MetaError::Distrusted { path: self.path.clone(), cause: cause.clone() }),
+            None => Ok(()),
         }
     }
 
@@ -420,7 +434,7 @@ impl MetaIndex {
             Ok(Err(source)) => MetaError::Sled { path: path(), source },
             Err(panic) => MetaError::Panicked { path: path(), reason: panic_message(panic.as_ref()) },
         };
-        self.distrust();
+        self.distrust(Chain(&error).to_string());
         Err(error)
     }
 
@@ -430,8 +444,9 @@ impl MetaIndex {
 
     /// An entry is damaged, and so may others be.
     fn damaged(&self) -> MetaError {
-        self.distrust();
-        MetaError::Damaged { path: self.path.clone() }
+        let error = MetaError::Damaged { path: self.path.clone() };
+        self.distrust(error.to_string());
+        error
     }
 
     /// Puts in a marker that has no meaning, and makes it lasting.
