@@ -22,6 +22,8 @@ use crate::types::{VectorError, check_vector, normalise};
 pub struct TextModel {
     name: String,
     fingerprint: String,
+    /// What it would be in each precision.
+    fingerprints: [(Precision, String); Precision::ALL.len()],
     settings: Settings,
     tokenizer: TextTokenizer,
     encoder: Arc<Passes>,
@@ -95,10 +97,12 @@ impl TextModel {
         let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
         let head = Head::load(&place.dir, &settings.steps)?;
         let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
-        let fingerprint = fingerprint(&settings, files, encoder.precision());
+        let of = |precision| fingerprint(&settings, files, precision);
+        let (fingerprint, fingerprints) =
+            (of(encoder.precision()), Precision::ALL.map(|precision| (precision, of(precision))));
         let Services { threads, batcher, cache } = services;
         let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));
-        Ok(Self { name, fingerprint, settings, tokenizer, encoder, head, batcher, cache })
+        Ok(Self { name, fingerprint, fingerprints, settings, tokenizer, encoder, head, batcher, cache })
     }
 
     /// Canonical name.
@@ -132,9 +136,21 @@ impl TextModel {
     /// As [`TextModel::fingerprint`], for vectors that are cut to their first `dim` numbers: another one where more is
     /// done to them.
     pub fn fingerprint_at(&self, dim: usize) -> String {
+        self.cut(&self.fingerprint, dim)
+    }
+
+    /// The precision in which the files of this model make vectors of `dim` numbers with this fingerprint; `None` where
+    /// other files made them, or another version of this code.
+    pub fn precision_of(&self, fingerprint: &str, dim: usize) -> Option<Precision> {
+        let (precision, _) = self.fingerprints.iter().find(|(_, whole)| self.cut(whole, dim) == fingerprint)?;
+        Some(*precision)
+    }
+
+    /// The fingerprint of vectors that are cut to `dim` numbers, of that of whole ones.
+    fn cut(&self, whole: &str, dim: usize) -> String {
         match self.settings.layer_norm_before_cut && dim < self.dim() {
-            true => hex(&Sha256::digest(format!("{}\nlayer norm before cut 1\n", self.fingerprint))),
-            false => self.fingerprint.clone(),
+            true => hex(&Sha256::digest(format!("{whole}\nlayer norm before cut 1\n"))),
+            false => whole.to_owned(),
         }
     }
 
