@@ -360,8 +360,8 @@ impl MetaIndex {
             tracing::error!(
                 %path,
                 cause = first,
-                "the document index failed; documents are looked up in the segments, which is slower, until the next \
-                 start makes it again"
+                "the document index failed; until it is made again, at the next start at the latest, documents are looked \
+                 up in the segments, which is slower"
             );
         }
     }
