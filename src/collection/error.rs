@@ -53,7 +53,7 @@ pub enum BackendFault {
 #[non_exhaustive]
 pub enum CollectionError {
     /// No collection has this name.
-    #[error("there is no collection {name:?}; create it with PUT /v1/collections/{name} or `pannier collection create`", name = name.as_str())]
+    #[error("there is no collection {name:?}; check its name, or create it with PUT /v1/collections/{name} or `pannier collection create`", name = name.as_str())]
     NotFound {
         /// The name asked for.
         name: CollectionName,
