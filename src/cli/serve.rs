@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::signals::{SECOND_SIGNAL, Signals};
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, read_key};
 use super::{CliError, Context, output};
-use crate::collection::DEFAULT_SAMPLED_ONE_IN;
+use crate::collection::{DEFAULT_SAMPLED_ONE_IN, Frame};
 use crate::database::{Database, Options};
 use crate::embed::DEFAULT_MODEL;
 use crate::http::{self, ApiKey, AppState, AuthPolicy, HttpConfig, ServeError, Starting};
@@ -68,7 +68,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME", env = "PANNIER_DEFAULT_MODEL", default_value = DEFAULT_MODEL)]
     default_model: String,
     /// Answer one search in N again without the graph, in the background, to sample recall; 0 samples none
-    #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN)]
+    #[arg(long, value_name = "N", env = "PANNIER_RECALL_ONE_IN", default_value_t = DEFAULT_SAMPLED_ONE_IN,
+          allow_negative_numbers = true)]
     recall_one_in: u32,
     /// Memory for packed copies of the rows that frequent filters let through, which are searched faster, in MiB; 0
     /// keeps none
@@ -81,7 +82,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", env = "PANNIER_SNAPSHOT_EVERY", value_parser = parse_time)]
     snapshot_every: Option<Duration>,
     /// How many of those snapshots are kept; others are never removed
-    #[arg(long, value_name = "N", env = "PANNIER_SNAPSHOT_KEEP", default_value = "7")]
+    #[arg(long, value_name = "N", env = "PANNIER_SNAPSHOT_KEEP", default_value = "7", value_parser = parse_count)]
     snapshot_keep: NonZeroUsize,
     /// Most MiB of log kept for copies that have not read it; one that falls further behind is compared as a whole
     #[arg(long, value_name = "N", env = "PANNIER_COPIES_LOG_MIB", default_value_t = 1_024)]
@@ -94,6 +95,7 @@ pub struct ServeArgs {
 /// [`CliError::DiskFailed`] when the database stopped; [`CliError::Usage`] for an address that needs an API key.
 pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let config = args.config(context)?;
+    context.model_store().check_device().map_err(|error| CliError::Usage(error.to_string()))?;
     // Before the database is opened: a port in use costs nothing then, and health checks are answered meanwhile.
     let listener = bind(&args.addr, matches!(config.auth, AuthPolicy::Key(_)))?;
     let address = listener.local_addr().map_err(|e| CliError::io("read the listener's address", e))?;
@@ -114,7 +116,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let checked = database.models().check_name(&args.default_model);
     checked.map_err(|error| CliError::Usage(format!("--default-model: {error}")))?;
     log_recovery(&database);
-    warm_up(&database);
+    let has_models = warm_up(&database);
     let schedule = args.schedule(&database)?;
     let state = AppState::new(database.clone(), config, Some(metrics));
     if let Err(reason) = state.start_replication() {
@@ -123,7 +125,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<(), CliError> {
     let served = runtime.block_on(async {
         let signal = stop.once_open();
         let listener = starting.end().await.map_err(|e| CliError::io("listen", e))?;
-        if let Err(error) = announce(context, address, &database) {
+        if let Err(error) = announce(context, address, &database, has_models) {
             tracing::warn!(error = %Chain(&error), "the server's address could not be written to stdout");
         }
         Ok::<_, CliError>(http::serve(listener, state.clone(), signal).await)
@@ -168,6 +170,11 @@ fn parse_origin(text: &str) -> Result<String, String> {
         Some(Ok(_)) => Ok(text.to_owned()),
         _ => Err("write its scheme and its name, such as https://app.example or http://localhost:3000".to_owned()),
     }
+}
+
+/// Reads a number of which there is at least one.
+fn parse_count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a whole number from 1".to_owned())
 }
 
 /// Reads the time between two snapshots.
@@ -246,18 +253,21 @@ fn log_recovery(database: &Database) {
     }
 }
 
-/// Loads the collections' models, so that the first query does not wait for them.
-fn warm_up(database: &Database) {
-    for collection in database.collections() {
-        let Some(embedding) = &collection.definition().embedding else { continue };
-        if let Err(error) = database.models().load(&embedding.model) {
+/// Loads the collections' models, so that the first query does not wait for them. Returns whether each is there, and
+/// the one that made the collection's vectors.
+fn warm_up(database: &Database) -> bool {
+    let mut has_models = true;
+    for collection in database.collections().iter().filter(|collection| collection.definition().embedding.is_some()) {
+        if let Err(error) = Frame::new(collection.name(), collection.definition(), database.models()).model() {
             tracing::warn!(collection = %collection.name(), %error, "texts of this collection cannot be embedded");
+            has_models = false;
         }
     }
+    has_models
 }
 
 /// Says where the server is: on stdout, for a person or as JSON for a program that started it.
-fn announce(context: &Context, address: SocketAddr, database: &Database) -> Result<(), CliError> {
+fn announce(context: &Context, address: SocketAddr, database: &Database, has_models: bool) -> Result<(), CliError> {
     let mut reachable = address;
     if address.ip().is_unspecified() {
         reachable.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { [0u16, 0, 0, 0, 0, 0, 0, 1].into() });
@@ -266,6 +276,10 @@ fn announce(context: &Context, address: SocketAddr, database: &Database) -> Resu
     if context.json {
         let version = env!("CARGO_PKG_VERSION");
         return output::json(json!({"address": base, "version": version, "pid": process::id()}));
+    }
+    if !has_models {
+        let lacks = "and not ready: texts of some collections cannot be embedded, the log says why";
+        return output::line(format!("Pannier {} is up at {base}, {lacks}", env!("CARGO_PKG_VERSION")));
     }
     output::line(format!("Pannier {} is ready at {base}", env!("CARGO_PKG_VERSION")))?;
     let key = context.api_key_file.as_ref().map(|file| format!("-H \"x-api-key: $(cat '{}')\" ", file.display()));
@@ -347,6 +361,15 @@ mod tests {
         for wrong in ["", "6", "h", "0s", "-1h", "1.5h", "367d", "99999999999999999999s", "6é"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused_in_plain_words() {
+        let refused = |flag: &str, value: &str| {
+            command().try_get_matches_from(["pannier", "serve", flag, value]).unwrap_err().to_string()
+        };
+        assert!(refused("--snapshot-keep", "0").contains("write a whole number from 1"));
+        assert!(refused("--recall-one-in", "-1").contains("invalid value '-1' for '--recall-one-in <N>'"));
     }
 
     #[test]

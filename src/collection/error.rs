@@ -1,6 +1,6 @@
 //! What can go wrong when a collection is read or written.
 
-use crate::embed::EmbedError;
+use crate::embed::{EmbedError, Precision};
 use crate::index::IndexError;
 use crate::ingest::{GuardError, TemplateError};
 use crate::log::LogError;
@@ -53,7 +53,7 @@ pub enum BackendFault {
 #[non_exhaustive]
 pub enum CollectionError {
     /// No collection has this name.
-    #[error("there is no collection {name:?}; create it with PUT /v1/collections/{name} or `pannier collection create`", name = name.as_str())]
+    #[error("there is no collection {name:?}; check its name, or create it with PUT /v1/collections/{name} or `pannier collection create`", name = name.as_str())]
     NotFound {
         /// The name asked for.
         name: CollectionName,
@@ -152,7 +152,7 @@ pub enum CollectionError {
         id: DocumentId,
     },
     /// A text came with a document, and the collection's template makes another of its fields.
-    #[error("document {id:?} brings a text, and the collection's template makes another of its fields; leave \"text\" out, or send it as a metadata field that the template names", id = id.as_str())]
+    #[error("document {id:?}: the collection's template makes the text of its fields, so \"text\" is neither taken nor taken away; leave it out, or send it as a metadata field that the template names", id = id.as_str())]
     TextIsMade {
         /// The document.
         id: DocumentId,
@@ -187,7 +187,7 @@ pub enum CollectionError {
         name: CollectionName,
     },
     /// The model on disk makes other vectors than the collection holds.
-    #[error("collection {name:?} was embedded by model {model} with fingerprint {expected}, and the installed one is {got}; install the same files again, and compute in the same --precision", name = name.as_str())]
+    #[error("collection {name:?} was embedded by model {model} with fingerprint {expected}, and the installed one is {got}; {advice}", name = name.as_str(), advice = same_again(*made_in))]
     ModelChanged {
         /// The collection.
         name: CollectionName,
@@ -195,8 +195,10 @@ pub enum CollectionError {
         model: String,
         /// Fingerprint in the definition.
         expected: String,
-        /// Fingerprint of the installed files.
+        /// Fingerprint of the installed files, in the precision that they run in.
         got: String,
+        /// The precision in which the installed files are that model; `None` where there is none.
+        made_in: Option<Precision>,
     },
     /// A document to patch does not exist.
     #[error("there is no document {id:?} in collection {name:?}", id = id.as_str(), name = name.as_str())]
@@ -350,5 +352,13 @@ fn seq_conflict(id: &DocumentId, expected: Seq, stands: Seq) -> String {
         (Seq(0), _) => format!("\"if_seq\" is 0, so document {id:?} must not be there, and it is, at seq {stands}"),
         (_, Seq(0)) => format!("\"if_seq\" expects document {id:?} at seq {expected}, and there is no such document"),
         _ => format!("\"if_seq\" expects document {id:?} at seq {expected}, and it stands at seq {stands}"),
+    }
+}
+
+/// How vectors of an earlier fingerprint are had again.
+fn same_again(made_in: Option<Precision>) -> String {
+    match made_in {
+        Some(precision) => format!("these files made it with `--precision {}`: start with that", precision.name()),
+        None => "other files made it: install the same again".to_owned(),
     }
 }

@@ -125,6 +125,7 @@ impl<'a> Frame<'a> {
                 model: embedding.model.clone(),
                 expected: embedding.fingerprint.clone(),
                 got: fingerprint,
+                made_in: model.precision_of(&embedding.fingerprint, self.definition.dim as usize),
             });
         }
         Ok(model)

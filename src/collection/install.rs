@@ -148,15 +148,14 @@ pub fn merge(
 }
 
 /// Lets the document index follow a published manifest. From there is no way back, so an index that cannot follow, or
-/// panics, is given up.
+/// panics, is given up, which it logs.
 fn follow(shared: &Shared, index: impl FnOnce() -> Result<(), MetaError>) {
     let reason = match catch_unwind(AssertUnwindSafe(index)) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => Chain(&error).to_string(),
         Err(panic) => panic_message(panic.as_ref()),
     };
-    tracing::error!(reason, "the document index could not follow; it will be made again at the next start");
-    shared.meta.distrust();
+    shared.meta.distrust(reason);
 }
 
 /// Removes a file that nothing names any more; what stays is removed at the next start.
@@ -556,10 +555,29 @@ mod tests {
         follow(shared, || panic!("at a row"));
         let a = DocumentId::new("a").unwrap();
         let refused = shared.meta.locate(things.state.identity.id, &a).unwrap_err();
-        assert!(refused.is_of_the_index(), "{refused}");
+        assert!(refused.is_of_the_index() && refused.to_string().contains("failure (at a row);"), "{refused}");
         assert!(things.get(&a).unwrap().is_some(), "the segments are asked");
         drop((things, database));
         assert_eq!(reopened(directory.path()), ["a"]);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn look_ups_beside_an_index_that_is_given_up_are_not_logged() {
+        let (directory, said) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let (_database, things) = store(directory.path());
+        things.flush().unwrap();
+        let a = DocumentId::new("a").unwrap();
+        let log = tracing_subscriber::fmt().with_writer(Arc::new(said.reopen().unwrap())).finish();
+        tracing::subscriber::with_default(log, || {
+            follow(&things.engine.shared, || panic!("at a row"));
+            for _ in 0..10 {
+                assert!(things.get(&a).unwrap().is_some(), "the segments are asked");
+            }
+        });
+        let said = std::fs::read_to_string(said.path()).unwrap();
+        assert_eq!(said.matches("ERROR").count(), 1, "{said}");
+        assert!(said.contains("at a row"), "{said}");
     }
 
     #[cfg(unix)]

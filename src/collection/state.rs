@@ -230,7 +230,8 @@ impl CollectionState {
                 // Left behind by a crash between a merge and the index's following it.
                 Resolved::Stale => {}
             },
-            Err(error) => tracing::error!(%error, "the document index failed; looking into the segments"),
+            // The index has said so in the log.
+            Err(error) => tracing::debug!(%error, "looking into the segments"),
         }
         for live in &view.segments {
             let found = live.find(id).unwrap_or_else(|error| {
@@ -287,7 +288,7 @@ impl CollectionState {
             Ok(Some(location)) => location,
             Ok(None) => return Ok(Look::Nowhere),
             Err(error) => {
-                tracing::error!(%error, "the document index failed; looking into the segments");
+                tracing::debug!(%error, "looking into the segments");
                 return Ok(find_in_segments(view, id)?.map_or(Look::Nowhere, Look::Found));
             }
         };
@@ -541,7 +542,7 @@ mod tests {
         let database = Database::open(directory.path()).unwrap();
         let things = &database.collections()[0];
         let shared = &things.engine.shared;
-        shared.meta.distrust();
+        shared.meta.distrust("a test".to_owned());
         let live = things.state.view().segments[0].clone();
         assert!(live.find(&id(3)).is_err() && live.segment.document_id(3).is_ok());
         // A request would be refused while its document is looked for; this is one that had been looked for before.

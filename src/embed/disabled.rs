@@ -75,6 +75,14 @@ impl Models {
         Ok(())
     }
 
+    /// Nothing runs.
+    ///
+    /// # Errors
+    /// Always [`EmbedError::Disabled`].
+    pub fn check_device(&self) -> Result<(), EmbedError> {
+        Err(EmbedError::Disabled)
+    }
+
     /// No model can be loaded.
     ///
     /// # Errors
@@ -157,6 +165,11 @@ impl TextModel {
 
     /// Digest over all that decides the vectors, cut to their first `dim` numbers.
     pub fn fingerprint_at(&self, _dim: usize) -> String {
+        match self.0 {}
+    }
+
+    /// The precision of a fingerprint.
+    pub fn precision_of(&self, _fingerprint: &str, _dim: usize) -> Option<Precision> {
         match self.0 {}
     }
 

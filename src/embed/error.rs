@@ -13,7 +13,7 @@ use crate::storage::StorageError;
 pub enum EmbedError {
     /// The name is neither in the registry nor installed.
     #[error(
-        "unknown model {name:?}; known models are {known}; any other sentence-transformers model can be installed with `pannier model pull NAME --from DIR_OR_ARCHIVE`"
+        "unknown model {name:?}; known models are {known}; any other sentence-transformers model, or cross-encoder to rerank with, can be installed with `pannier model pull NAME --from DIR_OR_ARCHIVE`"
     )]
     Unknown {
         /// As asked for.

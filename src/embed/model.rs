@@ -24,6 +24,8 @@ pub struct TextModel {
     fingerprint: String,
     /// Stands for the model in the cache.
     cached_as: String,
+    /// What it would be in each precision.
+    fingerprints: [(Precision, String); Precision::ALL.len()],
     settings: Settings,
     tokenizer: TextTokenizer,
     encoder: Arc<Passes>,
@@ -97,7 +99,9 @@ impl TextModel {
         let tokenizer = TextTokenizer::load(&transformer.join(TOKENIZER_FILE), &place.name, &settings)?;
         let head = Head::load(&place.dir, &settings.steps)?;
         let encoder = load(&transformer.join(WEIGHTS_FILE), &settings)?;
-        let fingerprint = fingerprint(&settings, files, encoder.precision());
+        let of = |precision| fingerprint(&settings, files, precision);
+        let (fingerprint, fingerprints) =
+            (of(encoder.precision()), Precision::ALL.map(|precision| (precision, of(precision))));
         let cached_as = match tokenizer.adds_tokens() {
             true => fingerprint.clone(),
             // Records of earlier versions may call texts whole that were cut.
@@ -105,7 +109,7 @@ impl TextModel {
         };
         let Services { threads, batcher, cache } = services;
         let (name, encoder) = (place.name.clone(), Arc::new(Passes { encoder, threads }));
-        Ok(Self { name, fingerprint, cached_as, settings, tokenizer, encoder, head, batcher, cache })
+        Ok(Self { name, fingerprint, cached_as, fingerprints, settings, tokenizer, encoder, head, batcher, cache })
     }
 
     /// Canonical name.
@@ -139,9 +143,21 @@ impl TextModel {
     /// As [`TextModel::fingerprint`], for vectors that are cut to their first `dim` numbers: another one where more is
     /// done to them.
     pub fn fingerprint_at(&self, dim: usize) -> String {
+        self.cut(&self.fingerprint, dim)
+    }
+
+    /// The precision in which the files of this model make vectors of `dim` numbers with this fingerprint; `None` where
+    /// other files made them, or another version of this code.
+    pub fn precision_of(&self, fingerprint: &str, dim: usize) -> Option<Precision> {
+        let (precision, _) = self.fingerprints.iter().find(|(_, whole)| self.cut(whole, dim) == fingerprint)?;
+        Some(*precision)
+    }
+
+    /// The fingerprint of vectors that are cut to `dim` numbers, of that of whole ones.
+    fn cut(&self, whole: &str, dim: usize) -> String {
         match self.settings.layer_norm_before_cut && dim < self.dim() {
-            true => hex(&Sha256::digest(format!("{}\nlayer norm before cut 1\n", self.fingerprint))),
-            false => self.fingerprint.clone(),
+            true => hex(&Sha256::digest(format!("{whole}\nlayer norm before cut 1\n"))),
+            false => whole.to_owned(),
         }
     }
 

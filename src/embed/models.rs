@@ -8,6 +8,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::batcher::Batcher;
 use super::cache::VectorCache;
+use super::local;
 use super::model::Services;
 use super::registry::known_names;
 use super::settings::{CrossEncoderSettings, Settings};
@@ -69,6 +70,14 @@ impl Models {
     /// [`EmbedError::Unknown`], [`EmbedError::Name`].
     pub fn check_name(&self, name: &str) -> Result<(), EmbedError> {
         self.existing(name, ModelKind::Embedding).map(drop)
+    }
+
+    /// Whether models can run on the device that was asked for.
+    ///
+    /// # Errors
+    /// [`EmbedError::Device`] where this build or machine does not have it.
+    pub fn check_device(&self) -> Result<(), EmbedError> {
+        local::check_device(self.shared.compute.device)
     }
 
     /// The model of this name or alias, loaded at the first call and kept, also where its files have gone since. One

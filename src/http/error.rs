@@ -76,7 +76,7 @@ codes! {
     UnknownField "unknown_field" UNPROCESSABLE_ENTITY "The body has an unknown field";
     MissingField "missing_field" UNPROCESSABLE_ENTITY "The body lacks a field";
     InvalidValue "invalid_value" UNPROCESSABLE_ENTITY "A value has the wrong type or form";
-    IntegerOutOfRange "integer_out_of_range" UNPROCESSABLE_ENTITY "An integer does not fit 64 bits";
+    IntegerOutOfRange "integer_out_of_range" UNPROCESSABLE_ENTITY "An integer is outside the signed 64-bit range";
     InvalidName "invalid_name" UNPROCESSABLE_ENTITY "A name or id is not allowed";
     UnknownModel "unknown_model" UNPROCESSABLE_ENTITY "The request names an unknown model";
     InvalidDefinition "invalid_definition" UNPROCESSABLE_ENTITY "The definition is not allowed";
@@ -343,7 +343,10 @@ impl From<EmbedError> for ApiError {
             EmbedError::Dimensions { .. } => Code::DimensionsNotSupported,
             EmbedError::Disabled => Code::ModelNotInstalled,
             EmbedError::Unsupported { .. } | EmbedError::Pickle { .. } => Code::ModelNotSupported,
-            EmbedError::Malformed { .. } | EmbedError::Damaged { .. } | EmbedError::Vector { .. } => Code::ModelFailed,
+            EmbedError::Malformed { .. }
+            | EmbedError::Damaged { .. }
+            | EmbedError::Vector { .. }
+            | EmbedError::Device { .. } => Code::ModelFailed,
             EmbedError::Overloaded { retry_after, .. } => {
                 let retry_after = Some(*retry_after);
                 return Self { retry_after, ..ApiError::new(Code::Overloaded, error.to_string()) };
@@ -428,7 +431,7 @@ mod tests {
         let syntax = || TemplateError::Syntax { line: 1, reason: text() };
         let field = || DefinitionError::FieldType { field: text(), expected: FieldType::Number, got: "null" };
         let dim = || VectorError::DimMismatch { expected: 3, got: 2 };
-        let changed = E::ModelChanged { name: name(), model: text(), expected: text(), got: text() };
+        let changed = E::ModelChanged { name: name(), model: text(), expected: text(), got: text(), made_in: None };
         let unknown = || EmbedError::Unknown { name: text(), known: text() };
         let invalid = ManifestError::Invalid { reason: text() };
         let failures = [

@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
@@ -21,8 +22,12 @@ use super::trim;
 use super::wire::json;
 use crate::snapshot::SnapshotName;
 use crate::types::limits::{MAX_BODY_BYTES, MAX_SETTINGS_BYTES};
-use crate::types::{CollectionName, DocumentId};
+use crate::types::{CollectionName, DocumentId, NameError};
 
+/// Most characters that a refusal repeats of an unknown parameter's name,
+const MAX_NAME_CHARS: usize = 100;
+/// and of the whole sentence, from its beginning and from its end.
+const MAX_DETAIL: (usize, usize) = (400, 100);
 /// Bodies up to this length are parsed where they arrive; longer ones on a thread that may block.
 const INLINE_PARSE_BYTES: usize = 64 << 10;
 /// Bodies that are not small are parsed a few at a time: what is read of them may take many times their length.
@@ -84,7 +89,9 @@ impl<S: Send + Sync> FromRequestParts<S> for InSource {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let values = path_values(parts, state).await?;
-        Ok(Self(CollectionName::new(values.get("source").map_or("", String::as_str))?))
+        let name = CollectionName::new(values.get("source").map_or("", String::as_str));
+        let of_source = |error: NameError| error.to_string().replacen("collection name", "source name", 1);
+        name.map(Self).map_err(|error| ApiError::new(Code::InvalidName, of_source(error)))
     }
 }
 
@@ -132,14 +139,44 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // What reads the parameters would put U+FFFD in the place of other bytes, and something else would be searched.
+        if parts.uri.query().is_some_and(|query| percent_decode_str(query).decode_utf8().is_err()) {
+            let detail = "the query string is not UTF-8; percent-encode parameters as UTF-8";
+            return Err(ApiError::new(Code::InvalidParameter, detail));
+        }
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
             Err(QueryRejection::FailedToDeserializeQueryString(error)) => {
-                Err(ApiError::new(Code::InvalidParameter, error.body_text()))
+                Err(ApiError::new(Code::InvalidParameter, parameter_refused(&error.body_text())))
             }
             Err(error) => Err(ApiError::new(Code::InvalidParameter, error.to_string())),
         }
     }
+}
+
+/// axum's sentence about a query string, in the words of who wrote it.
+fn parameter_refused(said: &str) -> String {
+    let said = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(said);
+    // It begins with the parameter's name, where it is about a value.
+    let (name, fault) = said.split_once(": ").unwrap_or(("", said));
+    let quoted = |start: &str| fault.strip_prefix(start)?.split_once('`');
+    let detail = if let Some((missing, _)) = quoted("missing field `") {
+        format!("parameter {missing:?} is missing")
+    } else if let Some((twice, _)) = quoted("duplicate field `") {
+        format!("parameter {twice:?} stands there twice")
+    } else if let Some((unknown, rest)) = quoted("unknown field `") {
+        format!("unknown parameter {:?}{rest}", json::shortened(unknown, MAX_NAME_CHARS, 0))
+    } else {
+        let fault = match fault {
+            "invalid digit found in string" | "cannot parse integer from empty string" => {
+                "it is no whole number from 0"
+            }
+            "number too large to fit in target type" => "the number is too large",
+            other => other,
+        };
+        if name.is_empty() { fault.to_owned() } else { format!("parameter {name:?}: {fault}") }
+    };
+    json::shortened(&detail, MAX_DETAIL.0, MAX_DETAIL.1).into_owned()
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for NoParams {
@@ -150,7 +187,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NoParams {
         match sent.first() {
             None => Ok(Self),
             Some((name, _)) => {
-                let name: String = name.chars().take(100).collect();
+                let name: String = name.chars().take(MAX_NAME_CHARS).collect();
                 let detail =
                     format!("unknown parameter {name:?}: this route has none; settings of a request stand in its body");
                 Err(ApiError::new(Code::InvalidParameter, detail))
@@ -330,6 +367,44 @@ pub(crate) async fn parse<T: DeserializeOwned + Send + 'static>(bytes: Bytes) ->
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+
+    /// What a query string is refused with.
+    async fn refused<T: DeserializeOwned>(query: &str) -> String {
+        let request = axum::http::Request::get(format!("/?{query}")).body(()).unwrap();
+        let (mut parts, ()) = request.into_parts();
+        let Err(error) = Params::<T>::from_request_parts(&mut parts, &()).await else { panic!("{query} was taken") };
+        assert_eq!(error.code, Code::InvalidParameter, "{query}");
+        error.detail.into_owned()
+    }
+
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        q: String,
+        limit: Option<u32>,
+    }
+
+    #[tokio::test]
+    async fn parameters_that_are_not_utf8_are_refused_and_none_is_changed() {
+        for query in ["q=caf%e9", "q=a&limit=%ff", "%c3=1&%a9=2", "q=%c3&q=%a9"] {
+            assert!(refused::<Asked>(query).await.contains("percent-encode parameters as UTF-8"), "{query}");
+            assert!(refused::<Vec<(String, String)>>(query).await.contains("as UTF-8"), "{query}");
+        }
+        let (mut parts, ()) = axum::http::Request::get("/?q=caf%C3%A9+%2B&limit=3").body(()).unwrap().into_parts();
+        let Ok(Params(asked)) = Params::<Asked>::from_request_parts(&mut parts, &()).await else { panic!("refused") };
+        assert_eq!((asked.q.as_str(), asked.limit), ("caf\u{e9} +", Some(3)));
+    }
+
+    #[tokio::test]
+    async fn a_refused_parameter_is_named() {
+        assert_eq!(refused::<Asked>("limit=1").await, "parameter \"q\" is missing");
+        assert_eq!(refused::<Asked>("q=a&limit=x").await, "parameter \"limit\": it is no whole number from 0");
+        assert_eq!(refused::<Asked>("q=a&limit=99999999999").await, "parameter \"limit\": the number is too large");
+        assert_eq!(refused::<Asked>("q=a&q=b").await, "parameter \"q\" stands there twice");
+        assert_eq!(refused::<Asked>("q=a&page=2").await, "unknown parameter \"page\", expected `q` or `limit`");
+        let long = format!("q=a&{}=1", "p".repeat(10_000));
+        assert!(refused::<Asked>(&long).await.len() < 400, "the name was repeated");
+    }
 
     #[test]
     fn only_json_types_are_json() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::wire::document::DocumentBody;
 use super::wire::json::{self, JsonText};
 use crate::backend::AnyCollection;
 use crate::collection::Upserted;
+use crate::embed::Cancellation;
 use crate::telemetry;
 use crate::types::limits::{MAX_METADATA_BYTES, MAX_TEXT_BYTES};
 use crate::types::{CollectionName, DocumentId, NewDocument};
@@ -313,8 +315,12 @@ impl Import {
     /// Writes the batch. Where one of its documents is refused, the others get in.
     ///
     /// # Errors
-    /// What is no document's fault, with the report so far.
+    /// What is no document's fault, with the report so far. Once the server wants to end, nothing more is written: none
+    /// of it was acknowledged, and its texts may take longer to embed than there is time.
     async fn flush(&mut self) -> Result<(), ApiError> {
+        if !self.batch.documents.is_empty() && self.state.is_shutting_down() {
+            return Err(self.report.attach(stopping()));
+        }
         let documents: Arc<[_]> = std::mem::take(&mut self.batch).documents.into();
         let (mut next, mut tries) = (0, Tries::default());
         while next < documents.len() {
@@ -345,17 +351,32 @@ impl Import {
         Ok(())
     }
 
-    /// Writes the documents from this one on.
+    /// Writes the documents from this one on. A shutdown ends the embedding of those that are not embedded yet.
     async fn write(&self, documents: Arc<[(u64, NewDocument)]>, next: usize) -> Result<Outcome, ApiError> {
-        let write = self.state.on_collection_writing(self.name.clone(), move |collection| {
+        let cancellation = Cancellation::new();
+        // This future is dropped when the client disconnects.
+        let _gone = cancellation.cancel_on_drop();
+        let around = cancellation.clone();
+        let mut write = pin!(self.state.on_collection_writing(self.name.clone(), move |collection| {
             let mut outcome = Outcome::default();
-            write_splitting(collection, &documents, next..documents.len(), &mut outcome);
+            around.scope(|| write_splitting(collection, &documents, next..documents.len(), &mut outcome));
             Ok(outcome)
-        });
-        write.await
+        }));
+        tokio::select! {
+            biased;
+            outcome = &mut write => return outcome,
+            () = self.state.shutdown_began() => cancellation.cancel(),
+        }
+        // What is embedded already is written, and counts.
+        let mut outcome = write.await?;
+        if let Some((_, error)) = outcome.stopped.as_mut().filter(|(_, error)| error.code == Code::Timeout) {
+            *error = stopping();
+        }
+        Ok(outcome)
     }
 
-    /// Writes what has been read of a broken stream, and says with its error how far it got.
+    /// Writes what has been read of a broken stream, unless the server wants to end, and says with its error how far it
+    /// got.
     async fn abandon(&mut self, error: ApiError) -> ApiError {
         match self.flush().await {
             Ok(()) => self.report.attach(error),

@@ -238,6 +238,11 @@ impl AppState {
         self.inner.shutting_down.send_replace(true);
     }
 
+    /// Whether the server wants to end.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        *self.inner.shutting_down.borrow()
+    }
+
     /// Waits until the server wants to end.
     pub(crate) async fn shutdown_began(&self) {
         // The sender is this state's own.

@@ -176,6 +176,18 @@ fn the_page_on_serving_has_these_limits() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_allowed_is_called_what_it_is() {
+    let (_directory, state) = state(HttpConfig::default());
+    let router = router(state);
+    for (path, kind) in [("/admin/sources/X%20Y", "source"), ("/v1/collections/X%20Y", "collection")] {
+        let answer = send(&router, empty(Method::GET, path)).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "invalid_name"), "{path}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with(&format!("{kind} name \"X Y\" is not allowed")), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn damaged_settings_of_sinks_are_the_stores_fault() {
     let directory = tempfile::tempdir().unwrap();
     let database = Database::open(directory.path()).unwrap();

@@ -11,13 +11,14 @@ mod fingerprint;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+#[cfg(test)]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::storage::{StorageError, start_thread};
-use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
+use crate::types::{Chain, CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
 
 pub use fields::{RowBounds, SegmentFields};
 
@@ -62,10 +63,12 @@ pub enum MetaError {
     #[error("a row to be indexed could not be read")]
     Row(#[source] RowError),
     /// An earlier failure left the index incomplete.
-    #[error("the document index {} is incomplete after an earlier failure; it is made again at the next start", path.display())]
+    #[error("the document index {} is incomplete after an earlier failure ({cause}); it is made again at the next start", path.display())]
     Distrusted {
         /// sled's directory.
         path: PathBuf,
+        /// The first failure.
+        cause: String,
     },
     /// A file operation failed.
     #[error(transparent)]
@@ -130,8 +133,8 @@ pub struct MetaIndex {
     /// There until [`MetaIndex::close`].
     db: Option<sled::Db>,
     path: PathBuf,
-    /// Set when a change could not be taken in, or damage was met: from then on the index answers nothing.
-    distrusted: AtomicBool,
+    /// Why a change could not be taken in, or what damage was met: from then on the index answers nothing.
+    distrusted: OnceLock<String>,
     /// Whether sled is to panic at whatever it is asked.
     #[cfg(test)]
     pub(crate) panics: AtomicBool,
@@ -178,7 +181,8 @@ impl MetaIndex {
     /// # Errors
     /// As [`MetaIndex::open`].
     pub fn make_again(mut self, identity: Identity) -> Result<Self, MetaError> {
-        self.distrust();
+        // Whoever calls says why.
+        _ = self.distrusted.set("it is made again".to_owned());
         self.close(identity)?;
         Self::open_empty(&self.path, identity)
     }
@@ -211,7 +215,7 @@ impl MetaIndex {
         let index = Self {
             db: Some(db),
             path: path.to_owned(),
-            distrusted: AtomicBool::new(false),
+            distrusted: OnceLock::new(),
             #[cfg(test)]
             panics: AtomicBool::new(false),
             writing: Mutex::new(()),
@@ -350,15 +354,25 @@ impl MetaIndex {
     }
 
     /// Answers nothing from now on, and is made again at the next start: a change could not be taken in, or damage was
-    /// met.
-    pub fn distrust(&self) {
-        self.distrusted.store(true, Ordering::Release);
+    /// met. The first cause is logged and kept; every look-up after it would repeat it.
+    pub fn distrust(&self, cause: String) {
+        let mut cause = Some(cause);
+        let first = self.distrusted.get_or_init(|| cause.take().unwrap_or_default());
+        if cause.is_none() {
+            let path = self.path.display();
+            tracing::error!(
+                %path,
+                cause = first,
+                "the document index failed; until it is made again, at the next start at the latest, documents are looked \
+                 up in the segments, which is slower"
+            );
+        }
     }
 
     fn check_trusted(&self) -> Result<(), MetaError> {
-        match self.distrusted.load(Ordering::Acquire) {
-            true => Err(MetaError::Distrusted { path: self.path.clone() }),
-            false => Ok(()),
+        match self.distrusted.get() {
+            Some(cause) => Err(MetaError::Distrusted { path: self.path.clone(), cause: cause.clone() }),
+            None => Ok(()),
         }
     }
 
@@ -423,7 +437,7 @@ impl MetaIndex {
             Ok(Err(source)) => MetaError::Sled { path: path(), source },
             Err(panic) => MetaError::Panicked { path: path(), reason: panic_message(panic.as_ref()) },
         };
-        self.distrust();
+        self.distrust(Chain(&error).to_string());
         Err(error)
     }
 
@@ -433,8 +447,9 @@ impl MetaIndex {
 
     /// An entry is damaged, and so may others be.
     fn damaged(&self) -> MetaError {
-        self.distrust();
-        MetaError::Damaged { path: self.path.clone() }
+        let error = MetaError::Damaged { path: self.path.clone() };
+        self.distrust(error.to_string());
+        error
     }
 
     /// Puts in a marker that has no meaning, and makes it lasting.

@@ -94,6 +94,19 @@ fn a_cleanly_closed_index_is_used_again() {
 }
 
 #[test]
+fn an_index_that_is_given_up_keeps_its_first_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, _) = open(&dir.path().join("meta"));
+    put(&index, 1, &[("a", 1)], &[]);
+    index.panics.store(true, Ordering::Release);
+    let error = index.locate(COLLECTION, &id("a")).unwrap_err().to_string();
+    assert!(error.contains("a test wants sled to panic"), "{error}");
+    index.distrust("a later cause".to_owned());
+    let error = index.locate(COLLECTION, &id("a")).unwrap_err().to_string();
+    assert!(error.contains("a test wants sled to panic") && !error.contains("later"), "{error}");
+}
+
+#[test]
 fn another_store_or_a_changed_byte_starts_afresh() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("meta");

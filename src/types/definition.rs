@@ -233,7 +233,7 @@ impl Definition {
     }
 
     /// As [`Definition::check`], for a definition that somebody asks for. Bounds also what had no bound before, and of
-    /// which stored definitions may have more: what a guard allows.
+    /// which stored definitions may have more: what a guard allows, and less: its kinds.
     ///
     /// # Errors
     /// As [`Definition::check`].

@@ -18,11 +18,16 @@ pub struct GuardDefinition {
 }
 
 impl GuardDefinition {
-    /// Checks the number of fields that it allows, and their names.
+    /// Checks the numbers of its kinds and of the fields that it allows, and their names.
     ///
     /// # Errors
     /// [`DefinitionError::OutOfRange`], [`DefinitionError::FieldName`].
     pub(super) fn check(&self) -> Result<(), DefinitionError> {
+        // With none it would let everything in.
+        if self.kinds.is_empty() {
+            let (name, max) = ("the number of a guard's kinds", PersonalData::ALL.len() as u64);
+            return Err(DefinitionError::OutOfRange { name, got: 0, min: 1, max });
+        }
         let (got, max) = (self.allow.len() as u64, MAX_DECLARED_FIELDS as u64);
         if got > max {
             return Err(DefinitionError::OutOfRange {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::client::{Request, connect, read_answer};
 use super::server::Server;
 use crate::support::comes_true;
+use crate::support::model::SMALL_MODEL;
 
 #[test]
 fn an_import_under_way_is_ended_with_its_report_and_new_connections_are_refused() {
@@ -33,6 +34,34 @@ fn an_import_under_way_is_ended_with_its_report_and_new_connections_are_refused(
     assert!(comes_true(|| TcpStream::connect(server.address).is_err()), "the server still takes connections");
     server.stop().unwrap();
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_import_of_texts_ends_with_the_batch_that_is_written() {
+    let mut server = Server::with_model();
+    server.put("/v1/collections/t", &json!({"embedding": {"model": SMALL_MODEL}})).ok();
+    // Texts that differ, so that each is embedded.
+    let words = ["a", "b", "c", "d", "ab", ","];
+    let text = |n: usize| (0..12).map(|digit| words[(n / 6_usize.pow(digit % 6)) % 6]).collect::<Vec<_>>().join(" ");
+    let body: String = (0..40_000).map(|n| format!("{{\"id\":\"{n}\",\"text\":\"{}\"}}\n", text(n))).collect();
+    let mut stream = connect(server.address);
+    let request = Request::new("POST", "/v1/collections/t/import").header("content-type", "application/x-ndjson");
+    stream.write_all(&request.head(&format!("content-length: {}", body.len()))).unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    // It may be refused the rest.
+    let sending = std::thread::spawn(move || _ = sender.write_all(body.as_bytes()));
+    let written = || server.get("/v1/collections/t/stats").ok()["documents"].as_u64().unwrap();
+    assert!(comes_true(|| written() >= 256), "no batch is written");
+    server.begin_shutdown();
+    let answer = read_answer(&mut stream);
+    answer.refused(503, "stopping");
+    let progress = &answer.json()["progress"];
+    let done_through = progress["done_through"].as_u64().unwrap();
+    assert_eq!(progress["upserted"], done_through, "each line is a document");
+    assert!(done_through >= 256 && done_through < 40_000, "{done_through}");
+    assert_eq!(done_through % 256, 0, "a batch that was not full was written after the signal");
+    sending.join().unwrap();
+    server.stop().unwrap();
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub fn a_template_is_created_shown_and_tried() {
     }
     server.get("/v1/collections/bad").refused(404, "collection_not_found");
 
+    // It would let everything in.
+    let guard = json!({"embedding": {"model": SMALL_MODEL}, "guard": {"action": "refuse", "kinds": []}});
+    let detail = server.put("/v1/collections/bad", &guard).refused(422, "invalid_definition");
+    assert!(detail.contains("the number of a guard's kinds"), "{detail}");
+
     let document = json!({"id": "a", "metadata": {"name": "x", "features": {"total_jobs": 12.0}}});
     let preview = |body: serde_json::Value| server.post("/v1/collections/c/template/preview", &body);
     let shown = preview(json!({"documents": [document]})).ok();

@@ -331,6 +331,22 @@ fn doctor_looks_at_the_models_of_collections() {
 }
 
 #[test]
+fn a_device_that_this_build_lacks_is_refused_at_once() {
+    if cfg!(feature = "metal") {
+        return;
+    }
+    let place = Place::new();
+    let lacks = "models cannot run on metal:0: this program was built without the feature `metal`";
+    // Without the check the address would be refused.
+    place.run(&["serve", "--addr", "nonsense", "--device", "metal"]).failed_with(2, &[lacks, "`--device auto`"]);
+    let ran = place.run(&["doctor", "--addr", "127.0.0.1:0", "--device", "metal"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stdout.contains(lacks), "{}", ran.stdout);
+    let on_cpu = place.run(&["doctor", "--addr", "127.0.0.1:0", "--device", "cpu"]).stdout;
+    assert!(on_cpu.contains("models can run on cpu"), "{on_cpu}");
+}
+
+#[test]
 fn a_login_in_a_server_s_address_is_not_shown() {
     let place = Place::new();
     for server in ["http://me:hush@127.0.0.1:1", "http://me:hush/hush@127.0.0.1:1"] {

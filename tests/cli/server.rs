@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 
 use super::{Place, Ran, THREE, unread};
 use crate::support::comes_true;
+use crate::support::model::{SMALL_MODEL, install_small_model};
 
 /// A server of a place's data; killed when dropped.
 pub struct Server {
@@ -54,6 +55,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn a_server_with_another_precision_says_that_it_is_not_ready() {
+    let place = Place::new();
+    install_small_model(&place.path("no-models"));
+    place.succeed(&["collection", "create", "words", "--model", SMALL_MODEL]);
+    let mut command = place.command(&["serve", "--addr", "127.0.0.1:0", "--precision", "int8"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child.wait().unwrap();
+    assert!(line.contains(" is up at ") && line.contains("not ready"), "{line}");
+    assert!(said.contains("--precision float32"), "{said}");
 }
 
 #[cfg(unix)]

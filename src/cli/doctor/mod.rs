@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::target::{ADDRESS_VARIABLE, DEFAULT_ADDRESS, Remote, read_key, shown, store_id};
 use super::{CliError, Context, output};
-use crate::embed::{DEFAULT_MODEL, EmbedError};
+use crate::embed::{DEFAULT_MODEL, Device, EmbedError};
 use crate::log::{self, Change};
 use crate::manifest::Manifest;
 use crate::storage::{DataPaths, is_open_to_others};
@@ -70,6 +70,7 @@ impl Finding {
 pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<(), CliError> {
     let mut findings = data::check(&context.data);
     findings.extend(machine::check());
+    findings.extend(device(context));
     findings.extend(models(context, &args.model));
     findings.extend(context.api_key_file.as_deref().map(key_file));
     findings.push(address(context, args.addr.as_deref()));
@@ -133,6 +134,16 @@ fn model(context: &Context, name: &str, users: &[String]) -> Finding {
         }
         Err(error) if users.is_empty() => Finding::new(Status::Fail, NAME, error.to_string()),
         Err(error) => Finding::new(Status::Fail, NAME, format!("{error}; it embeds for {}", users.join(", "))),
+    }
+}
+
+/// The device that was asked for by its name.
+fn device(context: &Context) -> Option<Finding> {
+    const NAME: &str = "device";
+    match context.model_store().check_device() {
+        Err(error) => Some(Finding::new(Status::Fail, NAME, error.to_string())),
+        Ok(()) if context.device == Device::Auto => None,
+        Ok(()) => Some(Finding::new(Status::Ok, NAME, format!("models can run on {}", context.device))),
     }
 }
 

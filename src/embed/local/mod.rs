@@ -138,6 +138,17 @@ impl Encoder {
     }
 }
 
+/// Whether models can run on a device. [`Device::Auto`] always can.
+///
+/// # Errors
+/// [`EmbedError::Device`].
+pub(super) fn check_device(asked: Device) -> Result<(), EmbedError> {
+    match asked {
+        Device::Auto => Ok(()),
+        named => device::open(named).map(drop),
+    }
+}
+
 /// Tokens of the longest sequence that an encoder of this architecture is given: as many as it has positions, unless it
 /// needs candle, whose attention takes memory with the square of the length. The same in every build, as it decides
 /// vectors.

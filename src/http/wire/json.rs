@@ -10,6 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
+use serde_path_to_error::Segment;
 
 use super::room;
 use super::scan::{ScanError, scan};
@@ -47,6 +48,10 @@ pub(crate) fn parse_measured<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, us
         let detail = format!("the body is not UTF-8 (byte {}); send JSON encoded as UTF-8", error.valid_up_to());
         return Err(ApiError::new(Code::InvalidJson, detail));
     }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        let detail = "the body begins with a byte order mark (U+FEFF), which JSON has none of; leave it out";
+        return Err(ApiError::new(Code::InvalidJson, detail));
+    }
     scan(bytes).map_err(|error| match error {
         ScanError::TooDeep { offset } => {
             let detail = format!("nesting passes {MAX_JSON_DEPTH} levels at byte {offset}; send a flatter body");
@@ -54,15 +59,34 @@ pub(crate) fn parse_measured<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, us
         }
         ScanError::Integer { digits } => {
             let detail = format!(
-                "the integer {digits} does not fit 64 bits; send a smaller one, in metadata also a string or 1e20"
+                "the integer {digits} is outside {} to {}; send a smaller one, in metadata also a string or 1e20",
+                i64::MIN,
+                i64::MAX
             );
             ApiError::new(Code::IntegerOutOfRange, detail)
         }
     })?;
     let value_bytes = (VALUE_BYTES_A_BYTE * bytes.len()).max(MIN_VALUE_BYTES);
     let (read, taken) = room::within(value_bytes, || (serde_json::from_slice(bytes), room::taken()));
-    let Object(value) = read.map_err(|error| refuse(&error))?;
+    let Object(value) = read.map_err(|error| refuse(&error, || place::<T>(bytes, value_bytes, &error)))?;
     Ok((value, taken))
+}
+
+/// Where the value at fault stands, such as `documents[3].if_seq`; empty where it is the whole body, or is not known.
+/// The text is read once more, as keeping track of the place takes time.
+fn place<T: DeserializeOwned>(bytes: &[u8], value_bytes: usize, error: &serde_json::Error) -> String {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let again = room::within(value_bytes, || serde_path_to_error::deserialize::<_, Object<T>>(&mut json));
+    let said = error.to_string();
+    let Some(found) = again.err().filter(|again| again.inner().to_string() == said) else { return String::new() };
+    // The sentence has the name of an unknown field.
+    let count = found.path().iter().len().saturating_sub(usize::from(said.starts_with("unknown field")));
+    let place = found.path().iter().take(count).fold(String::new(), |place, segment| match segment {
+        Segment::Seq { .. } => format!("{place}{segment}"),
+        _ if place.is_empty() => segment.to_string(),
+        _ => format!("{place}.{segment}"),
+    });
+    shortened(&place, NAME_CHARS, NAME_CHARS).into_owned()
 }
 
 /// Parses a JSON object that stands in the query string as parameter `name`.
@@ -76,7 +100,8 @@ pub(crate) fn parse_parameter<T: DeserializeOwned>(name: &'static str, text: &st
     })
 }
 
-fn refuse(error: &serde_json::Error) -> ApiError {
+/// `place` tells where the value at fault stands.
+fn refuse(error: &serde_json::Error, place: impl FnOnce() -> String) -> ApiError {
     let text = without_content(&error.to_string());
     if error.classify() != Category::Data {
         return ApiError::new(Code::InvalidJson, format!("the body is not valid JSON: {text}"));
@@ -91,11 +116,43 @@ fn refuse(error: &serde_json::Error) -> ApiError {
     } else if text.starts_with(super::filter::REFUSED) {
         Code::InvalidFilter
     } else if text.starts_with(room::REFUSED) {
-        Code::BodyTooLarge
+        // It is no value's own fault.
+        return ApiError::new(Code::BodyTooLarge, text);
     } else {
         Code::InvalidValue
     };
-    ApiError::new(code, text)
+    let (place, text) = (place(), in_words_of_json(text));
+    ApiError::new(code, if place.is_empty() { text } else { format!("{place}: {text}") })
+}
+
+/// serde's sentence in the words of JSON, not of Rust.
+fn in_words_of_json(said: String) -> String {
+    const FOUND: [(&str, &str); 3] = [
+        ("invalid type: map, ", "invalid type: an object, "),
+        ("invalid type: sequence, ", "invalid type: an array, "),
+        ("unknown variant ", "unknown value "),
+    ];
+    const EXPECTED: [(&str, &str); 11] = [
+        ("u8", "a whole number from 0"),
+        ("u16", "a whole number from 0"),
+        ("u32", "a whole number from 0"),
+        ("u64", "a whole number from 0"),
+        ("usize", "a whole number from 0"),
+        ("i64", "a whole number"),
+        ("a nonzero u32", "a whole number from 1"),
+        ("f32", "a number"),
+        ("f64", "a number"),
+        ("a sequence", "an array"),
+        ("a map", "an object"),
+    ];
+    let begin = FOUND.iter().find_map(|(rust, json)| Some(format!("{json}{}", said.strip_prefix(rust)?)));
+    let said = begin.unwrap_or(said);
+    let end = said.rsplit_once(", expected ").and_then(|(found, expected)| {
+        let (what, at) = expected.split_at(expected.find(" at line ").unwrap_or(expected.len()));
+        let (_, json) = EXPECTED.iter().find(|(rust, _)| *rust == what)?;
+        Some(format!("{found}, expected {json}{at}"))
+    });
+    end.unwrap_or(said)
 }
 
 /// serde's sentence without what it repeats of a document: of a string nothing, of a name its beginning. They may have
@@ -249,8 +306,9 @@ mod tests {
         let said = |text: String| parse::<Body>(text.as_bytes()).unwrap_err().detail.into_owned();
         let long = "\u{200b}, expected ".repeat(100_000);
         let detail = said(format!(r#"{{"a":1,"inner":"{long}\", expected x"}}"#));
-        assert!(detail.starts_with("invalid type: a string, expected an object at line 1"), "a long one");
-        assert!(said(r#"{"a":"s3cret"}"#.into()).starts_with("invalid type: a string, expected u32"), "no text");
+        assert!(detail.starts_with("inner: invalid type: a string, expected an object at line 1"), "a long one");
+        let detail = said(r#"{"a":"s3cret"}"#.into());
+        assert!(detail.starts_with("a: invalid type: a string, expected a whole number from 0 at"), "{detail}");
         let detail = said(format!(r#"{{"{long}":1}}"#));
         assert!(detail.starts_with("unknown field `\u{200b}, exp") && detail.len() < 400, "{detail}");
         assert!(detail.contains("\u{2026}`, expected `a` or `inner` at line 1"), "{detail}");
@@ -272,5 +330,29 @@ mod tests {
     fn the_sentence_says_where() {
         let error = parse::<Body>(b"{\"a\":1,\n\"c\":2}").unwrap_err();
         assert!(error.detail.contains("`c`") && error.detail.contains("line 2"), "{}", error.detail);
+    }
+
+    #[test]
+    fn the_sentence_names_the_place_in_the_words_of_json() {
+        use crate::http::wire::document::UpsertBody;
+
+        fn said<T: DeserializeOwned>(text: &str) -> String {
+            let Err(error) = parse::<T>(text.as_bytes()) else { panic!("{text} was taken") };
+            let detail = error.detail.into_owned();
+            detail.split_once(" at line ").map_or(detail.clone(), |(before, _)| before.to_owned())
+        }
+        let documents = |second: &str| said::<UpsertBody>(&format!(r#"{{"documents":[{{"id":"a"}},{second}]}}"#));
+        assert_eq!(
+            documents(r#"{"id":"b","if_seq":"0"}"#),
+            "documents[1].if_seq: invalid type: a string, expected a whole number from 0"
+        );
+        assert!(documents(r#"{"text":"b"}"#).starts_with("documents[1]: missing field `id`"));
+        assert!(documents(r#"{"id":"b","txt":"b"}"#).starts_with("documents[1]: unknown field `txt`, expected"));
+        assert!(said::<UpsertBody>(r#"{"documents":{}}"#).starts_with("documents: invalid type: an object, expected"));
+        assert!(said::<Body>(r#"{"a":1,"inner":[]}"#).starts_with("inner: invalid type: an array, expected an object"));
+        assert!(said::<Body>(r#"{"a":1,"c":2}"#).starts_with("unknown field `c`, expected"));
+        assert!(said::<Body>("\u{feff}{\"a\":1}").contains("byte order mark"));
+        let out = said::<Body>(r#"{"a":18446744073709551615}"#);
+        assert!(out.starts_with("the integer 18446744073709551615 is outside -9223372036854775808 to"), "{out}");
     }
 }

@@ -73,8 +73,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<WireValue, E> {
-        let int =
-            i64::try_from(value).map_err(|_| E::custom(format_args!("the integer {value} does not fit 64 bits")))?;
+        let outside = |_| E::custom(format_args!("the integer {value} is outside {} to {}", i64::MIN, i64::MAX));
+        let int = i64::try_from(value).map_err(outside)?;
         Ok(WireValue(Value::Int(int)))
     }
 
@@ -175,7 +175,9 @@ mod tests {
     #[test]
     fn integers_beyond_i64_and_double_keys_are_refused() {
         let refused = |text: &str| serde_json::from_str::<WireMetadata>(text).unwrap_err().to_string();
-        assert!(refused(r#"{"a":9223372036854775808}"#).contains("does not fit 64 bits"));
+        assert!(
+            refused(r#"{"a":9223372036854775808}"#).contains("is outside -9223372036854775808 to 9223372036854775807")
+        );
         assert!(refused(r#"{"a":1,"a":2}"#).contains("stands twice"));
         assert!(refused(r#"[1]"#).contains("expected an object"));
     }
