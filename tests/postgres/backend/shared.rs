@@ -117,14 +117,36 @@ fn a_table_that_others_made_since_is_not_dropped_and_one_that_is_gone_is_made_ag
     assert_eq!(kind, BackendFault::Conflict, "{detail}");
     assert!(detail.contains("made anew") && detail.contains("keep_table=true"), "{detail}");
     assert_eq!(b.stats().unwrap().documents, 1);
+    // Nor after a restart.
+    drop(a);
+    let one = one.again();
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!((kind, b.stats().unwrap().documents), (BackendFault::Conflict, 1), "{detail}");
     // Who has read from it may drop it.
-    assert_eq!(a.stats().unwrap().documents, 1);
+    assert_eq!(one.create().stats().unwrap().documents, 1);
     one.collections.drop_collection(&name("c"), false).unwrap();
     for is_new in [true, false] {
         let created = two.create_with(&DefinitionRequest::vectors(3), "shared").unwrap();
         assert_eq!(created.created, is_new);
         assert_eq!(created.collection.stats().unwrap().documents, 0);
     }
+}
+
+#[test]
+fn who_made_a_table_and_did_nothing_else_drops_none_that_others_made_since() {
+    let postgres = database();
+    let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+    one.create();
+    two.create();
+    two.collections.drop_collection(&name("c"), false).unwrap();
+    let b = two.create();
+    b.upsert(vec![document("b", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!((kind, b.stats().unwrap().documents), (BackendFault::Conflict, 1), "{detail}");
+    // Its own it drops, also after a restart.
+    let two = two.again();
+    two.collections.drop_collection(&name("c"), false).unwrap();
+    assert_eq!(postgres.value("select to_regclass('pannier.shared') is null"), "t");
 }
 
 #[test]
