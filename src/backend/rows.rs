@@ -109,6 +109,14 @@ pub(super) fn document(row: &Row) -> Result<Document, String> {
     Ok(Document { stored, seq, vector: vector.unwrap_or_default(), chunks: Vec::new() })
 }
 
+/// The id and the metadata, as Postgres prints them, of a row that [`document`] can read.
+///
+/// # Errors
+/// As of [`document`].
+pub(super) fn metadata_text(row: &Row) -> Result<(String, String), String> {
+    Ok((field(row, 0, "id")?, field(row, 2, "metadata")?))
+}
+
 fn field<'a, T: FromSql<'a>>(row: &'a Row, at: usize, what: &str) -> Result<T, String> {
     row.try_get(at).map_err(|error| format!("a row's {what} cannot be read: {error}"))
 }

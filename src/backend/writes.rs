@@ -152,12 +152,21 @@ pub(super) struct NewRow<'a> {
 impl<'a> NewRow<'a> {
     /// Of documents and their vectors, in the order in which all writers lock rows.
     pub fn all(documents: &'a [Prepared], vectors: &[Known]) -> Vec<Self> {
-        let row = |(Prepared { document, .. }, (vectors, state)): (&'a Prepared, &Known)| Self {
-            id: &document.id,
-            content: document.text.as_deref(),
-            metadata: json::object(&document.metadata),
-            embedding: vector_text(&vectors.numbers),
-            embedded: *state == EmbeddingState::Embedded,
+        Self::over(documents, vectors, &HashMap::new())
+    }
+
+    /// As [`NewRow::all`], with what stays of metadata as it stands there: by id as Postgres prints them.
+    pub fn over(documents: &'a [Prepared], vectors: &[Known], standing: &HashMap<String, String>) -> Vec<Self> {
+        let row = |(Prepared { document, .. }, (vectors, state)): (&'a Prepared, &Known)| {
+            let old = standing.get(document.id.as_str());
+            let metadata = old.and_then(|old| json::object_over(old, &document.metadata));
+            Self {
+                id: &document.id,
+                content: document.text.as_deref(),
+                metadata: metadata.unwrap_or_else(|| json::object(&document.metadata)),
+                embedding: vector_text(&vectors.numbers),
+                embedded: *state == EmbeddingState::Embedded,
+            }
         };
         let mut rows: Vec<Self> = documents.iter().zip(vectors).map(row).collect();
         rows.sort_by(|a, b| a.id.cmp(b.id));
