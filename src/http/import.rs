@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::bodies::{Held, SMALL_BODY_BYTES};
+use super::bodies::{self, Held, SMALL_BODY_BYTES};
 use super::error::{ApiError, Code};
 use super::extract::{self, InCollection, NoParams, check_encoding, media_type};
 use super::ndjson::{Line, LineContent, LineSplitter};
@@ -290,8 +290,14 @@ impl Import {
         }
         self.report.lines += 1;
         match parsed.and_then(|(body, _)| body.into_document()) {
-            // One that is long fills a batch, which is written before what it holds is given back.
-            Ok(document) => self.add(number, document, length).await,
+            // One that is long fills a batch, which is written before what it holds is given back: where the client goes
+            // meanwhile, the write goes on, and holds it.
+            Ok(document) => {
+                bodies::keep(long.and_then(|long| long.held));
+                let added = self.add(number, document, length).await;
+                bodies::keep(None);
+                added
+            }
             Err(error) => {
                 self.report.refuse(number, &error);
                 Ok(())
