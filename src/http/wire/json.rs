@@ -52,9 +52,9 @@ pub(crate) fn parse_measured<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, us
             let detail = format!("nesting passes {MAX_JSON_DEPTH} levels at byte {offset}; send a flatter body");
             ApiError::new(Code::JsonTooDeep, detail)
         }
-        ScanError::Integer { digits } => {
+        ScanError::Integer { offset } => {
             let detail = format!(
-                "the integer {digits} does not fit 64 bits; send a smaller one, in metadata also a string or 1e20"
+                "the integer at byte {offset} does not fit 64 bits; send a smaller one, in metadata also a string or 1e20"
             );
             ApiError::new(Code::IntegerOutOfRange, detail)
         }
@@ -98,13 +98,18 @@ fn refuse(error: &serde_json::Error) -> ApiError {
     ApiError::new(code, text)
 }
 
-/// serde's sentence without what it repeats of a document: of a string nothing, of a name its beginning. They may have
-/// megabytes, and hold what belongs into no log.
+/// serde's sentence without what it repeats of a document: of a string or a number nothing, of a name its beginning.
+/// They may have megabytes, and hold what belongs into no log.
 fn without_content(said: &str) -> String {
     for kind in ["invalid type: ", "invalid value: "] {
-        let found = said.strip_prefix(kind).and_then(|found| found.strip_prefix("string \""));
-        if let Some((_, expected)) = found.and_then(|found| found.rsplit_once("\", expected ")) {
-            return format!("{kind}a string, expected {expected}");
+        let Some(found) = said.strip_prefix(kind) else { continue };
+        for (begins, ends, what) in
+            [("string \"", "\"", "a string"), ("integer `", "`", "an integer"), ("floating point `", "`", "a number")]
+        {
+            let found = found.strip_prefix(begins).and_then(|found| found.rsplit_once(&format!("{ends}, expected ")));
+            if let Some((_, expected)) = found {
+                return format!("{kind}{what}, expected {expected}");
+            }
         }
     }
     for kind in ["unknown field `", "unknown variant `"] {
@@ -251,6 +256,13 @@ mod tests {
         let detail = said(format!(r#"{{"a":1,"inner":"{long}\", expected x"}}"#));
         assert!(detail.starts_with("invalid type: a string, expected an object at line 1"), "a long one");
         assert!(said(r#"{"a":"s3cret"}"#.into()).starts_with("invalid type: a string, expected u32"), "no text");
+        for (number, what) in [("-4111111111111111", "an integer"), ("4111111111111111.5", "a number")] {
+            let detail = said(format!(r#"{{"a":1,"inner":{number}}}"#));
+            assert!(detail.starts_with(&format!("invalid type: {what}, expected an object at line 1")), "{detail}");
+        }
+        assert!(said(r#"{"a":-4111111111111111}"#.into()).starts_with("invalid value: an integer, expected u32"));
+        let detail = said(r#"{"a":41111111111111111111}"#.into());
+        assert!(detail.starts_with("the integer at byte 5 does not fit 64 bits"), "{detail}");
         let detail = said(format!(r#"{{"{long}":1}}"#));
         assert!(detail.starts_with("unknown field `\u{200b}, exp") && detail.len() < 400, "{detail}");
         assert!(detail.contains("\u{2026}`, expected `a` or `inner` at line 1"), "{detail}");

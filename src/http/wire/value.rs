@@ -73,8 +73,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<WireValue, E> {
-        let int =
-            i64::try_from(value).map_err(|_| E::custom(format_args!("the integer {value} does not fit 64 bits")))?;
+        let int = i64::try_from(value).map_err(|_| E::custom("the integer does not fit 64 bits"))?;
         Ok(WireValue(Value::Int(int)))
     }
 
