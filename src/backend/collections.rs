@@ -260,9 +260,9 @@ impl Collections {
         standing: Standing,
         pool: Arc<Pool>,
     ) -> RemoteCollection {
-        let Standing { created_at_ms, creation } = standing;
+        let Standing { table, created_at_ms, creation } = standing;
         let models = self.inner.database.models().clone();
-        let (checked, used, is_large) = Default::default();
+        let (checked, used, is_large) = (Mutex::default(), Mutex::new(Some(table)), Mutex::default());
         let name = name.clone();
         let inner =
             Remote { name, definition, created_at_ms, creation, placement, models, pool, checked, used, is_large };
@@ -315,6 +315,7 @@ impl Collections {
             name: collection.name().to_string(),
             placement: collection.inner.placement.clone(),
             creation: collection.inner.creation.clone(),
+            table_number: collection.used_table(),
         };
         let (database, entries) = (&self.inner.database, known.values().map(entry).collect());
         database.change_files(|| settings::save(database.path(), entries))
@@ -363,7 +364,7 @@ fn read(
     database: &Database,
     connections: &Connections,
 ) -> Result<(CollectionName, RemoteCollection), String> {
-    let Entry { name, placement, creation } = entry;
+    let Entry { name, placement, creation, table_number } = entry;
     let Some(Change::CreateCollection { definition, created_at_ms, .. }) = creation_of_text(&creation) else {
         return Err(format!("the definition of collection {name:?} cannot be read; it may be of a later version"));
     };
@@ -377,7 +378,7 @@ fn read(
         pool: connections.pool(&placement.url)?,
         placement,
         checked: Mutex::default(),
-        used: Mutex::default(),
+        used: Mutex::new(table_number),
         is_large: Mutex::default(),
     };
     Ok((name, RemoteCollection { inner: Arc::new(inner) }))
@@ -436,7 +437,8 @@ mod tests {
         let change = Change::CreateCollection { id: CollectionId(0), name: name.clone(), definition, created_at_ms: 1 };
         let creation = creation_to_text(&change).unwrap();
         let placement = Placement::new(&name, None, None, None);
-        settings::save(dir.path(), vec![Entry { name: name.to_string(), placement, creation }]).unwrap();
+        settings::save(dir.path(), vec![Entry { name: name.to_string(), placement, creation, table_number: None }])
+            .unwrap();
         let collections = Collections::open(&database);
         let plan = Plan { only: &[Operation::Create], fail_at: 0, then: Then::Recover, errno: ENOSPC };
         let faults = Faults::with(dir.path(), plan);

@@ -1,6 +1,9 @@
 //! Metadata as JSON for `jsonb` and back: what is read is what was written, and numbers compare there as they do here.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use crate::postgres::jsonb;
 use crate::types::{Metadata, Value};
@@ -40,6 +43,27 @@ pub(super) fn read(text: &str) -> Option<Metadata> {
     }
 }
 
+/// A new object as text, in which everything that it shares with `old`, an object as Postgres printed it, stands as
+/// there: `jsonb` has numbers with more digits than are read here. `None` where `old` is no object.
+pub(super) fn object_over(old: &str, new: &Metadata) -> Option<String> {
+    let before = read(old)?;
+    members_over(old, &before, new)
+}
+
+fn members_over(old: &str, before: &Metadata, new: &Metadata) -> Option<String> {
+    let raw: BTreeMap<String, &RawValue> = serde_json::from_str(old).ok()?;
+    let mut members = Vec::with_capacity(new.len());
+    for (name, to) in new {
+        let text = match (raw.get(name.as_str()), before.get(name), to) {
+            (Some(raw), Some(from), _) if from == to => raw.get().to_owned(),
+            (Some(raw), Some(Value::Object(from)), Value::Object(to)) => members_over(raw.get(), from, to)?,
+            _ => value(to),
+        };
+        members.push(format!("{}:{text}", Json::from(name.as_str())));
+    }
+    Some(format!("{{{}}}", members.join(",")))
+}
+
 fn value_of(json: Json) -> Value {
     match json {
         Json::Null => Value::Null,
@@ -73,6 +97,23 @@ mod tests {
         assert_eq!(float(-0.0), "0.0");
         let ints: Metadata = [("a".to_owned(), Value::Int(i64::MIN)), ("b".to_owned(), Value::Int(3))].into();
         assert_eq!(read(&object(&ints)).unwrap(), ints);
+    }
+
+    #[test]
+    fn what_stays_of_an_object_keeps_its_digits() {
+        let old = "{\"n\": 12345678901234567890, \"deep\": {\"x\": 0.12345678901234567890, \"y\": 1}, \"gone\": 1, \"é\\n\": [1.50]}";
+        let mut new = read(old).unwrap();
+        new.remove("gone");
+        new.insert("seen".into(), Value::Bool(true));
+        let Some(Value::Object(deep)) = new.get_mut("deep") else { panic!("no object") };
+        deep.insert("y".into(), Value::Float(2.0));
+        let text = object_over(old, &new).unwrap();
+        assert_eq!(read(&text).unwrap(), new, "{text}");
+        for part in ["\"n\":12345678901234567890", "\"x\":0.12345678901234567890", "\"y\":2.0", "[1.50]"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(object_over(old, &Metadata::new()).unwrap(), "{}");
+        assert_eq!(object_over("[1]", &new), None);
     }
 
     #[test]

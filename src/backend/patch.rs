@@ -8,11 +8,12 @@ use crate::postgres::Type;
 use crate::types::{Document, DocumentId, DocumentPatch, Edit, IfSeq};
 
 use super::remote::RemoteCollection;
-use super::rows::Columns;
+use super::rows::{self, Columns};
 use super::writes::NewRow;
 
 impl RemoteCollection {
-    /// As [`crate::Collection::patch`], in one transaction; also what others write by SQL is kept.
+    /// As [`crate::Collection::patch`], in one transaction; also what others write by SQL is kept, to the last digit
+    /// of their numbers.
     ///
     /// # Errors
     /// As there, [`CollectionError::NotOnBackend`] and [`CollectionError::Backend`].
@@ -61,7 +62,9 @@ impl RemoteCollection {
                 Err(refused) => return Ok(Err(refused)),
             };
             let Draft { prepared, made, .. } = again.as_ref().unwrap_or(draft);
-            let rows = NewRow::all(prepared, &made.vectors);
+            // What could not be read was refused above.
+            let standing = rows.iter().filter_map(|row| rows::metadata_text(row).ok()).collect();
+            let rows = NewRow::over(prepared, &made.vectors, &standing);
             let (seq, written) = self.put(session, guard, &extension, &rows, &IfSeq::new()).await?;
             Ok(match written == rows.len() as u64 {
                 true => Ok(Some(Updated::of(rows.len(), seq, made))),

@@ -52,7 +52,7 @@ pub(super) struct Inner {
     pub pool: Arc<Pool>,
     /// Set once the table was looked at; empty again where another table has its name since.
     pub checked: Mutex<Option<Checked>>,
-    /// The number of the table that was looked at last; kept where it is gone since.
+    /// The number of the table that was made or looked at last; kept where it is gone since.
     pub used: Mutex<Option<i64>>,
     /// Whether there are more than [`COMPARED_UP_TO`] documents, and since when that is known.
     pub is_large: Mutex<Option<(bool, Instant)>>,
@@ -378,7 +378,7 @@ impl RemoteCollection {
         Ok(checked)
     }
 
-    /// The number of the table that was used last, where one was.
+    /// The number of the table that was made or used last, where that is known.
     pub(super) fn used_table(&self) -> Option<i64> {
         *self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,13 +57,17 @@ impl Keys {
             values.push(format!(
                 "{}::text, (select case when jsonb_typeof(v) = 'array' then (select jsonb_agg(x order by n) \
                  from jsonb_array_elements(v) with ordinality as e(x, n) where {of_item}) \
-                 when {of_value} then v end from (select {value} as v) as at_path)",
+                 when {of_value} then v end from (select {value} as v offset 0) as at_path)",
                 quote_literal(path)
             ));
         }
         Ok(match values.is_empty() {
             true => Self::None,
-            false => Self::Values(format!("jsonb_build_object({})::text", values.join(", "))),
+            // Unpacked once a row, and not for each place that a path may mean: `offset 0` has both made once.
+            false => Self::Values(format!(
+                "(select jsonb_build_object({})::text from (select metadata #> '{{}}' as metadata offset 0) as unpacked)",
+                values.join(", ")
+            )),
         })
     }
 }
@@ -107,6 +111,14 @@ pub(super) fn document(row: &Row) -> Result<Document, String> {
     };
     let seq = Seq(u64::try_from(version).unwrap_or_default());
     Ok(Document { stored, seq, vector: vector.unwrap_or_default(), chunks: Vec::new() })
+}
+
+/// The id and the metadata, as Postgres prints them, of a row that [`document`] can read.
+///
+/// # Errors
+/// As of [`document`].
+pub(super) fn metadata_text(row: &Row) -> Result<(String, String), String> {
+    Ok((field(row, 0, "id")?, field(row, 2, "metadata")?))
 }
 
 fn field<'a, T: FromSql<'a>>(row: &'a Row, at: usize, what: &str) -> Result<T, String> {

@@ -111,6 +111,8 @@ pub(super) struct Entry {
     pub placement: Placement,
     /// Its definition and the time of its creation, as [`crate::log::creation_to_text`] writes them.
     pub creation: String,
+    /// The table's number in the catalogue when this was written: one that others made since has another.
+    pub table_number: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -156,7 +158,7 @@ mod tests {
         let name = CollectionName::new("a").unwrap();
         let placement = Placement::new(&name, None, None, None);
         assert_eq!((placement.schema.as_str(), placement.table.as_str()), ("pannier", "a"));
-        let entry = Entry { name: "a".into(), placement, creation: "3:00".into() };
+        let entry = Entry { name: "a".into(), placement, creation: "3:00".into(), table_number: Some(7) };
         save(dir.path(), vec![entry.clone()]).unwrap();
         assert_eq!(load(dir.path()).unwrap(), [entry]);
         std::fs::write(dir.path().join(FILE), br#"{"version":9,"collections":[]}"#).unwrap();

@@ -149,6 +149,8 @@ pub(super) fn configuration(definition: &Definition) -> &'static str {
 
 /// A table that was made or taken over.
 pub(super) struct Standing {
+    /// Its number in the catalogue.
+    pub table: i64,
     pub created_at_ms: i64,
     /// As the register has it: kept in the data directory too.
     pub creation: String,
@@ -186,17 +188,18 @@ pub(super) async fn create(
         session.batch("make the register of collections", &make_register).await?;
     }
     let there = columns(session, placement).await?;
-    match (registered(session, placement).await?, there) {
-        (Some(creation), Some(_)) => take_over(session, placement, name, definition, creation).await,
+    let (created_at_ms, creation) = match (registered(session, placement).await?, there) {
+        (Some(creation), Some(_)) => take_over(session, placement, name, definition, creation).await?,
         (None, Some(_)) => {
             let table = placement.qualified().plain();
-            Err(TableError::Conflict(format!(
+            return Err(TableError::Conflict(format!(
                 "table {table} is there and was not made by Pannier; name another in \"backend.table\""
-            )))
+            )));
         }
         // A table that was dropped by hand is made again.
-        (_, None) => make(session, placement, name, definition, created_at_ms, &extension).await,
-    }
+        (_, None) => make(session, placement, name, definition, created_at_ms, &extension).await?,
+    };
+    Ok(Standing { table: number(session, placement).await?, created_at_ms, creation })
 }
 
 /// Finds pgvector, and installs it where it is missing and the role may.
@@ -256,7 +259,7 @@ async fn take_over(
     name: &CollectionName,
     definition: &Definition,
     creation: String,
-) -> Result<Standing, TableError> {
+) -> Result<(i64, String), TableError> {
     let table = placement.qualified().plain();
     let Some(Change::CreateCollection { definition: theirs, created_at_ms, name: made_as, .. }) =
         creation_of_text(&creation)
@@ -273,7 +276,7 @@ async fn take_over(
     }
     check_columns(session, placement, definition).await?;
     tracing::info!(collection = %name, %table, "a table that stands already was taken over");
-    Ok(Standing { created_at_ms, creation })
+    Ok((created_at_ms, creation))
 }
 
 /// The columns of the table with type and modifier.
@@ -396,7 +399,7 @@ async fn make(
     definition: &Definition,
     created_at_ms: i64,
     extension: &Extension,
-) -> Result<Standing, TableError> {
+) -> Result<(i64, String), TableError> {
     let change = Change::CreateCollection {
         id: CollectionId(0),
         name: name.clone(),
@@ -438,11 +441,11 @@ async fn make(
         creation_text = quote_literal(&creation),
     );
     session.batch("make the table", &sql).await?;
-    Ok(Standing { created_at_ms, creation })
+    Ok((created_at_ms, creation))
 }
 
 /// Drops the table and what the register has of it. What is not there is passed over. Returns the number of the change.
-/// Within a transaction; what it does may be done twice. `used`: the number of the table that was used last.
+/// Within a transaction; what it does may be done twice. `used`: the number of the table that was made or used last.
 ///
 /// # Errors
 /// [`TableError::Conflict`] where another's table has the name, or one that was made since; the transaction is to be
@@ -467,7 +470,7 @@ pub(super) async fn drop_table(
             register(placement)
         )));
     }
-    if is_there && used.is_some_and(|used| used != now) {
+    if is_there && used != Some(now) {
         return Err(TableError::Conflict(format!(
             "table {} was made anew since this server used it, and others may have written to it; DELETE the collection \
              with \"keep_table=true\", which leaves the table; to drop it, read from the collection and DELETE it again",

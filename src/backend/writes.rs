@@ -17,7 +17,7 @@ impl RemoteCollection {
     pub(super) fn insert(&self, rows: &[NewRow<'_>], if_seq: &IfSeq) -> Result<Seq, CollectionError> {
         let extension = self.checked()?.extension;
         self.transact(async |session, guard| {
-            if let Err(refused) = self.check_versions(session, guard, if_seq, None).await? {
+            if let Err(refused) = self.check_versions(session, guard, rows, if_seq, None).await? {
                 return Ok(Err(refused));
             }
             let (seq, written) = self.put(session, guard, &extension, rows, if_seq).await?;
@@ -25,7 +25,7 @@ impl RemoteCollection {
                 return Ok(Ok(seq));
             }
             // One that was not to be there may have come meanwhile.
-            let checked = self.check_versions(session, guard, if_seq, Some(seq)).await?;
+            let checked = self.check_versions(session, guard, rows, if_seq, Some(seq)).await?;
             Ok(checked.and_then(|()| Err(self.not_all_written(rows, written))))
         })
     }
@@ -79,12 +79,14 @@ impl RemoteCollection {
         self.fault(BackendFault::Refused, self.passed_over(asked.saturating_sub(written), asked, "written"))
     }
 
-    /// Locks the documents that `if_seq` names until the transaction ends, and checks that each stands at its seq.
-    /// `ours`: what this transaction wrote is no other's.
+    /// Locks the rows' documents until the transaction ends, and checks that each that `if_seq` names stands at its seq.
+    /// All of them: who locks those that are named alone, and the others later, waits for writers of all in their order,
+    /// and they for it. `ours`: what this transaction wrote is no other's.
     async fn check_versions(
         &self,
         session: &Session,
         guard: &str,
+        rows: &[NewRow<'_>],
         if_seq: &IfSeq,
         ours: Option<Seq>,
     ) -> Result<Result<(), CollectionError>, PostgresError> {
@@ -93,7 +95,7 @@ impl RemoteCollection {
         }
         let table = self.table();
         let sql = format!("select id, version from {table} where {guard} and id = any($1) order by id for update");
-        let ids: Vec<&str> = if_seq.keys().map(DocumentId::as_str).collect();
+        let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
         let rows = session.query("look at documents", &sql, &[(&ids, Type::TEXT_ARRAY)]).await?;
         let stands: HashMap<String, Seq> = rows.iter().map(|row| (row.get(0), Seq(number(row, 1)))).collect();
         let check = |id: &DocumentId| match stands.get(id.as_str()).copied() {
@@ -150,12 +152,21 @@ pub(super) struct NewRow<'a> {
 impl<'a> NewRow<'a> {
     /// Of documents and their vectors, in the order in which all writers lock rows.
     pub fn all(documents: &'a [Prepared], vectors: &[Known]) -> Vec<Self> {
-        let row = |(Prepared { document, .. }, (vectors, state)): (&'a Prepared, &Known)| Self {
-            id: &document.id,
-            content: document.text.as_deref(),
-            metadata: json::object(&document.metadata),
-            embedding: vector_text(&vectors.numbers),
-            embedded: *state == EmbeddingState::Embedded,
+        Self::over(documents, vectors, &HashMap::new())
+    }
+
+    /// As [`NewRow::all`], with what stays of metadata as it stands there: by id as Postgres prints them.
+    pub fn over(documents: &'a [Prepared], vectors: &[Known], standing: &HashMap<String, String>) -> Vec<Self> {
+        let row = |(Prepared { document, .. }, (vectors, state)): (&'a Prepared, &Known)| {
+            let old = standing.get(document.id.as_str());
+            let metadata = old.and_then(|old| json::object_over(old, &document.metadata));
+            Self {
+                id: &document.id,
+                content: document.text.as_deref(),
+                metadata: metadata.unwrap_or_else(|| json::object(&document.metadata)),
+                embedding: vector_text(&vectors.numbers),
+                embedded: *state == EmbeddingState::Embedded,
+            }
         };
         let mut rows: Vec<Self> = documents.iter().zip(vectors).map(row).collect();
         rows.sort_by(|a, b| a.id.cmp(b.id));

@@ -168,7 +168,9 @@ fn parse(option: &str, text: &str) -> Result<Value, CliError> {
     scan(text.as_bytes()).map_err(|error| {
         CliError::Usage(match error {
             ScanError::TooDeep { .. } => format!("--{option} is nested deeper than {MAX_JSON_DEPTH} levels"),
-            ScanError::Integer { digits } => format!("--{option}: the integer {digits} does not fit 64 bits"),
+            ScanError::Integer { offset } => {
+                format!("--{option}: the integer at byte {offset} does not fit 64 bits")
+            }
         })
     })?;
     serde_json::from_str(text).map_err(|error| CliError::Usage(format!("--{option} is not valid JSON: {error}")))

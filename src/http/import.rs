@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::bodies::{Held, SMALL_BODY_BYTES};
+use super::bodies::{self, Held, SMALL_BODY_BYTES};
 use super::error::{ApiError, Code};
 use super::extract::{self, InCollection, NoParams, check_encoding, media_type};
 use super::ndjson::{Line, LineContent, LineSplitter};
@@ -107,15 +107,17 @@ pub(crate) async fn import(
     headers: HeaderMap,
     mut body: Body,
 ) -> Result<JsonText, ApiError> {
-    admit(&state, &name, &headers).await?;
+    admit(&state, &name, &headers)?;
     import_lines(state, name, &mut body).await
 }
 
-/// Refuses what is no import, and an unknown collection, before the first byte is read.
-async fn admit(state: &AppState, name: &CollectionName, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Refuses what is no import, and an unknown collection, before the first byte is read. It asks for no place: writes
+/// wait for theirs, and what comes in portions would be refused between two of them.
+fn admit(state: &AppState, name: &CollectionName, headers: &HeaderMap) -> Result<(), ApiError> {
     check_media_type(headers)?;
     check_encoding(headers)?;
-    state.on_collection(name.clone(), |_| Ok(())).await
+    state.collections().get(name)?;
+    Ok(())
 }
 
 async fn import_lines(state: AppState, name: CollectionName, body: &mut Body) -> Result<JsonText, ApiError> {
@@ -290,8 +292,14 @@ impl Import {
         }
         self.report.lines += 1;
         match parsed.and_then(|(body, _)| body.into_document()) {
-            // One that is long fills a batch, which is written before what it holds is given back.
-            Ok(document) => self.add(number, document, length).await,
+            // One that is long fills a batch, which is written before what it holds is given back: where the client goes
+            // meanwhile, the write goes on, and holds it.
+            Ok(document) => {
+                bodies::keep(long.and_then(|long| long.held));
+                let added = self.add(number, document, length).await;
+                bodies::keep(None);
+                added
+            }
             Err(error) => {
                 self.report.refuse(number, &error);
                 Ok(())

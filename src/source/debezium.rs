@@ -35,6 +35,11 @@ pub enum Change {
         /// Of its key.
         id: String,
     },
+    /// The row is gone, as the key beside a tombstone says.
+    KeyedTombstone {
+        /// Of its key.
+        id: String,
+    },
     /// A row is gone, and nothing says which: a tombstone without its key.
     Tombstone,
     /// The event says nothing about a row: a message.
@@ -50,12 +55,26 @@ pub struct Events {
     pub exclude: Vec<String>,
 }
 
+/// What was said of the columns of the key where the last row came: its document has its id by that.
+#[derive(Clone, Debug, Default)]
+pub struct KeyKinds(Option<BTreeMap<String, Kind>>);
+
 impl Events {
-    /// What one line says.
+    /// What one line says by itself.
+    ///
+    /// # Errors
+    /// As [`Events::read_after`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn read(&self, line: &str) -> Result<Change, SourceError> {
+        self.read_after(line, &mut KeyKinds::default())
+    }
+
+    /// What one line says after others. Keys and values may be written by different converters, with a schema and
+    /// without: a tombstone means the id that the rows before it had.
     ///
     /// # Errors
     /// [`SourceError::Event`], which does not repeat the row.
-    pub fn read(&self, line: &str) -> Result<Change, SourceError> {
+    pub fn read_after(&self, line: &str, kinds: &mut KeyKinds) -> Result<Change, SourceError> {
         let line = line.trim();
         // What Kafka deletes a key with.
         if line.is_empty() || line == "null" {
@@ -71,9 +90,9 @@ impl Events {
         };
         let (schema, payload) = self.unpacked(event);
         match payload {
-            Json::Null => self.of_tombstone(key),
-            Json::Object(payload) if self.is_envelope(&payload) => self.of_envelope(&schema, payload),
-            Json::Object(payload) => self.of_flat(&schema, payload),
+            Json::Null => self.of_tombstone(key, kinds),
+            Json::Object(payload) if self.is_envelope(&payload) => self.of_envelope(&schema, payload, kinds),
+            Json::Object(payload) => self.of_flat(&schema, payload, kinds),
             _ => Err(wrong("it is no object with \"op\", \"before\" and \"after\"")),
         }
     }
@@ -95,13 +114,19 @@ impl Events {
 
     /// What a record without a value says: the row of its key is gone. Behind an event of op `d` that is known, and the
     /// transformation `ExtractNewRecordState` leaves nothing else of such an event.
-    fn of_tombstone(&self, key: Json) -> Result<Change, SourceError> {
+    fn of_tombstone(&self, key: Json, KeyKinds(of_rows): &KeyKinds) -> Result<Change, SourceError> {
         match self.unpacked(key) {
             (schema, Json::Object(key)) if self.key.iter().all(|name| key.contains_key(name)) => {
-                Ok(Change::Delete { id: self.id(&key, &kinds_of(Some(&schema)))? })
+                let of_key = || kinds_of(Some(&schema));
+                Ok(Change::KeyedTombstone { id: self.id(&key, &of_rows.clone().unwrap_or_else(of_key))? })
             }
             _ => Ok(Change::Tombstone),
         }
+    }
+
+    fn note(&self, kinds: &BTreeMap<String, Kind>, KeyKinds(known): &mut KeyKinds) {
+        let of_key = self.key.iter().filter_map(|name| kinds.get_key_value(name));
+        *known = Some(of_key.map(|(name, kind)| (name.clone(), kind.clone())).collect());
     }
 
     /// Whether an object has the key itself.
@@ -116,7 +141,12 @@ impl Events {
         object.contains_key("op") && (has_side || !self.is_row(object))
     }
 
-    fn of_envelope(&self, schema: &Json, mut payload: Map<String, Json>) -> Result<Change, SourceError> {
+    fn of_envelope(
+        &self,
+        schema: &Json,
+        mut payload: Map<String, Json>,
+        known: &mut KeyKinds,
+    ) -> Result<Change, SourceError> {
         let op = payload.get("op").and_then(Json::as_str).unwrap_or_default().to_owned();
         let side = match op.as_str() {
             "c" | "u" | "r" => "after",
@@ -130,6 +160,7 @@ impl Events {
             return Err(wrong(format!("op {op:?} has no {side:?}; set REPLICA IDENTITY so that it holds the key")));
         };
         let kinds = kinds_of(field_of(schema, side));
+        self.note(&kinds, known);
         if side == "before" {
             return Ok(Change::Delete { id: self.id(&row, &kinds)? });
         }
@@ -148,8 +179,9 @@ impl Events {
     }
 
     /// As the transformation `ExtractNewRecordState` leaves an event: the row, with fields of its own beside.
-    fn of_flat(&self, schema: &Json, mut row: Map<String, Json>) -> Result<Change, SourceError> {
+    fn of_flat(&self, schema: &Json, mut row: Map<String, Json>, known: &mut KeyKinds) -> Result<Change, SourceError> {
         let kinds = kinds_of(Some(schema));
+        self.note(&kinds, known);
         let is_deleted = |value: Option<Json>| match value {
             Some(Json::Bool(deleted)) => deleted,
             Some(Json::String(text)) => text == "true",
@@ -325,12 +357,41 @@ mod tests {
             (format!(r#"{{"key":{{"schema":{days},"payload":{{"id":1}}}},"value":null}}"#), "1970-01-02"),
         ];
         for (line, id) in cases {
-            assert_eq!(events().read(&line).unwrap(), Change::Delete { id: id.into() }, "{line}");
+            assert_eq!(events().read(&line).unwrap(), Change::KeyedTombstone { id: id.into() }, "{line}");
         }
         let pair = Events { key: vec!["a".into(), "b".into()], exclude: vec![] };
         let gone = pair.read(r#"{"key":{"b":"x:y","a":1},"value":null}"#).unwrap();
-        assert_eq!(gone, Change::Delete { id: r"1:x\:y".into() });
+        assert_eq!(gone, Change::KeyedTombstone { id: r"1:x\:y".into() });
         assert_eq!(pair.read(r#"{"key":{"a":1},"value":null}"#).unwrap(), Change::Tombstone);
+    }
+
+    #[test]
+    fn a_tombstone_means_the_id_that_the_rows_have() {
+        let field = r#"{"field":"id","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}}"#;
+        let with_schema = format!(r#"{{"schema":{{"fields":[{field}]}},"payload":{{"id":"BOI="}}}}"#);
+        let whole = format!(
+            r#"{{"schema":{{"fields":[{{"field":"after","fields":[{field}]}}]}},"payload":{{"op":"c","after":{{"id":"BOI="}}}}}}"#
+        );
+        let plain = r#"{"id":"BOI="}"#;
+        let flat = r#"{"id":"BOI=","a":1}"#;
+        for (row, key, wanted) in [
+            (Some(whole.as_str()), plain, "12.50"),
+            (Some(with_schema.as_str()), plain, "12.50"),
+            (Some(flat), with_schema.as_str(), "BOI="),
+            (Some(flat), plain, "BOI="),
+            (None, with_schema.as_str(), "12.50"),
+            (None, plain, "BOI="),
+        ] {
+            let mut kinds = KeyKinds::default();
+            if let Some(row) = row {
+                let read = events().read_after(row, &mut kinds).unwrap();
+                let Change::Upsert { id, .. } = read else { panic!("{read:?}") };
+                assert_eq!(id, wanted, "{row}");
+            }
+            let tombstone = format!(r#"{{"key":{key},"value":null}}"#);
+            let gone = events().read_after(&tombstone, &mut kinds).unwrap();
+            assert_eq!(gone, Change::KeyedTombstone { id: wanted.into() }, "{row:?} {key}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod postgres;
 mod schedule;
 mod state;
 
-pub use debezium::{Change, Events};
+pub use debezium::{Change, Events, KeyKinds};
 pub use environment::{EmbeddingVariables, Found, connection, embedding};
 pub use error::SourceError;
 pub use postgres::{Begin, Deletions, LeftOut, Relation, Row, TableReader, TableSource};

@@ -114,6 +114,13 @@ impl Answer {
     }
 }
 
+/// A number of a server's metrics; 0 before it is counted.
+pub fn metric(address: SocketAddr, name: &str) -> f64 {
+    let text = Request::new("GET", "/metrics").send(address).text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
 /// Reads an answer until the server closes the connection.
 pub fn read_answer(stream: &mut TcpStream) -> Answer {
     let mut bytes = Vec::new();

@@ -10,7 +10,7 @@ use pannier::{Database, Options};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::client::{Answer, Request};
+use super::client::{Answer, Request, metric};
 use crate::support::model::{SMALL_MODEL, install_small_cross_encoder, install_small_model, install_unscaled_model};
 use crate::support::postgres::{Version, server};
 
@@ -135,9 +135,7 @@ impl Server {
 
     /// The value of a metric without labels; 0 where it was never touched.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").text();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().unwrap())
+        metric(self.address, name)
     }
 
     /// The ids of all documents of collection `c`.

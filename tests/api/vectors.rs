@@ -1,12 +1,9 @@
-//! Texts and their vectors, by a small model: OpenAI's wire, documents that are embedded, the cache, who has gone.
-
-use std::io::Write;
+//! Texts and their vectors, by a small model: OpenAI's wire, documents that are embedded, the cache.
 
 use serde_json::{Value, json};
 
-use super::client::{Request, connect};
+use super::client::Request;
 use super::server::Server;
-use crate::support::comes_true;
 use crate::support::model::{SMALL_DIM, SMALL_MAX_TOKENS, SMALL_MODEL, UNSCALED_MODEL};
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -188,33 +185,6 @@ fn a_collections_model_that_was_removed_is_not_installed_from_the_next_start_on(
         assert!(detail.contains(SMALL_MODEL), "{detail}");
     }
     server.put("/v1/collections/d", &json!({"embedding": {"model": SMALL_MODEL}})).refused(422, "unknown_model");
-}
-
-#[test]
-fn what_a_client_that_goes_has_asked_for_is_not_embedded() {
-    let server = Server::with_model();
-    let dropped = || -> f64 {
-        let of = |lane| server.metric(&format!("pannier_embedding_dropped_total{{lane=\"{lane}\"}}"));
-        of("interactive") + of("bulk")
-    };
-    let before = dropped();
-    let ask_and_go = || {
-        let body = json!({"model": SMALL_MODEL, "input": vec!["c d a b c d"; 500]}).to_string();
-        let mut stream = connect(server.address);
-        let head = Request::new("POST", "/v1/embeddings").header("content-type", "application/json");
-        stream.write_all(&head.head(&format!("content-length: {}", body.len()))).unwrap();
-        stream.write_all(body.as_bytes()).unwrap();
-        // Gone without reading the answer.
-        drop(stream);
-    };
-    // A quick machine may have embedded it by then: again, until some of it still waits.
-    let some_was_dropped = comes_true(|| {
-        (0..20).for_each(|_| ask_and_go());
-        dropped() > before
-    });
-    assert!(some_was_dropped, "all was embedded for nobody");
-    server.post("/v1/embeddings", &json!({"model": SMALL_MODEL, "input": "a"})).ok();
-    server.stop().unwrap();
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! A running server, and the commands that talk to it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
+use serde_json::json;
+
 use super::{Place, Ran, THREE, unread};
+use crate::api::client::{Request, connect, metric};
 use crate::support::comes_true;
 use crate::support::model::{SMALL_MODEL, install_small_model};
 
@@ -38,6 +42,10 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    fn socket(&self) -> SocketAddr {
+        self.address.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
     /// Asks it to end, and returns its exit code.
@@ -207,6 +215,49 @@ fn a_long_import_goes_in_parts_and_is_told_as_one() {
     assert_eq!((report["upserted"].as_u64(), report["failed"].as_u64()), (Some(8_997), Some(3)));
     let lines: Vec<_> = report["errors"].as_array().unwrap().iter().map(|error| error["line"].as_u64()).collect();
     assert_eq!(lines, [8, 4_008, 8_008].map(Some));
+}
+
+/// In a process of its own, where no other test counts.
+#[test]
+fn patches_are_counted_by_themselves() {
+    let place = Place::with_colours();
+    let server = Server::start(&place, &[]);
+    let file = place.write("three.jsonl", THREE);
+    place.succeed(&["--server", server.address(), "import", "colours", &file]);
+    let both = json!({"documents": [{"id": "red", "text": "t"}, {"id": "blue", "text": "t"}]});
+    Request::new("PATCH", "/v1/collections/colours/documents").json(&both).send(server.socket()).ok();
+    let counted = |what: &str| metric(server.socket(), &format!("pannier_documents_{what}_total"));
+    assert_eq!((counted("updated"), counted("upserted")), (2.0, 3.0));
+}
+
+/// As above.
+#[test]
+fn what_a_client_that_goes_has_asked_for_is_not_embedded() {
+    let place = Place::new();
+    let models = place.path("models");
+    install_small_model(&models);
+    let server = Server::start(&place, &["--models", models.to_str().unwrap()]);
+    let dropped = || -> f64 {
+        let of = |lane| metric(server.socket(), &format!("pannier_embedding_dropped_total{{lane=\"{lane}\"}}"));
+        of("interactive") + of("bulk")
+    };
+    let ask_and_go = || {
+        let body = json!({"model": SMALL_MODEL, "input": vec!["c d a b c d"; 500]}).to_string();
+        let mut stream = connect(server.socket());
+        let head = Request::new("POST", "/v1/embeddings").header("content-type", "application/json");
+        stream.write_all(&head.head(&format!("content-length: {}", body.len()))).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        // Gone without reading the answer.
+        drop(stream);
+    };
+    // A quick machine may have embedded it by then: again, until some of it still waits.
+    let some_was_dropped = comes_true(|| {
+        (0..20).for_each(|_| ask_and_go());
+        dropped() > 0.0
+    });
+    assert!(some_was_dropped, "all was embedded for nobody");
+    let asked = Request::new("POST", "/v1/embeddings").json(&json!({"model": SMALL_MODEL, "input": "a"}));
+    asked.send(server.socket()).ok();
 }
 
 #[test]

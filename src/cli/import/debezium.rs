@@ -14,7 +14,7 @@ use super::super::signals::{SECOND_SIGNAL, Signals};
 use super::super::target::{Access, Target};
 use super::super::{CliError, Context, output};
 use super::writing::{Writer, document};
-use crate::source::{Change, Events};
+use crate::source::{Change, Events, KeyKinds};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{CollectionName, Metadata};
 
@@ -86,6 +86,7 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
     let mut import = Import {
         args,
         events: Events { key: args.key.clone(), exclude: args.exclude_columns.clone() },
+        kinds: KeyKinds::default(),
         writer: Writer::new(&target, &name),
         progress: &progress,
         lines: 0,
@@ -171,11 +172,12 @@ fn text_of(line: &[u8]) -> Result<String, LineError> {
 struct Import<'a> {
     args: &'a DebeziumArgs,
     events: Events,
+    kinds: KeyKinds,
     writer: Writer<'a>,
     progress: &'a ProgressBar,
     /// Lines that were read.
     lines: u64,
-    /// Events that deleted a row.
+    /// Events that deleted a row, of which tombstones follow.
     deletes: u64,
     /// Tombstones without a key.
     tombstones: u64,
@@ -202,9 +204,11 @@ impl Import<'_> {
         }
         let place = format!("{}: line {}", self.args.file, self.lines);
         let change = line.map_err(|error| error.detail);
-        match change.and_then(|line| self.events.read(&line).map_err(|error| error.to_string())) {
+        match change.and_then(|line| self.events.read_after(&line, &mut self.kinds).map_err(|error| error.to_string()))
+        {
             Ok(Change::Nothing) => {}
             Ok(Change::Tombstone) => self.tombstones += 1,
+            Ok(Change::KeyedTombstone { id }) => self.note(&id, None),
             Ok(Change::Delete { id }) => {
                 self.deletes += 1;
                 self.note(&id, None);

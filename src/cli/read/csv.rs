@@ -1,9 +1,9 @@
 //! CSV with a header row: each row an object of its cells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read};
 
-use super::{LineError, MAX_RECORD_BYTES, Record, string};
+use super::{LineError, MAX_RECORD_BYTES, Record, string, too_long};
 use crate::cli::CliError;
 use crate::types::{FieldType, GeoPoint, Metadata, Value};
 
@@ -21,6 +21,12 @@ pub(super) fn read<R: BufRead + 'static>(
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(Quotes::new(input));
     let names = reader.headers().cloned();
     check_end(reader.get_ref(), "the first row")?;
+    let end = reader.position().byte();
+    if reader.get_mut().long_row(end).is_some() {
+        return Err(CliError::Refused(format!(
+            "the first row does not end within {MAX_RECORD_BYTES} bytes; end rows with line feeds"
+        )));
+    }
     let names = names.map_err(refuse)?;
     if names.is_empty() {
         return Err(CliError::Refused(
@@ -54,44 +60,65 @@ pub(super) fn read<R: BufRead + 'static>(
         position += 1;
         let read = check_end(reader.get_ref(), &format!("row {position}")).and_then(|()| read.map_err(refuse));
         is_over = read.is_err();
-        Some(read.map(|_| Record { position, content: object(&row, &names, &types) }))
+        let end = reader.position().byte();
+        let long = reader.get_mut().long_row(end);
+        let content = || long.map_or_else(|| object(&row, &names, &types), |long| Err(long.refusal()));
+        Some(read.map(|_| Record { position, content: content() }))
     }))
 }
 
-/// Refuses an input that has ended within quotes, or whose row does not end: the row that was read last holds all that
-/// came after them.
+/// Refuses an input that has ended within quotes: the row that was read last holds all that came after them.
 fn check_end<R>(quotes: &Quotes<R>, row: &str) -> Result<(), CliError> {
-    let is_open = match (quotes.is_too_long(), quotes.is_at_end) {
-        (false, false) => return Ok(()),
-        (true, _) => matches!(quotes.place, Place::Quoted | Place::MaybeEnded),
-        (false, true) => quotes.place == Place::Quoted,
-    };
-    let advice = "close it, or write a quote within a cell twice and put the cell into quotes";
-    let detail = match (is_open, quotes.is_too_long()) {
-        (false, false) => return Ok(()),
-        (true, false) => {
-            format!("a quote opens in {row} (line {} of the input) and is never closed; {advice}", quotes.opened_at)
-        }
-        (true, true) => format!(
-            "a quote opens in {row} (line {} of the input) and is not closed within {MAX_RECORD_BYTES} bytes; {advice}",
-            quotes.opened_at
-        ),
-        (false, true) => format!("{row} does not end within {MAX_RECORD_BYTES} bytes; end rows with line feeds"),
-    };
-    Err(CliError::Refused(detail))
+    if !quotes.is_at_end || quotes.place != Place::Quoted {
+        return Ok(());
+    }
+    Err(CliError::Refused(format!(
+        "a quote opens in {row} (line {} of the input) and is never closed; close it, or write a quote within a cell \
+         twice and put the cell into quotes",
+        quotes.opened_at
+    )))
 }
 
-/// Passes an input on and notes whether it is within quotes, as the reader of rows understands them. Reading fails
-/// within a row of more than [`MAX_RECORD_BYTES`], which the reader would take into memory whatever its length.
+/// Passes an input on and notes whether it is within quotes, as the reader of rows understands them. Of a row of more
+/// than [`MAX_RECORD_BYTES`], which the reader would take into memory whatever its length, only so many are passed on.
 struct Quotes<R> {
     input: R,
     place: Place,
     line: u64,
     /// The line on which the last quoted cell began.
     opened_at: u64,
-    /// Bytes since the last row ended.
+    /// The line on which the row began.
+    row_began_at: u64,
+    /// Bytes since the last row ended, those that were left out too.
     row_bytes: usize,
+    /// Bytes that were passed on.
+    passed: u64,
+    /// How many of them when the row at hand was cut, where it was.
+    cut_at: u64,
+    /// Rows of which a part was left out, in their order.
+    long: VecDeque<LongRow>,
     is_at_end: bool,
+}
+
+/// A row of which a part was left out.
+struct LongRow {
+    /// Bytes that had been passed on when it was cut.
+    cut_at: u64,
+    bytes: usize,
+    /// The first and the last line of the input that it stands on.
+    lines: (u64, u64),
+}
+
+impl LongRow {
+    fn refusal(&self) -> LineError {
+        let LineError { code, detail } = too_long(self.bytes, MAX_RECORD_BYTES, "row");
+        let (first, last) = self.lines;
+        if first == last {
+            return LineError { code, detail };
+        }
+        let lines = format!("lines {first} to {last} of the input; if these are several rows, a quote joins them");
+        LineError { code, detail: format!("{detail} ({lines})") }
+    }
 }
 
 /// Where in a row a byte stands.
@@ -106,14 +133,20 @@ enum Place {
 
 impl<R> Quotes<R> {
     fn new(input: R) -> Self {
-        Self { input, place: Place::CellStart, line: 1, opened_at: 0, row_bytes: 0, is_at_end: false }
+        let (place, long) = (Place::CellStart, VecDeque::new());
+        let (line, row_began_at, opened_at) = (1, 1, 0);
+        let (row_bytes, passed, cut_at, is_at_end) = (0, 0, 0, false);
+        Self { input, place, line, opened_at, row_began_at, row_bytes, passed, cut_at, long, is_at_end }
     }
 
-    fn is_too_long(&self) -> bool {
-        self.row_bytes > MAX_RECORD_BYTES
+    /// The row that ends at this byte of what was passed on, if a part of it was left out.
+    fn long_row(&mut self, end: u64) -> Option<LongRow> {
+        self.long.pop_front_if(|row| row.cut_at <= end)
     }
 
-    fn note(&mut self, byte: u8) {
+    /// Takes the next byte of the input. Returns the one to pass on.
+    fn pass(&mut self, byte: u8) -> Option<u8> {
+        let before = self.place;
         self.place = match (self.place, byte) {
             (Place::CellStart, b'"') => {
                 self.opened_at = self.line;
@@ -124,23 +157,57 @@ impl<R> Quotes<R> {
             (_, b',' | b'\n' | b'\r') => Place::CellStart,
             _ => Place::Plain,
         };
-        self.line += u64::from(byte == b'\n');
         let is_row_end = self.place == Place::CellStart && byte != b',';
-        self.row_bytes = if is_row_end { 0 } else { self.row_bytes + 1 };
+        if is_row_end {
+            self.end_row();
+        } else {
+            self.row_bytes += 1;
+        }
+        self.line += u64::from(byte == b'\n');
+        if self.row_bytes == 0 {
+            self.row_began_at = self.line;
+        }
+        let passed = match self.row_bytes.checked_sub(MAX_RECORD_BYTES) {
+            None | Some(0) => Some(byte),
+            Some(1) => {
+                self.cut_at = self.passed;
+                // What the reader has of the cell ends here.
+                (before == Place::Quoted).then_some(b'"')
+            }
+            Some(_) => None,
+        };
+        self.passed += u64::from(passed.is_some());
+        passed
+    }
+
+    fn end_row(&mut self) {
+        let bytes = std::mem::take(&mut self.row_bytes);
+        if bytes > MAX_RECORD_BYTES {
+            let lines = (self.row_began_at, self.line);
+            self.long.push_back(LongRow { cut_at: self.cut_at, bytes, lines });
+        }
     }
 }
 
 impl<R: Read> Read for Quotes<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let len = self.input.read(out)?;
-        for &byte in &out[..len] {
-            self.note(byte);
-            if self.is_too_long() {
-                return Err(io::Error::other("a row is too long"));
+        loop {
+            let len = self.input.read(out)?;
+            let mut passed = 0;
+            for at in 0..len {
+                if let Some(byte) = self.pass(out[at]) {
+                    out[passed] = byte;
+                    passed += 1;
+                }
+            }
+            if len == 0 && !out.is_empty() {
+                self.end_row();
+                self.is_at_end = true;
+            }
+            if passed > 0 || len == 0 {
+                return Ok(passed);
             }
         }
-        self.is_at_end |= len == 0 && !out.is_empty();
-        Ok(len)
     }
 }
 
@@ -300,27 +367,54 @@ mod tests {
     }
 
     #[test]
-    fn a_row_without_an_end_is_named_before_it_is_read_whole() {
-        let ends = |before: &str| {
-            let mut text = before.as_bytes().to_vec();
-            text.resize(text.len() + 2 * MAX_RECORD_BYTES, b'x');
-            text.extend_from_slice(b"\"\nc,1\n");
-            let rows = match read(io::Cursor::new(text), FieldTypes::new()) {
-                Ok(rows) => rows.collect(),
-                Err(error) => vec![Err(error)],
-            };
-            (rows.len(), rows.last().unwrap().as_ref().err().map(ToString::to_string).unwrap_or_default())
-        };
-        let (rows, error) = ends("id,n\na,1\nb,\"");
-        assert!(rows == 2 && error.contains("row 2 (line 3 of the input) and is not closed within"), "{rows} {error}");
-        let (rows, error) = ends("id,n\na,1\nb,");
-        assert!(rows == 2 && error.contains("row 2 does not end within"), "{rows} {error}");
-        let (rows, error) = ends("id;n");
-        assert!(rows == 1 && error.contains("the first row does not end within"), "{rows} {error}");
-        // Long rows one after another are no long row.
-        let row = format!("a,\"{}\"\n", "x\n".repeat(MAX_RECORD_BYTES / 4));
+    fn a_long_row_is_refused_alone() {
+        const MORE: usize = MAX_RECORD_BYTES + 10_000;
+        let x = "x".repeat(MORE);
+        let lines = "x\n".repeat(MORE / 2);
+        let is_too_long = |record: &Record| record.content.as_ref().is_err_and(|error| error.code == "too_long");
+        for (row, lines) in [
+            (format!("a,{x}"), None),
+            (format!("a,\"{x}\""), None),
+            (format!("a,\"{x}\"\"\""), None),
+            (format!("a,\"{}\"", "\"\"".repeat(MORE / 2)), None),
+            (format!("a,\"{}\"", "x\"\"".repeat(MORE / 3)), None),
+            (format!("\"{x}\",{x}"), None),
+            (format!("a,\"{lines}\""), Some((3, 3 + MORE / 2))),
+        ] {
+            for end in ["\n", "\r\n"] {
+                let text = format!("id,n\nb,1\n{row}{end}c,2\n{row}{end}d,3\n{row}");
+                let records = read(io::Cursor::new(text.into_bytes()), FieldTypes::new()).unwrap();
+                let records: Vec<Record> = records.map(Result::unwrap).collect();
+                let found: Vec<bool> = records.iter().map(is_too_long).collect();
+                let begins = &row[..10];
+                assert_eq!(found, [false, true, false, true, false, true], "{begins} {end:?}");
+                assert!(records.iter().step_by(2).all(|record| record.content.is_ok()), "{begins} {end:?}");
+                let detail = &records[1].content.as_ref().unwrap_err().detail;
+                assert!(detail.starts_with(&format!("the row is {} bytes long", row.len())), "{begins}: {detail}");
+                let of_lines = lines.map(|(first, last)| format!("(lines {first} to {last} of the input"));
+                assert!(of_lines.is_none_or(|lines| detail.contains(&lines)), "{detail}");
+            }
+        }
+        // Of the longest that is allowed nothing is left out, nor is one after another a long one.
+        let row = format!("a,{}\n", "x".repeat(MAX_RECORD_BYTES - 2));
         let rows = read(io::Cursor::new(format!("id,n\n{}", row.repeat(3)).into_bytes()), FieldTypes::new()).unwrap();
-        assert_eq!(rows.filter(Result::is_ok).count(), 3);
+        let lengths = rows.map(|record| match &record.unwrap().content.unwrap()["n"] {
+            Value::String(cell) => cell.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(lengths.collect::<Vec<_>>(), [MAX_RECORD_BYTES - 2; 3]);
+    }
+
+    #[test]
+    fn quotes_that_stay_open_end_the_input_whatever_its_length() {
+        let x = "x".repeat(2 * MAX_RECORD_BYTES);
+        let text = format!("id,n\na,1\nb,\"{x}\nc,1\n");
+        let rows: Vec<_> = read(io::Cursor::new(text.into_bytes()), FieldTypes::new()).unwrap().collect();
+        let error = rows.last().unwrap().as_ref().unwrap_err().to_string();
+        assert!(rows.len() == 2 && error.contains("row 2 (line 3 of the input) and is never closed"), "{error}");
+        let first = read(io::Cursor::new(format!("id;{x}\nc,1\n").into_bytes()), FieldTypes::new());
+        let error = first.err().unwrap().to_string();
+        assert!(error.contains("the first row does not end within"), "{error}");
     }
 
     #[test]

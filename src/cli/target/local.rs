@@ -89,5 +89,5 @@ async fn answer(router: Router, request: Request<Body>) -> Result<Answer, CliErr
     };
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.map_err(|error| CliError::Other(Box::new(error)))?;
-    Ok(Answer { status, body: read_body(body.to_bytes().as_ref(), "this process")? })
+    Ok(Answer { status, retry_after: None, body: read_body(body.to_bytes().as_ref(), "this process")? })
 }

@@ -9,6 +9,7 @@ mod remote;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{self, Path};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -49,6 +50,8 @@ pub(super) enum Target {
 /// An answer: its status, its body.
 struct Answer {
     status: u16,
+    /// After how long the same request may succeed, where that is said.
+    retry_after: Option<Duration>,
     body: String,
 }
 
@@ -109,7 +112,7 @@ impl Target {
         self.parse(&self.call(method, path, body)?)
     }
 
-    /// Posts a stream of JSON lines as it is read.
+    /// Posts a stream of JSON lines, to a server a portion at a time.
     ///
     /// # Errors
     /// As [`Target::value`].
@@ -119,11 +122,13 @@ impl Target {
             Self::Directory(local) => return self.parse(&self.unpack(local.stream(path, lines)?, 0)?),
         };
         let mut lines = BufReader::with_capacity(SEND_BUFFER_BYTES, lines);
-        let mut reports = Reports::default();
+        let (mut reports, mut sent) = (Reports::default(), Vec::new());
         loop {
             let mut portion = Portion::of(&mut lines);
-            let answer = remote.stream(path, &mut portion)?;
+            sent.clear();
+            portion.read_to_end(&mut sent).map_err(|e| CliError::io("read the input", e))?;
             let line_count = portion.line_count;
+            let answer = remote.stream(path, &sent)?;
             reports.add(self.parse(&self.unpack(answer, reports.upserted())?)?, line_count);
             if lines.fill_buf().map_err(|e| CliError::io("read the input", e))?.is_empty() {
                 return Ok(reports.into_sum());

@@ -1,6 +1,5 @@
 //! A running server, over HTTP.
 
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +18,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest silence while it works on a portion of an import, which a large model may have to embed beside other work.
 const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// How often a portion is sent again that the server has no place for,
+const RETRIES: u32 = 10;
+/// and the first pause before that, which doubles each time up to [`MAX_PAUSE`]. A server that asks for a longer one gets
+/// it.
+const PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A server's address and how to call it.
 pub(in crate::cli) struct Remote {
@@ -99,10 +104,24 @@ impl Remote {
         })
     }
 
-    pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Answer, CliError> {
+    /// Posts lines, and again where the server says that it may take them later: what a refused request has written is
+    /// written under the same ids once more.
+    pub(super) fn stream(&self, path: &str, lines: &[u8]) -> Result<Answer, CliError> {
+        let mut answer = self.stream_once(path, lines)?;
+        for n in 0..RETRIES {
+            let (429 | 503, Some(asked)) = (answer.status, answer.retry_after) else { break };
+            std::thread::sleep(asked.max((PAUSE * (1 << n)).min(MAX_PAUSE)));
+            // Of a server that is gone by then, its last answer says why.
+            let Ok(next) = self.stream_once(path, lines) else { break };
+            answer = next;
+        }
+        Ok(answer)
+    }
+
+    fn stream_once(&self, path: &str, lines: &[u8]) -> Result<Answer, CliError> {
         let request = self.request_by(&self.stream_agent, "POST", path).set("content-type", "application/x-ndjson");
         // The next lines may be long in coming, and a connection that the server closes meanwhile would fail them.
-        self.answer(request.set("connection", "close").send(lines))
+        self.answer(request.set("connection", "close").send_bytes(lines))
     }
 
     fn request(&self, method: &str, path: &str) -> ureq::Request {
@@ -125,7 +144,9 @@ impl Remote {
             Err(ureq::Error::Transport(error)) => return Err(self.failed(error)),
         };
         let status = response.status();
-        Ok(Answer { status, body: read_body(response.into_reader(), &self.base)? })
+        let retry_after = response.header("retry-after").and_then(|seconds| seconds.parse().ok());
+        let retry_after = retry_after.map(Duration::from_secs);
+        Ok(Answer { status, retry_after, body: read_body(response.into_reader(), &self.base)? })
     }
 
     /// Why there is no answer.
@@ -178,7 +199,7 @@ pub(in crate::cli) fn read_key(path: &Path) -> Result<String, CliError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use clap::Parser;
@@ -227,6 +248,43 @@ mod tests {
         let odd = Remote::new("http://me:100%+f%zz%41@host:7117", &context(&[])).unwrap();
         let login = format!("Basic {}", BASE64_STANDARD.encode("me:100%+f%zzA"));
         assert_eq!(odd.request("GET", "/").header("authorization"), Some(login.as_str()));
+    }
+
+    #[test]
+    fn lines_that_a_server_takes_later_are_sent_again() {
+        const LATER: &str = "429 Too Many Requests\r\nretry-after: 0";
+        const AWAY: &str = "503 Service Unavailable\r\nretry-after: 0";
+        for (answers, status) in [
+            (vec![LATER, AWAY, "200 OK"], 200),
+            // It says no time.
+            (vec!["503 Service Unavailable"], 503),
+            (vec![LATER, "422 Unprocessable Content\r\nretry-after: 0"], 422),
+            // Nobody listens any more.
+            (vec![LATER], 429),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let remote = Remote::new(&listener.local_addr().unwrap().to_string(), &context(&[])).unwrap();
+            let (sender, bodies) = std::sync::mpsc::channel();
+            let count = answers.len();
+            std::thread::spawn(move || {
+                for answer in answers {
+                    let (mut stream, mut request) = (listener.accept().unwrap().0, Vec::new());
+                    while !request.ends_with(b"the end\n") {
+                        let mut part = [0; 4_096];
+                        let len = stream.read(&mut part).unwrap();
+                        assert!(len > 0, "the request has no end");
+                        request.extend_from_slice(&part[..len]);
+                    }
+                    let head = format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}");
+                    stream.write_all(head.as_bytes()).unwrap();
+                    sender.send(String::from_utf8(request).unwrap()).unwrap();
+                }
+            });
+            assert_eq!(remote.stream("/import", b"a line\nthe end\n").unwrap().status, status);
+            let bodies: Vec<String> = bodies.iter().collect();
+            assert_eq!(bodies.len(), count);
+            assert!(bodies.iter().all(|body| body.ends_with("\r\n\r\na line\nthe end\n")), "{bodies:?}");
+        }
     }
 
     #[test]

@@ -57,9 +57,9 @@ pub(crate) fn parse_measured<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, us
             let detail = format!("nesting passes {MAX_JSON_DEPTH} levels at byte {offset}; send a flatter body");
             ApiError::new(Code::JsonTooDeep, detail)
         }
-        ScanError::Integer { digits } => {
+        ScanError::Integer { offset } => {
             let detail = format!(
-                "the integer {digits} is outside {} to {}; send a smaller one, in metadata also a string or 1e20",
+                "the integer at byte {offset} is outside {} to {}; send a smaller one, in metadata also a string or 1e20",
                 i64::MIN,
                 i64::MAX
             );
@@ -155,13 +155,18 @@ fn in_words_of_json(said: String) -> String {
     end.unwrap_or(said)
 }
 
-/// serde's sentence without what it repeats of a document: of a string nothing, of a name its beginning. They may have
-/// megabytes, and hold what belongs into no log.
+/// serde's sentence without what it repeats of a document: of a string or a number nothing, of a name its beginning.
+/// They may have megabytes, and hold what belongs into no log.
 fn without_content(said: &str) -> String {
     for kind in ["invalid type: ", "invalid value: "] {
-        let found = said.strip_prefix(kind).and_then(|found| found.strip_prefix("string \""));
-        if let Some((_, expected)) = found.and_then(|found| found.rsplit_once("\", expected ")) {
-            return format!("{kind}a string, expected {expected}");
+        let Some(found) = said.strip_prefix(kind) else { continue };
+        for (begins, ends, what) in
+            [("string \"", "\"", "a string"), ("integer `", "`", "an integer"), ("floating point `", "`", "a number")]
+        {
+            let found = found.strip_prefix(begins).and_then(|found| found.rsplit_once(&format!("{ends}, expected ")));
+            if let Some((_, expected)) = found {
+                return format!("{kind}{what}, expected {expected}");
+            }
         }
     }
     for kind in ["unknown field `", "unknown variant `"] {
@@ -309,6 +314,15 @@ mod tests {
         assert!(detail.starts_with("inner: invalid type: a string, expected an object at line 1"), "a long one");
         let detail = said(r#"{"a":"s3cret"}"#.into());
         assert!(detail.starts_with("a: invalid type: a string, expected a whole number from 0 at"), "{detail}");
+        for (number, what) in [("-4111111111111111", "an integer"), ("4111111111111111.5", "a number")] {
+            let detail = said(format!(r#"{{"a":1,"inner":{number}}}"#));
+            let wanted = format!("inner: invalid type: {what}, expected an object at line 1");
+            assert!(detail.starts_with(&wanted), "{detail}");
+        }
+        let detail = said(r#"{"a":-4111111111111111}"#.into());
+        assert!(detail.starts_with("a: invalid value: an integer, expected a whole number from 0"), "{detail}");
+        let detail = said(r#"{"a":41111111111111111111}"#.into());
+        assert!(detail.starts_with("the integer at byte 5 is outside "), "{detail}");
         let detail = said(format!(r#"{{"{long}":1}}"#));
         assert!(detail.starts_with("unknown field `\u{200b}, exp") && detail.len() < 400, "{detail}");
         assert!(detail.contains("\u{2026}`, expected `a` or `inner` at line 1"), "{detail}");
@@ -353,6 +367,6 @@ mod tests {
         assert!(said::<Body>(r#"{"a":1,"c":2}"#).starts_with("unknown field `c`, expected"));
         assert!(said::<Body>("\u{feff}{\"a\":1}").contains("byte order mark"));
         let out = said::<Body>(r#"{"a":18446744073709551615}"#);
-        assert!(out.starts_with("the integer 18446744073709551615 is outside -9223372036854775808 to"), "{out}");
+        assert!(out.starts_with("the integer at byte 5 is outside -9223372036854775808 to"), "{out}");
     }
 }

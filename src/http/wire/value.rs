@@ -73,7 +73,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<WireValue, E> {
-        let outside = |_| E::custom(format_args!("the integer {value} is outside {} to {}", i64::MIN, i64::MAX));
+        let outside = |_| E::custom(format_args!("the integer is outside {} to {}", i64::MIN, i64::MAX));
         let int = i64::try_from(value).map_err(outside)?;
         Ok(WireValue(Value::Int(int)))
     }

@@ -156,4 +156,18 @@ fn a_patch_keeps_what_others_changed_by_sql() {
     a.patch(&[patch("x", "ours", 8)]).unwrap();
     let metadata = get(&a, "x").stored.metadata;
     assert_eq!((&metadata["theirs"], &metadata["ours"], metadata.len()), (&Value::Int(7), &Value::Int(8), 3));
+    // Numbers of more digits than are read here.
+    let (long, rate) = ("12345678901234567890", "0.12345678901234567890");
+    postgres.run(&format!(
+        "update pannier.shared set metadata = '{{\"n\": {long}, \"in\": {{\"rate\": {rate}, \"gone\": 1}}}}' where id = 'x'"
+    ));
+    let inner = [("gone".to_owned(), Value::Null), ("new".to_owned(), Value::Int(1))].into();
+    let nested =
+        DocumentPatch { metadata: [("in".to_owned(), Value::Object(inner))].into(), ..DocumentPatch::new(id("x")) };
+    a.patch(&[nested]).unwrap();
+    a.patch(&[patch("x", "ours", 9)]).unwrap();
+    assert_eq!(
+        postgres.value("select metadata::text from pannier.shared where id = 'x'"),
+        format!("{{\"n\": {long}, \"in\": {{\"new\": 1, \"rate\": {rate}}}, \"ours\": 9}}")
+    );
 }

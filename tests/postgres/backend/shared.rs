@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use pannier::backend::AnyCollection;
 use pannier::collection::BackendFault;
 use pannier::postgres::{ConnectSettings, Session};
-use pannier::types::{Filter, Metric, Value, VectorStorage};
+use pannier::types::{Filter, IfSeq, Metric, Value, VectorStorage};
 use pannier::{CollectionError, DefinitionRequest};
 
 use super::{Sidecar, fault, found, search};
-use crate::support::postgres::{Version, database, server};
+use crate::support::postgres::{TestDatabase, Version, database, server};
 use crate::support::{comes_true, document, id, name};
 
 fn stored(collection: &AnyCollection) -> Option<Vec<f32>> {
@@ -117,14 +117,36 @@ fn a_table_that_others_made_since_is_not_dropped_and_one_that_is_gone_is_made_ag
     assert_eq!(kind, BackendFault::Conflict, "{detail}");
     assert!(detail.contains("made anew") && detail.contains("keep_table=true"), "{detail}");
     assert_eq!(b.stats().unwrap().documents, 1);
+    // Nor after a restart.
+    drop(a);
+    let one = one.again();
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!((kind, b.stats().unwrap().documents), (BackendFault::Conflict, 1), "{detail}");
     // Who has read from it may drop it.
-    assert_eq!(a.stats().unwrap().documents, 1);
+    assert_eq!(one.create().stats().unwrap().documents, 1);
     one.collections.drop_collection(&name("c"), false).unwrap();
     for is_new in [true, false] {
         let created = two.create_with(&DefinitionRequest::vectors(3), "shared").unwrap();
         assert_eq!(created.created, is_new);
         assert_eq!(created.collection.stats().unwrap().documents, 0);
     }
+}
+
+#[test]
+fn who_made_a_table_and_did_nothing_else_drops_none_that_others_made_since() {
+    let postgres = database();
+    let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+    one.create();
+    two.create();
+    two.collections.drop_collection(&name("c"), false).unwrap();
+    let b = two.create();
+    b.upsert(vec![document("b", &[1.0, 0.0, 0.0], 1)]).unwrap();
+    let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
+    assert_eq!((kind, b.stats().unwrap().documents), (BackendFault::Conflict, 1), "{detail}");
+    // Its own it drops, also after a restart.
+    let two = two.again();
+    two.collections.drop_collection(&name("c"), false).unwrap();
+    assert_eq!(postgres.value("select to_regclass('pannier.shared') is null"), "t");
 }
 
 #[test]
@@ -235,6 +257,16 @@ fn a_write_whose_server_went_away_is_neither_refused_nor_sent_again() {
     assert_eq!(collection.stats().unwrap().documents, 1);
 }
 
+/// How many there were in a database that nobody uses any more: sessions that end leave their figures.
+fn deadlocks(postgres: &TestDatabase) -> String {
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while postgres.value(others) != "0" {
+        assert!(Instant::now() < deadline, "sessions outlive their store");
+    }
+    postgres.value("select deadlocks from pg_stat_database where datname = current_database()")
+}
+
 #[test]
 fn writes_and_deletes_of_the_same_documents_meet_without_a_deadlock() {
     const DOCUMENTS: usize = 60;
@@ -261,13 +293,41 @@ fn writes_and_deletes_of_the_same_documents_meet_without_a_deadlock() {
         }
     });
     drop((collections, sidecars));
-    // Sessions that end leave their figures.
-    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while postgres.value(others) != "0" {
-        assert!(Instant::now() < deadline, "sessions outlive their store");
-    }
-    assert_eq!(postgres.value("select deadlocks from pg_stat_database where datname = current_database()"), "0");
+    assert_eq!(deadlocks(&postgres), "0");
+}
+
+#[test]
+fn a_write_that_expects_a_seq_meets_others_without_a_deadlock() {
+    let postgres = database();
+    postgres.run(&format!("alter database {} set deadlock_timeout = '10ms'", postgres.name));
+    let (one, two) = (Sidecar::new(&postgres.url), Sidecar::new(&postgres.url));
+    let (a, b) = (one.create(), two.create());
+    let all = || ["a", "m", "z"].map(|key| document(key, &[1.0, 0.0, 0.0], 1)).to_vec();
+    let seq = a.upsert(all()).unwrap().seq;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let holder = runtime.block_on(async {
+        let holder = Session::connect(&ConnectSettings::from_url(&postgres.url).unwrap()).await.unwrap();
+        let hold = "begin; select from pannier.shared where id = 'm' for update";
+        holder.batch("hold the row in the middle", hold).await.unwrap();
+        holder
+    });
+    let waits = |count: &str| {
+        let waiting =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        assert!(comes_true(|| postgres.value(waiting) == count), "not {count} wait for a row");
+    };
+    std::thread::scope(|scope| {
+        let plain = scope.spawn(|| b.upsert(all()));
+        waits("1");
+        let expecting = scope.spawn(|| a.upsert_if(all(), &IfSeq::from([(id("z"), seq)])));
+        waits("2");
+        runtime.block_on(holder.batch("give it up", "rollback")).unwrap();
+        plain.join().unwrap().unwrap();
+        let refused = expecting.join().unwrap().unwrap_err();
+        assert!(matches!(refused, CollectionError::SeqConflict { .. }), "{refused}");
+    });
+    drop((holder, runtime, a, b, one, two));
+    assert_eq!(deadlocks(&postgres), "0");
 }
 
 #[test]
