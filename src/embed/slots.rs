@@ -130,9 +130,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::embed::Models;
     use crate::embed::store::Store;
     use crate::embed::tests::small::{install, install_cross_encoder};
-    use crate::embed::Models;
 
     const NAME: &str = "me/small";
 
