@@ -95,7 +95,9 @@ impl RemoteCollection {
         }
         let table = self.table();
         let sql = format!("select id, version from {table} where {guard} and id = any($1) order by id for update");
-        let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let mut ids: Vec<&str> = rows.iter().map(|row| row.id).chain(if_seq.keys()).map(DocumentId::as_str).collect();
+        ids.sort_unstable();
+        ids.dedup();
         let rows = session.query("look at documents", &sql, &[(&ids, Type::TEXT_ARRAY)]).await?;
         let stands: HashMap<String, Seq> = rows.iter().map(|row| (row.get(0), Seq(number(row, 1)))).collect();
         let check = |id: &DocumentId| match stands.get(id.as_str()).copied() {
