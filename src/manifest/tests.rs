@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use super::format::{HEADER_BYTES, decode_format, decode_manifest, encode_manifest};
-use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
+use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId, refuse_foreign};
 use crate::storage::fault::{Faults, Operation, Then};
-use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
+use crate::storage::{DataPaths, DirectoryLock, crc32c, list_entries, list_files, list_files_below};
 use crate::types::{
     ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
     GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
@@ -283,18 +283,24 @@ fn a_manifest_of_another_store_or_none_is_refused() {
 fn a_directory_with_other_files_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let paths = DataPaths::new(root.path());
-    for name in ["holiday.jpg", "draft.tmp", "log"] {
+    for name in ["holiday.jpg", "draft.tmp", "log", "restore/thesis.txt"] {
         let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "mine").unwrap();
-        let error = Manifest::open(&paths).unwrap_err();
-        assert!(matches!(&error, ManifestError::NotAStore { found, .. } if *found == path), "{error}");
-        assert_eq!(list_files(root.path()).unwrap(), std::slice::from_ref(&path));
+        for error in [refuse_foreign(&paths).unwrap_err(), Manifest::open(&paths).unwrap_err()] {
+            let is_named = |found: &Path| path.starts_with(found) && found != root.path();
+            assert!(matches!(&error, ManifestError::NotAStore { found, .. } if is_named(found)), "{error}");
+        }
+        assert_eq!(list_files_below(root.path()).unwrap(), std::slice::from_ref(&path));
         fs::remove_file(path).unwrap();
     }
+    fs::remove_dir(paths.restore_dir()).unwrap();
+    refuse_foreign(&paths).unwrap();
     assert!(matches!(Manifest::load(&paths), Err(ManifestError::NotInitialised { .. })));
     fs::create_dir(root.path().join("lost+found")).unwrap();
     let _lock = DirectoryLock::acquire(paths.lock()).unwrap();
     let created = Manifest::open(&paths).unwrap();
+    refuse_foreign(&paths).unwrap();
     assert_eq!(Manifest::open(&paths).unwrap(), created);
     assert!(matches!(Manifest::create(&paths), Err(ManifestError::AlreadyInitialised { .. })));
 }
