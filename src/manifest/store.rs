@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::format::{decode_format, decode_manifest, encode_format, encode_manifest, stored_version};
 use super::{Manifest, ManifestError, StoreId, finish_replacement};
-use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file, remove_temporaries};
+use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file, remove_dir_all, remove_temporaries};
 
 /// In every snapshot, and in no store.
 pub const SNAPSHOT_FILE: &str = "SNAPSHOT";
@@ -75,7 +75,7 @@ impl Manifest {
     }
 
     /// Loads the store, or makes the directory one. Finishes a restore that was begun, and removes what an interrupted
-    /// publish left. Call it under the directory's lock.
+    /// publish or dry run and an interrupted removal of a replaced store left. Call it under the directory's lock.
     ///
     /// # Errors
     /// As [`Manifest::create`] and [`Manifest::load`].
@@ -87,6 +87,8 @@ impl Manifest {
         }
         let manifest = Self::load(paths)?;
         remove_temporaries(paths.root())?;
+        remove_dir_all(&paths.dry_run_dir())?;
+        remove_dir_all(&paths.discarded_dir())?;
         Ok(manifest)
     }
 

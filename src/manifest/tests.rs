@@ -306,6 +306,17 @@ fn a_directory_with_other_files_is_left_alone() {
 }
 
 #[test]
+fn a_second_store_that_was_left_below_goes_when_the_store_is_opened() {
+    let (_root, paths, manifest) = store();
+    for dir in [paths.dry_run_dir(), paths.discarded_dir()] {
+        fs::create_dir_all(dir.join("segments")).unwrap();
+        fs::write(dir.join("segments/1.seg"), "bytes").unwrap();
+    }
+    assert_eq!(Manifest::open(&paths).unwrap(), manifest);
+    assert_eq!(list_entries(paths.root()).unwrap(), [paths.format(), paths.manifest()]);
+}
+
+#[test]
 fn a_manifest_that_contradicts_itself_is_not_published() {
     let (_root, paths, good) = store();
     let breaks: [fn(&mut Manifest); 6] = [

@@ -116,12 +116,20 @@ fn prepare(
     Ok((snapshot, timeline.number))
 }
 
-/// Removes what the last restore replaced. Call it once the restored store was opened.
+/// Removes what the last restore replaced. Call it once the restored store was opened. Killed meanwhile, it leaves what
+/// the next opening removes.
 ///
 /// # Errors
 /// [`SnapshotError::Storage`].
 pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
-    Ok(remove_dir_all(&DataPaths::new(data).before_restore_dir())?)
+    let paths = DataPaths::new(data);
+    remove_dir_all(&paths.discarded_dir())?;
+    if paths.before_restore_dir().exists() {
+        // Half a store under the name of a whole one would be taken for it.
+        rename(&paths.before_restore_dir(), &paths.discarded_dir())?;
+        remove_dir_all(&paths.discarded_dir())?;
+    }
+    Ok(())
 }
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::manifest::Manifest;
 use crate::storage::DataPaths;
-use crate::storage::fault::{Faults, Then};
+use crate::storage::fault::{Faults, Operation, Then};
 use crate::types::{CollectionName, DocumentId, NewDocument, Seq, Value};
 use crate::{Collection, Database, DefinitionRequest, Options};
 
@@ -187,6 +187,23 @@ fn a_restore_that_does_not_come_about_forgets_no_source() {
     };
     let steps = killed_everywhere(dir.path(), &act, &check);
     assert!(steps > 40, "{steps}");
+}
+
+#[test]
+fn a_replaced_store_that_is_half_removed_is_not_taken_for_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    create(&make(data), Some(name("s"))).unwrap();
+    restore_named(data, "s").unwrap();
+    let paths = DataPaths::new(data);
+    // The first removal is of what an earlier one left.
+    let faults = Faults::arm_only(data, Operation::Remove, 1, Then::Crash);
+    assert!(discard_replaced(data).is_err() && faults.fired());
+    drop(faults);
+    assert!(!paths.before_restore_dir().exists() && paths.discarded_dir().exists());
+    drop(open(data));
+    assert!(!paths.discarded_dir().exists());
+    restore_named(data, "s").unwrap();
 }
 
 #[test]
