@@ -58,7 +58,7 @@ impl Digest {
     /// [`StorageError`] when it cannot be read.
     pub(super) fn of_file(path: &Path) -> Result<(u64, Self), StorageError> {
         if path.extension().is_some_and(|extension| extension == "seg")
-            && let Ok(segment) = Segment::open_any(path)
+            && let Ok(segment) = Segment::open_any_by_calls(path)
         {
             return Ok((segment.len_bytes(), Self::Blocks(Sha256::of(segment.checksum_bytes()))));
         }
@@ -77,7 +77,7 @@ impl Digest {
                 _ => Ok(()),
             },
             Self::Blocks(expected) => {
-                let segment = Segment::open_any(path).map_err(|error| with_cause(&error))?;
+                let segment = Segment::open_any_by_calls(path).map_err(|error| with_cause(&error))?;
                 let got = Sha256::of(segment.checksum_bytes());
                 match segment.len_bytes() {
                     len if len != len_bytes => wrong_len(len),

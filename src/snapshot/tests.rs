@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::manifest::Manifest;
 use crate::storage::DataPaths;
-use crate::storage::fault::{Faults, Operation, Then};
+use crate::storage::fault::{DeadSector, Faults, Operation, Then};
 use crate::types::{CollectionName, DocumentId, NewDocument, Seq, Value};
 use crate::{Collection, Database, DefinitionRequest, Options};
 
@@ -204,6 +204,29 @@ fn a_replaced_store_that_is_half_removed_is_not_taken_for_a_whole_one() {
     drop(open(data));
     assert!(!paths.discarded_dir().exists());
     restore_named(data, "s").unwrap();
+}
+
+#[test]
+fn what_the_disk_does_not_give_back_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    let truth = read(&database);
+    let snapshot = create(&database, Some(name("s"))).unwrap().snapshot;
+    drop(database);
+    for end in [".seg", ".log"] {
+        let member = snapshot.contents.members.iter().find(|member| member.path.ends_with(end)).unwrap();
+        let middle = member.len_bytes / 2;
+        let dead = DeadSector::new(&snapshot.home.join(&member.path), middle..middle + 1);
+        let refused = restore_named(data, "s").unwrap_err();
+        let refused = crate::types::Chain(&refused).to_string();
+        assert!(refused.contains(&member.path), "{refused}");
+        assert!(refused.contains("cannot be read") || refused.contains("does not give it back"), "{refused}");
+        let problems = verify(&snapshot, &mut quiet).unwrap().problems;
+        assert!(problems.len() == 1 && problems[0].contains(&member.path), "{problems:?}");
+        drop(dead);
+    }
+    assert_eq!(read(&open(data)), truth);
 }
 
 #[test]
