@@ -245,6 +245,20 @@ fn damage_under_right_checksums_never_panics() {
 }
 
 #[test]
+fn a_number_after_which_none_can_be_counted_is_refused() {
+    let (_root, paths, _) = store();
+    let good = fs::read(paths.manifest()).unwrap();
+    // The manifest's version, the next collection's id, the next segment's id.
+    for (at, len) in [(40, 8), (56, 4), (64, 8)] {
+        let mut bytes = good.clone();
+        bytes[at..at + len].fill(0xff);
+        seal(&mut bytes);
+        let error = decode_manifest(&paths.manifest(), &bytes).unwrap_err();
+        assert!(error.to_string().contains("beyond the last possible one"), "{at}: {error}");
+    }
+}
+
+#[test]
 fn newer_versions_and_unknown_flags_are_named() {
     let (_root, paths, _) = store();
     let good = fs::read(paths.manifest()).unwrap();
@@ -319,13 +333,19 @@ fn a_second_store_that_was_left_below_goes_when_the_store_is_opened() {
 #[test]
 fn a_manifest_that_contradicts_itself_is_not_published() {
     let (_root, paths, good) = store();
-    let breaks: [fn(&mut Manifest); 6] = [
+    let breaks: [fn(&mut Manifest); 11] = [
         |m| m.next_collection_id = 2,
         |m| m.next_segment_id = 6,
         |m| m.collections[1].name = m.collections[0].name.clone(),
         |m| m.collections[0].segments[1].id = SegmentId(5),
         |m| m.collections[0].segments[0].min_seq = Seq(10),
         |m| m.log_start = Seq(u64::MAX),
+        // One more would be too large a number.
+        |m| m.version = (1 << 63) - 1,
+        |m| m.next_segment_id = u64::MAX,
+        |m| m.next_segment_id = 1 << 63,
+        |m| m.next_collection_id = u32::MAX,
+        |m| m.collections[0].segments[0].dead_version = 1 << 63,
     ];
     for (number, change) in breaks.into_iter().enumerate() {
         let mut manifest = good.clone();
