@@ -11,7 +11,7 @@ use crate::collection::{
 };
 use crate::embed::{Compute, Models, default_models_dir};
 use crate::index::MAX_MEMTABLE_ENTRIES;
-use crate::manifest::{Manifest, ManifestError, refuse_snapshot};
+use crate::manifest::{Manifest, ManifestError, refuse_foreign, refuse_snapshot};
 use crate::storage::{DataPaths, DirectoryLock, Publishing, StorageError, create_dir_all};
 use crate::types::{CollectionName, Definition, GraphBuilder, Seq};
 
@@ -146,6 +146,7 @@ impl Database {
         let paths = DataPaths::new(path);
         refuse_snapshot(&paths)?;
         create_dir_all(path)?;
+        refuse_foreign(&paths)?;
         let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         let manifest = Manifest::open(&paths)?;
         let settings = Settings {

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::types::{CollectionId, CollectionName};
 
 use super::state::CollectionState;
+use super::{CollectionError, out_of_range};
 
 /// Every collection that exists.
 #[derive(Default)]
@@ -58,6 +59,17 @@ impl Catalog {
         self.read().next_id
     }
 
+    /// The number for a new collection.
+    ///
+    /// # Errors
+    /// [`CollectionError::OutOfRange`] when none is left.
+    pub fn new_id(&self) -> Result<CollectionId, CollectionError> {
+        match CollectionId(self.next_id()) {
+            id if id < CollectionId::END => Ok(id),
+            id => Err(out_of_range("the collection's number", id, 1, CollectionId::END.0 - 1)),
+        }
+    }
+
     /// All of them by name, and the number after the highest that was ever taken in, both of one moment.
     pub fn all(&self) -> (Vec<Arc<CollectionState>>, u32) {
         let inner = self.read();
@@ -70,5 +82,18 @@ impl Catalog {
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_number_is_given_out_and_none_after_it() {
+        let last = CollectionId(CollectionId::END.0 - 1);
+        assert_eq!(Catalog::new(last.0).new_id().unwrap(), last);
+        let error = Catalog::new(CollectionId::END.0).new_id().unwrap_err();
+        assert!(matches!(error, CollectionError::OutOfRange { .. }), "{error}");
     }
 }

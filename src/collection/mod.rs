@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 
 use crate::index::Place;
 use crate::log::Change;
-use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Seq};
+use crate::types::{CollectionName, Definition, DocumentId, Seq};
 
 #[cfg(feature = "postgres")]
 pub(crate) use candidates::{Candidate, Nearest, QueryWords, sort};
@@ -204,7 +204,7 @@ pub(crate) fn create(
             }
         };
     }
-    let id = CollectionId(engine.shared.catalog.next_id());
+    let id = engine.shared.catalog.new_id()?;
     let change = Change::CreateCollection { id, name: name.clone(), definition, created_at_ms: now_ms() };
     let seq = engine.commit(change)?;
     Ok(Created { collection: open(engine, name)?, created: true, seq })

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::log::{Change, LoggedDocument};
-use crate::types::{CollectionId, CollectionName, Definition};
+use crate::types::{CollectionName, Definition};
 
 use super::engine::Engine;
 use super::{Collection, CollectionError, open};
@@ -24,7 +24,7 @@ pub fn create_as(
     if engine.shared.catalog.by_name(name).is_some() {
         return Err(CollectionError::Exists { name: name.clone(), difference: "it is there already".to_owned() });
     }
-    let id = CollectionId(engine.shared.catalog.next_id());
+    let id = engine.shared.catalog.new_id()?;
     engine.commit(Change::CreateCollection { id, name: name.clone(), definition, created_at_ms })?;
     open(engine, name)
 }

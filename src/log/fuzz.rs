@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES, record_bytes};
+use super::relabel::Closed;
 use super::survey::{damaged_ranges, is_torn, record_at};
 use super::{Change, EncodedRecord, payload};
 use crate::storage::crc32c;
@@ -42,6 +43,7 @@ fn file(bytes: &[u8]) -> bool {
         records += 1;
         offset += header.record_bytes();
     }
+    _ = Closed::new(Path::new("fuzz"), bytes).and_then(|closed| closed.each_record(&mut |_, _| Ok(())));
     _ = is_torn(bytes, offset.min(bytes.len()), tag, Seq(1));
     let ranges = damaged_ranges(bytes, begin, tag);
     assert!(ranges.iter().all(|range| range.start < range.end && range.end <= bytes.len() as u64), "{ranges:?}");

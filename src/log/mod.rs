@@ -1,5 +1,6 @@
 //! The change log: every change in order, checksummed and synced before it is answered.
 
+mod by_calls;
 mod change;
 mod error;
 mod files;

@@ -151,7 +151,10 @@ pub(super) fn decode(version: u8, kind: u8, payload: &[u8]) -> Result<Change, Pa
 
 /// `D`: the definition in the form that the version has it in.
 fn decode_creation<D: Decode<()> + Into<Definition>>(payload: &[u8]) -> Result<Change, PayloadError> {
-    let (id, name, definition, created_at_ms): (_, CollectionName, D, i64) = take_all(payload)?;
+    let (id, name, definition, created_at_ms): (CollectionId, CollectionName, D, i64) = take_all(payload)?;
+    if id >= CollectionId::END {
+        return Err(PayloadError::Malformed(format!("collection id {id} is beyond the last possible one")));
+    }
     Ok(Change::CreateCollection { id, name, definition: definition.into(), created_at_ms })
 }
 
@@ -279,6 +282,21 @@ mod tests {
         let Change::Upsert { collection, mut documents } = upsert() else { unreachable!() };
         documents[0].chunks = vec![ChunkSpan { start: 0, end: 1 }, ChunkSpan::NOWHERE];
         Change::Upsert { collection, documents }
+    }
+
+    #[test]
+    fn a_collection_whose_number_has_no_next_is_refused() {
+        let create = |id: u32| match create() {
+            Change::CreateCollection { name, definition, created_at_ms, .. } => {
+                encoded(&Change::CreateCollection { id: CollectionId(id), name, definition, created_at_ms })
+            }
+            other => panic!("{other:?}"),
+        };
+        let decoded = |id| decode(PAYLOAD_VERSION, CREATE_COLLECTION, &create(id));
+        assert!(decoded(CollectionId::END.0 - 1).is_ok());
+        for id in [CollectionId::END.0, u32::MAX] {
+            assert!(matches!(decoded(id), Err(PayloadError::Malformed(_))), "{id}");
+        }
     }
 
     fn samples() -> [Change; 5] {

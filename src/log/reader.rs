@@ -119,7 +119,7 @@ pub fn read_from<E: From<LogError>>(
 ///
 /// # Errors
 /// [`LogError::Damaged`] with what cannot be read: no tail that a crash has torn, which may be cut.
-fn read_whole(path: &Path) -> Result<Vec<u8>, LogError> {
+pub(super) fn read_whole(path: &Path) -> Result<Vec<u8>, LogError> {
     let WholeFile { bytes, unreadable } = WholeFile::read(path)?;
     let Some(first) = unreadable.first() else { return Ok(bytes) };
     let (offset, reason) = (first.bytes.start, "the disk does not give it back");

@@ -7,8 +7,9 @@ use super::LogError;
 use super::files::{self, LogFile};
 use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES, RecordHeader};
 use super::newest::{self, Mark};
+use super::reader::read_whole;
 use super::survey::{is_torn, record_at};
-use crate::storage::{DataPaths, Mapped, Publishing, StorageError, crc32c_append, create_dir_all, publish};
+use crate::storage::{DataPaths, Publishing, ReadOnlyFile, StorageError, crc32c_append, create_dir_all, publish};
 use crate::types::Seq;
 
 /// The log files to which nothing is added any more and that hold changes after `after`, oldest first, and the last
@@ -33,12 +34,14 @@ pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf
     let mut files = files::list(from)?;
     let durable_len = newest::check(from, &files)?;
     let Some(newest) = files.pop() else { return Ok(None) };
-    let mapped = Mapped::open(&newest.path)?;
-    let bytes = mapped.bytes();
-    let (header, tag) = FileHeader::decode(&newest.path, bytes)?;
+    let bytes = &read_whole(&newest.path)?[..];
+    let Closed { header, tag, .. } = Closed::new(&newest.path, bytes)?;
     let (mut offset, mut next) = (FILE_HEADER_BYTES, header.first_seq);
     while offset < bytes.len() {
         let Ok((record, _)) = record_at(bytes, offset, tag) else { break };
+        if record.seq >= Seq::END {
+            return Err(damaged(&newest.path, offset, bytes.len(), "a record has the wrong seq"));
+        }
         (offset, next) = (offset + record.record_bytes(), record.seq.next());
     }
     if offset < bytes.len() && !is_torn(bytes, offset, tag, next) {
@@ -54,8 +57,9 @@ pub fn copy_open_end(from: &DataPaths, to: &DataPaths) -> Result<Option<(PathBuf
 /// over.
 pub fn newest_timeline(paths: &DataPaths, store_id: [u8; 16]) -> Option<u32> {
     let timeline = |file: LogFile| {
-        let mapped = Mapped::open(&file.path).ok()?;
-        let (header, _) = FileHeader::decode(&file.path, mapped.bytes()).ok()?;
+        let mut bytes = [0; FILE_HEADER_BYTES];
+        ReadOnlyFile::open(&file.path).and_then(|opened| opened.read_exact_at(0, &mut bytes)).ok()?;
+        let (header, _) = FileHeader::decode(&file.path, &bytes).ok()?;
         (header.identity.store_id == store_id).then_some(header.identity.timeline)
     };
     files::list(paths).ok()?.into_iter().filter_map(timeline).max()
@@ -119,7 +123,7 @@ pub fn relabel(
 }
 
 /// A file to which nothing is added any more.
-struct Closed<'a> {
+pub(super) struct Closed<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     header: FileHeader,
@@ -127,16 +131,35 @@ struct Closed<'a> {
 }
 
 /// Takes the frame of a record, and its payload with the padding.
-type Visit<'a> = dyn FnMut(RecordHeader, &[u8]) -> Result<(), LogError> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(RecordHeader, &[u8]) -> Result<(), LogError> + 'a;
 
-impl Closed<'_> {
+impl<'a> Closed<'a> {
+    /// Takes the bytes of the file `path`, whose header must be sound.
+    ///
+    /// # Errors
+    /// [`LogError::BadHeader`], [`LogError::Unsupported`].
+    pub(super) fn new(path: &'a Path, bytes: &'a [u8]) -> Result<Self, LogError> {
+        let (header, tag) = FileHeader::decode(path, bytes)?;
+        if !(Seq(1)..Seq::END).contains(&header.first_seq) {
+            let reason = format!("its header says that it begins with change {}", header.first_seq);
+            return Err(LogError::BadHeader { path: path.to_owned(), reason });
+        }
+        Ok(Self { path, bytes, header, tag })
+    }
+
     /// Gives each record to `visit`, and returns the change that follows.
-    fn each_record(&self, visit: &mut Visit<'_>) -> Result<Seq, LogError> {
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`], or what `visit` returned.
+    pub(super) fn each_record(&self, visit: &mut Visit<'_>) -> Result<Seq, LogError> {
         let Self { path, bytes, tag, .. } = *self;
         let (mut offset, mut next) = (FILE_HEADER_BYTES, self.header.first_seq);
         while offset < bytes.len() {
             let (record, _) = record_at(bytes, offset, tag)
-                .and_then(|found| if found.0.seq == next { Ok(found) } else { Err("a record has the wrong seq") })
+                .and_then(|found| match found.0.seq == next && next < Seq::END {
+                    true => Ok(found),
+                    false => Err("a record has the wrong seq"),
+                })
                 .map_err(|reason| damaged(path, offset, bytes.len(), reason))?;
             let end = offset + record.record_bytes();
             visit(record, &bytes[offset + RECORD_HEADER_BYTES..end])?;
@@ -156,14 +179,15 @@ fn each_file(
 ) -> Result<(), LogError> {
     let mut next = None;
     for file in files::list(paths)? {
-        let mapped = Mapped::open(&file.path)?;
-        let (header, tag) = FileHeader::decode(&file.path, mapped.bytes())?;
+        let bytes = read_whole(&file.path)?;
+        let closed = Closed::new(&file.path, &bytes)?;
+        let header = &closed.header;
         let expected = next.unwrap_or(header.first_seq);
         if header.identity != identity || header.first_seq != file.first_seq || file.first_seq != expected {
             let reason = format!("it is not the file of this log that begins with change {expected}");
-            return Err(LogError::BadHeader { path: file.path, reason });
+            return Err(LogError::BadHeader { path: file.path.clone(), reason });
         }
-        next = Some(visit(Closed { path: &file.path, bytes: mapped.bytes(), header, tag })?);
+        next = Some(visit(closed)?);
     }
     match next {
         Some(next) if next != last_seq.next() => Err(LogError::Missing { seq: next, path: paths.log_file(next.0) }),
@@ -197,6 +221,7 @@ fn damaged(path: &Path, offset: usize, end: usize, reason: &'static str) -> LogE
 mod tests {
     use super::*;
     use crate::log::{Change, EncodedRecord, LogWriter, ReadFrom, WriterOptions, read_from};
+    use crate::storage::fault::DeadSector;
     use crate::types::CollectionId;
 
     const OLD: LogIdentity = LogIdentity { store_id: [7; 16], timeline: 1 };
@@ -262,6 +287,57 @@ mod tests {
         check(&old, OLD, Seq(2), Seq(4)).unwrap();
         let refused = check(&old, OLD, Seq(1), Seq(4)).unwrap_err();
         assert!(matches!(refused, LogError::Missing { seq: Seq(2), .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_the_disk_does_not_give_back_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (DataPaths::new(dir.path().join("old")), DataPaths::new(dir.path().join("new")));
+        write(&old);
+        for file in [old.log_file(3), old.log_file(5)] {
+            let dead = DeadSector::new(&file, 20..21);
+            let copied = copy_open_end(&old, &new).map(drop);
+            let refused = [check(&old, OLD, Seq(0), Seq(4)), relabel(&old, OLD, &new, 2, Seq(4))];
+            let is_newest = file == old.log_file(5);
+            for refused in refused.into_iter().chain(is_newest.then_some(copied)) {
+                let error = refused.unwrap_err();
+                assert!(matches!(&error, LogError::Damaged { path, .. } if *path == file), "{error}");
+            }
+            assert_eq!(newest_timeline(&old, [7; 16]), Some(1), "the others tell");
+            drop(dead);
+            std::fs::remove_dir_all(new.root()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_log_whose_changes_have_no_next_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for first in [0, Seq::END.0 - 1, Seq::END.0, u64::MAX] {
+            let paths = DataPaths::new(dir.path().join(first.to_string()));
+            std::fs::create_dir_all(paths.log_dir()).unwrap();
+            let header = FileHeader { identity: OLD, first_seq: Seq(first), previous_len: 0, previous_crc: 0 };
+            let mut bytes = header.encode().to_vec();
+            for seq in [first, first.saturating_add(1)] {
+                let record = RecordHeader {
+                    payload_len: 0,
+                    payload_crc: crate::storage::crc32c(&[]),
+                    seq: Seq(seq),
+                    file_tag: header.tag(),
+                    group_index: 0,
+                    kind: 2,
+                    payload_version: 1,
+                };
+                bytes.extend(record.encode());
+            }
+            std::fs::write(paths.log_file(first), bytes).unwrap();
+            let new = DataPaths::new(paths.root().join("new"));
+            let last = Seq(Seq::END.0 - 1);
+            let refused = [check(&paths, OLD, Seq(0), last), relabel(&paths, OLD, &new, 2, last)];
+            for refused in refused.into_iter().chain([copy_open_end(&paths, &new).map(drop)]) {
+                let error = refused.unwrap_err();
+                assert!(matches!(&error, LogError::BadHeader { .. } | LogError::Damaged { .. }), "{first}: {error}");
+            }
+        }
     }
 
     #[test]

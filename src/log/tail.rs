@@ -1,11 +1,11 @@
 //! Reads the log while it is written: the changes of one collection after a cursor, in bounded steps.
 
+use super::by_calls::ByCalls;
 use super::files::{self, LogFile};
-use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity};
+use super::format::{FILE_HEADER_BYTES, FileHeader, LogIdentity, RECORD_HEADER_BYTES};
 use super::reader::decode_record;
-use super::survey::record_at;
 use super::{Change, LogError, payload};
-use crate::storage::{DataPaths, Mapped, crc32c, crc32c_append};
+use crate::storage::{DataPaths, crc32c, crc32c_append};
 use crate::types::{CollectionId, Seq};
 
 /// Bytes of log that one step looks through at most, whoever's they are.
@@ -28,7 +28,7 @@ pub struct LogTail {
 struct Place {
     file: LogFile,
     offset: usize,
-    /// crc32c of the file up to the offset; `None` at its start.
+    /// crc32c of the file up to the offset; `None` behind its header.
     crc: Option<u32>,
 }
 
@@ -69,20 +69,20 @@ impl LogTail {
     fn find_digest(&self) -> Result<Option<u32>, LogError> {
         let files = files::list(&self.paths)?;
         if let Some(next) = files.iter().find(|file| file.first_seq == self.after.next()) {
-            let mapped = Mapped::open(&next.path)?;
-            let (header, _) = FileHeader::decode(&next.path, mapped.bytes())?;
+            let mut opened = ByCalls::open(&next.path)?;
+            let (header, _) = FileHeader::decode(&next.path, opened.header()?)?;
             return Ok((header.previous_len > 0 || self.after == Seq(0)).then_some(header.previous_crc));
         }
         let Some(file) = files.into_iter().rev().find(|file| file.first_seq <= self.after) else { return Ok(None) };
-        let mapped = Mapped::open(&file.path)?;
-        let bytes = mapped.bytes();
-        let tag = self.check_header(&file, bytes)?;
+        let mut opened = ByCalls::open(&file.path)?;
+        let header = opened.header()?;
+        let (tag, mut crc) = (self.check_header(&file, header)?, crc32c(header));
         let mut offset = FILE_HEADER_BYTES;
-        while offset < bytes.len() {
-            let Ok((header, _)) = record_at(bytes, offset, tag) else { break };
-            offset += header.record_bytes();
+        while offset < opened.len() {
+            let Ok((header, record)) = opened.record(offset, tag)? else { break };
+            (offset, crc) = (offset + record.len(), crc32c_append(crc, record));
             if header.seq == self.after {
-                return Ok(Some(crc32c(&bytes[..offset])));
+                return Ok(Some(crc));
             }
         }
         Ok(None)
@@ -94,29 +94,35 @@ impl LogTail {
     /// # Errors
     /// [`LogError`] when a file is damaged or cannot be read; the cursor stays.
     pub fn read(&mut self, durable: Seq, max_bytes: usize) -> Result<TailStep, LogError> {
+        let stood = (self.after, self.digest);
+        // The place is looked for again, as after every error.
+        self.read_on(durable, max_bytes).inspect_err(|_| (self.after, self.digest) = stood)
+    }
+
+    fn read_on(&mut self, durable: Seq, max_bytes: usize) -> Result<TailStep, LogError> {
         let (mut changes, mut bytes, mut scanned) = (Vec::new(), 0, 0);
         while self.after < durable && bytes < max_bytes && scanned < MAX_SCANNED_BYTES {
             let Some(place) = self.place.take().map_or_else(|| self.find(), |place| Ok(Some(place)))? else {
                 return Ok(if changes.is_empty() { TailStep::Gone } else { self.step(changes) });
             };
-            let mapped = match Mapped::open(&place.file.path) {
-                Ok(mapped) => mapped,
+            let mut opened = match ByCalls::open(&place.file.path) {
+                Ok(opened) => opened,
                 // Trimmed meanwhile, or damaged: looking for it again tells.
                 Err(error) if place.file.path.exists() => return Err(error.into()),
                 Err(_) => continue,
             };
-            let tag = self.check_header(&place.file, mapped.bytes())?;
-            let mut offset = place.offset;
-            let mut crc = place.crc.unwrap_or_else(|| crc32c(&mapped.bytes()[..offset]));
-            while self.after < durable && bytes < max_bytes && offset < mapped.bytes().len() {
+            let header = opened.header()?;
+            let (tag, of_header) = (self.check_header(&place.file, header)?, crc32c(header));
+            let (mut offset, len) = (place.offset, opened.len());
+            let mut crc = place.crc.unwrap_or(of_header);
+            while self.after < durable && bytes < max_bytes && offset < len {
                 let path = &place.file.path;
-                let (header, payload) = record_at(mapped.bytes(), offset, tag).map_err(|reason| {
-                    let end = mapped.bytes().len() as u64;
-                    let ranges = std::iter::once(offset as u64..end).collect();
+                let (header, record) = opened.record(offset, tag)?.map_err(|reason| {
+                    let ranges = std::iter::once(offset as u64..len as u64).collect();
                     LogError::Damaged { path: path.clone(), offset: offset as u64, reason, ranges }
                 })?;
-                let end = offset + header.record_bytes();
-                crc = crc32c_append(crc, &mapped.bytes()[offset..end]);
+                let payload = &record[RECORD_HEADER_BYTES..][..header.payload_len as usize];
+                crc = crc32c_append(crc, record);
                 if header.seq > self.after {
                     if payload::collection(payload) == Some(self.collection) {
                         changes.push((header.seq, decode_record(path, offset, &header, payload)?));
@@ -124,11 +130,11 @@ impl LogTail {
                     }
                     (self.after, self.digest) = (header.seq, Some(crc));
                 }
-                scanned += header.record_bytes();
-                offset = end;
+                scanned += record.len();
+                offset += record.len();
             }
             // At a file's end the next one is looked for by its first change.
-            let is_end = offset >= mapped.bytes().len() && self.after < durable;
+            let is_end = offset >= len && self.after < durable;
             self.place = (!is_end).then_some(Place { file: place.file, offset, crc: Some(crc) });
         }
         Ok(self.step(changes))
@@ -162,6 +168,7 @@ impl LogTail {
 mod tests {
     use super::*;
     use crate::log::{EncodedRecord, LogWriter, ReadFrom, WriterOptions, read_from, trim};
+    use crate::storage::fault::DeadSector;
     use crate::types::DocumentId;
 
     const IDENTITY: LogIdentity = LogIdentity { store_id: [7; 16], timeline: 1 };
@@ -255,6 +262,35 @@ mod tests {
         write(&mut writer, [change(1, 59)]);
         assert_ne!(digest(&other, 60), digest(&paths, 60));
         assert!(digest(&other, 60).is_some());
+    }
+
+    #[test]
+    fn what_the_disk_does_not_give_back_is_an_error_and_nothing_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        let mut writer = writer(&paths);
+        write(&mut writer, (0..60).map(|n| change(1, n)));
+        let file = files::list(&paths).unwrap().remove(1);
+        let len = std::fs::metadata(&file.path).unwrap().len();
+        let mut tail = LogTail::new(paths.clone(), IDENTITY, CollectionId(1), Seq(0));
+        assert_eq!(seqs(tail.read(Seq(2), 1 << 20).unwrap()), (vec![1, 2], 2));
+        for dead in [0..1, len - 1..len] {
+            let first = dead.start;
+            let dead = DeadSector::new(&file.path, dead);
+            let error = tail.read(Seq(60), 1 << 20).unwrap_err();
+            assert!(
+                matches!(&error, LogError::Damaged { path, offset, .. } if *path == file.path && *offset <= first),
+                "{error}"
+            );
+            // What stands before it can be read.
+            let before = file.first_seq.0 - 1;
+            assert_eq!(seqs(tail.read(Seq(before), 1 << 20).unwrap()).1, before);
+            let mut within = LogTail::new(paths.clone(), IDENTITY, CollectionId(1), file.first_seq);
+            assert_eq!(within.digest().is_err(), first == 0);
+            drop(dead);
+        }
+        let (read, up_to) = seqs(tail.read(Seq(60), 1 << 20).unwrap());
+        assert_eq!((read, up_to), ((file.first_seq.0..=60).collect(), 60));
     }
 
     #[test]

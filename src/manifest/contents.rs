@@ -109,6 +109,15 @@ impl Manifest {
         if self.max_seq() >= Seq::END {
             return Err(format!("change {} is beyond the last possible one", self.max_seq()));
         }
+        let dead_versions = self.collections.iter().flat_map(|collection| &collection.segments).map(|s| s.dead_version);
+        // Each is counted on from here.
+        let counted = [self.version, self.next_segment_id].into_iter().chain(dead_versions);
+        if let Some(number) = counted.into_iter().find(|&number| number >= Seq::END.0) {
+            return Err(format!("number {number} is beyond the last possible one"));
+        }
+        if self.next_collection_id > CollectionId::END.0 {
+            return Err(format!("collection id {} is beyond the last possible one", self.next_collection_id));
+        }
         let (mut ids, mut names, mut segment_ids) = (HashSet::new(), HashSet::new(), HashSet::new());
         for collection in &self.collections {
             let id = collection.id;

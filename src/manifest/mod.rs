@@ -12,5 +12,5 @@ mod tests;
 
 pub use contents::{CollectionEntry, Manifest, SegmentEntry, StoreId};
 pub use error::ManifestError;
-pub use replace::{finish_replacement, replace_store};
-pub use store::{SNAPSHOT_FILE, is_snapshot, refuse_snapshot};
+pub use replace::{FORGET_SOURCES, finish_replacement, replace_store};
+pub use store::{SNAPSHOT_FILE, is_snapshot, refuse_foreign, refuse_snapshot};

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::ManifestError;
+use super::format::decode_format;
 use crate::storage::{
     DataPaths, StorageError, crc32c, create_dir_all, publish, read_file, remove_dir_all, remove_file, rename,
     sync_directories, sync_directory, sync_name,
@@ -16,6 +17,10 @@ const VERSION: u32 = 1;
 
 /// What makes a store, in the order in which it leaves: without `MANIFEST` no program opens what is half way.
 const PARTS: [&str; 6] = ["MANIFEST", "FORMAT", "NEWEST", "log", "segments", "MIGRATIONS"];
+
+/// In `restore/`, where the new store's timeline may be one that sources were read into: `sources/` goes with the old
+/// store.
+pub const FORGET_SOURCES: &str = "FORGET_SOURCES";
 
 /// Puts the store in `restore/` in the place of the one in the directory, which moves to `before-restore/`. Call it
 /// under the directory's lock.
@@ -28,8 +33,9 @@ pub fn replace_store(paths: &DataPaths) -> Result<(), ManifestError> {
     move_in(paths).map(drop)
 }
 
-/// Finishes a replacement that was decided, or removes what one that was not has left. Returns whether the store was
-/// replaced. All names of the store are durable then. Call it under the directory's lock, before anything is read.
+/// Finishes a replacement that was decided, or removes what one that was not has left in a store. Returns whether the
+/// store was replaced. All names of the store are durable then. Call it under the directory's lock, before anything is
+/// read.
 ///
 /// # Errors
 /// [`ManifestError`]; calling it again goes on.
@@ -64,7 +70,9 @@ fn settle_names(paths: &DataPaths) -> Result<(), ManifestError> {
 fn move_in(paths: &DataPaths) -> Result<bool, ManifestError> {
     let (staged, before) = (paths.restore_dir(), paths.before_restore_dir());
     let Some(bytes) = read_file(&paths.restore_marker())? else {
-        remove_dir_all(&staged)?;
+        if is_store(paths) {
+            remove_dir_all(&staged)?;
+        }
         return Ok(false);
     };
     check_marker(paths, &bytes)?;
@@ -80,6 +88,9 @@ fn move_in(paths: &DataPaths) -> Result<bool, ManifestError> {
         // Both speak of the old store, and are made again.
         remove_dir_all(&paths.meta_dir())?;
         remove_dir_all(&paths.text_dir())?;
+        if is_there(&staged.join(FORGET_SOURCES))? {
+            remove_dir_all(&paths.sources_dir())?;
+        }
     }
     for part in PARTS.iter().rev() {
         let waiting = staged.join(part);
@@ -90,6 +101,12 @@ fn move_in(paths: &DataPaths) -> Result<bool, ManifestError> {
     remove_file(&paths.restore_marker())?;
     remove_dir_all(&staged)?;
     Ok(true)
+}
+
+/// Whether the directory is a store that this program knows. In another one, `restore/` may be anything.
+fn is_store(paths: &DataPaths) -> bool {
+    let format = read_file(&paths.format()).ok().flatten();
+    format.is_some_and(|bytes| decode_format(&paths.format(), &bytes).is_ok())
 }
 
 /// What cannot be looked at may be there: taken for gone, it would be removed with `restore/`.
@@ -200,6 +217,29 @@ mod tests {
         let new = store(&DataPaths::new(paths.restore_dir()), "new");
         replace_store(&paths).unwrap();
         assert_eq!(Manifest::load(&paths).unwrap(), new);
+    }
+
+    #[test]
+    fn what_stands_in_restore_is_removed_in_a_store_that_is_known_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        store(&paths, "a");
+        let mine = paths.restore_dir().join("mine");
+        fs::create_dir(paths.restore_dir()).unwrap();
+        fs::write(&mine, "mine").unwrap();
+        let known = fs::read(paths.format()).unwrap();
+        let mut newer = known.clone();
+        newer[8] = 2;
+        let crc = crc32c(&newer[..36]);
+        newer[36..].copy_from_slice(&crc.to_le_bytes());
+        for format in [Some(&newer[..]), Some(b"damaged"), None, Some(&known)] {
+            match format {
+                Some(bytes) => fs::write(paths.format(), bytes).unwrap(),
+                None => fs::remove_file(paths.format()).unwrap(),
+            }
+            assert!(!finish_replacement(&paths).unwrap());
+            assert_eq!(mine.exists(), format != Some(&known[..]), "{format:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::format::{decode_format, decode_manifest, encode_format, encode_manifest, stored_version};
 use super::{Manifest, ManifestError, StoreId, finish_replacement};
-use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file, remove_temporaries};
+use crate::storage::{DataPaths, create_dir_all, list_entries, publish, read_file, remove_dir_all, remove_temporaries};
 
 /// In every snapshot, and in no store.
 pub const SNAPSHOT_FILE: &str = "SNAPSHOT";
@@ -22,7 +22,7 @@ impl Manifest {
             return Err(ManifestError::AlreadyInitialised { path: paths.format() });
         }
         if let Some(found) = find_foreign(paths)? {
-            return Err(ManifestError::NotAStore { root: paths.root().to_owned(), found });
+            return Err(not_a_store(paths, found));
         }
         // Only after nothing foreign was found: somebody else's temporaries are not ours to remove.
         remove_temporaries(paths.root())?;
@@ -75,7 +75,7 @@ impl Manifest {
     }
 
     /// Loads the store, or makes the directory one. Finishes a restore that was begun, and removes what an interrupted
-    /// publish left. Call it under the directory's lock.
+    /// publish or dry run and an interrupted removal of a replaced store left. Call it under the directory's lock.
     ///
     /// # Errors
     /// As [`Manifest::create`] and [`Manifest::load`].
@@ -87,6 +87,8 @@ impl Manifest {
         }
         let manifest = Self::load(paths)?;
         remove_temporaries(paths.root())?;
+        remove_dir_all(&paths.dry_run_dir())?;
+        remove_dir_all(&paths.discarded_dir())?;
         Ok(manifest)
     }
 
@@ -99,12 +101,43 @@ impl Manifest {
     /// ([`crate::storage::is_failed_sync`]) either manifest may be on disk, so nothing more may be published before the
     /// store is opened again. After any other error it is the one before, since what can fail comes before the rename.
     pub fn publish(&mut self, paths: &DataPaths) -> Result<(), ManifestError> {
-        let next = Self { version: self.version + 1, ..self.clone() };
-        next.check().map_err(|reason| ManifestError::Invalid { reason })?;
+        let next = self.next()?;
         publish(&paths.manifest(), &encode_manifest(&next)?)?;
         self.version = next.version;
         Ok(())
     }
+
+    /// This manifest with the next version.
+    ///
+    /// # Errors
+    /// [`ManifestError::Invalid`].
+    pub(super) fn next(&self) -> Result<Self, ManifestError> {
+        let next = Self { version: self.version + 1, ..self.clone() };
+        next.check().map_err(|reason| ManifestError::Invalid { reason })?;
+        Ok(next)
+    }
+}
+
+/// Refuses a directory that holds something else than a store. Call it before the directory's lock is taken, which
+/// makes a file.
+///
+/// # Errors
+/// [`ManifestError::NotAStore`]; [`ManifestError::Storage`] when the directory cannot be listed.
+pub fn refuse_foreign(paths: &DataPaths) -> Result<(), ManifestError> {
+    let is_store = || paths.format().exists() || paths.restore_marker().exists();
+    if is_store() {
+        return Ok(());
+    }
+    let Some(found) = find_foreign(paths)? else { return Ok(()) };
+    // Another process may have made the store meanwhile, or may be restoring one: the lock tells.
+    if is_store() || (found == paths.restore_dir() && paths.lock().exists()) {
+        return Ok(());
+    }
+    Err(not_a_store(paths, found))
+}
+
+fn not_a_store(paths: &DataPaths, found: PathBuf) -> ManifestError {
+    ManifestError::NotAStore { root: paths.root().to_owned(), found }
 }
 
 /// Refuses a snapshot's directory, in which nothing may change. Call it before the directory's lock is taken, which

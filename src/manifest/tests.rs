@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use super::format::{HEADER_BYTES, decode_format, decode_manifest, encode_manifest};
-use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId};
+use super::{CollectionEntry, Manifest, ManifestError, SegmentEntry, StoreId, refuse_foreign};
 use crate::storage::fault::{Faults, Operation, Then};
-use crate::storage::{DataPaths, DirectoryLock, crc32c, list_files};
+use crate::storage::{DataPaths, DirectoryLock, crc32c, list_entries, list_files, list_files_below};
 use crate::types::{
     ChunkDefinition, CollectionId, CollectionName, Definition, EmbeddingDefinition, FieldType, FieldsTemplate,
     GuardAction, GuardDefinition, IndexDefinition, Language, Metric, PersonalData, SegmentId, Seq, TemplateDefinition,
@@ -245,6 +245,20 @@ fn damage_under_right_checksums_never_panics() {
 }
 
 #[test]
+fn a_number_after_which_none_can_be_counted_is_refused() {
+    let (_root, paths, _) = store();
+    let good = fs::read(paths.manifest()).unwrap();
+    // The manifest's version, the next collection's id, the next segment's id.
+    for (at, len) in [(40, 8), (56, 4), (64, 8)] {
+        let mut bytes = good.clone();
+        bytes[at..at + len].fill(0xff);
+        seal(&mut bytes);
+        let error = decode_manifest(&paths.manifest(), &bytes).unwrap_err();
+        assert!(error.to_string().contains("beyond the last possible one"), "{at}: {error}");
+    }
+}
+
+#[test]
 fn newer_versions_and_unknown_flags_are_named() {
     let (_root, paths, _) = store();
     let good = fs::read(paths.manifest()).unwrap();
@@ -283,32 +297,55 @@ fn a_manifest_of_another_store_or_none_is_refused() {
 fn a_directory_with_other_files_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let paths = DataPaths::new(root.path());
-    for name in ["holiday.jpg", "draft.tmp", "log"] {
+    for name in ["holiday.jpg", "draft.tmp", "log", "restore/thesis.txt"] {
         let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "mine").unwrap();
-        let error = Manifest::open(&paths).unwrap_err();
-        assert!(matches!(&error, ManifestError::NotAStore { found, .. } if *found == path), "{error}");
-        assert_eq!(list_files(root.path()).unwrap(), std::slice::from_ref(&path));
+        for error in [refuse_foreign(&paths).unwrap_err(), Manifest::open(&paths).unwrap_err()] {
+            let is_named = |found: &Path| path.starts_with(found) && found != root.path();
+            assert!(matches!(&error, ManifestError::NotAStore { found, .. } if is_named(found)), "{error}");
+        }
+        assert_eq!(list_files_below(root.path()).unwrap(), std::slice::from_ref(&path));
         fs::remove_file(path).unwrap();
     }
+    fs::remove_dir(paths.restore_dir()).unwrap();
+    refuse_foreign(&paths).unwrap();
     assert!(matches!(Manifest::load(&paths), Err(ManifestError::NotInitialised { .. })));
     fs::create_dir(root.path().join("lost+found")).unwrap();
     let _lock = DirectoryLock::acquire(paths.lock()).unwrap();
     let created = Manifest::open(&paths).unwrap();
+    refuse_foreign(&paths).unwrap();
     assert_eq!(Manifest::open(&paths).unwrap(), created);
     assert!(matches!(Manifest::create(&paths), Err(ManifestError::AlreadyInitialised { .. })));
 }
 
 #[test]
+fn a_second_store_that_was_left_below_goes_when_the_store_is_opened() {
+    let (_root, paths, manifest) = store();
+    for dir in [paths.dry_run_dir(), paths.discarded_dir()] {
+        fs::create_dir_all(dir.join("segments")).unwrap();
+        fs::write(dir.join("segments/1.seg"), "bytes").unwrap();
+    }
+    assert_eq!(Manifest::open(&paths).unwrap(), manifest);
+    assert_eq!(list_entries(paths.root()).unwrap(), [paths.format(), paths.manifest()]);
+}
+
+#[test]
 fn a_manifest_that_contradicts_itself_is_not_published() {
     let (_root, paths, good) = store();
-    let breaks: [fn(&mut Manifest); 6] = [
+    let breaks: [fn(&mut Manifest); 11] = [
         |m| m.next_collection_id = 2,
         |m| m.next_segment_id = 6,
         |m| m.collections[1].name = m.collections[0].name.clone(),
         |m| m.collections[0].segments[1].id = SegmentId(5),
         |m| m.collections[0].segments[0].min_seq = Seq(10),
         |m| m.log_start = Seq(u64::MAX),
+        // One more would be too large a number.
+        |m| m.version = (1 << 63) - 1,
+        |m| m.next_segment_id = u64::MAX,
+        |m| m.next_segment_id = 1 << 63,
+        |m| m.next_collection_id = u32::MAX,
+        |m| m.collections[0].segments[0].dead_version = 1 << 63,
     ];
     for (number, change) in breaks.into_iter().enumerate() {
         let mut manifest = good.clone();

@@ -6,7 +6,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::storage::{self, Mapped, StorageError};
+use crate::storage::{self, ReadOnlyFile, StorageError};
+use crate::types::Chain;
 
 use super::Identity;
 
@@ -16,6 +17,8 @@ const STATE_OPEN: u32 = 1;
 const STATE_CLOSED: u32 = 2;
 /// Magic, version, state, store id, timeline, proof, crc32c.
 const LEN: usize = 8 + 4 + 4 + 16 + 4 + 16 + 4;
+/// Bytes of a file that are read at once.
+const CALL_BYTES: u64 = 1 << 20;
 /// Where Linux tells one start of the system from another; other systems have none, and after a crash the index is
 /// made again there.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -68,11 +71,11 @@ pub fn check(path: &Path, identity: Identity) -> Result<(), String> {
         Ok(None) => return Err(format!("{} is missing", file.display())),
         Err(error) => return Err(error.to_string()),
     };
-    let candidates = [
-        boot_id().map(|proof| Mark { state: STATE_OPEN, proof }),
-        if bytes.get(12) == Some(&(STATE_CLOSED as u8)) { contents(path).ok() } else { None },
-    ];
-    if candidates.into_iter().flatten().any(|mark| encode(identity, mark)[..] == bytes[..]) {
+    let mark = match bytes.get(12) == Some(&(STATE_CLOSED as u8)) {
+        true => Some(contents(path).map_err(|error| Chain(&error).to_string())?),
+        false => boot_id().map(|proof| Mark { state: STATE_OPEN, proof }),
+    };
+    if mark.is_some_and(|mark| encode(identity, mark)[..] == bytes[..]) {
         return Ok(());
     }
     Err(format!("{} does not vouch for the files beside it", file.display()))
@@ -109,19 +112,24 @@ fn boot_id() -> Option<[u8; 16]> {
     Some(u128::from_str_radix(&hex, 16).ok()?.to_be_bytes())
 }
 
-/// Length and crc32c over the names, lengths and bytes of all files below sled's directory.
+/// Length and crc32c over the names, lengths and bytes of all files below sled's directory. They are read by calls:
+/// what the disk does not give back is an error then, and no end of the process.
 fn contents(path: &Path) -> Result<Mark, StorageError> {
     let files = storage::list_files_below(&sled_dir(path)?)?;
-    let (mut total, mut crc) = (0u64, 0u32);
+    let (mut total, mut crc, mut memory) = (0u64, 0u32, Vec::new());
     for file in files {
         let name = file.strip_prefix(path).unwrap_or(&file);
         // Nobody has it open: sled's last handle is gone.
-        let mapped = Mapped::open(&file)?;
-        mapped.advise_sequential();
-        total += mapped.bytes().len() as u64;
-        for part in [name.as_os_str().as_encoded_bytes(), mapped.bytes(), &total.to_le_bytes()] {
-            crc = storage::crc32c_append(crc, part);
+        let opened = ReadOnlyFile::open(&file)?;
+        let len = opened.len_bytes()?;
+        crc = storage::crc32c_append(crc, name.as_os_str().as_encoded_bytes());
+        for start in (0..len).step_by(CALL_BYTES as usize) {
+            memory.resize(CALL_BYTES.min(len - start) as usize, 0);
+            opened.read_exact_at(start, &mut memory)?;
+            crc = storage::crc32c_append(crc, &memory);
         }
+        total += len;
+        crc = storage::crc32c_append(crc, &total.to_le_bytes());
     }
     let mut proof = [0; 16];
     proof[..8].copy_from_slice(&total.to_le_bytes());

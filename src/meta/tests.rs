@@ -1,4 +1,5 @@
 use super::*;
+use crate::storage::fault::DeadSector;
 use crate::storage::refused_threads;
 
 const IDENTITY: Identity = Identity { store_id: [7; 16], timeline: 1 };
@@ -35,6 +36,22 @@ fn a_row_beside_an_older_tombstone_of_its_id_is_found() {
     put(&index, 1, &[("a", 3), ("b", 4)], &[]);
     put(&index, 5, &[("a", 9)], &[("a", 7), ("b", 8)]);
     assert_eq!((at(&index, "a"), at(&index, "b")), (Some((5, 0)), None));
+}
+
+#[test]
+fn an_index_that_the_disk_does_not_give_back_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut index, _) = open(dir.path());
+    put(&index, 1, &[("a", 3)], &[]);
+    index.close(IDENTITY).unwrap();
+    let file = crate::storage::list_files_below(&fingerprint::sled_dir(dir.path()).unwrap()).unwrap().remove(0);
+    let dead = DeadSector::new(&file, 0..1);
+    let Opened::Fresh(index, reason) = MetaIndex::open(dir.path(), IDENTITY).unwrap() else {
+        panic!("what cannot be read was trusted")
+    };
+    assert!(reason.contains(file.to_str().unwrap()), "{reason}");
+    assert_eq!(at(&index, "a"), None);
+    drop(dead);
 }
 
 #[test]

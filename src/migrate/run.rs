@@ -75,9 +75,6 @@ pub struct Migrations {
 /// What is done before anything changes: a snapshot is taken, and whoever asked is asked.
 pub type Before<'a> = dyn FnMut() -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
 
-/// Below the data directory, so that links are possible.
-const DRY_RUN_DIR: &str = "dry-run";
-
 impl Migrations {
     /// Takes the lock of a data directory, which must hold a store.
     ///
@@ -98,7 +95,7 @@ impl Migrations {
         let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
         finish_replacement(&paths)?;
         remove_temporaries(paths.root())?;
-        remove_dir_all(&paths.root().join(DRY_RUN_DIR))?;
+        remove_dir_all(&paths.dry_run_dir())?;
         Ok(Self { paths, steps, _lock: Some(lock) })
     }
 
@@ -150,7 +147,8 @@ impl Migrations {
     }
 
     fn on_a_copy<T>(&self, run: impl FnOnce(&Self) -> Result<T, MigrateError>) -> Result<T, MigrateError> {
-        let copy = DataPaths::new(self.paths.root().join(DRY_RUN_DIR));
+        // Below the data directory, so that links are possible.
+        let copy = DataPaths::new(self.paths.dry_run_dir());
         remove_dir_all(copy.root())?;
         let trial = Self { paths: copy.clone(), steps: self.steps, _lock: None };
         let outcome = link_store(&self.paths, &copy).and_then(|()| run(&trial));

@@ -59,7 +59,7 @@ impl Digest {
     /// opened: a digest would be that of the damage.
     pub(super) fn of_file(path: &Path) -> Result<(u64, Self), SnapshotError> {
         if path.extension().is_some_and(|extension| extension == "seg") {
-            match Segment::open_any(path) {
+            match Segment::open_any_by_calls(path) {
                 Ok(segment) => return Ok((segment.len_bytes(), Self::Blocks(Sha256::of(segment.checksum_bytes())))),
                 Err(SegmentError::UnsupportedVersion { found, supported, .. }) if found < supported => {}
                 Err(error) => return Err(error.into()),
@@ -80,7 +80,7 @@ impl Digest {
                 _ => Ok(()),
             },
             Self::Blocks(expected) => {
-                let segment = Segment::open_any(path).map_err(|error| with_cause(&error))?;
+                let segment = Segment::open_any_by_calls(path).map_err(|error| with_cause(&error))?;
                 let got = Sha256::of(segment.checksum_bytes());
                 match segment.len_bytes() {
                     len if len != len_bytes => wrong_len(len),

@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::log::{self, LogIdentity};
-use crate::manifest::{Manifest, ManifestError, finish_replacement, refuse_snapshot, replace_store};
+use crate::manifest::{
+    FORGET_SOURCES, Manifest, ManifestError, SNAPSHOT_FILE, finish_replacement, refuse_snapshot, replace_store,
+};
 use crate::migrate::JOURNAL_FILE;
 use crate::storage::{
-    DataPaths, DirectoryLock, StorageError, create_dir_all, link_or_copy, publish, read_file, remove_dir_all,
-    sync_directory,
+    DataPaths, DirectoryLock, StorageError, create_dir_all, link_or_copy, list_files_below, publish, read_file,
+    remove_dir_all, rename, sync_directory,
 };
 use crate::types::Seq;
 
+use super::contents::is_store_file;
+use super::list::CREATED_FILE;
 use super::verify::{check_opens, load_manifest, verify_bytes};
 use super::{Snapshot, SnapshotError, SnapshotName, archive, find, list};
 
@@ -39,8 +43,6 @@ pub enum Source {
 
 /// Below `restore/`: where an archive is unpacked.
 const UNPACKED: &str = "unpacked";
-/// How far sources were read, each with the timeline that it was read into.
-const SOURCES: &str = "sources";
 
 /// Restores a snapshot into the directory, which no process may hold; it is made where it is missing. `progress` gets
 /// the bytes verified and the bytes in all.
@@ -56,27 +58,25 @@ pub fn restore(data: &Path, source: &Source, progress: &mut dyn FnMut(u64, u64))
     refuse_snapshot(paths)?;
     let is_new = !data.exists();
     create_dir_all(data)?;
-    let lock = DirectoryLock::acquire_with_directory(paths.lock())?;
-    finish_replacement(paths)?;
+    // Before the lock, whose file would be made.
     check_ours(paths)?;
+    let _lock = DirectoryLock::acquire_with_directory(paths.lock())?;
+    finish_replacement(paths)?;
     let before = paths.before_restore_dir();
     if before.exists() {
         return Err(SnapshotError::Kept { path: before });
     }
+    // It may be left of a restore into a directory without a store.
+    remove_dir_all(&paths.restore_dir())?;
     let prepared = prepare(paths, source, progress);
     if prepared.is_err() {
         remove_dir_all(&paths.restore_dir())?;
         if is_new {
-            drop(lock);
+            // Under the lock: nobody can have made it a store meanwhile.
             remove_dir_all(data)?;
         }
     }
     let (snapshot, timeline) = prepared?;
-    if !timeline.is_above_all {
-        // What was read into a timeline that is used again would seem to be in it.
-        remove_dir_all(&data.join(SOURCES))?;
-    }
-    let timeline = timeline.number;
     replace_store(paths)?;
     // Whatever part of a store there was, sound or not.
     let is_empty = before.read_dir().is_ok_and(|mut parts| parts.next().is_none());
@@ -93,7 +93,7 @@ fn prepare(
     paths: &DataPaths,
     source: &Source,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(Snapshot, Timeline), SnapshotError> {
+) -> Result<(Snapshot, u32), SnapshotError> {
     let staged = DataPaths::new(paths.restore_dir());
     create_dir_all(staged.root())?;
     let snapshot = match source {
@@ -111,24 +111,35 @@ fn prepare(
     check_opens(&snapshot)?;
     let timeline = next_timeline(paths, &snapshot)?;
     stage(&snapshot, &staged, timeline.number)?;
-    Ok((snapshot, timeline))
+    if !timeline.is_above_all {
+        // What was read into a timeline that is used again would seem to be in it.
+        publish(&staged.root().join(FORGET_SOURCES), &[])?;
+    }
+    Ok((snapshot, timeline.number))
 }
 
-/// Removes what the last restore replaced. Call it once the restored store was opened.
+/// Removes what the last restore replaced. Call it once the restored store was opened. Killed meanwhile, it leaves what
+/// the next opening removes.
 ///
 /// # Errors
 /// [`SnapshotError::Storage`].
 pub fn discard_replaced(data: &Path) -> Result<(), SnapshotError> {
-    Ok(remove_dir_all(&DataPaths::new(data).before_restore_dir())?)
+    let paths = DataPaths::new(data);
+    remove_dir_all(&paths.discarded_dir())?;
+    if paths.before_restore_dir().exists() {
+        // Half a store under the name of a whole one would be taken for it.
+        rename(&paths.before_restore_dir(), &paths.discarded_dir())?;
+        remove_dir_all(&paths.discarded_dir())?;
+    }
+    Ok(())
 }
 
 /// Refuses a directory that holds neither a store, sound or not, nor nothing.
 fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
-    const OURS: [&str; 19] = [
+    const OURS: [&str; 18] = [
         "LOCK",
         "lost+found",
         "snapshots",
-        "restore",
         "before-restore",
         "MANIFEST",
         "NEWEST",
@@ -143,7 +154,7 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
         "backends.json",
         "MIGRATIONS",
         "dry-run",
-        SOURCES,
+        "sources",
     ];
     if paths.format().exists() {
         return Ok(());
@@ -152,11 +163,29 @@ fn check_ours(paths: &DataPaths) -> Result<(), SnapshotError> {
     for entry in std::fs::read_dir(paths.root()).map_err(fail)? {
         let found = entry.map_err(fail)?.path();
         let name = found.file_name().unwrap_or_default().to_string_lossy();
-        if !OURS.contains(&name.as_ref()) && !name.ends_with(".tmp") {
+        let is_ours = match name.as_ref() {
+            "restore" => is_staged(&found)?,
+            name => OURS.contains(&name) || name.ends_with(".tmp"),
+        };
+        if !is_ours {
             return Err(ManifestError::NotAStore { root: paths.root().to_owned(), found }.into());
         }
     }
     Ok(())
+}
+
+/// Whether every file below `restore/` is one that a restore which was killed can have left.
+fn is_staged(dir: &Path) -> Result<bool, StorageError> {
+    let is_ours = |file: &PathBuf| {
+        let below = file.strip_prefix(dir).ok().and_then(Path::to_str).unwrap_or_default();
+        // Behind the name of what was being written stand a number and "tmp".
+        let below = below.strip_suffix(".tmp").and_then(|rest| rest.rsplit_once('.')).map_or(below, |(name, _)| name);
+        match below.split_once('/') {
+            Some((UNPACKED, member)) => is_store_file(member) || [SNAPSHOT_FILE, CREATED_FILE].contains(&member),
+            _ => is_store_file(below) || ["NEWEST", FORGET_SOURCES].contains(&below),
+        }
+    };
+    Ok(list_files_below(dir)?.iter().all(is_ours))
 }
 
 /// A timeline that begins.

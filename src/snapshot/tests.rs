@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::manifest::Manifest;
 use crate::storage::DataPaths;
-use crate::storage::fault::{Faults, Then};
+use crate::storage::fault::{DeadSector, Faults, Operation, Then};
 use crate::types::{CollectionName, DocumentId, NewDocument, Seq, Value};
 use crate::{Collection, Database, DefinitionRequest, Options};
 
@@ -156,6 +157,76 @@ fn a_timeline_is_never_used_twice_where_the_manifest_is_damaged() {
     }
     assert_eq!(restore_named(data, "first").unwrap().timeline, 2);
     assert!(!source.exists());
+}
+
+#[test]
+fn a_restore_that_does_not_come_about_forgets_no_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(dir.path());
+    create(&database, Some(name("s"))).unwrap();
+    drop(database);
+    // Nothing tells which timeline the sources were read into.
+    let mut damaged = crate::storage::list_files(&DataPaths::new(dir.path()).log_dir()).unwrap();
+    damaged.push(dir.path().join("MANIFEST"));
+    for file in damaged {
+        // The snapshot has a link to it.
+        fs::remove_file(&file).unwrap();
+        fs::write(file, "damaged").unwrap();
+    }
+    fs::create_dir(dir.path().join("sources")).unwrap();
+    fs::write(dir.path().join("sources/x.json"), "timeline 1").unwrap();
+    let act = |data: &Path| restore_named(data, "s").is_ok();
+    let check = |data: &Path, fail_at: usize, succeeded: bool| {
+        let (paths, source) = (DataPaths::new(data), data.join("sources/x.json"));
+        if !paths.restore_marker().exists() && Manifest::load(&paths).is_err() {
+            assert!(source.exists() && !succeeded, "{fail_at}");
+            restore_named(data, "s").unwrap();
+        }
+        drop(open(data));
+        assert!(!source.exists(), "{fail_at}");
+    };
+    let steps = killed_everywhere(dir.path(), &act, &check);
+    assert!(steps > 40, "{steps}");
+}
+
+#[test]
+fn a_replaced_store_that_is_half_removed_is_not_taken_for_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    create(&make(data), Some(name("s"))).unwrap();
+    restore_named(data, "s").unwrap();
+    let paths = DataPaths::new(data);
+    // The first removal is of what an earlier one left.
+    let faults = Faults::arm_only(data, Operation::Remove, 1, Then::Crash);
+    assert!(discard_replaced(data).is_err() && faults.fired());
+    drop(faults);
+    assert!(!paths.before_restore_dir().exists() && paths.discarded_dir().exists());
+    drop(open(data));
+    assert!(!paths.discarded_dir().exists());
+    restore_named(data, "s").unwrap();
+}
+
+#[test]
+fn what_the_disk_does_not_give_back_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path();
+    let database = make(data);
+    let truth = read(&database);
+    let snapshot = create(&database, Some(name("s"))).unwrap().snapshot;
+    drop(database);
+    for end in [".seg", ".log"] {
+        let member = snapshot.contents.members.iter().find(|member| member.path.ends_with(end)).unwrap();
+        let middle = member.len_bytes / 2;
+        let dead = DeadSector::new(&snapshot.home.join(&member.path), middle..middle + 1);
+        let refused = restore_named(data, "s").unwrap_err();
+        let refused = crate::types::Chain(&refused).to_string();
+        assert!(refused.contains(&member.path), "{refused}");
+        assert!(refused.contains("cannot be read") || refused.contains("does not give it back"), "{refused}");
+        let problems = verify(&snapshot, &mut quiet).unwrap().problems;
+        assert!(problems.len() == 1 && problems[0].contains(&member.path), "{problems:?}");
+        drop(dead);
+    }
+    assert_eq!(read(&open(data)), truth);
 }
 
 #[test]
@@ -329,6 +400,45 @@ fn an_archive_restores_into_an_empty_directory() {
     fs::write(foreign.join("thesis.txt"), "x").unwrap();
     assert!(matches!(restore(&foreign, &Source::Archive(file), &mut quiet), Err(SnapshotError::Manifest(_))));
     assert!(foreign.join("thesis.txt").exists());
+}
+
+#[test]
+fn a_first_restore_that_was_killed_can_be_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = make(&dir.path().join("data"));
+    let truth = read(&database);
+    let file = dir.path().join("a.tar.zst");
+    archive::pack(&create(&database, None).unwrap().snapshot, &file, &mut quiet).unwrap();
+    for fail_at in 0.. {
+        let of_run = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(of_run.path().join("new"));
+        let faults = Faults::arm(of_run.path(), fail_at, Then::Crash);
+        let restored = restore(paths.root(), &Source::Archive(file.clone()), &mut quiet);
+        let fired = faults.fired();
+        drop(faults);
+        assert!(restored.is_ok() || fired, "{fail_at}");
+        if !paths.restore_marker().exists() && !paths.format().exists() {
+            restore(paths.root(), &Source::Archive(file.clone()), &mut quiet).unwrap();
+        }
+        assert_eq!(read(&open(paths.root())), truth, "{fail_at}");
+        if !fired {
+            assert!(fail_at > 40, "{fail_at}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_any_name_stays_where_its_directory_is_taken_for_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    create(&make(dir.path()), Some(name("restore"))).unwrap();
+    let snapshots = DataPaths::new(dir.path()).snapshots_dir();
+    let files = crate::storage::list_files_below(&snapshots).unwrap();
+    let refused = Database::open(&snapshots).err().unwrap().to_string();
+    assert!(refused.contains("not a data directory"), "{refused}");
+    let refused = restore(&snapshots, &Source::Archive(dir.path().join("none")), &mut quiet).unwrap_err();
+    assert!(refused.to_string().contains("not a data directory"), "{refused}");
+    assert_eq!(crate::storage::list_files_below(&snapshots).unwrap(), files);
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+#[cfg(any(test, feature = "local-models", target_os = "linux"))]
+use memmap2::Advice;
+use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
-use memmap2::{Advice, Mmap};
 
 use super::StorageError;
 
@@ -95,11 +97,6 @@ impl Mapped {
         self.advise(Advice::Random);
     }
 
-    /// Tells the operating system that the file will be read from front to back.
-    pub fn advise_sequential(&self) {
-        self.advise(Advice::Sequential);
-    }
-
     /// Tells the operating system that reads jump about in these bytes all the time, so that it maps them in large
     /// pages where its cache of the file has such, and reads them into such.
     pub fn advise_large_pages(&self, range: Range<usize>) {
@@ -148,6 +145,7 @@ impl Mapped {
     }
 
     /// Advice changes only speed, so a system that refuses it is no error.
+    #[cfg(any(test, feature = "local-models"))]
     fn advise(&self, advice: Advice) {
         if let Some(map) = &self.map
             && let Err(error) = map.advise(advice)
@@ -184,7 +182,6 @@ mod tests {
         let reversed = mapped.f32s(8..4);
         assert_eq!(reversed, None);
         mapped.advise_random();
-        mapped.advise_sequential();
         mapped.advise_large_pages(3..13);
         mapped.advise_large_pages(9..9);
         mapped.advise_large_pages(0..99);

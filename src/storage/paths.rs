@@ -94,6 +94,21 @@ impl DataPaths {
         self.root.join("before-restore")
     }
 
+    /// `.before-restore.tmp/`: what stood here before the last restore, while it is removed.
+    pub fn discarded_dir(&self) -> PathBuf {
+        self.root.join(".before-restore.tmp")
+    }
+
+    /// `dry-run/`: the copy of the store on which migrations are tried.
+    pub fn dry_run_dir(&self) -> PathBuf {
+        self.root.join("dry-run")
+    }
+
+    /// `sources/`: how far sources were read, each with the timeline that it was read into.
+    pub fn sources_dir(&self) -> PathBuf {
+        self.root.join("sources")
+    }
+
     /// `replication.json`: which copies are kept in Postgres.
     pub fn copies(&self) -> PathBuf {
         self.root.join("replication.json")

@@ -23,6 +23,14 @@ impl ReadOnlyFile {
         DiskFile::open_to_read(path.clone()).map(Self).map_err(|e| StorageError::io(&path, "open", e))
     }
 
+    /// Bytes of the file.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn len_bytes(&self) -> Result<u64, StorageError> {
+        self.0.len().map_err(|e| StorageError::io(self.0.path(), "read the length of", e))
+    }
+
     /// Fills `bytes` with those from `offset` on.
     ///
     /// # Errors

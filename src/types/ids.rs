@@ -29,6 +29,11 @@ impl fmt::Display for Seq {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
 pub struct CollectionId(pub u32);
 
+impl CollectionId {
+    /// No store counts so far, so that arithmetic on a number cannot overflow.
+    pub const END: Self = Self(1 << 31);
+}
+
 impl fmt::Display for CollectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -30,7 +30,7 @@ pub(super) fn check(data: &Path) -> Vec<Finding> {
         findings.push(readers(&paths));
         findings.push(lock(&paths));
         findings.extend(migrations(&paths));
-        findings.extend(replaced(&paths));
+        findings.extend(left(&paths));
     }
     match existing(data) {
         Some(dir) => findings.extend([free(&dir), sync(&dir)]),
@@ -92,14 +92,23 @@ fn readers(paths: &DataPaths) -> Finding {
     }
 }
 
-/// The store that a restore replaced, where the restore was ended before it removed it.
-fn replaced(paths: &DataPaths) -> Option<Finding> {
-    let before = paths.before_restore_dir();
-    before.exists().then(|| {
-        let detail =
-            format!("{} is what a restore replaced; remove it once you are sure of the store", before.display());
-        Finding::new(Status::Warn, "replaced store", detail)
-    })
+/// Second stores below this one, of commands that were ended before they removed them.
+fn left(paths: &DataPaths) -> impl Iterator<Item = Finding> {
+    let left = [
+        (
+            "replaced store",
+            paths.before_restore_dir(),
+            "is what a restore replaced; remove it once you are sure of the store",
+        ),
+        ("replaced store", paths.discarded_dir(), "is left of what a restore replaced; the next start removes it"),
+        (
+            "dry run",
+            paths.dry_run_dir(),
+            "is a copy on which migrations are tried; if none is, the next start removes it",
+        ),
+    ];
+    let found = left.into_iter().filter(|(_, dir, _)| dir.exists());
+    found.map(|(name, dir, what)| Finding::new(Status::Warn, name, format!("{} {what}", dir.display())))
 }
 
 /// A file that the store cannot be without and is. What stands in the files is for `verify` to read.
@@ -288,6 +297,22 @@ mod tests {
             let found = found();
             assert_eq!(found.status, status, "{of_root:o} {of_manifest:o}: {found:?}");
             assert!(status == Status::Ok || found.detail.contains("MANIFEST"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn second_stores_that_were_left_are_warnings() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        Manifest::create(&paths).unwrap();
+        for left in [paths.before_restore_dir(), paths.discarded_dir(), paths.dry_run_dir()] {
+            let of_left = || {
+                let findings = check(dir.path());
+                findings.into_iter().find(|finding| finding.detail.starts_with(left.to_str().unwrap()))
+            };
+            assert!(of_left().is_none(), "{}", left.display());
+            fs::create_dir(&left).unwrap();
+            assert_eq!(of_left().map(|finding| finding.status), Some(Status::Warn), "{}", left.display());
         }
     }
 
