@@ -11,6 +11,9 @@ use super::remote::RemoteCollection;
 use super::rows::{self, Columns};
 use super::writes::NewRow;
 
+/// Documents are read so many at a time, so that little is read beyond what patches may take.
+const READ_AT_ONCE: usize = 32;
+
 impl RemoteCollection {
     /// As [`crate::Collection::patch`], in one transaction; also what others write by SQL is kept, to the last digit
     /// of their numbers.
@@ -29,8 +32,7 @@ impl RemoteCollection {
         }
         let ids: Vec<&str> = patches.iter().map(|patch| patch.id.as_str()).collect();
         for _ in 0..MAX_DRAFTS {
-            let originals = self.originals(patches, self.documents(&ids)?)?;
-            let draft = frame.draft(patches, originals)?;
+            let draft = frame.draft(patches, self.originals(patches)?)?;
             if let Some(updated) = self.commit_draft(patches, &ids, &draft)? {
                 return Ok(updated);
             }
@@ -50,7 +52,8 @@ impl RemoteCollection {
         self.transact(async |session, guard| {
             let sql = format!("select {columns} from {table} where {guard} and id = any($1) order by id for update");
             let rows = session.query("lock documents", &sql, &[(&ids, Type::TEXT_ARRAY)]).await?;
-            let originals = self.documents_of(&rows).and_then(|documents| self.originals(patches, documents));
+            let documents = self.documents_of(&rows);
+            let originals = documents.and_then(|all| self.frame().take_originals(patches, in_order(patches, all)));
             let again = match originals {
                 Ok(originals) if originals == draft.originals => None,
                 Ok(originals) => match self.frame().draft_again(patches, originals, draft) {
@@ -73,14 +76,23 @@ impl RemoteCollection {
         })
     }
 
-    fn originals(&self, patches: &[DocumentPatch], documents: Vec<Document>) -> Result<Vec<Original>, CollectionError> {
-        let mut there: HashMap<DocumentId, Original> = documents
-            .into_iter()
-            .map(|Document { stored, seq, vector, .. }| {
-                let vectors = DocumentVectors { numbers: vector, chunks: Vec::new() };
-                (stored.id.clone(), Original { document: stored, seq, vectors })
-            })
-            .collect();
-        self.frame().check_originals(patches, patches.iter().map(|patch| there.remove(&patch.id)))
+    fn originals(&self, patches: &[DocumentPatch]) -> Result<Vec<Original>, CollectionError> {
+        let read = |part: &[DocumentPatch]| {
+            let ids: Vec<&str> = part.iter().map(|patch| patch.id.as_str()).collect();
+            self.documents(&ids).map_or_else(|error| vec![Err(error)], |documents| in_order(part, documents))
+        };
+        self.frame().take_originals(patches, patches.chunks(READ_AT_ONCE).flat_map(read))
     }
+}
+
+/// For each patch its document, where it was found.
+fn in_order(patches: &[DocumentPatch], documents: Vec<Document>) -> Vec<Result<Option<Original>, CollectionError>> {
+    let mut there: HashMap<DocumentId, Original> = documents
+        .into_iter()
+        .map(|Document { stored, seq, vector, .. }| {
+            let vectors = DocumentVectors { numbers: vector, chunks: Vec::new() };
+            (stored.id.clone(), Original { document: stored, seq, vectors })
+        })
+        .collect();
+    patches.iter().map(|patch| Ok(there.remove(&patch.id))).collect()
 }

@@ -13,7 +13,7 @@ use crate::index::{self, LiveSegment, Memtable, MergeOptions, MergePlan, Merged,
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
 use crate::meta::{MetaError, MetaIndex, RowError, SegmentChange, SegmentFields};
 use crate::segment::{DeadRows, Segment, SegmentSpec, WrittenSegment};
-use crate::storage;
+use crate::storage::{self, is_failed_sync};
 use crate::types::{Chain, CollectionId, Definition, DocumentId, Metadata, Ordinal, SegmentId, Seq, panic_message};
 
 use super::CollectionError;
@@ -118,8 +118,8 @@ pub fn merge(
     let merged = unnamed.made(index::merge(&opened, &segment_path(shared, &spec), &spec, &options));
     shared.merging().clear();
     let mut merged = match merged {
-        // Called off, or its directory is gone.
-        Err(_) if state.is_dropped() => return Ok(()),
+        // Called off, or its directory is gone. A failed sync stops the store, whosever it was.
+        Err(error) if state.is_dropped() && !is_failed_sync(&error) => return Ok(()),
         merged => merged?,
     };
     // From the files that were opened anew: no more than the rest of a merge does it end the process.
@@ -466,7 +466,7 @@ mod tests {
     use super::*;
     use crate::collection::ListRequest;
     use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
-    use crate::storage::{is_disk_full, is_failed_sync, list_files_below};
+    use crate::storage::{is_disk_full, list_files_below};
     use crate::types::{CollectionName, Condition, Filter, Metric, NewDocument, Query, SearchRequest, Value};
     use crate::{Collection, Database, DefinitionRequest};
 
@@ -742,6 +742,24 @@ mod tests {
         assert_eq!(segment_files(directory.path()).len(), 1);
         drop((memtable, things, database));
         assert_eq!(reopened(directory.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_merge_of_a_dropped_collection_ends_without_an_error_unless_a_sync_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, things) = store(directory.path());
+        let (shared, state) = (&things.engine.shared, &things.state);
+        things.flush().unwrap();
+        let plan = MergePlan { inputs: state.view().segments.iter().map(|live| live.id).collect(), with_graph: true };
+        let called_off = AtomicBool::new(true);
+        let refused = merge(shared, state, &plan, &called_off).unwrap_err();
+        assert!(matches!(refused, CollectionError::Index(_)), "{refused}");
+        // As if its directory stood still.
+        state.mark_dropped();
+        merge(shared, state, &plan, &called_off).unwrap();
+        let faults = Faults::arm_only(&directory.path().join("segments"), Operation::Sync, 0, Then::Recover);
+        let failed = merge(shared, state, &plan, &AtomicBool::new(false)).unwrap_err();
+        assert!(is_failed_sync(&failed) && faults.fired(), "{failed}");
     }
 
     #[test]

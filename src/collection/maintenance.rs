@@ -417,10 +417,12 @@ fn merge_once(shared: &Shared, id: CollectionId, scope: Scope, cancel: &AtomicBo
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
     use crate::storage::fault::{ENOSPC, Faults, Operation, Plan, Then};
     use crate::types::{CollectionName, DocumentId, NewDocument};
-    use crate::{Database, DefinitionRequest};
+    use crate::{Database, DefinitionRequest, Options};
 
     #[test]
     fn a_panic_is_an_error_that_says_what_it_said() {
@@ -510,6 +512,34 @@ mod tests {
             things.state.wait_for_change();
         }
         assert_eq!(things.stats().documents, 8);
+    }
+
+    #[test]
+    fn a_collection_that_is_dropped_during_its_merge_keeps_no_other_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        // A byte a second: the merge would take hours.
+        let options = Options { merge_bytes_per_s: NonZeroU64::new(1), ..Options::default() };
+        let database = Database::open_with(dir.path(), options).unwrap();
+        let [things, others] = ["things", "others"].map(|name| {
+            let name = CollectionName::new(name).unwrap();
+            database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection
+        });
+        let id = |n: u32| DocumentId::new(&n.to_string()).unwrap();
+        let document = |n: u32| NewDocument { vector: Some(vec![1.0, n as f32]), ..NewDocument::from_text(id(n), "") };
+        things.upsert((0..20).map(document).collect()).unwrap();
+        things.flush().unwrap();
+        let merged = things.clone();
+        std::thread::spawn(move || merged.optimise());
+        let shared = &things.engine.shared;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while shared.merging().is_empty() {
+            assert!(Instant::now() < deadline, "the merge does not begin");
+            things.state.wait_for_change();
+        }
+        database.drop_collection(&things.state.identity.name).unwrap();
+        let (told, settled) = mpsc::channel();
+        std::thread::spawn(move || told.send(others.settle().is_ok()));
+        assert_eq!(settled.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 
     #[test]

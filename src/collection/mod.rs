@@ -42,6 +42,7 @@ mod split;
 mod state;
 mod sync;
 mod turns;
+mod turnstile;
 mod unnamed;
 mod vectors;
 mod verify;

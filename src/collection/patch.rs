@@ -1,8 +1,9 @@
 //! Patches: parts of documents are changed, and what they become is worked out of what stands there when nothing else
 //! is written.
 
+use crate::types::limits::MAX_PATCHED_BYTES;
 use crate::types::{ChunkSpan, DocumentId, DocumentPatch, Edit, EmbeddingState, IfSeq, NewDocument, Seq};
-use crate::types::{StoredDocument, merge_patch};
+use crate::types::{StoredDocument, merge_patch, metadata_memory};
 
 use super::prepare::Prepared;
 use super::vectors::{DocumentVectors, Known, Made, all_of};
@@ -48,6 +49,15 @@ pub struct Draft {
     pub made: Made,
 }
 
+impl Original {
+    /// Memory that it takes, about, in bytes.
+    fn bytes(&self) -> usize {
+        let (StoredDocument { id, text, metadata, .. }, vectors) = (&self.document, &self.vectors);
+        let names = id.as_str().len() + text.as_ref().map_or(0, String::len);
+        names + metadata_memory(metadata) + size_of_val(&*vectors.numbers) + size_of_val(&*vectors.chunks)
+    }
+}
+
 impl Updated {
     /// Of so many documents with vectors that were made so.
     pub(crate) fn of(updated: usize, seq: Seq, made: &Made) -> Self {
@@ -69,27 +79,36 @@ impl Frame<'_> {
         }
     }
 
-    /// Checks one document for each patch: that it is there, and at the seq that the patch expects.
+    /// Takes one document for each patch, as they are read, up to the first that is not there or stands at another seq
+    /// than the patch expects, or with which they take too much.
     ///
     /// # Errors
-    /// [`CollectionError::DocumentNotFound`], [`CollectionError::SeqConflict`].
-    pub fn check_originals(
+    /// [`CollectionError::DocumentNotFound`], [`CollectionError::SeqConflict`], [`CollectionError::TooLong`], and those
+    /// of `originals`.
+    pub fn take_originals(
         &self,
         patches: &[DocumentPatch],
-        originals: impl IntoIterator<Item = Option<Original>>,
+        originals: impl IntoIterator<Item = Result<Option<Original>, CollectionError>>,
     ) -> Result<Vec<Original>, CollectionError> {
-        let check = |(patch, original): (&DocumentPatch, Option<Original>)| {
+        let mut bytes = 0;
+        let check = |(patch, original): (&DocumentPatch, Result<Option<Original>, CollectionError>)| {
             let id = patch.id.clone();
-            let Some(original) = original else {
+            let Some(original) = original? else {
                 return Err(CollectionError::DocumentNotFound { name: self.name().clone(), id });
             };
             let expected: IfSeq = patch.if_seq.map(|seq| (id, seq)).into_iter().collect();
-            check_if_seq(&expected, &patch.id, original.seq).map(|()| original)
+            check_if_seq(&expected, &patch.id, original.seq)?;
+            bytes += original.bytes();
+            if bytes > MAX_PATCHED_BYTES {
+                let what = "all that one request patches, in memory (send fewer documents at once),".to_owned();
+                return Err(CollectionError::TooLong { what, got: bytes, max: MAX_PATCHED_BYTES });
+            }
+            Ok(original)
         };
         patches.iter().zip(originals).map(check).collect()
     }
 
-    /// Works patches out, and embeds what changes. `originals`: as [`Frame::check_originals`] returns them.
+    /// Works patches out, and embeds what changes. `originals`: as [`Frame::take_originals`] returns them.
     ///
     /// # Errors
     /// As of an upsert of the whole documents.
@@ -193,9 +212,8 @@ fn own_vectors(original: &Original, new: &Prepared) -> Result<DocumentVectors, C
         return Ok(vectors);
     }
     let span_of = |text: Option<&str>| text.map_or(ChunkSpan::NOWHERE, all_of);
-    let is_of_all = |span: ChunkSpan| span == span_of(old.text.as_deref()) || span == ChunkSpan::NOWHERE;
     match vectors.chunks.as_mut_slice() {
-        [span] if is_of_all(*span) => *span = span_of(new.document.text.as_deref()),
+        [span] if *span == span_of(old.text.as_deref()) => *span = span_of(new.document.text.as_deref()),
         spans if spans.iter().any(|span| span.place().is_some()) => {
             let detail = "its chunks came with places in the text, which changes; send \"vector\": null to have the new \
                           text split, a \"vector\" for all of it, or the whole document with new \"chunks\"";
@@ -221,7 +239,7 @@ impl Collection {
             return Ok(Updated::of(0, self.state.last_seq(), &Made::default()));
         };
         for _ in 0..MAX_DRAFTS {
-            let draft = frame.draft(patches, self.originals(patches)?)?;
+            let draft = frame.draft(patches, self.originals(patches, Vec::new())?)?;
             if let Some(updated) = self.commit_draft(patches, draft)? {
                 return Ok(updated);
             }
@@ -231,12 +249,13 @@ impl Collection {
 
     /// Writes what patches make of what stands there, when no other change can come between. `None` where that has a
     /// text to be embedded that the draft has not.
-    fn commit_draft(&self, patches: &[DocumentPatch], draft: Draft) -> Result<Option<Updated>, CollectionError> {
+    fn commit_draft(&self, patches: &[DocumentPatch], mut draft: Draft) -> Result<Option<Updated>, CollectionError> {
         self.state.wait_for_room()?;
         let _committing = self.state.commit_alone();
-        let originals = self.originals(patches)?;
-        let draft = if originals == draft.originals {
-            draft
+        let drafted: Vec<Seq> = draft.originals.iter().map(|original| original.seq).collect();
+        let originals = self.originals(patches, std::mem::take(&mut draft.originals))?;
+        let draft = if originals.iter().map(|original| original.seq).eq(drafted) {
+            Draft { originals, ..draft }
         } else {
             match self.frame().draft_again(patches, originals, &draft)? {
                 Some(draft) => draft,
@@ -252,19 +271,27 @@ impl Collection {
         Ok(Some(Updated::of(originals.len(), seq, &made)))
     }
 
-    fn originals(&self, patches: &[DocumentPatch]) -> Result<Vec<Original>, CollectionError> {
+    /// Reads the documents of patches. `before`: what was read of them earlier, if anything, in the same order; a
+    /// document whose seq is the same is the same, and is not read again.
+    fn originals(&self, patches: &[DocumentPatch], before: Vec<Original>) -> Result<Vec<Original>, CollectionError> {
+        let mut before = before.into_iter();
         let read = |patch: &DocumentPatch| -> Result<_, CollectionError> {
+            let before = before.next();
             let Some(place) = self.find(&patch.id)? else { return Ok(None) };
+            let seq = place.seq()?;
+            if let Some(same) = before.filter(|before| before.seq == seq) {
+                return Ok(Some(same));
+            }
             let vectors = DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? };
-            Ok(Some(Original { document: place.document()?, seq: place.seq()?, vectors }))
+            Ok(Some(Original { document: place.document()?, seq, vectors }))
         };
-        let there = patches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        self.frame().check_originals(patches, there)
+        self.frame().take_originals(patches, patches.iter().map(read))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;
@@ -380,13 +407,81 @@ mod tests {
     }
 
     #[test]
+    fn a_write_waits_for_few_of_the_patches_that_follow_each_other_without_a_pause() {
+        const PATCHES: usize = 1_000;
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, collection) = open(&directory);
+        collection.upsert(vec![document("a", 1), document("b", 1)]).unwrap();
+        let (patched, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let waited_for = thread::scope(|scope| {
+            let patching = ["a", "b"].map(|key| {
+                let (collection, patched, done) = (&collection, &patched, &done);
+                scope.spawn(move || {
+                    for n in (0..PATCHES).take_while(|_| !done.load(Ordering::SeqCst)) {
+                        collection.patch(&[patch(key, &[("m", Value::Int(n as i64))])]).unwrap();
+                        patched.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            });
+            while patched.load(Ordering::SeqCst) < 10 && !patching.iter().any(thread::ScopedJoinHandle::is_finished) {
+                thread::yield_now();
+            }
+            collection.upsert(vec![document("c", 1)]).unwrap();
+            done.store(true, Ordering::SeqCst);
+            patched.load(Ordering::SeqCst)
+        });
+        assert!(waited_for < 2 * PATCHES - 10, "it waited for {waited_for} patches");
+    }
+
+    #[test]
+    fn documents_that_take_too_much_together_are_refused_before_all_are_read() {
+        const DOCUMENTS: usize = 65;
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, collection) = open(&directory);
+        let keys: Vec<String> = (0..DOCUMENTS).map(|n| format!("{n:02}")).collect();
+        let long = |key: &String| NewDocument { text: Some("x".repeat(1 << 20)), ..document(key, 1) };
+        for part in keys.chunks(40) {
+            collection.upsert(part.iter().map(long).collect()).unwrap();
+        }
+        let seqs = || keys.iter().map(|key| get(&collection, key).seq).collect::<Vec<_>>();
+        let before = seqs();
+        let mut patches: Vec<_> = keys.iter().map(|key| patch(key, &[("m", Value::Int(1))])).collect();
+        // As far as it is not read, nobody knows that it is not there.
+        patches.push(patch("nobody", &[("m", Value::Int(1))]));
+        match collection.patch(&patches) {
+            Err(CollectionError::TooLong { got, max, .. }) => {
+                assert!(max == MAX_PATCHED_BYTES && got > max && got < max + (2 << 20), "{got}");
+            }
+            result => panic!("{result:?}"),
+        }
+        assert_eq!(seqs(), before);
+        patches.truncate(DOCUMENTS - 2);
+        assert_eq!(collection.patch(&patches).unwrap().updated, DOCUMENTS - 2);
+    }
+
+    #[test]
+    fn a_draft_reads_again_what_was_replaced_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_database, collection) = open(&directory);
+        collection.upsert(vec![document("a", 1), document("b", 1)]).unwrap();
+        let patches = [patch("a", &[("m", Value::Int(1))]), patch("b", &[("m", Value::Int(1))])];
+        let mut before = collection.originals(&patches, Vec::new()).unwrap();
+        collection.upsert(vec![document("b", 2)]).unwrap();
+        // Both as they were never written, so that it shows whence they come.
+        before.iter_mut().for_each(|original| original.document.text = Some("before".into()));
+        let now = collection.originals(&patches, before).unwrap();
+        let texts: Vec<_> = now.iter().map(|original| original.document.text.as_deref()).collect();
+        assert_eq!(texts, [Some("before"), Some("b")]);
+    }
+
+    #[test]
     fn a_draft_of_what_was_replaced_is_worked_out_again() {
         let directory = tempfile::tempdir().unwrap();
         let (_database, collection) = open(&directory);
         collection.upsert(vec![document("a", 1)]).unwrap();
         let patches = [patch("a", &[("m", Value::Int(1))])];
         let draft = |patches: &[DocumentPatch]| {
-            collection.frame().draft(patches, collection.originals(patches).unwrap()).unwrap()
+            collection.frame().draft(patches, collection.originals(patches, Vec::new()).unwrap()).unwrap()
         };
         let overtaken = draft(&patches);
         collection.upsert(vec![document("a", 5)]).unwrap();
@@ -511,8 +606,9 @@ mod tests {
         let placed = vec![chunk(Some((0, 2)), [1.0, 0.0]), chunk(Some((2, 4)), [0.0, 1.0])];
         let unplaced = vec![chunk(None, [1.0, 0.0]), chunk(None, [0.0, 1.0])];
         let of = |key: &str, chunks: Vec<Chunk>| NewDocument { chunks, ..NewDocument::from_text(id(key), "text") };
-        collection.upsert(vec![of("placed", placed), of("unplaced", unplaced), document("whole", 0)]).unwrap();
-        for key in ["placed", "unplaced", "whole"] {
+        let one = of("one", vec![chunk(None, [1.0, 0.0])]);
+        collection.upsert(vec![of("placed", placed), of("unplaced", unplaced), one, document("whole", 0)]).unwrap();
+        for key in ["placed", "unplaced", "one", "whole"] {
             let before = get(&collection, key).chunks;
             collection.patch(&[patch(key, &[("m", Value::Int(1))])]).unwrap();
             assert_eq!(get(&collection, key).chunks, before, "{key}");
@@ -522,7 +618,7 @@ mod tests {
                     assert!(matches!(refused, CollectionError::Chunks { .. }), "{refused}");
                     assert_eq!(get(&collection, key).stored.text.as_deref(), Some("text"));
                 }
-                ("unplaced", Ok(_)) => assert_eq!(get(&collection, key).chunks, before),
+                ("unplaced" | "one", Ok(_)) => assert_eq!(get(&collection, key).chunks, before),
                 ("whole", Ok(_)) => assert_eq!(get(&collection, key).chunks, [chunk(Some((0, 12)), [1.0, 0.0])]),
                 (_, result) => panic!("{key}: {result:?}"),
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::embed::Cancellation;
 use crate::index::{LiveSegment, Place, whole_vector};
 use crate::types::limits::MAX_PAGE;
 use crate::types::{
@@ -86,7 +87,9 @@ impl Collection {
         }
         self.frame().check_filter(request.filter.as_ref())?;
         let (ids, mut next) = match &request.filter {
-            Some(filter) => self.matching_ids(request.after.as_ref(), request.limit, filter)?,
+            Some(filter) => {
+                self.matching_ids(request.after.as_ref(), request.limit, filter, Cancellation::check_current)?
+            }
             None => self.ids(request.after.as_ref(), request.limit)?,
         };
         let mut documents = Vec::with_capacity(ids.len());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::embed::Cancellation;
+use crate::embed::EmbedError;
 use crate::index::{LiveSegment, MemEntry, Memtable, Place};
 use crate::types::{DocumentId, Filter};
 
@@ -13,19 +13,21 @@ use super::{Collection, CollectionError};
 const STEP: usize = 256;
 
 impl Collection {
-    /// Up to `limit` ids after `after` whose documents pass the filter, and where to go on.
+    /// Up to `limit` ids after `after` whose documents pass the filter, and where to go on. `go_on` is asked now and
+    /// then whether to.
     pub(super) fn matching_ids(
         &self,
         after: Option<&DocumentId>,
         limit: usize,
         filter: &Filter,
+        go_on: impl Fn() -> Result<(), EmbedError>,
     ) -> Result<(Vec<DocumentId>, Option<DocumentId>), CollectionError> {
         let mut matching: Vec<DocumentId> = Vec::new();
         let mut after = after.cloned();
         loop {
             // One more than wanted, to know whether there are more.
             let wanted = limit + 1 - matching.len();
-            let candidates = self.candidates(after.as_ref(), wanted, filter)?;
+            let candidates = self.candidates(after.as_ref(), wanted, filter, &go_on)?;
             let is_last = candidates.len() < wanted;
             after = candidates.last_key_value().map(|(id, _)| id.clone());
             for (id, place) in candidates {
@@ -50,11 +52,12 @@ impl Collection {
         after: Option<&DocumentId>,
         wanted: usize,
         filter: &Filter,
+        go_on: impl Fn() -> Result<(), EmbedError>,
     ) -> Result<BTreeMap<DocumentId, Place>, CollectionError> {
         let mut found = BTreeMap::new();
         // From older places to younger ones: of two versions the younger stays.
         self.state.read_whole(|view| {
-            Cancellation::check_current()?;
+            go_on()?;
             for live in &view.segments {
                 self.of_segment(live, after, wanted, filter, &mut found)?;
             }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Runner, thread};
 
-use super::{CollectionError, keywords, recall};
+use super::{CollectionError, keywords, recall, turnstile};
 use crate::index::{
     IndexError, IndexQuery, LiveSegment, MergeOptions, Relocation, SegmentQuery, View, join, merge, seal, search,
 };
@@ -25,7 +25,7 @@ use state::{CollectionState, Identity, SealedPart};
 
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
-    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock};
 }
 
 #[path = "state.rs"]

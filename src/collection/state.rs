@@ -1,9 +1,9 @@
 //! One collection in memory: its definition, its current view, and how a change is applied to it.
 //!
 //! Locks, in this order: `committing`, `applying`, `view`. `committing` is held by writers from before a change is
-//! handed to the log until it is applied: shared, or alone by one whose change depends on what stands there. `applying`
-//! is held while a change is applied and while a segment is swapped in; readers take only `view`, to clone the `Arc` in
-//! it.
+//! handed to the log until it is applied: shared, or alone by one whose change depends on what stands there; they get
+//! it in the order in which they ask. `applying` is held while a change is applied and while a segment is swapped in;
+//! readers take only `view`, to clone the `Arc` in it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -18,7 +18,8 @@ use crate::types::{CollectionId, CollectionName, Definition, DocumentId, Ordinal
 use super::CollectionError;
 use super::keywords::Keywords;
 use super::recall::RecallCounts;
-use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use super::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, RwLock};
+use super::turnstile::{Pass, Turnstile};
 
 /// Writers wait while so many full memtables wait to be sealed.
 const MAX_FROZEN: usize = 4;
@@ -53,7 +54,7 @@ pub struct CollectionState {
     /// What sampled searches have found.
     pub recall: Arc<RecallCounts>,
     memtable_entries: u32,
-    committing: RwLock<()>,
+    committing: Turnstile,
     applying: Mutex<()>,
     view: RwLock<Arc<View>>,
     last_seq: AtomicU64,
@@ -97,7 +98,7 @@ impl CollectionState {
             keywords,
             recall: Arc::default(),
             memtable_entries,
-            committing: RwLock::new(()),
+            committing: Turnstile::default(),
             applying: Mutex::new(()),
             view: RwLock::new(Arc::new(view)),
             last_seq: AtomicU64::new(last_seq.0),
@@ -144,15 +145,15 @@ impl CollectionState {
         read(&self.view())
     }
 
-    /// For as long as one writer commits beside others.
-    pub fn commit_beside_others(&self) -> RwLockReadGuard<'_, ()> {
-        self.committing.read().unwrap_or_else(PoisonError::into_inner)
+    /// For as long as one writer commits beside others. Writers of either kind wait for those alone that asked before.
+    pub fn commit_beside_others(&self) -> Pass<'_> {
+        self.committing.share()
     }
 
     /// For as long as one writer commits alone: everything that others have handed to the log is applied, and nothing
-    /// more comes. Once asked for, later writers wait behind it.
-    pub fn commit_alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.committing.write().unwrap_or_else(PoisonError::into_inner)
+    /// more comes.
+    pub fn commit_alone(&self) -> Pass<'_> {
+        self.committing.hold_alone()
     }
 
     /// The youngest change applied.

@@ -12,6 +12,9 @@ use super::prepare::Prepared;
 use super::split::split;
 use super::{CollectionError, Frame};
 
+/// Why a chunk's place is refused.
+const NO_PLACE: &str = "a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters";
+
 /// Chunks that are embedded in one call, so that those of one long request do not fill the queue of all.
 const EMBEDDED_AT_ONCE: usize = 512;
 
@@ -192,7 +195,11 @@ impl Frame<'_> {
         }
         check_chunks(id, chunks.len())?;
         let definition = self.definition();
-        for Chunk { vector, .. } in chunks {
+        for Chunk { span, vector } in chunks {
+            // Here already: marks that the guard puts into the text move both.
+            if span.is_some_and(|span| span.start > span.end) {
+                return refuse(NO_PLACE);
+            }
             check_vector_for(definition.metric, vector, definition.dim as usize)
                 .map_err(|source| refused(id, source))?;
         }
@@ -246,10 +253,7 @@ pub(super) fn check_places(document: &NewDocument) -> Result<(), CollectionError
     }
     let characters = text.as_ref().map_or(0, |text| text.chars().count()) as u32;
     match spans.any(|span| span.start > span.end || span.end > characters) {
-        true => Err(refused_chunks(
-            id,
-            "a chunk's \"start\" and \"end\" must lie within \"text\", counted in its characters",
-        )),
+        true => Err(refused_chunks(id, NO_PLACE)),
         false => Ok(()),
     }
 }
@@ -270,4 +274,38 @@ fn check_chunks(id: &DocumentId, got: usize) -> Result<(), CollectionError> {
 
 pub(super) fn refused(id: &DocumentId, source: VectorError) -> CollectionError {
     CollectionError::DocumentVector { id: id.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collection::ChunkRequest;
+    use crate::types::{CollectionName, GuardAction, GuardDefinition, PersonalData};
+    use crate::{Database, DefinitionRequest};
+
+    #[test]
+    fn a_chunk_that_ends_before_it_begins_is_refused_also_where_a_mark_would_move_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path()).unwrap();
+        let (action, kinds) = (GuardAction::Redact, PersonalData::ALL.into());
+        let guard = Some(GuardDefinition { action, kinds, allow: Default::default() });
+        let request =
+            DefinitionRequest { guard, chunks: Some(ChunkRequest::default()), ..DefinitionRequest::vectors(2) };
+        let collection = database.create_collection(&CollectionName::new("c").unwrap(), &request).unwrap().collection;
+        let id = DocumentId::new("a").unwrap();
+        let write = |start, end| {
+            let chunks = vec![Chunk { span: Some(ChunkSpan { start, end }), vector: vec![1.0, 0.0] }];
+            // The address is 5..20.
+            let document = NewDocument { chunks, ..NewDocument::from_text(id.clone(), "mail ann@example.com now") };
+            collection.upsert(vec![document])
+        };
+        for (start, end) in [(12, 10), (2, 1), (24, 25)] {
+            let refused = write(start, end).unwrap_err();
+            assert!(matches!(refused, CollectionError::Chunks { .. }), "{start}..{end}: {refused}");
+        }
+        write(10, 12).unwrap();
+        let stored = collection.get(&id).unwrap().unwrap();
+        assert_eq!(stored.stored.text.as_deref(), Some("mail [email] now"));
+        assert_eq!(stored.chunks[0].span, Some(ChunkSpan { start: 5, end: 12 }));
+    }
 }

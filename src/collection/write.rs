@@ -56,13 +56,13 @@ impl Collection {
         self.check_exists()?;
         self.frame().check_documents(&documents)?;
         if documents.is_empty() {
+            self.check_seqs(if_seq)?;
             return Ok(Upserted { upserted: 0, seq: self.state.last_seq(), embedded: 0, cached: 0, truncated: vec![] });
         }
         let documents = self.frame().prepare_documents(documents)?;
-        let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
         // What is refused already need not be embedded.
-        let mut stands = documents.iter().zip(&standing);
-        stands.try_for_each(|(new, standing)| check_if_seq(if_seq, &new.document.id, standing.seq))?;
+        self.check_seqs(if_seq)?;
+        let standing = documents.iter().map(|new| self.standing(new)).collect::<Result<Vec<_>, _>>()?;
         let (created, known): (Vec<_>, Vec<_>) = standing.into_iter().map(|s| (s.created_at_ms, s.vectors)).unzip();
         let Made { vectors, embedded, cached, truncated } = self.frame().make_vectors(&documents, known)?;
         self.state.wait_for_room()?;
@@ -71,20 +71,22 @@ impl Collection {
         let logged: Vec<_> =
             written.map(|((new, vectors), created)| logged(new, vectors, created.unwrap_or(now), now)).collect();
         let upserted = logged.len();
-        let (_beside, _alone);
-        if if_seq.is_empty() {
-            _beside = self.state.commit_beside_others();
-        } else {
-            _alone = self.state.commit_alone();
-            if_seq.keys().try_for_each(|id| check_if_seq(if_seq, id, self.seq_of(id)?))?;
-        }
+        let _committing = match if_seq.is_empty() {
+            true => self.state.commit_beside_others(),
+            false => self.state.commit_alone(),
+        };
+        self.check_seqs(if_seq)?;
         let seq = self.commit_upsert(logged)?;
         Ok(Upserted { upserted, seq, embedded, cached, truncated })
     }
 
-    /// The change that wrote the document of an id; seq 0 where there is none.
-    fn seq_of(&self, id: &DocumentId) -> Result<Seq, CollectionError> {
-        Ok(self.find(id)?.map(|place| place.seq()).transpose()?.unwrap_or_default())
+    /// Refuses the first document that does not stand at the seq that is expected of it; one that is not there stands
+    /// at 0. A document need not be readable to have a seq.
+    fn check_seqs(&self, if_seq: &IfSeq) -> Result<(), CollectionError> {
+        if_seq.keys().try_for_each(|id| {
+            let stands = self.find(id)?.map(|place| place.seq()).transpose()?.unwrap_or_default();
+            check_if_seq(if_seq, id, stands)
+        })
     }
 
     pub(super) fn commit_upsert(&self, documents: Vec<LoggedDocument>) -> Result<Seq, CollectionError> {
@@ -125,7 +127,8 @@ impl Collection {
         let mut total = Deleted { deleted: 0, seq: self.state.last_seq() };
         let mut after = None;
         loop {
-            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, filter)?;
+            // What was begun is finished, also where nobody waits for it any more.
+            let (ids, next) = self.matching_ids(after.as_ref(), MAX_DOCUMENTS_PER_REQUEST, filter, || Ok(()))?;
             if let Some(step) = self.delete_still_matching(ids, filter)? {
                 total = Deleted { deleted: total.deleted + step.deleted, seq: step.seq };
             }
@@ -169,30 +172,28 @@ impl Collection {
 
     /// What of the document that stands under an id goes on with the new one.
     fn standing(&self, new: &Prepared) -> Result<Standing, CollectionError> {
-        let Some(place) = self.find(&new.document.id)? else { return Ok(Standing::default()) };
-        self.standing_at(&place, new).or_else(|error| match error {
+        let mut standing = Standing::default();
+        let Some(place) = self.find(&new.document.id)? else { return Ok(standing) };
+        match self.read_standing(&place, new, &mut standing) {
             // What replaces damage needs none of it.
-            CollectionError::Segment(error) => {
+            Err(CollectionError::Segment(error)) => {
                 let id = new.document.id.as_str();
-                tracing::warn!(id, %error, "a document that cannot be read is replaced as if there were none");
-                Ok(Standing::default())
+                tracing::warn!(id, %error, "a document that cannot be read is replaced, without what is damaged of it");
             }
-            error => Err(error),
-        })
+            read => read?,
+        }
+        Ok(standing)
     }
 
-    fn standing_at(&self, place: &Place, new: &Prepared) -> Result<Standing, CollectionError> {
+    fn read_standing(&self, place: &Place, new: &Prepared, standing: &mut Standing) -> Result<(), CollectionError> {
         let old = place.document()?;
+        standing.created_at_ms = Some(old.created_at_ms);
         // The vectors of the same text by the same model, whatever else of the document changes.
-        let is_same = new.wants_vector() && self.frame().is_same_text(&old, new)?;
-        let vectors = match is_same {
-            true => {
-                let vectors = DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? };
-                Some((vectors, EmbeddingState::Embedded))
-            }
-            false => None,
-        };
-        Ok(Standing { seq: place.seq()?, created_at_ms: Some(old.created_at_ms), vectors })
+        if new.wants_vector() && self.frame().is_same_text(&old, new)? {
+            let vectors = DocumentVectors { numbers: place.vectors()?.to_vec(), chunks: place.chunks()? };
+            standing.vectors = Some((vectors, EmbeddingState::Embedded));
+        }
+        Ok(())
     }
 }
 
@@ -241,8 +242,6 @@ pub(super) fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a DocumentId>) 
 /// What stands under an id before it is written.
 #[derive(Default)]
 struct Standing {
-    /// 0 where there is none.
-    seq: Seq,
     created_at_ms: Option<i64>,
     /// Of the same text.
     vectors: Option<Known>,
@@ -302,12 +301,41 @@ mod tests {
     #[test]
     fn a_delete_by_filter_keeps_what_was_replaced_after_it_matched() {
         let (_directory, collection) = with_old(3);
-        let (ids, _) = collection.matching_ids(None, 10, &old()).unwrap();
+        let (ids, _) = collection.matching_ids(None, 10, &old(), || Ok(())).unwrap();
         collection.upsert(vec![document(1, "new")]).unwrap();
         assert_eq!(collection.delete_still_matching(ids.clone(), &old()).unwrap().unwrap().deleted, 2);
         assert_eq!(collection.delete_still_matching(ids.clone(), &old()).unwrap(), None);
         let there = ids.iter().filter(|id| collection.get(id).unwrap().is_some());
         assert_eq!(there.map(DocumentId::as_str).collect::<Vec<_>>(), ["d1"]);
+    }
+
+    #[cfg(feature = "local-models")]
+    #[test]
+    fn a_delete_by_filter_that_was_begun_is_finished_though_nobody_waits() {
+        use crate::collection::ListRequest;
+        use crate::embed::{Cancellation, EmbedError};
+
+        let (_directory, collection) = with_old(3);
+        let client = Cancellation::new();
+        client.cancel();
+        assert_eq!(client.scope(|| collection.delete_matching(&old())).unwrap().deleted, 3);
+        let listing = ListRequest { filter: Some(old()), limit: 10, ..ListRequest::default() };
+        let gone = client.scope(|| collection.list(&listing)).unwrap_err();
+        assert!(matches!(gone, CollectionError::Embed(EmbedError::Cancelled)), "{gone}");
+    }
+
+    #[test]
+    fn seqs_that_are_expected_beside_no_document_are_looked_at() {
+        let (_directory, collection) = with_old(1);
+        let at = |n: usize, seq: Seq| IfSeq::from([(document(n, "").id, seq)]);
+        let stands = collection.state.last_seq();
+        assert_eq!(collection.upsert_if(vec![], &at(0, stands)).unwrap().upserted, 0);
+        assert_eq!(collection.upsert_if(vec![], &at(1, Seq(0))).unwrap().upserted, 0);
+        for (n, wrong) in [(0, Seq(0)), (1, stands)] {
+            let refused = collection.upsert_if(vec![], &at(n, wrong)).unwrap_err();
+            assert!(matches!(refused, CollectionError::SeqConflict { .. }), "{refused}");
+        }
+        assert_eq!(collection.state.last_seq(), stands, "nothing is logged");
     }
 
     #[test]
@@ -330,13 +358,14 @@ mod tests {
         let id = DocumentId::new("a").unwrap();
         let with_text =
             |text: String| NewDocument { vector: Some(vec![1.0, 2.0]), ..NewDocument::from_text(id.clone(), text) };
-        {
+        let written = {
             let database = Database::open(directory.path()).unwrap();
             let name = CollectionName::new("c").unwrap();
             let collection = database.create_collection(&name, &DefinitionRequest::vectors(2)).unwrap().collection;
-            collection.upsert(vec![with_text("old ".repeat(50_000))]).unwrap();
+            let written = collection.upsert(vec![with_text("old ".repeat(50_000))]).unwrap().seq;
             collection.flush().unwrap();
-        }
+            written
+        };
         let files = list_files_below(&directory.path().join("segments")).unwrap();
         let segment = files.iter().find(|file| file.extension().is_some_and(|e| e == "seg")).unwrap();
         let mut bytes = std::fs::read(segment).unwrap();
@@ -347,7 +376,14 @@ mod tests {
         let collection = &database.collections()[0];
         let damaged = collection.get(&id).unwrap_err();
         assert!(damaged.to_string().contains("is damaged"), "{damaged}");
-        assert_eq!(collection.upsert(vec![with_text("new".to_owned())]).unwrap().upserted, 1);
+        // Its seq is in no block of the text's.
+        let at = |seq: Seq| IfSeq::from([(id.clone(), seq)]);
+        for wrong in [Seq(0), Seq(written.0 + 1)] {
+            let refused = collection.upsert_if(vec![with_text("new".to_owned())], &at(wrong)).unwrap_err();
+            let is_told = matches!(&refused, CollectionError::SeqConflict { stands, .. } if *stands == written);
+            assert!(is_told, "{refused}");
+        }
+        assert_eq!(collection.upsert_if(vec![with_text("new".to_owned())], &at(written)).unwrap().upserted, 1);
         collection.optimise().unwrap();
         let document = collection.get(&id).unwrap().unwrap();
         assert_eq!((document.stored.text.as_deref(), collection.stats().documents), (Some("new"), 1));

@@ -6,6 +6,9 @@ pub const MAX_BODY_BYTES: usize = 32 << 20;
 pub const MAX_SETTINGS_BYTES: usize = 2 << 20;
 /// Most documents in one request; streams have no such limit.
 pub const MAX_DOCUMENTS_PER_REQUEST: usize = 1_000;
+/// Most bytes of memory that the documents which one request patches take together, as they stand: about what a record
+/// of the log has.
+pub const MAX_PATCHED_BYTES: usize = 64 << 20;
 /// Largest vector dimension.
 pub const MAX_DIM: usize = 4_096;
 /// Most hits a search may ask for.

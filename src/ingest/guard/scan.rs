@@ -32,7 +32,7 @@ pub(super) fn find(text: &str, kinds: &BTreeSet<PersonalData>, is_allowed: impl 
 }
 
 /// What is found of each kind by itself.
-fn of_each(text: &str, kinds: &BTreeSet<PersonalData>) -> Vec<Finding> {
+pub(super) fn of_each(text: &str, kinds: &BTreeSet<PersonalData>) -> Vec<Finding> {
     let mut all = Vec::new();
     for &kind in kinds {
         let ranges = match kind {

@@ -171,3 +171,19 @@ fn a_patch_keeps_what_others_changed_by_sql() {
         format!("{{\"n\": {long}, \"in\": {{\"new\": 1, \"rate\": {rate}}}, \"ours\": 9}}")
     );
 }
+
+#[test]
+fn documents_that_take_too_much_together_are_not_patched() {
+    let postgres = database();
+    let one = Sidecar::new(&postgres.url);
+    let a = one.create();
+    let keys: Vec<String> = (0..65).map(|n| format!("{n:02}")).collect();
+    a.upsert(keys.iter().map(|key| document(key, &[1.0, 0.0, 0.0], 1)).collect()).unwrap();
+    postgres.run("update pannier.shared set content = repeat('x ', 1 << 19)");
+    let patches: Vec<_> = keys.iter().map(|key| patch(key, "m", 1)).collect();
+    let refused = a.patch(&patches).unwrap_err();
+    assert!(matches!(refused, CollectionError::TooLong { .. }), "{refused}");
+    assert_eq!(get(&a, "00").stored.metadata.len(), 1);
+    assert_eq!(a.patch(&patches[..40]).unwrap().updated, 40);
+    assert_eq!(get(&a, "39").stored.metadata.len(), 2);
+}
