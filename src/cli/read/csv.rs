@@ -248,7 +248,7 @@ fn value(name: &str, cell: &str, declared: Option<&FieldType>) -> Result<Value, 
             Some(number) => Ok(number),
             None if is_integer(cell.trim()) => {
                 let detail = format!(
-                    "column {name:?} is declared as a number and {cell:?} does not fit 64 bits; declare it as keyword"
+                    "column {name:?} is declared as a number and {cell:?} does not fit 64 bits with a sign; declare it as keyword"
                 );
                 Err(LineError::new("integer_out_of_range", detail))
             }
