@@ -5,9 +5,9 @@ use futures_util::future::join3;
 
 use crate::postgres::{Param, PostgresError, Row, Session};
 
-/// Begins a transaction that sees what was committed before each of its statements, whatever the role's default is: what
-/// waits for a lock is to see what its holder wrote. `mode`: what else stands after `begin`, with a blank before it. A
-/// shorter limit of the role stays.
+/// Begins a transaction that sees what was committed before each of its statements, whatever the role's default is:
+/// what waits for a lock is to see what its holder wrote. `mode`: what else stands after `begin`, with a blank before
+/// it. A shorter limit of the role stays.
 pub(super) fn begin(session: &Session, mode: &str) -> String {
     let limit = session.limit().as_millis();
     let server = limit * 11 / 12;

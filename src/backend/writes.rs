@@ -79,9 +79,9 @@ impl RemoteCollection {
         self.fault(BackendFault::Refused, self.passed_over(asked.saturating_sub(written), asked, "written"))
     }
 
-    /// Locks the rows' documents until the transaction ends, and checks that each that `if_seq` names stands at its seq.
-    /// All of them: who locks those that are named alone, and the others later, waits for writers of all in their order,
-    /// and they for it. `ours`: what this transaction wrote is no other's.
+    /// Locks the rows' documents until the transaction ends, and checks that each that `if_seq` names stands at its
+    /// seq. All of them: who locks those that are named alone, and the others later, waits for writers of all in their
+    /// order, and they for it. `ours`: what this transaction wrote is no other's.
     async fn check_versions(
         &self,
         session: &Session,

@@ -71,8 +71,8 @@ impl Turns {
         }
     }
 
-    /// As [`Turns::ask`] for what is due, except where that failed and waits to be tried again: whoever only notes that a
-    /// merge may be due has nothing to say of why the last one failed.
+    /// As [`Turns::ask`] for what is due, except where that failed and waits to be tried again: whoever only notes that
+    /// a merge may be due has nothing to say of why the last one failed.
     pub fn suggest(&mut self, id: CollectionId) {
         let failure = self.failed.get(&(id, Scope::Due));
         if failure.is_none_or(|failure| failure.retry.is_none()) {

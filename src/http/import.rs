@@ -292,8 +292,8 @@ impl Import {
         }
         self.report.lines += 1;
         match parsed.and_then(|(body, _)| body.into_document()) {
-            // One that is long fills a batch, which is written before what it holds is given back: where the client goes
-            // meanwhile, the write goes on, and holds it.
+            // One that is long fills a batch, which is written before what it holds is given back: where the client
+            // goes meanwhile, the write goes on, and holds it.
             Ok(document) => {
                 bodies::keep(long.and_then(|long| long.held));
                 let added = self.add(number, document, length).await;

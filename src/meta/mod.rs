@@ -191,8 +191,8 @@ impl MetaIndex {
     /// behind, and nobody hears its answer; what it writes once it goes on is in a directory that nobody reads.
     ///
     /// # Errors
-    /// [`MetaError::Storage`] when no thread can be started, which says nothing of the index; inside, why the index cannot
-    /// be used.
+    /// [`MetaError::Storage`] when no thread can be started, which says nothing of the index; inside, why the index
+    /// cannot be used.
     fn open_watched(path: &Path, limit: Duration) -> Result<Result<Self, String>, MetaError> {
         let (sender, answer) = sync_channel(1);
         let (opened_path, directory) = (path.to_owned(), fingerprint::sled_dir(path)?);

@@ -355,8 +355,8 @@ fn a_directory_that_cannot_be_replaced_is_told_before_anything_is_read() {
     assert_eq!(texts(&new).len(), 990);
 }
 
-/// Two stores with segments and lists of the same names: 100 documents, 5 of them deleted and 20 replaced, and others, as a
-/// restore leaves them.
+/// Two stores with segments and lists of the same names: 100 documents, 5 of them deleted and 20 replaced, and others,
+/// as a restore leaves them.
 fn histories(root: &Path) -> [PathBuf; 2] {
     ["present", "past"].map(|history| {
         let data = root.join(history);

@@ -55,8 +55,8 @@ impl Digest {
     /// Of a store's file: of a segment's block checksums, unless it is of an earlier format.
     ///
     /// # Errors
-    /// [`SnapshotError::Storage`] when it cannot be read, [`SnapshotError::Segment`] when it is a segment that cannot be
-    /// opened: a digest would be that of the damage.
+    /// [`SnapshotError::Storage`] when it cannot be read, [`SnapshotError::Segment`] when it is a segment that cannot
+    /// be opened: a digest would be that of the damage.
     pub(super) fn of_file(path: &Path) -> Result<(u64, Self), SnapshotError> {
         if path.extension().is_some_and(|extension| extension == "seg") {
             match Segment::open_any_by_calls(path) {

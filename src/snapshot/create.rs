@@ -37,8 +37,8 @@ pub struct Created {
 ///
 /// # Errors
 /// [`SnapshotError::Exists`]; [`SnapshotError::NoRoomToCopy`] where files cannot be linked; [`SnapshotError::Log`] and
-/// [`SnapshotError::Segment`] when a file of the log or a segment is damaged; the others when a file could not be linked
-/// or read. Nothing is left then. Where a sync failed, the store has stopped.
+/// [`SnapshotError::Segment`] when a file of the log or a segment is damaged; the others when a file could not be
+/// linked or read. Nothing is left then. Where a sync failed, the store has stopped.
 pub fn create(database: &Database, name: Option<SnapshotName>) -> Result<Created, SnapshotError> {
     let paths = DataPaths::new(database.path());
     let take = &mut |staging: &Path| database.hold_files(|held| link_all(&paths, &held, staging));

@@ -78,8 +78,8 @@ fn ranked(tokens: &[Place], words: usize) -> Vec<((usize, usize), Range<usize>)>
     parts
 }
 
-/// A part of the text with its matches marked, widened to the words before it as far as the length allows, and no farther
-/// than token `free`: those before it are shown already.
+/// A part of the text with its matches marked, widened to the words before it as far as the length allows, and no
+/// farther than token `free`: those before it are shown already.
 fn render(text: &str, tokens: &[Place], free: usize, part: Range<usize>) -> String {
     let (mut first, last) = (part.start, part.end - 1);
     let used = tokens[last].bytes.end - tokens[first].bytes.start;

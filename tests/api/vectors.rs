@@ -160,7 +160,7 @@ fn a_model_that_changed_is_told_until_the_old_one_is_back() {
     ];
     for answer in answers {
         let detail = answer.refused(503, "model_changed");
-        assert!(detail.contains(SMALL_MODEL) && detail.contains("install the same files again"), "{detail}");
+        assert!(detail.contains(SMALL_MODEL) && detail.contains("install the same again"), "{detail}");
     }
     assert_eq!(server.post(path, &documents("x", "a b")).ok()["cached"], 1);
     assert_eq!(server.ids(), ["x"]);

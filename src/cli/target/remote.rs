@@ -20,8 +20,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(600);
 const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// How often a portion is sent again that the server has no place for,
 const RETRIES: u32 = 10;
-/// and the first pause before that, which doubles each time up to [`MAX_PAUSE`]. A server that asks for a longer one gets
-/// it.
+/// and the first pause before that, which doubles each time up to [`MAX_PAUSE`]. A server that asks for a longer one
+/// gets it.
 const PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 

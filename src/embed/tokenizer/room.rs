@@ -36,8 +36,8 @@ impl Room {
         Self { bytes, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits until `bytes` fit beside what is in the room, behind those who came before. More than the room has gets all
-    /// of it.
+    /// Waits until `bytes` fit beside what is in the room, behind those who came before. More than the room has gets
+    /// all of it.
     ///
     /// # Errors
     /// [`EmbedError::Cancelled`] where the [`Cancellation`] around this call is cancelled before.

@@ -173,8 +173,8 @@ fn fields_of(columns: &str) -> Result<Metadata, String> {
         let is_wrong = |value: &RawValue| serde_json::from_str::<serde_json::Value>(value.get()).is_err();
         match each.iter().find(|(_, value)| is_wrong(value)) {
             Some((column, _)) => format!(
-                "its column {column:?} cannot be read: it holds a number that is too large, or is too deep; cast it to \
-                 text in a --query, or leave it out with --exclude-columns"
+                "its column {column:?} cannot be read: it holds a number that is too large or half a character, or is \
+                 too deep; cast it to text in a --query, or leave it out with --exclude-columns"
             ),
             None => format!("its columns cannot be read: {error}; leave some out with --exclude-columns"),
         }
