@@ -49,6 +49,14 @@ pub(super) fn failed(name: &CollectionName, failure: Failure) -> CollectionError
              URL where that is less"
         }
         BackendFault::Drift => "; the table is not as it was made",
+        BackendFault::Dim => {
+            "; give its column \"embedding\" the dimension of the collection again, or DELETE the collection, which drops \
+             the table with all of its documents, and PUT it again"
+        }
+        BackendFault::Rights => {
+            "; grant the role of the URL USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on the table, and to make \
+             a table CREATE on the schema, or on the database where that is not there"
+        }
         _ => "",
     };
     of(fault, format!("{why}{advice}"))

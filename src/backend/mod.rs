@@ -2,6 +2,7 @@
 //! of processes share.
 
 mod collections;
+mod columns;
 mod fault;
 mod filter;
 mod json;

@@ -461,7 +461,14 @@ impl RemoteCollection {
     }
 
     fn failed(&self, failure: Failure) -> CollectionError {
-        failed(self.name(), failure)
+        match failed(self.name(), failure) {
+            // Whoever is to mend the table has to know which.
+            CollectionError::Backend { name, fault: fault @ (BackendFault::Dim | BackendFault::Drift), detail } => {
+                let detail = format!("table {}: {detail}", self.inner.placement.qualified().plain());
+                CollectionError::Backend { name, fault, detail }
+            }
+            error => error,
+        }
     }
 
     pub(super) fn fault(&self, fault: BackendFault, detail: String) -> CollectionError {

@@ -166,7 +166,12 @@ impl PostgresError {
             Trouble::Authentication => ": the user, the password or pg_hba.conf does not let us in",
             _ => advice,
         };
-        Self::Connect { place, trouble, advice, source: Box::new(error) }
+        // The driver's own words before those of the server are "db error".
+        let source = match error.as_db_error().cloned() {
+            Some(said) => said.into(),
+            None => error.into(),
+        };
+        Self::Connect { place, trouble, advice, source }
     }
 
     /// Nobody answered within `limit`.
@@ -192,6 +197,7 @@ impl PostgresError {
         let trouble = match db.code() {
             code if breaks_a_policy(code, db.routine(), &message) => Trouble::Row,
             code if lost_a_worker(code, db.routine(), &message) => Trouble::Unreachable,
+            code if lost_a_type(code, &message) => Trouble::Schema,
             code => trouble_of(code),
         };
         Self::Statement { doing, code, message, detail, column, trouble }
@@ -223,6 +229,12 @@ fn breaks_a_policy(code: &SqlState, routine: Option<&str>, message: &str) -> boo
 fn lost_a_worker(code: &SqlState, routine: Option<&str>, message: &str) -> bool {
     let is_of_workers = routine.is_some_and(|routine| routine.contains("Parallel"));
     code.code() == "55000" && (is_of_workers || message.contains("parallel worker"))
+}
+
+/// Whether a type is gone that the session knows by its number, as after DROP EXTENSION, which has the code of an
+/// internal error. Its message is in no other language.
+fn lost_a_type(code: &SqlState, message: &str) -> bool {
+    code.code() == "XX000" && message.starts_with("cache lookup failed for type")
 }
 
 /// Classes and codes of the manual's appendix A.
@@ -282,6 +294,14 @@ mod tests {
         assert!(breaks_a_policy(&code("42501"), Some("ExecWithCheckOptions"), "in another language"));
         assert!(!breaks_a_policy(&code("42501"), Some("aclcheck_error"), "permission denied for table c"));
         assert!(!breaks_a_policy(&code("44000"), Some("ExecWithCheckOptions"), "new row violates check option"));
+    }
+
+    #[test]
+    fn a_type_that_is_gone_is_told_from_other_internal_errors() {
+        let internal = SqlState::from_code("XX000");
+        assert!(lost_a_type(&internal, "cache lookup failed for type 16395"));
+        assert!(!lost_a_type(&internal, "cache lookup failed for relation 16395"));
+        assert!(!lost_a_type(&SqlState::from_code("42704"), "cache lookup failed for type 16395"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod vectors;
 pub use error::{PostgresError, Trouble};
 pub use session::{Param, Session, value};
 pub use settings::{ConnectParts, ConnectSettings, SslMode};
-pub use sql::{QualifiedName, quote_identifier, quote_literal};
+pub use sql::{QualifiedName, identifier_of, quote_identifier, quote_literal};
 pub use tokio_postgres::Row;
 pub use tokio_postgres::types::{FromSql, Kind, Oid, ToSql, Type};
 pub use vectors::VectorArray;

@@ -7,6 +7,11 @@ pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('\0', "").replace('"', "\"\""))
 }
 
+/// A name as it is told by a user: in double quotes, as in SQL, or without them, as it is, in whichever case.
+pub fn identifier_of(text: &str) -> String {
+    quoted(text).filter(|(_, rest)| rest.is_empty()).map_or(text.to_owned(), |(name, _)| name)
+}
+
 /// A text constant, right under either setting of `standard_conforming_strings`. A NUL, which no text can hold, is left
 /// out.
 pub fn quote_literal(text: &str) -> String {
@@ -42,9 +47,7 @@ impl QualifiedName {
             }
         };
         match rest {
-            Some(rest) => {
-                Self::new(first, quoted(rest).filter(|(_, rest)| rest.is_empty()).map_or(rest.to_owned(), |it| it.0))
-            }
+            Some(rest) => Self::new(first, identifier_of(rest)),
             None => Self::new("public", first),
         }
     }
@@ -87,6 +90,8 @@ mod tests {
         assert_eq!(quote_identifier("a\0b"), "\"ab\"");
         assert_eq!(quote_literal("it's"), "'it''s'");
         assert_eq!(quote_literal(r"\' or 1=1"), r"E'\\'' or 1=1'");
+        let names = [r#""Id""#, r#""a""b""#, "Id", r#""open"#, r#""a".b"#].map(identifier_of);
+        assert_eq!(names, ["Id", "a\"b", "Id", "\"open", "\"a\".b"]);
         assert_eq!(QualifiedName::parse("a.b\"c").to_string(), r#""a"."b""c""#);
         assert_eq!(QualifiedName::parse("b"), QualifiedName::new("public", "b"));
         for (text, schema, name) in [

@@ -3,11 +3,11 @@
 //! The difference matters: a row is put aside and the others go on, but a table that refuses one for its own sake
 //! refuses all of them.
 
-use crate::postgres::{PostgresError, Session, Type, quote_identifier, value};
+use crate::postgres::{PostgresError, Session, quote_identifier};
 
 use super::fence::Fence;
-use super::layout::{Column, ColumnKind, Layout, Mode};
-use super::{ReplicateError, inspect};
+use super::layout::{Column, ColumnKind, Layout};
+use super::{ReplicateError, inspect, rights};
 
 /// What Postgres says where a column that must have a value gets none.
 const NOT_NULL: &str = "23502";
@@ -41,39 +41,13 @@ async fn look_at_table(session: &Session, layout: &Layout) -> Result<(), Replica
     if !inspect::adopt(session, &mut now).await? {
         return Err(ReplicateError::Drift { table, differences: vec!["it is not there".to_owned()] });
     }
-    rights(session, layout).await?;
-    match now.columns == layout.columns {
+    rights::of_table(session, layout).await?;
+    // An extension that is made again has types of other numbers.
+    let is_same = now.columns == layout.columns && inspect::extension(session).await? == layout.extension;
+    match is_same {
         true => Ok(()),
         false => Err(ReplicateError::Changed { table }),
     }
-}
-
-/// Looks whether the role may read and write the table.
-///
-/// # Errors
-/// [`ReplicateError::Rights`].
-pub(super) async fn rights(session: &Session, layout: &Layout) -> Result<(), ReplicateError> {
-    let sql = "select current_user::text, has_any_column_privilege(t, 'select'), has_any_column_privilege(t, 'insert'), \
-               has_any_column_privilege(t, 'update'), has_table_privilege(t, 'delete') \
-               from (select to_regclass($1)::oid as t) x where t is not null";
-    let rows = session.query("look at our rights", sql, &[(&layout.table.to_string(), Type::TEXT)]).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
-    let needed: &[(usize, &str)] = match layout.mode {
-        Mode::Rows => &[(1, "SELECT"), (2, "INSERT"), (3, "UPDATE"), (4, "DELETE")],
-        Mode::Inside { .. } => &[(1, "SELECT"), (3, "UPDATE")],
-    };
-    let mut missing = Vec::new();
-    for (at, name) in needed {
-        if !value::<bool>(row, *at)? {
-            missing.push(*name);
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let (role, missing) = (value::<String>(row, 0)?, missing.join(", "));
-    let mend = format!("grant {} on {} to {}", missing.to_lowercase(), layout.table, quote_identifier(&role));
-    Err(ReplicateError::Rights { table: layout.table.plain(), role, missing, mend })
 }
 
 /// A refusal that lies in a column that is not ours, which rows would meet whatever they hold.

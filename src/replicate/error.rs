@@ -71,16 +71,18 @@ pub enum ReplicateError {
     },
     /// Another sink writes to the table.
     #[error(
-        "the table {table} is written by the sink {sink:?} of {owner} already, and each would delete the other's rows; \
-         remove that sink or name another table; where that store is no more, repair this one with take-over"
+        "the table {table} is written by the sink {sink:?} of {} already, and each would delete the other's rows; \
+         remove that sink or name another table{}",
+        store.as_ref().map_or("this store".to_owned(), |store| format!("store {store}")),
+        if store.is_some() { "; where that store is no more, repair this one with take-over" } else { "" }
     )]
     TableTaken {
         /// The table.
         table: String,
         /// The other sink's name.
         sink: String,
-        /// Its store.
-        owner: String,
+        /// Its store; `None` where that is this one.
+        store: Option<String>,
     },
     /// The table has rows that the collection lacks.
     #[error(
@@ -93,11 +95,11 @@ pub enum ReplicateError {
         /// How many.
         count: u64,
     },
-    /// The role may not do with the table what the sink does.
-    #[error("the role {role} lacks {missing} on table {table} (to mend: {mend})")]
+    /// The role may not do what the sink does, or makes.
+    #[error("the role {role} lacks {missing} on {object} (to mend: {mend})")]
     Rights {
-        /// The table.
-        table: String,
+        /// The table, the schema or the database.
+        object: String,
         /// Who we are there.
         role: String,
         /// The rights.
@@ -106,7 +108,7 @@ pub enum ReplicateError {
         mend: String,
     },
     /// The table's columns are of other types than when the session began, and will do as well.
-    #[error("the columns of table {table} were changed; looking at it again")]
+    #[error("the columns of table {table} or their types were changed; looking at it again")]
     Changed {
         /// The table.
         table: String,

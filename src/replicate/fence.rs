@@ -7,9 +7,9 @@
 use crate::postgres::{Param, PostgresError, QualifiedName, Row, Session, Trouble, Type, quote_identifier};
 use crate::types::{DocumentId, Seq};
 
-use super::ReplicateError;
 use super::row::Poison;
 use super::shape::Shape;
+use super::{ReplicateError, state};
 
 /// Whose changes these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,14 +86,11 @@ pub(super) struct Claimed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) table: String,
-    /// The condition that its rows meet; [`EVERY_ROW`] where all of the table are its own.
+    /// The condition that its rows meet; `true` where all of the table are its own.
     pub(super) scope: String,
     /// What is written there.
     pub(super) shape: Shape,
 }
-
-/// The condition of a sink that shares its table with nobody.
-const EVERY_ROW: &str = "true";
 
 /// The row of one sink and collection, held by one epoch.
 #[derive(Clone, Debug)]
@@ -320,22 +317,14 @@ impl Fence {
         target: &Target,
         take_over: bool,
     ) -> Result<(), ReplicateError> {
-        let shares = "name <> $1 and target_table = $2 and (target_scope = $3 or '{EVERY_ROW}' in (target_scope, $3))"
-            .replace("{EVERY_ROW}", EVERY_ROW);
-        let params: [(&(dyn crate::postgres::ToSql + Sync), Type); 3] =
-            [(&name, Type::TEXT), (&target.table, Type::TEXT), (&target.scope, Type::TEXT)];
-        if take_over {
-            // Whoever held them finds itself fenced.
-            let sql = format!("delete from {sinks} where {shares}");
-            session.execute("take the table over", &sql, &params).await?;
-            return Ok(());
+        if !take_over {
+            return state::refuse_others(session, &sinks.schema, name, origin, &target.table, &target.scope).await;
         }
-        let sql = format!("select name, store_id from {sinks} where {shares} order by name");
-        let rows = session.query("look who writes to the table", &sql, &params).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let (sink, store): (String, String) = (row.get(0), row.get(1));
-        let owner = if store == origin.store_id { "this store".to_owned() } else { format!("store {store}") };
-        Err(ReplicateError::TableTaken { table: target.table.clone(), sink, owner })
+        // Whoever held them finds itself fenced.
+        let params: [Param<'_>; 3] = [(&name, Type::TEXT), (&target.table, Type::TEXT), (&target.scope, Type::TEXT)];
+        let sql = format!("delete from {sinks} where {}", state::SHARES);
+        session.execute("take the table over", &sql, &params).await?;
+        Ok(())
     }
 
     /// Moves the cursor within a transaction, first of all that happens in it. The state takes our timeline and shape

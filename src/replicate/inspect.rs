@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::postgres::{PostgresError, Session, Type, value};
+use crate::postgres::{Session, Type, value};
 
 use super::layout::{ColumnKind, Extension, Layout, Mode, Source, canonical_uuid};
 use super::row::unfit_constant;
 use super::settings::VectorType;
-use super::{ReplicateError, drift};
+use super::{ReplicateError, drift, rights};
 
 /// The oldest pgvector: 0.8.2 and 0.8.3 fixed an overflow and the corruption of an index.
 const OLDEST: &str = "0.8.4";
@@ -173,12 +173,18 @@ async fn has_unique_key(session: &Session, layout: &Layout) -> Result<bool, Repl
 /// Makes the table, in one transaction with `before`, which comes first.
 ///
 /// # Errors
-/// [`ReplicateError::Postgres`], with what a role lacks.
+/// [`ReplicateError::Rights`], [`ReplicateError::Postgres`].
 pub(super) async fn create(session: &Session, layout: &Layout, before: &str) -> Result<(), ReplicateError> {
     let statements = layout.create.join(";\n");
     let sql = format!("begin;\nselect pg_advisory_xact_lock(7117, 2);\n{before};\n{statements};\ncommit");
-    let made = session.batch("make the table", &sql).await;
-    Ok(session.rolled_back(made, PostgresError::ends_session).await?)
+    match session.batch("make the table", &sql).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.ends_session() => Err(error.into()),
+        Err(error) => {
+            session.batch("roll back", "rollback").await?;
+            Err(rights::of_schema(session, &layout.table.schema, error).await)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod index;
 mod inspect;
 mod layout;
 mod mend;
+mod rights;
 mod row;
 mod search;
 mod settings;

@@ -7,7 +7,7 @@ use super::fence::{Claimed, Cursor, Fence, Scan, ScanReason, Target};
 use super::layout::{self, Layout};
 use super::settings::ExtraRows;
 use super::worker::{Ready, Worker};
-use super::{Kind, ReplicateError, drift, function, inspect, state, verify};
+use super::{Kind, ReplicateError, function, inspect, rights, state, verify};
 use crate::postgres::Session;
 use crate::types::Seq;
 
@@ -21,7 +21,15 @@ impl Worker {
         let collection = self.collection.name().as_str();
         let mut layout = layout::build(&self.settings, collection, self.collection.definition(), &extension)?;
         self.status.edit(|status| status.table = layout.table.plain());
-        Fence::prepare(&session, &self.settings.state_schema).await?;
+        let schema = &self.settings.state_schema;
+        if let Err(refused) = Fence::prepare(&session, schema).await {
+            return Err(rights::of_schema(&session, schema, refused).await);
+        }
+        if !self.take_over {
+            // First of all: nobody is told to change another sink's table. Taking the sink over looks again.
+            let (table, scope) = (layout.table.plain(), layout.scope_condition());
+            state::refuse_others(&session, schema, &self.name, &self.origin, &table, &scope).await?;
+        }
         let is_fresh = !inspect::adopt(&session, &mut layout).await?;
         if is_fresh {
             if layout.create.is_empty() || !self.settings.create {
@@ -29,15 +37,14 @@ impl Worker {
                 return Err(ReplicateError::Drift { table, differences });
             }
             // The cursor in the database ends with the rows: this session may break off before it writes its own.
-            let begin_anew = state::begin_anew(&self.settings.state_schema, &self.name, &self.origin, &layout.table);
+            let begin_anew = state::begin_anew(schema, &self.name, &self.origin, &layout.table);
             inspect::create(&session, &layout, &begin_anew).await?;
             inspect::adopt(&session, &mut layout).await?;
         }
-        drift::rights(&session, &layout).await?;
+        rights::of_table(&session, &layout).await?;
         if self.settings.create {
             function::ensure(&session, &layout).await?;
         }
-        let schema = &self.settings.state_schema;
         let shape = layout.shape(self.collection.number());
         let target = Target { table: layout.table.plain(), scope: layout.scope_condition(), shape };
         let (fence, claimed) =

@@ -151,8 +151,8 @@ impl Replicator {
                 let is_same = other.url.connection().is_ok_and(|connection| connection.database() == database);
                 let shared = if is_same { shared_table(&settings, other, &collections)? } else { None };
                 if let Some(table) = shared {
-                    let (sink, owner) = (other.name.as_str().to_owned(), "this store".to_owned());
-                    return Err(ReplicateError::TableTaken { table: table.plain(), sink, owner });
+                    let (table, sink) = (table.plain(), other.name.as_str().to_owned());
+                    return Err(ReplicateError::TableTaken { table, sink, store: None });
                 }
             }
             sinks.insert(settings.name.clone(), settings.clone());

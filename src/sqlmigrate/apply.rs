@@ -177,7 +177,7 @@ impl Migrator {
                 return Ok(None);
             }
             let uncopied;
-            (snapshot, uncopied) = self.snapshot(step, &step.up).await?;
+            (snapshot, uncopied) = self.snapshot(step, &step.path, &step.up).await?;
             self.run(&step.path, &step.up, "; the migration was rolled back").await?;
             self.reset().await?;
             uncopied.check(&self.session, &step.path).await?;
@@ -303,7 +303,7 @@ impl Migrator {
                 return Ok(None);
             }
             let uncopied;
-            (snapshot, uncopied) = self.snapshot(step, &script.statements).await?;
+            (snapshot, uncopied) = self.snapshot(step, &script.path, &script.statements).await?;
             self.run(&script.path, &script.statements, "; the migration stays applied").await?;
             self.reset().await?;
             uncopied.check(&self.session, &script.path).await?;
@@ -313,10 +313,11 @@ impl Migrator {
         discarding(self.end(&script.path, run.await).await, &snapshot)
     }
 
-    /// Copies what statements change, as far as their text says; and what they must not take from other tables.
+    /// Copies what statements of the file `path` change, as far as their text says; and what they must not take from other tables.
     async fn snapshot(
         &self,
         step: &Step,
+        path: &Path,
         statements: &[Statement],
     ) -> Result<(Vec<TakenTable>, Uncopied), MigrateError> {
         let Some(dir) = &self.options.snapshots else { return Ok(Default::default()) };
@@ -325,7 +326,7 @@ impl Migrator {
             tracing::warn!(%version, name, "ALTER TYPE .. DROP ATTRIBUTE: of the tables with columns of that type only those \
                 are copied that the file names, be it with LOCK TABLE");
         }
-        let names = locked(&self.session, &affected(statements)).await?;
+        let names = locked(&self.session, path, &affected(statements)).await?;
         let uncopied = Uncopied::before(&self.session, &names).await?;
         Ok((take(&self.session, &names, dir, step).await?, uncopied))
     }

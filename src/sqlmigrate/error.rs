@@ -98,7 +98,7 @@ pub enum MigrateError {
     },
 
     /// The database refused a statement; the migration's transaction was rolled back.
-    #[error("{}:{line}: {statement} failed{after}", path.display())]
+    #[error("{}:{line}: {statement} failed{after}{}", path.display(), of_lock(source))]
     Failed {
         /// The file.
         path: PathBuf,
@@ -108,6 +108,17 @@ pub enum MigrateError {
         statement: String,
         /// What that leaves.
         after: &'static str,
+        /// What the database said.
+        #[source]
+        source: PostgresError,
+    },
+    /// Others held tables for longer than a statement waits.
+    #[error("{}: no lock on {tables} came; nothing of it was done{}", path.display(), of_lock(source))]
+    Held {
+        /// The migration's file, or the snapshot that was to be put back.
+        path: PathBuf,
+        /// The tables that were to be locked.
+        tables: String,
         /// What the database said.
         #[source]
         source: PostgresError,
@@ -170,4 +181,17 @@ pub enum MigrateError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// What Postgres says where a lock did not come in time.
+pub(super) const NO_LOCK: &str = "55P03";
+
+/// What to do where a lock did not come in time; nothing for other failures.
+fn of_lock(error: &PostgresError) -> &'static str {
+    match error.code() {
+        Some(NO_LOCK) => {
+            "; see in pg_stat_activity who holds what it waited for, then run it again, or give --lock-timeout more seconds"
+        }
+        _ => "",
+    }
 }

@@ -247,8 +247,8 @@ mod tests {
             (&[("1_a.sql", ""), ("001_b.sql", "")], "has the version 001 too"),
             (&[("001_a.down.sql", "")], "there is no"),
             (&[("1_a.sql", "-- depends: 2\n"), ("2_b.sql", "-- depends: 1\n")], "in turn"),
-            (&[("1_a.sql", "select 1;\n\nvacuum t;")], "1_a.sql:3: VACUUM T cannot run in a transaction"),
-            (&[("1_a.sql", "begin; select 1;")], "1_a.sql:1: BEGIN is for whoever runs"),
+            (&[("1_a.sql", "select 1;\n\nvacuum t;")], "1_a.sql:3: vacuum t cannot run in a transaction"),
+            (&[("1_a.sql", "begin; select 1;")], "1_a.sql:1: begin is for whoever runs"),
             (&[("1_a.sql", "select 'a")], "line 1: a string"),
         ];
         for (files, wanted) in cases {

@@ -35,7 +35,7 @@ pub struct RestoredTable {
 ///
 /// # Errors
 /// [`MigrateError::Snapshot`] when the snapshot is damaged, a table's columns are others, with every difference, or a
-/// table is gone that cannot be made again as it was, [`MigrateError::Postgres`].
+/// table is gone that cannot be made again as it was, [`MigrateError::Held`], [`MigrateError::Postgres`].
 /// Nothing is changed then.
 pub async fn restore(
     session: &Session,
@@ -53,7 +53,7 @@ pub async fn restore(
         set_locally(session, settings.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))).await?;
         // Where a policy hides rows from the role, they are not to stay: it is refused.
         session.batch("begin to restore", "set constraints all deferred; set local row_security = off").await?;
-        lock(session, &names, "exclusive").await?;
+        lock(session, dir, &names, "exclusive").await?;
         let there = check_tables(session, dir, &tables).await?;
         let standing = || tables.iter().map(|(table, _)| table).zip(&there).filter(|(_, is_there)| **is_there);
         for (table, _) in standing() {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::affected::{Affected, Change, Named};
+use super::error::NO_LOCK;
 use super::manifest::{MANIFEST, VERSION};
 use super::{MigrateError, Step, manifest};
 use crate::postgres::{Session, quote_identifier, quote_literal};
@@ -32,14 +33,14 @@ const SETTINGS: [(&str, &str); 3] =
     [("extra_float_digits", "1"), ("DateStyle", "ISO, YMD"), ("IntervalStyle", "postgres")];
 
 /// The affected tables that there are. Until the transaction ends nobody else writes to them: what is copied is what
-/// the migration changes.
+/// the migration of the file `path` changes.
 ///
 /// # Errors
-/// [`MigrateError::Postgres`].
-pub(super) async fn locked(session: &Session, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
+/// [`MigrateError::Held`], [`MigrateError::Postgres`].
+pub(super) async fn locked(session: &Session, path: &Path, affected: &Affected) -> Result<Vec<Named>, MigrateError> {
     let mut names = reached(session, affected).await?;
     loop {
-        lock(session, &names, "share row exclusive").await?;
+        lock(session, path, &names, "share row exclusive").await?;
         let now = reached(session, affected).await?;
         if now == names {
             return Ok(names);
@@ -185,11 +186,11 @@ pub(super) fn oids<'a>(names: impl IntoIterator<Item = &'a Named>) -> String {
 }
 
 /// Locks the tables that are there, those that inherit from them, and partitions. A role that may only insert locks
-/// nothing: it takes no rows away.
+/// nothing: it takes no rows away. `path`: what they are locked for, for messages.
 ///
 /// # Errors
-/// [`MigrateError::Postgres`], also where others hold them for longer than the session waits.
-pub(super) async fn lock(session: &Session, names: &[Named], mode: &str) -> Result<(), MigrateError> {
+/// [`MigrateError::Held`] where others hold them for longer than the session waits, [`MigrateError::Postgres`].
+pub(super) async fn lock(session: &Session, path: &Path, names: &[Named], mode: &str) -> Result<(), MigrateError> {
     let sql = format!(
         "select format('%I.%I', n.nspname, c.relname) \
          from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
@@ -200,8 +201,12 @@ pub(super) async fn lock(session: &Session, names: &[Named], mode: &str) -> Resu
     if there.is_empty() {
         return Ok(());
     }
-    let sql = format!("lock table {} in {mode} mode", there.join(", "));
-    Ok(session.batch("lock the affected tables", &sql).await?)
+    let tables = there.join(", ");
+    let sql = format!("lock table {tables} in {mode} mode");
+    session.batch("lock the affected tables", &sql).await.map_err(|source| match source.code() {
+        Some(NO_LOCK) => MigrateError::Held { path: path.to_owned(), tables, source },
+        _ => source.into(),
+    })
 }
 
 /// The tables that statements change, with those that change with them: what inherits from them, what refers to them by

@@ -2,6 +2,9 @@
 
 use super::lexer::{Kind, Token, tokens};
 
+/// Words, names and strings that messages have of a statement.
+const HEAD_WORDS: usize = 4;
+
 /// One statement with what stands before it, up to its semicolon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
@@ -59,14 +62,31 @@ impl Statement {
         })
     }
 
-    /// Its first words, for messages.
+    /// Its first words as they stand in the file, for messages: without comments, and without what strings hold.
     pub fn head(&self) -> String {
-        let words = self.words.iter().take(4).filter_map(|word| match word {
-            Word::Plain(word) => Some(word.to_uppercase()),
-            Word::Quoted(name) => Some(format!("{name:?}")),
-            Word::Sign(_) | Word::Text => None,
-        });
-        words.collect::<Vec<_>>().join(" ")
+        let (mut head, mut words, mut is_apart) = (String::new(), 0, false);
+        for token in tokens(&self.text) {
+            let part = match (token.kind, &self.text[token.start..token.end]) {
+                (Kind::Space | Kind::Comment, _) => {
+                    is_apart = true;
+                    continue;
+                }
+                (Kind::Sign, ";") => break,
+                (Kind::Text, _) => "'..'",
+                (_, text) => text,
+            };
+            if words == HEAD_WORDS {
+                head.push_str(" ..");
+                break;
+            }
+            if is_apart && !head.is_empty() {
+                head.push(' ');
+            }
+            head.push_str(part);
+            words += usize::from(token.kind != Kind::Sign);
+            is_apart = false;
+        }
+        head
     }
 }
 
@@ -207,12 +227,27 @@ mod tests {
     fn lines_are_those_of_the_first_words() {
         let statements = split("-- one\n\nselect 1;\n/* two */\n  select 2;").unwrap();
         assert_eq!(statements.iter().map(|s| s.line).collect::<Vec<_>>(), [3, 5]);
-        assert_eq!(statements[1].head(), "SELECT 2");
+        assert_eq!(statements[1].head(), "select 2");
         let statements = split("-- one\r\n--\rselect 1;\r-- two;\rcommit;").unwrap();
         assert_eq!(
             statements.iter().map(|s| (s.line, s.head())).collect::<Vec<_>>(),
-            [(3, "SELECT 1".to_owned()), (5, "COMMIT".to_owned())]
+            [(3, "select 1".to_owned()), (5, "commit".to_owned())]
         );
+    }
+
+    #[test]
+    fn heads_are_the_beginning_as_it_stands() {
+        let cases = [
+            ("-- why\nselect 1/0;", "select 1/0"),
+            ("select  count(*)", "select count(*)"),
+            ("Insert into \"My T\" values (1)", "Insert into \"My T\" values .."),
+            ("alter table shop./* here */products\n add z int", "alter table shop. products .."),
+            ("create role r password 'secret'", "create role r password .."),
+            ("select 'secret', $$secret$$", "select '..', '..'"),
+        ];
+        for (sql, wanted) in cases {
+            assert_eq!(split(sql).unwrap()[0].head(), wanted, "{sql}");
+        }
     }
 
     proptest! {

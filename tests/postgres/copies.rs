@@ -48,8 +48,25 @@ fn rows_written_meanwhile_are_copied_and_replaced() {
     });
     assert_eq!(db.column("select id from kept order by id"), ["1", "2"]);
     let writer = Pending::begin(db, "insert into kept values (3)");
-    place.refused(&["restore", &snapshot, "--lock-timeout", "1"], &["lock the affected tables", "lock timeout"]);
+    let words = ["no lock on public.kept came", "pg_stat_activity", "lock the affected tables", "lock timeout"];
+    place.refused(&["restore", &snapshot, "--lock-timeout", "1"], &words);
     writer.commit();
+}
+
+#[test]
+fn a_migration_that_waits_in_vain_names_its_file_and_the_tables() {
+    let place = Place::new(database());
+    place.database.run("create table products (id int)");
+    place.write("001_good.sql", "create table good (id int);");
+    place.write("002_z.sql", "alter table products add z int;");
+    let holder = Pending::begin(&place.database, "lock table products");
+    let words = ["002_z.sql: no lock on public.products came; nothing of it was done", "--lock-timeout more seconds"];
+    place.refused(&["up", "--lock-timeout", "1"], &words);
+    let words = ["002_z.sql:1: alter table products add .. failed", "rolled back", "--lock-timeout more seconds"];
+    place.refused(&["up", "--lock-timeout", "1", "--no-snapshot"], &words);
+    holder.commit();
+    place.succeed(&["up"]);
+    assert_eq!(place.database.value("select count(*) from information_schema.columns where column_name = 'z'"), "1");
 }
 
 #[test]

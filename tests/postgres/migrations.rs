@@ -150,7 +150,7 @@ fn a_migration_that_fails_leaves_nothing() {
     let place = Place::new(database());
     place.write("001_good.sql", "create table a (id int);");
     place.write("002_bad.sql", "create table b (id int);\n\ninsert into nowhere values (1);");
-    place.refused(&["up", "--dry-run"], &["002_bad.sql:3", "INSERT INTO NOWHERE", "nothing was changed"]);
+    place.refused(&["up", "--dry-run"], &["002_bad.sql:3", "insert into nowhere", "nothing was changed"]);
     assert!(!place.exists("a"));
     place.refused(&["up"], &["002_bad.sql:3", "rolled back", "nowhere"]);
     assert!(place.exists("a") && !place.exists("b"));
@@ -183,7 +183,7 @@ fn statements_that_stand_alone_are_found_before_anything_runs() {
     let place = Place::new(database());
     place.write("001_a.sql", "create table a (id int);");
     place.write("002_index.sql", "create index concurrently i on a (id);");
-    place.refused(&["up"], &["002_index.sql:1", "CREATE INDEX CONCURRENTLY", "no-transaction"]);
+    place.refused(&["up"], &["002_index.sql:1", "create index concurrently", "no-transaction"]);
     assert!(!place.exists("a"), "the files are looked at before the first is run");
     place.write("002_index.sql", "-- no-transaction\ncreate index concurrently i on a (id);\nvacuum a;");
     assert!(place.succeed(&["up", "--dry-run"]).contains("not tried"));

@@ -572,6 +572,37 @@ fn rows_that_are_read_otherwise_are_read_from_the_start() {
 }
 
 #[test]
+fn a_name_in_quotes_is_the_one_without() {
+    let place = Place::new(database());
+    place.database.run("create table rows (id int primary key, name text, at int not null)");
+    place.database.run("insert into rows select i, 'a', i from generate_series(1, 5) i");
+    place.create();
+    assert_eq!(place.import(&["--cursor", "at", "--columns", "name"])[0], 5);
+    let quoted = ["--table", "\"rows\"", "--key", "\"id\"", "--cursor", "\"at\"", "--columns", "\"name\""];
+    let answer = place.json(&[&["import", "postgres", "c"][..], &quoted].concat());
+    assert_eq!((&answer["upserted"], &answer["unchanged"]), (&json!(0), &json!(1)), "{answer}");
+}
+
+#[test]
+fn a_run_that_fails_says_what_it_wrote() {
+    let place = Place::new(database());
+    let db = &place.database;
+    db.run("create table rows (id int primary key, name text)");
+    db.run("insert into rows select i, 'a' || i from generate_series(1, 30) i");
+    place.create();
+    let base = ["import", "postgres", "c", "--table", "rows", "--key", "id"];
+    assert_eq!(place.json(&base)["upserted"], 30);
+    db.run("delete from rows where id > 5");
+    let (code, _, stderr) = place.run(&[&base[..], &["--deletes", "missing"]].concat());
+    assert!(code != 0 && stderr.contains("25 of 30 documents have no row any more"), "{stderr}");
+    assert!(stderr.contains("5 documents written into c"), "{stderr}");
+    assert!(stderr.contains("The next run reads all rows again"), "{stderr}");
+    // What fails before anything is written has nothing to tell.
+    let (_, _, stderr) = place.run(&["import", "postgres", "c", "--table", "nowhere", "--key", "id"]);
+    assert!(!stderr.contains("written into") && !stderr.contains("The next run"), "{stderr}");
+}
+
+#[test]
 fn a_restart_whose_run_fails_is_not_forgotten() {
     let place = Place::new(database());
     let db = &place.database;

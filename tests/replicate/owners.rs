@@ -48,6 +48,37 @@ fn a_second_sink_of_a_store_on_the_same_table_is_refused() {
 }
 
 #[test]
+fn nobody_is_told_to_change_the_table_of_another_sink() {
+    let Setup { postgres, store } = Setup::new();
+    store.write(0..20, 1);
+    store.add(settings(&postgres.url));
+    store.wait_until_copied();
+    // By another name of the server, so that only the database knows; and with a column that the table has not.
+    let elsewhere = postgres.url.replace("127.0.0.1", "localhost");
+    assert_ne!(elsewhere, postgres.url);
+    let columns = [("id", "id"), ("note", "metadata.note")];
+    let second = SinkSettings {
+        layout: LayoutKind::Custom,
+        table: Some("pannier.c".to_owned()),
+        columns: columns.map(|(column, field)| (column.to_owned(), field.to_owned())).into(),
+        ..named("t", &settings(&elsewhere))
+    };
+    store.add(second);
+    let deadline = std::time::Instant::now() + super::LIMIT;
+    let (code, message) = loop {
+        let status = store.replicator.status("t").unwrap().1.into_iter().next().map(|(_, status)| status);
+        if let Some(error) = status.and_then(|status| status.error) {
+            break error;
+        }
+        assert!(std::time::Instant::now() < deadline, "the second sink has no error");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert_eq!(code, "table_taken", "{message}");
+    assert!(message.contains("written by the sink \"s\" of this store already"), "{message}");
+    assert!(!message.contains("alter table") && !message.contains("take-over"), "{message}");
+}
+
+#[test]
 fn tables_that_cannot_be_a_copys_are_refused_by_name() {
     let store = Store::new();
     let named_table = |collection: &str, table: Option<&str>| SinkSettings {

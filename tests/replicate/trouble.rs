@@ -63,11 +63,34 @@ fn missing_rights() {
     let (port, name) = (setup.postgres.port, &setup.postgres.name);
     setup.postgres.run("create role weak login");
     setup.store.add(settings(&format!("postgres://weak@127.0.0.1:{port}/{name}?sslmode=disable")));
-    fails_with(&setup.store, "missing_rights", "permission denied");
-    setup.postgres.run(&format!("grant create on database {name} to weak"));
+    let mend = format!("lacks CREATE on database {name} (to mend: grant create on database \"{name}\" to \"weak\")");
+    fails_with(&setup.store, "missing_rights", &mend);
+    setup.postgres.run("create schema pannier");
+    setup.store.replicator.set_paused("s", false).unwrap();
+    let mend = "grant usage, create on schema \"pannier\" to \"weak\"";
+    let wanted = format!("the role weak lacks USAGE, CREATE on schema pannier (to mend: {mend})");
+    setup.store.wait_for("the schema", |status| status.error.as_ref().is_some_and(|(_, said)| *said == wanted));
+    setup.postgres.run(mend);
     setup.store.replicator.set_paused("s", false).unwrap();
     setup.store.wait_until_copied();
     setup.postgres.run("drop owned by weak cascade; drop role weak");
+}
+
+#[test]
+fn an_extension_that_is_made_again_is_looked_at_again() {
+    let setup = Setup::new();
+    setup.store.write(0..10, 1);
+    setup.copy(setup.settings());
+    setup.postgres.run(
+        "drop extension vector cascade; create extension vector;
+         alter table pannier.c add column embedding vector(4)",
+    );
+    // Its types have other numbers than the sink knows.
+    let error = super::block_on(setup.store.replicator.repair("s", false)).unwrap_err();
+    assert_eq!(error.code(), "table_changed", "{error}");
+    setup.store.wait_for("the next session", |status| status.phase == Phase::Streaming);
+    super::block_on(setup.store.replicator.repair("s", false)).unwrap();
+    setup.store.assert_equal();
 }
 
 #[test]

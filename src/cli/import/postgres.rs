@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::connect::runtime;
 use super::super::target::{Access, Target, collection_path};
 use super::super::{CliError, Context, Failure, output};
+use super::writing::Counts;
 use crate::source::{EmbeddingVariables, embedding};
 use crate::types::{Chain, CollectionName};
 
@@ -55,8 +56,13 @@ pub(super) fn run(args: &PostgresArgs, context: &Context) -> Result<(), CliError
         };
         is_to_create &= done.is_err();
         let done = done.and_then(|()| {
-            let counts = run.once(&mut restart)?;
-            counts.report(&name, &target.place(), started.elapsed().as_secs_f64(), "row", context)
+            let mut counts = Counts::default();
+            let read = run.once(&mut restart, &mut counts);
+            let (place, seconds) = (target.place(), started.elapsed().as_secs_f64());
+            if read.is_err() && counts != Counts::default() {
+                output::hint(context, format!("{} {}", counts.summary(&name, &place, seconds), run.goes_on()));
+            }
+            read.and_then(|()| counts.report(&name, &place, seconds, "row", context))
         });
         let Some(schedule) = &schedule else { return done };
         match done {

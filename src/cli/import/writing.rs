@@ -116,7 +116,7 @@ impl<'a> Writer<'a> {
 
 impl Counts {
     /// The outcome in a sentence.
-    fn summary(&self, name: &CollectionName, place: &str, seconds: f64) -> String {
+    pub(super) fn summary(&self, name: &CollectionName, place: &str, seconds: f64) -> String {
         let written = output::counted(self.upserted, "document");
         let speed = (self.upserted + self.unchanged) as f64 / seconds.max(1e-3);
         let mut text = format!(

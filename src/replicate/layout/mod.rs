@@ -14,7 +14,7 @@ use super::shape::Shape;
 pub(super) use build::{build, canonical_uuid, check, check_collection, shares_rows};
 
 /// The extension as the database has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extension {
     /// The schema that holds its types and operators.
     pub(super) schema: String,

@@ -94,7 +94,7 @@ fn what_becomes_of_a_table_is_told_apart() {
     postgres.run("drop table mine.gone; alter table mine.column drop column content cascade");
     for answer in [place.search("gone"), place.write("gone")] {
         let detail = answer.refused(409, "backend_drift");
-        assert!(detail.contains("mine.gone"), "{detail}");
+        assert!(detail.contains("mine.gone") && detail.contains("PUT the collection again"), "{detail}");
     }
     // No line is at fault, so none is refused.
     let answer = place.import("gone", lines);
@@ -102,12 +102,14 @@ fn what_becomes_of_a_table_is_told_apart() {
     let progress = &answer.json()["progress"];
     assert_eq!((&progress["failed"], &progress["done_through"]), (&json!(0), &json!(0)));
     let detail = place.search("column").refused(409, "backend_drift");
-    assert!(detail.contains("content"), "{detail}");
+    assert!(detail.contains("column content is missing, needed is text"), "{detail}");
+    assert!(detail.contains("; put that back, or DELETE the collection"), "{detail}");
     postgres.run("delete from mine.dim; alter table mine.dim alter embedding type vector(4)");
     let detail = place.write("dim").refused(409, "backend_dim_mismatch");
     assert!(detail.contains("expected 4 dimensions, not 3"), "{detail}");
     postgres.run("insert into mine.dim (id, embedding) values ('b', '[1,2,3,4]')");
-    place.search("dim").refused(409, "backend_dim_mismatch");
+    let detail = place.search("dim").refused(409, "backend_dim_mismatch");
+    assert!(detail.contains("mine.dim") && detail.contains("or DELETE the collection"), "{detail}");
     // Other servers' roles, on the same tables: one with a limit as hosted databases have it, one without a right.
     let (brief, weak) = (format!("brief_{}", postgres.name), format!("weak_{}", postgres.name));
     for role in [&brief, &weak] {
@@ -124,7 +126,7 @@ fn what_becomes_of_a_table_is_told_apart() {
          alter role {brief} set statement_timeout = 300; revoke insert on mine.rights from {weak}"
     ));
     let detail = place.write("weak").refused(502, "backend_rights");
-    assert!(detail.contains("permission denied for table rights"), "{detail}");
+    assert!(detail.contains("permission denied for table rights") && detail.contains("; grant"), "{detail}");
     place.search("weak").ok();
     place.write("rights").ok();
     // The limit holds for connections that are made from now on.

@@ -1,12 +1,14 @@
 //! The options of `import postgres`.
 
+use std::convert::Infallible;
+
 use clap::Args;
 
 use super::super::super::CliError;
 use super::super::super::connect::ConnectArgs;
 use super::super::super::template::{GuardArgs, TemplateArgs};
 use super::super::parse_field;
-use crate::postgres::QualifiedName;
+use crate::postgres::{QualifiedName, identifier_of};
 use crate::source::{Deletions, Relation, Schedule, TableSource};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 
@@ -31,11 +33,12 @@ pub struct PostgresArgs {
     /// SELECT to read instead of a table
     #[arg(long, value_name = "SQL")]
     query: Option<String>,
-    /// Columns that name a row, joined by commas; their values are the document's id
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', required = true)]
+    /// Columns that name a row, joined by commas; their values are the document's id. Names of columns may
+    /// stand in double quotes
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', required = true, value_parser = column)]
     key: Vec<String>,
     /// Column whose value rises with every change of a row [default: every run reads all rows]
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
     cursor: Option<String>,
     /// With --cursor: read again what lies so much before the last cursor, such as '1 minute', for transactions that
     /// ended late
@@ -46,22 +49,22 @@ pub struct PostgresArgs {
     #[arg(long, value_name = "HOW", default_value = "ignored", value_parser = ["ignored", "missing"])]
     deletes: String,
     /// Column that is true, or not null, where a row is to be deleted
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
     deleted_flag: Option<String>,
     /// With --deletes missing: delete even if that is more than half of this source's documents
     #[arg(long)]
     pub delete_many: bool,
     /// Columns that become fields, joined by commas [default: all]
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = column)]
     columns: Option<Vec<String>>,
     /// Columns that do not, joined by commas
-    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = column)]
     exclude_columns: Vec<String>,
     /// Column that holds the text, where the collection has no template
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
     pub text_column: Option<String>,
     /// Column that holds the vector, so that nothing is embedded
-    #[arg(long, value_name = "COLUMN")]
+    #[arg(long, value_name = "COLUMN", value_parser = column)]
     pub vector_column: Option<String>,
     /// What stands before the key in a document's id
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -98,6 +101,11 @@ pub struct PostgresArgs {
     pub guard: GuardArgs,
     #[command(flatten)]
     pub connect: ConnectArgs,
+}
+
+/// The name of a column, the same with quotes as without.
+fn column(text: &str) -> Result<String, Infallible> {
+    Ok(identifier_of(text))
 }
 
 impl PostgresArgs {

@@ -47,9 +47,24 @@ impl Run<'_> {
         self.wait(reader.page(&begin)).map(drop)
     }
 
-    /// Reads and writes what changed. `restart`: everything; it is unset once that is noted beside the collection, so
-    /// that a run that fails later is gone on with from there.
-    pub(super) fn once(&self, restart: &mut bool) -> Result<Counts, CliError> {
+    /// Reads and writes what changed, and counts it, also where it fails. `restart`: everything; it is unset once that
+    /// is noted beside the collection, so that a run that fails later is gone on with from there.
+    pub(super) fn once(&self, restart: &mut bool, counts: &mut Counts) -> Result<(), CliError> {
+        let mut writer = Writer::new(self.target, self.name);
+        let done = self.read(restart, &mut writer);
+        *counts = writer.counts;
+        done
+    }
+
+    /// Where a run goes on after one that failed.
+    pub(super) fn goes_on(&self) -> &'static str {
+        match self.source.cursor {
+            Some(_) => "The next run goes on from the last page that was noted.",
+            None => "The next run reads all rows again; texts that stay the same are not embedded again.",
+        }
+    }
+
+    fn read(&self, restart: &mut bool, writer: &mut Writer<'_>) -> Result<(), CliError> {
         let kept_under = self.kept_under()?;
         let identity = self.source.identity(&self.settings.place());
         let history = self.history()?;
@@ -73,17 +88,16 @@ impl Run<'_> {
             Some(begin) => self.left_out(&reader, begin)?,
             None => LeftOut::default(),
         };
-        let mut writer = Writer::new(self.target, self.name);
         let (mut met, mut saved) = (Boundary::default(), Instant::now());
         let (mut read, mut without_cursor) = (0usize, 0u64);
         while let Some(from) = begin {
             let page = self.wait(reader.page(&from))?;
-            progress.suspend(|| self.write(&mut writer, &page.rows, read, &state.boundary))?;
+            progress.suspend(|| self.write(writer, &page.rows, read, &state.boundary))?;
             read += page.rows.len();
             progress.inc(page.rows.len() as u64);
             without_cursor += page.rows.iter().filter(|row| row.cursor.is_none()).count() as u64;
             if self.source.cursor.is_some() {
-                self.note(&mut state, &mut met, &page.rows, &writer);
+                self.note(&mut state, &mut met, &page.rows, writer);
                 let is_due = met.count() <= REMEMBERED_CHEAPLY || saved.elapsed() >= SAVED_EVERY;
                 if !page.rows.is_empty() && is_due {
                     saved = Instant::now();
@@ -100,14 +114,13 @@ impl Run<'_> {
             output::hint(self.context, format!("{rows} {what}; later changes of theirs will not be seen"));
         }
         if self.source.deletions == Deletions::Missing {
-            self.delete_missing(&reader, &mut writer)?;
+            self.delete_missing(&reader, writer)?;
         }
-        self.report(left_out, &mut writer);
+        self.report(left_out, writer);
         state.boundary = met;
         state.runs += 1;
         state.finished_at = Some(jiff::Timestamp::now().to_string());
-        self.save(&kept_under, &state)?;
-        Ok(writer.counts)
+        self.save(&kept_under, &state)
     }
 
     /// Counts the rows that are no documents of their own. Where that takes too long, they are none the less left out.
