@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use super::{LineError, MAX_RECORD_BYTES, Record, string};
 use crate::cli::CliError;
@@ -41,6 +42,7 @@ pub(super) fn read<R: BufRead + 'static>(
             return Err(CliError::Refused(detail));
         }
     }
+    let columns: Arc<[String]> = names.iter().map(str::to_owned).collect();
     let (mut position, mut is_over) = (0, false);
     let mut row = csv::ByteRecord::new();
     Ok(std::iter::from_fn(move || {
@@ -54,7 +56,8 @@ pub(super) fn read<R: BufRead + 'static>(
         position += 1;
         let read = check_end(reader.get_ref(), &format!("row {position}")).and_then(|()| read.map_err(refuse));
         is_over = read.is_err();
-        Some(read.map(|_| Record { position, content: object(&row, &names, &types) }))
+        let columns = Some(Arc::clone(&columns));
+        Some(read.map(|_| Record { position, content: object(&row, &names, &types), columns }))
     }))
 }
 
