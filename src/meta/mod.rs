@@ -9,6 +9,7 @@ mod fields;
 mod fingerprint;
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::storage::StorageError;
+use crate::storage::{self, StorageError};
 use crate::types::{CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
 
 pub use fields::{RowBounds, SegmentFields};
@@ -81,6 +82,15 @@ impl MetaError {
             Self::Row(_) | Self::Storage(_) => false,
         }
     }
+}
+
+/// Whether a full disk is at the root of an error, the index's own among them.
+pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let is_full = |cause: &(dyn Error + 'static)| match cause.downcast_ref() {
+        Some(sled::Error::Io(error)) => storage::is_disk_full(error),
+        _ => false,
+    };
+    storage::is_disk_full(error) || std::iter::successors(Some(error), |&cause| cause.source()).any(is_full)
 }
 
 /// What stopped an iterator of rows.
