@@ -110,6 +110,11 @@ fn an_archive_without_a_name_leaves_no_snapshot() {
     archived("two.tar.zst", &[]);
     let server = Server::start(&place, &[]);
     archived("three.tar.zst", &["--server", server.address()]);
+    let unwritable = place.path(&"n".repeat(300));
+    place
+        .run(&["--server", server.address(), "snapshot", "create", "--archive", unwritable.to_str().unwrap()])
+        .failed_with(1, &[]);
+    assert!(!place.succeed(&["snapshot", "list"]).stdout.contains("seq"), "a night that failed leaves none either");
 }
 
 #[test]

@@ -108,21 +108,19 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
                 context.data.display()
             )));
         }
-        let packed = pack(&name, file, context).inspect_err(|_| {
+        let packed = pack(&name, file, context);
+        if only_archive {
+            // A snapshot holds the files that the store no longer needs: one a night would fill the disk.
+            let deleted = target.call("DELETE", &format!("/admin/snapshots/{name}"), None);
+            deleted.inspect_err(|_| {
+                output::complain(format!("snapshot {name}, of which the archive was made, could not be deleted"));
+            })?;
+        } else if packed.is_err() {
             output::complain(format!(
                 "snapshot {name} was taken and is kept; `pannier snapshot pack {name} FILE` packs it"
             ));
-        })?;
-        answer["archive_bytes"] = packed.archive_bytes.into();
-    }
-    // A snapshot holds the files that the store no longer needs: one a night would fill the disk.
-    if only_archive {
-        target.call("DELETE", &format!("/admin/snapshots/{name}"), None).inspect_err(|_| {
-            let file = archive.unwrap_or(Path::new("")).display();
-            output::complain(format!(
-                "{file} is whole, and snapshot {name}, of which it was made, could not be deleted"
-            ));
-        })?;
+        }
+        answer["archive_bytes"] = packed?.archive_bytes.into();
     }
     if context.json {
         return output::json(answer);
