@@ -44,13 +44,14 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.exit_code() == 0 { 0 } else { USAGE });
         }
     };
-    let format = cli.context.log_format;
+    let (format, done_by) = (cli.context.log_format, cli.command.done_by());
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let advice = cli::advice(&error, done_by);
             match format {
-                LogFormat::Text => print_error(&error),
-                LogFormat::Json => cli::say(json_line(&error)),
+                LogFormat::Text => print_error(&error, advice.as_deref()),
+                LogFormat::Json => cli::say(json_line(&error, advice.as_deref())),
             }
             ExitCode::from(exit_code(error.failure()))
         }
@@ -71,13 +72,8 @@ fn exit_code(failure: Failure) -> u8 {
     }
 }
 
-fn print_error(error: &CliError) {
+fn print_error(error: &CliError, advice: Option<&str>) {
     cli::say(format!("error: {}", cli::printable(&error.to_string())));
-    if error.failure() == Failure::Locked {
-        cli::say(
-            "  where a server holds it, --server URL sends the command there, such as --server http://127.0.0.1:7117",
-        );
-    }
     let mut printed = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -89,16 +85,20 @@ fn print_error(error: &CliError) {
         printed = text;
         next = cause.source();
     }
+    if let Some(advice) = advice {
+        cli::say(format!("  {}", cli::printable(advice)));
+    }
 }
 
 /// The error with its causes as a log line, whichever lines PANNIER_LOG lets through.
-fn json_line(error: &CliError) -> serde_json::Value {
+fn json_line(error: &CliError, advice: Option<&str>) -> serde_json::Value {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
     serde_json::json!({
         "timestamp": jiff::Timestamp::now().to_string(),
         "level": "ERROR",
         "message": error.to_string(),
         "causes": causes.collect::<Vec<_>>(),
+        "advice": advice,
         "target": "pannier",
     })
 }

@@ -17,6 +17,8 @@ use crate::types::{Metadata, Value};
 const BATCH_TEXTS: usize = 256;
 /// or so many bytes of them.
 const BATCH_BYTES: usize = 1 << 20;
+/// As the routes refuse it.
+const EMPTY: &str = "an empty string; send at least one character";
 
 /// Arguments of `embed`.
 #[derive(Args, Debug)]
@@ -64,6 +66,7 @@ fn embed(args: &EmbedArgs, context: &Context) -> Result<(), CliError> {
         InputType::Document => InputKind::Document,
     };
     match args.text.as_deref() {
+        Some("") => Err(CliError::Usage(format!("the text is {EMPTY}"))),
         Some(text) if text != STDIN => {
             let model = context.model_store().load(&args.model)?;
             let embedded = model.embed(&[text], kind)?;
@@ -101,7 +104,7 @@ impl<W: Write> Stream<'_, W> {
         let mut batch: Vec<Text> = Vec::new();
         let mut bytes = 0;
         for record in records {
-            let Record { position, content } = record?;
+            let Record { position, content, .. } = record?;
             lines += 1;
             match content.and_then(text_of) {
                 Ok(text) => {
@@ -162,6 +165,9 @@ impl<W: Write> Stream<'_, W> {
 
 fn text_of(mut record: Metadata) -> Result<Text, LineError> {
     let text = match record.remove("text") {
+        Some(Value::String(text)) if text.is_empty() => {
+            return Err(LineError::new("invalid_input", format!("\"text\" is {EMPTY}")));
+        }
         Some(Value::String(text)) => text,
         Some(other) => {
             let detail = format!("\"text\" is {}; it must be a string", other.kind());
@@ -210,7 +216,13 @@ mod tests {
     #[test]
     fn a_line_has_an_id_and_a_text() {
         assert_eq!(text(r#"{"id":7,"text":"a","more":1}"#).unwrap(), (Value::Int(7), "a".to_owned()));
-        for line in [r#"{"id":"a"}"#, r#"{"text":"a"}"#, r#"{"id":"a","text":1}"#, r#"{"id":null,"text":"a"}"#] {
+        for line in [
+            r#"{"id":"a"}"#,
+            r#"{"id":"a","text":""}"#,
+            r#"{"text":"a"}"#,
+            r#"{"id":"a","text":1}"#,
+            r#"{"id":null,"text":"a"}"#,
+        ] {
             assert!(text(line).is_err(), "{line}");
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: what every command shares, and one file a command.
 
+mod advice;
 mod bench;
 mod collection;
 mod confirm;
@@ -37,6 +38,7 @@ use crate::database::{Database, Options};
 use crate::embed::{Compute, Device, Models, Precision, default_models_dir};
 use crate::storage::keep_new_files_to_owner;
 
+pub use advice::{DoneBy, advice};
 pub use error::{CliError, Failure};
 pub use logging::LogFormat;
 pub use output::{printable, say};

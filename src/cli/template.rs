@@ -190,7 +190,8 @@ fn documents(args: &PreviewArgs, format: Format, types: FieldTypes) -> Result<Ve
     let mut documents = Vec::new();
     for record in format.records(buffered, mapping.types(types))?.take(limit) {
         let record = record?;
-        let document = record.content.and_then(|object| mapping.document(object));
+        let document =
+            record.content.and_then(|object| mapping.document(object, record.columns.as_deref().unwrap_or_default()));
         let document = document.map_err(|error| {
             CliError::Refused(format!("{}: {} {}: {}", args.file, format.unit(), record.position, error.detail))
         })?;

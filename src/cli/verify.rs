@@ -13,7 +13,8 @@ use crate::storage::DataPaths;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The directory is opened as a server opens it: a write that was never answered is cut off the end of the log, and what is
-derived and missing (document index, keyword index) is made again. It needs write access.")]
+derived and missing (document index, keyword index) is made again. It needs write access. A store that does not open is not
+read further: the error names the damage that was met.")]
 pub struct VerifyArgs {
     /// Read every snapshot too
     #[arg(long)]

@@ -35,6 +35,10 @@ pub fn text_of(query: &Query) -> Option<&str> {
 
 fn check_query(request: &SearchRequest) -> Result<(), CollectionError> {
     match (&request.query, request.mode) {
+        // Words are looked for by those that it has. A model makes a vector of nothing, too, and something is near it.
+        (Query::Text(text), Mode::Vector) if text.trim().is_empty() => {
+            return refuse("the query text is empty; send what to search for");
+        }
         (Query::Text(_), _) | (Query::TextAndVector { .. }, Mode::Hybrid(_)) => {}
         (Query::TextAndVector { .. }, _) => {
             return refuse(

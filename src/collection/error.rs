@@ -146,7 +146,7 @@ pub enum CollectionError {
         id: DocumentId,
     },
     /// A document has neither a text nor a vector.
-    #[error("document {id:?} has neither \"text\" nor \"vector\"; it needs at least one (a template makes a text only of fields that hold something)", id = id.as_str())]
+    #[error("document {id:?} has neither \"text\" nor \"vector\"; it needs at least one, and where the collection has a template, fields that this makes a text of", id = id.as_str())]
     NothingToIndex {
         /// The document.
         id: DocumentId,

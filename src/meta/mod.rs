@@ -9,6 +9,7 @@ mod fields;
 mod fingerprint;
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 #[cfg(test)]
@@ -17,7 +18,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::storage::{StorageError, start_thread};
+use crate::storage::{self, StorageError, start_thread};
 use crate::types::{Chain, CollectionId, DocumentId, Ordinal, SegmentId, Seq, panic_message};
 
 pub use fields::{RowBounds, SegmentFields};
@@ -83,6 +84,15 @@ impl MetaError {
             Self::Row(_) | Self::Storage(_) => false,
         }
     }
+}
+
+/// Whether a full disk is at the root of an error, the index's own among them.
+pub fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let is_full = |cause: &(dyn Error + 'static)| match cause.downcast_ref() {
+        Some(sled::Error::Io(error)) => storage::is_disk_full(error),
+        _ => false,
+    };
+    storage::is_disk_full(error) || std::iter::successors(Some(error), |&cause| cause.source()).any(is_full)
 }
 
 /// What stopped an iterator of rows.

@@ -313,7 +313,8 @@ impl Migrator {
         discarding(self.end(&script.path, run.await).await, &snapshot)
     }
 
-    /// Copies what statements of the file `path` change, as far as their text says; and what they must not take from other tables.
+    /// Copies what statements of the file `path` change, as far as their text says; and what they must not take from
+    /// other tables.
     async fn snapshot(
         &self,
         step: &Step,

@@ -37,7 +37,7 @@ pub enum StorageError {
     },
     /// Another process, or another handle in this one, has the directory open.
     #[error(
-        "{path} is held by {holder}; stop it, or use another data directory",
+        "{path} is held by {holder}; stop it first",
         path = path.display(),
         holder = holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
     )]

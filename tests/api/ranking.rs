@@ -191,6 +191,8 @@ pub fn what_does_not_go_together_is_refused_with_the_way_out() {
         (json!({"id": "t1", "mode": "keyword"}), "invalid_query", "text"),
         (json!({"text": "", "mode": "keyword"}), "invalid_query", "letters or digits"),
         (json!({"text": " ?! ", "mode": "hybrid", "vector": v}), "invalid_query", "letters or digits"),
+        (json!({"text": ""}), "invalid_query", "the query text is empty"),
+        (json!({"text": " \n"}), "invalid_query", "the query text is empty"),
         (json!({"text": "a", "vector": v}), "invalid_query", "hybrid"),
         (json!({"text": "a", "mode": "keyword", "ef_search": 20}), "invalid_query", "ef_search"),
         (json!({"text": "a", "mode": "keyword", "exact": true}), "invalid_query", "exact"),
@@ -216,6 +218,10 @@ pub fn what_does_not_go_together_is_refused_with_the_way_out() {
     for (body, code, hint) in cases {
         let detail = server.post(SEARCH, &body).refused(422, code);
         assert!(detail.contains(hint), "{body}: {detail}");
+    }
+    for query in ["q=", "q=+%20"] {
+        let detail = server.get(&format!("/v1/collections/c/search?{query}")).refused(422, "invalid_query");
+        assert!(detail.contains("the query text is empty"), "{query}: {detail}");
     }
     let page = server.post(SEARCH, &json!({"vector": v, "top_k": 2, "cursor": "*"})).ok();
     let cursor = &page["next_cursor"];

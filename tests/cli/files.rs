@@ -91,6 +91,41 @@ fn bad_lines_are_named_the_others_get_in_and_the_exit_code_tells() {
 }
 
 #[test]
+fn hints_accuse_no_column_that_is_there() {
+    let place = Place::with_colours();
+    let soon = place.write("soon.csv", "id,name,vector,price\na,x,\"[1,0,0]\",soon\n");
+    let ran = place.run(&["import", "colours", &soon, "--text-field", "name", "--text-field", "nmae"]);
+    ran.failed_with(1, &["column \"price\" is declared as a number"]);
+    assert!(!ran.stderr.contains("misspelt"), "nothing could be read: {}", ran.stderr);
+    let nameless = place.write("nameless.csv", "id,name,vector,price\n,x,\"[1,0,0]\",1\nb,,\"[1,0,0]\",1\n");
+    let ran = place.run(&["import", "colours", &nameless, "--text-field", "name", "--text-field", "nmae"]);
+    ran.failed_with(1, &["the cell of the id column \"id\" is empty", "has the field \"nmae\""]);
+    assert!(!ran.stderr.contains("has the field \"name\""), "{}", ran.stderr);
+}
+
+#[test]
+fn a_condition_is_not_taken_for_a_field() {
+    let place = Place::with_colours();
+    let file = place.write("if.jsonl", "{\"id\":\"a\",\"vector\":[1,0,0],\"if_seq\":0}\n");
+    place.run(&["import", "colours", &file]).failed_with(1, &["\"if_seq\" would not be heeded", "invalid_value"]);
+    place.succeed(&["import", "colours", &file, "--metadata-fields", "if_seq"]);
+}
+
+#[test]
+fn events_that_failed_are_counted_among_all_that_came() {
+    let place = Place::with_colours();
+    let events = concat!(
+        "{\"op\":\"c\",\"before\":null,\"after\":{\"id\":1,\"v\":[1,0,0]}}\n",
+        "{\"op\":\"u\",\"before\":null,\"after\":{\"id\":1,\"v\":[0,1,0]}}\n",
+        "nonsense\n",
+        "{\"op\":\"d\",\"before\":{\"id\":9},\"after\":null}\n",
+    );
+    let file = place.write("events.jsonl", events);
+    let ran = place.run(&["import", "debezium", "colours", &file, "--vector-column", "v"]);
+    ran.failed_with(1, &["1 document written", "1 of 4 events failed"]);
+}
+
+#[test]
 fn what_is_no_such_file_is_refused_before_anything_changes() {
     let place = Place::with_colours();
     place.run(&["import", "colours", "absent.jsonl"]).failed_with(1, &["cannot open absent.jsonl", "because: "]);

@@ -451,6 +451,6 @@ fn verify_passes_a_sound_store_and_names_what_is_damaged() {
     place.write("data/sources/s.json", r#"{"pannier_source":2,"crc32c":"00000001","kept":"{}"}"#);
     place.run(&["verify"]).failed_with(4, &["s.json: its checksum is", "remove the file"]);
     damage(&place.data().join("MANIFEST"));
-    place.run(&["verify"]).failed_with(4, &["MANIFEST", "damaged"]);
+    place.run(&["verify"]).failed_with(4, &["MANIFEST", "damaged", "`pannier salvage`"]);
     place.run(&["search", "colours", "--id", "red"]).failed_with(4, &["MANIFEST"]);
 }

@@ -1,7 +1,7 @@
 //! A running server, and the commands that talk to it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Stdio};
 
 use serde_json::json;
@@ -177,7 +177,7 @@ fn an_import_that_the_server_ends_says_why() {
     let server = Server::start(&place, &[]);
     let at = ["--server", server.address.as_str()];
     let run = |arguments: &[&str]| place.succeed(&[&at[..], arguments].concat());
-    let mut command = place.command(&[&at[..], &["import", "colours", "-"]].concat());
+    let mut command = place.command(&[&at[..], &["import", "colours", "-", "--json"]].concat());
     let mut import = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = import.stdin.take().unwrap();
     let text = "x".repeat(1 << 10);
@@ -196,7 +196,43 @@ fn an_import_that_the_server_ends_says_why() {
     _ = send(12_000);
     drop(lines);
     let ended = Ran::of(import.wait_with_output().unwrap());
-    ended.failed_with(1, &["there is no collection", "documents had been written"]);
+    ended.failed_with(1, &["there is no collection", "documents had been written", "again does no harm"]);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["upserted"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
+fn an_import_that_a_stopping_server_ends_is_told_in_words_of_the_command() {
+    let place = Place::new();
+    let file = place.write("three.jsonl", THREE);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    let problem = serde_json::json!({"code": "stopping", "detail": "send the lines after \"done_through\" again",
+        "progress": {"lines": 3, "upserted": 2, "failed": 0, "done_through": 2, "errors": []}});
+    // Until so much of a request has come.
+    let answers = [("\r\n\r\n", "200 OK", "{}".to_owned()), ("lime", "503 Service Unavailable", problem.to_string())];
+    let server = std::thread::spawn(move || {
+        for (wanted, status, body) in answers {
+            let (mut stream, mut request) = (listener.accept().unwrap().0, Vec::new());
+            while !request.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
+                let mut part = [0; 4_096];
+                let len = stream.read(&mut part).unwrap();
+                assert!(len > 0, "the request ended: {}", String::from_utf8_lossy(&request));
+                request.extend_from_slice(&part[..len]);
+            }
+            let len = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}").unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // A connection that is closed with bytes unread may lose its answer.
+            _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let ran = place.run(&["--server", &at, "import", "colours", &file, "--json"]);
+    server.join().unwrap();
+    ran.failed_with(1, &["the server is stopping (2 documents had been written)", "again does no harm"]);
+    assert!(!ran.stderr.contains("done_through"), "{}", ran.stderr);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((report["upserted"].as_u64(), report["lines"].as_u64()), (Some(2), Some(3)));
 }
 
 #[test]
@@ -264,9 +300,14 @@ fn what_a_client_that_goes_has_asked_for_is_not_embedded() {
 fn a_held_directory_is_a_lock_error_unless_its_own_server_answers() {
     let place = Place::with_colours();
     let server = Server::start(&place, &[]);
-    place.run(&["verify"]).failed_with(3, &["is held by process"]);
-    place.run(&["collection", "list"]).failed_with(3, &["is held by process"]);
-    place.run(&["serve", "--addr", "127.0.0.1:0"]).failed_with(3, &["is held by process"]);
+    let rescued = place.path("rescued");
+    for own in [&["verify"][..], &["migrate", "status"], &["salvage", "--to", rescued.to_str().unwrap()]] {
+        let ran = place.run(own);
+        ran.failed_with(3, &["is held by process", "stop it first"]);
+        assert!(!ran.stderr.contains("--server"), "no server does it: {}", ran.stderr);
+    }
+    place.run(&["collection", "list"]).failed_with(3, &["is held by process", "--server URL"]);
+    place.run(&["serve", "--addr", "127.0.0.1:0"]).failed_with(3, &["is held by process", "--data"]);
     let here = server.address.strip_prefix("http://").unwrap();
     let list = Ran::of(place.command(&["collection", "list"]).env("PANNIER_ADDR", here).output().unwrap());
     assert!(list.code == 0 && list.stdout.contains("colours"), "{}", list.stderr);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::server::Server;
 use super::{Place, THREE, damage};
 
 const MORE: &str = "{\"id\":\"grey\",\"vector\":[1,1,1]}\n";
@@ -91,6 +92,29 @@ fn an_archive_is_carried_to_another_directory() {
     place.run(&["snapshot", "verify", "--archive", again]).failed_with(6, &["is refused"]);
     place.run(&["snapshot", "restore", "--archive", again, "--yes"]).failed_with(6, &["is refused"]);
     assert_eq!(place.hits(&["--vector", "[1,1,1]"]).len(), 3, "the store is as it was");
+}
+
+#[test]
+fn an_archive_without_a_name_leaves_no_snapshot() {
+    let place = with_three();
+    let archived = |night: &str, at: &[&str]| {
+        let file = place.path(night);
+        let file = file.to_str().unwrap();
+        let made = json(&place.succeed(&[at, &["snapshot", "create", "--json", "--archive", file]].concat()).stdout);
+        assert!(made["archive_bytes"].as_u64() > Some(0), "{made}");
+        place.succeed(&["snapshot", "verify", "--archive", file]);
+        let list = json(&place.succeed(&["snapshot", "list", "--json"]).stdout);
+        assert_eq!(list["snapshots"], serde_json::json!([]), "{night}");
+    };
+    archived("one.tar.zst", &[]);
+    archived("two.tar.zst", &[]);
+    let server = Server::start(&place, &[]);
+    archived("three.tar.zst", &["--server", server.address()]);
+    let unwritable = place.path(&"n".repeat(300));
+    place
+        .run(&["--server", server.address(), "snapshot", "create", "--archive", unwritable.to_str().unwrap()])
+        .failed_with(1, &[]);
+    assert!(!place.succeed(&["snapshot", "list"]).stdout.contains("seq"), "a night that failed leaves none either");
 }
 
 #[test]

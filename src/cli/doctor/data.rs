@@ -70,7 +70,11 @@ fn directory(paths: &DataPaths, is_store: bool) -> Finding {
     match Manifest::load(paths) {
         Ok(manifest) => match missing(paths, &manifest) {
             Some(missing) => Finding::new(Status::Fail, NAME, format!("{missing}; restore a snapshot")),
-            None => Finding::new(Status::Ok, NAME, format!("{root}, store {}", manifest.store_id)),
+            None => {
+                let detail =
+                    format!("{root}, store {}; what its files hold is for `pannier verify`", manifest.store_id);
+                Finding::new(Status::Ok, NAME, detail)
+            }
         },
         Err(error) => Finding::new(Status::Fail, NAME, error.to_string()),
     }

@@ -13,7 +13,7 @@ use super::super::read::{self, LineError, LineReader, MAX_RECORD_BYTES};
 use super::super::signals::{SECOND_SIGNAL, Signals};
 use super::super::target::{Access, Target};
 use super::super::{CliError, Context, output};
-use super::writing::{Writer, document};
+use super::writing::{Counts, Writer, document};
 use crate::source::{Change, Events, KeyKinds};
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
 use crate::types::{CollectionName, Metadata};
@@ -121,7 +121,7 @@ pub(super) fn run(args: &DebeziumArgs, context: &Context) -> Result<(), CliError
             format!("{tombstones} without a key: documents of rows that are gone may stay; {advice}"),
         );
     }
-    let counts = import.writer.counts;
+    let counts = Counts { events: Some(import.lines), ..import.writer.counts };
     let reported = counts.report(&name, &target.place(), started.elapsed().as_secs_f64(), "event", context);
     cut_short.map_or(reported, Err)
 }

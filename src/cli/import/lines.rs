@@ -40,6 +40,8 @@ pub(super) struct InputRead<'a> {
     pub refused_count: u64,
     /// Fields that options named and that no record has had.
     pub unseen: Vec<String>,
+    /// Records whose fields could be read.
+    pub understood: u64,
     /// Why reading ended before the input did.
     pub broken: Option<CliError>,
     printed: std::cell::Cell<u64>,
@@ -55,8 +57,9 @@ impl<'a> Lines<'a> {
     ) -> Self {
         let (count, printed) = (0, std::cell::Cell::new(0));
         let (positions, refused, unseen) = (Vec::new(), Vec::new(), Vec::new());
-        let (refused_count, broken) = (0, None);
-        let read = InputRead { file, format, count, positions, refused, refused_count, unseen, broken, printed };
+        let (refused_count, understood, broken) = (0, 0, None);
+        let read =
+            InputRead { file, format, count, positions, refused, refused_count, unseen, understood, broken, printed };
         Self { records, mapping, progress, started: Instant::now(), piece: Vec::new(), used: 0, read }
     }
 
@@ -84,10 +87,13 @@ impl<'a> Lines<'a> {
                 None => break,
             };
             self.read.count += 1;
+            let columns = record.columns.as_deref().unwrap_or_default();
+            self.read.unseen.retain(|field| !columns.contains(field));
             if let Ok(object) = &record.content {
                 self.read.unseen.retain(|field| !has_field(object, field));
+                self.read.understood += 1;
             }
-            match record.content.and_then(|object| self.mapping.document(object)) {
+            match record.content.and_then(|object| self.mapping.document(object, columns)) {
                 Ok(document) => {
                     write_json_line(&mut self.piece, &document)?;
                     self.read.positions.push(record.position);
@@ -181,9 +187,21 @@ mod tests {
     }
 
     #[test]
+    fn a_column_of_empty_cells_and_of_rows_that_are_refused_is_there() {
+        let types = FieldTypes::from([("n".to_owned(), crate::types::FieldType::Number)]);
+        let records = Format::Csv.records(Box::new("id,text,note,n\na,t,,x\n,t,,1\n".as_bytes()), types).unwrap();
+        let mut lines = lines(records).expecting(["text", "note", "y"].map(str::to_owned).into_iter());
+        assert_eq!(lines.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let read = lines.finish();
+        assert_eq!((read.unseen, read.understood), (vec!["y".to_owned()], 1));
+        assert_eq!(read.refused[1].1.detail, "the cell of the id column \"id\" is empty");
+    }
+
+    #[test]
     fn of_records_that_are_refused_the_first_are_kept_and_all_are_counted() {
         let bad = || LineError::new("invalid_json", "it is not JSON");
-        let records = (1..=MAX_LISTED as u64 + 5).map(move |position| Ok(Record { position, content: Err(bad()) }));
+        let record = move |position| Ok(Record { position, content: Err(bad()), columns: None });
+        let records = (1..=MAX_LISTED as u64 + 5).map(record);
         let mut lines = lines(Box::new(records));
         assert_eq!(lines.read_to_end(&mut Vec::new()).unwrap(), 0);
         let read = lines.finish();

@@ -115,16 +115,23 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<(), CliError> 
     let started = Instant::now();
     let named = args.text_fields.iter().chain(args.metadata_fields.iter().flatten()).cloned();
     let mut lines = Lines::new(Box::new(records), mapping, format, file, progress.clone()).expecting(named);
-    let answer = target.stream(&format!("{}/import", collection_path(&name)), &mut lines);
+    let streamed = target.stream(&format!("{}/import", collection_path(&name)), &mut lines);
     progress.finish_and_clear();
     let read = lines.finish();
-    let report = Report::new(answer?, &read, started.elapsed());
+    let report = Report::new(streamed.report, &read, started.elapsed());
     report.print_refusals(&read);
     if context.json {
         output::json(report.to_json())?;
     }
     output::hint(context, report.summary(&name, &target.place(), &read));
-    for field in read.unseen.iter().filter(|_| read.count > 0) {
+    if let Some(error) = streamed.failure {
+        output::hint(
+            context,
+            "The import ended early. Running it again does no harm: documents that are there are replaced.",
+        );
+        return Err(error);
+    }
+    for field in read.unseen.iter().filter(|_| read.understood > 0) {
         output::hint(context, format!("No {} of {file} has the field {field:?}; is it misspelt?", format.unit()));
     }
     match read.broken {

@@ -74,10 +74,10 @@ impl Report {
             "upserted": self.upserted,
             "failed": self.failed,
             "errors": errors,
-            "embedded": self.answer["embedded"],
-            "cached": self.answer["cached"],
+            "embedded": self.answer["embedded"].as_u64().unwrap_or(0),
+            "cached": self.answer["cached"].as_u64().unwrap_or(0),
             "truncated_count": self.truncated,
-            "truncated": self.answer["truncated"],
+            "truncated": self.answer["truncated"].as_array().map_or(&[][..], Vec::as_slice),
             "seq": self.answer["seq"],
             "took_ms": self.took.as_millis() as u64,
         })

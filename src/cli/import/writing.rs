@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value as Json, json};
 
 use super::super::read::write_json_line;
-use super::super::target::{Target, collection_path};
+use super::super::target::{Streamed, Target, collection_path};
 use super::super::{CliError, Context, output};
 use super::report::truncation;
 use crate::types::limits::MAX_DOCUMENTS_PER_REQUEST;
@@ -27,6 +27,8 @@ pub(super) struct Counts {
     pub failed: u64,
     /// Rows that were read and had not changed.
     pub unchanged: u64,
+    /// Events that were read: several may become one change, and one none.
+    pub events: Option<u64>,
 }
 
 /// Writes to one collection.
@@ -68,7 +70,8 @@ impl<'a> Writer<'a> {
         for (_, document) in documents {
             write_json_line(&mut lines, document).map_err(|e| CliError::io("write a document", e))?;
         }
-        let answer = self.target.stream(&format!("{}/import", collection_path(self.name)), &mut lines.as_slice())?;
+        let path = format!("{}/import", collection_path(self.name));
+        let Streamed { report: answer, failure } = self.target.stream(&path, &mut lines.as_slice());
         let number = |key: &str| answer[key].as_u64().unwrap_or(0);
         self.counts.upserted += number("upserted");
         self.counts.embedded += number("embedded");
@@ -84,7 +87,7 @@ impl<'a> Writer<'a> {
             self.refused.insert(id.to_owned());
         }
         self.counts.failed += number("failed");
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Deletes documents.
@@ -160,10 +163,13 @@ impl Counts {
         output::hint(context, self.summary(name, place, seconds));
         match self.failed {
             0 => Ok(()),
-            failed => {
-                Err(CliError::Lines { failed, total: failed + self.upserted + self.deleted + self.unchanged, unit })
-            }
+            failed => Err(CliError::Lines { failed, total: self.total(), unit }),
         }
+    }
+
+    /// What came: events, or rows that each became something.
+    fn total(&self) -> u64 {
+        self.events.unwrap_or(self.failed + self.upserted + self.deleted + self.unchanged)
     }
 }
 
@@ -224,6 +230,12 @@ mod tests {
         let refusal = |code: &str| json!({"line": 1, "code": code, "detail": "d"});
         assert_eq!(named(&refusal("personal_data"), "row 7", "ann@example.org"), "row 7");
         assert_eq!(named(&refusal("nothing_to_index"), "row 7", "a"), "a");
+    }
+
+    #[test]
+    fn what_failed_is_counted_among_what_was_read() {
+        let rows = Counts { upserted: 2, deleted: 1, failed: 3, unchanged: 4, ..Counts::default() };
+        assert_eq!((rows.total(), Counts { events: Some(30), ..rows }.total()), (10, 30));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use super::{LineError, MAX_RECORD_BYTES, Record, string, too_long};
 use crate::cli::CliError;
@@ -47,6 +48,7 @@ pub(super) fn read<R: BufRead + 'static>(
             return Err(CliError::Refused(detail));
         }
     }
+    let columns: Arc<[String]> = names.iter().map(str::to_owned).collect();
     let (mut position, mut is_over) = (0, false);
     let mut row = csv::ByteRecord::new();
     Ok(std::iter::from_fn(move || {
@@ -63,7 +65,8 @@ pub(super) fn read<R: BufRead + 'static>(
         let end = reader.position().byte();
         let long = reader.get_mut().long_row(end);
         let content = || long.map_or_else(|| object(&row, &names, &types), |long| Err(long.refusal()));
-        Some(read.map(|_| Record { position, content: content() }))
+        let columns = Some(Arc::clone(&columns));
+        Some(read.map(|_| Record { position, content: content(), columns }))
     }))
 }
 

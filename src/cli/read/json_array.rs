@@ -138,7 +138,7 @@ impl<R: BufRead> Iterator for JsonArray<R> {
             true => Err(too_long(len, MAX_RECORD_BYTES, "element")),
             false => parse_object(&element, "element"),
         };
-        Some(Ok(Record { position: self.position, content }))
+        Some(Ok(Record { position: self.position, content, columns: None }))
     }
 }
 

@@ -32,7 +32,7 @@ impl<R: BufRead> Iterator for JsonLines<R> {
                 Ok(line) => parse_object(line, "line"),
                 Err(error) => Err(error),
             };
-            return Some(Ok(Record { position: self.number, content }));
+            return Some(Ok(Record { position: self.number, content, columns: None }));
         }
     }
 }

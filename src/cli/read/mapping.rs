@@ -7,6 +7,8 @@ use crate::types::{Metadata, Value};
 /// Fields of the API's document that may already be laid out so in the file.
 const METADATA: &str = "metadata";
 const CHUNKS: &str = "chunks";
+/// Of a document in an upsert: written only where the stored one is at this seq.
+const CONDITION: &str = "if_seq";
 /// What the API adds to a document that it returns.
 const READ_ONLY: [&str; 4] = ["seq", "created_at", "updated_at", "embedding"];
 
@@ -33,13 +35,15 @@ impl Mapping {
     }
 
     /// The document as the API takes it: `id`, `text`, `vector`, `chunks`, `metadata`. Values are checked there. A
-    /// document that the API has returned loses what the API added to it.
+    /// document that the API has returned loses what the API added to it. `columns`: those of the file, where it has
+    /// them, also those whose cell is empty here.
     ///
     /// # Errors
-    /// [`LineError`] when a field is missing, or is nothing that could be turned into what it has to be.
-    pub(in crate::cli) fn document(&self, mut record: Metadata) -> Result<Metadata, LineError> {
+    /// [`LineError`] when a field is missing, or is nothing that could be turned into what it has to be; also for a
+    /// condition, which an import would not hold.
+    pub(in crate::cli) fn document(&self, mut record: Metadata, columns: &[String]) -> Result<Metadata, LineError> {
         let mut document = Metadata::new();
-        document.insert("id".to_owned(), self.take_id(&mut record)?);
+        document.insert("id".to_owned(), self.take_id(&mut record, columns)?);
         if let Some(text) = self.take_text(&mut record)? {
             document.insert("text".to_owned(), string(text));
         }
@@ -58,6 +62,7 @@ impl Mapping {
                 |name: &str, value: &Value| READ_ONLY.contains(&name) || (name == CHUNKS && are_chunks(value));
             record.retain(|name, value| !is_added(name, value));
         }
+        self.refuse_condition(&record)?;
         let metadata = self.metadata(record)?;
         if !metadata.is_empty() {
             document.insert(METADATA.to_owned(), Value::Object(metadata));
@@ -65,7 +70,20 @@ impl Mapping {
         Ok(document)
     }
 
-    fn take_id(&self, record: &mut Metadata) -> Result<Value, LineError> {
+    /// Whoever sends a condition relies on it. As a field of its own it can be named, or stand in `metadata`.
+    fn refuse_condition(&self, record: &Metadata) -> Result<(), LineError> {
+        let is_field = self.metadata_fields.iter().flatten().any(|field| field == CONDITION);
+        if is_field || !record.contains_key(CONDITION) {
+            return Ok(());
+        }
+        let detail = format!(
+            "an import writes whatever stands there, so {CONDITION:?} would not be heeded; leave it out, or name it \
+             with --metadata-fields if it is a field of the documents"
+        );
+        Err(LineError::new("invalid_value", detail))
+    }
+
+    fn take_id(&self, record: &mut Metadata, columns: &[String]) -> Result<Value, LineError> {
         let name = &self.id_field;
         match record.remove(name) {
             Some(Value::String(id)) => Ok(Value::String(id)),
@@ -74,6 +92,9 @@ impl Mapping {
                 let detail =
                     format!("the id field {name:?} is {}; it must be a string or a whole number", other.kind());
                 Err(LineError::new("invalid_value", detail))
+            }
+            None if columns.contains(name) => {
+                Err(LineError::new("missing_field", format!("the cell of the id column {name:?} is empty")))
             }
             None => {
                 let present = record.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -188,7 +209,7 @@ mod tests {
 
     fn map(mapping: &Mapping, record: &str) -> Result<String, String> {
         let WireMetadata(record) = serde_json::from_str(record).unwrap();
-        let document = mapping.document(record).map_err(|error| error.detail)?;
+        let document = mapping.document(record, &[]).map_err(|error| error.detail)?;
         Ok(serde_json::to_string(&MetadataView(&document)).unwrap())
     }
 
@@ -207,6 +228,18 @@ mod tests {
         assert_eq!(map(&only, text).unwrap(), r#"{"id":"a","metadata":{"price":2}}"#);
         assert!(map(&mapping(), r#"{"id":"a","metadata":{"n":1},"n":2}"#).unwrap_err().contains("beside and in"));
         assert_eq!(map(&mapping(), r#"{"id":"a","metadata":5}"#).unwrap(), r#"{"id":"a","metadata":{"metadata":5}}"#);
+    }
+
+    #[test]
+    fn a_condition_is_refused_unless_it_is_a_field() {
+        let text = r#"{"id":"a","if_seq":0,"vector":[1]}"#;
+        assert!(map(&mapping(), text).unwrap_err().contains("\"if_seq\" would not be heeded"));
+        let others = Mapping { metadata_fields: Some(vec!["price".into()]), ..mapping() };
+        assert!(map(&others, text).unwrap_err().contains("\"if_seq\" would not be heeded"));
+        let named = Mapping { metadata_fields: Some(vec!["if_seq".into()]), ..mapping() };
+        let as_field = r#"{"id":"a","metadata":{"if_seq":0},"vector":[1]}"#;
+        assert_eq!(map(&named, text).unwrap(), as_field);
+        assert_eq!(map(&mapping(), as_field).unwrap(), as_field);
     }
 
     #[test]

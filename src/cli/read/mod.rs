@@ -9,6 +9,7 @@ mod mapping;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -64,6 +65,8 @@ pub(super) struct Record {
     /// Its line, element or row, counted from 1.
     pub position: u64,
     pub content: Result<Metadata, LineError>,
+    /// The columns of its file, in a format that has them: its content lacks those whose cell is empty.
+    pub columns: Option<Arc<[String]>>,
 }
 
 /// Why a line, element or row cannot be used.

@@ -21,7 +21,7 @@ pub enum SnapshotCommand {
     Create {
         /// Its name [default: the time]
         name: Option<String>,
-        /// Write it into one file too, which can be carried to another machine
+        /// Write it into one file too, which can be carried to another machine; without a name, only that file stays
         #[arg(long, value_name = "FILE")]
         archive: Option<PathBuf>,
     },
@@ -96,6 +96,7 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
             "an archive is written from the server's data directory, and there is no store at {data}: name it with --data"
         )));
     }
+    let only_archive = archive.is_some() && name.is_none();
     let body = name.map_or_else(|| json!({}), |name| json!({"name": name.as_str()}));
     let mut answer = target.value("POST", "/admin/snapshots", Some(&body))?;
     let name = SnapshotName::new(answer["name"].as_str().unwrap_or_default())?;
@@ -107,12 +108,19 @@ fn create(name: Option<&str>, archive: Option<&Path>, context: &Context) -> Resu
                 context.data.display()
             )));
         }
-        let packed = pack(&name, file, context).inspect_err(|_| {
+        let packed = pack(&name, file, context);
+        if only_archive {
+            // A snapshot holds the files that the store no longer needs: one a night would fill the disk.
+            let deleted = target.call("DELETE", &format!("/admin/snapshots/{name}"), None);
+            deleted.inspect_err(|_| {
+                output::complain(format!("snapshot {name}, of which the archive was made, could not be deleted"));
+            })?;
+        } else if packed.is_err() {
             output::complain(format!(
                 "snapshot {name} was taken and is kept; `pannier snapshot pack {name} FILE` packs it"
             ));
-        })?;
-        answer["archive_bytes"] = packed.archive_bytes.into();
+        }
+        answer["archive_bytes"] = packed?.archive_bytes.into();
     }
     if context.json {
         return output::json(answer);

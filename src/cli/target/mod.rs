@@ -47,6 +47,14 @@ pub(super) enum Target {
     Directory(Box<Local>),
 }
 
+/// What came of a stream.
+pub(super) struct Streamed {
+    /// The report of all that was answered, also where an error ended the stream early; null where nothing was.
+    pub report: Value,
+    /// Why not all of it was taken.
+    pub failure: Option<CliError>,
+}
+
 /// An answer: its status, its body.
 struct Answer {
     status: u16,
@@ -101,7 +109,7 @@ impl Target {
             Self::Server(remote) => remote.call(method, path, body.as_deref())?,
             Self::Directory(local) => local.call(method, path, body)?,
         };
-        self.unpack(answer, 0)
+        self.unpack(answer)
     }
 
     /// As [`Target::call`], read into a value.
@@ -112,28 +120,64 @@ impl Target {
         self.parse(&self.call(method, path, body)?)
     }
 
-    /// Posts a stream of JSON lines, to a server a portion at a time.
+    /// Posts a stream of JSON lines, to a server a portion at a time. What was written before it failed is told, too.
+    pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Streamed {
+        let mut reports = Reports::default();
+        let failure = self.send(path, lines, &mut reports).err();
+        Streamed { report: reports.into_sum(), failure }
+    }
+
+    /// As [`Target::stream`], with the reports of what was sent.
     ///
     /// # Errors
     /// As [`Target::value`].
-    pub(super) fn stream(&self, path: &str, lines: &mut dyn Read) -> Result<Value, CliError> {
+    fn send(&self, path: &str, lines: &mut dyn Read, reports: &mut Reports) -> Result<(), CliError> {
         let remote = match self {
             Self::Server(remote) => remote,
-            Self::Directory(local) => return self.parse(&self.unpack(local.stream(path, lines)?, 0)?),
+            Self::Directory(local) => return self.note(local.stream(path, lines)?, 0, reports),
         };
         let mut lines = BufReader::with_capacity(SEND_BUFFER_BYTES, lines);
-        let (mut reports, mut sent) = (Reports::default(), Vec::new());
+        let mut sent = Vec::new();
         loop {
             let mut portion = Portion::of(&mut lines);
             sent.clear();
             portion.read_to_end(&mut sent).map_err(|e| CliError::io("read the input", e))?;
             let line_count = portion.line_count;
             let answer = remote.stream(path, &sent)?;
-            reports.add(self.parse(&self.unpack(answer, reports.upserted())?)?, line_count);
+            self.note(answer, line_count, reports)?;
             if lines.fill_buf().map_err(|e| CliError::io("read the input", e))?.is_empty() {
-                return Ok(reports.into_sum());
+                return Ok(());
             }
         }
+    }
+
+    /// Adds what an answer reports of a portion of so many lines.
+    ///
+    /// # Errors
+    /// [`CliError::Api`] for a refusal, whose `progress` is added and which says how many documents were written in
+    /// all.
+    fn note(&self, answer: Answer, line_count: u64, reports: &mut Reports) -> Result<(), CliError> {
+        if answer.is_success() {
+            reports.add(self.parse(&answer.body)?, line_count);
+            return Ok(());
+        }
+        let mut problem = answer.problem();
+        let progress = problem.get_mut("progress").map(Value::take);
+        let is_told = progress.is_some() || reports.upserted() > 0;
+        if let Some(progress) = progress {
+            reports.add(progress, line_count);
+        }
+        Err(match self.refusal(answer.status, &problem) {
+            CliError::Api { code, mut detail } if is_told => {
+                if code == "stopping" {
+                    // The rest of the sentence is for those who send lines themselves.
+                    detail = "the server is stopping".to_owned();
+                }
+                detail.push_str(&format!(" ({} had been written)", output::counted(reports.upserted(), "document")));
+                CliError::Api { code, detail }
+            }
+            other => other,
+        })
     }
 
     /// Whether this process holds the data directory.
@@ -177,22 +221,31 @@ impl Target {
             .map_err(|error| CliError::Protocol { address: self.address(), reason: error.to_string() })
     }
 
-    /// The body of a success. `written`: documents that earlier parts of the same stream have written.
-    fn unpack(&self, answer: Answer, written: u64) -> Result<String, CliError> {
-        if (200..300).contains(&answer.status) {
-            return Ok(answer.body);
+    /// The body of a success.
+    fn unpack(&self, answer: Answer) -> Result<String, CliError> {
+        match answer.is_success() {
+            true => Ok(answer.body),
+            false => Err(self.refusal(answer.status, &answer.problem())),
         }
-        let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        let (Some(code), Some(detail)) = (problem["code"].as_str(), problem["detail"].as_str()) else {
-            let reason = format!("status {}", answer.status);
-            return Err(CliError::Protocol { address: self.address(), reason });
-        };
-        let upserted = problem["progress"]["upserted"].as_u64();
-        let detail = match upserted.map_or(written, |upserted| written + upserted) {
-            0 if upserted.is_none() => detail.to_owned(),
-            all => format!("{detail} ({all} documents had been written)"),
-        };
-        Err(CliError::Api { code: code.to_owned(), detail })
+    }
+
+    /// What a problem says.
+    fn refusal(&self, status: u16, problem: &Value) -> CliError {
+        match (problem["code"].as_str(), problem["detail"].as_str()) {
+            (Some(code), Some(detail)) => CliError::Api { code: code.to_owned(), detail: detail.to_owned() },
+            _ => CliError::Protocol { address: self.address(), reason: format!("status {status}") },
+        }
+    }
+}
+
+impl Answer {
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body of a refusal; null where it is no JSON.
+    fn problem(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
     }
 }
 
