@@ -135,6 +135,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!((turnstile.queue().holders, turnstile.queue().turn), (0, 2_003));
+        let queue = turnstile.queue();
+        assert_eq!((queue.holders, queue.turn), (0, 2_003));
     }
 }

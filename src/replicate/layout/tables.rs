@@ -18,10 +18,13 @@ fn field_or(path: &str, default: &str) -> Source {
     Source::Field { path: path.to_owned(), default: Some(default.to_owned()) }
 }
 
-/// `create schema`, where it is not one that is always there.
+/// Makes the schema, where it is not one that is always there. `if not exists` alone asks for the right to make one also
+/// where it is there.
 fn schema(request: &Request<'_>) -> Option<String> {
-    let name = &request.table.schema;
-    (name != "public").then(|| format!("create schema if not exists {}", quote_identifier(name)))
+    let name = quote_identifier(&request.table.schema);
+    let is_missing = format!("to_regnamespace({}) is null", quote_literal(&name));
+    let make = format!("begin if {is_missing} then create schema if not exists {name}; end if; end");
+    (request.table.schema != "public").then(|| format!("do {}", quote_literal(&make)))
 }
 
 /// The name of a policy of the table, within the 63 bytes that a name has.

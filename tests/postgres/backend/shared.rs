@@ -110,7 +110,7 @@ fn a_table_that_others_made_since_is_not_dropped_and_one_that_is_gone_is_made_ag
     two.collections.drop_collection(&name("c"), false).unwrap();
     let (kind, detail) = fault(a.get(&id("a")));
     assert_eq!(kind, BackendFault::Drift, "{detail}");
-    assert!(detail.contains("keep_table=true"), "{detail}");
+    assert!(detail.contains("PUT the collection again"), "{detail}");
     let b = two.create();
     b.upsert(vec![document("b", &[1.0, 0.0, 0.0], 1)]).unwrap();
     let (kind, detail) = fault(one.collections.drop_collection(&name("c"), false));
