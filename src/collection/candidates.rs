@@ -183,7 +183,6 @@ impl Frame<'_> {
     }
 
     /// `by_words`: scores of those of `near` that `matching` may lack though they have one of the words.
-    #[expect(clippy::too_many_arguments, reason = "two rankings, what each lacks, and how they become one")]
     fn fuse(
         &self,
         vector: &[f32],

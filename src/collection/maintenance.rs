@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::index::IndexError;
 use crate::index::plan_merge::{self, Candidate};
 use crate::log::{self, LogError};
-use crate::storage::{is_disk_full, is_failed_sync, start_thread};
+use crate::meta::is_disk_full;
+use crate::storage::{is_failed_sync, start_thread};
 use crate::types::{Chain, CollectionId, Seq, panic_message};
 
 use super::CollectionError;

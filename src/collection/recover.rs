@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::index::LiveSegment;
 use crate::log::{self, GroupCommit, GroupOptions, LogIdentity, LogWriter, ReadFrom, WriterOptions};
 use crate::manifest::{CollectionEntry, Manifest, SegmentEntry};
-use crate::meta::{self, MetaError, MetaIndex, Opened};
+use crate::meta::{self, MetaError, MetaIndex, Opened, is_disk_full};
 use crate::segment::{DeadRows, Segment, SegmentError};
-use crate::storage::{self, DataPaths, is_disk_full};
+use crate::storage::{self, DataPaths};
 use crate::types::{Chain, CollectionId, Ordinal, Seq};
 
 use super::CollectionError;

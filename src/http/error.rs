@@ -11,8 +11,8 @@ use crate::collection::{BackendFault, CollectionError};
 use crate::embed::EmbedError;
 use crate::index::IndexError;
 use crate::log::LogError;
+use crate::meta::is_disk_full;
 use crate::segment::SegmentError;
-use crate::storage::is_disk_full;
 use crate::types::{DefinitionError, FilterError, MetadataError, NameError, VectorError};
 
 macro_rules! codes {

@@ -422,7 +422,7 @@ fn deletions_that_went_with_a_segment_are_named() {
 fn what_a_snapshot_lacks_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let home = {
-        let database = Database::open(&dir.path().join("data")).unwrap();
+        let database = Database::open(dir.path().join("data")).unwrap();
         let things = things(&database);
         let [_, second] = [("first", 0..200), ("second", 200..400)].map(|(name, ids)| {
             write(&things, ids, "in the log");

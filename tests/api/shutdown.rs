@@ -58,7 +58,7 @@ fn an_import_of_texts_ends_with_the_batch_that_is_written() {
     let progress = &answer.json()["progress"];
     let done_through = progress["done_through"].as_u64().unwrap();
     assert_eq!(progress["upserted"], done_through, "each line is a document");
-    assert!(done_through >= 256 && done_through < 40_000, "{done_through}");
+    assert!((256..40_000).contains(&done_through), "{done_through}");
     assert_eq!(done_through % 256, 0, "a batch that was not full was written after the signal");
     sending.join().unwrap();
     server.stop().unwrap();
