@@ -18,8 +18,8 @@ fn field_or(path: &str, default: &str) -> Source {
     Source::Field { path: path.to_owned(), default: Some(default.to_owned()) }
 }
 
-/// Makes the schema, where it is not one that is always there. `if not exists` alone asks for the right to make one also
-/// where it is there.
+/// Makes the schema, where it is not one that is always there. `if not exists` alone asks for the right to make one
+/// also where it is there.
 fn schema(request: &Request<'_>) -> Option<String> {
     let name = quote_identifier(&request.table.schema);
     let is_missing = format!("to_regnamespace({}) is null", quote_literal(&name));
