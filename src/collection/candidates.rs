@@ -156,13 +156,18 @@ impl Frame<'_> {
     ) -> Result<Ranking, CollectionError> {
         let each = depths.fused.max(depths.counted);
         let Nearest { candidates: mut near, explain, .. } = shelf.nearest(vector, &query.excluded, request, each)?;
-        let mut matching = shelf.matching(words, request, each)?;
+        // One more tells whether there are others, and whether they are equals of the last.
+        let mut matching = shelf.matching(words, request, each + 1)?;
+        let next = matching.get(each).map(|candidate| candidate.score);
+        matching.truncate(each);
         let all_ranked = near.len() < depths.fused && matching.len() < depths.fused;
-        let by_words = match matching.len() < each {
-            // Whoever is not among them has none of the words.
-            true => HashMap::new(),
-            false => words_of_all(shelf, words, &near, &matching)?,
+        let last = matching.last().map(|candidate| candidate.score);
+        let is_looked_up = match fusion {
+            // Those who have the words and are not among them have no rank, unless they are equals of the last.
+            Fusion::ReciprocalRank => next.is_some() && next == last,
+            Fusion::Weighted { .. } => next.is_some(),
         };
+        let by_words = words_of_all(shelf, words, &near, &matching, is_looked_up)?;
         // What facets count would move hits if it were fused with them; and its scores, which are of more documents,
         // cannot be held against a threshold.
         let counts_more = depths.counted > 0 && request.threshold.is_none();
@@ -401,16 +406,18 @@ fn fill_in_vector_scores(
     Ok(())
 }
 
-/// The scores by words of all of `near`, of which `matching`, the best by words, may lack some.
+/// The scores by words of `near`, as `matching`, the best by words, has them; those that it lacks are looked up where
+/// that is wanted.
 fn words_of_all(
     shelf: &dyn Shelf,
     words: &QueryWords,
     near: &[Candidate],
     matching: &[Candidate],
+    is_looked_up: bool,
 ) -> Result<HashMap<DocumentId, f32>, CollectionError> {
     let ranked: HashMap<&DocumentId, f32> = matching.iter().map(|found| (&found.id, found.score)).collect();
     let lacking: Vec<&Candidate> = near.iter().filter(|candidate| !ranked.contains_key(&candidate.id)).collect();
-    let mut scores = shelf.words_of(words, &lacking)?;
+    let mut scores = if is_looked_up { shelf.words_of(words, &lacking)? } else { HashMap::new() };
     let both = near.iter().filter_map(|candidate| Some((candidate.id.clone(), *ranked.get(&candidate.id)?)));
     scores.extend(both);
     Ok(scores)

@@ -63,7 +63,10 @@ impl Search {
     }
 
     fn among(&self, ids: &[&DocumentId]) -> tantivy::Result<Vec<TextHit>> {
-        let weight = self.query.weight(EnableScoring::enabled_from_searcher(&self.searcher))?;
+        // Word by word: a scorer of all of them scores thousands of documents around each one that it is asked for.
+        let scoring = EnableScoring::enabled_from_searcher(&self.searcher);
+        let weights = self.query.clauses().iter().map(|(_, word)| word.weight(scoring));
+        let weights = weights.collect::<tantivy::Result<Vec<_>>>()?;
         let mut hits = Vec::new();
         for segment in self.searcher.segment_readers() {
             let documents = documents_of(segment, self.fields.id, ids)?;
@@ -71,14 +74,21 @@ impl Search {
                 continue;
             }
             let columns = Columns::of(segment)?;
-            let mut scorer = weight.scorer(segment, 1.0)?;
+            let scorers = weights.iter().map(|weight| weight.scorer(segment, 1.0));
+            let mut scorers = scorers.collect::<tantivy::Result<Vec<_>>>()?;
             for document in documents {
-                if scorer.doc() < document {
-                    scorer.seek(document);
+                let mut sum = None;
+                for scorer in &mut scorers {
+                    if scorer.doc() < document {
+                        scorer.seek(document);
+                    }
+                    if scorer.doc() == document {
+                        sum = Some(sum.unwrap_or(0.0) + scorer.score());
+                    }
                 }
-                if scorer.doc() == document {
+                if let Some(score) = sum {
                     let (id, seq) = columns.read(document)?;
-                    hits.push(TextHit { id, seq, score: cut(scorer.score()) });
+                    hits.push(TextHit { id, seq, score: cut(score) });
                 }
             }
         }

@@ -59,6 +59,14 @@ fn every_depth_has_the_first_of_equals_by_id() {
             assert_eq!(search.hits(0, depth).unwrap(), all[..depth], "{query} {depth}");
             assert_eq!(search.hits(depth, 50).unwrap(), all[depth..(depth + 50).min(all.len())], "{query} {depth}");
         }
+        // By their ids the same are found, deleted ones and ids of nothing not among them.
+        let ids: Vec<DocumentId> = (0..500).step_by(3).map(|at| id(&format!("d{at:03}"))).collect();
+        let mut among = search.hits_among(&ids.iter().collect::<Vec<_>>()).unwrap();
+        among.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut wanted: Vec<_> = all.iter().filter(|hit| ids.contains(&hit.id)).cloned().collect();
+        wanted.sort_by(|a, b| a.id.cmp(&b.id));
+        assert!(among.len() > 50, "{query}");
+        assert_eq!(among, wanted, "{query}");
     }
 }
 
